@@ -1,0 +1,208 @@
+//! Pure. The words that journal, segment, recovery, log and `raft` share: an entry, its row, its frame.
+
+use bytes::Bytes;
+use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
+
+/// What an entry is. The number is the stored one (`.ent` row byte 46, journal frame byte 5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// One Kafka batch.
+    Data = 1,
+    /// A leader's first entry of its term.
+    Noop = 2,
+    /// Membership, in the encoding of `docs/formats/entry-context.md`.
+    Conf = 3,
+    /// The log start moves.
+    LogStart = 4,
+    /// A run of entries that compaction removed.
+    Gap = 5,
+    /// Other internal entries (capture fence, tiering); told apart by the context's tags.
+    Ctl = 6,
+}
+
+impl EntryKind {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => EntryKind::Data,
+            2 => EntryKind::Noop,
+            3 => EntryKind::Conf,
+            4 => EntryKind::LogStart,
+            5 => EntryKind::Gap,
+            6 => EntryKind::Ctl,
+            _ => return None,
+        })
+    }
+}
+
+/// Row flags (`.ent` row byte 47).
+pub mod row_flag {
+    pub const CONTROL: u8 = 1 << 0;
+    pub const TRANSACTIONAL: u8 = 1 << 1;
+    pub const IDEMPOTENT: u8 = 1 << 2;
+    pub const CAPTURE: u8 = 1 << 3;
+    pub const DAMAGED: u8 = 1 << 4;
+}
+
+/// One entry on its way into a log. `body` is the whole patched batch for `Data`, else empty; `context` holds the TLVs
+/// of the entry-context format (empty = none). Both are refcounted: nothing is copied behind the append.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewEntry {
+    pub index: EntryIndex,
+    pub term: LeaderEpoch,
+    pub kind: EntryKind,
+    pub flags: u8,
+    /// First offset of the batch; for an internal entry the next offset.
+    pub base_offset: Offset,
+    /// Offsets taken; 0 for internal entries.
+    pub count: u32,
+    /// The batch's own maximum timestamp, ms; -1 for internal entries.
+    pub max_ts: i64,
+    pub body: Bytes,
+    pub context: Bytes,
+}
+
+impl NewEntry {
+    /// First offset after this entry.
+    pub fn end_offset(&self) -> Offset {
+        self.base_offset.plus(u64::from(self.count))
+    }
+}
+
+/// One row of `.ent`, decoded: where an entry's bytes are and what it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub index: EntryIndex,
+    pub term: LeaderEpoch,
+    pub kind: EntryKind,
+    pub flags: u8,
+    pub base_offset: Offset,
+    pub count: u32,
+    /// Running maximum of the segment, ms.
+    pub max_ts: i64,
+    /// Byte place and length in `.log`; for `Gap`, `len` is the number of indexes covered.
+    pub pos: u32,
+    pub len: u32,
+    /// Byte place and length in `.ext`; length 0 = no context.
+    pub ext_pos: u32,
+    pub ext_len: u16,
+}
+
+/// Raft's hard state. `vote` is a peer id, 0 = none; `commit` is a hint after a restart, never a truth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Hard {
+    pub term: u32,
+    pub vote: u64,
+    pub commit: EntryIndex,
+}
+
+/// What a new replica is: written as a CREATE frame, then into its manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupSpec {
+    pub topic: TopicId,
+    pub partition: PartitionId,
+    pub incarnation: u32,
+    /// Conf state bytes (replication: voters and learners), opaque here.
+    pub conf: Bytes,
+}
+
+/// One element of a journal flush.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    Entry(Gid, NewEntry),
+    Hard(Gid, Hard),
+    Create(Gid, GroupSpec),
+    Drop(Gid),
+}
+
+impl Frame {
+    pub fn gid(&self) -> Gid {
+        match self {
+            Frame::Entry(g, _) | Frame::Hard(g, _) | Frame::Create(g, _) | Frame::Drop(g) => *g,
+        }
+    }
+}
+
+/// What recovery may say of a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Ok,
+    /// Entries that were claimed durable are missing: the replica is mute until repaired.
+    Suspect,
+    /// The newest hard state is lost; a lone voter goes on with term + 1.
+    HardStateUncertain,
+    /// A range of a sealed segment is bad; reads of it are refused.
+    Damaged,
+}
+
+/// Where a term begins in a replica's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EpochStart {
+    pub term: u32,
+    pub index: EntryIndex,
+    pub offset: Offset,
+}
+
+/// One segment of a replica, as found or as written. Files are named by `base_offset` and `generation`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SegmentInfo {
+    pub base_index: EntryIndex,
+    pub base_offset: Offset,
+    pub generation: u32,
+    pub sealed: bool,
+    pub created_ms: i64,
+    pub rows: Vec<Row>,
+}
+
+/// What recovery hands out for one replica; [`GroupSpec`] of a new one gives the same with empty lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveredGroup {
+    pub gid: Gid,
+    pub spec: GroupSpec,
+    pub hard: Hard,
+    pub verdict: Verdict,
+    pub log_start: Offset,
+    pub first_index: EntryIndex,
+    /// Term of `first_index - 1`.
+    pub prev_term: u32,
+    pub epochs: Vec<EpochStart>,
+    /// Ascending; the last one may be unsealed.
+    pub segments: Vec<SegmentInfo>,
+    /// Entries whose bytes are only in the journal so far, ascending, right behind the last row.
+    pub journaled: Vec<NewEntry>,
+    /// Payload of the newest valid `.snap` and the index it stands at.
+    pub snap: Option<(EntryIndex, Bytes)>,
+    /// Rows behind `snap` that are in segments, with the 61 header bytes of a data batch (empty otherwise) and the
+    /// context: what producer and capture state is rebuilt from.
+    pub since_snap: Vec<(Row, Bytes, Bytes)>,
+}
+
+impl RecoveredGroup {
+    /// A replica that has never held an entry. Its first entry has index 1.
+    pub fn fresh(gid: Gid, spec: GroupSpec) -> Self {
+        RecoveredGroup {
+            gid,
+            spec,
+            hard: Hard::default(),
+            verdict: Verdict::Ok,
+            log_start: Offset::ZERO,
+            first_index: EntryIndex(1),
+            prev_term: 0,
+            epochs: Vec::new(),
+            segments: Vec::new(),
+            journaled: Vec::new(),
+            snap: None,
+            since_snap: Vec::new(),
+        }
+    }
+}
+
+/// A range of one segment's `.log` file, whole batches. The reader checks each batch's CRC before it serves it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileRange {
+    pub gid: Gid,
+    pub base_offset: Offset,
+    pub generation: u32,
+    pub pos: u32,
+    pub len: u32,
+}
