@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod iterate;
+pub mod validate;
 
 use crate::crc::crc32c;
 use crate::id::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
@@ -212,6 +213,14 @@ pub fn stamp_append_time(batch: &mut [u8], now_ms: i64) {
     let attributes = i16::from_be_bytes(be(batch, 21)) | ATTR_LOG_APPEND_TIME;
     batch[21..23].copy_from_slice(&attributes.to_be_bytes());
     batch[35..43].copy_from_slice(&now_ms.to_be_bytes());
+    let crc = crc32c(&batch[CRC_FROM..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Writes another maximum timestamp (the walk found it) and computes the CRC again.
+pub fn set_max_timestamp(batch: &mut [u8], max_ms: i64) {
+    assert!(batch.len() >= HEADER_BYTES, "the header must be whole");
+    batch[35..43].copy_from_slice(&max_ms.to_be_bytes());
     let crc = crc32c(&batch[CRC_FROM..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }

@@ -4,6 +4,7 @@
 //! [`batch::patch`] writes the few that the CRC does not cover, [`batch::iterate`] looks inside for those who must.
 
 pub mod batch;
+pub mod compress;
 pub mod crc;
 pub mod id;
 pub mod position;

@@ -1,0 +1,322 @@
+//! Pure. What a produced batch must be before anything is appended. Walk: produce-fetch 6/14.
+//!
+//! The order of the checks is the order of Kafka's answers (protocol 3.2): shape → magic → codec → size → CRC →
+//! counts → control → producer → timestamps; then, where asked, the walk through the records. By header and CRC alone
+//! a batch costs 0.05 CPU-s per GB; opening compressed ones 1.4–2.7, so only compacted topics and `full` do it.
+//! Leader, epoch, producer state and transactions are judged behind this, under the partition's lock.
+
+use crate::batch::iterate::records;
+use crate::batch::{ATTR_LOG_APPEND_TIME, BatchError, BatchView, Codec, HEADER_BYTES};
+use crate::compress::{CompressError, section};
+
+/// How far a batch is opened on produce (topic setting `produce.validation`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Depth {
+    /// Header and CRC.
+    Header,
+    /// Records of plain batches too: structure, offset deltas, true maximum timestamp.
+    Walk,
+    /// Compressed batches too.
+    Full,
+}
+
+/// What the topic and the request allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// `max.message.bytes`: bytes of the batch as sent, header included.
+    pub batch_bytes_max: u32,
+    pub depth: Depth,
+    /// `cleanup.policy` contains `compact`: every record needs a key, so every batch is walked, compressed or not.
+    pub compacted: bool,
+    /// `message.timestamp.type=LogAppendTime`: the broker writes the time, the client's own is not judged.
+    pub append_time: bool,
+    /// `message.timestamp.before.max.ms` and `.after.max.ms`, distance from now.
+    pub before_max_ms: i64,
+    pub after_max_ms: i64,
+    /// Produce below version 7 may not carry zstd (KIP-110).
+    pub zstd_allowed: bool,
+}
+
+impl Default for Rules {
+    /// Kafka 4.3's defaults.
+    fn default() -> Self {
+        Rules {
+            batch_bytes_max: 1_048_588,
+            depth: Depth::Header,
+            compacted: false,
+            append_time: false,
+            before_max_ms: i64::MAX,
+            after_max_ms: 3_600_000,
+            zstd_allowed: true,
+        }
+    }
+}
+
+impl Rules {
+    /// What a batch may give out when it is opened: 64 × its limit, at most 1 GiB.
+    pub fn output_bytes_max(&self) -> usize {
+        (self.batch_bytes_max as usize).saturating_mul(64).min(1 << 30)
+    }
+}
+
+/// Why a batch was refused. `broker/error_code.rs` gives each its Kafka code.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("records are null")]
+    Null,
+    #[error("not one whole batch: {0}")]
+    Shape(BatchError),
+    #[error("attributes name codec {0}")]
+    UnknownCodec(i16),
+    #[error("zstd needs produce version 7 or later")]
+    ZstdTooEarly,
+    #[error("batch of {bytes} bytes exceeds {limit}")]
+    TooLarge { bytes: usize, limit: u32 },
+    #[error("batch is damaged: {0}")]
+    Crc(BatchError),
+    #[error("{count} records and last offset delta {last_offset_delta} do not agree")]
+    Count { count: i32, last_offset_delta: i32 },
+    #[error("control batches are not for clients")]
+    Control,
+    #[error("producer {producer_id} without a base sequence")]
+    Sequence { producer_id: i64 },
+    #[error("clients may not set the append time attribute")]
+    AppendTime,
+    #[error("timestamp {timestamp} is not within {before_max_ms} ms before and {after_max_ms} ms after {now_ms}")]
+    Timestamp { record: Option<u32>, timestamp: i64, now_ms: i64, before_max_ms: i64, after_max_ms: i64 },
+    #[error("record {record}: {why}")]
+    Record { record: u32, why: RecordFault },
+    #[error("records do not decompress: {0}")]
+    Compressed(CompressError),
+}
+
+/// What is wrong with one record.
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone, Copy)]
+pub enum RecordFault {
+    #[error("compacted topic cannot accept message without key")]
+    NoKey,
+    #[error("{0}")]
+    Structure(crate::batch::iterate::RecordError),
+}
+
+/// A batch that may be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<'a> {
+    pub batch: BatchView<'a>,
+    /// The walk found another maximum than the header says: to be written before the append.
+    pub true_max_timestamp: Option<i64>,
+}
+
+/// Checks one partition's `records` of a Produce request. Reads only; nothing is allocated unless the batch must be
+/// opened.
+pub fn validate<'a>(bytes: Option<&'a [u8]>, rules: &Rules, now_ms: i64) -> Result<Checked<'a>, Refusal> {
+    let bytes = bytes.ok_or(Refusal::Null)?;
+    let batch = shape(bytes)?;
+    match Codec::from_attribute(batch.attributes()) {
+        None => return Err(Refusal::UnknownCodec(batch.attributes() & 7)),
+        Some(Codec::Zstd) if !rules.zstd_allowed => return Err(Refusal::ZstdTooEarly),
+        Some(_) => {}
+    }
+    if batch.len() > rules.batch_bytes_max as usize {
+        return Err(Refusal::TooLarge { bytes: batch.len(), limit: rules.batch_bytes_max });
+    }
+    batch.check_crc().map_err(Refusal::Crc)?;
+    let (count, last_offset_delta) = (batch.records_count(), batch.last_offset_delta());
+    if last_offset_delta < 0 || count < 1 || last_offset_delta.checked_add(1) != Some(count) {
+        return Err(Refusal::Count { count, last_offset_delta });
+    }
+    if batch.is_control() {
+        return Err(Refusal::Control);
+    }
+    if batch.raw_producer_id() >= 0 && (batch.base_sequence() < 0 || batch.producer_epoch().0 < 0) {
+        return Err(Refusal::Sequence { producer_id: batch.raw_producer_id() });
+    }
+    if batch.attributes() & ATTR_LOG_APPEND_TIME != 0 {
+        return Err(Refusal::AppendTime);
+    }
+    for timestamp in [batch.base_timestamp(), batch.max_timestamp()] {
+        in_time(rules, now_ms, None, timestamp)?;
+    }
+    let opens = rules.compacted || rules.depth == Depth::Full;
+    let walks = opens || (rules.depth == Depth::Walk && batch.codec() == Some(Codec::None));
+    let true_max_timestamp = if walks { walk(&batch, rules, now_ms)? } else { None };
+    Ok(Checked { batch, true_max_timestamp })
+}
+
+/// One whole batch and nothing else; magic is told apart from length, as Kafka answers.
+fn shape(bytes: &[u8]) -> Result<BatchView<'_>, Refusal> {
+    if bytes.len() < HEADER_BYTES {
+        return Err(Refusal::Shape(BatchError::Short { have: bytes.len() }));
+    }
+    BatchView::new(bytes).map_err(Refusal::Shape)
+}
+
+fn in_time(rules: &Rules, now_ms: i64, record: Option<u32>, timestamp: i64) -> Result<(), Refusal> {
+    // -1 is "no timestamp"; LogAppendTime topics overwrite whatever stands there.
+    if rules.append_time || timestamp == -1 {
+        return Ok(());
+    }
+    let ahead = timestamp.saturating_sub(now_ms);
+    if ahead > rules.after_max_ms || ahead.saturating_neg() > rules.before_max_ms {
+        return Err(Refusal::Timestamp {
+            record,
+            timestamp,
+            now_ms,
+            before_max_ms: rules.before_max_ms,
+            after_max_ms: rules.after_max_ms,
+        });
+    }
+    Ok(())
+}
+
+fn walk(batch: &BatchView<'_>, rules: &Rules, now_ms: i64) -> Result<Option<i64>, Refusal> {
+    let section = section(batch, rules.output_bytes_max()).map_err(Refusal::Compressed)?;
+    let count = u32::try_from(batch.records_count()).unwrap_or(0);
+    let mut walked = records(&section, count);
+    let (mut seen, mut max) = (0u32, -1i64);
+    for record in walked.by_ref() {
+        let fault = |why| Refusal::Record { record: seen, why };
+        let record = record.map_err(|e| fault(RecordFault::Structure(e)))?;
+        let (got, want) = (i64::from(record.offset_delta), i64::from(seen));
+        if got != want {
+            return Err(fault(RecordFault::Structure(crate::batch::iterate::RecordError::OffsetDelta { got, want })));
+        }
+        if rules.compacted && record.key.is_none() {
+            return Err(fault(RecordFault::NoKey));
+        }
+        // A batch without timestamps has base -1 and deltas 0.
+        let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
+        in_time(rules, now_ms, Some(seen), timestamp)?;
+        max = max.max(timestamp);
+        seen += 1;
+    }
+    let fault = |e| Refusal::Record { record: seen, why: RecordFault::Structure(e) };
+    walked.finish().map_err(fault)?;
+    if seen != count {
+        return Err(fault(crate::batch::iterate::RecordError::Short { missing: 1 }));
+    }
+    Ok(Some(max).filter(|max| *max != batch.max_timestamp() && !rules.append_time))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::batch::build::Builder;
+    use crate::batch::{ATTR_CONTROL, set_max_timestamp};
+    use crate::compress::{SnappyFraming, compress_batch};
+    use crate::crc::crc32c;
+    use bytes::BytesMut;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn batch(keys: &[Option<&[u8]>]) -> BytesMut {
+        let mut builder = Builder::new();
+        for (i, key) in keys.iter().enumerate() {
+            builder.push(NOW + i as i64, *key, Some(b"v"), []);
+        }
+        builder.finish()
+    }
+
+    fn changed(change: impl Fn(&mut [u8])) -> BytesMut {
+        let mut bytes = batch(&[Some(b"a"), Some(b"b")]);
+        change(&mut bytes);
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    fn name(answer: Result<Checked<'_>, Refusal>) -> String {
+        let text = format!("{:?}", answer.map(|_| ()));
+        let text = text.replace("Err(", "");
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '(').collect::<String>().replace("Ok((", "Ok")
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], rules: Rules, want: &str) {
+        assert_eq!(name(validate(Some(bytes), &rules, NOW)), want);
+    }
+
+    #[test]
+    fn refusals_by_their_own_case() {
+        let d = Rules::default();
+        check(&changed(|_| ()), d, "Ok");
+        assert_eq!(name(validate(None, &d, NOW)), "Null");
+        check(&[0; 60], d, "Shape(Short");
+        check(&changed(|b| b[16] = 1), d, "Shape(Magic(1");
+        let mut two = changed(|_| ());
+        two.extend_from_slice(&changed(|_| ()));
+        check(&two, d, "Shape(Length");
+        check(&changed(|b| b[8..12].copy_from_slice(&(-1i32).to_be_bytes())), d, "Shape(Length");
+        check(&changed(|b| b[22] |= 5), d, "UnknownCodec(5");
+        check(&changed(|b| b[22] |= 4), Rules { zstd_allowed: false, ..d }, "ZstdTooEarly");
+        check(&changed(|_| ()), Rules { batch_bytes_max: 61, ..d }, "TooLarge");
+        let mut flipped = changed(|_| ());
+        let last = flipped.len() - 1;
+        flipped[last] ^= 1;
+        check(&flipped, d, "Crc(Crc");
+        check(&changed(|b| b[26] = 7), d, "Count");
+        check(&changed(|b| b[57..61].copy_from_slice(&0i32.to_be_bytes())), d, "Count");
+        check(&changed(|b| b[22] |= ATTR_CONTROL as u8), d, "Control");
+        check(&changed(|b| b[43..51].copy_from_slice(&9i64.to_be_bytes())), d, "Sequence");
+        check(&changed(|b| b[22] |= ATTR_LOG_APPEND_TIME as u8), d, "AppendTime");
+    }
+
+    #[test]
+    fn size_is_judged_before_the_crc_and_the_crc_before_the_counts() {
+        let mut broken = changed(|_| ());
+        broken[26] = 9; // CRC and counts are both wrong now
+        check(&broken, Rules { batch_bytes_max: 61, ..Rules::default() }, "TooLarge");
+        check(&broken, Rules::default(), "Crc(Crc");
+    }
+
+    #[test]
+    fn times_outside_the_limits_are_refused_and_none_passes() {
+        let at = |t: i64| {
+            let mut builder = Builder::new();
+            builder.push(t, None, Some(b"v"), []);
+            builder.finish()
+        };
+        let d = Rules::default();
+        check(&at(NOW + 3_600_001), d, "Timestamp");
+        check(&at(NOW + 3_600_000), d, "Ok");
+        check(&at(0), d, "Ok");
+        check(&at(NOW - 11), Rules { before_max_ms: 10, ..d }, "Timestamp");
+        check(&at(-1), Rules { before_max_ms: 10, ..d }, "Ok");
+        check(&at(NOW + 3_600_001), Rules { append_time: true, ..d }, "Ok");
+    }
+
+    #[test]
+    fn compacted_topics_need_keys_plain_and_compressed() {
+        let rules = Rules { compacted: true, ..Rules::default() };
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let pack =
+                |bytes: &BytesMut| compress_batch(&BatchView::new(bytes).unwrap(), codec, SnappyFraming::Raw).unwrap();
+            check(&pack(&batch(&[Some(b"a"), None])), rules, "Record");
+            check(&pack(&batch(&[Some(b"a"), Some(b"")])), rules, "Ok");
+            check(&pack(&batch(&[None])), Rules::default(), "Ok");
+        }
+    }
+
+    #[test]
+    fn the_walk_sees_structure_and_the_true_maximum() {
+        let walked = Rules { depth: Depth::Walk, ..Rules::default() };
+        check(&changed(|b| b[61] = 0x7f), Rules::default(), "Ok");
+        check(&changed(|b| b[61] = 0x7f), walked, "Record");
+        let mut late = batch(&[Some(b"a"), Some(b"b")]);
+        set_max_timestamp(&mut late, NOW + 500);
+        let checked = validate(Some(&late), &walked, NOW).unwrap();
+        assert_eq!(checked.true_max_timestamp, Some(NOW + 1));
+        assert_eq!(validate(Some(&late), &Rules::default(), NOW).unwrap().true_max_timestamp, None);
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_the_output_cap() {
+        let mut builder = Builder::new();
+        builder.push(NOW, Some(b"k"), Some(&vec![0; 8 << 20]), []);
+        let plain = builder.finish();
+        let bomb = compress_batch(&BatchView::new(&plain).unwrap(), Codec::Zstd, SnappyFraming::Raw).unwrap();
+        let rules = Rules { batch_bytes_max: 32 << 10, depth: Depth::Full, ..Rules::default() };
+        check(&bomb, rules, "Compressed(TooLarge");
+    }
+}
