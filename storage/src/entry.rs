@@ -62,6 +62,29 @@ pub struct NewEntry {
     pub context: Bytes,
 }
 
+/// The row flags that an entry's own bytes determine. The journal stores no flags, so recovery derives them with this
+/// function; whoever makes a [`NewEntry`] uses it too. `context` starts with its TLV 1 if it carries a capture position.
+pub fn derive_flags(kind: EntryKind, body: &[u8], context: &[u8]) -> u8 {
+    let mut flags = 0;
+    if kind == EntryKind::Data
+        && let Ok(batch) = catchwater_record::BatchView::new(body)
+    {
+        if batch.is_control() {
+            flags |= row_flag::CONTROL;
+        }
+        if batch.is_transactional() {
+            flags |= row_flag::TRANSACTIONAL;
+        }
+        if batch.producer_id().is_some() {
+            flags |= row_flag::IDEMPOTENT;
+        }
+    }
+    if context.first() == Some(&1) {
+        flags |= row_flag::CAPTURE;
+    }
+    flags
+}
+
 impl NewEntry {
     /// First offset after this entry.
     pub fn end_offset(&self) -> Offset {
@@ -195,6 +218,18 @@ impl RecoveredGroup {
             since_snap: Vec::new(),
         }
     }
+}
+
+/// One entry whose bytes can now be read from files. A row with `row.index == base_index` begins a new segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlacedRow {
+    pub row: Row,
+    /// The segment it is in; the files are named by `base_offset` and `generation`.
+    pub base_index: EntryIndex,
+    pub base_offset: Offset,
+    pub generation: u32,
+    /// When the segment was begun, ms since 1970.
+    pub created_ms: i64,
 }
 
 /// A range of one segment's `.log` file, whole batches. The reader checks each batch's CRC before it serves it.
