@@ -1,1 +1,19 @@
-//! Placeholder until its lane lands.
+//! Rank 2, pure. A row that changed: values, schema, event, stamp, position, cut; and how they become records.
+//!
+//! `row` is a line of a table, `event` one change of one row, `record` Kafka's unit. Conversions: event → record in
+//! `encode`, record → event in `decode`; nowhere else.
+
+pub mod cut;
+pub mod event;
+pub mod exact;
+pub mod row;
+pub mod schema;
+pub mod stamp;
+pub mod value;
+
+pub use cut::Cut;
+pub use event::{Event, Op, RowChange, SnapshotMark, SourceInfo};
+pub use row::{Cell, Row};
+pub use schema::{Column, KeyFrom, TableSchema, Type};
+pub use stamp::{Native, Stamp, Version};
+pub use value::{Decimal, Value};

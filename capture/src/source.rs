@@ -1,0 +1,249 @@
+//! The contract between a database connector and the capture worker. One source = one capture = one lease = one worker.
+//!
+//! Clauses (cases in `conformance`): **S1** whole transactions in commit order, nothing of what was rolled back.
+//! **S2** `open(After(n))` gives the first transaction that commits after n and all later ones, or fails with `Gap`.
+//! **S3** re-reading gives the same transactions with equal ids and the same rows in the same order. **S4** a table's
+//! `Schema` precedes its first row and each change of shape. **S5** after `confirm(n)` the source may forget what is
+//! ≤ n and nothing more. **S6** `next` is cancel-safe, respects the batch's room, and keep-alives are answered while
+//! nobody calls it. **S7** a row above `row.max.bytes` is `RowTooLarge`. **S8** what may bear rows and is not known is
+//! `Unknown`, fatal. **S9** each error has a class. **S10** `close` leaves what the options say and nothing else.
+//! **S11** a silent source reports `Idle(position)` at least every second. **S12** replies of the server are foreign.
+
+use bytes::Bytes;
+use catchwater_base::Wall;
+use catchwater_change::{Native, RowChange, TableSchema};
+use catchwater_record::{ErrorCode, TxnId};
+use catchwater_runtime::Fut;
+use std::sync::Arc;
+
+pub trait Source: Send {
+    fn capabilities(&self) -> Capabilities;
+    /// Reads only: what is wrong and the SQL that cures it. Errors of the connection itself are findings, too.
+    fn preflight(&mut self) -> Fut<'_, Vec<Finding>>;
+    /// Reads only: who the server is now, before any slot.
+    fn identify(&mut self) -> Fut<'_, Result<Identity, SourceError>>;
+    /// `known` = the IDENTITY the log holds. `Fresh` makes slot, publication, triggers; the answer carries the new
+    /// identity, which the worker commits before the first row.
+    fn open(&mut self, start: Start, known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>>;
+    /// Appends items to `out` until it is full or nothing is there; waits for the first. Cancel-safe.
+    fn next<'a>(&'a mut self, out: &'a mut EventBatch) -> Fut<'a, Result<Progress, SourceError>>;
+    /// Returns at once; the latest wins; monotone.
+    fn confirm(&mut self, upto: &Native);
+    /// A reader with connections of its own, to be used beside `next`. After `open(Fresh)` it reads at exactly the
+    /// stream's start ([`View::Exported`]); later it reads chunk by chunk.
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError>;
+    /// Bytes the server keeps for us that are not confirmed yet (lag); `None` = unknown.
+    fn lag_bytes(&self) -> Option<u64> {
+        None
+    }
+    fn close(&mut self) -> Fut<'_, ()>;
+}
+
+pub trait Snapshot: Send {
+    /// Units of at most 16 MiB or 50,000 rows, table by table. `after_crash` = the exported view is gone: chunks.
+    fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>>;
+    fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>>;
+    fn close(&mut self) -> Fut<'_, ()>;
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Start {
+    Fresh,
+    After(Native),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Opened {
+    pub identity: Identity,
+    /// Where the stream begins.
+    pub native: Native,
+    /// All captured tables, as the catalogue shows them now.
+    pub tables: Vec<Arc<TableSchema>>,
+}
+
+/// Who a server is: tag → bytes, the tags of `docs/formats/checkpoint.md` kind 5. `system` = first byte of its natives.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Identity {
+    pub system: u8,
+    pub tags: std::collections::BTreeMap<u8, Bytes>,
+}
+
+/// Tags of [`Identity`].
+pub mod identity_tag {
+    pub const SYSTEM_ID: u8 = 1;
+    pub const TIMELINE: u8 = 2;
+    pub const TIMELINE_HISTORY: u8 = 3;
+    pub const DATABASE: u8 = 4;
+    pub const SLOT: u8 = 5;
+    /// Present once the slot exists.
+    pub const CONSISTENT_POINT: u8 = 6;
+    pub const PUBLICATION_OID: u8 = 7;
+    pub const PUBLICATION: u8 = 8;
+    pub const SERVER_UUID: u8 = 9;
+    pub const SERVER_ID: u8 = 10;
+    pub const SQLITE_UUID: u8 = 12;
+    pub const SERVER_VERSION: u8 = 13;
+}
+
+/// One item of the stream, in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Item {
+    Begin {
+        txn: TxnId,
+        commit_time: Wall,
+        xid: Option<u64>,
+    },
+    Row(RowChange),
+    /// Precedes the first row that uses it.
+    Schema(Arc<TableSchema>),
+    /// The transaction ends; resuming after `native` gives the next one.
+    Commit {
+        native: Native,
+        txn: TxnId,
+        commit_time: Wall,
+    },
+    /// Nothing happened up to here.
+    Idle(Native),
+}
+
+/// Items with a bound: a source stops filling when [`EventBatch::room`] is 0.
+#[derive(Debug)]
+pub struct EventBatch {
+    pub items: Vec<Item>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl EventBatch {
+    pub fn new(bytes_max: usize) -> Self {
+        EventBatch { items: Vec::new(), bytes: 0, bytes_max }
+    }
+    /// Bytes that may still be added; one item may exceed it.
+    pub fn room(&self) -> usize {
+        self.bytes_max.saturating_sub(self.bytes)
+    }
+    pub fn push(&mut self, item: Item) {
+        self.bytes += match &item {
+            Item::Row(r) => {
+                128 + r.before.as_ref().map_or(0, |x| x.bytes()) + r.after.as_ref().map_or(0, |x| x.bytes())
+            }
+            _ => 64,
+        };
+        self.items.push(item);
+    }
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.bytes = 0;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Items were added.
+    Items,
+    /// The stream is over (never for a database that lives).
+    End,
+}
+
+/// A unit of a snapshot: a transaction of its own commit_seq.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Chunk {
+    pub table: Arc<TableSchema>,
+    pub unit: u32,
+    pub method: ChunkMethod,
+    /// Bounds in the server's own text form: key columns (chunked: `lower <= key < upper`), one ctid (exported);
+    /// empty = open.
+    pub lower: Vec<String>,
+    pub upper: Vec<String>,
+    pub last_of_table: bool,
+    pub rows_estimate: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ChunkMethod {
+    Exported = 0,
+    Chunked = 1,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct ChunkEnd {
+    pub view: View,
+    pub rows: u64,
+}
+
+/// What a chunk's source snapshot saw, and where in the stream it may be placed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Exactly the stream's start.
+    Exported,
+    /// A transaction is visible iff `xid < xmax` and it is not in `running`; place the chunk at the first boundary
+    /// whose native is at or above `place`.
+    Visibility { xmin: u64, xmax: u64, running: Vec<u64>, place: Native },
+    /// Everything up to this position, nothing after.
+    Exact(Native),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// Units are exactly the source's transactions, or may hold several.
+    pub superset: bool,
+    pub truncate: bool,
+    pub has_snapshot: bool,
+}
+
+/// One thing preflight found. `sql` is what a person runs to cure it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    pub code: ErrorCode,
+    pub severity: Severity,
+    pub fault: String,
+    pub evidence: String,
+    pub cure: String,
+    pub sql: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// Why a source failed; the class says what the worker does (S9).
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct SourceError {
+    pub class: SourceClass,
+    pub code: ErrorCode,
+    /// What failed, with values, never with a secret or a row value.
+    pub what: String,
+    /// The next step for a person; may be empty.
+    pub next: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourceClass {
+    /// The connection, the server restarting: retry with back-off.
+    Retry,
+    /// Changes are lost or another history sits at our position: a person decides.
+    Gap,
+    /// Another server than the log knows.
+    Identity,
+    Config,
+    Rights,
+    /// One row.
+    RowTooLarge,
+    /// Something that may bear rows and is not understood.
+    Unknown,
+    Bug,
+}
+
+impl SourceError {
+    pub fn new(class: SourceClass, code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
+        SourceError { class, code: ErrorCode(code), what: what.into(), next: next.into() }
+    }
+    /// True if trying again without a person may help.
+    pub fn is_retry(&self) -> bool {
+        self.class == SourceClass::Retry
+    }
+}

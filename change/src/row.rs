@@ -1,0 +1,51 @@
+//! Pure. A line of a table: one cell per column of its schema.
+
+use crate::value::Value;
+
+/// What is known of one column of one row.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Cell {
+    Value(Value),
+    Null,
+    /// It exists but was not sent (unchanged TOAST, minimal image).
+    Unavailable,
+    /// Not captured.
+    Absent,
+}
+
+impl Cell {
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Cell::Value(v) => Some(v),
+            _ => None,
+        }
+    }
+    pub fn is_null(&self) -> bool {
+        matches!(self, Cell::Null)
+    }
+}
+
+/// Cells in the order of [`crate::TableSchema::columns`].
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Row {
+    pub cells: Vec<Cell>,
+}
+
+impl Row {
+    pub fn new(cells: Vec<Cell>) -> Self {
+        Row { cells }
+    }
+    /// Rough size in memory, bytes: what credit is charged with.
+    pub fn bytes(&self) -> usize {
+        fn of(v: &Value) -> usize {
+            match v {
+                Value::Text(t) | Value::Json(t) => t.as_bytes().len(),
+                Value::Bytes(b) => b.len(),
+                Value::Array(items) => items.iter().flatten().map(of).sum::<usize>() + 16 * items.len(),
+                Value::Decimal(_) => 32,
+                _ => 8,
+            }
+        }
+        self.cells.iter().map(|c| 32 + c.value().map_or(0, of)).sum()
+    }
+}

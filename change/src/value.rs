@@ -1,0 +1,307 @@
+//! Pure. One value of one column, in the source's own precision. Encoders lose precision only when a mode says so.
+
+use bytes::Bytes;
+use std::fmt;
+
+/// Text as the source sent it, cheap to clone, valid UTF-8.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Text(Bytes);
+
+impl Text {
+    pub fn as_str(&self) -> &str {
+        // Construction checked it.
+        std::str::from_utf8(&self.0).unwrap_or("")
+    }
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+    /// A slice of a frame, checked.
+    pub fn from_utf8(bytes: Bytes) -> Result<Self, std::str::Utf8Error> {
+        std::str::from_utf8(&bytes)?;
+        Ok(Text(bytes))
+    }
+}
+
+impl From<&str> for Text {
+    fn from(s: &str) -> Self {
+        Text(Bytes::copy_from_slice(s.as_bytes()))
+    }
+}
+impl From<String> for Text {
+    fn from(s: String) -> Self {
+        Text(Bytes::from(s.into_bytes()))
+    }
+}
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A value that is there. What has no variant of its own travels as `Text`, printed by the source; the column's type
+/// says what it is.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Value {
+    Bool(bool),
+    Int(i64),
+    UInt(u64),
+    Decimal(Decimal),
+    Float32(f32),
+    Float64(f64),
+    Text(Text),
+    Bytes(Bytes),
+    /// Days since 1970-01-01; `i32::MAX`/`i32::MIN` = ±infinity.
+    Date(i32),
+    /// Microseconds since midnight, 0..=86,400,000,000 (24:00:00 is legal in PostgreSQL).
+    Time(i64),
+    /// Microseconds since 1970-01-01 00:00 without a zone; `i64::MAX`/`i64::MIN` = ±infinity.
+    Timestamp(i64),
+    /// Microseconds since 1970-01-01 00:00 UTC; `i64::MAX`/`i64::MIN` = ±infinity.
+    Instant(i64),
+    /// The three parts stay apart: a month has no length.
+    Interval {
+        months: i32,
+        days: i32,
+        micros: i64,
+    },
+    /// JSON as it was sent, not normalised.
+    Json(Text),
+    /// One-dimensional array with lower bound 1; others travel as `Text`.
+    Array(Vec<Option<Value>>),
+}
+
+/// An exact decimal number. `Finite`: value = unscaled × 10^-scale; `unscaled` is big-endian two's complement, shortest
+/// form, never empty.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Decimal {
+    Finite { unscaled: Bytes, scale: i32 },
+    NaN,
+    Infinity,
+    NegInfinity,
+}
+
+/// Text that is no decimal number.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a decimal number")]
+pub struct NotDecimal;
+
+impl Decimal {
+    /// Parses `-12.340` (scale 3), `1e5`, `NaN`, `Infinity`, `-Infinity`. Trailing zeros are kept: they are the scale.
+    pub fn parse(text: &str) -> Result<Self, NotDecimal> {
+        match text {
+            "NaN" => return Ok(Decimal::NaN),
+            "Infinity" | "inf" => return Ok(Decimal::Infinity),
+            "-Infinity" | "-inf" => return Ok(Decimal::NegInfinity),
+            _ => {}
+        }
+        let (mantissa, exponent) = match text.find(['e', 'E']) {
+            Some(at) => (&text[..at], text[at + 1..].parse::<i32>().map_err(|_| NotDecimal)?),
+            None => (text, 0),
+        };
+        let (negative, digits) = match mantissa.as_bytes().first() {
+            Some(b'-') => (true, &mantissa[1..]),
+            Some(b'+') => (false, &mantissa[1..]),
+            _ => (false, mantissa),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(NotDecimal);
+        }
+        // Little-endian base-256 magnitude; numerics have at most some ten thousand digits, so O(n²) is fine.
+        let mut magnitude: Vec<u8> = vec![0];
+        for b in whole.bytes().chain(fraction.bytes()) {
+            if !b.is_ascii_digit() {
+                return Err(NotDecimal);
+            }
+            multiply_add(&mut magnitude, 10, b - b'0');
+        }
+        let mut scale = i32::try_from(fraction.len()).map_err(|_| NotDecimal)?.saturating_sub(exponent);
+        if scale < 0 {
+            if scale < -100_000 {
+                return Err(NotDecimal);
+            }
+            for _ in 0..-scale {
+                multiply_add(&mut magnitude, 10, 0);
+            }
+            scale = 0;
+        }
+        Ok(Decimal::Finite { unscaled: twos_complement(magnitude, negative), scale })
+    }
+
+    /// The same number with exactly `scale` digits after the point, if that loses nothing.
+    pub fn rescale(&self, to: i32) -> Option<Decimal> {
+        let Decimal::Finite { scale, .. } = self else { return None };
+        if *scale == to {
+            return Some(self.clone());
+        }
+        let text = self.to_string();
+        let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+        let want = usize::try_from(to).ok()?;
+        let fraction = if fraction.len() > want {
+            let (keep, cut) = fraction.split_at(want);
+            if cut.bytes().any(|b| b != b'0') {
+                return None;
+            }
+            keep.to_owned()
+        } else {
+            format!("{fraction:0<want$}")
+        };
+        Decimal::parse(&if want == 0 { whole.to_owned() } else { format!("{whole}.{fraction}") }).ok()
+    }
+}
+
+fn multiply_add(magnitude: &mut Vec<u8>, by: u16, add: u8) {
+    let mut carry = u16::from(add);
+    for byte in magnitude.iter_mut() {
+        let v = u16::from(*byte) * by + carry;
+        *byte = v as u8;
+        carry = v >> 8;
+    }
+    if carry > 0 {
+        magnitude.push(carry as u8);
+    }
+}
+
+fn twos_complement(mut little: Vec<u8>, negative: bool) -> Bytes {
+    while little.len() > 1 && little.last() == Some(&0) {
+        little.pop();
+    }
+    if negative {
+        let mut carry = true;
+        for byte in &mut little {
+            let (v, c) = (!*byte).overflowing_add(u8::from(carry));
+            *byte = v;
+            carry = c;
+        }
+        let zero = little.iter().all(|b| *b == 0);
+        if !zero && little.last().is_some_and(|b| b & 0x80 == 0) {
+            little.push(0xff);
+        }
+    } else if little.last().is_some_and(|b| b & 0x80 != 0) {
+        little.push(0);
+    }
+    // Shortest form.
+    while little.len() > 1 {
+        let (top, next) = (little[little.len() - 1], little[little.len() - 2]);
+        if (top == 0 && next & 0x80 == 0) || (top == 0xff && next & 0x80 != 0) {
+            little.pop();
+        } else {
+            break;
+        }
+    }
+    little.reverse();
+    Bytes::from(little)
+}
+
+impl fmt::Display for Decimal {
+    /// Plain notation with exactly `scale` digits after the point, as PostgreSQL prints a numeric.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unscaled, scale) = match self {
+            Decimal::NaN => return f.write_str("NaN"),
+            Decimal::Infinity => return f.write_str("Infinity"),
+            Decimal::NegInfinity => return f.write_str("-Infinity"),
+            Decimal::Finite { unscaled, scale } => (unscaled, *scale),
+        };
+        let negative = unscaled.first().is_some_and(|b| b & 0x80 != 0);
+        let mut big: Vec<u8> = unscaled.to_vec();
+        if negative {
+            let mut carry = true;
+            for byte in big.iter_mut().rev() {
+                let (v, c) = (!*byte).overflowing_add(u8::from(carry));
+                *byte = v;
+                carry = c;
+            }
+        }
+        let mut digits = Vec::new();
+        while big.iter().any(|b| *b != 0) {
+            let mut rest = 0u16;
+            for byte in &mut big {
+                let v = (rest << 8) | u16::from(*byte);
+                *byte = (v / 10) as u8;
+                rest = v % 10;
+            }
+            digits.push(b'0' + rest as u8);
+        }
+        let places = usize::try_from(scale.max(0)).unwrap_or(0);
+        while digits.len() <= places {
+            digits.push(b'0');
+        }
+        if scale < 0 {
+            let mut zeros = vec![b'0'; scale.unsigned_abs() as usize];
+            zeros.append(&mut digits);
+            digits = zeros;
+        }
+        digits.reverse();
+        let (whole, fraction) = digits.split_at(digits.len() - places);
+        if negative {
+            f.write_str("-")?;
+        }
+        f.write_str(std::str::from_utf8(whole).unwrap_or("0"))?;
+        if places > 0 {
+            write!(f, ".{}", std::str::from_utf8(fraction).unwrap_or("0"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_print_as_they_were_read() {
+        for text in [
+            "0",
+            "1",
+            "-1",
+            "0.00",
+            "-0.01",
+            "12345678901234567890123456789.1230",
+            "127",
+            "128",
+            "-128",
+            "-129",
+            "255",
+            "256",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "99999999999999999999.99",
+        ] {
+            assert_eq!(Decimal::parse(text).map(|d| d.to_string()).as_deref(), Ok(text), "{text}");
+        }
+        assert_eq!(Decimal::parse("1.5e3").map(|d| d.to_string()).as_deref(), Ok("1500"));
+        for bad in ["", "-", ".", "1.2.3", "abc", "1e", "0x1"] {
+            assert!(Decimal::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unscaled_bytes_equal_javas_big_integer() {
+        // Source: java.math.BigInteger.toByteArray.
+        for (text, bytes) in [
+            ("0", vec![0u8]),
+            ("127", vec![0x7f]),
+            ("128", vec![0, 0x80]),
+            ("-128", vec![0x80]),
+            ("-129", vec![0xff, 0x7f]),
+            ("1.23", vec![0x7b]),
+        ] {
+            let Ok(Decimal::Finite { unscaled, .. }) = Decimal::parse(text) else { panic!("{text}") };
+            assert_eq!(unscaled, bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn rescale_refuses_to_lose_digits() {
+        let d = Decimal::parse("1.20").expect("legal");
+        assert_eq!(d.rescale(1).map(|d| d.to_string()).as_deref(), Some("1.2"));
+        assert_eq!(d.rescale(4).map(|d| d.to_string()).as_deref(), Some("1.2000"));
+        assert_eq!(d.rescale(0), None);
+    }
+}

@@ -1,0 +1,275 @@
+//! The contract between the deliver worker and a target system.
+//!
+//! Clauses (cases in `conformance`): **C1** `open` returns what the target itself holds. **C2** after `open(fence f)` a
+//! lane opened with an older fence fails its commit with `Fenced` and nothing of it becomes visible. **C3** only
+//! `Durable` moves a position. **C4** after an unknown commit the next `open` tells the truth; writing the same group
+//! again gives the same result. **C5** rows of one key are applied in order. **C7** `write` is cancel-safe: dropping it
+//! and calling `abort` leaves nothing visible. **C9** `apply_ddl` is idempotent. **C10** every wait has a bound, every
+//! error a class. **C11** `shutdown` ends all connections. **C12** nothing of a row appears in an error text.
+
+use catchwater_base::Wall;
+use catchwater_change::{Column, Native, Row, TableSchema, Version};
+use catchwater_record::{
+    CommitSeq, ErrorCode, Incarnation, Offset, PipelineName, SinkName, SourceName, TopicPartition,
+};
+use catchwater_runtime::Fut;
+use std::sync::Arc;
+
+pub trait Sink: Send {
+    /// Installs the fence and returns the position the target holds for the source, if any. Makes the position table
+    /// when it is missing.
+    fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>>;
+    fn capabilities(&self) -> Capabilities;
+    fn describe<'a>(&'a mut self, names: &'a [TargetName]) -> Fut<'a, Result<Vec<Option<TargetTable>>, SinkError>>;
+    /// A connection that writes. One lane for now.
+    fn lane(&mut self) -> Fut<'_, Result<Box<dyn Lane>, SinkError>>;
+    fn apply_ddl<'a>(&'a mut self, step: &'a DdlStep) -> Fut<'a, Result<(), SinkError>>;
+    fn shutdown(&mut self) -> Fut<'_, ()>;
+}
+
+pub trait Lane: Send {
+    /// Writes the rows of a group, not yet visible. A large group may come in several calls before `commit`.
+    fn write<'a>(&'a mut self, group: &'a Group) -> Fut<'a, Result<(), SinkError>>;
+    /// Rows, position and fence become visible as one.
+    fn commit<'a>(&'a mut self, mark: &'a Mark) -> Fut<'a, Result<Ack, SinkError>>;
+    fn abort(&mut self) -> Fut<'_, ()>;
+}
+
+/// Who claims the target. `fence = task_epoch << 16 | reopen`: strictly greater at each `open`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub pipeline: PipelineName,
+    pub sink: SinkName,
+    pub source: SourceName,
+    pub cluster: [u8; 16],
+    pub fence: i64,
+    pub incarnation: Incarnation,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// None = the target holds nothing of this source yet.
+    pub mark: Option<Mark>,
+}
+
+/// A position of the sink: every transaction ≤ `seq` of the source is applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mark {
+    pub incarnation: Incarnation,
+    pub seq: CommitSeq,
+    /// Next offset of each partition at `seq`.
+    pub offsets: Vec<(TopicPartition, Offset)>,
+    /// Native source position of `seq`.
+    pub native: Native,
+    pub commit_time: Wall,
+}
+
+impl Mark {
+    /// Stored form of `offsets` (deliver.md 7): format byte 1, then varint (topic id 16 raw bytes, partition, next
+    /// offset)…, ascending.
+    pub fn encode_offsets(&self) -> Vec<u8> {
+        fn varint(out: &mut Vec<u8>, mut v: u64) {
+            while v >= 0x80 {
+                out.push(v as u8 | 0x80);
+                v >>= 7;
+            }
+            out.push(v as u8);
+        }
+        let mut sorted = self.offsets.clone();
+        sorted.sort();
+        let mut out = vec![1];
+        for (at, offset) in sorted {
+            out.extend_from_slice(&at.topic.0);
+            varint(&mut out, u64::from(at.partition.0));
+            varint(&mut out, offset.0);
+        }
+        out
+    }
+
+    pub fn decode_offsets(bytes: &[u8]) -> Option<Vec<(TopicPartition, Offset)>> {
+        fn varint(rest: &mut &[u8]) -> Option<u64> {
+            let mut v = 0u64;
+            for shift in (0..64).step_by(7) {
+                let (b, tail) = rest.split_first()?;
+                *rest = tail;
+                v |= u64::from(b & 0x7f) << shift;
+                if b & 0x80 == 0 {
+                    return Some(v);
+                }
+            }
+            None
+        }
+        let (1, mut rest) = bytes.split_first().map(|(f, r)| (*f, r))? else { return None };
+        let mut out = Vec::new();
+        while !rest.is_empty() {
+            let (id, tail) = rest.split_first_chunk::<16>()?;
+            rest = tail;
+            let partition = u32::try_from(varint(&mut rest)?).ok()?;
+            let offset = varint(&mut rest)?;
+            out.push((TopicPartition::new(catchwater_record::TopicId(*id), partition), Offset(offset)));
+        }
+        Some(out)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ack {
+    /// Taken, not yet durable.
+    Accepted,
+    Durable,
+}
+
+/// Consecutive whole source transactions, folded or not, that become one target transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    pub first_seq: CommitSeq,
+    pub last_seq: CommitSeq,
+    /// In (commit_seq, ordinal) order.
+    pub applies: Vec<Apply>,
+    /// Apply row by row as they stand; otherwise tables may be taken one by one (columnar).
+    pub source_order: bool,
+}
+
+/// One thing to do to one target table.
+#[derive(Clone, Debug)]
+pub struct Apply {
+    pub table: Arc<TargetPlan>,
+    pub what: What,
+    pub version: Version,
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    /// Insert or update by key. Cells in the order of the plan's source schema.
+    Upsert(Row),
+    /// `Unavailable` cells keep what the target has: an update of the others.
+    Update(Row),
+    /// Key cells are set.
+    Delete(Row),
+    Truncate,
+    /// Tables without a key: insert one.
+    Insert(Row),
+    /// Tables without a key: delete one row equal to this.
+    DeleteOne(Row),
+}
+
+/// How a source table maps to a target table; made once per schema.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetPlan {
+    pub source: Arc<TableSchema>,
+    pub target: TargetName,
+    /// (source column index, target column name); generated and uncaptured columns are left out.
+    pub columns: Vec<(u16, String)>,
+    /// Indexes into `columns` that form the key, in key order; empty = keyless.
+    pub key: Vec<u16>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TargetName {
+    /// Empty where the system has none.
+    pub schema: String,
+    pub name: String,
+}
+
+/// A table as the target shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetTable {
+    pub name: TargetName,
+    pub columns: Vec<Column>,
+    /// Names of the primary key's columns, in key order.
+    pub key: Vec<String>,
+    pub foreign_keys: Vec<ForeignKey>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForeignKey {
+    pub columns: Vec<String>,
+    pub parent: TargetName,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DdlStep {
+    /// With the source's columns, types mapped, primary key = the source's key.
+    CreateTable {
+        name: TargetName,
+        like: Arc<TableSchema>,
+    },
+    AddColumns {
+        name: TargetName,
+        columns: Vec<Column>,
+    },
+    DropNotNull {
+        name: TargetName,
+        column: String,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    pub atomic_position: bool,
+    pub multi_table_tx: bool,
+    pub truncate: bool,
+    pub rows_max: usize,
+    pub bytes_max: usize,
+}
+
+/// Why a sink failed; the class says what the worker does (C10).
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct SinkError {
+    pub class: SinkClass,
+    pub code: ErrorCode,
+    pub what: String,
+    pub next: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SinkClass {
+    /// Network, restart, disk full: back-off without end.
+    Environment,
+    /// Serialisation failure, deadlock: at once, then back-off.
+    Conflict,
+    /// A row does not fit: the policy decides (default stop).
+    Row,
+    /// Table or column missing: describe again.
+    Schema,
+    /// A person must act.
+    Config,
+    /// A newer owner works: end quietly.
+    Fenced,
+    /// The commit may or may not have happened: open again and read the position.
+    UnknownOutcome,
+    Bug,
+}
+
+impl SinkError {
+    pub fn new(class: SinkClass, code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
+        SinkError { class, code: ErrorCode(code), what: what.into(), next: next.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catchwater_record::TopicId;
+
+    #[test]
+    fn offsets_round_trip_and_prefixes_are_refused() {
+        let mark = Mark {
+            incarnation: Incarnation(0),
+            seq: CommitSeq(5),
+            offsets: vec![
+                (TopicPartition::new(TopicId([9; 16]), 3), Offset(300)),
+                (TopicPartition::new(TopicId([1; 16]), 0), Offset(0)),
+            ],
+            native: Native::default(),
+            commit_time: Wall::from_micros(0),
+        };
+        let bytes = mark.encode_offsets();
+        let mut want = mark.offsets.clone();
+        want.sort();
+        assert_eq!(Mark::decode_offsets(&bytes), Some(want));
+        assert_eq!(Mark::decode_offsets(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(Mark::decode_offsets(&[2]), None);
+    }
+}
