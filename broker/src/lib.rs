@@ -1,1 +1,2 @@
 //! Placeholder until its lane lands.
+pub mod host;
