@@ -1,2 +1,10 @@
-//! Placeholder until its lane lands.
+//! Rank 4. A node of the log: Kafka's protocol on one side, partitions and their machines on the other.
+//!
+//! [`server`] and [`connection`] take requests in, [`api`] answers them, [`partition`] is where a batch becomes an entry,
+//! [`host`] is where replicated machines live. No part of the path from a producer to a consumer decodes a record.
+
+pub mod api;
+pub mod budget;
+pub mod connection;
 pub mod host;
+pub mod node;
