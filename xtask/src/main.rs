@@ -1,1 +1,51 @@
-fn main() {}
+//! House tools: `cargo xtask tidy | walks | stats | db | sim`. Knows nothing of the product's crates.
+
+mod db;
+mod sim;
+mod stats;
+mod tidy;
+mod walks;
+
+use std::path::PathBuf;
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    match args.first().map(String::as_str) {
+        Some("tidy") => tidy::run(),
+        Some("walks") => walks::run(),
+        Some("stats") => stats::run(),
+        Some("db") => db::run(rest),
+        Some("sim") => sim::run(rest),
+        _ => {
+            eprintln!("usage: cargo xtask <tidy | walks | stats | db | sim>");
+            std::process::exit(2)
+        }
+    }
+}
+
+/// The repository's root: the parent of this package.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
+}
+
+/// Every file under `dir` (relative to the root) whose name ends in `ext`, sorted, build output left out.
+pub fn files(dir: &str, ext: &str) -> Vec<PathBuf> {
+    fn walk(at: &std::path::Path, ext: &str, out: &mut Vec<PathBuf>) {
+        let Ok(entries) = std::fs::read_dir(at) else { return };
+        for e in entries.flatten() {
+            let (path, name) = (e.path(), e.file_name());
+            if path.is_dir() {
+                if name != "target" && name != ".git" && name != "node_modules" {
+                    walk(&path, ext, out);
+                }
+            } else if name.to_string_lossy().ends_with(ext) {
+                out.push(path);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(&root().join(dir), ext, &mut out);
+    out.sort();
+    out
+}
