@@ -1,1 +1,6 @@
-//! Placeholder until its lane lands.
+//! Rank 3. Replication: one Raft group per partition. Only `group.rs` and `group/*` know the consensus crate; everything
+//! else speaks the words of [`effect`].
+
+pub mod effect;
+
+pub use effect::*;

@@ -1,7 +1,14 @@
 //! Rank 2. The storage engine: journal, segments, recovery, and the log of one replica. Pure but for
 //! `disk/{real,sys}.rs`; Raft indexes and terms are plain numbers to it; it knows no socket and no topic name.
 
+pub mod capture_pos;
 pub mod disk;
 pub mod entry;
+pub mod format;
+pub mod log;
+pub mod producer;
+pub mod table;
 
 pub use entry::*;
+pub use format::context::{CaptureContext, EntryContext};
+pub use log::{Check, Log, LogConfig, LogOpenError, ReadPlan, TailBudget};

@@ -1,0 +1,660 @@
+//! Pure. One replica's log: rows, the newest bytes, and what producers and captures have written.
+//!
+//! Walk: produce-fetch 11/14
+//!
+//! Called under the partition's lock; no I/O. Cost of an append: one row and one queue slot per entry, no copy of bytes.
+//! ```text
+//!  log_start ≤ … segments … ≤ placed_end ≤ last_index        placed_end: bytes are in files
+//!                                  commit ≤ last_index        above it every change of state has an undo record
+//!  tail cache: [cache_first ..= last_index], always everything behind placed_end, bounded below it
+//! ```
+//! Invariants: whatever is behind `placed_end` is readable from the tail cache; producer and capture state equal a
+//! replay of all rows; truncation puts back exactly what the cut entries changed.
+
+use crate::capture_pos::{self, Captures, Standing};
+use crate::entry::{EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Row, SegmentInfo};
+use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
+use crate::producer::{BatchMark, Producer, Producers, Sequence};
+use crate::table::Table;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use catchwater_record::{
+    BatchView, CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, Offset, Position, ProducerEpoch, ProducerId,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of placed entries that all logs of a node keep in memory together.
+#[derive(Debug)]
+pub struct TailBudget {
+    used: AtomicU64,
+    limit_bytes: u64,
+}
+
+impl TailBudget {
+    pub fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(TailBudget { used: AtomicU64::new(0), limit_bytes })
+    }
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+    fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn sub(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    fn over(&self) -> bool {
+        self.used_bytes() > self.limit_bytes
+    }
+}
+
+/// Bounds of one log.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Bytes of entries that are in files already and are kept for readers at the end. Default 1 MiB.
+    pub tail_bytes_max: u64,
+    /// Shared by all logs of a node; above its limit a log keeps nothing that is in files.
+    pub budget: Option<Arc<TailBudget>>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { tail_bytes_max: 1 << 20, budget: None }
+    }
+}
+
+/// What a batch is to this log (speculative: counts what is not committed yet).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Check {
+    New,
+    /// Here already, at these offsets; acknowledge when `index` is committed (index 0: long since). For a capture the
+    /// offsets are those of the entry that holds its last position.
+    Duplicate {
+        base: Offset,
+        end: Offset,
+        index: EntryIndex,
+    },
+    /// The capture's rows up to this position are here: cut the batch, send the rest.
+    Partly(Position),
+    /// An earlier append of this capture is missing; go on from here.
+    Gap(Position),
+    Fenced(CaptureEpoch),
+    ProducerFenced {
+        known: ProducerEpoch,
+    },
+    OutOfOrder {
+        expected: i32,
+    },
+    /// Written long ago: a repeat, but where is forgotten (Kafka's DUPLICATE_SEQUENCE_NUMBER).
+    StaleSequence,
+}
+
+/// Where to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadPlan {
+    /// Whole batches from memory; the first may begin before the wanted offset.
+    Tail(Vec<Bytes>),
+    /// Whole batches in files.
+    Files(Vec<FileRange>),
+    /// Nothing there yet.
+    Empty,
+    /// Below the log start, or beyond the end.
+    OutOfRange,
+}
+
+/// A stored entry that this version cannot take in.
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone, Copy)]
+pub enum LogOpenError {
+    #[error("entry {index} has a bad context: {cause}")]
+    Context { index: EntryIndex, cause: ContextError },
+    #[error("the state snapshot at entry {0} cannot be read")]
+    Snapshot(EntryIndex),
+    #[error("entry {0} does not follow the one before")]
+    Order(EntryIndex),
+}
+
+/// The value before one entry changed it.
+#[derive(Clone, Debug)]
+enum Undo {
+    Producer(ProducerId, Option<Producer>),
+    Capture(capture_pos::Before),
+}
+
+#[derive(Debug)]
+pub struct Log {
+    gid: Gid,
+    config: LogConfig,
+    table: Table,
+    log_start: Offset,
+    prev_term: u32,
+    /// Where each term begins, ascending.
+    epochs: Vec<EpochStart>,
+    commit: EntryIndex,
+    persisted: EntryIndex,
+    /// Bytes of batches above the commit index.
+    uncommitted_bytes: u64,
+    /// Newest entries, contiguous up to the last one.
+    cache: VecDeque<NewEntry>,
+    /// Of them, bytes that are in files too.
+    cache_placed_bytes: u64,
+    producers: Producers,
+    captures: Captures,
+    /// Ascending by index, all above `state_floor`.
+    undo: VecDeque<(EntryIndex, Undo)>,
+    /// Log starts that wait for their commit.
+    starts: VecDeque<(EntryIndex, Offset)>,
+    /// Sections of `.snap` that a newer version wrote.
+    foreign_sections: Vec<(u16, Bytes)>,
+}
+
+const SECTION_PRODUCERS: u16 = 1;
+const SECTION_CAPTURES: u16 = 2;
+
+impl Log {
+    pub fn open(found: RecoveredGroup) -> Result<Log, LogOpenError> {
+        Self::open_with(found, LogConfig::default())
+    }
+
+    /// Rebuilds state from what recovery found. Everything found counts as persisted; the commit index is
+    /// `found.hard.commit` as far as there are entries, and only a hint.
+    pub fn open_with(found: RecoveredGroup, config: LogConfig) -> Result<Log, LogOpenError> {
+        let mut log = Log {
+            gid: found.gid,
+            config,
+            table: Table::new(found.first_index, found.log_start, found.segments),
+            log_start: found.log_start,
+            prev_term: found.prev_term,
+            epochs: found.epochs,
+            commit: EntryIndex::ZERO,
+            persisted: EntryIndex::ZERO,
+            uncommitted_bytes: 0,
+            cache: VecDeque::new(),
+            cache_placed_bytes: 0,
+            producers: Producers::default(),
+            captures: Captures::default(),
+            undo: VecDeque::new(),
+            starts: VecDeque::new(),
+            foreign_sections: Vec::new(),
+        };
+        log.rebuild_epochs();
+        let mut known = EntryIndex::ZERO;
+        if let Some((at, payload)) = found.snap {
+            log.read_snapshot(payload).ok_or(LogOpenError::Snapshot(at))?;
+            known = at;
+        }
+        let total = found.journaled.last().map_or(log.table.last_index(), |e| e.index);
+        log.commit = found.hard.commit.min(total).max(found.first_index.prev());
+        for (row, header, context) in found.since_snap {
+            if row.index > known {
+                log.take_state(row.index, row.base_offset, &header, &context)
+                    .map_err(|cause| LogOpenError::Context { index: row.index, cause })?;
+            }
+        }
+        for entry in found.journaled {
+            let last = log.table.last();
+            if entry.index != log.table.last_index().next()
+                || entry.base_offset != log.table.next_offset()
+                || last.is_some_and(|l| l.term > entry.term)
+            {
+                return Err(LogOpenError::Order(entry.index));
+            }
+            if entry.index <= known {
+                log.push(entry);
+            } else {
+                log.take_state(entry.index, entry.base_offset, &entry.body, &entry.context)
+                    .map_err(|cause| LogOpenError::Context { index: entry.index, cause })?;
+                log.push(entry);
+            }
+        }
+        log.persisted = log.table.last_index();
+        let commit = log.commit;
+        log.uncommitted_bytes = 0;
+        let above: u64 = log.table.rows_from(commit.next()).map(data_bytes).sum();
+        log.uncommitted_bytes = above;
+        log.settle();
+        Ok(log)
+    }
+
+    /// The list that recovery brought may lack the terms of rows it brought too.
+    fn rebuild_epochs(&mut self) {
+        let mut epochs = std::mem::take(&mut self.epochs);
+        for row in self.table.rows_from(self.table.first_index()) {
+            let term = row.term.0;
+            if epochs.last().is_none_or(|e| e.term < term) {
+                epochs.push(EpochStart { term, index: row.index, offset: row.base_offset });
+            }
+        }
+        self.epochs = epochs;
+    }
+
+    pub fn gid(&self) -> Gid {
+        self.gid
+    }
+    pub fn first_index(&self) -> EntryIndex {
+        self.table.first_index()
+    }
+    pub fn last_index(&self) -> EntryIndex {
+        self.table.last_index()
+    }
+    pub fn last_term(&self) -> LeaderEpoch {
+        self.table.last().map_or(LeaderEpoch(self.prev_term), |r| r.term)
+    }
+    /// LEO: the offset that the next batch takes.
+    pub fn next_offset(&self) -> Offset {
+        self.table.next_offset()
+    }
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+    pub fn commit(&self) -> EntryIndex {
+        self.commit
+    }
+    pub fn persisted_index(&self) -> EntryIndex {
+        self.persisted
+    }
+    /// First offset behind the entry at `at`.
+    pub fn end_offset_at(&self, at: EntryIndex) -> Offset {
+        match self.table.row(at) {
+            Some(row) => row.base_offset.plus(u64::from(row.count)),
+            None => self.log_start,
+        }
+    }
+    /// First offset not committed.
+    pub fn high_watermark(&self) -> Offset {
+        self.end_offset_at(self.commit).max(self.log_start)
+    }
+    /// Bytes of batches above the commit index.
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.uncommitted_bytes
+    }
+    /// Bytes that memory must hold because no segment file has them yet.
+    pub fn pinned_bytes(&self) -> u64 {
+        let placed = self.table.placed_end();
+        self.cache.iter().rev().take_while(|e| e.index > placed).map(entry_bytes).sum()
+    }
+    /// The row that covers `at`.
+    pub fn row(&self, at: EntryIndex) -> Option<Row> {
+        self.table.row(at).copied()
+    }
+    pub fn rows_from(&self, from: EntryIndex) -> impl Iterator<Item = &Row> {
+        self.table.rows_from(from)
+    }
+    pub fn segments(&self) -> &[SegmentInfo] {
+        self.table.segments()
+    }
+    /// Last index whose bytes are in files.
+    pub fn placed_end(&self) -> EntryIndex {
+        self.table.placed_end()
+    }
+    /// Term of the entry at `at`; known for `first_index - 1 ..= last_index`.
+    pub fn term(&self, at: EntryIndex) -> Option<LeaderEpoch> {
+        if at == self.table.first_index().prev() {
+            return Some(LeaderEpoch(self.prev_term));
+        }
+        if at < self.table.first_index() || at > self.table.last_index() {
+            return None;
+        }
+        let place = self.epochs.partition_point(|e| e.index <= at).checked_sub(1)?;
+        self.epochs.get(place).map(|e| LeaderEpoch(e.term))
+    }
+    /// Where each term begins, ascending.
+    pub fn epochs(&self) -> &[EpochStart] {
+        &self.epochs
+    }
+    /// OffsetForLeaderEpoch: the largest term ≤ `epoch` and the first offset behind it.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let place = self.epochs.partition_point(|e| e.term <= epoch.0);
+        let found = self.epochs.get(place.checked_sub(1)?)?;
+        let end = self.epochs.get(place).map_or(self.next_offset(), |next| next.offset);
+        Some((LeaderEpoch(found.term), end))
+    }
+    /// Speculative: the newest epoch and position of a capture here.
+    pub fn capture_last(&self, capture: CaptureId) -> Option<(CaptureEpoch, Position)> {
+        self.captures.get(capture).map(|c| (c.epoch, c.position.clone()))
+    }
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+    pub fn captures(&self) -> &Captures {
+        &self.captures
+    }
+
+    /// May this batch enter, and if not, why? Judges what was appended before, so of one producer or capture at most
+    /// one batch may be between a check and its append.
+    pub fn check(&self, batch: &BatchView<'_>, capture: Option<&CaptureContext>) -> Check {
+        if let Some(mark) = BatchMark::read(batch.bytes()) {
+            match self.producers.check(&mark) {
+                Sequence::New => {}
+                Sequence::Duplicate { base, end } => {
+                    let index = if end <= self.log_start {
+                        EntryIndex::ZERO
+                    } else {
+                        self.table.row_at(base).map_or(EntryIndex::ZERO, |r| r.index)
+                    };
+                    return Check::Duplicate { base, end, index };
+                }
+                Sequence::Fenced { known } => return Check::ProducerFenced { known },
+                Sequence::OutOfOrder { expected } => return Check::OutOfOrder { expected },
+                Sequence::Stale => return Check::StaleSequence,
+            }
+        }
+        capture.map_or(Check::New, |c| self.check_capture(c))
+    }
+
+    /// The same for an entry without a batch (`capture_flag::NO_ROWS`).
+    pub fn check_capture(&self, capture: &CaptureContext) -> Check {
+        match self.captures.check(capture) {
+            Standing::New => Check::New,
+            Standing::Duplicate(index) => match self.table.row(index) {
+                Some(row) => Check::Duplicate {
+                    base: row.base_offset,
+                    end: row.base_offset.plus(u64::from(row.count)),
+                    index: row.index,
+                },
+                None => Check::Duplicate { base: self.log_start, end: self.log_start, index: EntryIndex::ZERO },
+            },
+            Standing::Partly(known) => Check::Partly(known),
+            Standing::Gap(known) => Check::Gap(known),
+            Standing::Fenced(by) => Check::Fenced(by),
+        }
+    }
+
+    /// May this fence enter? `New` or `Fenced`.
+    pub fn check_fence(&self, fence: Fence) -> Check {
+        match self.captures.check_fence(fence) {
+            Standing::Fenced(by) => Check::Fenced(by),
+            _ => Check::New,
+        }
+    }
+
+    /// Takes entries in behind the last one: rows, bytes, state. Indexes, terms and offsets must follow; contexts were
+    /// decoded before (by who proposed or received them).
+    pub fn append(&mut self, entries: Vec<NewEntry>) {
+        for entry in entries {
+            self.take_state(entry.index, entry.base_offset, &entry.body, &entry.context)
+                .expect("contexts are checked before they are appended");
+            self.uncommitted_bytes += entry.body.len() as u64;
+            self.push(entry);
+        }
+    }
+
+    /// Row, epoch and bytes; not the state.
+    fn push(&mut self, entry: NewEntry) {
+        let term = entry.term.0;
+        if self.epochs.last().is_none_or(|e| e.term < term) {
+            self.epochs.push(EpochStart { term, index: entry.index, offset: entry.base_offset });
+        }
+        self.table.push(Row {
+            index: entry.index,
+            term: entry.term,
+            kind: entry.kind,
+            flags: entry.flags,
+            base_offset: entry.base_offset,
+            count: entry.count,
+            max_ts: entry.max_ts,
+            pos: 0,
+            len: entry.body.len() as u32,
+            ext_pos: 0,
+            ext_len: 0,
+        });
+        self.cache.push_back(entry);
+    }
+
+    /// Producer and capture state of one entry, with undo.
+    fn take_state(
+        &mut self,
+        index: EntryIndex,
+        base: Offset,
+        header: &[u8],
+        context: &Bytes,
+    ) -> Result<(), ContextError> {
+        if let Some(mark) = BatchMark::read(header)
+            && let Some((id, before)) = self.producers.append(&mark, base)
+        {
+            self.undo.push_back((index, Undo::Producer(id, before)));
+        }
+        if context.is_empty() {
+            return Ok(());
+        }
+        let context = EntryContext::decode(context)?;
+        let before = if let Some(capture) = &context.capture {
+            Some(self.captures.append(capture, index))
+        } else if let Some(fence) = context.fence {
+            Some(self.captures.fence(fence))
+        } else {
+            context.capture_drop.map(|c| self.captures.drop_capture(c))
+        };
+        if let Some(before) = before {
+            self.undo.push_back((index, Undo::Capture(before)));
+        }
+        if let Some(start) = context.log_start {
+            self.starts.push_back((index, start.offset));
+        }
+        Ok(())
+    }
+
+    /// Cuts everything at or behind `from`, which must be above the commit index.
+    pub fn truncate(&mut self, from: EntryIndex) {
+        assert!(from > self.commit, "nothing committed is cut");
+        self.uncommitted_bytes -= self.table.rows_from(from).map(data_bytes).sum::<u64>();
+        while self.undo.back().is_some_and(|(i, _)| *i >= from) {
+            match self.undo.pop_back() {
+                Some((_, Undo::Producer(id, before))) => self.producers.restore(id, before),
+                Some((_, Undo::Capture(before))) => self.captures.restore(before),
+                None => {}
+            }
+        }
+        while self.starts.back().is_some_and(|(i, _)| *i >= from) {
+            self.starts.pop_back();
+        }
+        let placed = self.table.placed_end();
+        while self.cache.back().is_some_and(|e| e.index >= from) {
+            if let Some(entry) = self.cache.pop_back()
+                && entry.index <= placed
+            {
+                self.release(entry_bytes(&entry));
+            }
+        }
+        self.table.truncate(from);
+        while self.epochs.last().is_some_and(|e| e.index >= from) {
+            self.epochs.pop();
+        }
+        self.persisted = self.persisted.min(from.prev());
+    }
+
+    /// Everything up to `upto` is durable here.
+    pub fn persisted(&mut self, upto: EntryIndex) {
+        assert!(upto <= self.last_index(), "durable beyond the end");
+        self.persisted = self.persisted.max(upto);
+        self.settle();
+    }
+
+    /// Everything up to `upto` is committed, and stays so.
+    pub fn committed(&mut self, upto: EntryIndex) {
+        assert!(upto <= self.last_index(), "committed beyond the end");
+        if upto <= self.commit {
+            return;
+        }
+        let newly: u64 = self.table.rows_from(self.commit.next()).take_while(|r| r.index <= upto).map(data_bytes).sum();
+        self.uncommitted_bytes -= newly;
+        self.commit = upto;
+        self.settle();
+    }
+
+    /// Drops undo records that nothing can need, and lets committed log starts take effect.
+    fn settle(&mut self) {
+        // A state snapshot stands at min(commit, persisted): records above it are needed for that too.
+        let floor = self.commit.min(self.persisted);
+        while self.undo.front().is_some_and(|(i, _)| *i <= floor) {
+            self.undo.pop_front();
+        }
+        while self.starts.front().is_some_and(|(i, _)| *i <= self.commit) {
+            if let Some((_, offset)) = self.starts.pop_front() {
+                self.log_start = self.log_start.max(offset.min(self.high_watermark()));
+            }
+        }
+    }
+
+    /// These rows are in files now, everything up to `upto`: memory may let go of old bytes.
+    pub fn segmented(&mut self, _upto: EntryIndex, placed: &[PlacedRow]) {
+        let before = self.table.placed_end();
+        self.table.place(placed);
+        let now = self.table.placed_end();
+        if let Some(front) = self.cache.front() {
+            let skip = (before.next().0.saturating_sub(front.index.0)) as usize;
+            let added: u64 = self.cache.iter().skip(skip).take_while(|e| e.index <= now).map(entry_bytes).sum();
+            self.cache_placed_bytes += added;
+            if let Some(budget) = &self.config.budget {
+                budget.add(added);
+            }
+        }
+        let keep = match &self.config.budget {
+            Some(budget) if budget.over() => 0,
+            _ => self.config.tail_bytes_max,
+        };
+        self.shrink_tail(keep);
+    }
+
+    /// Lets go of bytes that are in files, oldest first, down to `keep_bytes`. Called under memory pressure too.
+    pub fn shrink_tail(&mut self, keep_bytes: u64) {
+        let placed = self.table.placed_end();
+        while self.cache_placed_bytes > keep_bytes && self.cache.front().is_some_and(|e| e.index <= placed) {
+            if let Some(entry) = self.cache.pop_front() {
+                self.release(entry_bytes(&entry));
+            }
+        }
+        if self.cache.is_empty() {
+            self.cache = VecDeque::new();
+        }
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.cache_placed_bytes -= bytes;
+        if let Some(budget) = &self.config.budget {
+            budget.sub(bytes);
+        }
+    }
+
+    /// The entry with its bytes, if memory has them.
+    pub fn cached(&self, at: EntryIndex) -> Option<&NewEntry> {
+        let front = self.cache.front()?;
+        self.cache.get(usize::try_from(at.0.checked_sub(front.index.0)?).ok()?)
+    }
+
+    /// Whole batches that begin below `upto`, at most `max_bytes` but at least one. The first may hold `from` in its
+    /// middle. `upto` is a batch boundary (high watermark or a stable offset).
+    pub fn plan_read(&self, from: Offset, upto: Offset, max_bytes: u32) -> ReadPlan {
+        if from < self.log_start || from > self.next_offset() {
+            return ReadPlan::OutOfRange;
+        }
+        let Some(row) = self.table.row_at(from).filter(|r| r.base_offset < upto && from < upto) else {
+            return ReadPlan::Empty;
+        };
+        let max_bytes = u64::from(max_bytes);
+        let Some(skip) = self.cache.front().and_then(|f| row.index.0.checked_sub(f.index.0)) else {
+            return ReadPlan::Files(self.table.file_ranges(self.gid, row.index, upto, max_bytes));
+        };
+        let mut out = Vec::new();
+        let mut bytes = 0;
+        for entry in self.cache.iter().skip(skip as usize).filter(|e| e.kind == EntryKind::Data) {
+            let len = entry.body.len() as u64;
+            if entry.base_offset >= upto || (!out.is_empty() && bytes + len > max_bytes) {
+                break;
+            }
+            bytes += len;
+            out.push(entry.body.clone());
+        }
+        ReadPlan::Tail(out)
+    }
+
+    /// Base offset of the first batch that may hold a record with a timestamp ≥ `ms`.
+    pub fn find_time(&self, ms: i64) -> Option<Offset> {
+        self.table.find_time(ms, self.log_start).map(|r| r.base_offset)
+    }
+
+    /// The largest timestamp and the base offset of the first batch that reaches it.
+    pub fn max_time(&self) -> Option<(i64, Offset)> {
+        let ms = self.table.max_time()?;
+        self.find_time(ms).map(|base| (ms, base))
+    }
+
+    /// Forgets producers idle since before `before_ms`.
+    pub fn expire_producers(&mut self, before_ms: i64) -> usize {
+        // What an undo record names may come back by a truncation; it goes the next time.
+        self.producers.expire(before_ms)
+    }
+
+    /// State for `.snap`: the index it stands at, the next offset there, and the payload (sections of storage.md 4.6).
+    pub fn snapshot_payload(&self) -> (EntryIndex, Offset, Bytes) {
+        let at = self.commit.min(self.persisted);
+        let (mut producers, mut captures) = (None, None);
+        for (_, undo) in self.undo.iter().rev().take_while(|(i, _)| *i > at) {
+            match undo {
+                Undo::Producer(id, before) => {
+                    producers.get_or_insert_with(|| self.producers.clone()).restore(*id, *before);
+                }
+                Undo::Capture(before) => {
+                    captures.get_or_insert_with(|| self.captures.clone()).restore(before.clone());
+                }
+            }
+        }
+        let mut out = BytesMut::new();
+        put_section(&mut out, SECTION_PRODUCERS, |out| producers.as_ref().unwrap_or(&self.producers).encode(out));
+        put_section(&mut out, SECTION_CAPTURES, |out| captures.as_ref().unwrap_or(&self.captures).encode(out));
+        for (kind, bytes) in &self.foreign_sections {
+            put_section(&mut out, *kind, |out| out.put_slice(bytes));
+        }
+        (at, self.end_offset_at(at), out.freeze())
+    }
+
+    fn read_snapshot(&mut self, mut payload: Bytes) -> Option<()> {
+        while payload.has_remaining() {
+            if payload.remaining() < 8 {
+                return None;
+            }
+            let kind = payload.get_u16_le();
+            payload.get_u16_le();
+            let len = payload.get_u32_le() as usize;
+            if payload.remaining() < len {
+                return None;
+            }
+            let section = payload.split_to(len);
+            match kind {
+                SECTION_PRODUCERS => self.producers = Producers::decode(section)?,
+                SECTION_CAPTURES => self.captures = Captures::decode(section)?,
+                _ => self.foreign_sections.push((kind, section)),
+            }
+        }
+        Some(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.config.budget {
+            budget.sub(self.cache_placed_bytes);
+        }
+    }
+}
+
+fn put_section(out: &mut BytesMut, kind: u16, write: impl FnOnce(&mut BytesMut)) {
+    out.put_u16_le(kind);
+    out.put_u16_le(0);
+    let at = out.len();
+    out.put_u32_le(0);
+    write(out);
+    let len = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+fn data_bytes(row: &Row) -> u64 {
+    if row.kind == EntryKind::Data { u64::from(row.len) } else { 0 }
+}
+
+fn entry_bytes(entry: &NewEntry) -> u64 {
+    (entry.body.len() + entry.context.len()) as u64
+}
+
+#[cfg(test)]
+mod tests;

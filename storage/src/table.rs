@@ -1,0 +1,218 @@
+//! Pure. The rows of one replica: those in segment files and those behind them that only the journal holds so far.
+//!
+//! ```text
+//!  first_index                                    placed end                last_index
+//!  | segment | segment | … | active segment ......| rows without a place ...|
+//! ```
+//! Invariants: indexes are dense (a gap row covers its run), terms never fall, offsets are dense.
+
+use crate::entry::{EntryKind, FileRange, PlacedRow, Row, SegmentInfo};
+use catchwater_record::{EntryIndex, Gid, Offset};
+use std::collections::VecDeque;
+
+#[derive(Clone, Debug)]
+pub struct Table {
+    first_index: EntryIndex,
+    /// End of a log without rows.
+    empty_end: Offset,
+    segments: Vec<SegmentInfo>,
+    behind: VecDeque<Row>,
+}
+
+/// Indexes a row covers: 1, or the length of a gap's run.
+fn span(row: &Row) -> u64 {
+    if row.kind == EntryKind::Gap { u64::from(row.len.max(1)) } else { 1 }
+}
+
+fn end_offset(row: &Row) -> Offset {
+    row.base_offset.plus(u64::from(row.count))
+}
+
+impl Table {
+    pub fn new(first_index: EntryIndex, empty_end: Offset, mut segments: Vec<SegmentInfo>) -> Self {
+        segments.retain(|s| !s.rows.is_empty());
+        Table { first_index, empty_end, segments, behind: VecDeque::new() }
+    }
+
+    pub fn first_index(&self) -> EntryIndex {
+        self.first_index
+    }
+    pub fn last(&self) -> Option<&Row> {
+        self.behind.back().or_else(|| self.segments.last().and_then(|s| s.rows.last()))
+    }
+    pub fn last_index(&self) -> EntryIndex {
+        self.last().map_or(self.first_index.prev(), |r| EntryIndex(r.index.0 + span(r) - 1))
+    }
+    /// First offset after the last row.
+    pub fn next_offset(&self) -> Offset {
+        self.last().map_or(self.empty_end, end_offset)
+    }
+    /// Last index that has a place in a segment.
+    pub fn placed_end(&self) -> EntryIndex {
+        let last = self.segments.last().and_then(|s| s.rows.last());
+        last.map_or(self.first_index.prev(), |r| EntryIndex(r.index.0 + span(r) - 1))
+    }
+    pub fn segments(&self) -> &[SegmentInfo] {
+        &self.segments
+    }
+
+    pub fn push(&mut self, row: Row) {
+        assert_eq!(row.index, self.last_index().next(), "rows are dense");
+        assert_eq!(row.base_offset, self.next_offset(), "offsets are dense");
+        if let Some(last) = self.last() {
+            assert!(last.term <= row.term, "terms never fall");
+        }
+        self.behind.push_back(row);
+    }
+
+    /// The row that covers `at`.
+    pub fn row(&self, at: EntryIndex) -> Option<&Row> {
+        if at < self.first_index {
+            return None;
+        }
+        if let Some(front) = self.behind.front()
+            && at >= front.index
+        {
+            // Rows without a place are never folded: one index each.
+            return self.behind.get((at.0 - front.index.0) as usize);
+        }
+        let segment = self.segments.get(self.segments.partition_point(|s| s.base_index <= at).checked_sub(1)?)?;
+        let row = segment.rows.get(segment.rows.partition_point(|r| r.index <= at).checked_sub(1)?)?;
+        (at.0 < row.index.0 + span(row)).then_some(row)
+    }
+
+    /// The first row that ends behind `offset`: the batch that holds it, or in a compacted log the next one.
+    pub fn row_at(&self, offset: Offset) -> Option<&Row> {
+        if let Some(front) = self.behind.front()
+            && offset >= front.base_offset
+        {
+            return self.behind.get(self.behind.partition_point(|r| end_offset(r) <= offset));
+        }
+        let from = self.segments.partition_point(|s| s.base_offset <= offset).saturating_sub(1);
+        for segment in self.segments.iter().skip(from) {
+            if let Some(row) = segment.rows.get(segment.rows.partition_point(|r| end_offset(r) <= offset)) {
+                return Some(row);
+            }
+        }
+        self.behind.get(self.behind.partition_point(|r| end_offset(r) <= offset))
+    }
+
+    /// Rows from `from` on, ascending.
+    pub fn rows_from(&self, from: EntryIndex) -> impl Iterator<Item = &Row> {
+        let segment = self.segments.partition_point(|s| s.base_index <= from).saturating_sub(1);
+        let placed = self.segments.iter().skip(segment).flat_map(move |s| {
+            let skip = s.rows.partition_point(|r| r.index.0 + span(r) <= from.0);
+            s.rows.iter().skip(skip)
+        });
+        let skip = self.behind.partition_point(|r| r.index < from);
+        placed.chain(self.behind.iter().skip(skip))
+    }
+
+    /// Drops every row at or behind `from`.
+    pub fn truncate(&mut self, from: EntryIndex) {
+        assert!(from >= self.first_index, "a cut below the first index");
+        while self.behind.back().is_some_and(|r| r.index >= from) {
+            self.behind.pop_back();
+        }
+        if !self.behind.is_empty() {
+            return;
+        }
+        while let Some(last) = self.segments.last_mut() {
+            if last.rows.last().is_none_or(|r| r.index.0 + span(r) <= from.0) && !last.rows.is_empty() {
+                return;
+            }
+            assert!(!last.sealed, "a sealed segment is never cut");
+            let keep = last.rows.partition_point(|r| r.index < from);
+            last.rows.truncate(keep);
+            if !last.rows.is_empty() {
+                return;
+            }
+            self.segments.pop();
+        }
+    }
+
+    /// Takes over the places of rows. One that is not the next without a place, by index and term, was cut meanwhile.
+    pub fn place(&mut self, placed: &[PlacedRow]) {
+        for p in placed {
+            let Some(front) = self.behind.front() else { return };
+            if front.index != p.row.index || front.term != p.row.term {
+                continue;
+            }
+            assert_eq!((front.base_offset, front.count), (p.row.base_offset, p.row.count), "a row keeps its offsets");
+            self.behind.pop_front();
+            let new =
+                self.segments.last().is_none_or(|s| s.base_index != p.base_index || s.base_offset != p.base_offset);
+            if new {
+                self.segments.push(SegmentInfo {
+                    base_index: p.base_index,
+                    base_offset: p.base_offset,
+                    generation: p.generation,
+                    sealed: false,
+                    created_ms: p.created_ms,
+                    rows: Vec::new(),
+                });
+            }
+            if let Some(last) = self.segments.last_mut() {
+                last.rows.push(p.row);
+            }
+        }
+    }
+
+    /// Whole batches from the row at `from` on, below `upto`, as few ranges as possible. At least one batch.
+    pub fn file_ranges(&self, gid: Gid, from: EntryIndex, upto: Offset, max_bytes: u64) -> Vec<FileRange> {
+        let mut out: Vec<FileRange> = Vec::new();
+        let mut bytes = 0u64;
+        let start = self.segments.partition_point(|s| s.base_index <= from).saturating_sub(1);
+        'all: for segment in self.segments.iter().skip(start) {
+            let skip = segment.rows.partition_point(|r| r.index < from);
+            for row in segment.rows.iter().skip(skip).filter(|r| r.kind == EntryKind::Data) {
+                let first = out.is_empty();
+                if row.base_offset >= upto || (!first && bytes + u64::from(row.len) > max_bytes) {
+                    break 'all;
+                }
+                bytes += u64::from(row.len);
+                match out.last_mut() {
+                    Some(r)
+                        if r.base_offset == segment.base_offset
+                            && r.generation == segment.generation
+                            && u64::from(r.pos) + u64::from(r.len) == u64::from(row.pos)
+                            && r.len.checked_add(row.len).is_some() =>
+                    {
+                        r.len += row.len;
+                    }
+                    _ => out.push(FileRange {
+                        gid,
+                        base_offset: segment.base_offset,
+                        generation: segment.generation,
+                        pos: row.pos,
+                        len: row.len,
+                    }),
+                }
+            }
+        }
+        out
+    }
+
+    /// The first batch whose own largest timestamp reaches `ms`. Inside a segment rows carry the running maximum.
+    pub fn find_time(&self, ms: i64, log_start: Offset) -> Option<&Row> {
+        for segment in &self.segments {
+            if segment.rows.last().is_none_or(|r| r.max_ts < ms || end_offset(r) <= log_start) {
+                continue;
+            }
+            let mut at = segment.rows.partition_point(|r| r.max_ts < ms);
+            // The running maximum may have been raised below the log start: from there on each batch is a candidate.
+            at = at.max(segment.rows.partition_point(|r| end_offset(r) <= log_start));
+            if let Some(row) = segment.rows.iter().skip(at).find(|r| r.kind == EntryKind::Data) {
+                return Some(row);
+            }
+        }
+        self.behind.iter().find(|r| r.kind == EntryKind::Data && r.max_ts >= ms && end_offset(r) > log_start)
+    }
+
+    /// The largest timestamp known and the first batch that reaches it.
+    pub fn max_time(&self) -> Option<i64> {
+        let placed = self.segments.iter().filter_map(|s| s.rows.last()).map(|r| r.max_ts).max();
+        let behind = self.behind.iter().map(|r| r.max_ts).max();
+        placed.max(behind).filter(|ms| *ms >= 0)
+    }
+}
