@@ -1,5 +1,6 @@
-//! House tools: `cargo xtask tidy | walks | stats | db | sim`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | stats | codegen | db | sim`. Knows nothing of the product's crates.
 
+mod codegen;
 mod db;
 mod sim;
 mod stats;
@@ -15,10 +16,11 @@ fn main() -> anyhow::Result<()> {
         Some("tidy") => tidy::run(),
         Some("walks") => walks::run(),
         Some("stats") => stats::run(),
+        Some("codegen") => codegen::run(rest),
         Some("db") => db::run(rest),
         Some("sim") => sim::run(rest),
         _ => {
-            eprintln!("usage: cargo xtask <tidy | walks | stats | db | sim>");
+            eprintln!("usage: cargo xtask <tidy | walks | stats | codegen | db | sim>");
             std::process::exit(2)
         }
     }
