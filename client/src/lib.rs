@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod log;
+pub mod memory;
 pub mod tasks;
 
 pub use control::*;

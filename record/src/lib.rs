@@ -7,6 +7,7 @@ pub mod batch;
 pub mod compress;
 pub mod crc;
 pub mod id;
+pub mod murmur2;
 pub mod position;
 
 pub use batch::BatchView;

@@ -1,0 +1,698 @@
+//! A cluster in memory: [`LogClient`], [`TaskClient`] and [`ControlClient`] with all their clauses, for tests of what
+//! stands above the log. One [`MemoryCluster`], any number of handles ([`MemoryCluster::client`]).
+//!
+//! An append takes its place and is committed when it is called; what a caller sees of it is up to the fault hook
+//! ([`MemoryCluster::on_append`]): refused, answered `Unknown` though written, lost with `Unknown`, answered late. So a
+//! worker meets every outcome of the contract, and the state stays a plain list of batches one can look at.
+//! Not done here: retention, compaction, Kafka transactions.
+
+use crate::control::*;
+use crate::log::*;
+use crate::tasks::*;
+use bytes::{Bytes, BytesMut};
+use catchwater_base::Rng;
+use catchwater_record::batch::{self, BatchView, iterate};
+use catchwater_record::{
+    Caller, CaptureEpoch, CaptureId, GroupName, Incarnation, LeaderEpoch, Offset, PipelineName, Position, RevisionNo,
+    SourceName, TaskEpoch, TaskId, TasksVersion, TopicId, TopicName, TopicPartition,
+};
+use catchwater_runtime::{Fut, sync::watch};
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Names of the two topics every capture's fence stands in (capture.md 4.4).
+pub const CAPTURES_TOPIC: &str = "__catchwater_captures";
+pub const CUTS_TOPIC: &str = "__catchwater_cuts";
+
+/// What happens to one append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AppendFault {
+    #[default]
+    None,
+    /// Surely not in the log.
+    Refuse(Why),
+    /// In the log, but the answer is lost.
+    UnknownWritten,
+    /// Not in the log, and nobody says so.
+    UnknownLost,
+    /// In the log; the answer comes after so many milliseconds.
+    Late(u64),
+}
+
+/// Decides for each append, in the order of the calls.
+pub type AppendHook = dyn FnMut(&TopicPartition, &Append) -> AppendFault + Send;
+
+/// The cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct MemoryCluster {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rises with every change; long polls watch it.
+    changed: watch::Sender<u64>,
+    hook: Mutex<Option<Box<AppendHook>>>,
+}
+
+struct State {
+    rng: Rng,
+    topics: BTreeMap<TopicId, TopicState>,
+    sources: BTreeMap<SourceName, CaptureId>,
+    /// Highest epoch seen per capture: from tasks and from `open_capture`.
+    leases: BTreeMap<CaptureId, CaptureEpoch>,
+    offsets: BTreeMap<(GroupName, TopicPartition), Offset>,
+    pipelines: BTreeMap<PipelineName, Pipeline>,
+    tasks: BTreeMap<TaskId, Task>,
+    tasks_version: u64,
+    reports: BTreeMap<TaskId, Report>,
+    next_capture: u64,
+    next_task: u64,
+}
+
+struct TopicState {
+    name: TopicName,
+    owner: Owner,
+    configs: BTreeMap<String, String>,
+    partitions: Vec<PartitionState>,
+}
+
+#[derive(Default)]
+struct PartitionState {
+    batches: Vec<(Offset, Bytes)>,
+    end: Offset,
+    captures: BTreeMap<CaptureId, (CaptureEpoch, Position)>,
+}
+
+/// One handle: its own bound of appends in flight.
+pub struct MemoryClient {
+    shared: Arc<Shared>,
+    in_flight: Arc<Mutex<BTreeMap<TopicPartition, usize>>>,
+}
+
+impl MemoryCluster {
+    /// `seed` draws the topic ids.
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            rng: Rng::new(seed),
+            topics: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            pipelines: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            tasks_version: 1,
+            reports: BTreeMap::new(),
+            next_capture: 1,
+            next_task: 1,
+        };
+        let (changed, _) = watch::channel(0);
+        MemoryCluster { shared: Arc::new(Shared { state: Mutex::new(state), changed, hook: Mutex::new(None) }) }
+    }
+
+    /// A handle that implements all three traits.
+    pub fn client(&self) -> Arc<MemoryClient> {
+        Arc::new(MemoryClient { shared: self.shared.clone(), in_flight: Arc::default() })
+    }
+
+    /// Sets the fault hook; `None` = no faults.
+    pub fn on_append(&self, hook: Option<Box<AppendHook>>) {
+        *self.shared.hook.lock().unwrap_or_else(|e| e.into_inner()) = hook;
+    }
+
+    /// All batches of a partition with their base offsets, as a reader would get them.
+    pub fn batches(&self, at: TopicPartition) -> Vec<(Offset, Bytes)> {
+        self.shared.lock().partition(at).map(|p| p.batches.clone()).unwrap_or_default()
+    }
+
+    /// Every topic: name, id, partitions.
+    pub fn topics(&self) -> Vec<(TopicName, TopicId, u32)> {
+        self.shared.lock().topics.iter().map(|(id, t)| (t.name.clone(), *id, t.partitions.len() as u32)).collect()
+    }
+
+    /// The settings a topic was made with.
+    pub fn topic_configs(&self, id: TopicId) -> BTreeMap<String, String> {
+        self.shared.lock().topics.get(&id).map(|t| t.configs.clone()).unwrap_or_default()
+    }
+
+    /// Gives a task out (again): a fresh epoch, so the holder before has lost it.
+    pub fn assign(&self, kind: TaskKind, pipeline: &str, node: &str) -> Task {
+        let mut state = self.shared.lock();
+        let found = state
+            .tasks
+            .values()
+            .find(|t| t.kind == kind && t.pipeline.as_str() == pipeline && t.node.as_str() == node)
+            .cloned();
+        let task = match found {
+            Some(mut t) => {
+                t.epoch = TaskEpoch(t.epoch.0 + 1);
+                t
+            }
+            None => {
+                let id = TaskId(state.next_task);
+                state.next_task += 1;
+                Task {
+                    id,
+                    kind,
+                    epoch: TaskEpoch(1),
+                    wish: Wish::Run,
+                    pipeline: pipeline.into(),
+                    revision: RevisionNo(1),
+                    node: node.into(),
+                }
+            }
+        };
+        if let TaskKind::Capture(capture) = kind {
+            state.leases.insert(capture, CaptureEpoch(task.epoch.0));
+        }
+        state.tasks.insert(task.id, task.clone());
+        state.tasks_version += 1;
+        drop(state);
+        self.shared.bump();
+        task
+    }
+
+    /// Changes what a task is wished to do.
+    pub fn wish(&self, id: TaskId, wish: Wish) {
+        let mut state = self.shared.lock();
+        if let Some(t) = state.tasks.get_mut(&id) {
+            t.wish = wish;
+        }
+        state.tasks_version += 1;
+        drop(state);
+        self.shared.bump();
+    }
+
+    /// The last report of a task.
+    pub fn report_of(&self, id: TaskId) -> Option<Report> {
+        self.shared.lock().reports.get(&id).cloned()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+    fn bump(&self) {
+        self.changed.send_modify(|v| *v += 1);
+    }
+}
+
+impl State {
+    fn partition(&self, at: TopicPartition) -> Option<&PartitionState> {
+        self.topics.get(&at.topic)?.partitions.get(at.partition.0 as usize)
+    }
+    fn by_name(&self, name: &TopicName) -> Option<(TopicId, &TopicState)> {
+        self.topics.iter().find(|(_, t)| t.name == *name).map(|(id, t)| (*id, t))
+    }
+    fn describe(&self, id: TopicId, created: bool) -> Option<Topic> {
+        let t = self.topics.get(&id)?;
+        Some(Topic { id, name: t.name.clone(), partitions: t.partitions.len() as u32, owner: t.owner, created })
+    }
+    /// Partitions that bear this capture's fence: its topics and the two internal ones.
+    fn of_capture(&self, capture: CaptureId) -> Vec<TopicPartition> {
+        self.topics
+            .iter()
+            .filter(|(_, t)| {
+                matches!(t.owner, Owner::Capture(c, _) if c == capture)
+                    || matches!(t.name.as_str(), CAPTURES_TOPIC | CUTS_TOPIC)
+            })
+            .flat_map(|(id, t)| (0..t.partitions.len() as u32).map(|p| TopicPartition::new(*id, p)))
+            .collect()
+    }
+    fn tails(&self, capture: CaptureId, of: &[TopicPartition]) -> Result<Vec<Tail>, LogError> {
+        of.iter()
+            .map(|at| {
+                let p = self.partition(*at).ok_or(LogError::NoTopic(*at))?;
+                let last = p.captures.get(&capture).map(|(_, last)| last.clone()).unwrap_or_default();
+                Ok(Tail { at: *at, last, end: p.end })
+            })
+            .collect()
+    }
+
+    /// The leader's check and the write (capture.md 4.3).
+    fn append(&mut self, to: TopicPartition, bytes: &Bytes, context: &Context) -> AppendOutcome {
+        let Some(partition) =
+            self.topics.get_mut(&to.topic).and_then(|t| t.partitions.get_mut(to.partition.0 as usize))
+        else {
+            return AppendOutcome::NotWritten(Why::NoTopic);
+        };
+        let Ok(view) = BatchView::new(bytes) else { return AppendOutcome::NotWritten(Why::Invalid) };
+        if view.check_crc().is_err() || view.records_count() < 1 {
+            return AppendOutcome::NotWritten(Why::Invalid);
+        }
+        if let Context::Capture(c) = context {
+            let (epoch, known) = partition.captures.get(&c.capture).cloned().unwrap_or_default();
+            if c.epoch < epoch {
+                return AppendOutcome::Fenced { by: epoch };
+            }
+            let empty = c.first.is_none() && c.last.is_none();
+            if !empty {
+                if c.first.is_none() || c.last < c.first {
+                    return AppendOutcome::NotWritten(Why::Invalid);
+                }
+                if c.last <= known {
+                    return AppendOutcome::AlreadyThere { end: partition.end };
+                }
+                if c.first <= known {
+                    return AppendOutcome::Partly { known };
+                }
+                if c.prev != known && !catchwater_base::mutant!("gap_accepted") {
+                    return AppendOutcome::Gap { known };
+                }
+            }
+            let last = if empty { known } else { c.last.clone() };
+            partition.captures.insert(c.capture, (c.epoch, last));
+        }
+        let offset = partition.end;
+        let end = offset.plus(u64::from(view.offset_count()));
+        let mut stored = BytesMut::from(&bytes[..]);
+        batch::patch(&mut stored, offset, LeaderEpoch(1));
+        partition.batches.push((offset, stored.freeze()));
+        partition.end = end;
+        AppendOutcome::Appended { offset, end }
+    }
+}
+
+/// Releases the place in flight, also when the answer is dropped.
+struct Flight {
+    at: TopicPartition,
+    all: Arc<Mutex<BTreeMap<TopicPartition, usize>>>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(n) = self.all.lock().unwrap_or_else(|e| e.into_inner()).get_mut(&self.at) {
+            *n = n.saturating_sub(1);
+        }
+    }
+}
+
+impl MemoryClient {
+    fn take_flight(&self, at: TopicPartition) -> Option<Flight> {
+        let mut all = self.in_flight.lock().unwrap_or_else(|e| e.into_inner());
+        let n = all.entry(at).or_insert(0);
+        if *n >= APPENDS_IN_FLIGHT_MAX {
+            return None;
+        }
+        *n += 1;
+        drop(all);
+        Some(Flight { at, all: self.in_flight.clone() })
+    }
+}
+
+impl LogClient for MemoryClient {
+    fn append(&self, to: TopicPartition, bytes: Bytes, how: Append) -> Fut<'_, AppendOutcome> {
+        let Some(flight) = self.take_flight(to) else {
+            return Box::pin(ready(AppendOutcome::NotWritten(Why::Busy)));
+        };
+        let fault = match &mut *self.shared.hook.lock().unwrap_or_else(|e| e.into_inner()) {
+            Some(hook) => hook(&to, &how),
+            None => AppendFault::None,
+        };
+        let (outcome, late_ms) = match fault {
+            AppendFault::Refuse(why) => (AppendOutcome::NotWritten(why), 0),
+            AppendFault::UnknownLost => (AppendOutcome::Unknown, 0),
+            AppendFault::UnknownWritten => {
+                let _ = self.shared.lock().append(to, &bytes, &how.context);
+                (AppendOutcome::Unknown, 0)
+            }
+            AppendFault::Late(ms) => (self.shared.lock().append(to, &bytes, &how.context), ms),
+            AppendFault::None => (self.shared.lock().append(to, &bytes, &how.context), 0),
+        };
+        self.shared.bump();
+        let timeout_ms = u64::from(how.timeout_ms);
+        Box::pin(async move {
+            let _flight = flight;
+            if late_ms > 0 {
+                catchwater_runtime::time::sleep(Duration::from_millis(late_ms.min(timeout_ms))).await;
+                if late_ms > timeout_ms {
+                    return AppendOutcome::Unknown;
+                }
+            }
+            outcome
+        })
+    }
+
+    fn fetch(&self, want: Fetch) -> Fut<'_, Result<Vec<Fetched>, LogError>> {
+        Box::pin(async move {
+            let mut changed = self.shared.changed.subscribe();
+            let look = || {
+                let state = self.shared.lock();
+                let mut sum = 0usize;
+                let mut failed = false;
+                let parts: Vec<Fetched> = want
+                    .parts
+                    .iter()
+                    .map(|part| fetch_part(&state, part, want.credit_bytes as usize, &mut sum, &mut failed))
+                    .collect();
+                (parts, sum, failed)
+            };
+            let wait = async {
+                loop {
+                    changed.borrow_and_update();
+                    let (parts, sum, failed) = look();
+                    if sum >= want.min_bytes as usize || failed {
+                        return parts;
+                    }
+                    if changed.changed().await.is_err() {
+                        return parts;
+                    }
+                }
+            };
+            match catchwater_runtime::time::timeout(Duration::from_millis(u64::from(want.max_wait_ms)), wait).await {
+                Ok(parts) => Ok(parts),
+                Err(_) => Ok(look().0),
+            }
+        })
+    }
+
+    fn bounds(&self, of: Vec<TopicPartition>, at: At) -> Fut<'_, Result<Vec<Bounds>, LogError>> {
+        let state = self.shared.lock();
+        let answer = of
+            .iter()
+            .map(|tp| {
+                let p = state.partition(*tp).ok_or(LogError::NoTopic(*tp))?;
+                Ok(Bounds {
+                    at_time: match at {
+                        At::Now => None,
+                        At::Time(wall) => first_at_time(p, wall.as_millis()),
+                    },
+                    ..bounds_of(p)
+                })
+            })
+            .collect();
+        drop(state);
+        Box::pin(ready(answer))
+    }
+
+    fn committed(&self, group: GroupName, of: Vec<TopicPartition>) -> Fut<'_, Result<Vec<Option<Offset>>, LogError>> {
+        let state = self.shared.lock();
+        let answer = of.iter().map(|at| state.offsets.get(&(group.clone(), *at)).copied()).collect();
+        drop(state);
+        Box::pin(ready(Ok(answer)))
+    }
+
+    fn commit(&self, group: GroupName, offsets: Vec<(TopicPartition, Offset)>) -> Fut<'_, Result<(), LogError>> {
+        let mut state = self.shared.lock();
+        for (at, offset) in offsets {
+            state.offsets.insert((group.clone(), at), offset);
+        }
+        drop(state);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn open_capture(&self, capture: CaptureId, epoch: CaptureEpoch) -> Fut<'_, Result<Vec<Tail>, LogError>> {
+        Box::pin(async move {
+            let mut state = self.shared.lock();
+            let known = state.leases.get(&capture).copied().unwrap_or_default();
+            let all = state.of_capture(capture);
+            let fence = all.iter().filter_map(|at| state.partition(*at)?.captures.get(&capture)).map(|(e, _)| *e).max();
+            let highest = fence.unwrap_or_default().max(known);
+            if epoch < highest {
+                return Err(LogError::Fenced { by: highest });
+            }
+            state.leases.insert(capture, epoch);
+            for at in &all {
+                if let Some(p) =
+                    state.topics.get_mut(&at.topic).and_then(|t| t.partitions.get_mut(at.partition.0 as usize))
+                {
+                    p.captures.entry(capture).or_default().0 = epoch;
+                }
+            }
+            state.tails(capture, &all)
+        })
+    }
+
+    fn last_positions(&self, capture: CaptureId, of: Vec<TopicPartition>) -> Fut<'_, Result<Vec<Tail>, LogError>> {
+        Box::pin(async move { self.shared.lock().tails(capture, &of) })
+    }
+}
+
+fn bounds_of(p: &PartitionState) -> Bounds {
+    Bounds { log_start: Offset::ZERO, lso: p.end, high_watermark: p.end, at_time: None }
+}
+
+fn fetch_part(state: &State, part: &FetchPart, credit: usize, sum: &mut usize, failed: &mut bool) -> Fetched {
+    let Some(p) = state.partition(part.at) else {
+        *failed = true;
+        let bounds = Bounds::default();
+        return Fetched { at: part.at, bounds, aborted: Vec::new(), batches: Err(PartitionError::NoTopic) };
+    };
+    if part.offset > p.end {
+        *failed = true;
+        let batches = Err(PartitionError::OutOfRange);
+        return Fetched { at: part.at, bounds: bounds_of(p), aborted: Vec::new(), batches };
+    }
+    let mut out = BytesMut::new();
+    let from = p.batches.partition_point(|(base, _)| *base <= part.offset).saturating_sub(1);
+    for (base, bytes) in &p.batches[from..] {
+        let end = BatchView::new(bytes).map_or(*base, |v| base.plus(u64::from(v.offset_count())));
+        if end <= part.offset {
+            continue;
+        }
+        let first_of_all = *sum == 0;
+        let fits = out.len() + bytes.len() <= part.max_bytes as usize && *sum + bytes.len() <= credit;
+        if !first_of_all && !fits {
+            break;
+        }
+        out.extend_from_slice(bytes);
+        *sum += bytes.len();
+    }
+    Fetched { at: part.at, bounds: bounds_of(p), aborted: Vec::new(), batches: Ok(out.freeze()) }
+}
+
+fn first_at_time(p: &PartitionState, ms: i64) -> Option<Offset> {
+    for (base, bytes) in &p.batches {
+        let view = BatchView::new(bytes).ok()?;
+        for record in iterate::records(view.records(), view.records_count() as u32).flatten() {
+            if view.base_timestamp() + record.timestamp_delta >= ms {
+                return Some(base.plus(record.offset_delta as u64));
+            }
+        }
+    }
+    None
+}
+
+impl TaskClient for MemoryClient {
+    fn mine(&self, seen: TasksVersion) -> Fut<'_, Result<Tasks, TaskError>> {
+        const LEASE_MS: u32 = 9_000;
+        Box::pin(async move {
+            let mut changed = self.shared.changed.subscribe();
+            let look = || {
+                let state = self.shared.lock();
+                let tasks = state.tasks.values().cloned().collect();
+                Tasks { version: TasksVersion(state.tasks_version), lease_ms: LEASE_MS, tasks }
+            };
+            let wait = async {
+                loop {
+                    changed.borrow_and_update();
+                    let tasks = look();
+                    if tasks.version > seen || changed.changed().await.is_err() {
+                        return tasks;
+                    }
+                }
+            };
+            match catchwater_runtime::time::timeout(Duration::from_millis(u64::from(LEASE_MS / 3)), wait).await {
+                Ok(tasks) => Ok(tasks),
+                Err(_) => Ok(look()),
+            }
+        })
+    }
+
+    fn report(&self, reports: Vec<Report>) -> Fut<'_, Result<Vec<TaskId>, TaskError>> {
+        let mut state = self.shared.lock();
+        let mut lost = Vec::new();
+        for r in reports {
+            if state.tasks.get(&r.task).is_some_and(|t| t.epoch == r.epoch) {
+                state.reports.insert(r.task, r);
+            } else {
+                lost.push(r.task);
+            }
+        }
+        drop(state);
+        Box::pin(ready(Ok(lost)))
+    }
+
+    fn release(&self, task: TaskId, epoch: TaskEpoch) -> Fut<'_, Result<(), TaskError>> {
+        let mut state = self.shared.lock();
+        if let Some(t) = state.tasks.get_mut(&task).filter(|t| t.epoch == epoch) {
+            t.epoch = TaskEpoch(epoch.0 + 1);
+            let (kind, next) = (t.kind, t.epoch);
+            if let TaskKind::Capture(capture) = kind {
+                state.leases.insert(capture, CaptureEpoch(next.0));
+            }
+            state.tasks_version += 1;
+        }
+        drop(state);
+        self.shared.bump();
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl State {
+    fn create(&mut self, new: NewTopic) -> Result<Topic, ControlError> {
+        if !TopicName::is_legal(new.name.as_str()) {
+            let why = "letters, digits, '.', '_' and '-', at most 249".into();
+            return Err(ControlError::IllegalName { name: new.name.as_str().into(), why });
+        }
+        if let Owner::Capture(capture, epoch) = new.owner {
+            let by = self.leases.get(&capture).copied().unwrap_or_default();
+            if epoch < by {
+                return Err(ControlError::Fenced { by });
+            }
+        }
+        if let Some((id, there)) = self.by_name(&new.name) {
+            match (there.owner, new.owner) {
+                (Owner::Capture(have, _), Owner::Capture(want, _)) if have == want => {}
+                (Owner::Nobody, Owner::Nobody) => return Err(ControlError::TopicExists(new.name)),
+                (Owner::Nobody, Owner::Capture(..)) if there.partitions.iter().all(|p| p.end == Offset::ZERO) => {}
+                _ => return Err(ControlError::Owned(new.name)),
+            }
+            if let (Owner::Capture(capture, epoch), Some(t)) = (new.owner, self.topics.get_mut(&id)) {
+                t.owner = new.owner;
+                for p in &mut t.partitions {
+                    let fence = &mut p.captures.entry(capture).or_default().0;
+                    *fence = epoch.max(*fence);
+                }
+            }
+            return self.describe(id, false).ok_or_else(|| ControlError::Bug("topic vanished".into()));
+        }
+        let id = TopicId(self.rng.bytes16());
+        let count = new.partitions.unwrap_or(1).max(1);
+        let partitions = (0..count)
+            .map(|_| {
+                let mut p = PartitionState::default();
+                if let Owner::Capture(capture, epoch) = new.owner {
+                    p.captures.insert(capture, (epoch, Position::NONE));
+                }
+                p
+            })
+            .collect();
+        let configs = new.configs.into_iter().collect();
+        self.topics.insert(id, TopicState { name: new.name, owner: new.owner, configs, partitions });
+        self.describe(id, true).ok_or_else(|| ControlError::Bug("topic vanished".into()))
+    }
+
+    fn change(&mut self, change: PipelineChange) -> Result<RevisionNo, ControlError> {
+        let none = |name: &PipelineName| ControlError::Invalid(format!("no pipeline {name}"));
+        match change {
+            PipelineChange::Put { name, base, text, .. } => {
+                let have = self.pipelines.get(&name).map_or(RevisionNo(0), |p| p.revision);
+                if self.pipelines.get(&name).is_some_and(|p| p.text == text) {
+                    return Ok(have);
+                }
+                if base != have {
+                    return Err(ControlError::StaleBase { base, have });
+                }
+                let revision = RevisionNo(have.0 + 1);
+                self.pipelines.insert(name.clone(), Pipeline { name, revision, text, running: true });
+                Ok(revision)
+            }
+            PipelineChange::Pause { name } | PipelineChange::Resume { name } if !self.pipelines.contains_key(&name) => {
+                Err(none(&name))
+            }
+            PipelineChange::Pause { ref name } | PipelineChange::Resume { ref name } => {
+                let running = matches!(change, PipelineChange::Resume { .. });
+                let p = self.pipelines.get_mut(name).ok_or_else(|| none(name))?;
+                p.running = running;
+                Ok(p.revision)
+            }
+            PipelineChange::Delete { name } => {
+                self.pipelines.remove(&name).map(|p| p.revision).ok_or_else(|| none(&name))
+            }
+        }
+    }
+}
+
+impl ControlClient for MemoryClient {
+    fn create_topics(
+        &self,
+        _who: &Caller,
+        topics: Vec<NewTopic>,
+    ) -> Fut<'_, Result<Vec<Result<Topic, ControlError>>, ControlError>> {
+        let mut state = self.shared.lock();
+        let answer = topics.into_iter().map(|t| state.create(t)).collect();
+        drop(state);
+        self.shared.bump();
+        Box::pin(ready(Ok(answer)))
+    }
+
+    fn describe_topics(&self, which: TopicsWanted) -> Fut<'_, Result<Vec<Topic>, ControlError>> {
+        let state = self.shared.lock();
+        let ids: Vec<TopicId> = match which {
+            TopicsWanted::All => state.topics.keys().copied().collect(),
+            TopicsWanted::Names(names) => names.iter().filter_map(|n| state.by_name(n)).map(|(id, _)| id).collect(),
+            TopicsWanted::Ids(ids) => ids,
+            TopicsWanted::OwnedBy(capture) => state
+                .topics
+                .iter()
+                .filter(|(_, t)| matches!(t.owner, Owner::Capture(c, _) if c == capture))
+                .map(|(id, _)| *id)
+                .collect(),
+        };
+        let answer = ids.into_iter().filter_map(|id| state.describe(id, false)).collect();
+        drop(state);
+        Box::pin(ready(Ok(answer)))
+    }
+
+    fn delete_topics(
+        &self,
+        _who: &Caller,
+        topics: Vec<TopicId>,
+    ) -> Fut<'_, Result<Vec<Result<(), ControlError>>, ControlError>> {
+        let mut state = self.shared.lock();
+        let answer = topics
+            .into_iter()
+            .map(|id| state.topics.remove(&id).map(|_| ()).ok_or_else(|| ControlError::NoTopic(id.to_string())))
+            .collect();
+        drop(state);
+        self.shared.bump();
+        Box::pin(ready(Ok(answer)))
+    }
+
+    fn configs(&self, of: Vec<Resource>) -> Fut<'_, Result<Vec<Vec<ConfigEntry>>, ControlError>> {
+        let state = self.shared.lock();
+        let answer = of
+            .iter()
+            .map(|r| match r {
+                Resource::Broker => Ok(Vec::new()),
+                Resource::Topic(name) => {
+                    let (_, t) = state.by_name(name).ok_or_else(|| ControlError::NoTopic(name.to_string()))?;
+                    let entry = |(k, v): (&String, &String)| ConfigEntry {
+                        name: k.clone(),
+                        value: Some(v.clone()),
+                        is_default: false,
+                    };
+                    Ok(t.configs.iter().map(entry).collect())
+                }
+            })
+            .collect();
+        drop(state);
+        Box::pin(ready(answer))
+    }
+
+    fn source(&self, _who: &Caller, name: SourceName) -> Fut<'_, Result<(CaptureId, Incarnation), ControlError>> {
+        let mut state = self.shared.lock();
+        let next = CaptureId(state.next_capture);
+        let id = *state.sources.entry(name).or_insert(next);
+        if id == next {
+            state.next_capture += 1;
+        }
+        drop(state);
+        Box::pin(ready(Ok((id, Incarnation(1)))))
+    }
+
+    fn pipelines(&self) -> Fut<'_, Result<Vec<Pipeline>, ControlError>> {
+        let answer = self.shared.lock().pipelines.values().cloned().collect();
+        Box::pin(ready(Ok(answer)))
+    }
+
+    fn change_pipeline(&self, _who: &Caller, change: PipelineChange) -> Fut<'_, Result<RevisionNo, ControlError>> {
+        let answer = self.shared.lock().change(change);
+        self.shared.bump();
+        Box::pin(ready(answer))
+    }
+}
