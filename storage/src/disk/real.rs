@@ -1,0 +1,430 @@
+//! The operating system's disk, through `rustix`. Not pure; one of the few files of the crate that touch the world.
+//!
+//! Descriptors are an LRU of a fixed budget, keyed by path, so ten thousand partitions cost none at rest. A descriptor
+//! with writes that were not synced is synced before it is closed: the kernel may forget a write-back error once nobody
+//! has the file open. Journal writes go past the page cache (O_DIRECT | O_DSYNC); where the filesystem refuses that
+//! (some overlays, some tmpfs), they are buffered and followed by fdatasync. The first refusal settles it for this disk.
+
+use super::{AlignedBuf, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, Hot, Identity};
+use bytes::Bytes;
+use catchwater_base::hash::Map;
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Default budget of open files.
+pub const DESCRIPTORS_DEFAULT: usize = 512;
+/// `O_DSYNC`; `rustix` maps its own constant to O_SYNC, which also waits for the modification time.
+const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10000);
+/// `STATX_MNT_ID_UNIQUE`, Linux ≥ 6.8.
+const MOUNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+/// What one system call takes (IOV_MAX).
+const BUFFERS_PER_WRITE: usize = 1024;
+
+/// See the file head.
+pub struct RealDisk {
+    files: Mutex<Files>,
+    locks: Mutex<Map<FilePath, OwnedFd>>,
+    /// Direct writes were refused once: never tried again.
+    buffered: AtomicBool,
+    clock: AtomicU64,
+}
+
+struct Files {
+    budget: usize,
+    open: Map<Key, Open>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    path: FilePath,
+    direct: bool,
+}
+
+struct Open {
+    fd: Arc<OwnedFd>,
+    used: u64,
+    dirty: Arc<AtomicBool>,
+}
+
+impl Default for RealDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RealDisk {
+    pub fn new() -> Self {
+        Self::with_descriptor_budget(DESCRIPTORS_DEFAULT)
+    }
+
+    /// At most about `budget` files stay open.
+    pub fn with_descriptor_budget(budget: usize) -> Self {
+        RealDisk {
+            files: Mutex::new(Files { budget: budget.max(8), open: Map::default() }),
+            locks: Mutex::new(Map::default()),
+            buffered: AtomicBool::new(false),
+            clock: AtomicU64::new(0),
+        }
+    }
+
+    /// Never uses O_DIRECT: the path that overlays force, for tests and measurements.
+    pub fn buffered() -> Self {
+        let disk = Self::new();
+        disk.buffered.store(true, Ordering::Relaxed);
+        disk
+    }
+
+    /// True once direct writes were refused (or were never wanted).
+    pub fn is_buffered(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, path: &FilePath, direct: bool) -> Result<(Arc<OwnedFd>, Arc<AtomicBool>), Errno> {
+        let key = Key { path: path.clone(), direct };
+        let used = self.clock.fetch_add(1, Ordering::Relaxed);
+        if let Some(open) = self.files().open.get_mut(&key) {
+            open.used = used;
+            return Ok((open.fd.clone(), open.dirty.clone()));
+        }
+        let flags = if direct { OFlags::RDWR | OFlags::DIRECT | O_DSYNC } else { OFlags::RDWR };
+        let fd = match rustix::fs::open(&**path, flags | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                let budget = self.files().budget;
+                self.make_room(budget / 2)?;
+                rustix::fs::open(&**path, flags | OFlags::CLOEXEC, Mode::empty())?
+            }
+            other => other?,
+        };
+        self.keep(key, fd, used)
+    }
+
+    fn keep(&self, key: Key, fd: OwnedFd, used: u64) -> Result<(Arc<OwnedFd>, Arc<AtomicBool>), Errno> {
+        let open = Open { fd: Arc::new(fd), used, dirty: Arc::default() };
+        let out = (open.fd.clone(), open.dirty.clone());
+        let over = {
+            let mut files = self.files();
+            // Another thread may have opened it too; whoever came first stays, so that dirt is never split.
+            if let Some(first) = files.open.get(&key) {
+                return Ok((first.fd.clone(), first.dirty.clone()));
+            }
+            files.open.insert(key, open);
+            (files.open.len() > files.budget).then_some(files.budget * 3 / 4)
+        };
+        if let Some(keep) = over {
+            self.make_room(keep)?;
+        }
+        Ok(out)
+    }
+
+    /// Closes the least recently used until `keep` are left; syncs what is dirty first.
+    fn make_room(&self, keep: usize) -> Result<(), Errno> {
+        let mut victims = Vec::new();
+        {
+            let mut files = self.files();
+            let mut by_age: Vec<(u64, Key)> = files.open.iter().map(|(k, o)| (o.used, k.clone())).collect();
+            by_age.sort_unstable_by_key(|(used, _)| *used);
+            for (_, key) in by_age.iter().take(by_age.len().saturating_sub(keep)) {
+                victims.extend(files.open.remove(key));
+            }
+        }
+        for victim in victims {
+            if victim.dirty.load(Ordering::Acquire) {
+                rustix::fs::fdatasync(&*victim.fd)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The path, and everything below it, means something else now.
+    fn forget(&self, path: &str) {
+        let below = format!("{path}/");
+        self.files().open.retain(|key, _| &*key.path != path && !key.path.starts_with(&below));
+    }
+
+    fn write_bufs(&self, path: &FilePath, mut at: u64, bufs: &[Bytes]) -> Result<(), Errno> {
+        let (fd, dirty) = self.get(path, false)?;
+        dirty.store(true, Ordering::Release);
+        let mut rest: Vec<&[u8]> = bufs.iter().map(|b| &b[..]).filter(|b| !b.is_empty()).collect();
+        rest.reverse();
+        while !rest.is_empty() {
+            let slices: Vec<IoSlice<'_>> = rest.iter().rev().take(BUFFERS_PER_WRITE).map(|b| IoSlice::new(b)).collect();
+            let mut done = rustix::io::retry_on_intr(|| rustix::io::pwritev(&*fd, &slices, at))?;
+            if done == 0 {
+                return Err(Errno::IO);
+            }
+            at += done as u64;
+            while let Some(front) = rest.pop() {
+                if done < front.len() {
+                    rest.push(&front[done..]);
+                    break;
+                }
+                done -= front.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn write_direct(&self, path: &FilePath, at: u64, buf: &AlignedBuf) -> Result<(), Errno> {
+        if !self.is_buffered() {
+            match self.get(path, true).and_then(|(fd, _)| write_whole(&fd, buf.bytes(), at)) {
+                // Refused before anything was written: not a failed write.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => self.buffered.store(true, Ordering::Relaxed),
+                other => return other,
+            }
+        }
+        let (fd, _) = self.get(path, false)?;
+        write_whole(&fd, buf.bytes(), at)?;
+        rustix::fs::fdatasync(&*fd)
+    }
+
+    fn do_run(&self, op: DiskOp) -> Result<DiskDone, Errno> {
+        match op {
+            DiskOp::MkDir { path } => match rustix::fs::mkdir(&*path, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            },
+            DiskOp::CreateNew { path } => {
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let fd = rustix::fs::open(&*path, flags, Mode::from_raw_mode(0o644))?;
+                self.forget(&path);
+                let used = self.clock.fetch_add(1, Ordering::Relaxed);
+                self.keep(Key { path, direct: false }, fd, used)?;
+            }
+            DiskOp::Fallocate { path, len } => {
+                let (fd, dirty) = self.get(&path, false)?;
+                dirty.store(true, Ordering::Release);
+                match rustix::fs::fallocate(&*fd, FallocateFlags::empty(), 0, len) {
+                    // A filesystem without it: the length alone.
+                    Err(Errno::OPNOTSUPP) if rustix::fs::fstat(&*fd)?.st_size < len as i64 => {
+                        rustix::fs::ftruncate(&*fd, len)?;
+                    }
+                    Err(Errno::OPNOTSUPP) => {}
+                    other => other?,
+                }
+            }
+            DiskOp::Write { path, at, bufs } => self.write_bufs(&path, at, &bufs)?,
+            DiskOp::WriteDirect { path, at, buf } => {
+                self.write_direct(&path, at, &buf)?;
+                return Ok(DiskDone::Buffer(buf));
+            }
+            DiskOp::Read { path, at, len } => {
+                let (fd, _) = self.get(&path, false)?;
+                // Never allocate for bytes that are not there.
+                let size = u64::try_from(rustix::fs::fstat(&*fd)?.st_size).unwrap_or(0);
+                let len = len.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
+                let mut out = vec![0; len];
+                let mut done = 0;
+                while done < len {
+                    let n = rustix::io::retry_on_intr(|| rustix::io::pread(&*fd, &mut out[done..], at + done as u64))?;
+                    if n == 0 {
+                        break;
+                    }
+                    done += n;
+                }
+                out.truncate(done);
+                return Ok(DiskDone::Read(out.into()));
+            }
+            DiskOp::Length { path } => {
+                let (fd, _) = self.get(&path, false)?;
+                let size = rustix::fs::fstat(&*fd)?.st_size;
+                return Ok(DiskDone::Length(u64::try_from(size).unwrap_or(0)));
+            }
+            DiskOp::Truncate { path, len } => {
+                let (fd, dirty) = self.get(&path, false)?;
+                dirty.store(true, Ordering::Release);
+                rustix::fs::ftruncate(&*fd, len)?;
+            }
+            DiskOp::Fdatasync { path } => {
+                let (fd, dirty) = self.get(&path, false)?;
+                // Writers of one file are ordered by their caller: nobody writes it during this call.
+                rustix::fs::fdatasync(&*fd)?;
+                dirty.store(false, Ordering::Release);
+            }
+            DiskOp::SyncDir { path } => {
+                let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                rustix::fs::fsync(&fd)?;
+            }
+            DiskOp::Rename { from, to } => {
+                self.forget(&from);
+                self.forget(&to);
+                rustix::fs::rename(&*from, &*to)?;
+            }
+            DiskOp::Unlink { path } => {
+                self.forget(&path);
+                match rustix::fs::unlink(&*path) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            DiskOp::RemoveDir { path } => match rustix::fs::rmdir(&*path) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(e),
+            },
+            DiskOp::List { path } => {
+                let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                let mut names = Vec::new();
+                for entry in rustix::fs::Dir::read_from(&fd)? {
+                    let name = entry?.file_name().to_string_lossy().into_owned();
+                    if name != "." && name != ".." {
+                        names.push(name);
+                    }
+                }
+                names.sort_unstable();
+                return Ok(DiskDone::List(names));
+            }
+            // Needs `sync_file_range`, which rustix has not; the kernel's own write-back does until it matters.
+            DiskOp::StartWriteback { .. } => {}
+            DiskOp::Lock { path } => {
+                let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+                self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(path, fd);
+            }
+            DiskOp::Unlock { path } => {
+                self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
+            }
+            DiskOp::FreeBytes { path } => {
+                let fs = rustix::fs::statvfs(&*path)?;
+                return Ok(DiskDone::FreeBytes(fs.f_bavail.saturating_mul(fs.f_frsize)));
+            }
+            DiskOp::Identity { path } => return Ok(DiskDone::Identity(identity(&path)?)),
+        }
+        Ok(DiskDone::Done)
+    }
+}
+
+fn write_whole(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let n = rustix::io::retry_on_intr(|| rustix::io::pwrite(fd, bytes, at))?;
+        if n == 0 {
+            return Err(Errno::IO);
+        }
+        bytes = &bytes[n..];
+        at += n as u64;
+    }
+    Ok(())
+}
+
+fn identity(path: &str) -> Result<Identity, Errno> {
+    let mut out = Identity::default();
+    if let Ok(text) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        let digits: Vec<u8> = text.bytes().filter_map(|b| char::from(b).to_digit(16).map(|d| d as u8)).collect();
+        for (byte, pair) in out.boot_id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair[0] << 4 | pair[1];
+        }
+    }
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    if let Ok(stat) = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, MOUNT_ID_UNIQUE)
+        && stat.stx_mask & MOUNT_ID_UNIQUE.bits() != 0
+    {
+        out.mount_id = stat.stx_mnt_id;
+    }
+    Ok(out)
+}
+
+fn fault(errno: Errno) -> DiskFault {
+    match errno {
+        Errno::NOENT => DiskFault::NotFound,
+        Errno::EXIST => DiskFault::Exists,
+        Errno::NOSPC | Errno::DQUOT => DiskFault::NoSpace,
+        Errno::AGAIN => DiskFault::Locked,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => DiskFault::Denied,
+        Errno::MFILE | Errno::NFILE => DiskFault::TooManyFiles,
+        Errno::IO => DiskFault::Io,
+        other => DiskFault::Other(other.raw_os_error()),
+    }
+}
+
+impl Disk for RealDisk {
+    fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
+        let (name, path) = (op.name(), op.path().clone());
+        self.do_run(op).map_err(|errno| DiskError { op: name, path, kind: fault(errno) })
+    }
+
+    fn try_hot(&self, path: &FilePath, at: u64, buf: &mut [u8]) -> Hot {
+        let Ok((fd, _)) = self.get(path, false) else { return Hot::Unsupported };
+        match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
+            Ok(n) => Hot::Hit(n),
+            Err(Errno::AGAIN) => Hot::Cold,
+            Err(_) => Hot::Unsupported,
+        }
+    }
+}
+
+/// A directory of its own for one test, removed when it is dropped.
+#[cfg(test)]
+pub(crate) struct Scratch(String);
+
+#[cfg(test)]
+impl Scratch {
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn scratch(name: &str) -> Scratch {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("catchwater-storage-{name}-{}-{n}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("a scratch directory can be made");
+    Scratch(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::DiskExt;
+
+    #[test]
+    fn few_descriptors_serve_many_files() {
+        let root = scratch("descriptors");
+        let disk = RealDisk::with_descriptor_budget(8);
+        for i in 0..50 {
+            let path = format!("{}/{i}", root.path());
+            disk.create_new(&path).unwrap();
+            disk.write(&path, 0, Bytes::from(vec![i; 10])).unwrap();
+        }
+        assert!(disk.files().open.len() <= 8);
+        for i in 0..50 {
+            assert_eq!(disk.read(&format!("{}/{i}", root.path()), 0, 10).unwrap(), vec![i; 10]);
+        }
+    }
+
+    #[test]
+    fn the_buffered_path_conforms_too() {
+        let root = scratch("buffered");
+        crate::disk::conformance::run_all(&RealDisk::buffered(), root.path());
+    }
+
+    #[test]
+    fn two_disks_are_two_owners() {
+        let root = scratch("lock");
+        let (a, b) = (RealDisk::new(), RealDisk::new());
+        a.run(DiskOp::Lock { path: root.path().into() }).unwrap();
+        assert_eq!(b.run(DiskOp::Lock { path: root.path().into() }).unwrap_err().kind, DiskFault::Locked);
+        drop(a);
+        b.run(DiskOp::Lock { path: root.path().into() }).unwrap();
+    }
+
+    #[test]
+    fn boot_and_mount_are_known_here() {
+        let root = scratch("identity");
+        let identity = RealDisk::new().identity(root.path()).unwrap();
+        assert_ne!(identity.boot_id, [0; 16]);
+    }
+}
