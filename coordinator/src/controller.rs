@@ -7,13 +7,17 @@
 //! Ids that must be unguessable (topic ids, the cluster id) come drawn in the request. Walk: none; the shell is
 //! `broker/host/cluster.rs`.
 
+use crate::cluster::image::{Change, Image};
 use crate::cluster::records::ClusterRecord;
 use crate::cluster::{brokers, configs, pipelines, topics};
-use crate::tasks;
-use crate::tasks::records::TaskRecord;
+use crate::stored::{In, KeyValue, Stored, StoredError};
+use crate::tasks::records::{FIRST_KIND, TaskRecord};
+use crate::tasks::state::Tasks;
+use crate::tasks::{self, lease};
+use catchwater_base::{Decision, Mono, Now, Replicated, Ticket, hash};
 use catchwater_record::{
-    CaptureId, Incarnation, NodeId, ProducerId, RevisionNo, SourceName, TaskEpoch, TaskId, TasksVersion, TopicId,
-    TopicName,
+    CaptureEpoch, CaptureId, Incarnation, NodeId, ProducerId, RevisionNo, SourceName, TaskEpoch, TaskId, TasksVersion,
+    TopicId, TopicName,
 };
 
 /// What never changes while the process lives: settings of this node that shape decisions, not state.
@@ -115,4 +119,213 @@ pub enum Reply {
     /// Tasks that are no longer the reporter's.
     Lost(Vec<TaskId>),
     Released,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default)]
+pub struct Controller {
+    settings: Settings,
+    image: Image,
+    tasks: Tasks,
+}
+
+impl Controller {
+    pub fn new(settings: Settings) -> Self {
+        Controller { settings, ..Controller::default() }
+    }
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+    /// Replays one record and says what it changed.
+    pub fn apply(&mut self, record: &Record) -> Change {
+        match record {
+            Record::Cluster(record) => self.image.apply(record),
+            Record::Task(record) => {
+                self.tasks.apply(record);
+                Change::Other
+            }
+        }
+    }
+
+    /// Decides without waiting: records into `out`, the answer back.
+    fn answer(&self, soft: &mut lease::Soft, now: Now, request: Request, out: &mut Draft) -> Reply {
+        match request {
+            Request::Wake | Request::Barrier | Request::Mine { .. } => Reply::Done,
+            Request::Found { cluster_id } => {
+                if self.image.cluster_id.is_none() {
+                    let founded_ms = now.wall.as_millis();
+                    out.cluster.push(ClusterRecord::Cluster { id: cluster_id, founded_ms });
+                    // The record formats of this log; raised when a field set needs all nodes to know it.
+                    out.cluster.push(ClusterRecord::Feature { name: "catchwater.version".into(), level: Some(1) });
+                }
+                Reply::Done
+            }
+            Request::Register(registration) => {
+                soft.hear(registration.id, now);
+                Reply::Registered { epoch: brokers::register(&self.image, &registration, &mut out.cluster) }
+            }
+            Request::CreateTopics { topics, validate_only } => {
+                let floor = |capture| {
+                    let TaskEpoch(epoch) = self.tasks.capture_floor(capture);
+                    (epoch > 0).then_some(CaptureEpoch(epoch))
+                };
+                let facts = topics::Facts {
+                    image: &self.image,
+                    partitions_default: self.settings.partitions_default,
+                    replication_default: self.settings.replication_default,
+                    partitions_max: self.settings.partitions_max,
+                    now_ms: now.wall.as_millis(),
+                    lease_epoch: &floor,
+                };
+                let mut records = Vec::new();
+                let results = topics::create(&facts, &topics, &mut records);
+                if !validate_only {
+                    out.cluster.append(&mut records);
+                }
+                Reply::Topics(results)
+            }
+            Request::DeleteTopics { topics } => Reply::Deleted(topics::delete(&self.image, &topics, &mut out.cluster)),
+            Request::AlterConfigs { changes, validate_only } => {
+                let mut results = Vec::with_capacity(changes.len());
+                for (i, change) in changes.iter().enumerate() {
+                    let twice = changes.iter().enumerate().any(|(j, other)| j != i && other.of == change.of);
+                    let result = match configs::decide(&self.image, change) {
+                        _ if twice => Err(configs::ConfigError::Twice(format!("{:?}", change.of))),
+                        Ok(record) => {
+                            if !validate_only {
+                                out.cluster.push(record);
+                            }
+                            Ok(())
+                        }
+                        Err(e) => Err(e),
+                    };
+                    results.push(result);
+                }
+                Reply::Configs(results)
+            }
+            Request::Source { name } => {
+                let source = pipelines::source(&self.image, &name, &mut out.cluster);
+                Reply::Source { capture: source.capture, incarnation: source.incarnation }
+            }
+            Request::ChangePipeline(change) => {
+                let mut written = pipelines::Written::default();
+                let result = pipelines::change(&self.image, &self.tasks, &change, &mut written);
+                if result.is_ok() {
+                    out.cluster.append(&mut written.cluster);
+                    out.tasks.append(&mut written.tasks);
+                }
+                Reply::Pipeline(result)
+            }
+            Request::ProducerIds { node } => {
+                let first = brokers::producer_ids(&self.image, node, &mut out.cluster);
+                Reply::ProducerIds { first, count: brokers::PRODUCER_ID_BLOCK }
+            }
+            Request::Report { node, reports } => {
+                soft.hear(node, now);
+                Reply::Lost(lease::report(&self.tasks, now, node, &reports, &mut out.tasks))
+            }
+            Request::Release { node, task, epoch } => {
+                lease::release(&self.tasks, node, task, epoch, &mut out.tasks);
+                Reply::Released
+            }
+        }
+    }
+
+    /// The machine as it will be after `draft`.
+    fn after(&self, draft: &Draft) -> (Image, Tasks) {
+        let (mut image, mut tasks) = (self.image.clone(), self.tasks.clone());
+        for record in &draft.cluster {
+            image.apply(record);
+        }
+        for record in &draft.tasks {
+            tasks.apply(record);
+        }
+        (image, tasks)
+    }
+}
+
+#[derive(Default)]
+struct Draft {
+    cluster: Vec<ClusterRecord>,
+    tasks: Vec<TaskRecord>,
+}
+
+impl Replicated for Controller {
+    type Record = Record;
+    type Request = Request;
+    type Reply = Reply;
+    type Soft = lease::Soft;
+
+    fn soft(&self, now: Now) -> lease::Soft {
+        lease::Soft::new(&self.image, now)
+    }
+
+    fn decide(&self, soft: &mut lease::Soft, now: Now, ticket: Ticket, request: Request) -> Decision<Record, Reply> {
+        let mut draft = Draft::default();
+        let mut replies = Vec::new();
+        soft.expire(now, self.settings.lease_ms);
+        // Only what can move a task looks at tasks again; the others leave them and the waiting alone.
+        let settles = !matches!(
+            request,
+            Request::CreateTopics { .. }
+                | Request::DeleteTopics { .. }
+                | Request::AlterConfigs { .. }
+                | Request::Source { .. }
+                | Request::ProducerIds { .. }
+                | Request::Barrier
+        );
+        if let Request::Mine { node, seen, .. } = request {
+            soft.hear(node, now);
+            let until = now.mono.plus_millis(u64::from(self.settings.lease_ms) / 3);
+            soft.wait(ticket, node, seen, until);
+        } else {
+            let reply = self.answer(soft, now, request, &mut draft);
+            replies.push((ticket, reply));
+        }
+        if settles {
+            let (image, mut tasks) = self.after(&draft);
+            for record in lease::settle(&image, &tasks, soft) {
+                tasks.apply(&record);
+                draft.tasks.push(record);
+            }
+            for (ticket, node) in soft.due(now, tasks.version()) {
+                let mine = lease::mine(&image, &tasks, node, self.settings.lease_ms);
+                replies.push((ticket, Reply::Mine(mine)));
+            }
+        }
+        let cluster = draft.cluster.into_iter().map(Record::Cluster);
+        let records = cluster.chain(draft.tasks.into_iter().map(Record::Task)).collect();
+        Decision { records, replies }
+    }
+
+    fn deadline(&self, soft: &lease::Soft) -> Option<Mono> {
+        soft.deadline(self.settings.lease_ms)
+    }
+
+    fn replay(&mut self, record: &Record) {
+        self.apply(record);
+    }
+
+    fn digest(&self) -> u64 {
+        hash::xxh3_64(format!("{:?}{:?}", self.image, self.tasks).as_bytes())
+    }
+}
+
+impl Stored for Record {
+    fn to_stored(&self) -> KeyValue {
+        match self {
+            Record::Cluster(record) => record.to_stored(),
+            Record::Task(record) => record.to_stored(),
+        }
+    }
+    fn from_stored(key: &[u8], value: Option<&[u8]>) -> Result<Option<Self>, StoredError> {
+        if In::new(key).i16()? < FIRST_KIND {
+            Ok(ClusterRecord::from_stored(key, value)?.map(Record::Cluster))
+        } else {
+            Ok(TaskRecord::from_stored(key, value)?.map(Record::Task))
+        }
+    }
 }

@@ -10,3 +10,5 @@ pub mod controller;
 pub mod group;
 pub mod stored;
 pub mod tasks;
+
+pub use controller::Controller;

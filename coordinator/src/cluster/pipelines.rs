@@ -1,6 +1,11 @@
 //! Pure. Stored pipelines: text and revision, and the tasks they make.
 
-use catchwater_record::{CaptureId, PipelineName, RevisionNo};
+use super::image::{Counters, Image, Pipeline, Source};
+use super::records::ClusterRecord;
+use crate::tasks::records::{Task, TaskRecord};
+use crate::tasks::state::Tasks;
+use crate::tasks::{Kind, Wish};
+use catchwater_record::{CaptureId, Incarnation, NodeName, PipelineName, RevisionNo, SourceName, TaskEpoch, TaskId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PipelineChange {
@@ -35,4 +40,165 @@ pub enum PipelineError {
     Twice(String),
     #[error("capture {0} is not known; ask for its source name first")]
     UnknownCapture(CaptureId),
+}
+
+/// What a change writes: records of the image and of the tasks.
+#[derive(Default)]
+pub struct Written {
+    pub cluster: Vec<ClusterRecord>,
+    pub tasks: Vec<TaskRecord>,
+}
+
+/// The capture id of a source name; given at first use, kept for ever.
+pub fn source(image: &Image, name: &SourceName, records: &mut Vec<ClusterRecord>) -> Source {
+    if let Some(source) = image.source(name) {
+        return source;
+    }
+    let source = Source { capture: image.counters.capture, incarnation: Incarnation(1) };
+    let counters = Counters { capture: CaptureId(source.capture.0 + 1), ..image.counters };
+    records.push(ClusterRecord::Source { name: name.clone(), source });
+    records.push(ClusterRecord::Counters(counters));
+    source
+}
+
+/// Decides one change of a pipeline: its record, and the tasks it makes, changes or stops.
+pub fn change(
+    image: &Image,
+    tasks: &Tasks,
+    change: &PipelineChange,
+    out: &mut Written,
+) -> Result<RevisionNo, PipelineError> {
+    match change {
+        PipelineChange::Put { name, base, text, captures, sinks } => {
+            put(image, tasks, Put { name, base: *base, text, captures, sinks }, out)
+        }
+        PipelineChange::Pause { name } => set_running(image, tasks, name, false, out),
+        PipelineChange::Resume { name } => set_running(image, tasks, name, true, out),
+        PipelineChange::Delete { name } => {
+            let Some(there) = image.pipeline(name) else { return Err(PipelineError::Unknown(name.clone())) };
+            out.cluster.push(ClusterRecord::Pipeline { name: name.clone(), pipeline: None });
+            for (id, task) in tasks.of_pipeline(name) {
+                stop(id, task, out);
+            }
+            Ok(there.revision)
+        }
+    }
+}
+
+struct Put<'a> {
+    name: &'a PipelineName,
+    base: RevisionNo,
+    text: &'a str,
+    captures: &'a [(String, CaptureId)],
+    sinks: &'a [String],
+}
+
+fn put(image: &Image, tasks: &Tasks, want: Put<'_>, out: &mut Written) -> Result<RevisionNo, PipelineError> {
+    let nodes: Vec<(NodeName, Kind)> = want
+        .captures
+        .iter()
+        .map(|(name, capture)| (NodeName::from(name.as_str()), Kind::Capture(*capture)))
+        .chain(want.sinks.iter().map(|name| (NodeName::from(name.as_str()), Kind::Deliver)))
+        .collect();
+    for (i, (name, kind)) in nodes.iter().enumerate() {
+        if nodes[..i].iter().any(|(other, k)| other == name && k == kind) {
+            return Err(PipelineError::Twice(name.to_string()));
+        }
+        if let Kind::Capture(capture) = kind {
+            if nodes[..i].iter().any(|(_, k)| k == kind) {
+                return Err(PipelineError::Twice(name.to_string()));
+            }
+            if capture.0 == 0 || *capture >= image.counters.capture {
+                return Err(PipelineError::UnknownCapture(*capture));
+            }
+            let taken = tasks.iter().find(|(_, t)| t.kind == *kind && t.pipeline != *want.name);
+            if let Some((_, task)) = taken {
+                return Err(PipelineError::CaptureTaken(*capture, task.pipeline.clone()));
+            }
+        }
+    }
+    let there = image.pipeline(want.name);
+    let have = there.map_or(RevisionNo(0), |p| p.revision);
+    if let Some(there) = there {
+        if there.text == want.text && there.captures == want.captures && there.sinks == want.sinks {
+            return Ok(have);
+        }
+    }
+    if have != want.base {
+        return Err(PipelineError::StaleBase { base: want.base, have });
+    }
+    let revision = RevisionNo(have.0 + 1);
+    let running = there.is_none_or(|p| p.running);
+    let pipeline = Pipeline {
+        name: want.name.clone(),
+        revision,
+        text: want.text.to_owned(),
+        running,
+        captures: want.captures.to_vec(),
+        sinks: want.sinks.to_vec(),
+    };
+    out.cluster.push(ClusterRecord::Pipeline { name: want.name.clone(), pipeline: Some(pipeline) });
+    let wish = if running { Wish::Run } else { Wish::Pause };
+    let mut counters = image.counters;
+    for (node, kind) in &nodes {
+        let known = tasks.of_pipeline(want.name).find(|(_, t)| t.node == *node && t.kind == *kind);
+        let (id, task) = match known {
+            Some((id, task)) => (id, Task { revision, wish, ..task.clone() }),
+            None => {
+                let id = TaskId(counters.task);
+                counters.task += 1;
+                // A capture's partitions remember its highest epoch for ever, so a new task goes on from there.
+                let epoch = match kind {
+                    Kind::Capture(capture) => tasks.capture_floor(*capture),
+                    Kind::Deliver => TaskEpoch(0),
+                };
+                let (pipeline, node) = (want.name.clone(), node.clone());
+                (id, Task { kind: *kind, pipeline, node, revision, wish, epoch, holder: None })
+            }
+        };
+        out.tasks.push(TaskRecord::Task { id, task: Some(task) });
+    }
+    for (id, task) in tasks.of_pipeline(want.name) {
+        if !nodes.iter().any(|(node, kind)| task.node == *node && task.kind == *kind) {
+            stop(id, task, out);
+        }
+    }
+    if counters != image.counters {
+        out.cluster.push(ClusterRecord::Counters(counters));
+    }
+    Ok(revision)
+}
+
+fn set_running(
+    image: &Image,
+    tasks: &Tasks,
+    name: &PipelineName,
+    running: bool,
+    out: &mut Written,
+) -> Result<RevisionNo, PipelineError> {
+    let there = image.pipeline(name).ok_or_else(|| PipelineError::Unknown(name.clone()))?;
+    if there.running == running {
+        return Ok(there.revision);
+    }
+    let pipeline = Pipeline { running, ..(**there).clone() };
+    out.cluster.push(ClusterRecord::Pipeline { name: name.clone(), pipeline: Some(pipeline) });
+    let wish = if running { Wish::Run } else { Wish::Pause };
+    for (id, task) in tasks.of_pipeline(name) {
+        if task.wish != Wish::Stop {
+            out.tasks.push(TaskRecord::Task { id, task: Some(Task { wish, ..task.clone() }) });
+        }
+    }
+    Ok(there.revision)
+}
+
+/// A task that nobody holds goes at once; a held one when its holder has drained and released it.
+fn stop(id: TaskId, task: &Task, out: &mut Written) {
+    match task.holder {
+        None => {
+            out.tasks.push(TaskRecord::Status { id, status: None });
+            out.tasks.push(TaskRecord::Task { id, task: None });
+        }
+        Some(_) if task.wish == Wish::Stop => {}
+        Some(_) => out.tasks.push(TaskRecord::Task { id, task: Some(Task { wish: Wish::Stop, ..task.clone() }) }),
+    }
 }

@@ -3,8 +3,11 @@
 //! Source: `ReplicationControlManager.createTopics` and `KafkaApis.handleCreateTopicsRequest` of Apache Kafka 4.x for
 //! the order of the checks; capture.md 4.5 R2 for owners.
 
-use super::image::Owner;
-use catchwater_record::{CaptureEpoch, NodeId, TopicId, TopicName};
+use super::configs;
+use super::image::{ConfigKey, Counters, Image, Owner, Place, Topic, is_internal, role};
+use super::records::ClusterRecord;
+use catchwater_record::{CaptureEpoch, CaptureId, Gid, NodeId, TopicId, TopicName};
+use std::collections::BTreeSet;
 
 /// A topic somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +99,247 @@ pub enum TopicError {
     UnknownId(TopicId),
     #[error("topic {0} is internal")]
     Internal(TopicName),
-    #[error("node {0} is not registered")]
-    UnknownNode(NodeId),
+}
+
+/// What a decision about topics may look at.
+pub struct Facts<'a> {
+    pub image: &'a Image,
+    pub partitions_default: u32,
+    pub replication_default: u16,
+    pub partitions_max: u32,
+    pub now_ms: i64,
+    /// Epoch of a capture's task, if it has one.
+    pub lease_epoch: &'a dyn Fn(CaptureId) -> Option<CaptureEpoch>,
+}
+
+/// Decides about all topics of one request. A topic that fails fails alone.
+pub fn create(
+    facts: &Facts<'_>,
+    topics: &[CreateTopic],
+    records: &mut Vec<ClusterRecord>,
+) -> Vec<Result<CreatedTopic, TopicError>> {
+    let mut counters = facts.image.counters;
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut out = Vec::with_capacity(topics.len());
+    for (i, want) in topics.iter().enumerate() {
+        let twice = topics.iter().enumerate().any(|(j, other)| j != i && other.name == want.name);
+        let result = if twice {
+            Err(TopicError::Duplicate(want.name.clone()))
+        } else if let Some(with) = taken.iter().find(|t| t.replace('.', "_") == want.name.replace('.', "_")) {
+            Err(TopicError::Collides { name: want.name.clone(), with: TopicName::from(with.as_str()) })
+        } else {
+            create_one(facts, want, &mut counters, records)
+        };
+        if let Ok(CreatedTopic { created: true, .. }) = &result {
+            taken.insert(want.name.clone());
+        }
+        out.push(result);
+    }
+    if counters != facts.image.counters {
+        records.push(ClusterRecord::Counters(counters));
+    }
+    out
+}
+
+fn create_one(
+    facts: &Facts<'_>,
+    want: &CreateTopic,
+    counters: &mut Counters,
+    records: &mut Vec<ClusterRecord>,
+) -> Result<CreatedTopic, TopicError> {
+    check_name(&want.name)?;
+    if is_internal(&want.name) && !want.internal {
+        return Err(TopicError::Internal(TopicName::from(want.name.as_str())));
+    }
+    if let Owner::Capture(capture, epoch) = want.owner {
+        if let Some(by) = (facts.lease_epoch)(capture).filter(|by| *by > epoch) {
+            return Err(TopicError::Fenced { by });
+        }
+    }
+    if let Some(there) = facts.image.topic_by_name(&want.name) {
+        return existing(want, there, records);
+    }
+    if let Some(with) = facts.image.collision(&want.name) {
+        return Err(TopicError::Collides { name: want.name.clone(), with: with.clone() });
+    }
+    let entries = configs::topic_set(&want.configs)?;
+    let places = place(facts, want, counters)?;
+    let topic = Topic {
+        id: want.id,
+        name: TopicName::from(want.name.as_str()),
+        partitions: places,
+        owner: want.owner,
+        created_ms: facts.now_ms,
+    };
+    let created = CreatedTopic {
+        id: topic.id,
+        name: topic.name.clone(),
+        partitions: topic.partitions_count(),
+        replication: topic.replication(),
+        owner: topic.owner,
+        created: true,
+    };
+    // Settings first: whoever hears of the topic finds them.
+    if !entries.is_empty() {
+        records.push(ClusterRecord::Config { of: ConfigKey::Topic(topic.name.clone()), entries: Some(entries) });
+    }
+    records.push(ClusterRecord::Topic { id: topic.id, topic: Some(topic) });
+    Ok(created)
+}
+
+/// The name is known: the same owner again is the same answer; an empty topic of nobody may be adopted (R2).
+fn existing(want: &CreateTopic, there: &Topic, records: &mut Vec<ClusterRecord>) -> Result<CreatedTopic, TopicError> {
+    let Owner::Capture(capture, epoch) = want.owner else { return Err(TopicError::Exists(there.name.clone())) };
+    match there.owner {
+        Owner::Capture(other, by) if other == capture && by > epoch => return Err(TopicError::Fenced { by }),
+        Owner::Capture(other, _) if other == capture => {}
+        Owner::Capture(..) => return Err(TopicError::Owned(there.name.clone())),
+        Owner::Nobody if want.adopt_empty => {}
+        Owner::Nobody => return Err(TopicError::OfNobody { id: there.id, name: there.name.clone() }),
+    }
+    if there.owner != want.owner {
+        let topic = Topic { owner: want.owner, ..there.clone() };
+        records.push(ClusterRecord::Topic { id: there.id, topic: Some(topic) });
+    }
+    Ok(CreatedTopic {
+        id: there.id,
+        name: there.name.clone(),
+        partitions: there.partitions_count(),
+        replication: there.replication(),
+        owner: want.owner,
+        created: false,
+    })
+}
+
+fn check_name(name: &str) -> Result<(), TopicError> {
+    let why = match name {
+        _ if TopicName::is_legal(name) => return Ok(()),
+        "" => "the empty string is not allowed",
+        "." | ".." => "\".\" and \"..\" are not allowed",
+        _ if name.len() > 249 => "the length is longer than 249",
+        _ => "it contains a character other than ASCII alphanumerics, '.', '_' and '-'",
+    };
+    // A foreign name is shown shortened: it may be as long as a frame.
+    Err(TopicError::IllegalName { name: name.chars().take(300).collect(), why })
+}
+
+/// Chooses nodes for every partition and gives each its group.
+fn place(facts: &Facts<'_>, want: &CreateTopic, counters: &mut Counters) -> Result<Vec<Place>, TopicError> {
+    let alive: Vec<NodeId> = facts.image.brokers().filter(|b| b.roles & role::BROKER != 0).map(|b| b.id).collect();
+    let replicas: Vec<Vec<NodeId>> = if !want.assignments.is_empty() {
+        if want.replication.is_some() {
+            return Err(TopicError::Invalid(
+                "a manual partition assignment was specified, but replication factor was not set to -1",
+            ));
+        }
+        if want.partitions.is_some() {
+            return Err(TopicError::Invalid(
+                "a manual partition assignment was specified, but numPartitions was not set to -1",
+            ));
+        }
+        assigned(want, &alive, facts.partitions_max)?
+    } else {
+        let replication = match want.replication {
+            Some(n) if n <= 0 => return Err(TopicError::ReplicationBelowOne(n)),
+            Some(n) => n,
+            None => facts.replication_default as i16,
+        };
+        let partitions = match want.partitions {
+            Some(n) if n <= 0 || n as u32 > facts.partitions_max => {
+                return Err(TopicError::Partitions { got: i64::from(n), max: facts.partitions_max });
+            }
+            Some(n) => n as u32,
+            None => facts.partitions_default,
+        };
+        if replication as usize > alive.len() {
+            return Err(TopicError::Replication { wanted: replication, alive: alive.len() });
+        }
+        // Groups are counted over the whole cluster, so leaders spread over topics of one partition too.
+        (0..partitions as usize)
+            .map(|p| {
+                let start = (counters.gid.0 as usize).wrapping_add(p);
+                (0..replication as usize).map(|r| alive[(start + r) % alive.len()]).collect()
+            })
+            .collect()
+    };
+    Ok(replicas
+        .into_iter()
+        .map(|replicas| {
+            let gid = counters.gid;
+            counters.gid = Gid(gid.0 + 1);
+            Place { gid, replicas }
+        })
+        .collect())
+}
+
+fn assigned(want: &CreateTopic, alive: &[NodeId], max: u32) -> Result<Vec<Vec<NodeId>>, TopicError> {
+    let n = want.assignments.len();
+    if n > max as usize {
+        return Err(TopicError::Partitions { got: n as i64, max });
+    }
+    let bad = |why: String| Err(TopicError::Assignment(why));
+    let mut out: Vec<Option<Vec<NodeId>>> = vec![None; n];
+    let mut factor = None;
+    for (partition, nodes) in &want.assignments {
+        if nodes.is_empty() {
+            return bad("the manual partition assignment includes an empty replica list".into());
+        }
+        let mut replicas = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let id = u32::try_from(*node).map(NodeId).ok().filter(|id| alive.contains(id));
+            let Some(id) = id else {
+                return bad(format!("the manual partition assignment includes broker {node}, which is not registered"));
+            };
+            if replicas.contains(&id) {
+                return bad(format!("the manual partition assignment includes the broker {node} more than once"));
+            }
+            replicas.push(id);
+        }
+        if *factor.get_or_insert(replicas.len()) != replicas.len() {
+            return bad("the manual partition assignment includes partitions of different replication factors".into());
+        }
+        match usize::try_from(*partition).ok().and_then(|p| out.get_mut(p)) {
+            None => return bad("partitions should be a consecutive 0-based integer sequence".into()),
+            Some(Some(_)) => {
+                return bad(format!("found multiple manual partition assignments for partition {partition}"));
+            }
+            Some(slot) => *slot = Some(replicas),
+        }
+    }
+    // n slots, n different numbers below n: all are filled.
+    Ok(out.into_iter().flatten().collect())
+}
+
+/// Decides about all deletions of one request.
+pub fn delete(
+    image: &Image,
+    which: &[WhichTopic],
+    records: &mut Vec<ClusterRecord>,
+) -> Vec<Result<(TopicId, TopicName), TopicError>> {
+    let find = |which: &WhichTopic| match which {
+        WhichTopic::Name(name) => image.topic_by_name(name),
+        WhichTopic::Id(id) => image.topic(*id),
+    };
+    let found: Vec<Option<TopicId>> = which.iter().map(|w| find(w).map(|t| t.id)).collect();
+    which
+        .iter()
+        .zip(&found)
+        .map(|(which_one, id)| {
+            let topic = find(which_one).ok_or_else(|| match which_one {
+                WhichTopic::Name(name) => TopicError::UnknownName(name.chars().take(300).collect()),
+                WhichTopic::Id(id) => TopicError::UnknownId(*id),
+            })?;
+            if found.iter().filter(|other| *other == id).count() > 1 {
+                return Err(TopicError::Duplicate(topic.name.to_string()));
+            }
+            if topic.is_internal() {
+                return Err(TopicError::Internal(topic.name.clone()));
+            }
+            if image.topic_configs(&topic.name).is_some() {
+                records.push(ClusterRecord::Config { of: ConfigKey::Topic(topic.name.clone()), entries: None });
+            }
+            records.push(ClusterRecord::Topic { id: topic.id, topic: None });
+            Ok((topic.id, topic.name.clone()))
+        })
+        .collect()
 }
