@@ -318,3 +318,84 @@ impl Reader {
         self.tags(|_, _| Ok(false))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn reader(bytes: &[u8]) -> Reader {
+        Reader::new(Bytes::copy_from_slice(bytes))
+    }
+
+    /// One rule of refusal per line.
+    #[test]
+    fn foreign_bytes_are_refused_by_kind() {
+        type Try = fn(&mut Reader) -> Option<Kind>;
+        let count: Try =
+            |r| r.array(false, 2, |r| -> Read<i16> { unreachable!("{}", r.remaining()) }).err().map(|e| e.kind);
+        let cases: [(&str, &[u8], Try, Option<Kind>); 13] = [
+            ("count above the bytes", b"\0\0\0\x03\0\0\0\0\0", count, Some(Kind::Count)),
+            ("largest count", b"\x7f\xff\xff\xff", count, Some(Kind::Count)),
+            ("negative count", b"\xff\xff\xff\xfe", count, Some(Kind::Length)),
+            ("null array", b"\xff\xff\xff\xff", count, Some(Kind::Null)),
+            ("null string", b"\xff\xff", |r| r.string(false).err().map(|e| e.kind), Some(Kind::Null)),
+            ("null compact string", b"\0", |r| r.string(true).err().map(|e| e.kind), Some(Kind::Null)),
+            ("string beyond the end", b"\0\x02a", |r| r.string(false).err().map(|e| e.kind), Some(Kind::Short)),
+            ("bad text", b"\0\x01\xff", |r| r.string(false).err().map(|e| e.kind), Some(Kind::Utf8)),
+            ("compact string too long", b"\x81\x80\x02", |r| r.string(true).err().map(|e| e.kind), Some(Kind::Length)),
+            (
+                "varint of six bytes",
+                b"\x80\x80\x80\x80\x80\0",
+                |r| r.uvarint().err().map(|e| e.kind),
+                Some(Kind::Varint),
+            ),
+            (
+                "varint above 32 bits",
+                b"\xff\xff\xff\xff\x1f",
+                |r| r.uvarint().err().map(|e| e.kind),
+                Some(Kind::Varint),
+            ),
+            ("65 tagged fields", b"\x41\0\0", |r| r.skip_tags().err().map(|e| e.kind), Some(Kind::Tags)),
+            (
+                "compact length of 2^31",
+                b"\x80\x80\x80\x80\x08",
+                |r| r.bytes(true).err().map(|e| e.kind),
+                Some(Kind::Length),
+            ),
+        ];
+        for (what, bytes, attempt, expect) in cases {
+            assert_eq!(attempt(&mut reader(bytes)), expect, "{what}");
+        }
+    }
+
+    #[test]
+    fn tags_of_a_frame_are_capped_and_unknown_ones_skipped() {
+        let one = |r: &mut Reader| r.tags(|r, tag| if tag == 1 { r.i8().map(|_| true) } else { Ok(false) });
+        let mut r = reader(b"\x02\x01\x02\x05\x06\x09\x01\xaa\x07");
+        one(&mut r).unwrap();
+        assert_eq!(r.rest(), &b"\x07"[..], "a known tag may be shorter than its size, an unknown one is skipped");
+        let mut r = reader(&[1, 0, 0].repeat(20)).with_tags_max(16);
+        for _ in 0..16 {
+            r.skip_tags().unwrap();
+        }
+        assert_eq!(r.skip_tags().unwrap_err().kind, Kind::Tags);
+        assert_eq!(reader(b"\x01\x01\x00").tags(|r, _| r.i8().map(|_| true)).unwrap_err().kind, Kind::Short);
+    }
+
+    #[test]
+    fn room_is_reserved_in_steps() {
+        let mut r = reader(&{
+            let mut bytes = 5_000i32.to_be_bytes().to_vec();
+            bytes.extend([0; 100 * 1_000]);
+            bytes
+        });
+        let mut seen = 0;
+        let failed = r.array(false, 1, |r| {
+            seen += 1;
+            if seen == 10 { Err(r.error(Kind::Short)) } else { Ok([0u64; 2]) }
+        });
+        assert!(failed.is_err());
+        assert_eq!(r.budget, 16 * 100_004 + BUDGET_BASE_BYTES - RESERVE_COUNT_MAX * 16);
+    }
+}
