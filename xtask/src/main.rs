@@ -1,7 +1,8 @@
-//! House tools: `cargo xtask tidy | walks | stats | codegen | db | sim`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | sim`. Knows nothing of the product's crates.
 
 mod codegen;
 mod db;
+mod errors;
 mod sim;
 mod stats;
 mod tidy;
@@ -15,12 +16,13 @@ fn main() -> anyhow::Result<()> {
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::run(),
         Some("walks") => walks::run(),
+        Some("errors") => errors::run(),
         Some("stats") => stats::run(),
         Some("codegen") => codegen::run(rest),
         Some("db") => db::run(rest),
         Some("sim") => sim::run(rest),
         _ => {
-            eprintln!("usage: cargo xtask <tidy | walks | stats | codegen | db | sim>");
+            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | sim>");
             std::process::exit(2)
         }
     }

@@ -73,6 +73,9 @@ pub fn run() -> anyhow::Result<()> {
     ranks(&mut problems)?;
     sources(&mut problems)?;
     codes(&mut problems)?;
+    if std::fs::read_to_string(crate::errors::path()).unwrap_or_default() != crate::errors::text() {
+        problems.push("catchwater/src/command/explain/pages.rs is stale: run cargo xtask errors".into());
+    }
     formats(&mut problems)?;
     ratchets(&mut problems)?;
     minimum(&mut problems)?;

@@ -1,0 +1,194 @@
+//! The command line: nouns, then verbs. Only what works is here.
+
+use crate::report::Output;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser, Debug)]
+#[command(name = "catchwater", version, about = "Catches every change of a database, keeps it in a log that speaks Kafka, delivers it to another database.", disable_help_subcommand = true)]
+pub struct Cli {
+    /// Form of standard output
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Broker and pipeline in one process; without FILE a demo shop on SQLite
+    Dev(Dev),
+    /// Run a node
+    Start(Start),
+    /// Check a pipeline file; nothing is contacted
+    Validate {
+        file: PathBuf,
+        /// A password in plain text is a warning, not an error
+        #[arg(long)]
+        allow_plain_secrets: bool,
+    },
+    /// Topics of a running node (or of any Kafka cluster)
+    #[command(subcommand)]
+    Topic(Topic),
+    /// Consumer groups of a running node
+    #[command(subcommand)]
+    Group(Group),
+    /// How far every sink is behind its source
+    Lag {
+        #[command(flatten)]
+        http: Http,
+        /// Print again every second until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
+    /// The page of an error code, offline
+    Explain { code: String },
+    /// Look for what would stop Catchwater here; with FILE also at its databases
+    Doctor {
+        /// A pipeline file whose sources are examined
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        node: Node,
+    },
+    /// Version of this program and of what it speaks
+    Version,
+}
+
+/// Flags that `dev` and `start` share; they win over environment and file.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Node {
+    /// Where the log is kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Kafka address; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Address of metrics, health and status; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<String>,
+    /// Receives {"kafka":"…","http":"…"} once everything answers
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct Dev {
+    /// A pipeline file
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub node: Node,
+}
+
+#[derive(Args, Debug)]
+pub struct Start {
+    /// Node configuration
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// `compat`: validate every produced batch as Apache Kafka does
+    #[arg(long, value_parser = ["compat"])]
+    pub profile: Option<String>,
+    #[command(flatten)]
+    pub node: Node,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Kafka {
+    /// Kafka address
+    #[arg(short = 'b', long = "bootstrap-server", alias = "bootstrap", default_value = "127.0.0.1:9092", env = "CATCHWATER_BOOTSTRAP", value_name = "HOST:PORT")]
+    pub bootstrap: String,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Http {
+    /// HTTP address of the node
+    #[arg(long = "http", default_value = "127.0.0.1:8080", env = "CATCHWATER_HTTP", value_name = "HOST:PORT")]
+    pub http: String,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Topic {
+    /// Names and partitions
+    List {
+        #[command(flatten)]
+        kafka: Kafka,
+        /// Internal topics, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Partitions, offsets and settings of a topic
+    Describe {
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+        #[command(flatten)]
+        kafka: Kafka,
+    },
+    /// Lines of standard input become records
+    Produce {
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+        #[command(flatten)]
+        kafka: Kafka,
+        /// Splits key from value
+        #[arg(short = 'K', long, value_name = "TEXT")]
+        key_separator: Option<String>,
+        /// Partition; without it by key, else 0
+        #[arg(short = 'p', long)]
+        partition: Option<u32>,
+    },
+    /// Records of a topic to standard output
+    Consume {
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+        #[command(flatten)]
+        kafka: Kafka,
+        /// Only this partition
+        #[arg(short = 'p', long)]
+        partition: Option<u32>,
+        /// `earliest`, `latest`, or a number
+        #[arg(long, default_value = "earliest")]
+        offset: String,
+        /// End after that many records
+        #[arg(short = 'n', long = "limit", alias = "max-messages")]
+        limit: Option<u64>,
+        /// Go on waiting for new records at the end
+        #[arg(short = 'f', long)]
+        follow: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Group {
+    /// All groups
+    List {
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Members, offsets and lag of a group
+    Describe {
+        #[arg(value_name = "GROUP")]
+        group: String,
+        #[command(flatten)]
+        http: Http,
+    },
+}
+
+impl Command {
+    /// The words of the command, for the envelope.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Dev(_) => "dev",
+            Command::Start(_) => "start",
+            Command::Validate { .. } => "validate",
+            Command::Topic(Topic::List { .. }) => "topic list",
+            Command::Topic(Topic::Describe { .. }) => "topic describe",
+            Command::Topic(Topic::Produce { .. }) => "topic produce",
+            Command::Topic(Topic::Consume { .. }) => "topic consume",
+            Command::Group(Group::List { .. }) => "group list",
+            Command::Group(Group::Describe { .. }) => "group describe",
+            Command::Lag { .. } => "lag",
+            Command::Explain { .. } => "explain",
+            Command::Doctor { .. } => "doctor",
+            Command::Version => "version",
+        }
+    }
+}

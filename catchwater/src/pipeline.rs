@@ -1,0 +1,13 @@
+//! The pipeline file: text → tree with places → checked → typed. Every error at its line and column, with a suggestion.
+
+pub mod check;
+pub mod finding;
+pub mod model;
+pub mod render;
+pub mod schema;
+pub mod secret;
+pub mod tree;
+
+pub use check::{Options, check};
+pub use finding::Finding;
+pub use model::{Component, Pipeline};

@@ -1,0 +1,95 @@
+//! Pure. A pipeline file as typed values, references unresolved. Only the validator makes one.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pipeline {
+    pub name: String,
+    pub sources: BTreeMap<String, Source>,
+    pub sinks: BTreeMap<String, Sink>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Component {
+    Postgres { url: String, schema: Option<String>, slot: Option<String>, publication: Option<String> },
+    Sqlite { file: String },
+}
+
+impl Component {
+    /// Equal for two nodes that mean the same place.
+    pub fn place(&self) -> String {
+        match self {
+            Component::Postgres { url, schema, .. } => format!("{url} {}", schema.as_deref().unwrap_or("public")),
+            Component::Sqlite { file } => format!("file {file}"),
+        }
+    }
+    fn default_schema(&self) -> &'static str {
+        match self {
+            Component::Postgres { .. } => "public",
+            Component::Sqlite { .. } => "main",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    pub component: Component,
+    /// As written: `public.orders`, `orders`, `public.*`.
+    pub tables: Vec<String>,
+    /// Read the existing rows first.
+    pub snapshot: bool,
+}
+
+impl Source {
+    /// `orders` → `public.orders`.
+    pub fn qualify(&self, table: &str) -> String {
+        if table.contains('.') { table.to_owned() } else { format!("{}.{table}", self.component.default_schema()) }
+    }
+
+    /// The captured tables (qualified, without the source's name) that `from` means; a `*` on either side matches.
+    pub fn table_names(&self, from: &str, source: &str) -> Vec<String> {
+        let all: Vec<String> = self.tables.iter().map(|t| self.qualify(t)).collect();
+        let rest = if from == source { "*" } else { from.strip_prefix(source).and_then(|r| r.strip_prefix('.')).unwrap_or("") };
+        if rest == "*" {
+            return all;
+        }
+        let wanted = self.qualify(rest);
+        if let Some(prefix) = wanted.strip_suffix(".*") {
+            return all.into_iter().filter(|t| t.strip_prefix(prefix).is_some_and(|r| r.starts_with('.'))).collect();
+        }
+        let captured = all.iter().any(|t| {
+            *t == wanted
+                || t.strip_suffix('*').is_some_and(|p| p.is_empty() || (p.ends_with('.') && wanted.starts_with(p)))
+        });
+        if captured { vec![wanted] } else { Vec::new() }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sink {
+    pub component: Component,
+    /// As written: `shop.public.orders`, `shop.public.*`, `shop`.
+    pub from: Vec<String>,
+    /// By the table's full name.
+    pub tables: BTreeMap<String, TableOption>,
+    pub batch_rows: Option<u64>,
+    pub batch_bytes: Option<u64>,
+    pub linger_ms: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TableOption {
+    pub name: Option<String>,
+}
+
+impl Sink {
+    /// Name of the target table for `source.schema.table`.
+    pub fn target_name(&self, full: &str) -> String {
+        let short = full.splitn(3, '.').nth(2).unwrap_or(full);
+        self.tables.get(full).and_then(|t| t.name.clone()).unwrap_or_else(|| short.to_owned())
+    }
+    /// The one source it reads.
+    pub fn source(&self) -> &str {
+        self.from.first().and_then(|f| f.split('.').next()).unwrap_or_default()
+    }
+}

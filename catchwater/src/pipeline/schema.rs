@@ -1,0 +1,151 @@
+//! Pure. Which keys a pipeline file may hold where: the one table that the validator walks.
+//!
+//! A field that exists in the grammar of a later version is *known but not served*: refused with a sentence of its own,
+//! so that nobody hunts for a typing mistake.
+
+/// What a value must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// `[a-z][a-z0-9_]{0,62}`
+    Name,
+    Text,
+    /// May hold `${…}` references and a secret inside a URL.
+    SecretUrl,
+    Path,
+    /// The integer 1.
+    Version,
+    Choice(&'static [&'static str]),
+    Bool,
+    Number { min: u64, max: u64 },
+    Duration,
+    Size,
+    /// One text or a list of texts.
+    Texts,
+    /// A mapping with these fields.
+    Map(&'static [Field]),
+    /// name → mapping.
+    Named(&'static [Field]),
+    /// table → mapping.
+    Tables(&'static [Field]),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field {
+    pub key: &'static str,
+    pub shape: Shape,
+    pub required: bool,
+    /// A component type: exactly one per source and sink.
+    pub component: bool,
+}
+
+const fn field(key: &'static str, shape: Shape) -> Field {
+    Field { key, shape, required: false, component: false }
+}
+const fn required(key: &'static str, shape: Shape) -> Field {
+    Field { key, shape, required: true, component: false }
+}
+const fn component(key: &'static str, shape: Shape) -> Field {
+    Field { key, shape, required: false, component: true }
+}
+
+pub const ROOT: &[Field] = &[
+    required("version", Shape::Version),
+    required("pipeline", Shape::Name),
+    field("owner", Shape::Text),
+    required("sources", Shape::Named(SOURCE)),
+    field("sinks", Shape::Named(SINK)),
+];
+
+pub const SOURCE: &[Field] = &[
+    component("postgres", Shape::Map(POSTGRES_SOURCE)),
+    component("sqlite", Shape::Map(SQLITE_SOURCE)),
+    field("snapshot", Shape::Map(SNAPSHOT)),
+    field("envelope", Shape::Choice(&["debezium"])),
+];
+
+const POSTGRES_SOURCE: &[Field] = &[
+    required("url", Shape::SecretUrl),
+    required("tables", Shape::Texts),
+    field("slot", Shape::Text),
+    field("publication", Shape::Text),
+];
+
+const SQLITE_SOURCE: &[Field] = &[required("file", Shape::Path), required("tables", Shape::Texts)];
+
+const SNAPSHOT: &[Field] = &[field("mode", Shape::Choice(&["initial", "no_data"]))];
+
+pub const SINK: &[Field] = &[
+    required("from", Shape::Texts),
+    component("postgres", Shape::Map(POSTGRES_SINK)),
+    component("sqlite", Shape::Map(SQLITE_SINK)),
+    field("mode", Shape::Choice(&["upsert"])),
+    field("tables", Shape::Tables(SINK_TABLE)),
+    field("batch", Shape::Map(BATCH)),
+    field("on_schema_change", Shape::Choice(&["additive"])),
+];
+
+const POSTGRES_SINK: &[Field] = &[required("url", Shape::SecretUrl), field("schema", Shape::Text)];
+const SQLITE_SINK: &[Field] = &[required("file", Shape::Path)];
+const SINK_TABLE: &[Field] = &[field("name", Shape::Text)];
+const BATCH: &[Field] = &[
+    field("rows", Shape::Number { min: 1, max: 1_000_000 }),
+    field("bytes", Shape::Size),
+    field("linger", Shape::Duration),
+];
+
+/// Words of other systems, and what they are called here.
+pub const SYNONYMS: [(&str, &str); 12] = [
+    ("topics", "from"),
+    ("source", "sources"),
+    ("sink", "sinks"),
+    ("destinations", "sinks"),
+    ("targets", "sinks"),
+    ("name", "pipeline"),
+    ("connection", "url"),
+    ("dsn", "url"),
+    ("uri", "url"),
+    ("path", "file"),
+    ("table", "tables"),
+    ("postgresql", "postgres"),
+];
+
+/// Part of the grammar, built in a later version: (where, key).
+pub const LATER: [&str; 27] = [
+    "streams", "views", "products", "alerts", "tests", "functions", "apply", "require", "deletes", "truncate", "names",
+    "key", "missing", "time_zone", "commit", "allow", "large_transaction", "on_error", "hold_retention", "freshness",
+    "verify", "start", "state", "mysql", "mariadb", "mongodb", "redis",
+];
+
+/// Duration with a unit → milliseconds.
+pub fn duration_ms(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// Size with a unit → bytes. `MB` is 10^6, `MiB` is 2^20.
+pub fn size_bytes(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().ok()?;
+    let factor: u64 = match unit {
+        "B" => 1,
+        "kB" => 1000,
+        "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}

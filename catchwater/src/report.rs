@@ -1,0 +1,156 @@
+//! What the program says to people and to scripts: one error shape, one JSON envelope, the exit codes.
+//!
+//! Exit 0 ok, 1 runtime, 2 validation or refused, 3 environment, 130/143 signals. Every failure has a code with a page
+//! (`catchwater explain CODE`), a cause and a next step. No stack trace, no secret.
+
+use serde_json::{Value, json};
+
+/// How standard output is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Default)]
+pub enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Which exit code a failure has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    Runtime = 1,
+    Refused = 2,
+    Environment = 3,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    /// `CW0311`
+    pub code: String,
+    /// What failed, one line.
+    pub message: String,
+    /// Why, as far as known; may be empty.
+    pub cause: String,
+    /// What to do next; may be empty.
+    pub next: String,
+    /// Already shown in full (the validator's rendering): print nothing more in table form.
+    pub shown: bool,
+    /// Machine-readable details for the JSON envelope.
+    pub details: Option<Value>,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
+        Failure {
+            exit,
+            code: code.to_owned(),
+            message: message.into(),
+            cause: String::new(),
+            next: String::new(),
+            shown: false,
+            details: None,
+        }
+    }
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.cause = cause.into();
+        self
+    }
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = next.into();
+        self
+    }
+}
+
+/// What a command gives back: a line for people, a value for scripts.
+pub struct Done {
+    pub summary: String,
+    pub result: Value,
+    /// The table form, printed as it is; empty = print the summary.
+    pub text: String,
+}
+
+impl Done {
+    pub fn new(summary: impl Into<String>, result: Value, text: impl Into<String>) -> Self {
+        Done { summary: summary.into(), result, text: text.into() }
+    }
+    /// Everything was printed while the command ran.
+    pub fn silent() -> Self {
+        Done { summary: String::new(), result: Value::Null, text: String::new() }
+    }
+}
+
+/// Prints the outcome and gives the exit code.
+pub fn finish(command: &str, output: Output, outcome: Result<Done, Failure>) -> u8 {
+    match outcome {
+        Ok(done) => {
+            match output {
+                Output::Json if !(done.summary.is_empty() && done.result.is_null()) => {
+                    let envelope = json!({"command": command, "ok": true, "summary": done.summary, "result": done.result, "error": null});
+                    print(&format!("{envelope}\n"));
+                }
+                Output::Json => {}
+                Output::Table if !done.text.is_empty() => print(&ensure_newline(&done.text)),
+                Output::Table if !done.summary.is_empty() => print(&ensure_newline(&done.summary)),
+                Output::Table => {}
+            }
+            0
+        }
+        Err(f) => {
+            if output == Output::Json {
+                let mut error = json!({"code": f.code, "message": f.message, "cause": f.cause, "next": f.next});
+                if let (Some(details), Some(map)) = (f.details, error.as_object_mut()) {
+                    map.insert("details".into(), details);
+                }
+                let envelope = json!({"command": command, "ok": false, "summary": f.message, "result": null, "error": error});
+                print(&format!("{envelope}\n"));
+            } else if !f.shown {
+                let mut text = format!("error[{}]: {}\n", f.code, f.message);
+                if !f.cause.is_empty() {
+                    text.push_str(&format!("  cause: {}\n", f.cause));
+                }
+                if !f.next.is_empty() {
+                    text.push_str(&format!("  next:  {}\n", f.next));
+                }
+                text.push_str(&format!("  more:  catchwater explain {}\n", f.code));
+                eprint!("{text}");
+            }
+            f.exit as u8
+        }
+    }
+}
+
+/// Standard output; a reader that went away (`| head`) is no error.
+pub fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+fn ensure_newline(text: &str) -> String {
+    if text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+}
+
+/// Columns aligned, header first.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (w, cell) in widths.iter_mut().zip(row) {
+            *w = (*w).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (w, cell) in widths.iter().zip(cells) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', w.saturating_sub(cell.chars().count()) + 2));
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(&mut header.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    out
+}
