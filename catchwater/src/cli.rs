@@ -5,7 +5,12 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Parser, Debug)]
-#[command(name = "catchwater", version, about = "Catches every change of a database, keeps it in a log that speaks Kafka, delivers it to another database.", disable_help_subcommand = true)]
+#[command(
+    name = "catchwater",
+    version,
+    about = "Catches every change of a database, keeps it in a log that speaks Kafka, delivers it to another database.",
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// Form of standard output
     #[arg(short = 'o', long, global = true, value_enum, default_value_t = Output::Table)]
@@ -94,7 +99,14 @@ pub struct Start {
 #[derive(Args, Debug, Clone)]
 pub struct Kafka {
     /// Kafka address
-    #[arg(short = 'b', long = "bootstrap-server", alias = "bootstrap", default_value = "127.0.0.1:9092", env = "CATCHWATER_BOOTSTRAP", value_name = "HOST:PORT")]
+    #[arg(
+        short = 'b',
+        long = "bootstrap-server",
+        alias = "bootstrap",
+        default_value = "127.0.0.1:9092",
+        env = "CATCHWATER_BOOTSTRAP",
+        value_name = "HOST:PORT"
+    )]
     pub bootstrap: String,
 }
 

@@ -1,6 +1,5 @@
 //! One file per command.
 
-
 pub mod explain;
 pub mod validate;
 pub mod version;

@@ -100,7 +100,8 @@ pub fn finish(command: &str, output: Output, outcome: Result<Done, Failure>) -> 
                 if let (Some(details), Some(map)) = (f.details, error.as_object_mut()) {
                     map.insert("details".into(), details);
                 }
-                let envelope = json!({"command": command, "ok": false, "summary": f.message, "result": null, "error": error});
+                let envelope =
+                    json!({"command": command, "ok": false, "summary": f.message, "result": null, "error": error});
                 print(&format!("{envelope}\n"));
             } else if !f.shown {
                 let mut text = format!("error[{}]: {}\n", f.code, f.message);

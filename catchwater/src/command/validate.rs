@@ -51,7 +51,15 @@ fn with_file(name: &str, findings: &[Finding]) -> serde_json::Value {
 pub fn run(file: &Path, plain_secrets: bool, output: Output) -> Result<Done, Failure> {
     let (pipeline, _, findings) = load(file, Options { plain_secrets }, output)?;
     let name = file.display().to_string();
-    let summary =
-        format!("{name}: ok (pipeline {}, {} source(s), {} sink(s))", pipeline.name, pipeline.sources.len(), pipeline.sinks.len());
-    Ok(Done::new(summary, json!({"file": name, "pipeline": pipeline.name, "findings": with_file(&name, &findings)}), ""))
+    let summary = format!(
+        "{name}: ok (pipeline {}, {} source(s), {} sink(s))",
+        pipeline.name,
+        pipeline.sources.len(),
+        pipeline.sinks.len()
+    );
+    Ok(Done::new(
+        summary,
+        json!({"file": name, "pipeline": pipeline.name, "findings": with_file(&name, &findings)}),
+        "",
+    ))
 }

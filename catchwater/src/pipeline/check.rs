@@ -56,7 +56,12 @@ impl Walk {
     fn map(&mut self, node: &Node, fields: &[Field], path: &str) {
         let Kind::Map(entries) = &node.kind else {
             let what = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
-            self.error(codes::WRONG_TYPE, node.span, path, format!("{what} must be a mapping, this is {}", node.what()));
+            self.error(
+                codes::WRONG_TYPE,
+                node.span,
+                path,
+                format!("{what} must be a mapping, this is {}", node.what()),
+            );
             return;
         };
         for entry in entries {
@@ -136,7 +141,12 @@ impl Walk {
                 if let Some(text) = self.scalar(entry, path, "the number 1")
                     && text != "1"
                 {
-                    self.error(codes::BAD_VALUE, span, path, format!("version {text} is not known; this program reads 1"));
+                    self.error(
+                        codes::BAD_VALUE,
+                        span,
+                        path,
+                        format!("version {text} is not known; this program reads 1"),
+                    );
                 }
             }
             Shape::Name => {
@@ -219,7 +229,8 @@ impl Walk {
                     self.error(codes::BAD_VALUE, span, path, format!("`{}` is empty", entry.key));
                 }
                 _ => {
-                    let message = format!("`{}` must be a text or a list of texts, this is {}", entry.key, entry.value.what());
+                    let message =
+                        format!("`{}` must be a text or a list of texts, this is {}", entry.key, entry.value.what());
                     self.error(codes::WRONG_TYPE, entry.key_span, path, message);
                 }
             },
@@ -326,7 +337,12 @@ fn build(root: &Node) -> Pipeline {
             let inner = e.value.get("postgres").or(e.value.get("sqlite"));
             let source = Source {
                 component: component(&e.value),
-                tables: inner.map(|i| texts(i.value.get("tables"))).unwrap_or_default().into_iter().map(|t| t.0).collect(),
+                tables: inner
+                    .map(|i| texts(i.value.get("tables")))
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|t| t.0)
+                    .collect(),
                 snapshot: e.value.get("snapshot").and_then(|s| text(&s.value, "mode")).as_deref() != Some("no_data"),
             };
             (e.key.clone(), source)
@@ -368,12 +384,9 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
         for (from, span) in texts(e.value.get("from")) {
             let source = from.split('.').next().unwrap_or_default().to_owned();
             let Some(found) = p.sources.get(&source) else {
-                let mut f = Finding::error(
-                    codes::UNKNOWN_FROM,
-                    span,
-                    format!("`{from}` begins with no source of this file"),
-                )
-                .path(&path);
+                let mut f =
+                    Finding::error(codes::UNKNOWN_FROM, span, format!("`{from}` begins with no source of this file"))
+                        .path(&path);
                 if let Some(near) = nearest(&source, p.sources.keys().map(String::as_str)) {
                     f = f.suggest(format!("did you mean `{}`?", from.replacen(&source, near, 1)));
                 } else if !p.sources.is_empty() {
@@ -408,18 +421,26 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
         }
         if sources_here.len() > 1 {
             let span = e.value.get("from").map_or(e.key_span, |f| f.key_span);
-            let message = format!("sink `{}` reads sources `{}`; this version takes one source per sink", e.key, sources_here.join("`, `"));
-            findings.push(Finding::error(codes::UNKNOWN_FROM, span, message).path(&path).suggest("make one sink per source"));
+            let message = format!(
+                "sink `{}` reads sources `{}`; this version takes one source per sink",
+                e.key,
+                sources_here.join("`, `")
+            );
+            findings.push(
+                Finding::error(codes::UNKNOWN_FROM, span, message).path(&path).suggest("make one sink per source"),
+            );
         }
         for t in e.value.get("tables").map(|t| t.value.entries()).unwrap_or_default() {
-            let known = p.sources.iter().any(|(name, s)| !s.table_names(&t.key, name).is_empty() && !t.key.ends_with('*'));
+            let known =
+                p.sources.iter().any(|(name, s)| !s.table_names(&t.key, name).is_empty() && !t.key.ends_with('*'));
             if !known {
                 let all: Vec<String> = p
                     .sources
                     .iter()
                     .flat_map(|(n, s)| s.tables.iter().map(move |t| format!("{n}.{}", s.qualify(t))))
                     .collect();
-                let mut f = Finding::error(codes::UNKNOWN_FROM, t.key_span, format!("`{}` is no captured table", t.key));
+                let mut f =
+                    Finding::error(codes::UNKNOWN_FROM, t.key_span, format!("`{}` is no captured table", t.key));
                 if let Some(near) = nearest(&t.key, all.iter().map(String::as_str)) {
                     f = f.suggest(format!("did you mean `{near}`?"));
                 }
@@ -446,16 +467,20 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
                     Some(first) if *first != format!("{name}/{qualified}") => {
                         let message = format!("table `{target}` of this target is already written by `{first}`");
                         let f = Finding::error(codes::SAME_TARGET, entry.key_span, message);
-                        findings.push(f.path(format!("sinks.{name}")).suggest("give one of them another name under `tables`"));
+                        findings.push(
+                            f.path(format!("sinks.{name}")).suggest("give one of them another name under `tables`"),
+                        );
                     }
                     _ => drop(targets.insert(place, format!("{name}/{qualified}"))),
                 }
             }
         }
         for source in p.sources.values() {
-            if source.component.place() == sink.component.place() && matches!(sink.component, Component::Sqlite { .. }) {
+            if source.component.place() == sink.component.place() && matches!(sink.component, Component::Sqlite { .. })
+            {
                 let message = format!("sink `{name}` writes into the file that a source reads");
-                findings.push(Finding::error(codes::SAME_SYSTEM, entry.key_span, message).path(format!("sinks.{name}")));
+                findings
+                    .push(Finding::error(codes::SAME_SYSTEM, entry.key_span, message).path(format!("sinks.{name}")));
             }
         }
     }

@@ -49,7 +49,11 @@ impl Source {
     /// The captured tables (qualified, without the source's name) that `from` means; a `*` on either side matches.
     pub fn table_names(&self, from: &str, source: &str) -> Vec<String> {
         let all: Vec<String> = self.tables.iter().map(|t| self.qualify(t)).collect();
-        let rest = if from == source { "*" } else { from.strip_prefix(source).and_then(|r| r.strip_prefix('.')).unwrap_or("") };
+        let rest = if from == source {
+            "*"
+        } else {
+            from.strip_prefix(source).and_then(|r| r.strip_prefix('.')).unwrap_or("")
+        };
         if rest == "*" {
             return all;
         }

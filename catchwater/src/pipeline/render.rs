@@ -10,6 +10,7 @@ pub fn render(file: &str, text: &str, findings: &[Finding]) -> String {
     let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
     let mut out = String::new();
+    let text = &masked(text);
     for f in findings {
         let (start, end) = (byte_at(text, f.span.line, f.span.column), end_byte(text, f.span));
         let label = f.suggestions.first().cloned().unwrap_or_else(|| "here".to_owned());
@@ -30,6 +31,24 @@ pub fn render(file: &str, text: &str, findings: &[Finding]) -> String {
     out
 }
 
+/// The file's text with every password in a URL replaced, character by character, so that places stay.
+fn masked(text: &str) -> String {
+    let mut out = text.to_owned();
+    let mut from = 0;
+    while let Some(at) = out[from..].find("://").map(|i| from + i + 3) {
+        let end = out[at..].find(['/', '?', '"', '\'', ' ', '\n']).map_or(out.len(), |i| at + i);
+        if let Some(host) = out[at..end].rfind('@').map(|i| at + i)
+            && let Some(colon) = out[at..host].find(':').map(|i| at + i)
+            && !out[colon..host].contains("${")
+        {
+            let stars = "*".repeat(host - colon - 1);
+            out.replace_range(colon + 1..host, &stars);
+        }
+        from = at;
+    }
+    out
+}
+
 fn byte_at(text: &str, line: usize, column: usize) -> usize {
     let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let rest = &text[start.min(text.len())..];
@@ -44,4 +63,20 @@ fn end_byte(text: &str, span: Span) -> usize {
     }
     let start = byte_at(text, span.line, span.column);
     start + text[start..].find('\n').unwrap_or(text.len() - start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::finding::codes;
+
+    #[test]
+    fn a_password_is_never_drawn() {
+        let text = "url: \"postgres://u:canary@h/db\"\nb: postgres://h:5432/d\n";
+        let finding = Finding::error(codes::SECRET, Span::at(1, 6), "a password in plain text".into());
+        let drawn = render("f.yaml", text, &[finding]);
+        assert!(!drawn.contains("canary"), "{drawn}");
+        assert!(drawn.contains("postgres://u:******@h/db"), "{drawn}");
+        assert_eq!(masked("x: postgres://u:${env:P}@h/d"), "x: postgres://u:${env:P}@h/d");
+    }
 }

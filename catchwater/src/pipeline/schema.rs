@@ -16,7 +16,10 @@ pub enum Shape {
     Version,
     Choice(&'static [&'static str]),
     Bool,
-    Number { min: u64, max: u64 },
+    Number {
+        min: u64,
+        max: u64,
+    },
     Duration,
     Size,
     /// One text or a list of texts.
@@ -111,9 +114,33 @@ pub const SYNONYMS: [(&str, &str); 12] = [
 
 /// Part of the grammar, built in a later version: (where, key).
 pub const LATER: [&str; 27] = [
-    "streams", "views", "products", "alerts", "tests", "functions", "apply", "require", "deletes", "truncate", "names",
-    "key", "missing", "time_zone", "commit", "allow", "large_transaction", "on_error", "hold_retention", "freshness",
-    "verify", "start", "state", "mysql", "mariadb", "mongodb", "redis",
+    "streams",
+    "views",
+    "products",
+    "alerts",
+    "tests",
+    "functions",
+    "apply",
+    "require",
+    "deletes",
+    "truncate",
+    "names",
+    "key",
+    "missing",
+    "time_zone",
+    "commit",
+    "allow",
+    "large_transaction",
+    "on_error",
+    "hold_retention",
+    "freshness",
+    "verify",
+    "start",
+    "state",
+    "mysql",
+    "mariadb",
+    "mongodb",
+    "redis",
 ];
 
 /// Duration with a unit → milliseconds.

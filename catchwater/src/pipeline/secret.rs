@@ -82,10 +82,7 @@ pub fn plain_password(url: &str) -> bool {
 }
 
 /// The text with every reference replaced. The error names the reference, never a value.
-pub fn resolve(
-    text: &str,
-    read: &mut dyn FnMut(Reference<'_>) -> Result<String, String>,
-) -> Result<String, String> {
+pub fn resolve(text: &str, read: &mut dyn FnMut(Reference<'_>) -> Result<String, String>) -> Result<String, String> {
     let mut out = String::new();
     for p in parts(text) {
         match p {

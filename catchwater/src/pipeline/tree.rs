@@ -23,7 +23,10 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// Text of a scalar; `plain` = written without quotes.
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     List(Vec<Node>),
     Map(Vec<Entry>),
     /// `key:` with nothing behind it.
@@ -139,7 +142,11 @@ impl Builder {
             Some(Ok(e)) => Ok(e),
             Some(Err(e)) => {
                 let m = e.marker();
-                let f = Finding::error(codes::SYNTAX, Span::at(m.line(), m.col() + 1), format!("this is not YAML: {}", e.info()));
+                let f = Finding::error(
+                    codes::SYNTAX,
+                    Span::at(m.line(), m.col() + 1),
+                    format!("this is not YAML: {}", e.info()),
+                );
                 Err(f.suggest("a value that begins with ${ or { needs quotes inside { }"))
             }
             None => Err(Finding::error(codes::SYNTAX, Span::START, "the file ends early".into())),
@@ -206,7 +213,11 @@ impl Builder {
                     let (e, s) = self.next(events)?;
                     let value = self.node(e, s, events, depth + 1)?;
                     if key == "<<" {
-                        self.findings.push(Finding::error(codes::SYNTAX, key_span, "merge keys are not allowed".into()));
+                        self.findings.push(Finding::error(
+                            codes::SYNTAX,
+                            key_span,
+                            "merge keys are not allowed".into(),
+                        ));
                     } else if let Some(first) = entries.iter().find(|x| x.key == key) {
                         let why = format!("`{key}` stands twice; first at line {}", first.key_span.line);
                         self.findings.push(Finding::error(codes::DUPLICATE, key_span, why));
