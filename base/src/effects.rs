@@ -28,6 +28,10 @@ impl<T> Effects<T> {
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.items.iter()
     }
+    /// Takes back what was wished since the buffer had `len` items (a call that did not end well).
+    pub fn truncate(&mut self, len: usize) {
+        self.items.truncate(len);
+    }
     /// Takes everything out, in order, and keeps the allocation.
     pub fn drain(&mut self) -> std::vec::Drain<'_, T> {
         self.items.drain(..)

@@ -92,7 +92,7 @@ pub enum Event {
     /// Everything up to the index is in segment files, at these places.
     Segmented(EntryIndex, Vec<PlacedRow>),
     /// Answer of [`Effect::ColdRead`]: whole entries from its first index on; `None` = could not be read now.
-    Fetched(PeerId, Option<Vec<NewEntry>>),
+    Fetched(u64, Option<Vec<NewEntry>>),
     /// Wants [`Effect::ReadReady`] when this replica is sure to lead and knows all that was acknowledged before.
     ReadBarrier(u64),
     /// The stream to that peer is down or its window overflowed.
@@ -120,8 +120,9 @@ pub enum Effect {
     Refused(ProposalId, Why),
     /// To the transport, now. (What must wait for durability waits inside the core.)
     Send(PeerMsg),
-    /// Read these rows' bytes and contexts from segment files, then `Event::Fetched(peer, ..)` (driver).
-    ColdRead { peer: PeerId, rows: Vec<Row> },
+    /// A peer needs entries that are no longer in memory: read these rows' bytes and contexts from segment files, then
+    /// `Event::Fetched(token, ..)` (driver). Never for a sole voter.
+    ColdRead { token: u64, rows: Vec<Row> },
     /// The barrier holds: state applied up to the index is fresh.
     ReadReady(u64, EntryIndex),
     /// The barrier fell with the leadership.

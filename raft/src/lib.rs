@@ -3,5 +3,8 @@
 
 pub mod driver;
 pub mod effect;
+pub mod group;
 
 pub use effect::*;
+pub use group::conf::ConfState;
+pub use group::{GroupConfig, GroupCore, OpenError};
