@@ -6,9 +6,20 @@
 //! to wait *before* its ordering point calls [`Order::hold`] and later [`Order::release`]: until then nothing behind
 //! it on the same connection starts. Everything else may wait as long as it likes; replies leave in request order.
 
-use crate::node::Node;
+pub mod api_versions;
+pub mod fetch;
+pub mod list_offsets;
+pub mod metadata;
+pub mod produce;
+
+use crate::connection::{Requests, Started};
+use crate::node::{Node, wire_id};
+use crate::partition::shell::Partition;
+use crate::session::Session;
 use bytes::{Bytes, BytesMut};
 use catchwater_base::Now;
+use catchwater_protocol::header::{self, RequestHeader};
+use catchwater_protocol::{Message, Reader, Writer, versions};
 use catchwater_record::Caller;
 use catchwater_runtime::sync::OwnedSemaphorePermit;
 use std::net::SocketAddr;
@@ -118,4 +129,89 @@ pub enum Refuse {
     UnknownApi(i16),
     #[error("a bug of ours: {0}")]
     Bug(String),
+}
+
+/// One connection as its requests see it: finds the handler of each frame. Walk: produce-fetch 3/14.
+pub struct Peer {
+    pub node: Arc<Node>,
+    pub session: Session,
+    pub advertised: Address,
+}
+
+impl Requests for Peer {
+    fn start(&self, frame: Bytes) -> Result<Started, Refuse> {
+        let (key, version) = header::peek(&frame).ok_or_else(|| Refuse::Malformed("no header".into()))?;
+        let api = versions::find(key).ok_or(Refuse::UnknownApi(key))?;
+        if api.state != versions::State::Served {
+            return Err(Refuse::UnknownApi(key));
+        }
+        // An unknown version of ApiVersions is answered all the same (KIP-511).
+        if !api.serves(version) && key != versions::API_VERSIONS {
+            return Err(Refuse::Unsupported { api: api.name, version });
+        }
+        let total = frame.len();
+        let mut reader = Reader::new(frame.clone());
+        let flexible = header::request_is_flexible(key, version);
+        let head = if api.serves(version) {
+            RequestHeader::decode(&mut reader, flexible).map_err(|e| Refuse::Malformed(e.to_string()))?
+        } else {
+            // Nobody knows the header of a version to come but for its first 8 bytes.
+            let correlation = frame.get(4..8).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes);
+            RequestHeader { key, version, correlation, client_id: None }
+        };
+        let body = frame.slice(total - reader.remaining()..);
+        let order = Order::default();
+        let ctx = RequestContext {
+            node: self.node.clone(),
+            correlation_id: head.correlation,
+            client_id: head.client_id.as_ref().map(|id| id.to_string()),
+            caller: self.session.caller.clone(),
+            peer: self.session.peer,
+            advertised: self.advertised.clone(),
+            order: order.clone(),
+        };
+        let mut writer = Writer::with_capacity(5);
+        header::encode_response(&mut writer, head.correlation, header::response_is_flexible(key, version));
+        let header = writer.finish().map_err(|e| Refuse::Bug(e.to_string()))?.to_bytes();
+        // From here on the handler alone holds the frame's memory: Produce patches batches in place.
+        drop((reader, frame, head));
+        let work = Box::pin(async move { dispatch(&ctx, key, version, body).await });
+        Ok(Started { header, order, work })
+    }
+}
+
+async fn dispatch(ctx: &RequestContext, key: i16, version: i16, body: Bytes) -> Result<Response, Refuse> {
+    match key {
+        versions::PRODUCE => produce::handle(ctx, version, body).await,
+        versions::FETCH => fetch::handle(ctx, version, body).await,
+        versions::LIST_OFFSETS => list_offsets::handle(ctx, version, body).await,
+        versions::METADATA => metadata::handle(ctx, version, body).await,
+        versions::API_VERSIONS => api_versions::handle(ctx, version, body).await,
+        other => Err(Refuse::UnknownApi(other)),
+    }
+}
+
+/// Decodes a body; what is left behind its last field is ignored, as Kafka does.
+pub fn decode<M: Message>(body: Bytes, version: i16) -> Result<M, Refuse> {
+    match catchwater_protocol::decode(body, version) {
+        Ok((message, _left)) => Ok(message),
+        Err(e) => Err(Refuse::Malformed(e.to_string())),
+    }
+}
+
+pub fn encode<M: Message>(message: &M, version: i16) -> Result<Vec<Bytes>, Refuse> {
+    let segments = catchwater_protocol::encode(message, version).map_err(|e| Refuse::Bug(e.to_string()))?;
+    Ok(segments.into_pieces())
+}
+
+/// A reply with that body.
+pub fn respond<M: Message>(message: &M, version: i16) -> Result<Response, Refuse> {
+    encode(message, version).map(Response::parts)
+}
+
+/// Node and epoch of a partition's leader, as KIP-951 wants them.
+pub(crate) fn leader_of(partition: &Partition) -> Option<(i32, i32)> {
+    let leader = partition.leader()?;
+    let epoch = i32::try_from(partition.ends().epoch.0).ok()?;
+    Some((wire_id(leader), epoch))
 }

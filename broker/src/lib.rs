@@ -6,5 +6,13 @@
 pub mod api;
 pub mod budget;
 pub mod connection;
+pub mod error_code;
+pub mod fetch;
 pub mod host;
+pub mod metadata;
 pub mod node;
+pub mod partition;
+pub mod server;
+pub mod session;
+pub mod topics;
+pub mod waiters;

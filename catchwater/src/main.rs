@@ -2,8 +2,6 @@
 
 mod cli;
 mod command;
-mod config;
-mod http;
 mod pipeline;
 mod report;
 

@@ -151,7 +151,7 @@ pub struct Stamp {
     pub txn: Option<TxnId>,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StampError {
     #[error("stamp of {0} bytes is too short")]
     Short(usize),

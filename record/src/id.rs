@@ -134,6 +134,9 @@ macro_rules! text {
         impl From<&str> for $name {
             fn from(s: &str) -> Self { $name(s.into()) }
         }
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str { &self.0 }
+        }
         impl From<String> for $name {
             fn from(s: String) -> Self { $name(s.into()) }
         }

@@ -250,8 +250,7 @@ mod tests {
                 }
                 let mut out = BytesMut::new();
                 c.encode(&mut out);
-                let decoded = Captures::decode(out.freeze());
-                prop_assert_eq!(decoded.as_ref(), Some(&c));
+                prop_assert_eq!(Captures::decode(out.freeze()).as_ref(), Some(&c));
             }
             prop_assert_eq!(entered.clone(), (1..=entered.len() as u32).collect::<Vec<_>>());
         }

@@ -1,0 +1,157 @@
+//! ListOffsets: the ends of partitions, and offsets by time, looked up inside the batch.
+
+use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::error_code;
+use crate::partition::FetchError;
+use crate::partition::shell::Partition;
+use bytes::Bytes;
+use catchwater_protocol::api::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use catchwater_protocol::api::{ListOffsetsRequest, ListOffsetsResponse};
+use catchwater_record::compress::{TimedRecord, first_at_max, first_at_or_after};
+use catchwater_record::{BatchView, LeaderEpoch, Offset};
+use catchwater_runtime::spawn;
+use std::sync::Arc;
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// Bytes read at a time while a batch is looked for.
+const LOOK_BYTES: u32 = 256 * 1024;
+/// What one batch may give out when it is opened for its times, bytes.
+const OUTPUT_BYTES_MAX: usize = 256 << 20;
+
+/// Timestamp, offset and epoch of an answer; `None` = there is no such record.
+type Answer = Option<(i64, Offset, Option<LeaderEpoch>)>;
+
+pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<Response, Refuse> {
+    let request: ListOffsetsRequest = decode(body, version)?;
+    let mut response = ListOffsetsResponse::default();
+    for topic in &request.topics {
+        let here = ctx.node.topics.by_name(&topic.name);
+        let mut out = ListOffsetsTopicResponse { name: topic.name.clone(), partitions: Vec::new() };
+        for asked in &topic.partitions {
+            let partition = match here.as_ref().and_then(|here| here.partition(asked.partition_index)) {
+                _ if request.replica_id >= 0 => Err(FetchError::Follower),
+                None => Err(FetchError::UnknownTopic),
+                Some(partition) => Ok(partition.clone()),
+            };
+            let answer = match partition {
+                Ok(partition) => offset(partition, asked, version).await,
+                Err(e) => Err(e),
+            };
+            out.partitions.push(told(asked.partition_index, answer, version));
+        }
+        response.topics.push(out);
+    }
+    respond(&response, version)
+}
+
+fn told(partition_index: i32, answer: Result<Answer, FetchError>, version: i16) -> ListOffsetsPartitionResponse {
+    let mut out = ListOffsetsPartitionResponse { partition_index, ..Default::default() };
+    match answer {
+        Ok(Some((timestamp, offset, epoch))) => {
+            out.timestamp = timestamp;
+            out.offset = offset.wire();
+            if version >= 4 {
+                out.leader_epoch = epoch.and_then(|e| i32::try_from(e.0).ok()).unwrap_or(-1);
+            }
+        }
+        Ok(None) => {}
+        Err(e) => out.error_code = error_code::list_offsets(&e, version),
+    }
+    out
+}
+
+async fn offset(partition: Arc<Partition>, asked: &ListOffsetsPartition, version: i16) -> Result<Answer, FetchError> {
+    let ends = partition.ends();
+    if !ends.leads {
+        return Err(FetchError::NotLeader);
+    }
+    match u32::try_from(asked.current_leader_epoch) {
+        Ok(theirs) if theirs < ends.epoch.0 => return Err(FetchError::FencedEpoch),
+        Ok(theirs) if theirs > ends.epoch.0 => return Err(FetchError::UnknownEpoch),
+        _ => {}
+    }
+    // A new leader that does not know its high watermark must not show an older one (KIP-207).
+    if !ends.settled {
+        return Err(FetchError::NotReady);
+    }
+    let first_version = match asked.timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        other if other < EARLIEST_PENDING_UPLOAD => return Err(FetchError::Version),
+        _ => 1,
+    };
+    if version < first_version {
+        return Err(FetchError::Version);
+    }
+    match asked.timestamp {
+        LATEST => Ok(Some((-1, ends.lso.min(ends.high_watermark), Some(ends.epoch)))),
+        EARLIEST | EARLIEST_LOCAL => Ok(Some((-1, ends.log_start, partition.epoch_at(ends.log_start)))),
+        // Nothing is tiered.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
+        MAX_TIMESTAMP => {
+            let Some((_, base)) = partition.max_time() else { return Ok(None) };
+            blocking(move || scan(&partition, base, Wanted::Maximum)).await
+        }
+        at_ms => {
+            let Some(base) = partition.find_time(at_ms) else { return Ok(None) };
+            blocking(move || scan(&partition, base, Wanted::AtOrAfter(at_ms))).await
+        }
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> Result<Answer, FetchError> + Send + 'static) -> Result<Answer, FetchError> {
+    spawn::blocking(work).await.map_err(FetchError::Bug)?
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    AtOrAfter(i64),
+    /// The first record that carries its batch's maximum.
+    Maximum,
+}
+
+/// From the batch at `base` on, up to the high watermark: the first record that is wanted.
+pub(crate) fn scan(partition: &Partition, base: Offset, wanted: Wanted) -> Result<Answer, FetchError> {
+    let mut next = base;
+    loop {
+        let batches = partition.read_from(next, LOOK_BYTES).map_err(|_| FetchError::Storage)?;
+        let before = next;
+        for bytes in &batches {
+            let mut rest = &bytes[..];
+            while let Ok((batch, after)) = BatchView::split(rest) {
+                rest = after;
+                next = batch.offset().plus(u64::from(batch.offset_count()));
+                let found = match wanted {
+                    Wanted::AtOrAfter(ms) if batch.max_timestamp() < ms => None,
+                    Wanted::AtOrAfter(ms) => inside(first_at_or_after(&batch, ms, OUTPUT_BYTES_MAX))?,
+                    Wanted::Maximum => inside(first_at_max(&batch, OUTPUT_BYTES_MAX))?,
+                };
+                if let Some(TimedRecord { offset_delta, timestamp }) = found {
+                    let offset = batch.offset().plus(u64::from(offset_delta));
+                    let epoch = u32::try_from(batch.leader_epoch()).ok().map(LeaderEpoch);
+                    return Ok(Some((timestamp, offset, epoch)));
+                }
+            }
+        }
+        if next == before {
+            return Ok(None);
+        }
+    }
+}
+
+/// A batch that cannot be opened was stored unopened; it has no record to offer.
+fn inside(
+    found: Result<Option<TimedRecord>, catchwater_record::compress::CompressError>,
+) -> Result<Option<TimedRecord>, FetchError> {
+    Ok(found.unwrap_or(None))
+}

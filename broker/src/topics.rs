@@ -1,0 +1,247 @@
+//! The topics this node has: names and ids to partitions, and the settings that produce and fetch need.
+//!
+//! Follows the committed image of the cluster (`ClusterListener`): a topic is here before any answer that tells of it
+//! leaves. Look-ups take a read lock for the time of a map access.
+
+use crate::host::cluster::ClusterListener;
+use crate::partition::AckError;
+use crate::partition::shell::Partition;
+use catchwater_base::Clock;
+use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
+use catchwater_coordinator::cluster::image::{Image, Topic};
+use catchwater_raft::driver::{LogDir, Replica};
+use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
+use catchwater_record::batch::validate::{Depth, Rules};
+use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
+use catchwater_storage::{GroupSpec, RecoveredGroup};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+/// A topic and its partitions on this node.
+pub struct Here {
+    pub topic: Arc<Topic>,
+    pub internal: bool,
+    /// Index = partition number; `None` = not on this node, or could not be opened.
+    pub partitions: Vec<Option<Arc<Partition>>>,
+    settings: RwLock<Option<Arc<Settings>>>,
+}
+
+impl Here {
+    pub fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
+        self.partitions.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+}
+
+/// What produce needs to know of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub rules: Rules,
+    pub insync_min: usize,
+}
+
+impl Settings {
+    /// Values that do not parse are the default's: they were checked when they were set.
+    pub fn read(value: impl Fn(&'static str) -> String) -> Self {
+        let d = Rules::default();
+        let number = |key| value(key).trim().parse::<i64>().ok();
+        let rules = Rules {
+            batch_bytes_max: number("max.message.bytes")
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(d.batch_bytes_max),
+            depth: match value("produce.validation").as_str() {
+                "full" => Depth::Full,
+                "walk" => Depth::Walk,
+                _ => Depth::Header,
+            },
+            compacted: value("cleanup.policy").split(',').any(|p| p.trim() == "compact"),
+            append_time: value("message.timestamp.type") == "LogAppendTime",
+            before_max_ms: number("message.timestamp.before.max.ms").unwrap_or(d.before_max_ms),
+            after_max_ms: number("message.timestamp.after.max.ms").unwrap_or(d.after_max_ms),
+            zstd_allowed: true,
+        };
+        let insync_min = number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+        Settings { rules, insync_min }
+    }
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: BTreeMap<TopicId, Arc<Here>>,
+    by_name: BTreeMap<TopicName, Arc<Here>>,
+}
+
+/// Where the committed image comes from; set once the cluster host stands.
+pub type Images = Arc<dyn Fn() -> Arc<Image> + Send + Sync>;
+
+/// All topics of this node.
+pub struct Topics {
+    index: RwLock<Index>,
+    /// Replicas found on disk that no topic has claimed yet.
+    found: Mutex<BTreeMap<Gid, RecoveredGroup>>,
+    images: OnceLock<Images>,
+    pub file: FileSettings,
+    node: NodeId,
+    dir: LogDir,
+    clock: Arc<dyn Clock>,
+    seed: u64,
+}
+
+impl Topics {
+    pub fn new(
+        node: NodeId,
+        dir: LogDir,
+        found: Vec<RecoveredGroup>,
+        (clock, seed): (Arc<dyn Clock>, u64),
+        file: FileSettings,
+    ) -> Self {
+        Topics {
+            index: RwLock::default(),
+            found: Mutex::new(found.into_iter().map(|g| (g.gid, g)).collect()),
+            images: OnceLock::new(),
+            file,
+            node,
+            dir,
+            clock,
+            seed,
+        }
+    }
+
+    pub fn set_images(&self, images: Images) {
+        let _ = self.images.set(images);
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<Arc<Here>> {
+        self.read().by_name.get(name).cloned()
+    }
+    pub fn by_id(&self, id: TopicId) -> Option<Arc<Here>> {
+        self.read().by_id.get(&id).cloned()
+    }
+    pub fn find(&self, at: TopicPartition) -> Option<Arc<Partition>> {
+        self.read().by_id.get(&at.topic)?.partitions.get(usize::try_from(at.partition.0).ok()?)?.clone()
+    }
+    /// Every partition there is, in the order of (topic, number).
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.read().by_id.values().flat_map(|here| here.partitions.iter().flatten().cloned()).collect()
+    }
+
+    pub fn settings(&self, here: &Here) -> Arc<Settings> {
+        if let Some(known) = &*here.settings.read().unwrap_or_else(PoisonError::into_inner) {
+            return known.clone();
+        }
+        let settings = Arc::new(match self.images.get() {
+            Some(images) => {
+                let image = images();
+                Settings::read(|key| topic_value(&image, &self.file, &here.topic.name, key))
+            }
+            None => Settings { rules: Rules::default(), insync_min: 1 },
+        });
+        *here.settings.write().unwrap_or_else(PoisonError::into_inner) = Some(settings.clone());
+        settings
+    }
+
+    /// Opens the replica of `gid` on this node, new or found, and lets it act.
+    pub fn open(&self, gid: Gid, at: TopicPartition, name: TopicName) -> Result<Arc<Partition>, String> {
+        let peer = PeerId::new(self.node, 1);
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&gid);
+        let found = match found {
+            Some(found) => found,
+            None => {
+                let conf = ConfState::of_voters([peer]).encode();
+                let spec = GroupSpec { topic: at.topic, partition: at.partition, incarnation: 1, conf };
+                self.dir.create(gid, spec)
+            }
+        };
+        let config = GroupConfig::new(peer);
+        let group = GroupCore::open(&config, found, self.seed ^ gid.0).map_err(|e| e.to_string())?;
+        let partition = Partition::new((gid, at, name), group, self.dir.clone(), self.clock.clone());
+        self.dir.attach(gid, partition.clone() as Arc<dyn Replica>);
+        partition.start();
+        Ok(partition)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClusterListener for Topics {
+    fn topic_created(&self, topic: &Arc<Topic>) {
+        if self.by_id(topic.id).is_some() {
+            return;
+        }
+        let open = |(number, place): (usize, &catchwater_coordinator::cluster::image::Place)| {
+            if !place.replicas.contains(&self.node) {
+                return None;
+            }
+            let at = TopicPartition { topic: topic.id, partition: PartitionId(number as u32) };
+            match self.open(place.gid, at, topic.name.clone()) {
+                Ok(partition) => Some(partition),
+                Err(why) => {
+                    eprintln!("catchwater: partition {}-{number} could not be opened: {why}", topic.name);
+                    None
+                }
+            }
+        };
+        let partitions = topic.partitions.iter().enumerate().map(open).collect();
+        let here = Arc::new(Here {
+            topic: topic.clone(),
+            internal: topic.is_internal(),
+            partitions,
+            settings: RwLock::default(),
+        });
+        let mut index = self.write();
+        index.by_name.insert(topic.name.clone(), here.clone());
+        index.by_id.insert(topic.id, here);
+    }
+
+    fn topic_deleted(&self, topic: TopicId) {
+        let gone = {
+            let mut index = self.write();
+            let Some(gone) = index.by_id.remove(&topic) else { return };
+            // The name may belong to a newer topic already.
+            if index.by_name.get(&gone.topic.name).is_some_and(|here| here.topic.id == topic) {
+                index.by_name.remove(&gone.topic.name);
+            }
+            gone
+        };
+        for partition in gone.partitions.iter().flatten() {
+            partition.close(AckError::LeadershipLost);
+            self.dir.drop_group(partition.gid);
+        }
+    }
+
+    fn config_changed(&self, topic: TopicId) {
+        if let Some(here) = self.by_id(topic) {
+            *here.settings.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_by_their_kafka_names() {
+        let settings = Settings::read(|key| {
+            match key {
+                "max.message.bytes" => "1000",
+                "cleanup.policy" => "delete, compact",
+                "message.timestamp.type" => "LogAppendTime",
+                "produce.validation" => "walk",
+                "message.timestamp.after.max.ms" => "9223372036854775807",
+                "min.insync.replicas" => "2",
+                _ => "",
+            }
+            .to_owned()
+        });
+        assert_eq!(settings.rules.batch_bytes_max, 1000);
+        assert!(settings.rules.compacted && settings.rules.append_time);
+        assert_eq!(settings.rules.depth, Depth::Walk);
+        assert_eq!((settings.rules.after_max_ms, settings.rules.before_max_ms), (i64::MAX, i64::MAX));
+        assert_eq!(settings.insync_min, 2);
+    }
+}

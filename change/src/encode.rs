@@ -1,3 +1,0 @@
-//! Pure. Event → record. One file per envelope and format.
-
-pub mod debezium_json;
