@@ -10,6 +10,7 @@ pub mod clock;
 pub mod crash;
 pub mod effects;
 pub mod hash;
+pub mod log;
 pub mod machine;
 pub mod metric;
 pub mod mutant;

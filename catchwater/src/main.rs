@@ -2,6 +2,8 @@
 
 mod cli;
 mod command;
+mod config;
+mod http;
 mod pipeline;
 mod report;
 

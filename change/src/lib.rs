@@ -3,9 +3,13 @@
 //! `row` is a line of a table, `event` one change of one row, `record` Kafka's unit. Conversions: event → record in
 //! `encode`, record → event in `decode`; nowhere else.
 
+pub mod calendar;
 pub mod cut;
+pub mod decode;
+pub mod encode;
 pub mod event;
 pub mod exact;
+pub mod json;
 pub mod row;
 pub mod schema;
 pub mod stamp;

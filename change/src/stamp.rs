@@ -151,7 +151,7 @@ pub struct Stamp {
     pub txn: Option<TxnId>,
 }
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
 pub enum StampError {
     #[error("stamp of {0} bytes is too short")]
     Short(usize),

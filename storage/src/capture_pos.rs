@@ -250,7 +250,8 @@ mod tests {
                 }
                 let mut out = BytesMut::new();
                 c.encode(&mut out);
-                prop_assert_eq!(Captures::decode(out.freeze()).as_ref(), Some(&c));
+                let decoded = Captures::decode(out.freeze());
+                prop_assert_eq!(decoded.as_ref(), Some(&c));
             }
             prop_assert_eq!(entered.clone(), (1..=entered.len() as u32).collect::<Vec<_>>());
         }

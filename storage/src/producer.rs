@@ -162,6 +162,7 @@ impl Producers {
         if batch.epoch.0 != next.epoch {
             next.epoch = batch.epoch.0;
             next.count = 0;
+            next.batches = [Batch::default(); BATCHES_KEPT];
         }
         next.last_ts = next.last_ts.max(batch.max_ts);
         if batch.is_control() {
@@ -401,7 +402,8 @@ mod tests {
                 }
                 let mut out = BytesMut::new();
                 l.0.encode(&mut out);
-                prop_assert_eq!(Producers::decode(out.freeze()).as_ref(), Some(&l.0));
+                let decoded = Producers::decode(out.freeze());
+                prop_assert_eq!(decoded.as_ref(), Some(&l.0));
             }
         }
 

@@ -1,1 +1,433 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::entry::{GroupSpec, Hard, derive_flags};
+use crate::format::context::{LogStart, TrimReason};
+use catchwater_record::batch::build::Builder;
+use catchwater_record::batch::patch;
+use catchwater_record::{CommitSeq, PartitionId, TopicId};
+use proptest::prelude::*;
 
+const GID: Gid = Gid(9);
+
+fn spec() -> GroupSpec {
+    GroupSpec { topic: TopicId([1; 16]), partition: PartitionId(0), incarnation: 1, conf: Bytes::new() }
+}
+
+fn fresh(config: LogConfig) -> Log {
+    Log::open_with(RecoveredGroup::fresh(GID, spec()), config).unwrap()
+}
+
+fn batch(records: usize, ts: i64, producer: Option<(i64, i16, i32)>) -> BytesMut {
+    let mut b = Builder::new();
+    if let Some((id, epoch, seq)) = producer {
+        b = b.producer(id, epoch, seq);
+    }
+    for _ in 0..records {
+        b.push(ts, None, Some(b"0123456789"), []);
+    }
+    b.finish()
+}
+
+fn data(log: &Log, term: u32, mut body: BytesMut, context: Bytes) -> NewEntry {
+    let base = log.next_offset();
+    patch(&mut body, base, LeaderEpoch(term));
+    let body = body.freeze();
+    let view = BatchView::new(&body).unwrap();
+    NewEntry {
+        index: log.last_index().next(),
+        term: LeaderEpoch(term),
+        kind: EntryKind::Data,
+        flags: derive_flags(EntryKind::Data, &body, &context),
+        base_offset: base,
+        count: view.offset_count(),
+        max_ts: view.max_timestamp(),
+        body: body.clone(),
+        context,
+    }
+}
+
+fn internal(log: &Log, term: u32, kind: EntryKind, context: Bytes) -> NewEntry {
+    NewEntry {
+        index: log.last_index().next(),
+        term: LeaderEpoch(term),
+        kind,
+        flags: 0,
+        base_offset: log.next_offset(),
+        count: 0,
+        max_ts: -1,
+        body: Bytes::new(),
+        context,
+    }
+}
+
+fn push(log: &mut Log, term: u32, records: usize, ts: i64) {
+    let e = data(log, term, batch(records, ts, None), Bytes::new());
+    log.append(vec![e]);
+}
+
+fn capture(epoch: u32, prev: u32, first: u32, last: u32) -> CaptureContext {
+    let pos = |n: u32| if n == 0 { Position::NONE } else { Position::copy_from(&n.to_be_bytes()).unwrap() };
+    CaptureContext {
+        capture: CaptureId(1),
+        epoch: CaptureEpoch(epoch),
+        flags: 0,
+        commit_seq: CommitSeq(u64::from(last)),
+        prev: pos(prev),
+        first: pos(first),
+        last: pos(last),
+        txn: None,
+    }
+}
+
+/// A segment writer: gives rows places, `per_segment` to a segment.
+struct Writer {
+    per_segment: usize,
+    placed: Vec<PlacedRow>,
+}
+
+impl Writer {
+    fn place(&mut self, log: &Log, upto: EntryIndex) -> Vec<PlacedRow> {
+        self.placed.retain(|p| log.row(p.row.index).is_some_and(|r| r.term == p.row.term));
+        let from = self.placed.last().map_or(log.first_index(), |p| p.row.index.next());
+        let mut new = Vec::new();
+        for row in log.rows_from(from).take_while(|r| r.index <= upto) {
+            let last = self.placed.last().copied();
+            let n = last.map_or(0, |l| self.placed.iter().filter(|p| p.base_index == l.base_index).count());
+            let same = last.filter(|_| n < self.per_segment);
+            let mut row = *row;
+            row.pos = same.map_or(0, |l| if l.row.kind == EntryKind::Data { l.row.pos + l.row.len } else { l.row.pos });
+            row.max_ts = row.max_ts.max(same.map_or(-1, |l| l.row.max_ts));
+            let p = PlacedRow {
+                row,
+                base_index: same.map_or(row.index, |l| l.base_index),
+                base_offset: same.map_or(row.base_offset, |l| l.base_offset),
+                generation: 0,
+                created_ms: 0,
+            };
+            self.placed.push(p);
+            new.push(p);
+        }
+        new
+    }
+}
+
+#[test]
+fn reads_come_from_memory_until_bytes_are_in_files() {
+    let mut log = fresh(LogConfig { tail_bytes_max: 0, budget: None });
+    let noop = internal(&log, 1, EntryKind::Noop, Bytes::new());
+    log.append(vec![noop]);
+    for i in 0..6 {
+        push(&mut log, 1, 2, i);
+    }
+    let ReadPlan::Tail(all) = log.plan_read(Offset(0), Offset(12), 1 << 20) else { panic!() };
+    assert_eq!(all.len(), 6);
+    // At least one batch above the limit; the first may begin before the wanted offset.
+    let ReadPlan::Tail(one) = log.plan_read(Offset(3), Offset(12), 1) else { panic!() };
+    assert_eq!((one.len(), BatchView::new(&one[0]).unwrap().offset()), (1, Offset(2)));
+    let placed = Writer { per_segment: 3, placed: vec![] }.place(&log, EntryIndex(5));
+    log.segmented(EntryIndex(5), &placed);
+    assert_eq!(log.placed_end(), EntryIndex(5));
+    let ReadPlan::Files(ranges) = log.plan_read(Offset(0), Offset(12), 1 << 20) else { panic!() };
+    let size = all[0].len() as u32;
+    let shape: Vec<_> = ranges.iter().map(|r| (r.base_offset.0, r.pos, r.len)).collect();
+    assert_eq!(shape, vec![(0, 0, 2 * size), (4, 0, 2 * size)]);
+    let ReadPlan::Tail(rest) = log.plan_read(Offset(8), Offset(12), 1 << 20) else { panic!() };
+    assert_eq!(rest.len(), 2);
+    assert_eq!(log.plan_read(Offset(12), Offset(12), 1), ReadPlan::Empty);
+    assert_eq!(log.plan_read(Offset(10), Offset(10), 1), ReadPlan::Empty);
+    assert_eq!(log.plan_read(Offset(13), Offset(12), 1), ReadPlan::OutOfRange);
+}
+
+#[test]
+fn the_tail_cache_is_bounded_by_its_own_limit_and_by_the_nodes() {
+    let budget = TailBudget::new(1000);
+    let one = batch(1, 0, None).len() as u64;
+    let mut log = fresh(LogConfig { tail_bytes_max: 3 * one, budget: Some(budget.clone()) });
+    let mut writer = Writer { per_segment: 100, placed: vec![] };
+    for _ in 0..10 {
+        push(&mut log, 1, 1, 0);
+    }
+    assert_eq!((budget.used_bytes(), log.pinned_bytes()), (0, 10 * one));
+    let placed = writer.place(&log, EntryIndex(10));
+    log.segmented(EntryIndex(10), &placed);
+    assert_eq!((budget.used_bytes(), log.pinned_bytes()), (3 * one, 0));
+    assert!(log.cached(EntryIndex(7)).is_none() && log.cached(EntryIndex(8)).is_some());
+    // Others fill the node's budget: this log keeps nothing that is in files.
+    budget.add(1000);
+    push(&mut log, 1, 1, 0);
+    let placed = writer.place(&log, EntryIndex(11));
+    log.segmented(EntryIndex(11), &placed);
+    assert_eq!(budget.used_bytes(), 1000);
+    drop(log);
+    assert_eq!(budget.used_bytes(), 1000);
+}
+
+#[test]
+fn truncation_puts_producers_and_captures_back() {
+    let mut log = fresh(LogConfig::default());
+    let add = |log: &mut Log, seq: i32, c: CaptureContext| {
+        let e = data(log, 1, batch(1, 0, Some((4, 0, seq))), c.encode());
+        log.append(vec![e]);
+    };
+    add(&mut log, 0, capture(1, 0, 1, 2));
+    add(&mut log, 1, capture(1, 2, 3, 4));
+    log.committed(EntryIndex(1));
+    log.persisted(EntryIndex(2));
+    let known = log.snapshot_payload();
+    assert_eq!((known.0, known.1), (EntryIndex(1), Offset(1)));
+    add(&mut log, 2, capture(2, 4, 5, 6));
+    assert_eq!(log.capture_last(CaptureId(1)).unwrap().0, CaptureEpoch(2));
+    assert_eq!(log.snapshot_payload(), known, "a state snapshot knows nothing uncommitted");
+    log.truncate(EntryIndex(2));
+    let (epoch, position) = log.capture_last(CaptureId(1)).unwrap();
+    assert_eq!((epoch, position), (CaptureEpoch(1), capture(1, 0, 1, 2).last));
+    let again = batch(1, 0, Some((4, 0, 1)));
+    assert_eq!(log.check(&BatchView::new(&again).unwrap(), Some(&capture(1, 2, 3, 4))), Check::New);
+    assert_eq!((log.next_offset(), log.uncommitted_bytes()), (Offset(1), 0));
+}
+
+#[test]
+fn a_duplicate_names_the_entry_to_wait_for() {
+    let mut log = fresh(LogConfig::default());
+    let e = data(&log, 1, batch(3, 0, Some((4, 0, 0))), Bytes::new());
+    log.append(vec![e]);
+    let e = data(&log, 1, batch(2, 0, None), capture(1, 0, 1, 2).encode());
+    log.append(vec![e]);
+    let again = batch(3, 0, Some((4, 0, 0)));
+    let want = Check::Duplicate { base: Offset(0), end: Offset(3), index: EntryIndex(1) };
+    assert_eq!(log.check(&BatchView::new(&again).unwrap(), None), want);
+    let plain = batch(2, 0, None);
+    let want = Check::Duplicate { base: Offset(3), end: Offset(5), index: EntryIndex(2) };
+    assert_eq!(log.check(&BatchView::new(&plain).unwrap(), Some(&capture(1, 0, 1, 2))), want);
+    assert_eq!(
+        log.check_fence(Fence { capture: CaptureId(1), epoch: CaptureEpoch(0) }),
+        Check::Fenced(CaptureEpoch(1))
+    );
+}
+
+#[test]
+fn the_log_start_moves_when_its_entry_is_committed() {
+    let mut log = fresh(LogConfig::default());
+    push(&mut log, 1, 5, 0);
+    push(&mut log, 1, 5, 0);
+    let start = LogStart { offset: Offset(7), reason: TrimReason::DeleteRecords };
+    let e = internal(&log, 1, EntryKind::LogStart, start.encode());
+    log.append(vec![e]);
+    log.committed(EntryIndex(2));
+    assert_eq!(log.log_start(), Offset(0));
+    log.committed(EntryIndex(3));
+    assert_eq!(log.log_start(), Offset(7));
+    assert_eq!(log.plan_read(Offset(6), Offset(10), 1 << 20), ReadPlan::OutOfRange);
+    assert!(matches!(log.plan_read(Offset(7), Offset(10), 1 << 20), ReadPlan::Tail(b) if b.len() == 1));
+}
+
+#[test]
+fn epochs_answer_where_a_term_ends() {
+    let mut log = fresh(LogConfig::default());
+    push(&mut log, 1, 3, 0);
+    let noop = internal(&log, 4, EntryKind::Noop, Bytes::new());
+    log.append(vec![noop]);
+    push(&mut log, 4, 2, 0);
+    let end = |e| log.end_of_epoch(LeaderEpoch(e)).map(|(t, o)| (t.0, o.0));
+    assert_eq!(
+        (end(0), end(1), end(3), end(4), end(9)),
+        (None, Some((1, 3)), Some((1, 3)), Some((4, 5)), Some((4, 5)))
+    );
+    assert_eq!(log.term(EntryIndex(0)), Some(LeaderEpoch(0)));
+    assert_eq!(log.term(EntryIndex(4)), None);
+}
+
+#[test]
+fn a_time_finds_the_first_batch_that_reaches_it() {
+    let mut log = fresh(LogConfig::default());
+    for ts in [10, 30, 20, 40, 40, 5] {
+        push(&mut log, 1, 1, ts);
+    }
+    let check = |log: &Log| {
+        let at = |ms| log.find_time(ms).map(|o| o.0);
+        assert_eq!((at(0), at(11), at(31), at(40), at(41)), (Some(0), Some(1), Some(3), Some(3), None));
+        assert_eq!(log.max_time(), Some((40, Offset(3))));
+    };
+    check(&log);
+    let placed = Writer { per_segment: 2, placed: vec![] }.place(&log, EntryIndex(5));
+    log.segmented(EntryIndex(5), &placed);
+    check(&log);
+}
+
+#[test]
+fn unknown_sections_of_a_snapshot_are_kept() {
+    let mut payload = BytesMut::new();
+    put_section(&mut payload, 77, |out| out.put_slice(b"later"));
+    let mut found = RecoveredGroup::fresh(GID, spec());
+    found.snap = Some((EntryIndex(0), payload.freeze()));
+    let log = Log::open(found.clone()).unwrap();
+    let (_, _, bytes) = log.snapshot_payload();
+    assert!(bytes.windows(5).any(|w| w == b"later"));
+    found.snap = Some((EntryIndex(3), Bytes::from_static(&[1, 0, 0, 0, 9, 0, 0, 0])));
+    assert_eq!(Log::open(found).unwrap_err(), LogOpenError::Snapshot(EntryIndex(3)));
+}
+
+/// What a log must agree with: a plain list of entries.
+#[derive(Default)]
+struct Model {
+    entries: Vec<NewEntry>,
+    commit: usize,
+    persisted: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Data { records: usize, producer: Option<(i64, bool)>, capture: bool, ts: i64 },
+    Noop,
+    NewTerm,
+    Truncate(usize),
+    Commit(usize),
+    Persist(usize),
+    Place(usize),
+    Reopen,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (1usize..4, prop::option::of((0i64..3, any::<bool>())), any::<bool>(), 0i64..50)
+            .prop_map(|(records, producer, capture, ts)| Op::Data { records, producer, capture, ts }),
+        1 => Just(Op::Noop),
+        1 => Just(Op::NewTerm),
+        1 => (0usize..6).prop_map(Op::Truncate),
+        2 => (0usize..6).prop_map(Op::Commit),
+        2 => (0usize..6).prop_map(Op::Persist),
+        2 => (0usize..6).prop_map(Op::Place),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+/// Producer and capture state, made anew from the first entry on.
+fn replay(entries: &[NewEntry]) -> (Producers, Captures) {
+    let mut log = fresh(LogConfig::default());
+    log.append(entries.to_vec());
+    (log.producers.clone(), log.captures.clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn agrees_with_a_list(ops in prop::collection::vec(op(), 1..60)) {
+        let mut log = fresh(LogConfig { tail_bytes_max: 300, budget: None });
+        let mut model = Model::default();
+        let mut writer = Writer { per_segment: 4, placed: vec![] };
+        let mut snap: Option<(EntryIndex, Bytes)> = None;
+        let mut term = 1;
+        for op in ops {
+            match op {
+                Op::Data { records, producer, capture: with_capture, ts } => {
+                    let producer = producer.map(|(id, bump)| {
+                        let known = model.entries.iter().rev().filter_map(|e| BatchView::new(&e.body).ok())
+                            .find(|b| b.raw_producer_id() == id);
+                        match known {
+                            Some(b) if !bump => (id, b.producer_epoch().0, b.last_sequence() + 1),
+                            Some(b) => (id, b.producer_epoch().0 + 1, 0),
+                            None => (id, 0, 0),
+                        }
+                    });
+                    let context = if with_capture {
+                        let (_, known) = log.capture_last(CaptureId(1)).unwrap_or((CaptureEpoch(0), Position::NONE));
+                        let n = known.as_bytes().try_into().map_or(0, u32::from_be_bytes);
+                        let c = capture(1, n, n + 1, n + 2);
+                        prop_assert_eq!(log.check_capture(&c), Check::New);
+                        c.encode()
+                    } else { Bytes::new() };
+                    let body = batch(records, ts, producer);
+                    prop_assert_eq!(log.check(&BatchView::new(&body).unwrap(), None), Check::New);
+                    let e = data(&log, term, body, context);
+                    model.entries.push(e.clone());
+                    log.append(vec![e]);
+                }
+                Op::Noop => {
+                    let e = internal(&log, term, EntryKind::Noop, Bytes::new());
+                    model.entries.push(e.clone());
+                    log.append(vec![e]);
+                }
+                Op::NewTerm => term += 1,
+                Op::Truncate(n) => {
+                    let keep = model.entries.len().saturating_sub(n).max(model.commit);
+                    if keep < model.entries.len() {
+                        term += 1;
+                        model.entries.truncate(keep);
+                        model.persisted = model.persisted.min(keep);
+                        log.truncate(EntryIndex(keep as u64 + 1));
+                    }
+                }
+                Op::Commit(n) => {
+                    model.commit = (model.commit + n).min(model.entries.len());
+                    log.committed(EntryIndex(model.commit as u64));
+                }
+                Op::Persist(n) => {
+                    model.persisted = (model.persisted + n).min(model.entries.len());
+                    log.persisted(EntryIndex(model.persisted as u64));
+                }
+                Op::Place(n) => {
+                    let upto = EntryIndex((log.placed_end().0 + n as u64).min(model.entries.len() as u64));
+                    let placed = writer.place(&log, upto);
+                    log.segmented(upto, &placed);
+                    let (at, _, payload) = log.snapshot_payload();
+                    snap = Some((at, payload));
+                }
+                Op::Reopen => {
+                    // Everything was durable. Segments and journal come back, state from the snapshot or the rows.
+                    let mut found = RecoveredGroup::fresh(GID, spec());
+                    found.segments = log.segments().to_vec();
+                    found.hard = Hard { term, vote: 0, commit: EntryIndex(model.commit as u64) };
+                    let placed = log.placed_end().0 as usize;
+                    found.journaled = model.entries[placed..].to_vec();
+                    found.since_snap = model.entries[..placed].iter().map(|e| {
+                        let head = e.body.slice(..e.body.len().min(61));
+                        (log.row(e.index).unwrap(), head, e.context.clone())
+                    }).collect();
+                    found.snap = snap.clone();
+                    log = Log::open_with(found, LogConfig { tail_bytes_max: 300, budget: None }).unwrap();
+                    model.persisted = model.entries.len();
+                }
+            }
+            // Rows, offsets, terms.
+            prop_assert_eq!(log.last_index().0 as usize, model.entries.len());
+            prop_assert_eq!(log.commit().0 as usize, model.commit);
+            let end = model.entries.last().map_or(Offset(0), NewEntry::end_offset);
+            prop_assert_eq!(log.next_offset(), end);
+            for e in &model.entries {
+                let row = log.row(e.index).unwrap();
+                prop_assert_eq!((row.term, row.base_offset, row.count, row.kind), (e.term, e.base_offset, e.count, e.kind));
+                prop_assert_eq!(log.term(e.index), Some(e.term));
+                if e.index > log.placed_end() {
+                    prop_assert_eq!(log.cached(e.index), Some(e));
+                }
+            }
+            let above: usize = model.entries[model.commit..].iter().map(|e| e.body.len()).sum();
+            prop_assert_eq!(log.uncommitted_bytes() as usize, above);
+            // State equals a replay, of everything and of what a snapshot stands for.
+            let (producers, captures) = replay(&model.entries);
+            prop_assert_eq!(&log.producers, &producers);
+            prop_assert_eq!(&log.captures, &captures);
+            let (at, next, payload) = log.snapshot_payload();
+            let settled = &model.entries[..at.0 as usize];
+            prop_assert_eq!(next, settled.last().map_or(Offset(0), NewEntry::end_offset));
+            let mut found = RecoveredGroup::fresh(GID, spec());
+            found.snap = Some((at, payload));
+            let restored = Log::open(found).unwrap();
+            let (producers, captures) = replay(settled);
+            prop_assert_eq!(&restored.producers, &producers);
+            prop_assert_eq!(&restored.captures, &captures);
+            // A read from every offset gives the batch that holds it, or the files do.
+            for offset in 0..end.0 {
+                let holder = model.entries.iter().find(|e| e.end_offset().0 > offset).unwrap();
+                match log.plan_read(Offset(offset), end, 1) {
+                    ReadPlan::Tail(b) => prop_assert_eq!(&b, &vec![holder.body.clone()]),
+                    ReadPlan::Files(r) => {
+                        let row = log.row(holder.index).unwrap();
+                        prop_assert_eq!((r.len(), r[0].pos, r[0].len), (1, row.pos, row.len));
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Configuration of a node: flag > environment `CATCHWATER_<KEY>` > file > default. Every key with reason, unit and
+//! bounds in `docs/configuration.md`; a wrong key is refused with its place.
+
+use crate::cli::Node;
+use crate::pipeline::finding::{Finding, Span, nearest};
+use crate::pipeline::tree::{self, Kind};
+use crate::report::{Exit, Failure};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+/// Everything a node needs to start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub http: SocketAddr,
+    pub port_file: Option<PathBuf>,
+    /// Validate every produced batch as Apache Kafka does.
+    pub compat: bool,
+    /// `num.partitions`: of auto-created topics.
+    pub num_partitions: u32,
+    /// `auto.create.topics.enable`
+    pub auto_create: bool,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_rebalance_ms: u64,
+    /// `message.max.bytes`
+    pub message_bytes_max: u64,
+    /// `log.segment.bytes`
+    pub segment_bytes: u64,
+}
+
+/// Keys of the file: name, default, what it must be.
+const KEYS: [(&str, &str); 9] = [
+    ("data_dir", "catchwater-data"),
+    ("listen", "127.0.0.1:9092"),
+    ("http", "127.0.0.1:8080"),
+    ("profile", ""),
+    ("num.partitions", "1"),
+    ("auto.create.topics.enable", "true"),
+    ("group.initial.rebalance.delay.ms", "3000"),
+    ("message.max.bytes", "1048588"),
+    ("log.segment.bytes", "1073741824"),
+];
+
+/// Where a value came from, for messages.
+struct Value {
+    text: String,
+    origin: String,
+}
+
+/// Reads flags, environment and file. `defaults` override the table (the demo's throw-away directory).
+pub fn load(
+    flags: &Node,
+    profile: Option<&str>,
+    file: Option<&Path>,
+    defaults: &[(&str, String)],
+) -> Result<NodeConfig, Failure> {
+    let from_file = file.map(read_file).transpose()?.unwrap_or_default();
+    let flag = |key: &str| match key {
+        "data_dir" => flags.data_dir.as_ref().map(|p| (p.display().to_string(), "--data-dir")),
+        "listen" => flags.listen.clone().map(|v| (v, "--listen")),
+        "http" => flags.http.clone().map(|v| (v, "--http")),
+        "profile" => profile.map(|v| (v.to_owned(), "--profile")),
+        _ => None,
+    };
+    let get = |key: &str| -> Value {
+        if let Some((text, origin)) = flag(key) {
+            return Value { text, origin: origin.to_owned() };
+        }
+        let name = format!("CATCHWATER_{}", key.to_uppercase().replace('.', "_"));
+        if let Ok(text) = std::env::var(&name) {
+            return Value { text, origin: name };
+        }
+        if let Some((_, text, origin)) = from_file.iter().find(|(k, ..)| k == key) {
+            return Value { text: text.clone(), origin: origin.clone() };
+        }
+        let text = defaults.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone());
+        let text = text.or_else(|| KEYS.iter().find(|(k, _)| *k == key).map(|(_, v)| (*v).to_owned()));
+        Value { text: text.unwrap_or_default(), origin: "default".into() }
+    };
+    let profile = get("profile");
+    let config = NodeConfig {
+        data_dir: PathBuf::from(get("data_dir").text),
+        listen: address("listen", &get("listen"))?,
+        http: address("http", &get("http"))?,
+        port_file: flags.port_file.clone(),
+        compat: match profile.text.as_str() {
+            "" => false,
+            "compat" => true,
+            other => return Err(wrong("profile", other, &profile.origin, "the only profile is `compat`")),
+        },
+        num_partitions: number("num.partitions", &get("num.partitions"), 1, 10_000)? as u32,
+        auto_create: boolean("auto.create.topics.enable", &get("auto.create.topics.enable"))?,
+        initial_rebalance_ms: number(
+            "group.initial.rebalance.delay.ms",
+            &get("group.initial.rebalance.delay.ms"),
+            0,
+            600_000,
+        )?,
+        message_bytes_max: number("message.max.bytes", &get("message.max.bytes"), 1024, 16 << 20)?,
+        segment_bytes: number("log.segment.bytes", &get("log.segment.bytes"), 1 << 20, 1 << 30)?,
+    };
+    Ok(config)
+}
+
+fn wrong(key: &str, value: &str, origin: &str, why: &str) -> Failure {
+    Failure::new(Exit::Refused, "CW0004", format!("`{key}: {value}` ({origin}): {why}"))
+        .next("see docs/configuration.md for the key's bounds")
+}
+
+fn number(key: &str, v: &Value, min: u64, max: u64) -> Result<u64, Failure> {
+    match v.text.parse::<u64>() {
+        Ok(n) if (min..=max).contains(&n) => Ok(n),
+        _ => Err(wrong(key, &v.text, &v.origin, &format!("a whole number from {min} to {max}"))),
+    }
+}
+
+fn boolean(key: &str, v: &Value) -> Result<bool, Failure> {
+    v.text.parse().map_err(|_| wrong(key, &v.text, &v.origin, "true or false"))
+}
+
+/// A loopback address: there is no authentication yet, so nothing else may be bound.
+fn address(key: &str, v: &Value) -> Result<SocketAddr, Failure> {
+    let bad = || wrong(key, &v.text, &v.origin, "an address is HOST:PORT, e.g. 127.0.0.1:9092");
+    let address = v.text.to_socket_addrs().map_err(|_| bad())?.next().ok_or_else(bad)?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(Failure::new(Exit::Refused, "CW0005", format!("`{key}: {}` ({}) is not a loopback address", v.text, v.origin))
+        .cause("there is no authentication yet, so whoever reaches the port may do everything")
+        .next("listen on 127.0.0.1 and reach it through a tunnel"))
+}
+
+type FileValues = Vec<(String, String, String)>;
+
+fn read_file(path: &Path) -> Result<FileValues, Failure> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| {
+        Failure::new(Exit::Environment, "CW0004", format!("cannot read {name}"))
+            .cause(e.to_string())
+            .next("check the path")
+    })?;
+    let refuse = |f: &Finding| {
+        Failure::new(Exit::Refused, "CW0004", format!("{name}:{}:{}: {}", f.span.line, f.span.column, f.message))
+            .next(f.suggestions.first().cloned().unwrap_or_else(|| "see docs/configuration.md".into()))
+    };
+    let (root, findings) = tree::parse(&bytes).map_err(|f| {
+        f.first().map_or_else(|| Failure::new(Exit::Refused, "CW0004", format!("{name}: unreadable")), refuse)
+    })?;
+    if let Some(f) = findings.first() {
+        return Err(refuse(f));
+    }
+    let Kind::Map(entries) = &root.kind else {
+        return Err(refuse(&Finding::error("CW0004", Span::START, "the file must be a mapping".into())));
+    };
+    let mut out = Vec::new();
+    for e in entries {
+        if !KEYS.iter().any(|(k, _)| *k == e.key) {
+            let mut f = Finding::error("CW0004", e.key_span, format!("unknown key `{}`", e.key));
+            if let Some(near) = nearest(&e.key, KEYS.iter().map(|(k, _)| *k)) {
+                f = f.suggest(format!("did you mean `{near}`?"));
+            }
+            return Err(refuse(&f));
+        }
+        let Kind::Scalar { text, .. } = &e.value.kind else {
+            return Err(refuse(&Finding::error(
+                "CW0004",
+                e.value.span,
+                format!("`{}` must be a text or number", e.key),
+            )));
+        };
+        out.push((e.key.clone(), text.clone(), format!("{name}:{}", e.value.span.line)));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(listen: &str) -> Node {
+        Node { listen: Some(listen.into()), ..Node::default() }
+    }
+
+    #[test]
+    fn flags_win_and_foreign_addresses_are_refused() {
+        let c = load(&flags("127.0.0.1:0"), Some("compat"), None, &[("data_dir", "/x".into())]).expect("legal");
+        assert_eq!((c.listen.port(), c.compat, c.data_dir), (0, true, PathBuf::from("/x")));
+        assert_eq!(load(&flags("0.0.0.0:9092"), None, None, &[]).expect_err("open").code, "CW0005");
+        assert_eq!(load(&flags("nonsense"), None, None, &[]).expect_err("no port").code, "CW0004");
+    }
+
+    #[test]
+    fn a_wrong_key_names_its_place_and_the_right_one() {
+        let dir = std::env::temp_dir().join(format!("cw-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("directory");
+        let file = dir.join("c.yaml");
+        std::fs::write(&file, "listen: 127.0.0.1:1\nnum.partition: 3\n").expect("file");
+        let e = load(&Node::default(), None, Some(&file), &[]).expect_err("unknown key");
+        assert!(e.message.contains("c.yaml:2:1") && e.next.contains("num.partitions"), "{e:?}");
+        std::fs::write(&file, "num.partitions: 0\n").expect("file");
+        let e = load(&Node::default(), None, Some(&file), &[]).expect_err("out of range");
+        assert!(e.message.contains("c.yaml:1") && e.message.contains("from 1"), "{e:?}");
+        std::fs::write(&file, "num.partitions: 3\nmessage.max.bytes: 2000000\n").expect("file");
+        let c = load(&Node::default(), None, Some(&file), &[]).expect("legal");
+        assert_eq!((c.num_partitions, c.message_bytes_max), (3, 2_000_000));
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+}

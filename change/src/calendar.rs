@@ -1,0 +1,140 @@
+//! Pure. Proleptic Gregorian days and clock texts. Source: H. Hinnant, "chrono-compatible low-level date algorithms".
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Year (0 = 1 BC), month, day of a number of days since 1970-01-01.
+pub fn civil(days: i64) -> (i64, u32, u32) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = (doy - (153 * mp + 2) / 5 + 1) as u32;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 } as u32;
+    (yoe + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// Days since 1970-01-01.
+pub fn days(year: i64, month: u32, day: u32) -> i64 {
+    let y = year - i64::from(month <= 2);
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let mp = i64::from((month + 9) % 12);
+    let doy = (153 * mp + 2) / 5 + i64::from(day) - 1;
+    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+}
+
+/// `2026-11-21T10:34:56.789012Z` as Java's ISO_OFFSET_DATE_TIME writes a year (`-0043`, `+10000`), with `digits` after
+/// the second, more if the value needs them.
+pub fn instant_text(micros: i64, digits: u32) -> String {
+    let (day, clock) = (micros.div_euclid(DAY_US), micros.rem_euclid(DAY_US));
+    let (year, month, date) = civil(day);
+    let year = match year {
+        0..=9999 => format!("{year:04}"),
+        y if y > 9999 => format!("+{y}"),
+        y => format!("-{:04}", -y),
+    };
+    format!("{year}-{month:02}-{date:02}T{}Z", clock_text(clock, digits))
+}
+
+/// `10:34:56.789` with `digits` (at most 6) after the second, more if the value needs them.
+pub fn clock_text(micros: i64, digits: u32) -> String {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let mut out = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let text = format!("{fraction:06}");
+    let needed = text.trim_end_matches('0').len();
+    let shown = needed.max(digits.min(6) as usize);
+    if shown > 0 {
+        out.push('.');
+        out.push_str(&text[..shown]);
+    }
+    out
+}
+
+/// Microseconds since 1970 of what [`instant_text`] wrote.
+pub fn parse_instant(text: &str) -> Option<i64> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let (negative, date) = match date.as_bytes().first()? {
+        b'-' => (true, &date[1..]),
+        b'+' => (false, &date[1..]),
+        _ => (false, date),
+    };
+    let mut parts = date.splitn(3, '-');
+    let year: i64 = digits_of(parts.next()?)?;
+    let (month, day) = (digits_of(parts.next()?)?, digits_of(parts.next()?)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year > 300_000 {
+        return None;
+    }
+    let day = days(if negative { -year } else { year }, month as u32, day as u32);
+    day.checked_mul(DAY_US)?.checked_add(parse_clock(clock)?)
+}
+
+/// Microseconds since midnight of `10:34:56.789`, up to 24:00:00.
+pub fn parse_clock(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, ':');
+    let (h, m, s) = (digits_of(parts.next()?)?, digits_of(parts.next()?)?, parts.next().unwrap_or("00"));
+    let (s, fraction) = s.split_once('.').unwrap_or((s, ""));
+    if fraction.len() > 6 {
+        return None;
+    }
+    let fraction = if fraction.is_empty() { 0 } else { digits_of(&format!("{fraction:0<6}"))? };
+    let s = digits_of(s)?;
+    if h > 24 || m > 59 || s > 60 {
+        return None;
+    }
+    Some(((h * 60 + m) * 60 + s) * 1_000_000 + fraction)
+}
+
+/// `12:34:56.789012+05:45` → `06:49:56.789012Z`; `None` if it is no such text.
+pub fn zoned_time_utc(text: &str) -> Option<String> {
+    let at = text.rfind(['+', '-'])?;
+    let (clock, zone) = text.split_at(at);
+    let micros = parse_clock(clock)?;
+    let mut parts = zone[1..].splitn(3, ':');
+    let (h, m) = (digits_of(parts.next()?)?, parts.next().map_or(Some(0), digits_of)?);
+    let offset = ((h * 60 + m) * 60 + parts.next().map_or(Some(0), digits_of)?) * 1_000_000;
+    let utc = if zone.starts_with('-') { micros + offset } else { micros - offset };
+    let utc = if utc == DAY_US { utc } else { utc.rem_euclid(DAY_US) };
+    Some(format!("{}Z", clock_text(utc, 0)))
+}
+
+fn digits_of(text: &str) -> Option<i64> {
+    if text.is_empty() || text.len() > 9 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_dates_are_inverse() {
+        for day in [0, -1, 18_321, 20_778, -719_162, -719_528, -719_529, -735_160, 2_932_896, 106_000_000, -2_000_000] {
+            let (y, m, d) = civil(day);
+            assert_eq!(days(y, m, d), day);
+        }
+        assert_eq!(civil(20_778), (2026, 11, 21));
+        assert_eq!(civil(-735_160), (-43, 3, 15));
+    }
+
+    #[test]
+    fn instants_print_as_debezium_prints_them() {
+        for (micros, digits, text) in [
+            (1_795_257_296_789_012, 6, "2026-11-21T10:34:56.789012Z"),
+            (1_795_257_296_789_000, 3, "2026-11-21T10:34:56.789Z"),
+            (0, 6, "1970-01-01T00:00:00.000000Z"),
+            (-1_000_000, 0, "1969-12-31T23:59:59Z"),
+            (253_402_300_800_000_000, 0, "+10000-01-01T00:00:00Z"),
+            (-63_517_780_800_000_000, 3, "-0043-03-15T12:00:00.000Z"),
+        ] {
+            assert_eq!(instant_text(micros, digits), text);
+            assert_eq!(parse_instant(text), Some(micros));
+        }
+        assert_eq!(zoned_time_utc("12:34:56.789012+05:45").as_deref(), Some("06:49:56.789012Z"));
+        assert_eq!(zoned_time_utc("23:59:59.999999-15:59").as_deref(), Some("15:58:59.999999Z"));
+        assert_eq!(zoned_time_utc("24:00:00+00").as_deref(), Some("24:00:00Z"));
+    }
+}

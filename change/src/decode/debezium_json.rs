@@ -1,0 +1,247 @@
+//! Pure. Debezium's JSON → event, the inverse of [`crate::encode::debezium_json`] for our own records.
+//!
+//! `decode(encode(x)) == x` for every change; a change of a key comes back as the delete and the creation it was written
+//! as. Reads `{schema, payload}` and bare values alike. Foreign bytes: bounded nesting, no panic, a cell that does not
+//! fit its column is an error with the column's name and never with its content.
+
+use crate::calendar;
+use crate::encode::debezium_json::{INFINITE_MS, MINUS_INFINITE_MS, fixed_scale, snapshot_text};
+use crate::event::{Event, Op, RowChange, SnapshotMark, SourceInfo};
+use crate::exact::{self, EXACT_HEADER, Exact, ExactCell, ExactError, OUTSIDE_KEY};
+use crate::json::{self, JsonError, Node};
+use crate::row::{Cell, Row};
+use crate::schema::{Column, TableSchema, Type};
+use crate::stamp::{STAMP_HEADER, Stamp, StampError};
+use crate::value::{Decimal, Value};
+use std::sync::Arc;
+
+/// What a record says.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Decoded {
+    Event(Event),
+    /// Nothing beyond the delete before it.
+    Tombstone(Stamp),
+}
+
+/// Why a record is no event.
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
+pub enum DecodeError {
+    #[error("the record has no cw.stamp header")]
+    NoStamp,
+    #[error("cw.stamp: {0}")]
+    Stamp(#[from] StampError),
+    #[error("cw.exact: {0}")]
+    Exact(String),
+    #[error("value: {0}")]
+    Json(#[from] JsonError),
+    #[error("value has no {0}")]
+    Missing(&'static str),
+    #[error("operation is not known")]
+    Op,
+    #[error("column {column} does not hold a {kind}")]
+    Cell { column: String, kind: &'static str },
+}
+
+impl From<ExactError> for DecodeError {
+    fn from(e: ExactError) -> Self {
+        DecodeError::Exact(e.to_string())
+    }
+}
+
+/// The stamp among a record's headers; `None` = the record is not ours.
+pub fn stamp<'h>(headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>) -> Option<Result<Stamp, StampError>> {
+    headers.into_iter().find(|(k, _)| *k == STAMP_HEADER).map(|(_, v)| Stamp::decode(v.unwrap_or_default()))
+}
+
+/// Decodes one record. `schema` is the one [`Stamp::schema_no`] names; find it with [`stamp`] first.
+pub fn decode<'h>(
+    value: Option<&[u8]>,
+    headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)> + Clone,
+    schema: &Arc<TableSchema>,
+) -> Result<Decoded, DecodeError> {
+    let stamp = stamp(headers.clone()).ok_or(DecodeError::NoStamp)??;
+    let Some(value) = value else { return Ok(Decoded::Tombstone(stamp)) };
+    let marks = match headers.into_iter().find(|(k, _)| *k == EXACT_HEADER) {
+        Some((_, v)) => exact::decode(v.unwrap_or_default())?,
+        None => Vec::new(),
+    };
+    let node = json::parse(value)?;
+    let node = node.get("payload").unwrap_or(&node);
+    let op = node.get("op").and_then(Node::as_str).and_then(|o| o.bytes().next()).and_then(Op::from_letter);
+    let op = op.ok_or(DecodeError::Op)?;
+    let before = row(node.get("before"), schema, &marks, false)?;
+    let after = row(node.get("after"), schema, &marks, true)?;
+    let source = node.get("source").ok_or(DecodeError::Missing("source"))?;
+    let change = RowChange {
+        table: schema.clone(),
+        op,
+        before,
+        after,
+        snapshot: snapshot(source.get("snapshot").and_then(Node::as_str).unwrap_or("false")),
+        info: info(source),
+    };
+    Ok(Decoded::Event(Event { change, stamp }))
+}
+
+fn snapshot(text: &str) -> SnapshotMark {
+    use SnapshotMark::*;
+    [First, FirstInCollection, Middle, LastInCollection, Last, Incremental]
+        .into_iter()
+        .find(|m| snapshot_text(*m) == text)
+        .unwrap_or(No)
+}
+
+fn info(source: &Node<'_>) -> SourceInfo {
+    match source.get("connector").and_then(Node::as_str) {
+        _ if source.get("lsn").is_some() => {
+            let sequence =
+                source.get("sequence").and_then(Node::as_str).and_then(|s| match json::parse(s.as_bytes()) {
+                    Ok(Node::Array(parts)) => parts.first().and_then(Node::as_str).and_then(|t| t.parse().ok()),
+                    _ => None,
+                });
+            SourceInfo::Postgres {
+                lsn: source.get("lsn").and_then(Node::as_u64),
+                txid: source.get("txId").and_then(Node::as_u64).and_then(|t| u32::try_from(t).ok()),
+                last_commit_lsn: sequence,
+            }
+        }
+        Some("sqlite") => match source.get("seq").and_then(Node::as_u64) {
+            Some(seq) => SourceInfo::Sqlite { seq },
+            None => SourceInfo::None,
+        },
+        _ => SourceInfo::None,
+    }
+}
+
+fn row(
+    node: Option<&Node<'_>>,
+    schema: &TableSchema,
+    marks: &[ExactCell],
+    after: bool,
+) -> Result<Option<Row>, DecodeError> {
+    let members = match node {
+        None | Some(Node::Null) => return Ok(None),
+        Some(Node::Object(members)) => members,
+        Some(_) => return Err(DecodeError::Missing(if after { "row in after" } else { "row in before" })),
+    };
+    let outside = marks.iter().find(|m| m.after == after && m.column == OUTSIDE_KEY).map(|m| &m.what);
+    let mut cells = Vec::with_capacity(schema.columns.len());
+    for (at, column) in schema.columns.iter().enumerate() {
+        // Members stand in the order of the columns, but for those left out.
+        let found = members
+            .get(at)
+            .filter(|(k, _)| *k == column.name)
+            .or_else(|| members.iter().rev().find(|(k, _)| *k == column.name));
+        let Some((_, node)) = found else {
+            cells.push(Cell::Absent);
+            continue;
+        };
+        let own = marks.iter().find(|m| m.after == after && usize::from(m.column) == at).map(|m| &m.what);
+        let what = own.or(if schema.is_key(at) { None } else { outside });
+        cells.push(match what {
+            Some(Exact::Unavailable) => Cell::Unavailable,
+            Some(Exact::Absent) => Cell::Absent,
+            Some(Exact::Text(text)) => Cell::Value(exact::value_of(&column.kind, text).ok_or_else(|| wrong(column))?),
+            None if *node == Node::Null => Cell::Null,
+            None => Cell::Value(value(node, &column.kind, &column.native_type).ok_or_else(|| wrong(column))?),
+        });
+    }
+    Ok(Some(Row { cells }))
+}
+
+fn wrong(column: &Column) -> DecodeError {
+    let kind = match &column.kind {
+        Type::Bool => "boolean",
+        Type::Int { .. } => "whole number",
+        Type::Float { .. } => "number",
+        Type::Decimal { .. } => "decimal",
+        Type::Bytes => "base64 text",
+        Type::Array { .. } => "array",
+        _ => "value of its type",
+    };
+    DecodeError::Cell { column: column.name.clone(), kind }
+}
+
+fn value(node: &Node<'_>, kind: &Type, native: &str) -> Option<Value> {
+    let text = || node.as_str().map(|s| Value::Text(s.into()));
+    Some(match kind {
+        Type::Bool => match node {
+            Node::Bool(v) => Value::Bool(*v),
+            _ => return None,
+        },
+        Type::Int { unsigned: false, .. } => Value::Int(node.as_i64()?),
+        Type::Int { unsigned: true, .. } => Value::UInt(node.as_u64()?),
+        Type::Float { bits: 32 } => Value::Float32(float_text(node)?.parse().ok()?),
+        Type::Float { .. } => Value::Float64(float_text(node)?.parse().ok()?),
+        Type::Decimal { .. } => Value::Decimal(decimal(node, fixed_scale(kind, native))?),
+        Type::Bytes => Value::Bytes(json::from_base64(node.as_str()?)?.into()),
+        Type::Date => Value::Date(i32::try_from(node.as_i64()?).ok()?),
+        Type::Time { digits, zone: false } => Value::Time(scaled(node, *digits)?),
+        Type::Timestamp { digits } => Value::Timestamp(match node.as_i64()? {
+            INFINITE_MS if *digits <= 3 => i64::MAX,
+            MINUS_INFINITE_MS if *digits <= 3 => i64::MIN,
+            _ => scaled(node, *digits)?,
+        }),
+        Type::Instant { .. } => Value::Instant(match node.as_str()? {
+            "infinity" => i64::MAX,
+            "-infinity" => i64::MIN,
+            text => calendar::parse_instant(text)?,
+        }),
+        Type::Interval => Value::Interval { months: 0, days: 0, micros: node.as_i64()? },
+        Type::Json { .. } => Value::Json(node.as_str()?.into()),
+        Type::Bits { length, varying } => match node {
+            Node::Bool(v) => Value::Text(if *v { "1" } else { "0" }.into()),
+            _ => Value::Text(bits(node.as_str()?, if *varying { 0 } else { *length })?.into()),
+        },
+        Type::Array { element } => match node {
+            Node::Array(items) => {
+                let native = native.strip_suffix("[]").unwrap_or(native);
+                let items = items.iter().map(|item| match item {
+                    Node::Null => Some(None),
+                    item => value(item, element, native).map(Some),
+                });
+                Value::Array(items.collect::<Option<_>>()?)
+            }
+            _ => text()?,
+        },
+        Type::Text { .. } | Type::Uuid | Type::Enum { .. } | Type::Xml | Type::Other | Type::Time { .. } => text()?,
+    })
+}
+
+/// A number, or one of the three words for what is none.
+fn float_text<'n>(node: &'n Node<'_>) -> Option<&'n str> {
+    match node {
+        Node::Number(n) => Some(n),
+        Node::String(s) if matches!(s.as_ref(), "NaN" | "Infinity" | "-Infinity") => Some(s),
+        _ => None,
+    }
+}
+
+fn scaled(node: &Node<'_>, digits: u32) -> Option<i64> {
+    let v = node.as_i64()?;
+    if digits > 3 { Some(v) } else { v.checked_mul(1000) }
+}
+
+fn decimal(node: &Node<'_>, fixed: Option<i32>) -> Option<Decimal> {
+    match fixed {
+        Some(scale) => Some(Decimal::Finite { unscaled: json::from_base64(node.as_str()?)?.into(), scale }),
+        None => match node {
+            Node::String(text) => Decimal::parse(text).ok(),
+            _ => {
+                let scale = i32::try_from(node.get("scale")?.as_i64()?).ok()?;
+                Some(Decimal::Finite { unscaled: json::from_base64(node.get("value")?.as_str()?)?.into(), scale })
+            }
+        },
+    }
+}
+
+/// `length` 0 = as many bits as there are.
+fn bits(text: &str, length: u32) -> Option<String> {
+    let bytes = json::from_base64(text)?;
+    let all: String = bytes.iter().rev().map(|b| format!("{b:08b}")).collect();
+    let all = all.trim_start_matches('0');
+    if length as usize > 8 * 1024 * 1024 {
+        return None;
+    }
+    Some(format!("{all:0>width$}", width = length as usize))
+}

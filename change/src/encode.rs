@@ -1,0 +1,3 @@
+//! Pure. Event → record. One file per envelope and format.
+
+pub mod debezium_json;

@@ -1,0 +1,304 @@
+//! decode(encode(x)) == x over random schemas and rows.
+
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::decode::debezium_json::{Decoded, decode};
+use crate::event::Event;
+use crate::schema::KeyFrom;
+use crate::stamp::{Native, Version};
+use catchwater_record::{CaptureId, CommitSeq, Incarnation, TopicId};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn column(id: usize, kind: Type) -> Column {
+    Column {
+        id: id as u32,
+        name: format!("c{id}"),
+        native_type: "any".into(),
+        native_id: 0,
+        modifier: -1,
+        kind,
+        nullable: Some(true),
+        generated: false,
+        identity: false,
+        default: String::new(),
+        comment: String::new(),
+    }
+}
+
+fn table(columns: Vec<Column>, key: Vec<u16>) -> TableSchema {
+    TableSchema {
+        schema_no: 7,
+        table_no: 1,
+        native_id: 0,
+        database: "db".into(),
+        schema: "public".into(),
+        name: "t".into(),
+        comment: String::new(),
+        identity: b'd',
+        key_from: KeyFrom::PrimaryKey,
+        columns,
+        key,
+        unique: Vec::new(),
+        fingerprint: [0; 16],
+        topic: TopicId::NONE,
+    }
+}
+
+fn leaf() -> impl Strategy<Value = Type> {
+    prop_oneof![
+        Just(Type::Bool),
+        any::<bool>().prop_map(|unsigned| Type::Int { bits: 64, unsigned }),
+        prop_oneof![Just(32u32), Just(64)].prop_map(|bits| Type::Float { bits }),
+        (0u32..3, 0i32..4).prop_map(|(p, scale)| Type::Decimal { precision: p * 10, scale }),
+        Just(Type::Text { length: 0 }),
+        Just(Type::Bytes),
+        Just(Type::Date),
+        (0u32..7, any::<bool>()).prop_map(|(digits, zone)| Type::Time { digits, zone }),
+        (0u32..7).prop_map(|digits| Type::Timestamp { digits }),
+        (0u32..7).prop_map(|digits| Type::Instant { digits }),
+        Just(Type::Interval),
+        Just(Type::Uuid),
+        Just(Type::Json { binary: true }),
+        (1u32..20, any::<bool>()).prop_map(|(length, varying)| Type::Bits { length, varying }),
+        Just(Type::Other),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = Type> {
+    prop_oneof![4 => leaf(), 1 => leaf().prop_map(|e| Type::Array { element: Box::new(e) })]
+}
+
+fn decimal() -> impl Strategy<Value = Decimal> {
+    prop_oneof![
+        8 => (any::<i64>(), 0u32..6).prop_map(|(v, scale)| {
+            let text = format!("{v}e-{scale}");
+            Decimal::parse(&text).unwrap()
+        }),
+        1 => Just(Decimal::NaN),
+        1 => Just(Decimal::Infinity),
+        1 => Just(Decimal::NegInfinity),
+    ]
+}
+
+fn fit(kind: &Type) -> BoxedStrategy<Value> {
+    match kind {
+        Type::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        Type::Int { unsigned: false, .. } => any::<i64>().prop_map(Value::Int).boxed(),
+        Type::Int { .. } => any::<u64>().prop_map(Value::UInt).boxed(),
+        Type::Float { bits: 32 } => any::<u32>().prop_map(|b| Value::Float32(f32::from_bits(b))).boxed(),
+        Type::Float { .. } => any::<u64>().prop_map(|b| Value::Float64(f64::from_bits(b))).boxed(),
+        Type::Decimal { .. } => decimal().prop_map(Value::Decimal).boxed(),
+        Type::Bytes => proptest::collection::vec(any::<u8>(), 0..9).prop_map(|b| Value::Bytes(b.into())).boxed(),
+        Type::Date => prop_oneof![any::<i32>(), Just(i32::MAX), Just(i32::MIN)].prop_map(Value::Date).boxed(),
+        Type::Time { zone: false, .. } => (0i64..=86_400_000_000).prop_map(Value::Time).boxed(),
+        Type::Time { .. } => prop_oneof![
+            Just("12:34:56.789012+02"),
+            Just("00:00:00+00"),
+            Just("24:00:00-15:59"),
+            Just("nonsense"),
+            Just("06:49:56Z")
+        ]
+        .prop_map(|t| Value::Text(t.into()))
+        .boxed(),
+        Type::Timestamp { .. } => {
+            prop_oneof![any::<i64>(), Just(i64::MAX), Just(i64::MIN)].prop_map(Value::Timestamp).boxed()
+        }
+        Type::Instant { .. } => prop_oneof![
+            (-200_000_000_000_000_000i64..9_000_000_000_000_000_000).prop_map(|v| v),
+            Just(i64::MAX),
+            Just(i64::MIN)
+        ]
+        .prop_map(Value::Instant)
+        .boxed(),
+        Type::Interval => (prop_oneof![Just(0), any::<i32>()], prop_oneof![Just(0), any::<i32>()], any::<i64>())
+            .prop_map(|(months, days, micros)| Value::Interval { months, days, micros })
+            .boxed(),
+        Type::Json { .. } => any::<String>().prop_map(|t| Value::Json(t.into())).boxed(),
+        Type::Bits { .. } => "[01]{0,20}".prop_map(|t| Value::Text(t.into())).boxed(),
+        Type::Array { element } => prop_oneof![
+            4 => proptest::collection::vec(proptest::option::of(fit(element)), 0..4).prop_map(Value::Array),
+            1 => any::<String>().prop_map(|t| Value::Text(t.into())),
+        ]
+        .boxed(),
+        _ => any::<String>().prop_map(|t| Value::Text(t.into())).boxed(),
+    }
+}
+
+fn cell(own: Type) -> impl Strategy<Value = Cell> {
+    prop_oneof![
+        12 => fit(&own).prop_map(Cell::Value),
+        // A value of another kind, as SQLite stores.
+        2 => kind().prop_flat_map(|k| fit(&k)).prop_map(Cell::Value),
+        2 => Just(Cell::Null),
+        1 => Just(Cell::Unavailable),
+        1 => Just(Cell::Absent),
+    ]
+}
+
+fn rows(table: &TableSchema) -> impl Strategy<Value = (Row, Row, bool)> + use<> {
+    let one = |table: &TableSchema| {
+        let cells: Vec<BoxedStrategy<Cell>> = table
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(i, c)| {
+                if table.is_key(i) { fit(&c.kind).prop_map(Cell::Value).boxed() } else { cell(c.kind.clone()).boxed() }
+            })
+            .collect();
+        cells.prop_map(|cells| Row { cells })
+    };
+    (one(table), one(table), any::<bool>())
+}
+
+fn change() -> impl Strategy<Value = RowChange> {
+    (proptest::collection::vec(kind(), 1..6), 0usize..3, 0u8..5)
+        .prop_flat_map(|(kinds, keys, op)| {
+            let keys = keys.min(kinds.len());
+            let columns: Vec<_> = kinds.into_iter().enumerate().map(|(i, k)| column(i, k)).collect();
+            let table = table(columns, (0..keys as u16).collect());
+            let rows = rows(&table);
+            (Just(Arc::new(table)), rows, Just(op))
+        })
+        .prop_map(|(table, (mut before, after, alone), op)| {
+            let op = [Op::Create, Op::Update, Op::Delete, Op::Read, Op::Truncate][usize::from(op)];
+            if alone {
+                for (i, c) in before.cells.iter_mut().enumerate() {
+                    if !table.is_key(i) {
+                        *c = Cell::Absent;
+                    }
+                }
+            }
+            let (before, after) = match op {
+                Op::Create | Op::Read => (None, Some(after)),
+                Op::Update => (Some(before), Some(after)),
+                Op::Delete => (Some(before), None),
+                Op::Truncate => (None, None),
+            };
+            let info = SourceInfo::Postgres { lsn: Some(9), txid: Some(3), last_commit_lsn: None };
+            RowChange { table, op, before, after, snapshot: SnapshotMark::No, info }
+        })
+}
+
+fn stamp(change: &RowChange, piece: Piece) -> Stamp {
+    Stamp {
+        op: Encoder::letter(change, piece),
+        flags: 0,
+        version: Version { incarnation: Incarnation(1), commit_seq: CommitSeq(5), ordinal: 0 },
+        total: 0,
+        source: CaptureId(1),
+        commit_time: Wall::from_micros(1_795_263_085_330_483),
+        schema_no: 7,
+        native: Native::postgres(77),
+        txn: None,
+    }
+}
+
+/// NaN is equal to itself here, and bit patterns count.
+fn same(a: &Event, b: &Event) -> bool {
+    format!("{a:?}") == format!("{b:?}") && bits_of(&a.change) == bits_of(&b.change)
+}
+
+fn bits_of(change: &RowChange) -> Vec<u64> {
+    fn of(v: &Value, out: &mut Vec<u64>) {
+        match v {
+            Value::Float32(f) => out.push(u64::from(f.to_bits())),
+            Value::Float64(f) => out.push(f.to_bits()),
+            Value::Array(items) => items.iter().flatten().for_each(|v| of(v, out)),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    for row in [&change.before, &change.after].into_iter().flatten() {
+        row.cells.iter().filter_map(Cell::value).for_each(|v| of(v, &mut out));
+    }
+    out
+}
+
+fn decoded(encoded: &Encoded, table: &Arc<TableSchema>) -> Decoded {
+    let headers: Vec<(&[u8], Option<&[u8]>)> = encoded.headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))).collect();
+    decode(encoded.value.as_deref(), headers, table).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #[test]
+    fn decode_undoes_encode(change in change()) {
+        let encoder = Encoder::new("postgresql", "pg");
+        let pieces = encoder.pieces(&change);
+        prop_assert!(!pieces.is_empty());
+        for piece in pieces {
+            let mut stamp = stamp(&change, *piece);
+            let encoded = encoder.encode(&change, *piece, stamp.clone(), Wall::from_micros(5)).unwrap();
+            if let Some(value) = &encoded.value {
+                serde_json::from_slice::<serde_json::Value>(value).unwrap();
+            }
+            let unavailable = |row: &Option<Row>| row.as_ref().is_some_and(|r| r.cells.contains(&Cell::Unavailable));
+            if matches!(piece, Piece::Whole | Piece::NewKey) && unavailable(&change.after) {
+                stamp.flags |= flag::INCOMPLETE;
+            }
+            match (piece, decoded(&encoded, &change.table)) {
+                (Piece::Tombstone, Decoded::Tombstone(got)) => prop_assert_eq!(got, stamp),
+                (Piece::Tombstone, other) => prop_assert!(false, "{:?}", other),
+                (_, Decoded::Event(got)) => {
+                    let mut want = Event { change: change.clone(), stamp };
+                    match piece {
+                        Piece::OldKey => (want.change.op, want.change.after) = (Op::Delete, None),
+                        Piece::NewKey => (want.change.op, want.change.before) = (Op::Create, None),
+                        _ => {}
+                    }
+                    prop_assert!(same(&got, &want), "\n{:?}\n{:?}", got, want);
+                }
+                (_, other) => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_values_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let t = Arc::new(table(vec![column(0, Type::Bool)], vec![]));
+        let change = RowChange { table: t.clone(), op: Op::Truncate, before: None, after: None,
+            snapshot: SnapshotMark::No, info: SourceInfo::None };
+        let stamp = stamp(&change, Piece::Whole).encode();
+        let _ = decode(Some(&bytes), [(STAMP_HEADER, Some(&stamp[..])), (exact::EXACT_HEADER, Some(&bytes[..]))], &t);
+    }
+}
+
+#[test]
+fn a_change_of_the_key_is_three_records_with_the_other_key_in_a_header() {
+    let t = Arc::new(table(vec![column(0, Type::Int { bits: 32, unsigned: false }), column(1, Type::Bool)], vec![0]));
+    let row = |id| Row { cells: vec![Cell::Value(Value::Int(id)), Cell::Absent] };
+    let change = RowChange {
+        table: t,
+        op: Op::Update,
+        before: Some(row(2)),
+        after: Some(row(10)),
+        snapshot: SnapshotMark::No,
+        info: SourceInfo::None,
+    };
+    let encoder = Encoder::new("postgresql", "pg");
+    assert_eq!(encoder.pieces(&change), [Piece::OldKey, Piece::Tombstone, Piece::NewKey]);
+    let all: Vec<_> = encoder
+        .pieces(&change)
+        .iter()
+        .map(|p| encoder.encode(&change, *p, stamp(&change, *p), Wall::default()).unwrap())
+        .collect();
+    let text = |b: &Option<Bytes>| b.as_ref().map(|b| String::from_utf8(b.to_vec()).unwrap());
+    assert_eq!(text(&all[0].key).as_deref(), Some("{\"c0\":2}"));
+    assert_eq!(all[0].headers[0], (NEW_KEY_HEADER.into(), Bytes::from_static(b"{\"c0\":10}")));
+    assert_eq!((text(&all[1].key).as_deref(), &all[1].value), (Some("{\"c0\":2}"), &None));
+    assert_eq!(all[1].headers[0].0, NEW_KEY_HEADER);
+    assert_eq!(text(&all[2].key).as_deref(), Some("{\"c0\":10}"));
+    assert_eq!(all[2].headers[0], (OLD_KEY_HEADER.into(), Bytes::from_static(b"{\"c0\":2}")));
+    assert!(text(&all[0].value).unwrap().starts_with("{\"before\":{\"c0\":2,\"c1\":null},\"after\":null,\"source\":{"));
+}
+
+#[test]
+fn a_delete_without_its_key_is_refused() {
+    let t = Arc::new(table(vec![column(0, Type::Bool)], vec![0]));
+    let before = Some(Row { cells: vec![Cell::Unavailable] });
+    let change =
+        RowChange { table: t, op: Op::Delete, before, after: None, snapshot: SnapshotMark::No, info: SourceInfo::None };
+    let got = Encoder::new("postgresql", "pg").key(&change, Piece::Whole);
+    assert_eq!(got, Err(EncodeError::NoKey { table: "public.t".into(), column: "c0".into() }));
+}

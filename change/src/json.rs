@@ -1,0 +1,500 @@
+//! Pure. JSON as Jackson writes it (Debezium's converter), and a small reader for what comes back.
+//!
+//! Writer: characters above U+FFFF leave as two `\uXXXX` escapes, control characters as `\b \f \n \r \t` or `\u00XX`,
+//! floats as `Double.toString` prints them, NaN and the infinities as strings. Source: recordings in `tests/golden`.
+//! Reader: foreign bytes; nesting at most [`DEPTH_MAX`], containers grow as elements arrive.
+
+use std::borrow::Cow;
+
+/// Deepest nesting the reader follows.
+pub const DEPTH_MAX: usize = 64;
+
+/// Appends `s` as a JSON string.
+pub fn put_string(out: &mut Vec<u8>, s: &str) {
+    out.push(b'"');
+    let bytes = s.as_bytes();
+    let mut from = 0;
+    for (i, c) in s.char_indices() {
+        let plain = c >= ' ' && c != '"' && c != '\\' && u32::from(c) < 0x1_0000;
+        if plain {
+            continue;
+        }
+        out.extend_from_slice(&bytes[from..i]);
+        from = i + c.len_utf8();
+        match c {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            '\u{8}' => out.extend_from_slice(b"\\b"),
+            '\u{c}' => out.extend_from_slice(b"\\f"),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    put_escape(out, *unit);
+                }
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[from..]);
+    out.push(b'"');
+}
+
+fn put_escape(out: &mut Vec<u8>, unit: u16) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.extend_from_slice(b"\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(HEX[usize::from((unit >> shift) & 15)]);
+    }
+}
+
+/// Appends an integer.
+pub fn put_i64(out: &mut Vec<u8>, v: i64) {
+    if v < 0 {
+        out.push(b'-');
+    }
+    put_u64(out, v.unsigned_abs());
+}
+
+/// Appends an integer.
+pub fn put_u64(out: &mut Vec<u8>, mut v: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (v % 10) as u8;
+        v /= 10;
+        if v == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends a float from its shortest scientific form (`{:e}`), as Java's `toString` would print it.
+fn put_scientific(out: &mut Vec<u8>, shortest: &str) {
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
+    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
+    out.extend_from_slice(sign.as_bytes());
+    if digits == "0" {
+        out.extend_from_slice(b"0.0");
+    } else if (-3..7).contains(&exponent) {
+        if exponent < 0 {
+            out.extend_from_slice(b"0.");
+            out.resize(out.len() + (-exponent - 1) as usize, b'0');
+            out.extend_from_slice(digits.as_bytes());
+        } else {
+            let whole = exponent as usize + 1;
+            let padded = format!("{digits:0<width$}", width = whole + 1);
+            out.extend_from_slice(&padded.as_bytes()[..whole]);
+            out.push(b'.');
+            out.extend_from_slice(&padded.as_bytes()[whole..]);
+        }
+    } else {
+        out.push(digits.as_bytes()[0]);
+        out.push(b'.');
+        out.extend_from_slice(if digits.len() > 1 { &digits.as_bytes()[1..] } else { b"0" });
+        out.push(b'E');
+        put_i64(out, i64::from(exponent));
+    }
+}
+
+/// Appends a double.
+pub fn put_f64(out: &mut Vec<u8>, v: f64) {
+    if v.is_finite() {
+        put_scientific(out, &format!("{v:e}"));
+    } else {
+        put_non_finite(out, v);
+    }
+}
+
+/// Appends a float.
+pub fn put_f32(out: &mut Vec<u8>, v: f32) {
+    if v.is_finite() {
+        put_scientific(out, &format!("{v:e}"));
+    } else {
+        put_non_finite(out, f64::from(v));
+    }
+}
+
+fn put_non_finite(out: &mut Vec<u8>, v: f64) {
+    let text: &[u8] = if v.is_nan() {
+        b"\"NaN\""
+    } else if v > 0.0 {
+        b"\"Infinity\""
+    } else {
+        b"\"-Infinity\""
+    };
+    out.extend_from_slice(text);
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Appends bytes as a string of standard base64 with padding.
+pub fn put_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for chunk in bytes.chunks(3) {
+        let b = [chunk[0], *chunk.get(1).unwrap_or(&0), *chunk.get(2).unwrap_or(&0)];
+        let n = u32::from(b[0]) << 16 | u32::from(b[1]) << 8 | u32::from(b[2]);
+        for i in 0..4 {
+            let six = (n >> (18 - 6 * i)) & 63;
+            out.push(if i <= chunk.len() { BASE64[six as usize] } else { b'=' });
+        }
+    }
+    out.push(b'"');
+}
+
+/// The bytes of standard base64 with padding; `None` if it is not.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.as_bytes();
+    if !bytes.len().is_multiple_of(4) {
+        return None;
+    }
+    let body = text.trim_end_matches('=');
+    if bytes.len() - body.len() > 2 {
+        return None;
+    }
+    let mut out = Vec::with_capacity(bytes.len() / 4 * 3);
+    let (mut n, mut bits) = (0u32, 0u32);
+    for b in body.bytes() {
+        let six = match b {
+            b'A'..=b'Z' => b - b'A',
+            b'a'..=b'z' => b - b'a' + 26,
+            b'0'..=b'9' => b - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        n = (n << 6 | u32::from(six)) & 0x00ff_ffff;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((n >> bits) as u8);
+        }
+    }
+    Some(out)
+}
+
+/// What was read. Numbers stay text: their form carries precision.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Node<'a> {
+    Null,
+    Bool(bool),
+    Number(&'a str),
+    String(Cow<'a, str>),
+    Array(Vec<Node<'a>>),
+    Object(Vec<(Cow<'a, str>, Node<'a>)>),
+}
+
+impl<'a> Node<'a> {
+    /// The member of that name, the last one if it repeats.
+    pub fn get(&self, name: &str) -> Option<&Node<'a>> {
+        match self {
+            Node::Object(members) => members.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Node::String(s) => Some(s),
+            _ => None,
+        }
+    }
+    /// A whole number in range.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Node::Number(n) => n.parse().ok(),
+            _ => None,
+        }
+    }
+    /// A whole number in range.
+    pub fn as_u64(&self) -> Option<u64> {
+        match self {
+            Node::Number(n) => n.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Why bytes are not one JSON value. The place is a byte index.
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone, Copy)]
+pub enum JsonError {
+    #[error("not JSON at byte {0}")]
+    Syntax(usize),
+    #[error("nested deeper than {DEPTH_MAX}")]
+    Depth,
+    #[error("not UTF-8")]
+    Utf8,
+}
+
+/// Exactly one JSON value.
+pub fn parse(bytes: &[u8]) -> Result<Node<'_>, JsonError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| JsonError::Utf8)?;
+    let mut reader = Reader { text, at: 0 };
+    let node = reader.value(0)?;
+    reader.space();
+    if reader.at == text.len() { Ok(node) } else { Err(reader.bad()) }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn bad(&self) -> JsonError {
+        JsonError::Syntax(self.at)
+    }
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+    fn take(&mut self, b: u8) -> Result<(), JsonError> {
+        if self.peek() == Some(b) {
+            self.at += 1;
+            Ok(())
+        } else {
+            Err(self.bad())
+        }
+    }
+    fn word(&mut self, word: &str, node: Node<'a>) -> Result<Node<'a>, JsonError> {
+        if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            self.at += word.len();
+            Ok(node)
+        } else {
+            Err(self.bad())
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node<'a>, JsonError> {
+        if depth > DEPTH_MAX {
+            return Err(JsonError::Depth);
+        }
+        self.space();
+        match self.peek().ok_or(self.bad())? {
+            b'n' => self.word("null", Node::Null),
+            b't' => self.word("true", Node::Bool(true)),
+            b'f' => self.word("false", Node::Bool(false)),
+            b'"' => Ok(Node::String(self.string()?)),
+            b'[' => self.array(depth),
+            b'{' => self.object(depth),
+            b'-' | b'0'..=b'9' => self.number(),
+            _ => Err(self.bad()),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Node<'a>, JsonError> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(Node::Array(items));
+        }
+        loop {
+            items.push(self.value(depth + 1)?);
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(Node::Array(items));
+                }
+                _ => return Err(self.bad()),
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Node<'a>, JsonError> {
+        self.at += 1;
+        let mut members = Vec::new();
+        self.space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(Node::Object(members));
+        }
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return Err(self.bad());
+            }
+            let name = self.string()?;
+            self.space();
+            self.take(b':')?;
+            members.push((name, self.value(depth + 1)?));
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(Node::Object(members));
+                }
+                _ => return Err(self.bad()),
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<Node<'a>, JsonError> {
+        let from = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
+            self.at += 1;
+        }
+        let text = &self.text[from..self.at];
+        if text.parse::<f64>().is_ok() { Ok(Node::Number(text)) } else { Err(JsonError::Syntax(from)) }
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        self.at += 1;
+        let from = self.at;
+        let bytes = self.text.as_bytes();
+        loop {
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    let s = &self.text[from..self.at];
+                    self.at += 1;
+                    return Ok(Cow::Borrowed(s));
+                }
+                Some(b'\\') => break,
+                Some(0..0x20) | None => return Err(self.bad()),
+                Some(_) => self.at += 1,
+            }
+        }
+        let mut out = String::from(&self.text[from..self.at]);
+        loop {
+            let run = self.at;
+            while !matches!(bytes.get(self.at), Some(b'"' | b'\\' | 0..0x20) | None) {
+                self.at += 1;
+            }
+            out.push_str(&self.text[run..self.at]);
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(Cow::Owned(out));
+                }
+                Some(b'\\') => {
+                    self.at += 1;
+                    let c = self.escape()?;
+                    out.push(c);
+                }
+                _ => return Err(self.bad()),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let b = self.peek().ok_or(self.bad())?;
+        self.at += 1;
+        Ok(match b {
+            b'"' => '"',
+            b'\\' => '\\',
+            b'/' => '/',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.unit()?;
+                if !(0xd800..0xe000).contains(&first) {
+                    return char::from_u32(u32::from(first)).ok_or(self.bad());
+                }
+                self.take(b'\\')?;
+                self.take(b'u')?;
+                let second = self.unit()?;
+                return char::decode_utf16([first, second]).next().and_then(Result::ok).ok_or(self.bad());
+            }
+            _ => return Err(self.bad()),
+        })
+    }
+
+    fn unit(&mut self) -> Result<u16, JsonError> {
+        let hex = self.text.get(self.at..self.at + 4).ok_or(self.bad())?;
+        if !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(self.bad());
+        }
+        self.at += 4;
+        u16::from_str_radix(hex, 16).map_err(|_| self.bad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn floats_print_as_java_prints_them() {
+        // Source: Double.toString of JDK 21.
+        for (v, text) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (100.0, "100.0"),
+            (0.001, "0.001"),
+            (0.00099, "9.9E-4"),
+            (1_234_567.5, "1234567.5"),
+            (9_999_999.0, "9999999.0"),
+            (10_000_000.0, "1.0E7"),
+            (1.797_693_134_862_315_7e308, "1.7976931348623157E308"),
+            (-1e300, "-1.0E300"),
+            (f64::NAN, "\"NaN\""),
+            (f64::NEG_INFINITY, "\"-Infinity\""),
+        ] {
+            let mut out = Vec::new();
+            put_f64(&mut out, v);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+        let mut out = Vec::new();
+        put_f32(&mut out, -3.402_823_5e38);
+        assert_eq!(out, b"-3.4028235E38");
+    }
+
+    #[test]
+    fn hostile_texts_are_refused() {
+        for bad in
+            ["", "{", "[1,", "\"a", "\"\\u12", "\"\\ud800x\"", "nul", "1 2", "{\"a\" 1}", "{a:1}", "\"\u{1}\"", "+"]
+        {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(parse("[".repeat(100_000).as_bytes()), Err(JsonError::Depth));
+    }
+
+    proptest! {
+        #[test]
+        fn strings_come_back(s in any::<String>()) {
+            let mut out = Vec::new();
+            put_string(&mut out, &s);
+            prop_assert_eq!(parse(&out).unwrap(), Node::String(s.clone().into()));
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), s);
+        }
+
+        #[test]
+        fn floats_come_back(bits in any::<u64>()) {
+            let v = f64::from_bits(bits);
+            prop_assume!(v.is_finite());
+            let mut out = Vec::new();
+            put_f64(&mut out, v);
+            prop_assert_eq!(std::str::from_utf8(&out).unwrap().parse::<f64>().unwrap().to_bits(), bits);
+        }
+
+        #[test]
+        fn base64_comes_back(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut out = Vec::new();
+            put_base64(&mut out, &bytes);
+            let text = std::str::from_utf8(&out[1..out.len() - 1]).unwrap();
+            prop_assert_eq!(from_base64(text).unwrap(), bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}
