@@ -5,6 +5,7 @@
 pub mod control;
 pub mod log;
 pub mod memory;
+pub mod remote;
 pub mod tasks;
 
 pub use control::*;

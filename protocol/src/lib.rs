@@ -6,6 +6,7 @@
 //! Generated: `api/`, `records/` (by `cargo xtask codegen`). Not done here: sockets, dispatch, meaning.
 
 pub mod api;
+pub mod code;
 pub mod frame;
 pub mod header;
 pub mod produce;
