@@ -400,6 +400,10 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
                 sources_here.push(source.clone());
             }
             used.push(source.clone());
+            // A source in error has no tables yet; its own message is enough.
+            if found.tables.is_empty() {
+                continue;
+            }
             if from.trim_end_matches(".*").contains('*') {
                 let f = Finding::error(codes::BAD_VALUE, span, "`*` may stand only as the last part".into());
                 findings.push(f.path(&path));
@@ -431,8 +435,10 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
             );
         }
         for t in e.value.get("tables").map(|t| t.value.entries()).unwrap_or_default() {
-            let known =
-                p.sources.iter().any(|(name, s)| !s.table_names(&t.key, name).is_empty() && !t.key.ends_with('*'));
+            let known = p.sources.iter().any(|(name, s)| {
+                let of_source = t.key.strip_prefix(name.as_str()).is_some_and(|r| r.starts_with('.'));
+                (of_source && s.tables.is_empty()) || (!s.table_names(&t.key, name).is_empty() && !t.key.ends_with('*'))
+            });
             if !known {
                 let all: Vec<String> = p
                     .sources
@@ -485,3 +491,6 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
