@@ -7,12 +7,20 @@
 //! what, who was heard when; lost with leadership on purpose, as in Kafka, whose members then simply go on or join
 //! again. [`classic`] decides about members, [`offsets`] about offsets; this file is the door.
 
-pub mod classic;
-pub mod offsets;
+mod classic;
+mod offsets;
 pub mod records;
 
+use crate::group::classic::{Live, Turn};
+use crate::group::offsets::Offsets;
+use crate::group::records::{GroupRecord, Meta};
 use bytes::Bytes;
+use catchwater_base::{Decision, Mono, Now, Replicated, Ticket, hash};
 use catchwater_record::{GroupName, TopicId, TopicName};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most tombstones of one sweep; what is left waits for the next, a second later.
+const SWEEP_MAX: usize = 1_000;
 
 /// Settings of the machine; names and defaults are Kafka's.
 #[derive(Clone, Debug)]
@@ -275,3 +283,298 @@ pub enum GroupError {
     #[error("group does not exist")]
     NotFound,
 }
+
+/// The machine of one `__consumer_offsets` partition.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    settings: Settings,
+    groups: BTreeMap<GroupName, Stored>,
+}
+
+/// What is stored of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Stored {
+    meta: Option<Meta>,
+    offsets: Offsets,
+}
+
+/// The leader's own knowledge.
+#[derive(Debug, Default)]
+pub struct Soft {
+    /// Groups with members, or with ids given out. All others are what is stored of them.
+    live: BTreeMap<GroupName, Live>,
+    /// Next deadline of each live group.
+    timers: BTreeSet<(Mono, GroupName)>,
+    /// When offsets are looked through next.
+    sweep: Mono,
+}
+
+impl Groups {
+    pub fn new(settings: Settings) -> Self {
+        Groups { settings, groups: BTreeMap::new() }
+    }
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn stored(&self, group: &GroupName) -> Option<&Stored> {
+        self.groups.get(group)
+    }
+
+    /// The group as it lives now; taken out of `soft` and put back by [`Groups::put`].
+    fn take(&self, soft: &mut Soft, now: Now, group: &GroupName) -> Option<Live> {
+        if let Some(live) = soft.live.remove(group) {
+            if let Some(at) = live.deadline() {
+                soft.timers.remove(&(at, group.clone()));
+            }
+            return Some(live);
+        }
+        let stored = self.stored(group)?;
+        Some(stored.meta.as_ref().map_or_else(|| Live::new(now), |meta| Live::load(meta, now)))
+    }
+
+    fn put(soft: &mut Soft, group: &GroupName, live: Live) {
+        if live.is_idle() {
+            return;
+        }
+        if let Some(at) = live.deadline() {
+            soft.timers.insert((at, group.clone()));
+        }
+        soft.live.insert(group.clone(), live);
+    }
+
+    fn join(&self, soft: &mut Soft, turn: &mut Turn<'_>, ticket: Ticket, join: Join) {
+        let refuse = |turn: &mut Turn<'_>, error| turn.replies.push((ticket, Reply::Join(Err(error))));
+        if join.group.as_str().is_empty() {
+            return refuse(turn, GroupError::IllegalGroup);
+        }
+        let timeout = join.session_timeout_ms;
+        if timeout < self.settings.session_min_ms || timeout > self.settings.session_max_ms {
+            return refuse(turn, GroupError::SessionTimeout(timeout));
+        }
+        let group = join.group.clone();
+        let mut live = match self.take(soft, turn.now, &group) {
+            Some(live) => live,
+            None if join.member.is_empty() => Live::new(turn.now),
+            None => return refuse(turn, GroupError::UnknownMember),
+        };
+        live.join(turn, ticket, join);
+        Self::put(soft, &group, live);
+    }
+
+    fn commit(&self, soft: &mut Soft, now: Now, request: Commit, records: &mut Vec<GroupRecord>) -> Reply {
+        let all = |error: GroupError| Reply::Commit(request.offsets.iter().map(|_| Err(error.clone())).collect());
+        let group = request.group.clone();
+        if group.as_str().is_empty() && request.generation >= 0 {
+            return all(GroupError::IllegalGroup);
+        }
+        let checked = match self.take(soft, now, &group) {
+            None if request.generation < 0 => Ok(()),
+            None => Err(GroupError::IllegalGeneration { asked: request.generation, have: -1 }),
+            Some(mut live) => {
+                let instance = request.instance.as_deref();
+                let checked = live.check_commit(now, &request.member, instance, request.generation);
+                Self::put(soft, &group, live);
+                checked
+            }
+        };
+        match checked {
+            Err(error) => all(error),
+            Ok(()) => Reply::Commit(offsets::commit(&self.settings, now, request, records)),
+        }
+    }
+
+    fn delete(&self, soft: &mut Soft, now: Now, group: &GroupName, records: &mut Vec<GroupRecord>) -> Reply {
+        let Some(live) = self.take(soft, now, group) else { return Reply::Delete(Err(GroupError::NotFound)) };
+        if !live.is_idle() {
+            Self::put(soft, group, live);
+            return Reply::Delete(Err(GroupError::NotEmpty));
+        }
+        if let Some(stored) = self.stored(group) {
+            offsets::forget(group, stored.offsets.keys().cloned().collect(), records);
+            records.push(GroupRecord::Group { group: group.clone(), meta: None });
+        }
+        Reply::Delete(Ok(()))
+    }
+
+    /// Everything whose time has come.
+    fn wake(&self, soft: &mut Soft, now: Now, decision: &mut Decision<GroupRecord, Reply>) {
+        while let Some((at, group)) = soft.timers.first().cloned() {
+            if at > now.mono {
+                break;
+            }
+            soft.timers.remove(&(at, group.clone()));
+            let Some(mut live) = soft.live.remove(&group) else { continue };
+            live.wake(&mut turn(&self.settings, now, &group, decision));
+            assert!(live.deadline().is_none_or(|d| d > now.mono), "a woken group {group} leaves nothing due");
+            Self::put(soft, &group, live);
+        }
+        if soft.sweep <= now.mono {
+            let whole = self.sweep(soft, now, &mut decision.records);
+            let pause = if whole { self.settings.retention_check_ms } else { 1_000 };
+            soft.sweep = now.mono.plus_millis(pause.max(1));
+        }
+    }
+
+    /// Forgets what is over its time; false = there may be more.
+    fn sweep(&self, soft: &Soft, now: Now, records: &mut Vec<GroupRecord>) -> bool {
+        let now_ms = now.wall.as_millis();
+        let before = records.len();
+        for (group, stored) in &self.groups {
+            if records.len() - before >= SWEEP_MAX {
+                return false;
+            }
+            let live = soft.live.get(group);
+            let over = offsets::expired(&self.settings, now_ms, stored.meta.as_ref(), live, &stored.offsets);
+            let last = over.len() == stored.offsets.len() && live.is_none();
+            offsets::forget(group, over, records);
+            if last && stored.meta.is_some() {
+                records.push(GroupRecord::Group { group: group.clone(), meta: None });
+            }
+        }
+        true
+    }
+}
+
+fn turn<'a>(
+    settings: &'a Settings,
+    now: Now,
+    group: &'a GroupName,
+    decision: &'a mut Decision<GroupRecord, Reply>,
+) -> Turn<'a> {
+    Turn { now, settings, group, records: &mut decision.records, replies: &mut decision.replies }
+}
+
+impl Replicated for Groups {
+    type Record = GroupRecord;
+    type Request = Request;
+    type Reply = Reply;
+    type Soft = Soft;
+
+    fn soft(&self, now: Now) -> Soft {
+        let mut soft = Soft { sweep: now.mono.plus_millis(self.settings.retention_check_ms), ..Soft::default() };
+        for (group, stored) in &self.groups {
+            if let Some(meta) = stored.meta.as_ref().filter(|m| !m.members.is_empty()) {
+                Self::put(&mut soft, group, Live::load(meta, now));
+            }
+        }
+        soft
+    }
+
+    fn decide(&self, soft: &mut Soft, now: Now, ticket: Ticket, request: Request) -> Decision<GroupRecord, Reply> {
+        let mut decision = Decision::default();
+        let reply = match request {
+            Request::Wake => {
+                self.wake(soft, now, &mut decision);
+                Reply::Woken
+            }
+            Request::Join(join) => {
+                let group = join.group.clone();
+                self.join(soft, &mut turn(&self.settings, now, &group, &mut decision), ticket, join);
+                return decision;
+            }
+            Request::Sync(sync) => {
+                let group = sync.group.clone();
+                match self.take(soft, now, &group) {
+                    None => Reply::Sync(Err(GroupError::UnknownMember)),
+                    Some(mut live) => {
+                        live.sync(&mut turn(&self.settings, now, &group, &mut decision), ticket, sync);
+                        Self::put(soft, &group, live);
+                        return decision;
+                    }
+                }
+            }
+            Request::Heartbeat(beat) => match self.take(soft, now, &beat.group) {
+                None => Reply::Heartbeat(Err(GroupError::UnknownMember)),
+                Some(mut live) => {
+                    let mut turn = turn(&self.settings, now, &beat.group, &mut decision);
+                    let result = live.heartbeat(&mut turn, &beat);
+                    Self::put(soft, &beat.group, live);
+                    Reply::Heartbeat(result)
+                }
+            },
+            Request::Leave(leave) => match self.take(soft, now, &leave.group) {
+                None => Reply::Leave(Err(GroupError::UnknownMember)),
+                Some(mut live) => {
+                    let mut turn = turn(&self.settings, now, &leave.group, &mut decision);
+                    let results = live.leave(&mut turn, &leave.members);
+                    Self::put(soft, &leave.group, live);
+                    Reply::Leave(Ok(results))
+                }
+            },
+            Request::Commit(commit) => self.commit(soft, now, commit, &mut decision.records),
+            Request::Fetch(fetch) => {
+                Reply::Fetch(Ok(offsets::fetch(self.stored(&fetch.group).map(|s| &s.offsets), &fetch)))
+            }
+            Request::TopicDeleted { name } => {
+                for (group, stored) in &self.groups {
+                    let of_it = stored.offsets.keys().filter(|(topic, _)| *topic == name).cloned().collect();
+                    offsets::forget(group, of_it, &mut decision.records);
+                }
+                Reply::Woken
+            }
+            Request::Describe { group } => Reply::Describe(match self.take(soft, now, &group) {
+                None => Err(GroupError::NotFound),
+                Some(live) => {
+                    let described = live.describe();
+                    Self::put(soft, &group, live);
+                    Ok(described)
+                }
+            }),
+            Request::List => {
+                let names: BTreeSet<&GroupName> = self.groups.keys().chain(soft.live.keys()).collect();
+                let listed = |group: &GroupName| {
+                    let live = soft.live.get(group);
+                    let meta = self.stored(group).and_then(|s| s.meta.as_ref());
+                    let stored_type = || meta.map(|m| m.protocol_type.clone()).unwrap_or_default();
+                    Listed {
+                        group: group.clone(),
+                        protocol_type: live.map_or_else(stored_type, |l| l.protocol_type().to_owned()),
+                        state: live.map_or("Empty", Live::state_name),
+                    }
+                };
+                Reply::List(names.into_iter().map(listed).collect())
+            }
+            Request::Delete { group } => self.delete(soft, now, &group, &mut decision.records),
+        };
+        decision.replies.push((ticket, reply));
+        decision
+    }
+
+    fn deadline(&self, soft: &Soft) -> Option<Mono> {
+        let sweep = (!self.groups.is_empty()).then_some(soft.sweep);
+        soft.timers.first().map(|(at, _)| *at).into_iter().chain(sweep).min()
+    }
+
+    fn replay(&mut self, record: &GroupRecord) {
+        let (GroupRecord::Offset { group, .. } | GroupRecord::Group { group, .. }) = record;
+        let stored = self.groups.entry(group.clone()).or_default();
+        match record {
+            GroupRecord::Offset { topic, partition, offset: Some(offset), .. } => {
+                stored.offsets.insert((topic.clone(), *partition), offset.clone());
+            }
+            GroupRecord::Offset { topic, partition, offset: None, .. } => {
+                stored.offsets.remove(&(topic.clone(), *partition));
+            }
+            GroupRecord::Group { meta, .. } => stored.meta.clone_from(meta),
+        }
+        if stored.meta.is_none() && stored.offsets.is_empty() {
+            self.groups.remove(group);
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        hash::xxh3_64(format!("{:?}", self.groups).as_bytes())
+    }
+}
+
+/// The partition of `__consumer_offsets` a group lives in, of `count`: as Kafka's tools compute it.
+pub fn partition_of(group: &str, count: u32) -> u32 {
+    let hash = group.encode_utf16().fold(0i32, |h, unit| h.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // Java's Utils.abs: the smallest integer has no positive counterpart and counts as 0.
+    let positive = if hash == i32::MIN { 0 } else { hash.unsigned_abs() };
+    positive % count.max(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,3 +12,4 @@ pub mod stored;
 pub mod tasks;
 
 pub use controller::Controller;
+pub use group::Groups;

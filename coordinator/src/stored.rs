@@ -26,6 +26,8 @@ pub enum StoredError {
     Null,
     #[error("{what} {value} is unknown")]
     Unknown { what: &'static str, value: i64 },
+    #[error("{0}")]
+    Field(String),
     #[error("key version {key} has value version {value}, newer than this release")]
     Newer { key: i16, value: i16 },
 }
