@@ -9,6 +9,7 @@ pub mod connection;
 pub mod error_code;
 pub mod fetch;
 pub mod host;
+pub mod local;
 pub mod metadata;
 pub mod node;
 pub mod partition;

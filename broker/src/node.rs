@@ -5,8 +5,8 @@ use crate::budget::Budget;
 use crate::topics::Topics;
 use catchwater_base::Clock;
 use catchwater_coordinator::cluster::image::Image;
-use catchwater_coordinator::controller;
-use catchwater_record::NodeId;
+use catchwater_coordinator::{controller, group};
+use catchwater_record::{GroupName, NodeId};
 use catchwater_runtime::Fut;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ pub struct Node {
     pub response_budget: Budget,
     pub topics: Arc<Topics>,
     pub controller: Arc<dyn ControllerAccess>,
+    pub groups: Arc<dyn GroupsAccess>,
 }
 
 /// Settings that handlers look at.
@@ -51,6 +52,26 @@ pub enum ControllerError {
     /// Surely nothing was changed.
     #[error("group 0 is not ready here")]
     NotReady,
+    #[error("outcome unknown")]
+    Unknown,
+}
+
+/// The group coordinators of this node: `__consumer_offsets`, made on demand.
+pub trait GroupsAccess: Send + Sync {
+    /// Answers when what the reply saw is committed.
+    fn ask(&self, group: &GroupName, request: group::Request) -> Fut<'_, Result<group::Reply, GroupsError>>;
+}
+
+/// Why a group coordinator gave no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GroupsError {
+    /// The topic is being made, or its partition has no leader.
+    #[error("the group coordinator is not available")]
+    NotAvailable,
+    #[error("the group coordinator is loading")]
+    Loading,
+    #[error("the group coordinator is elsewhere")]
+    NotCoordinator,
     #[error("outcome unknown")]
     Unknown,
 }

@@ -529,3 +529,6 @@ fn not_taken(why: Why) -> NotTaken {
         Why::Offline => NotTaken::Storage,
     }
 }
+
+#[cfg(test)]
+mod tests;

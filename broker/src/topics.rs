@@ -6,7 +6,7 @@
 use crate::host::cluster::ClusterListener;
 use crate::partition::AckError;
 use crate::partition::shell::Partition;
-use catchwater_base::Clock;
+use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
 use catchwater_raft::driver::{LogDir, Replica};
@@ -180,7 +180,7 @@ impl ClusterListener for Topics {
             match self.open(place.gid, at, topic.name.clone()) {
                 Ok(partition) => Some(partition),
                 Err(why) => {
-                    eprintln!("catchwater: partition {}-{number} could not be opened: {why}", topic.name);
+                    log!(Error, "partition.open", "partition {}-{number} could not be opened: {why}", topic.name);
                     None
                 }
             }

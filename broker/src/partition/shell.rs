@@ -9,7 +9,7 @@ use super::{AckError, Ask, Ends, FetchError, Look, NotTaken, PartitionCore, Plac
 use crate::host::log::{HostLog, HostObserver, ProposeError, ReadError};
 use bytes::{Bytes, BytesMut};
 use catchwater_base::metric::Counter;
-use catchwater_base::{Clock, Now, crash_point};
+use catchwater_base::{Clock, Now, crash_point, log};
 use catchwater_raft::driver::{LogDir, Pressure, Replica};
 use catchwater_raft::{Event, GroupCore};
 use catchwater_record::{
@@ -168,9 +168,12 @@ impl State {
                 Wish::Leads(leads) => after.leads = Some(leads),
                 Wish::Offline(cause) => {
                     OFFLINE.inc();
-                    eprintln!(
-                        "catchwater: partition {}-{} is offline: {cause}",
-                        partition.topic, partition.at.partition
+                    log!(
+                        Error,
+                        "partition.offline",
+                        "partition {}-{} is offline: {cause}",
+                        partition.topic,
+                        partition.at.partition
                     );
                 }
             }
