@@ -1,0 +1,94 @@
+//! `catchwater group …` and `catchwater lag`: asked of the node over HTTP.
+
+use crate::cli::{Group, Http};
+use crate::http;
+use crate::report::{self, Done, Exit, Failure, Output};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub async fn run(command: Group) -> Result<Done, Failure> {
+    match command {
+        Group::List { http } => {
+            let groups = http::get(&http.http, "groups").await?.unwrap_or_default();
+            let rows: Vec<Vec<String>> = items(&groups)
+                .map(|g| vec![text(&g["group"]), text(&g["state"]), text(&g["protocol_type"]), text(&g["members"])])
+                .collect();
+            let table = report::table(&["GROUP", "STATE", "TYPE", "MEMBERS"], &rows);
+            Ok(Done::new(format!("{} groups", rows.len()), groups, table))
+        }
+        Group::Describe { group, http } => {
+            let path = format!("groups/{}", escape(&group));
+            let Some(found) = http::get(&http.http, &path).await? else {
+                return Err(Failure::new(Exit::Runtime, "CW0008", format!("no group {group}"))
+                    .next("catchwater group list shows the names"));
+            };
+            let mut out = format!("group {group}  state {}  protocol {}\n\n", text(&found["state"]), text(&found["protocol"]));
+            let members: Vec<Vec<String>> = items(&found["members"])
+                .map(|m| vec![text(&m["member"]), text(&m["client_id"]), text(&m["host"])])
+                .collect();
+            if !members.is_empty() {
+                out.push_str(&report::table(&["MEMBER", "CLIENT", "HOST"], &members));
+                out.push('\n');
+            }
+            let offsets: Vec<Vec<String>> = items(&found["offsets"])
+                .map(|o| ["topic", "partition", "offset", "end", "lag"].map(|k| text(&o[k])).to_vec())
+                .collect();
+            out.push_str(&report::table(&["TOPIC", "PARTITION", "OFFSET", "END", "LAG"], &offsets));
+            Ok(Done::new(format!("group {group}"), found, out))
+        }
+    }
+}
+
+/// One table, or one every second.
+pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failure> {
+    loop {
+        let found = http::get(&http.http, "lag").await?.unwrap_or_default();
+        let rows: Vec<Vec<String>> = items(&found)
+            .map(|l| {
+                vec![
+                    text(&l["pipeline"]),
+                    text(&l["node"]),
+                    text(&l["kind"]),
+                    text(&l["state"]),
+                    text(&l["lag_ms"]),
+                    text(&l["rows"]),
+                    text(&l["position"]),
+                    text(&l["error"]),
+                ]
+            })
+            .collect();
+        let table =
+            report::table(&["PIPELINE", "NODE", "KIND", "STATE", "LAG_MS", "ROWS", "POSITION", "ERROR"], &rows);
+        if !watch {
+            return Ok(Done::new(format!("{} tasks", rows.len()), found, table));
+        }
+        match output {
+            Output::Table => report::print(&format!("{table}\n")),
+            Output::Json => report::print(&format!("{}\n", json!({"command": "lag", "ok": true, "result": found}))),
+        }
+        catchwater_runtime::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn items(v: &Value) -> impl Iterator<Item = &Value> {
+    v.as_array().into_iter().flatten()
+}
+
+fn text(v: &Value) -> String {
+    match v {
+        Value::Null => "-".into(),
+        Value::String(s) if s.is_empty() => "-".into(),
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Percent-encodes everything but letters, digits and `-._~`.
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
