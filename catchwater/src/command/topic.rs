@@ -8,6 +8,7 @@ use catchwater_client::remote::{
     TopicInfo, decode_records,
 };
 use catchwater_record::batch::build::Builder;
+use catchwater_record::murmur2;
 use serde_json::{Value, json};
 use std::io::BufRead;
 use std::time::Duration;
@@ -136,7 +137,7 @@ async fn produce(kafka: &Kafka, topic: &str, separator: Option<&str>, partition:
             Some((at, len)) => (Some(&line[..at]), &line[at + len..]),
             None => (None, &line[..]),
         };
-        let to = partition.unwrap_or_else(|| key.map_or(0, |k| catchwater_client::murmur2_partition(k, count))) as usize;
+        let to = partition.unwrap_or_else(|| key.map_or(0, |k| murmur2::partition_for_key(k, count).0)) as usize;
         let builder = &mut builders[to];
         builder.push(now_ms(), key, Some(value), []);
         if builder.bytes() >= BATCH_BYTES_MAX {
