@@ -21,19 +21,9 @@ impl Backoff {
     }
     /// Milliseconds to wait before the next try: uniform in `ceiling/2 ..= ceiling`, so it never spins.
     pub fn next_ms(&mut self, rng: &mut Rng) -> u64 {
-        let ceiling = self.base_ms.saturating_shl(self.attempts.min(20)).min(self.cap_ms);
+        let ceiling = self.base_ms.saturating_mul(1 << self.attempts.min(20)).min(self.cap_ms);
         self.attempts = self.attempts.saturating_add(1);
         rng.between(ceiling / 2, ceiling)
-    }
-}
-
-trait SaturatingShl {
-    fn saturating_shl(self, by: u32) -> Self;
-}
-
-impl SaturatingShl for u64 {
-    fn saturating_shl(self, by: u32) -> u64 {
-        self.checked_mul(1u64 << by.min(63)).unwrap_or(u64::MAX)
     }
 }
 

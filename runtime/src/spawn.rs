@@ -42,7 +42,7 @@ impl<T> Task<T> {
     }
     /// Waits for the end; `Err` carries the panic's text (or "cancelled").
     pub async fn join(mut self) -> Result<T, String> {
-        (&mut self.handle).await.map_err(|e| panic_text(e))
+        (&mut self.handle).await.map_err(panic_text)
     }
 }
 

@@ -22,7 +22,8 @@ pub async fn run(command: Group) -> Result<Done, Failure> {
                 return Err(Failure::new(Exit::Runtime, "CW0008", format!("no group {group}"))
                     .next("catchwater group list shows the names"));
             };
-            let mut out = format!("group {group}  state {}  protocol {}\n\n", text(&found["state"]), text(&found["protocol"]));
+            let mut out =
+                format!("group {group}  state {}  protocol {}\n\n", text(&found["state"]), text(&found["protocol"]));
             let members: Vec<Vec<String>> = items(&found["members"])
                 .map(|m| vec![text(&m["member"]), text(&m["client_id"]), text(&m["host"])])
                 .collect();
@@ -57,8 +58,7 @@ pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failu
                 ]
             })
             .collect();
-        let table =
-            report::table(&["PIPELINE", "NODE", "KIND", "STATE", "LAG_MS", "ROWS", "POSITION", "ERROR"], &rows);
+        let table = report::table(&["PIPELINE", "NODE", "KIND", "STATE", "LAG_MS", "ROWS", "POSITION", "ERROR"], &rows);
         if !watch {
             return Ok(Done::new(format!("{} tasks", rows.len()), found, table));
         }

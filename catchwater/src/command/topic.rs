@@ -4,8 +4,8 @@ use crate::cli::{Kafka as Where, Topic};
 use crate::report::{self, Done, Exit, Failure, Output};
 use bytes::Bytes;
 use catchwater_client::remote::{
-    Acks, FetchFrom, FetchLimits, Kafka, NewTopic, OffsetAt, Options, ProduceOutcome, Record, RemoteError, ResourceKind,
-    TopicInfo, decode_records,
+    Acks, FetchFrom, FetchLimits, Kafka, NewTopic, OffsetAt, Options, ProduceOutcome, Record, RemoteError,
+    ResourceKind, TopicInfo, decode_records,
 };
 use catchwater_record::batch::build::Builder;
 use catchwater_record::murmur2;
@@ -38,7 +38,8 @@ pub async fn run(command: Topic, output: Output) -> Result<Done, Failure> {
 }
 
 async fn connect(kafka: &Where) -> Result<Kafka, Failure> {
-    let options = Options { client_id: "catchwater-cli".into(), timeout: Duration::from_secs(15), ..Options::default() };
+    let options =
+        Options { client_id: "catchwater-cli".into(), timeout: Duration::from_secs(15), ..Options::default() };
     let addresses: Vec<&str> = kafka.bootstrap.split(',').collect();
     Kafka::connect(&addresses, options).await.map_err(|e| failure(&e))
 }
@@ -90,7 +91,14 @@ async fn describe(kafka: &Kafka, name: &str) -> Result<Done, Failure> {
         let first = kafka.list_offset(name, p.index, OffsetAt::Earliest).await.map_err(|e| failure(&e))?;
         let end = kafka.list_offset(name, p.index, OffsetAt::Latest).await.map_err(|e| failure(&e))?;
         let leader = p.leader.map_or("-".into(), |l| l.to_string());
-        rows.push(vec![p.index.to_string(), leader, p.leader_epoch.to_string(), first.to_string(), end.to_string(), (end - first).to_string()]);
+        rows.push(vec![
+            p.index.to_string(),
+            leader,
+            p.leader_epoch.to_string(),
+            first.to_string(),
+            end.to_string(),
+            (end - first).to_string(),
+        ]);
         partitions.push(json!({"partition": p.index, "leader": p.leader, "leader_epoch": p.leader_epoch, "log_start": first, "end": end, "replicas": p.replicas, "in_sync": p.in_sync}));
     }
     let configs = kafka.describe_configs(ResourceKind::Topic, name).await.map_err(|e| failure(&e))?;
@@ -126,13 +134,19 @@ async fn produce(kafka: &Kafka, topic: &str, separator: Option<&str>, partition:
     };
     let count = info.partitions.len().max(1) as u32;
     if let Some(p) = partition.filter(|p| *p >= count) {
-        return Err(Failure::new(Exit::Runtime, "CW0008", format!("topic {topic} has no partition {p}, only 0–{}", count - 1)));
+        return Err(Failure::new(
+            Exit::Runtime,
+            "CW0008",
+            format!("topic {topic} has no partition {p}, only 0–{}", count - 1),
+        ));
     }
     let mut builders: Vec<Builder> = (0..count).map(|_| Builder::new()).collect();
     let mut sent = 0u64;
     let input = std::io::stdin().lock();
     for line in input.split(b'\n') {
-        let line = line.map_err(|e| Failure::new(Exit::Environment, "CW0011", "cannot read standard input").cause(e.to_string()))?;
+        let line = line.map_err(|e| {
+            Failure::new(Exit::Environment, "CW0011", "cannot read standard input").cause(e.to_string())
+        })?;
         let (key, value) = match separator.and_then(|s| find_bytes(&line, s.as_bytes()).map(|at| (at, s.len()))) {
             Some((at, len)) => (Some(&line[..at]), &line[at + len..]),
             None => (None, &line[..]),
