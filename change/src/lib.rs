@@ -4,6 +4,7 @@
 //! `encode`, record → event in `decode`; nowhere else.
 
 pub mod calendar;
+pub mod checkpoint;
 pub mod cut;
 pub mod decode;
 pub mod encode;
@@ -14,6 +15,7 @@ pub mod row;
 pub mod schema;
 pub mod stamp;
 pub mod value;
+mod wire;
 
 pub use cut::Cut;
 pub use event::{Event, Op, RowChange, SnapshotMark, SourceInfo};
