@@ -1,4 +1,30 @@
 //! Rank 4. Applies change topics to target systems: whole source transactions, rows and position in one target
 //! transaction. Knows the log only through `client` and rows only as `change` types.
+//!
+//! `worker` is the one loop; `regroup` (partitions → transactions), `order` and `batch` (transactions → groups),
+//! `commit` (what is durable), `retry` (what a failure leads to), `plan` and `evolve` (source tables → target tables)
+//! decide and are pure; `wire` reads records. `sink` is the contract, `conformance` the suite every sink passes,
+//! `testing` a sink in memory.
 
+pub mod batch;
+pub mod commit;
+pub mod conformance;
+pub mod error;
+pub mod evolve;
+pub mod ident;
+pub mod order;
+pub mod plan;
+pub mod regroup;
+pub mod retry;
 pub mod sink;
+pub mod status;
+pub mod testing;
+pub mod wire;
+pub mod worker;
+
+pub use batch::BatchLimits;
+pub use error::Failure;
+pub use evolve::OnSchemaChange;
+pub use plan::{SchemaNaming, TableFilter};
+pub use status::{State, Status, StatusHandle};
+pub use worker::{Config, Deps, End, Worker};

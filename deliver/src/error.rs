@@ -1,0 +1,109 @@
+//! Why a sink stands still: a code with a page in `docs/errors/`, what failed, and the next step.
+
+use crate::batch::ApplyError;
+use crate::evolve::EvolveError;
+use crate::plan::PlanError;
+use crate::regroup::OrderError;
+use crate::sink::SinkError;
+use crate::wire::WireError;
+use catchwater_record::ErrorCode;
+
+/// Codes of deliver's own; 062x–069x belong to the sinks.
+pub mod code {
+    pub const ORDER: u16 = 601;
+    pub const SINK_AHEAD: u16 = 602;
+    pub const NEEDS_REBUILD: u16 = 603;
+    pub const OTHER_INCARNATION: u16 = 604;
+    pub const LATE_TABLE: u16 = 605;
+    pub const UNREADABLE: u16 = 606;
+    pub const TYPE: u16 = 607;
+    pub const KEY: u16 = 608;
+    pub const SAME_TARGET: u16 = 609;
+    pub const NO_ROW: u16 = 610;
+    pub const REFUSED: u16 = 611;
+    pub const LOG_DENIED: u16 = 612;
+    pub const COLUMN: u16 = 613;
+}
+
+/// Never holds a value of a row, nor a secret.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Failure {
+    pub code: ErrorCode,
+    pub what: String,
+    /// The next step for a person; may be empty.
+    pub next: String,
+}
+
+impl Failure {
+    pub fn new(code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Failure { code: ErrorCode(code), what: what.into(), next: next.into() }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(e: SinkError) -> Self {
+        Failure { code: e.code, what: e.what, next: e.next }
+    }
+}
+
+impl From<OrderError> for Failure {
+    fn from(e: OrderError) -> Self {
+        let (code, next) = match &e {
+            OrderError::NotAscending { .. } => {
+                (code::ORDER, "the topic was written by something else than its capture, or this is a bug: report it")
+            }
+            OrderError::LateTable { .. } => (
+                code::LATE_TABLE,
+                "use a new sink name (it starts from the beginning), or leave the table out of `from`",
+            ),
+            OrderError::Incarnation { .. } => {
+                (code::OTHER_INCARNATION, "the source was dropped and made anew: rebuild the sink under a new name")
+            }
+        };
+        Failure::new(code, e.to_string(), next)
+    }
+}
+
+impl From<EvolveError> for Failure {
+    fn from(e: EvolveError) -> Self {
+        match &e {
+            EvolveError::Type { .. } => Failure::new(
+                code::TYPE,
+                e.to_string(),
+                "change the target column to a type that holds both (text always does), or leave the table out",
+            ),
+            EvolveError::Refused { .. } => {
+                Failure::new(code::REFUSED, e.to_string(), "change the target, or set on_schema_change: additive")
+            }
+        }
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(e: PlanError) -> Self {
+        match &e {
+            PlanError::Key { .. } => {
+                Failure::new(code::KEY, e.to_string(), "give the target table the source's primary key")
+            }
+            PlanError::Column { .. } => Failure::new(code::COLUMN, e.to_string(), "add the column to the target"),
+            PlanError::SameTarget { .. } => Failure::new(
+                code::SAME_TARGET,
+                e.to_string(),
+                "keep the source's schemas, or choose tables with `from`",
+            ),
+        }
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(e: ApplyError) -> Self {
+        Failure::new(code::NO_ROW, e.to_string(), "the source must send whole rows of this table")
+    }
+}
+
+impl From<WireError> for Failure {
+    fn from(e: WireError) -> Self {
+        Failure::new(code::UNREADABLE, e.to_string(), "the topic holds what its capture does not write: report it")
+    }
+}

@@ -1,0 +1,129 @@
+//! Pure. Bytes of the log → what deliver works with: records of a fetch, TABLE records, cuts, rows.
+//!
+//! [`Wire`] is the seam to the formats of `change`; everything it reads is foreign until it is checked.
+
+use bytes::Bytes;
+use catchwater_change::exact::EXACT_HEADER;
+use catchwater_change::stamp::STAMP_HEADER;
+use catchwater_change::{Cut, RowChange, Stamp, TableSchema};
+use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::{CaptureId, Offset, TopicPartition, compress};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// What one compressed batch may grow to.
+const SECTION_BYTES_MAX: usize = 64 << 20;
+
+/// One record, holding slices of the fetched bytes.
+#[derive(Clone, Debug)]
+pub struct RawRecord {
+    pub offset: Offset,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    /// Header `cw.stamp`.
+    pub stamp: Option<Bytes>,
+    /// Header `cw.exact`.
+    pub exact: Option<Bytes>,
+}
+
+impl RawRecord {
+    pub fn bytes(&self) -> usize {
+        let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
+        128 + len(&self.key) + len(&self.value) + len(&self.stamp) + len(&self.exact)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    #[error("{at:?} offset {offset}: {why}")]
+    Record { at: TopicPartition, offset: Offset, why: String },
+    #[error("{at:?}: {why}")]
+    Batch { at: TopicPartition, why: String },
+    #[error("schema {no} of the row at {at:?} offset {offset} is in no TABLE record")]
+    NoSchema { at: TopicPartition, offset: Offset, no: u32 },
+}
+
+/// Reads the formats that captures write.
+pub trait Wire: Send + Sync {
+    /// A TABLE record of `__catchwater_captures`; `None` = another kind.
+    fn table(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, TableSchema)>, String>;
+    /// A cut of `__catchwater_cuts`.
+    fn cut(&self, key: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String>;
+    /// The row of a record with stamp; never called for tombstones, schema changes and messages.
+    fn row(&self, record: &RawRecord, stamp: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String>;
+}
+
+/// All records of `batches` from `from` on, and the offset after the last batch.
+pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec<RawRecord>, Offset), WireError> {
+    let (mut out, mut next) = (Vec::new(), from);
+    let mut rest: &[u8] = batches;
+    let wrong = |why: String| WireError::Batch { at, why };
+    while !rest.is_empty() {
+        let (view, tail) = BatchView::split(rest).map_err(|e| wrong(e.to_string()))?;
+        rest = tail;
+        let base = view.offset();
+        let end = base.plus(u64::from(view.offset_count()));
+        if end <= next {
+            continue;
+        }
+        view.check_crc().map_err(|e| wrong(e.to_string()))?;
+        if !view.is_control() {
+            let section = compress::section(&view, SECTION_BYTES_MAX).map_err(|e| wrong(e.to_string()))?;
+            let section = match section {
+                Cow::Borrowed(b) => batches.slice_ref(b),
+                Cow::Owned(v) => Bytes::from(v),
+            };
+            let count = u32::try_from(view.records_count()).unwrap_or(0);
+            for record in iterate::records(&section, count) {
+                let record = record.map_err(|e| wrong(e.to_string()))?;
+                let offset = base.plus(u64::try_from(record.offset_delta).unwrap_or(0));
+                if offset < from {
+                    continue;
+                }
+                let slice = |b: Option<&[u8]>| b.map(|b| section.slice_ref(b));
+                out.push(RawRecord {
+                    offset,
+                    key: slice(record.key),
+                    value: slice(record.value),
+                    stamp: slice(record.header(STAMP_HEADER).flatten()),
+                    exact: slice(record.header(EXACT_HEADER).flatten()),
+                });
+            }
+        }
+        next = end;
+    }
+    Ok((out, next))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use catchwater_record::TopicId;
+    use catchwater_record::batch::patch;
+    use catchwater_record::{LeaderEpoch, batch::build::Builder};
+
+    fn batch(base: u64, keys: &[&str]) -> Vec<u8> {
+        let mut b = Builder::new();
+        for k in keys {
+            b.push(1000, Some(k.as_bytes()), Some(b"v"), []);
+        }
+        let mut bytes = b.finish();
+        patch(&mut bytes, Offset(base), LeaderEpoch(1));
+        bytes.to_vec()
+    }
+
+    #[test]
+    fn reads_from_the_asked_offset_over_batches() {
+        let at = TopicPartition::new(TopicId([1; 16]), 0);
+        let bytes = Bytes::from([batch(10, &["a", "b", "c"]), batch(13, &["d"])].concat());
+        let (got, next) = records(at, Offset(11), &bytes).unwrap();
+        let keys: Vec<_> = got.iter().map(|r| (r.offset.0, r.key.clone().unwrap())).collect();
+        assert_eq!(keys, [(11, "b".into()), (12, "c".into()), (13, "d".into())]);
+        assert_eq!(next, Offset(14));
+        assert!(records(at, Offset(0), &bytes.slice(..bytes.len() - 1)).is_err());
+        let mut flipped = bytes.to_vec();
+        flipped[70] ^= 1;
+        assert!(records(at, Offset(0), &Bytes::from(flipped)).is_err());
+    }
+}

@@ -1,0 +1,1031 @@
+//! The one loop of a sink: fetch, decode, regroup, batch, write, commit.
+//!
+//! Walk: row-change 14/17
+//!
+//! `Worker::run` lives as long as its task's lease. A *session* begins with `Sink::open`, which says what the target
+//! holds, and reads the log from there; any failure ends the session, and the next one believes the target again. So
+//! there is one way back, and it is the one a restart takes. A session keeps one fetch in flight while the sink works.
+//!
+//! Invariants: no row is given to the sink before a cut proves that no smaller one can come; the mark of a commit covers
+//! exactly what was written before it; DDL runs only while no sink transaction is open; memory is bounded by
+//! `credit_bytes` (plus one batch of the log, which comes whatever its size).
+//!
+//! Crash points: `deliver.{before,after}_{fetch,group,mirror}`, `sink.{before,after}_{claim,ddl}`.
+
+use crate::batch::{Batch, BatchLimits, Taken, Verdict, applies_of};
+use crate::commit::{Commit, mirror_group};
+use crate::error::{Failure, code};
+use crate::evolve::{self, OnSchemaChange};
+use crate::plan::{self, Claimed, SchemaNaming, TableFilter};
+use crate::regroup::{Regroup, Run, Step};
+use crate::retry::{Failed, Next, Ordered, Retry};
+use crate::sink::{Ack, Claim, DdlStep, Lane, Mark, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable};
+use crate::status::{State, StatusHandle};
+use crate::wire::{RawRecord, Wire, WireError, records};
+use bytes::Bytes;
+use catchwater_base::{Clock, Mono, Wall, crash_point};
+use catchwater_change::{Cut, Native, Stamp, TableSchema};
+use catchwater_client::{
+    At, ControlClient, ControlError, Fetch, FetchPart, Fetched, Isolation, LogClient, LogError, PartitionError,
+    TopicsWanted,
+};
+use catchwater_record::{
+    CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicId, TopicName,
+    TopicPartition, murmur2,
+};
+use catchwater_runtime::Fut;
+use catchwater_runtime::shutdown::Stopped;
+use catchwater_runtime::time::timeout;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+const CAPTURES_TOPIC: &str = "__catchwater_captures";
+const CUTS_TOPIC: &str = "__catchwater_cuts";
+/// Room asked for a partition that holds up the merge: above the largest batch a topic may hold.
+const LACKING_BYTES: usize = 25 << 20;
+const INTERNAL_BYTES: u32 = 1 << 20;
+const FETCH_WAIT_MS: u32 = 500;
+/// Rows between two looks at the other futures.
+const ROWS_PER_BREATH: usize = 256;
+/// Wait after a fetch that failed in a way that passes.
+const PAUSE_MS: u64 = 50;
+/// How long an `abort` or `shutdown` may take.
+const END_LIMIT: Duration = Duration::from_secs(5);
+const REOPEN_MAX: u32 = u16::MAX as u32;
+
+/// What the worker works with.
+pub struct Deps {
+    pub log: Arc<dyn LogClient>,
+    pub control: Arc<dyn ControlClient>,
+    pub clock: Arc<dyn Clock>,
+    pub sink: Box<dyn Sink>,
+    pub wire: Arc<dyn Wire>,
+}
+
+/// What it works on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub pipeline: PipelineName,
+    pub sink: SinkName,
+    pub source: SourceName,
+    pub capture: CaptureId,
+    pub incarnation: Incarnation,
+    /// Id of this cluster: a target claimed by another one is refused.
+    pub cluster: [u8; 16],
+    pub epoch: TaskEpoch,
+    pub tables: TableFilter,
+    pub naming: SchemaNaming,
+    pub on_schema_change: OnSchemaChange,
+    pub batch: BatchLimits,
+    /// Bytes of rows held between fetch and commit.
+    pub credit_bytes: usize,
+    /// For jitter.
+    pub seed: u64,
+}
+
+impl Config {
+    /// Defaults of deliver.md 11 for everything but the names.
+    pub fn new(pipeline: PipelineName, sink: SinkName, source: SourceName, capture: CaptureId) -> Self {
+        Config {
+            pipeline,
+            sink,
+            source,
+            capture,
+            incarnation: Incarnation(0),
+            cluster: [0; 16],
+            epoch: TaskEpoch(1),
+            tables: TableFilter::All,
+            naming: SchemaNaming::Keep,
+            on_schema_change: OnSchemaChange::Additive,
+            batch: BatchLimits::default(),
+            credit_bytes: 64 << 20,
+            seed: 0,
+        }
+    }
+}
+
+/// How a worker ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It was asked to.
+    Stopped,
+    /// A newer owner holds the target.
+    Fenced,
+    /// A person must act; the status says the same.
+    Failed(Failure),
+    /// The lease's fences are used up (65,535 opens): run again under a new task epoch.
+    NewEpoch,
+}
+
+/// One sink's worker.
+pub struct Worker {
+    deps: Deps,
+    config: Config,
+    status: StatusHandle,
+    stop: Stopped,
+    retry: Retry,
+    reopen: u32,
+    book: Book,
+    plans: BTreeMap<u32, Arc<TargetPlan>>,
+    claimed: Claimed,
+    /// Schemas to prepare before rows flow again.
+    prepare_first: Vec<u32>,
+    /// Groups up to this transaction go in source order.
+    source_order: Option<CommitSeq>,
+}
+
+/// Why a session ended.
+enum Trouble {
+    Stopped,
+    Sink(SinkError, Option<(CommitSeq, Ordered)>),
+    Log(LogError),
+    Control(ControlError),
+    /// Nothing is wrong: the capture has not begun yet.
+    NotReady,
+    /// A schema turned up inside an open sink transaction.
+    Prepare(u32),
+    Fatal(Failure),
+}
+
+impl From<LogError> for Trouble {
+    fn from(e: LogError) -> Self {
+        Trouble::Log(e)
+    }
+}
+impl From<ControlError> for Trouble {
+    fn from(e: ControlError) -> Self {
+        Trouble::Control(e)
+    }
+}
+impl From<WireError> for Trouble {
+    fn from(e: WireError) -> Self {
+        Trouble::Fatal(e.into())
+    }
+}
+
+fn sink_trouble(e: SinkError) -> Trouble {
+    Trouble::Sink(e, None)
+}
+
+/// Tables and topics of the source, as its TABLE records say.
+#[derive(Default)]
+struct Book {
+    /// Next offset of the captures partition.
+    next: Offset,
+    schemas: BTreeMap<u32, Arc<TableSchema>>,
+    /// Does `from` take the table of this topic?
+    topics: BTreeMap<TopicId, bool>,
+}
+
+/// The internal partitions that speak of our source.
+#[derive(Clone, Copy)]
+struct Internal {
+    captures: TopicPartition,
+    cuts: TopicPartition,
+}
+
+/// What a row needs to be decoded.
+struct Held {
+    stamp: Stamp,
+    record: RawRecord,
+}
+
+/// The fetch that is on its way while the sink works.
+struct Flight<'a> {
+    going: Option<Fut<'a, Result<Vec<Fetched>, LogError>>>,
+    landed: Option<Result<Vec<Fetched>, LogError>>,
+}
+
+impl Flight<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(going) = &mut self.going
+            && let Poll::Ready(result) = going.as_mut().poll(cx)
+        {
+            self.going = None;
+            self.landed = Some(result);
+        }
+    }
+    /// Runs `work` to its end and the fetch beside it. Cancel-safe if `work` is.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.poll(cx);
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+    /// Lets others run, and the fetch move.
+    async fn breathe(&mut self) {
+        let mut yielded = false;
+        poll_fn(|cx| {
+            self.poll(cx);
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// State of one session.
+struct Session<'a> {
+    internal: Internal,
+    regroup: Regroup<Held>,
+    batch: Batch,
+    commit: Commit,
+    lane: Box<dyn Lane>,
+    /// The lane holds rows that are not committed.
+    lane_open: bool,
+    /// `Folded` if one of its writes was.
+    ordered: Ordered,
+    flight: Flight<'a>,
+    /// Ends of the partitions as the newest fetch showed them.
+    ends: BTreeMap<TopicPartition, Offset>,
+    described: BTreeMap<TargetName, TargetTable>,
+    /// The boundary reached: every transaction ≤ it was given out.
+    at: Place,
+    /// Rows since the last commit, per target table, for the status.
+    counted: BTreeMap<TargetName, u64>,
+    folded: u64,
+    pending_cuts: VecDeque<(Offset, Cut)>,
+    paused_until: Mono,
+}
+
+#[derive(Clone)]
+struct Place {
+    seq: CommitSeq,
+    native: Native,
+    commit_time: Wall,
+}
+
+impl Worker {
+    /// Runs until `stop`, a newer owner, or a failure only a person can cure.
+    pub async fn run(deps: Deps, config: Config, status: StatusHandle, stop: Stopped) -> End {
+        let retry = Retry::new(config.seed);
+        let mut worker = Worker {
+            deps,
+            config,
+            status,
+            stop,
+            retry,
+            reopen: 0,
+            book: Book::default(),
+            plans: BTreeMap::new(),
+            claimed: Claimed::default(),
+            prepare_first: Vec::new(),
+            source_order: None,
+        };
+        let end = worker.sessions().await;
+        let _ = timeout(END_LIMIT, worker.deps.sink.shutdown()).await;
+        worker.status.update(|s| match &end {
+            End::Stopped | End::Fenced | End::NewEpoch => s.state = State::Stopped,
+            End::Failed(f) => {
+                s.state = State::NeedsPerson;
+                s.last_error = Some(f.clone());
+            }
+        });
+        end
+    }
+
+    async fn sessions(&mut self) -> End {
+        let log = self.deps.log.clone();
+        loop {
+            if self.stop.is_stopped() {
+                return End::Stopped;
+            }
+            let trouble = match self.begin(&log).await {
+                Ok(mut session) => {
+                    let trouble = match self.work(&log, &mut session).await {
+                        Ok(()) => Trouble::Stopped,
+                        Err(t) => t,
+                    };
+                    session.flight.going = None;
+                    let _ = timeout(END_LIMIT, session.lane.abort()).await;
+                    trouble
+                }
+                Err(t) => t,
+            };
+            let (failure, after_ms) = match trouble {
+                Trouble::Stopped => return End::Stopped,
+                Trouble::Fatal(failure) => return End::Failed(failure),
+                Trouble::Prepare(no) => {
+                    self.prepare_first.push(no);
+                    continue;
+                }
+                Trouble::Sink(error, group) => match self.retry.decide(Failed { class: error.class, group }) {
+                    Next::OpenAgain { after_ms } => (error.into(), after_ms),
+                    Next::DescribeAgain { after_ms } => {
+                        self.plans.clear();
+                        (error.into(), after_ms)
+                    }
+                    Next::SourceOrder { upto } => {
+                        self.source_order = Some(upto);
+                        continue;
+                    }
+                    Next::Stop => return End::Failed(error.into()),
+                    Next::EndQuietly => return End::Fenced,
+                },
+                Trouble::Log(LogError::Denied | LogError::Unsupported) => {
+                    return End::Failed(denied("this node may not read the log"));
+                }
+                Trouble::Control(ControlError::Denied | ControlError::Unsupported) => {
+                    return End::Failed(denied("this node may not describe topics"));
+                }
+                Trouble::Log(e) => (denied(&e.to_string()), self.retry.wait()),
+                Trouble::Control(e) => (denied(&e.to_string()), self.retry.wait()),
+                Trouble::NotReady => {
+                    // Nothing is wrong: the capture has not begun yet.
+                    self.pause(PAUSE_MS).await;
+                    continue;
+                }
+            };
+            if self.reopen >= REOPEN_MAX {
+                return End::NewEpoch;
+            }
+            self.status.update(|s| {
+                s.state = State::Retrying;
+                s.last_error = Some(failure);
+            });
+            self.pause(after_ms).await;
+        }
+    }
+
+    /// Waits, but not past a stop.
+    async fn pause(&mut self, ms: u64) {
+        if ms > 0 {
+            let _ = timeout(Duration::from_millis(ms), self.stop.wait()).await;
+        }
+    }
+
+    /// Opens the sink and stands where it says.
+    async fn begin<'a>(&mut self, log: &'a Arc<dyn LogClient>) -> Result<Session<'a>, Trouble> {
+        let internal = self.find_internal().await?;
+        self.read_book(internal).await?;
+
+        self.reopen += 1;
+        let claim = Claim {
+            pipeline: self.config.pipeline.clone(),
+            sink: self.config.sink.clone(),
+            source: self.config.source.clone(),
+            cluster: self.config.cluster,
+            fence: i64::from(self.config.epoch.0) << 16 | i64::from(self.reopen),
+            incarnation: self.config.incarnation,
+        };
+        crash_point!("sink.before_claim");
+        let found = self.deps.sink.open(claim).await.map_err(sink_trouble)?.mark;
+        crash_point!("sink.after_claim");
+        if let Some(mark) = &found
+            && mark.incarnation != self.config.incarnation
+        {
+            return Err(Trouble::Fatal(Failure::new(
+                code::OTHER_INCARNATION,
+                format!(
+                    "the sink holds incarnation {} of the source, which is at {}",
+                    mark.incarnation, self.config.incarnation
+                ),
+                "the source was dropped and made anew: rebuild the sink under a new name",
+            )));
+        }
+
+        let known: BTreeMap<TopicPartition, Offset> =
+            found.as_ref().map(|m| m.offsets.iter().copied().collect()).unwrap_or_default();
+        let cuts_from = known.get(&internal.cuts).copied();
+        let lane = self.deps.sink.lane().await.map_err(sink_trouble)?;
+        let mut session = Session {
+            internal,
+            regroup: Regroup::new(
+                self.config.incarnation,
+                found.as_ref().map(|m| m.seq),
+                cuts_from.unwrap_or_default(),
+                true,
+            ),
+            batch: Batch::new(self.config.batch),
+            commit: Commit::open(self.now().mono, found.clone()),
+            lane,
+            lane_open: false,
+            ordered: Ordered::AsTheSource,
+            flight: Flight { going: None, landed: None },
+            ends: BTreeMap::new(),
+            described: BTreeMap::new(),
+            at: Place {
+                seq: found.as_ref().map(|m| m.seq).unwrap_or_default(),
+                native: found.as_ref().map(|m| m.native.clone()).unwrap_or_default(),
+                commit_time: found.as_ref().map(|m| m.commit_time).unwrap_or_default(),
+            },
+            counted: BTreeMap::new(),
+            folded: 0,
+            pending_cuts: VecDeque::new(),
+            paused_until: Mono::ZERO,
+        };
+        self.check_bounds(log, &mut session, &known).await?;
+        self.subscribe(&mut session, &known).await?;
+        for no in std::mem::take(&mut self.prepare_first) {
+            self.prepare(&mut session, no).await?;
+        }
+        self.status.update(|s| {
+            s.state = State::Running;
+            s.seq = session.at.seq;
+            s.position = session.at.native.clone();
+            s.commit_time = session.at.commit_time;
+        });
+        Ok(session)
+    }
+
+    async fn find_internal(&mut self) -> Result<Internal, Trouble> {
+        let names = vec![TopicName::from(CAPTURES_TOPIC), TopicName::from(CUTS_TOPIC)];
+        let found = self.deps.control.describe_topics(TopicsWanted::Names(names)).await?;
+        let partition = |name: &str| {
+            let topic = found.iter().find(|t| t.name.as_str() == name && t.partitions > 0)?;
+            let hash = murmur2::murmur2(&self.config.capture.0.to_be_bytes()) & 0x7fff_ffff;
+            Some(TopicPartition::new(topic.id, hash % topic.partitions))
+        };
+        match (partition(CAPTURES_TOPIC), partition(CUTS_TOPIC)) {
+            (Some(captures), Some(cuts)) => Ok(Internal { captures, cuts }),
+            _ => Err(Trouble::NotReady),
+        }
+    }
+
+    /// Reads TABLE records up to the end the log has now.
+    async fn read_book(&mut self, internal: Internal) -> Result<(), Trouble> {
+        let log = self.deps.log.clone();
+        let bounds = log.bounds(vec![internal.captures], At::Now).await?;
+        let Some(bounds) = bounds.first().copied() else { return Ok(()) };
+        self.book.next = self.book.next.max(bounds.log_start);
+        while self.book.next < bounds.lso {
+            if self.stop.is_stopped() {
+                return Err(Trouble::Stopped);
+            }
+            let part = FetchPart { at: internal.captures, offset: self.book.next, max_bytes: 8 * INTERNAL_BYTES };
+            let fetched = log
+                .fetch(Fetch {
+                    parts: vec![part],
+                    isolation: Isolation::Committed,
+                    min_bytes: 1,
+                    max_wait_ms: FETCH_WAIT_MS,
+                    credit_bytes: 8 * INTERNAL_BYTES,
+                })
+                .await?;
+            for f in fetched {
+                match f.batches {
+                    Ok(bytes) => self.read_captures(f.at, &bytes)?,
+                    Err(e) => return Err(Trouble::Log(LogError::NotReady(e.to_string()))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_captures(&mut self, at: TopicPartition, bytes: &Bytes) -> Result<(), Trouble> {
+        let (found, next) = records(at, self.book.next, bytes)?;
+        for record in found {
+            let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
+            let table =
+                self.deps.wire.table(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
+            if let Some((capture, table)) = table
+                && capture == self.config.capture
+            {
+                if !table.topic.is_none() {
+                    self.book.topics.insert(table.topic, self.config.tables.takes(&table));
+                }
+                self.book.schemas.insert(table.schema_no, Arc::new(table));
+            }
+        }
+        self.book.next = self.book.next.max(next);
+        Ok(())
+    }
+
+    /// Is what the sink holds still in the log, and the log not younger than the sink?
+    async fn check_bounds(
+        &mut self,
+        log: &Arc<dyn LogClient>,
+        session: &mut Session<'_>,
+        known: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Trouble> {
+        let cuts = session.internal.cuts;
+        let mut of: Vec<TopicPartition> = known.keys().copied().collect();
+        if !of.contains(&cuts) {
+            of.push(cuts);
+        }
+        let bounds = match log.bounds(of.clone(), At::Now).await {
+            Err(LogError::NoTopic(at)) if known.contains_key(&at) => {
+                return Err(Trouble::Fatal(ahead(at, "its topic is gone")));
+            }
+            other => other?,
+        };
+        for (at, b) in of.iter().zip(bounds) {
+            let offset = known.get(at).copied();
+            if *at == cuts {
+                if offset.unwrap_or_default() < b.log_start {
+                    session.regroup.cuts_lost(b.log_start);
+                }
+            } else if offset.is_some_and(|o| o < b.log_start) {
+                return Err(Trouble::Fatal(rebuild(*at)));
+            }
+            if offset.is_some_and(|o| o > b.high_watermark) {
+                return Err(Trouble::Fatal(ahead(*at, "the log is shorter")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Subscribes all partitions of the tables we take. Also when new ones have turned up.
+    async fn subscribe(
+        &mut self,
+        session: &mut Session<'_>,
+        known: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Trouble> {
+        let topics = self.deps.control.describe_topics(TopicsWanted::OwnedBy(self.config.capture)).await?;
+        let mut fresh = Vec::new();
+        for topic in topics {
+            if self.book.topics.get(&topic.id) != Some(&true) {
+                continue;
+            }
+            for p in 0..topic.partitions {
+                let at = TopicPartition::new(topic.id, p);
+                if session.regroup.is_subscribed(at) {
+                    continue;
+                }
+                match known.get(&at) {
+                    Some(offset) => session.regroup.subscribe(at, *offset, true),
+                    None => fresh.push(at),
+                }
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let bounds = self.deps.log.bounds(fresh.clone(), At::Now).await?;
+        // A fresh sink takes everything; a table that is new to an old sink must not have rows below its mark.
+        let all_new = session.commit.durable().is_none();
+        for (at, b) in fresh.iter().zip(bounds) {
+            if b.log_start > Offset::ZERO {
+                return Err(Trouble::Fatal(rebuild(*at)));
+            }
+            session.regroup.subscribe(*at, Offset::ZERO, all_new);
+        }
+        Ok(())
+    }
+
+    /// Makes the target table of a schema ready and its plan. No sink transaction is open.
+    async fn prepare(&mut self, session: &mut Session<'_>, no: u32) -> Result<(), Trouble> {
+        debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
+        let Some(schema) = self.book.schemas.get(&no).cloned() else { return Ok(()) };
+        let name = self.config.naming.target(&schema);
+        self.claimed.claim(&name, &schema).map_err(|e| Trouble::Fatal(e.into()))?;
+        let fatal = |e: Failure| Trouble::Fatal(e);
+        if !session.described.contains_key(&name) {
+            self.describe(session, &name).await?;
+        }
+        let steps: Vec<DdlStep> =
+            evolve::steps(&schema, &name, session.described.get(&name), self.config.on_schema_change)
+                .map_err(|e| fatal(e.into()))?;
+        if !steps.is_empty() {
+            for step in &steps {
+                crash_point!("sink.before_ddl");
+                let work = self.deps.sink.apply_ddl(step);
+                session.flight.beside(work).await.map_err(sink_trouble)?;
+                crash_point!("sink.after_ddl");
+            }
+            self.describe(session, &name).await?;
+        }
+        let Some(target) = session.described.get(&name) else {
+            return Err(Trouble::Sink(
+                SinkError::new(SinkClass::Schema, code::COLUMN, format!("{} is missing", plan::shown(&name)), ""),
+                None,
+            ));
+        };
+        let plan = plan::plan(&schema, target).map_err(|e| fatal(e.into()))?;
+        self.plans.insert(no, Arc::new(plan));
+        Ok(())
+    }
+
+    async fn describe(&mut self, session: &mut Session<'_>, name: &TargetName) -> Result<(), Trouble> {
+        let names = [name.clone()];
+        let work = self.deps.sink.describe(&names);
+        let found = session.flight.beside(work).await.map_err(sink_trouble)?;
+        match found.into_iter().next().flatten() {
+            Some(table) => session.described.insert(name.clone(), table),
+            None => session.described.remove(name),
+        };
+        Ok(())
+    }
+
+    /// The loop.
+    async fn work<'a>(&mut self, log: &'a Arc<dyn LogClient>, session: &mut Session<'a>) -> Result<(), Trouble> {
+        loop {
+            if self.stop.is_stopped() {
+                return Ok(());
+            }
+            if let Some(landed) = session.flight.landed.take() {
+                crash_point!("deliver.after_fetch");
+                self.handle_fetched(session, landed).await?;
+            }
+            let now = self.now().mono;
+            if session.flight.going.is_none() && now >= session.paused_until {
+                crash_point!("deliver.before_fetch");
+                let want = self.want(session);
+                session.flight.going = Some(log.fetch(want));
+            }
+            self.drain(session).await?;
+            self.mirror(session).await;
+            let now = self.now().mono;
+            let behind = session.is_behind();
+            match session.batch.verdict(now, true, behind) {
+                Verdict::Close => {
+                    self.flush(session).await?;
+                    continue;
+                }
+                Verdict::Part => {
+                    self.write(session).await?;
+                    continue;
+                }
+                Verdict::More => {}
+            }
+            if session.batch.is_empty() && !session.lane_open && !session.regroup.is_inside() {
+                self.idle(session, behind).await?;
+            }
+            self.wait(session).await;
+        }
+    }
+
+    /// Gives out what can be given out; writes and commits full groups on the way.
+    async fn drain(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        let mut rows = 0;
+        loop {
+            match session.regroup.poll() {
+                Step::Row(at, run) => {
+                    self.take(session, at, run).await?;
+                    rows += 1;
+                    if rows % ROWS_PER_BREATH == 0 {
+                        session.flight.breathe().await;
+                        if self.stop.is_stopped() {
+                            return Ok(());
+                        }
+                    }
+                }
+                Step::TxnEnd(seq) => session.batch.end_txn(seq),
+                Step::CutEnd(cut) => {
+                    session.at = Place { seq: cut.seq, native: cut.native, commit_time: cut.commit_time };
+                    if session.batch.is_empty() && !session.lane_open {
+                        let mark = self.mark(session);
+                        session.commit.handle_reached(mark);
+                    }
+                }
+                Step::Wait => return Ok(()),
+            }
+            match session.batch.verdict(Mono::ZERO, false, true) {
+                Verdict::More => {}
+                Verdict::Part => self.write(session).await?,
+                Verdict::Close => self.flush(session).await?,
+            }
+        }
+    }
+
+    async fn take(&mut self, session: &mut Session<'_>, at: TopicPartition, run: Run<Held>) -> Result<(), Trouble> {
+        let Held { stamp, record } = run.row;
+        let no = stamp.schema_no;
+        if !self.book.schemas.contains_key(&no) {
+            // Committed before the row, so it is there by now.
+            self.read_book(session.internal).await?;
+        }
+        let Some(schema) = self.book.schemas.get(&no).cloned() else {
+            return Err(WireError::NoSchema { at, offset: record.offset, no }.into());
+        };
+        if !self.plans.contains_key(&no) {
+            if session.lane_open {
+                return Err(Trouble::Prepare(no));
+            }
+            self.prepare(session, no).await?;
+        }
+        let Some(plan) = self.plans.get(&no).cloned() else {
+            return Err(WireError::NoSchema { at, offset: record.offset, no }.into());
+        };
+        let change = self.deps.wire.row(&record, &stamp, &schema).map_err(|why| WireError::Record {
+            at,
+            offset: record.offset,
+            why,
+        })?;
+        let applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
+        let seq = stamp.version.commit_seq;
+        session.at = Place { seq, native: stamp.native, commit_time: stamp.commit_time };
+        *session.counted.entry(plan.target.clone()).or_default() += 1;
+        session.batch.push(self.now().mono, seq, run.bytes, applies);
+        Ok(())
+    }
+
+    /// Writes what the batch holds into the open sink transaction.
+    async fn write(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        let in_order = self.source_order.is_some_and(|upto| session.batch.first_seq() <= upto);
+        let Taken { group, folded, .. } = session.batch.take(in_order);
+        session.folded += folded as u64;
+        if group.applies.is_empty() {
+            return Ok(());
+        }
+        if !group.source_order {
+            session.ordered = Ordered::Folded;
+        }
+        crash_point!("deliver.before_group");
+        session.lane_open = true;
+        let work = session.lane.write(&group);
+        let done = session.flight.beside(work).await;
+        done.map_err(|e| Trouble::Sink(e, Some((group.last_seq, session.ordered))))
+    }
+
+    /// Writes the rest and commits: rows, position and fence become visible as one.
+    async fn flush(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        self.write(session).await?;
+        let mark = self.mark(session);
+        self.commit(session, mark).await?;
+        crash_point!("deliver.after_group");
+        Ok(())
+    }
+
+    async fn commit(&mut self, session: &mut Session<'_>, mark: Mark) -> Result<(), Trouble> {
+        let last = mark.seq;
+        let work = session.lane.commit(&mark);
+        let done = session.flight.beside(work).await;
+        let ack = done.map_err(|e| Trouble::Sink(e, Some((last, session.ordered))))?;
+        session.lane_open = false;
+        session.ordered = Ordered::AsTheSource;
+        if self.source_order.is_some_and(|upto| last >= upto) {
+            self.source_order = None;
+        }
+        self.retry.progress();
+        let now = self.now();
+        if ack == Ack::Durable {
+            session.commit.handle_durable(now.mono, mark.clone());
+        }
+        let counted = std::mem::take(&mut session.counted);
+        let folded = std::mem::take(&mut session.folded);
+        let bytes = session.regroup.bytes();
+        let age_ms = age_ms(now.wall, mark.commit_time);
+        self.status.update(|s| {
+            s.state = State::Running;
+            s.last_error = None;
+            s.rows += counted.values().sum::<u64>();
+            s.folded += folded;
+            s.groups += 1;
+            for (table, n) in counted {
+                *s.tables.entry(plan::shown(&table)).or_default() += n;
+            }
+            s.seq = mark.seq;
+            s.position = mark.native;
+            s.commit_time = mark.commit_time;
+            s.lag_ms = age_ms;
+            s.latency_ms = age_ms;
+            s.bytes = bytes;
+        });
+        Ok(())
+    }
+
+    fn mark(&self, session: &Session<'_>) -> Mark {
+        Mark {
+            incarnation: self.config.incarnation,
+            seq: session.at.seq,
+            offsets: session.regroup.offsets(session.internal.cuts),
+            native: session.at.native.clone(),
+            commit_time: session.at.commit_time,
+        }
+    }
+
+    /// Nothing to apply: the mirror, and now and then the position alone.
+    async fn idle(&mut self, session: &mut Session<'_>, behind: bool) -> Result<(), Trouble> {
+        let now = self.now().mono;
+        if let Some(mark) = session.commit.poll_idle(now) {
+            self.commit(session, mark).await?;
+        }
+        if !behind && !session.regroup.has_backlog() {
+            let (seq, native) = (session.at.seq, session.at.native.clone());
+            self.status.update(|s| {
+                s.lag_ms = 0;
+                s.seq = seq;
+                s.position = native;
+                s.bytes = 0;
+                // A cut was reached without trouble.
+                s.last_error = None;
+                s.state = State::Running;
+            });
+        }
+        Ok(())
+    }
+
+    /// The group offsets for lag tools, at most once a second.
+    async fn mirror(&mut self, session: &mut Session<'_>) {
+        let hidden = [session.internal.cuts, session.internal.captures];
+        let Some(offsets) = session.commit.poll_mirror(self.now().mono, &hidden) else { return };
+        crash_point!("deliver.before_mirror");
+        let group = mirror_group(&self.config.pipeline, &self.config.sink);
+        let work = self.deps.log.commit(group, offsets);
+        // A failure costs those tools a second, nothing else.
+        let _ = session.flight.beside(work).await;
+        crash_point!("deliver.after_mirror");
+    }
+
+    /// Until the fetch lands, a deadline passes, or stop.
+    async fn wait(&mut self, session: &mut Session<'_>) {
+        let now = self.now().mono;
+        let mut until = session.commit.deadline().min(now.plus_millis(1000));
+        if let Some(d) = session.batch.deadline() {
+            until = until.min(d);
+        }
+        if session.flight.going.is_none() && session.flight.landed.is_none() {
+            until = until.min(session.paused_until);
+        }
+        // At least a millisecond, so that a deadline in the past cannot spin.
+        let limit = until.since(now).max(Duration::from_millis(1));
+        let mut stop = pin!(self.stop.wait());
+        let flight = &mut session.flight;
+        let woken = poll_fn(|cx| {
+            flight.poll(cx);
+            if flight.landed.is_some() || stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        });
+        let _ = timeout(limit, woken).await;
+    }
+
+    fn want(&self, session: &Session<'_>) -> Fetch {
+        let held = session.regroup.bytes() + session.batch.bytes();
+        let share = (self.config.credit_bytes / (session.regroup.parts() + 1)).max(1);
+        let room = self.config.credit_bytes.saturating_sub(held);
+        let wire = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let mut parts = Vec::new();
+        let mut lacking = Vec::new();
+        for (at, offset, space) in session.regroup.wanted(share) {
+            if session.regroup.is_lacking(at) {
+                lacking.push(FetchPart { at, offset, max_bytes: wire(LACKING_BYTES) });
+            } else if room > 0 {
+                parts.push(FetchPart { at, offset, max_bytes: wire(space) });
+            }
+        }
+        // First those that hold up the merge, then the small internal ones: a first batch comes whatever its size.
+        let mut all = lacking;
+        for (at, offset) in
+            [(session.internal.cuts, session.regroup.cuts_next()), (session.internal.captures, self.book.next)]
+        {
+            all.push(FetchPart { at, offset, max_bytes: INTERNAL_BYTES });
+        }
+        all.append(&mut parts);
+        Fetch {
+            parts: all,
+            isolation: Isolation::Committed,
+            min_bytes: 1,
+            max_wait_ms: FETCH_WAIT_MS,
+            credit_bytes: wire(room.max(LACKING_BYTES)),
+        }
+    }
+
+    async fn handle_fetched(
+        &mut self,
+        session: &mut Session<'_>,
+        landed: Result<Vec<Fetched>, LogError>,
+    ) -> Result<(), Trouble> {
+        let fetched = match landed {
+            Ok(f) => f,
+            Err(e @ (LogError::Denied | LogError::Unsupported | LogError::NoTopic(_))) => return Err(Trouble::Log(e)),
+            Err(e) => {
+                let wait = self.retry.wait();
+                session.paused_until = self.now().mono.plus_millis(wait);
+                self.status.update(|s| {
+                    s.state = State::Retrying;
+                    s.last_error = Some(denied(&e.to_string()));
+                });
+                return Ok(());
+            }
+        };
+        let (captures, cuts) = (session.internal.captures, session.internal.cuts);
+        // TABLE records first: rows and cuts of the same fetch may need them.
+        for f in fetched.iter().filter(|f| f.at == captures) {
+            if let Ok(bytes) = &f.batches {
+                self.read_captures(f.at, bytes)?;
+            }
+        }
+        for f in fetched {
+            let at = f.at;
+            if at == captures {
+                continue;
+            }
+            let bytes = match f.batches {
+                Ok(bytes) => bytes,
+                Err(PartitionError::OutOfRange) if at == cuts => {
+                    session.regroup.cuts_lost(f.bounds.log_start);
+                    continue;
+                }
+                Err(PartitionError::OutOfRange) => {
+                    let lost = session.regroup.next(at).is_some_and(|n| n < f.bounds.log_start);
+                    return Err(Trouble::Fatal(if lost { rebuild(at) } else { ahead(at, "the log is shorter") }));
+                }
+                Err(PartitionError::Denied) => return Err(Trouble::Log(LogError::Denied)),
+                Err(PartitionError::NoTopic) => return Err(Trouble::Log(LogError::NoTopic(at))),
+                Err(PartitionError::NotLeader | PartitionError::Storage(_) | PartitionError::Bug(_)) => {
+                    session.paused_until = self.now().mono.plus_millis(PAUSE_MS);
+                    continue;
+                }
+            };
+            if at == cuts {
+                let (found, next) = records(at, session.regroup.cuts_next(), &bytes)?;
+                for record in found {
+                    let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
+                    let (capture, cut) = self.deps.wire.cut(key, value).map_err(|why| WireError::Record {
+                        at,
+                        offset: record.offset,
+                        why,
+                    })?;
+                    if capture == self.config.capture {
+                        session.pending_cuts.push_back((record.offset, cut));
+                    }
+                }
+                self.enter_cuts(session).await?;
+                session.regroup.cuts_read(next);
+            } else {
+                let from = session.regroup.next(at).unwrap_or_default();
+                let (found, next) = records(at, from, &bytes)?;
+                let runs = self.runs(at, found)?;
+                session.regroup.add_rows(at, runs, next).map_err(|e| Trouble::Fatal(e.into()))?;
+                session.ends.insert(at, f.bounds.lso);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts enter once the partitions they name are known.
+    async fn enter_cuts(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        while let Some((offset, cut)) = session.pending_cuts.pop_front() {
+            let unknown = cut.ends.iter().any(|(at, end)| {
+                *end > Offset::ZERO
+                    && !session.regroup.is_subscribed(*at)
+                    && self.book.topics.get(&at.topic) != Some(&false)
+            });
+            if unknown {
+                self.read_book(session.internal).await?;
+                self.subscribe(session, &BTreeMap::new()).await?;
+            }
+            session.regroup.add_cut(offset, &cut).map_err(|e| Trouble::Fatal(e.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Records of a table's topic → rows of the merge. Tombstones, schema changes and messages are no rows.
+    fn runs(&self, at: TopicPartition, found: Vec<RawRecord>) -> Result<Vec<Run<Held>>, Trouble> {
+        let (mut out, mut foreign) = (Vec::with_capacity(found.len()), 0);
+        for record in found {
+            let Some(stamp) = &record.stamp else {
+                foreign += 1;
+                continue;
+            };
+            let offset = record.offset;
+            let stamp = Stamp::decode(stamp).map_err(|e| WireError::Record { at, offset, why: e.to_string() })?;
+            if stamp.source != self.config.capture || matches!(stamp.op, b'b' | b's' | b'm') {
+                continue;
+            }
+            let bytes = record.bytes();
+            out.push(Run { version: stamp.version, offset, bytes, row: Held { stamp, record } });
+        }
+        if foreign > 0 {
+            self.status.update(|s| s.foreign += foreign);
+        }
+        Ok(out)
+    }
+
+    fn now(&self) -> catchwater_base::Now {
+        self.deps.clock.now()
+    }
+}
+
+impl Session<'_> {
+    /// The log has rows that are not fetched yet.
+    fn is_behind(&self) -> bool {
+        self.ends.iter().any(|(at, end)| self.regroup.next(*at).is_some_and(|n| n < *end))
+    }
+}
+
+fn age_ms(now: Wall, then: Wall) -> u64 {
+    u64::try_from(now.as_millis().saturating_sub(then.as_millis())).unwrap_or(0)
+}
+
+fn denied(what: &str) -> Failure {
+    Failure::new(code::LOG_DENIED, what, "the log is not there for this sink yet; it is tried again")
+}
+
+fn ahead(at: TopicPartition, why: &str) -> Failure {
+    Failure::new(
+        code::SINK_AHEAD,
+        format!("the sink is ahead of the log at {at:?}: {why}"),
+        "the log was restored or replaced: use a new sink name, or restore the newer log",
+    )
+}
+
+fn rebuild(at: TopicPartition) -> Failure {
+    Failure::new(
+        code::NEEDS_REBUILD,
+        format!("the log of {at:?} no longer reaches back to where this sink stands"),
+        "retention has removed rows the sink never saw: rebuild it under a new name from a fresh snapshot",
+    )
+}
