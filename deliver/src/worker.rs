@@ -1029,3 +1029,7 @@ fn rebuild(at: TopicPartition) -> Failure {
         "retention has removed rows the sink never saw: rebuild it under a new name from a fresh snapshot",
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,576 @@
+//! The worker over a log in memory and a target in memory: random transactions over three tables (one spread over
+//! partitions, one without a key), late and missing cuts, kills at every call of the sink before and after its effect,
+//! kills at any await, zombies. At every state a reader could see, the target is a prefix of the source's history.
+
+use super::*;
+use crate::testing::{Fault, MemoryTarget, table};
+use bytes::{BufMut, BytesMut};
+use catchwater_base::{Now, Rng};
+use catchwater_change::{Cell, Op, Row, RowChange, SnapshotMark, SourceInfo, Type, Value, Version, stamp};
+use catchwater_client::memory::{MemoryClient, MemoryCluster};
+use catchwater_client::{Acks, Append, AppendOutcome, Context as AppendContext, NewTopic, Owner};
+use catchwater_record::batch::build::Builder;
+use catchwater_record::{Caller, CaptureEpoch, NodeId};
+use catchwater_runtime::shutdown;
+use std::sync::Mutex;
+
+const CAPTURE: CaptureId = CaptureId(1);
+const INT: Type = Type::Int { bits: 64, unsigned: false };
+
+/// Tokio's clock, which the tests hold still.
+struct TestClock(tokio::time::Instant);
+impl Clock for TestClock {
+    fn now(&self) -> Now {
+        let since = self.0.elapsed();
+        Now { mono: Mono::ZERO.plus(since), wall: Wall::from_micros(since.as_micros() as i64) }
+    }
+}
+
+/// Rows as plain cells; schemas by number.
+#[derive(Default)]
+struct PlainWire {
+    tables: Mutex<BTreeMap<u32, TableSchema>>,
+}
+
+fn put_row(out: &mut BytesMut, row: Option<&Row>) {
+    let Some(row) = row else { return out.put_u8(0) };
+    out.put_u8(1);
+    for cell in &row.cells {
+        match cell {
+            Cell::Value(Value::Int(i)) => {
+                out.put_u8(1);
+                out.put_i64(*i);
+            }
+            Cell::Unavailable => out.put_u8(2),
+            _ => out.put_u8(0),
+        }
+    }
+}
+fn take_row(rest: &mut &[u8], cells: usize) -> Option<Row> {
+    let mut take = |n: usize| {
+        let (head, tail) = rest.split_at(n);
+        *rest = tail;
+        head.to_vec()
+    };
+    if take(1)[0] == 0 {
+        return None;
+    }
+    let cell = |take: &mut dyn FnMut(usize) -> Vec<u8>| match take(1)[0] {
+        1 => Cell::Value(Value::Int(i64::from_be_bytes(take(8).try_into().unwrap()))),
+        2 => Cell::Unavailable,
+        _ => Cell::Null,
+    };
+    Some(Row::new((0..cells).map(|_| cell(&mut take)).collect()))
+}
+
+impl Wire for PlainWire {
+    fn table(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, TableSchema)>, String> {
+        if key != b"table" {
+            return Ok(None);
+        }
+        let no = u32::from_be_bytes(value.try_into().unwrap());
+        Ok(Some((CAPTURE, self.tables.lock().unwrap()[&no].clone())))
+    }
+    fn cut(&self, _: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String> {
+        let word = |i: usize| u64::from_be_bytes(value[8 * i..8 * i + 8].try_into().unwrap());
+        let mut ends = Vec::new();
+        for i in (2..value.len() / 8).step_by(4) {
+            let topic = value[8 * i..8 * i + 16].try_into().unwrap();
+            ends.push((TopicPartition::new(TopicId(topic), word(i + 2) as u32), Offset(word(i + 3))));
+        }
+        let seq = word(0);
+        Ok((
+            CAPTURE,
+            Cut {
+                incarnation: Incarnation(0),
+                commit_seq: CommitSeq(seq),
+                native: Native::sqlite(seq),
+                commit_time: Wall::from_micros(seq as i64),
+                written: Wall::from_micros(seq as i64),
+                full: word(1) == 1,
+                ends,
+            },
+        ))
+    }
+    fn row(&self, record: &RawRecord, stamp: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String> {
+        let mut rest: &[u8] = record.value.as_ref().ok_or("no value")?;
+        let before = take_row(&mut rest, schema.columns.len());
+        let after = take_row(&mut rest, schema.columns.len());
+        let op = Op::from_letter(stamp.op).ok_or("op")?;
+        Ok(RowChange {
+            table: schema.clone(),
+            op,
+            before,
+            after,
+            snapshot: SnapshotMark::No,
+            info: SourceInfo::None,
+        })
+    }
+}
+
+/// A capture that writes what the test says.
+struct TestSource {
+    client: Arc<MemoryClient>,
+    wire: Arc<PlainWire>,
+    captures: TopicPartition,
+    cuts: TopicPartition,
+    tables: BTreeMap<&'static str, (u32, TopicId, u32)>,
+    seq: u64,
+    ordinal: u64,
+    ends: BTreeMap<TopicPartition, Offset>,
+    said: BTreeMap<TopicPartition, Offset>,
+}
+
+impl TestSource {
+    async fn new(cluster: &MemoryCluster) -> TestSource {
+        let client = cluster.client();
+        let who = Caller::node(NodeId(1));
+        let new = |name: &str| NewTopic {
+            name: name.into(),
+            partitions: Some(3),
+            replication: None,
+            configs: vec![],
+            owner: Owner::Nobody,
+        };
+        let made = client.create_topics(&who, vec![new(CAPTURES_TOPIC), new(CUTS_TOPIC)]).await.unwrap();
+        let p = (murmur2::murmur2(&CAPTURE.0.to_be_bytes()) & 0x7fff_ffff) % 3;
+        let at = |i: usize| TopicPartition::new(made[i].as_ref().unwrap().id, p);
+        TestSource {
+            captures: at(0),
+            cuts: at(1),
+            client,
+            wire: Arc::new(PlainWire::default()),
+            tables: BTreeMap::new(),
+            seq: 0,
+            ordinal: 0,
+            ends: BTreeMap::new(),
+            said: BTreeMap::new(),
+        }
+    }
+
+    async fn append(&self, at: TopicPartition, key: &[u8], value: &[u8], stamp: Option<Bytes>) -> Offset {
+        let mut b = Builder::new();
+        let headers: Vec<(&[u8], Option<&[u8]>)> =
+            stamp.iter().map(|s| (stamp::STAMP_HEADER, Some(&s[..]))).collect();
+        b.push(1000, Some(key), Some(value), headers.iter().copied());
+        let how = Append { context: AppendContext::None, acks: Acks::All, timeout_ms: 1000 };
+        match self.client.append(at, b.finish().freeze(), how).await {
+            AppendOutcome::Appended { end, .. } => end,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A new table, or a new shape of one.
+    async fn table(&mut self, name: &'static str, columns: &[&str], key: &[&str], partitions: u32) {
+        let columns: Vec<(&str, Type)> = columns.iter().map(|c| (*c, INT)).collect();
+        let mut schema = (*table("main", name, &columns, key)).clone();
+        let no = self.wire.tables.lock().unwrap().len() as u32 + 1;
+        let topic = match self.tables.get(name) {
+            Some((_, topic, _)) => *topic,
+            None => {
+                let new = NewTopic {
+                    name: format!("shop.main.{name}").into(),
+                    partitions: Some(partitions),
+                    replication: None,
+                    configs: vec![],
+                    owner: Owner::Capture(CAPTURE, CaptureEpoch(1)),
+                };
+                let made = self.client.create_topics(&Caller::node(NodeId(1)), vec![new]).await.unwrap();
+                made[0].as_ref().unwrap().id
+            }
+        };
+        schema.schema_no = no;
+        schema.topic = topic;
+        self.tables.insert(name, (no, topic, partitions));
+        self.wire.tables.lock().unwrap().insert(no, schema);
+        self.append(self.captures, b"table", &no.to_be_bytes(), None).await;
+    }
+
+    fn begin(&mut self) {
+        self.seq += 1;
+        self.ordinal = 0;
+    }
+
+    async fn row(&mut self, name: &str, op: Op, before: Option<&[i64]>, after: Option<&[i64]>) {
+        let (no, topic, partitions) = self.tables[name];
+        let id = after.or(before).map_or(0, |r| r[0]);
+        let at = TopicPartition::new(topic, id.unsigned_abs() as u32 % partitions);
+        let row = |r: &[i64]| Row::new(r.iter().map(|v| Cell::Value(Value::Int(*v))).collect());
+        let mut value = BytesMut::new();
+        put_row(&mut value, before.map(row).as_ref());
+        put_row(&mut value, after.map(row).as_ref());
+        let stamp = Stamp {
+            op: op.letter() as u8,
+            flags: 0,
+            version: Version { incarnation: Incarnation(0), commit_seq: CommitSeq(self.seq), ordinal: self.ordinal },
+            total: 0,
+            source: CAPTURE,
+            commit_time: Wall::from_micros(self.seq as i64),
+            schema_no: no,
+            native: Native::sqlite(self.seq),
+            txn: None,
+        };
+        self.ordinal += 1;
+        let end = self.append(at, &id.to_be_bytes(), &value, Some(stamp.encode())).await;
+        self.ends.insert(at, end);
+    }
+
+    async fn cut(&mut self, full: bool) {
+        let mut value = BytesMut::new();
+        value.put_u64(self.seq);
+        value.put_u64(u64::from(full));
+        for (at, end) in &self.ends {
+            if full || self.said.get(at) != Some(end) {
+                value.put_slice(&at.topic.0);
+                value.put_u64(u64::from(at.partition.0));
+                value.put_u64(end.0);
+            }
+        }
+        self.said = self.ends.clone();
+        self.append(self.cuts, b"cut", &value, None).await;
+    }
+}
+
+fn config(epoch: u32) -> Config {
+    let mut c = Config::new("shop".into(), "copy".into(), "main".into(), CAPTURE);
+    c.epoch = TaskEpoch(epoch);
+    c.naming = SchemaNaming::Into(String::new());
+    c
+}
+fn deps(source: &TestSource, cluster: &MemoryCluster, target: &MemoryTarget) -> Deps {
+    let client = cluster.client();
+    Deps {
+        log: client.clone(),
+        control: client,
+        clock: Arc::new(TestClock(tokio::time::Instant::now())),
+        sink: Box::new(target.sink()),
+        wire: source.wire.clone(),
+    }
+}
+fn name(table: &str) -> TargetName {
+    TargetName { schema: String::new(), name: table.into() }
+}
+/// Rows of a table as numbers.
+fn rows(table: &crate::testing::Table, columns: &[&str]) -> Vec<Vec<i64>> {
+    let mut out: Vec<Vec<i64>> = table
+        .rows
+        .values()
+        .chain(&table.bag)
+        .map(|r| {
+            columns
+                .iter()
+                .map(|c| match r.get(*c) {
+                    Some(Cell::Value(Value::Int(i))) => *i,
+                    _ => i64::MIN,
+                })
+                .collect()
+        })
+        .collect();
+    out.sort();
+    out
+}
+
+/// Runs `worker` until `done`, then stops it.
+async fn run_until(deps: Deps, config: Config, done: impl Fn(&crate::Status) -> bool) -> (End, crate::Status) {
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let task = catchwater_runtime::spawn::spawn("worker", Worker::run(deps, config, status.clone(), stopped));
+    for _ in 0..20_000 {
+        if task.is_finished() || done(&status.read()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.stop();
+    let end = task.join().await.unwrap();
+    (end, status.read())
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_arrive_once_their_cut_does_and_a_restart_goes_on() {
+    let cluster = MemoryCluster::new(1);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("t", &["id", "a"], &["id"], 2).await;
+    source.begin();
+    for id in 0..4 {
+        source.row("t", Op::Create, None, Some(&[id, 10])).await;
+    }
+    source.cut(true).await;
+    source.begin();
+    source.row("t", Op::Update, None, Some(&[1, 11])).await;
+    // No cut for the second transaction yet.
+    let (end, status) = run_until(deps(&source, &cluster, &target), config(1), |s| s.rows == 4).await;
+    assert_eq!(end, End::Stopped);
+    assert_eq!((status.rows, status.seq), (4, CommitSeq(1)));
+    assert_eq!(rows(&target.table(&name("t")), &["id", "a"]), [[0, 10], [1, 10], [2, 10], [3, 10]]);
+    source.cut(false).await;
+    let (_, status) = run_until(deps(&source, &cluster, &target), config(2), |s| s.rows == 1).await;
+    assert_eq!((status.rows, status.lag_ms), (1, 0).max((1, status.lag_ms)));
+    assert_eq!(rows(&target.table(&name("t")), &["id", "a"])[1], [1, 11]);
+    assert_eq!(target.mark("shop", "copy", "main").unwrap().seq, CommitSeq(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_tables_new_columns_and_a_subset() {
+    let cluster = MemoryCluster::new(2);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("a", &["id", "x"], &["id"], 1).await;
+    source.table("left_out", &["id"], &["id"], 1).await;
+    source.begin();
+    source.row("a", Op::Create, None, Some(&[1, 1])).await;
+    source.row("left_out", Op::Create, None, Some(&[1])).await;
+    source.cut(false).await;
+    let mut c = config(1);
+    c.tables = TableFilter::Named(vec!["a".into(), "b*".into()]);
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let work = Worker::run(deps(&source, &cluster, &target), c, status.clone(), stopped);
+    let task = catchwater_runtime::spawn::spawn("worker", work);
+    let until = async |n: u64| {
+        while status.read().rows < n {
+            assert!(!task.is_finished(), "{:?}", status.read());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until(1).await;
+    // A table that did not exist, and a column that did not.
+    source.table("b2", &["id", "y"], &["id"], 2).await;
+    source.table("a", &["id", "x", "z"], &["id"], 1).await;
+    source.begin();
+    source.row("b2", Op::Create, None, Some(&[1, 5])).await;
+    source.row("a", Op::Update, None, Some(&[1, 2, 3])).await;
+    source.row("left_out", Op::Create, None, Some(&[2])).await;
+    source.cut(false).await;
+    until(3).await;
+    assert_eq!(rows(&target.table(&name("a")), &["id", "x", "z"]), [[1, 2, 3]]);
+    assert_eq!(rows(&target.table(&name("b2")), &["id", "y"]), [[1, 5]]);
+    assert!(target.table(&name("left_out")).shape.is_none());
+    stop.stop();
+    assert_eq!(task.join().await.unwrap(), End::Stopped);
+    // The mirror shows what is applied.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The same sink with the table that was left out: its old rows are missing, so it must not go on quietly.
+    source.begin();
+    source.row("a", Op::Update, None, Some(&[1, 9, 9])).await;
+    source.cut(true).await;
+    let (end, _) = run_until(deps(&source, &cluster, &target), config(2), |_| false).await;
+    assert!(matches!(&end, End::Failed(f) if f.code.0 == code::LATE_TABLE), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_by_class() {
+    let cluster = MemoryCluster::new(3);
+    let mut source = TestSource::new(&cluster).await;
+    source.table("t", &["id"], &["id"], 1).await;
+    source.begin();
+    source.row("t", Op::Create, None, Some(&[1])).await;
+    source.cut(true).await;
+    for (class, count, want) in [
+        (SinkClass::Environment, 5, Ok(())),
+        (SinkClass::Conflict, 3, Ok(())),
+        (SinkClass::UnknownOutcome, 2, Ok(())),
+        (SinkClass::Schema, 1, Ok(())),
+        (SinkClass::Schema, 2, Err("stopped")),
+        (SinkClass::Row, 1, Ok(())),
+        (SinkClass::Row, 2, Err("stopped")),
+        (SinkClass::Config, 1, Err("stopped")),
+        (SinkClass::Bug, 1, Err("stopped")),
+        (SinkClass::Fenced, 1, Err("fenced")),
+    ] {
+        let target = MemoryTarget::new();
+        let mut left = count;
+        target.on_call(Some(Box::new(move |call| {
+            (call == crate::testing::Call::Write && left > 0).then(|| {
+                left -= 1;
+                Fault::Fail(class)
+            })
+        })));
+        let (end, status) = run_until(deps(&source, &cluster, &target), config(1), |s| s.rows == 1).await;
+        let got = match end {
+            End::Stopped if status.rows == 1 => Ok(()),
+            End::Failed(_) => Err("stopped"),
+            End::Fenced => Err("fenced"),
+            other => panic!("{class:?} {other:?} {status:?}"),
+        };
+        assert_eq!(got, want, "{class:?} × {count}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_ahead_of_the_log_or_of_another_incarnation_stops() {
+    let cluster = MemoryCluster::new(4);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("t", &["id"], &["id"], 1).await;
+    source.begin();
+    source.row("t", Op::Create, None, Some(&[1])).await;
+    source.cut(true).await;
+    let (end, _) = run_until(deps(&source, &cluster, &target), config(1), |s| s.rows == 1).await;
+    assert_eq!(end, End::Stopped);
+    let mark = target.mark("shop", "copy", "main").unwrap();
+    let mut far = mark.clone();
+    far.offsets[0].1 = Offset(99);
+    target.set_mark("shop", "copy", "main", far);
+    let (end, _) = run_until(deps(&source, &cluster, &target), config(2), |_| false).await;
+    assert!(matches!(&end, End::Failed(f) if f.code.0 == code::SINK_AHEAD), "{end:?}");
+    target.set_mark("shop", "copy", "main", Mark { incarnation: Incarnation(4), ..mark });
+    let (end, _) = run_until(deps(&source, &cluster, &target), config(3), |_| false).await;
+    assert!(matches!(&end, End::Failed(f) if f.code.0 == code::OTHER_INCARNATION), "{end:?}");
+}
+
+/// What the source looked like after each transaction.
+type History = Arc<Mutex<BTreeMap<u64, State_>>>;
+#[derive(Clone, Default, PartialEq, Debug)]
+struct State_ {
+    accounts: BTreeMap<i64, i64>,
+    orders: BTreeMap<i64, i64>,
+    /// Keyless: one row per transaction.
+    log: Vec<i64>,
+}
+
+fn check_prefix(history: &History, tables: &BTreeMap<TargetName, crate::testing::Table>, mark: &Mark) {
+    let get = |t: &str, c: &[&str]| tables.get(&name(t)).map(|t| rows(t, c)).unwrap_or_default();
+    let pairs = |v: Vec<Vec<i64>>| v.iter().map(|r| (r[0], r[1])).collect::<BTreeMap<i64, i64>>();
+    let seen = State_ {
+        accounts: pairs(get("accounts", &["id", "balance"])),
+        orders: pairs(get("orders", &["id", "state"])),
+        log: get("log", &["id"]).iter().map(|r| r[0]).collect(),
+    };
+    let history = history.lock().unwrap();
+    let want = history.range(..=mark.seq.0).next_back().map(|(_, s)| s.clone()).unwrap_or_default();
+    assert_eq!(seen, want, "the target at {} is no state of the source", mark.seq);
+    if !seen.accounts.is_empty() {
+        assert_eq!(seen.accounts.values().sum::<i64>(), 800, "torn transfer at {}", mark.seq);
+    }
+}
+
+async fn storm(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let cluster = MemoryCluster::new(seed);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    let history: History = Arc::default();
+    let watched = history.clone();
+    target.on_commit(Box::new(move |tables, mark| check_prefix(&watched, tables, mark)));
+    source.table("accounts", &["id", "balance"], &["id"], 3).await;
+    source.table("log", &["id"], &[], 1).await;
+
+    let every = rng.between(4, 60);
+    let mut fault_rng = rng.fork(1);
+    target.on_call(Some(Box::new(move |_| {
+        (fault_rng.below(every) == 0).then(|| match fault_rng.below(6) {
+            0 => Fault::Die { after: false },
+            1 => Fault::Die { after: true },
+            2 => Fault::Unknown { after: false },
+            3 => Fault::Unknown { after: true },
+            4 => Fault::Fail(SinkClass::Environment),
+            _ => Fault::Fail(SinkClass::Conflict),
+        })
+    })));
+
+    let mut epoch = 0;
+    let mut running: Vec<(catchwater_runtime::spawn::Task<End>, shutdown::Stop)> = Vec::new();
+    let mut kills = 0;
+    let mut start = |running: &mut Vec<_>, source: &TestSource, rng: &mut Rng| {
+        epoch += 1;
+        let mut c = config(epoch);
+        c.seed = rng.next_u64();
+        c.batch = BatchLimits { rows: rng.between(1, 40) as usize, bytes: 1 << 20, linger_ms: rng.below(30) };
+        c.credit_bytes = rng.between(200, 20_000) as usize;
+        let (stop, stopped) = shutdown::channel();
+        let work = Worker::run(deps(source, &cluster, &target), c, StatusHandle::new(), stopped);
+        running.push((catchwater_runtime::spawn::spawn("worker", work), stop));
+    };
+    start(&mut running, &source, &mut rng);
+
+    let mut state = State_::default();
+    let steps = 120;
+    let mut orders_made = false;
+    for step in 0..steps {
+        source.begin();
+        if step == 0 {
+            for id in 0..8 {
+                source.row("accounts", Op::Read, None, Some(&[id, 100])).await;
+                state.accounts.insert(id, 100);
+            }
+        } else {
+            let most = if rng.chance(50_000) { 60 } else { 3 };
+            for _ in 0..rng.between(1, most) {
+                let (from, to) = (rng.below(8) as i64, rng.below(8) as i64);
+                let amount = rng.below(10) as i64;
+                *state.accounts.get_mut(&from).unwrap() -= amount;
+                *state.accounts.get_mut(&to).unwrap() += amount;
+                for id in [from, to] {
+                    source.row("accounts", Op::Update, None, Some(&[id, state.accounts[&id]])).await;
+                }
+                if rng.chance(100_000) {
+                    tokio::time::sleep(Duration::from_millis(rng.below(30))).await;
+                }
+            }
+            if step > 30 {
+                if !orders_made {
+                    source.table("orders", &["id", "state"], &["id"], 2).await;
+                    orders_made = true;
+                }
+                let id = rng.below(6) as i64;
+                if state.orders.remove(&id).is_some() && rng.chance(500_000) {
+                    source.row("orders", Op::Delete, Some(&[id, 0]), None).await;
+                } else {
+                    state.orders.insert(id, step);
+                    source.row("orders", Op::Update, None, Some(&[id, step])).await;
+                }
+            }
+        }
+        source.row("log", Op::Create, None, Some(&[step])).await;
+        state.log.push(step);
+        history.lock().unwrap().insert(source.seq, state.clone());
+        // Cuts come late, or never.
+        if rng.chance(400_000) {
+            if rng.chance(300_000) {
+                tokio::time::sleep(Duration::from_millis(rng.below(60))).await;
+            }
+            source.cut(rng.chance(50_000)).await;
+        }
+        if rng.chance(300_000) {
+            tokio::time::sleep(Duration::from_millis(rng.below(40))).await;
+        }
+        // A kill at any await, a take-over beside a living zombie, or a death inside the sink.
+        if target.take_death() || rng.chance(60_000) {
+            kills += 1;
+            running.clear();
+            start(&mut running, &source, &mut rng);
+        } else if rng.chance(30_000) {
+            start(&mut running, &source, &mut rng);
+        }
+        running.retain(|(task, _)| !task.is_finished());
+        if running.is_empty() {
+            start(&mut running, &source, &mut rng);
+        }
+    }
+    source.cut(true).await;
+    target.on_call(None);
+    running.clear();
+    start(&mut running, &source, &mut rng);
+    let want = source.seq;
+    for _ in 0..40_000 {
+        if target.mark("shop", "copy", "main").is_some_and(|m| m.seq.0 == want) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mark = target.mark("shop", "copy", "main").unwrap_or_else(|| panic!("seed {seed}: nothing arrived"));
+    assert_eq!(mark.seq.0, want, "seed {seed}: stuck; {kills} kills");
+    let tables: BTreeMap<_, _> =
+        ["accounts", "orders", "log"].iter().map(|t| (name(t), target.table(&name(t)))).collect();
+    check_prefix(&history, &tables, &mark);
+}
+
+#[test]
+fn kills_zombies_and_late_cuts_never_show_a_state_that_was_not() {
+    for seed in 0..40 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(storm(seed));
+    }
+}
