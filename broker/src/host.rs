@@ -4,4 +4,7 @@
 //! release at commit. The other files are its shells, over [`log::HostLog`].
 
 pub mod cluster;
+pub mod core;
+pub mod group;
 pub mod log;
+pub mod shell;

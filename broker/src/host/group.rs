@@ -1,0 +1,167 @@
+//! The hosts of `__consumer_offsets`: one machine per partition, made when the topic is.
+//!
+//! Walk: commit-offset 2/8
+//!
+//! A group lives in partition `abs(java hash of its id) % partitions`, as tools expect. The topic is made at the first
+//! use of a coordinator, through the cluster machine like any other.
+
+use super::cluster::ClusterListener;
+use super::core::HostError;
+use super::shell::{Host, Hosted, NoFollower};
+use crate::node::{ControllerAccess, GroupsAccess, GroupsError};
+use crate::topics::Topics;
+use catchwater_base::{Clock, log};
+use catchwater_coordinator::cluster::image::Topic;
+use catchwater_coordinator::cluster::topics::{CreateTopic, TopicError};
+use catchwater_coordinator::controller;
+use catchwater_coordinator::group::{Groups, Reply, Request, Settings, partition_of};
+use catchwater_record::{GroupName, TopicId, TopicPartition};
+use catchwater_runtime::Fut;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Kafka's name, and its `offsets.topic.num.partitions`.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub const OFFSETS_PARTITIONS: i32 = 50;
+
+/// How long a first use waits for the topic to be there, led and loaded.
+const READY: Duration = Duration::from_secs(5);
+
+impl Hosted for Groups {
+    fn wake() -> Request {
+        Request::Wake
+    }
+}
+
+fn unavailable(error: HostError) -> GroupsError {
+    match error {
+        HostError::Loading => GroupsError::Loading,
+        HostError::NotLeader => GroupsError::NotCoordinator,
+        HostError::Unknown => GroupsError::Unknown,
+        HostError::Refused(_) | HostError::Broken(_) => GroupsError::NotAvailable,
+    }
+}
+
+/// All group coordinators of this node. A [`ClusterListener`] behind [`Topics`], which opens the partitions.
+pub struct GroupHosts {
+    settings: Settings,
+    topics: Arc<Topics>,
+    controller: Arc<dyn ControllerAccess>,
+    clock: Arc<dyn Clock>,
+    hosts: Mutex<Option<Hosts>>,
+}
+
+struct Hosts {
+    topic: TopicId,
+    partitions: u32,
+    by_partition: BTreeMap<u32, Arc<Host<Groups>>>,
+}
+
+impl GroupHosts {
+    pub fn new(
+        settings: Settings,
+        topics: Arc<Topics>,
+        controller: Arc<dyn ControllerAccess>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(GroupHosts { settings, topics, controller, clock, hosts: Mutex::default() })
+    }
+
+    /// Starts the machines of the partitions that are here, if the topic is. Call once group 0 is loaded, so that
+    /// sessions and retention run before somebody asks; in the runtime, because each machine has a task.
+    pub fn open(&self) -> bool {
+        let mut hosts = self.lock();
+        let image = self.controller.image();
+        let Some(topic) = image.topic_by_name(OFFSETS_TOPIC) else {
+            *hosts = None;
+            return false;
+        };
+        if hosts.as_ref().is_some_and(|h| h.topic == topic.id) {
+            return true;
+        }
+        let mut by_partition = BTreeMap::new();
+        for partition in 0..topic.partitions_count() {
+            if let Some(log) = self.topics.find(TopicPartition::new(topic.id, partition)) {
+                let machine = Groups::new(self.settings.clone());
+                let name = format!("groups {partition}");
+                by_partition
+                    .insert(partition, Host::start(name, machine, log, self.clock.clone(), Arc::new(NoFollower)));
+            }
+        }
+        *hosts = Some(Hosts { topic: topic.id, partitions: topic.partitions_count(), by_partition });
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Hosts>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine of a group, if the topic is there.
+    fn host(&self, group: &str) -> Option<Result<Arc<Host<Groups>>, GroupsError>> {
+        if !self.open() {
+            return None;
+        }
+        let hosts = self.lock();
+        let hosts = hosts.as_ref()?;
+        let partition = partition_of(group, hosts.partitions);
+        Some(hosts.by_partition.get(&partition).cloned().ok_or(GroupsError::NotCoordinator))
+    }
+
+    async fn make_topic(&self) -> Result<(), GroupsError> {
+        let set = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+        let topic = CreateTopic {
+            partitions: Some(OFFSETS_PARTITIONS),
+            internal: true,
+            // As Kafka makes it; old positions must never be deleted by age.
+            configs: vec![set("cleanup.policy", "compact"), set("segment.bytes", "104857600")],
+            ..CreateTopic::named(OFFSETS_TOPIC, TopicId(self.controller.draw()))
+        };
+        let request = controller::Request::CreateTopics { topics: vec![topic], validate_only: false };
+        match self.controller.ask(request).await {
+            Ok(controller::Reply::Topics(results)) => match results.into_iter().next() {
+                Some(Ok(_) | Err(TopicError::Exists(_))) => Ok(()),
+                other => {
+                    log!(Warn, "groups.topic", "{OFFSETS_TOPIC} cannot be made: {other:?}");
+                    Err(GroupsError::NotAvailable)
+                }
+            },
+            _ => Err(GroupsError::NotAvailable),
+        }
+    }
+
+    async fn answer(&self, group: GroupName, request: Request) -> Result<Reply, GroupsError> {
+        let host = match self.host(group.as_str()) {
+            Some(host) => host?,
+            None => {
+                self.make_topic().await?;
+                self.host(group.as_str()).ok_or(GroupsError::NotAvailable)??
+            }
+        };
+        host.ask_ready(request, READY).await.map_err(unavailable)
+    }
+
+    /// Every machine that is led here.
+    pub fn all(&self) -> Vec<Arc<Host<Groups>>> {
+        self.lock().iter().flat_map(|h| h.by_partition.values().cloned()).collect()
+    }
+}
+
+impl GroupsAccess for GroupHosts {
+    /// Decided before the first wait once the machine is loaded: requests of one connection keep their order.
+    fn ask(&self, group: &GroupName, request: Request) -> Fut<'_, Result<Reply, GroupsError>> {
+        Box::pin(self.answer(group.clone(), request))
+    }
+}
+
+impl ClusterListener for GroupHosts {
+    fn topic_created(&self, _: &Arc<Topic>) {}
+    fn topic_deleted(&self, _: TopicId) {}
+    fn config_changed(&self, _: TopicId) {}
+    /// Offsets of a topic that is gone must not be found by one of its name that is made later.
+    fn topic_gone(&self, topic: &Arc<Topic>) {
+        for host in self.all() {
+            drop(host.ask(Request::TopicDeleted { name: topic.name.clone() }));
+        }
+    }
+}
