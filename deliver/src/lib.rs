@@ -27,4 +27,5 @@ pub use error::Failure;
 pub use evolve::OnSchemaChange;
 pub use plan::{SchemaNaming, TableFilter};
 pub use status::{State, Status, StatusHandle};
+pub use wire::ChangeWire;
 pub use worker::{Config, Deps, End, Worker};

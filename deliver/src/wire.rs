@@ -3,6 +3,8 @@
 //! [`Wire`] is the seam to the formats of `change`; everything it reads is foreign until it is checked.
 
 use bytes::Bytes;
+use catchwater_change::checkpoint::{Stored, StoredKey};
+use catchwater_change::decode::debezium_json::{Decoded, decode};
 use catchwater_change::exact::EXACT_HEADER;
 use catchwater_change::stamp::STAMP_HEADER;
 use catchwater_change::{Cut, RowChange, Stamp, TableSchema};
@@ -51,6 +53,37 @@ pub trait Wire: Send + Sync {
     fn cut(&self, key: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String>;
     /// The row of a record with stamp; never called for tombstones, schema changes and messages.
     fn row(&self, record: &RawRecord, stamp: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String>;
+}
+
+/// The formats of `change`: stored forms and Debezium's JSON.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChangeWire;
+
+impl Wire for ChangeWire {
+    fn table(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, TableSchema)>, String> {
+        let (capture, key) = StoredKey::decode(key).map_err(|e| e.to_string())?;
+        if !matches!(key, StoredKey::Table { .. }) {
+            return Ok(None);
+        }
+        match Stored::decode(key, value).map_err(|e| e.to_string())? {
+            Stored::Table(table) => Ok(Some((capture, table.schema))),
+            _ => Ok(None),
+        }
+    }
+
+    fn cut(&self, key: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String> {
+        let capture = Cut::source(key).ok_or("key is no source id")?;
+        Ok((capture, Cut::decode(value).map_err(|e| e.to_string())?))
+    }
+
+    fn row(&self, record: &RawRecord, _: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String> {
+        let headers = [(STAMP_HEADER, record.stamp.as_deref()), (EXACT_HEADER, record.exact.as_deref())];
+        let headers = headers.into_iter().filter(|(_, v)| v.is_some());
+        match decode(record.value.as_deref(), headers, schema).map_err(|e| e.to_string())? {
+            Decoded::Event(event) => Ok(event.change),
+            Decoded::Tombstone(_) => Err("no value".into()),
+        }
+    }
 }
 
 /// All records of `batches` from `from` on, and the offset after the last batch.

@@ -4,9 +4,11 @@
 
 use super::*;
 use crate::testing::{Fault, MemoryTarget, table};
-use bytes::{BufMut, BytesMut};
+use crate::wire::ChangeWire;
 use catchwater_base::{Now, Rng};
-use catchwater_change::{Cell, Op, Row, RowChange, SnapshotMark, SourceInfo, Type, Value, Version, stamp};
+use catchwater_change::checkpoint::{Stored, StoredKey, TableRecord};
+use catchwater_change::encode::debezium_json::Encoder;
+use catchwater_change::{Cell, Op, Row, RowChange, SnapshotMark, SourceInfo, Type, Value, Version};
 use catchwater_client::memory::{MemoryClient, MemoryCluster};
 use catchwater_client::{Acks, Append, AppendOutcome, Context as AppendContext, NewTopic, Owner};
 use catchwater_record::batch::build::Builder;
@@ -26,92 +28,11 @@ impl Clock for TestClock {
     }
 }
 
-/// Rows as plain cells; schemas by number.
-#[derive(Default)]
-struct PlainWire {
-    tables: Mutex<BTreeMap<u32, TableSchema>>,
-}
-
-fn put_row(out: &mut BytesMut, row: Option<&Row>) {
-    let Some(row) = row else { return out.put_u8(0) };
-    out.put_u8(1);
-    for cell in &row.cells {
-        match cell {
-            Cell::Value(Value::Int(i)) => {
-                out.put_u8(1);
-                out.put_i64(*i);
-            }
-            Cell::Unavailable => out.put_u8(2),
-            _ => out.put_u8(0),
-        }
-    }
-}
-fn take_row(rest: &mut &[u8], cells: usize) -> Option<Row> {
-    let mut take = |n: usize| {
-        let (head, tail) = rest.split_at(n);
-        *rest = tail;
-        head.to_vec()
-    };
-    if take(1)[0] == 0 {
-        return None;
-    }
-    let cell = |take: &mut dyn FnMut(usize) -> Vec<u8>| match take(1)[0] {
-        1 => Cell::Value(Value::Int(i64::from_be_bytes(take(8).try_into().unwrap()))),
-        2 => Cell::Unavailable,
-        _ => Cell::Null,
-    };
-    Some(Row::new((0..cells).map(|_| cell(&mut take)).collect()))
-}
-
-impl Wire for PlainWire {
-    fn table(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, TableSchema)>, String> {
-        if key != b"table" {
-            return Ok(None);
-        }
-        let no = u32::from_be_bytes(value.try_into().unwrap());
-        Ok(Some((CAPTURE, self.tables.lock().unwrap()[&no].clone())))
-    }
-    fn cut(&self, _: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String> {
-        let word = |i: usize| u64::from_be_bytes(value[8 * i..8 * i + 8].try_into().unwrap());
-        let mut ends = Vec::new();
-        for i in (2..value.len() / 8).step_by(4) {
-            let topic = value[8 * i..8 * i + 16].try_into().unwrap();
-            ends.push((TopicPartition::new(TopicId(topic), word(i + 2) as u32), Offset(word(i + 3))));
-        }
-        let seq = word(0);
-        Ok((
-            CAPTURE,
-            Cut {
-                incarnation: Incarnation(0),
-                commit_seq: CommitSeq(seq),
-                native: Native::sqlite(seq),
-                commit_time: Wall::from_micros(seq as i64),
-                written: Wall::from_micros(seq as i64),
-                full: word(1) == 1,
-                ends,
-            },
-        ))
-    }
-    fn row(&self, record: &RawRecord, stamp: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String> {
-        let mut rest: &[u8] = record.value.as_ref().ok_or("no value")?;
-        let before = take_row(&mut rest, schema.columns.len());
-        let after = take_row(&mut rest, schema.columns.len());
-        let op = Op::from_letter(stamp.op).ok_or("op")?;
-        Ok(RowChange {
-            table: schema.clone(),
-            op,
-            before,
-            after,
-            snapshot: SnapshotMark::No,
-            info: SourceInfo::None,
-        })
-    }
-}
-
 /// A capture that writes what the test says.
 struct TestSource {
     client: Arc<MemoryClient>,
-    wire: Arc<PlainWire>,
+    encoder: Encoder,
+    schemas: BTreeMap<u32, Arc<TableSchema>>,
     captures: TopicPartition,
     cuts: TopicPartition,
     tables: BTreeMap<&'static str, (u32, TopicId, u32)>,
@@ -139,7 +60,8 @@ impl TestSource {
             captures: at(0),
             cuts: at(1),
             client,
-            wire: Arc::new(PlainWire::default()),
+            encoder: Encoder::new("sqlite", "shop"),
+            schemas: BTreeMap::new(),
             tables: BTreeMap::new(),
             seq: 0,
             ordinal: 0,
@@ -148,11 +70,15 @@ impl TestSource {
         }
     }
 
-    async fn append(&self, at: TopicPartition, key: &[u8], value: &[u8], stamp: Option<Bytes>) -> Offset {
+    async fn append(
+        &self,
+        at: TopicPartition,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(Bytes, Bytes)],
+    ) -> Offset {
         let mut b = Builder::new();
-        let headers: Vec<(&[u8], Option<&[u8]>)> =
-            stamp.iter().map(|s| (stamp::STAMP_HEADER, Some(&s[..]))).collect();
-        b.push(1000, Some(key), Some(value), headers.iter().copied());
+        b.push(1000, key, value, headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))));
         let how = Append { context: AppendContext::None, acks: Acks::All, timeout_ms: 1000 };
         match self.client.append(at, b.finish().freeze(), how).await {
             AppendOutcome::Appended { end, .. } => end,
@@ -164,7 +90,7 @@ impl TestSource {
     async fn table(&mut self, name: &'static str, columns: &[&str], key: &[&str], partitions: u32) {
         let columns: Vec<(&str, Type)> = columns.iter().map(|c| (*c, INT)).collect();
         let mut schema = (*table("main", name, &columns, key)).clone();
-        let no = self.wire.tables.lock().unwrap().len() as u32 + 1;
+        let no = self.schemas.len() as u32 + 1;
         let topic = match self.tables.get(name) {
             Some((_, topic, _)) => *topic,
             None => {
@@ -182,8 +108,11 @@ impl TestSource {
         schema.schema_no = no;
         schema.topic = topic;
         self.tables.insert(name, (no, topic, partitions));
-        self.wire.tables.lock().unwrap().insert(no, schema);
-        self.append(self.captures, b"table", &no.to_be_bytes(), None).await;
+        self.schemas.insert(no, Arc::new(schema.clone()));
+        let version = Version { incarnation: Incarnation(0), commit_seq: CommitSeq(self.seq), ordinal: self.ordinal };
+        let key = StoredKey::Table { schema_no: no };
+        let record = Stored::Table(TableRecord { schema, from: version, flags: 0 });
+        self.append(self.captures, Some(&key.encode(CAPTURE)), Some(&record.encode()), &[]).await;
     }
 
     fn begin(&mut self) {
@@ -196,38 +125,50 @@ impl TestSource {
         let id = after.or(before).map_or(0, |r| r[0]);
         let at = TopicPartition::new(topic, id.unsigned_abs() as u32 % partitions);
         let row = |r: &[i64]| Row::new(r.iter().map(|v| Cell::Value(Value::Int(*v))).collect());
-        let mut value = BytesMut::new();
-        put_row(&mut value, before.map(row).as_ref());
-        put_row(&mut value, after.map(row).as_ref());
-        let stamp = Stamp {
-            op: op.letter() as u8,
-            flags: 0,
-            version: Version { incarnation: Incarnation(0), commit_seq: CommitSeq(self.seq), ordinal: self.ordinal },
-            total: 0,
-            source: CAPTURE,
-            commit_time: Wall::from_micros(self.seq as i64),
-            schema_no: no,
-            native: Native::sqlite(self.seq),
-            txn: None,
+        let change = RowChange {
+            table: self.schemas[&no].clone(),
+            op,
+            before: before.map(row),
+            after: after.map(row),
+            snapshot: SnapshotMark::No,
+            info: SourceInfo::None,
         };
-        self.ordinal += 1;
-        let end = self.append(at, &id.to_be_bytes(), &value, Some(stamp.encode())).await;
-        self.ends.insert(at, end);
+        for piece in self.encoder.pieces(&change) {
+            let stamp = Stamp {
+                op: Encoder::letter(&change, *piece),
+                flags: 0,
+                version: Version {
+                    incarnation: Incarnation(0),
+                    commit_seq: CommitSeq(self.seq),
+                    ordinal: self.ordinal,
+                },
+                total: 0,
+                source: CAPTURE,
+                commit_time: Wall::from_micros(self.seq as i64),
+                schema_no: no,
+                native: Native::sqlite(self.seq),
+                txn: None,
+            };
+            self.ordinal += 1;
+            let e = self.encoder.encode(&change, *piece, stamp, Wall::from_micros(0)).unwrap();
+            let end = self.append(at, e.key.as_deref(), e.value.as_deref(), &e.headers).await;
+            self.ends.insert(at, end);
+        }
     }
 
     async fn cut(&mut self, full: bool) {
-        let mut value = BytesMut::new();
-        value.put_u64(self.seq);
-        value.put_u64(u64::from(full));
-        for (at, end) in &self.ends {
-            if full || self.said.get(at) != Some(end) {
-                value.put_slice(&at.topic.0);
-                value.put_u64(u64::from(at.partition.0));
-                value.put_u64(end.0);
-            }
-        }
+        let ends = self.ends.iter().filter(|(at, end)| full || self.said.get(at) != Some(end));
+        let cut = Cut {
+            incarnation: Incarnation(0),
+            commit_seq: CommitSeq(self.seq),
+            native: Native::sqlite(self.seq),
+            commit_time: Wall::from_micros(self.seq as i64),
+            written: Wall::from_micros(self.seq as i64),
+            full,
+            ends: ends.map(|(at, end)| (*at, *end)).collect(),
+        };
         self.said = self.ends.clone();
-        self.append(self.cuts, b"cut", &value, None).await;
+        self.append(self.cuts, Some(&Cut::key(CAPTURE)), Some(&cut.encode()), &[]).await;
     }
 }
 
@@ -237,14 +178,14 @@ fn config(epoch: u32) -> Config {
     c.naming = SchemaNaming::Into(String::new());
     c
 }
-fn deps(source: &TestSource, cluster: &MemoryCluster, target: &MemoryTarget) -> Deps {
+fn deps(cluster: &MemoryCluster, target: &MemoryTarget) -> Deps {
     let client = cluster.client();
     Deps {
         log: client.clone(),
         control: client,
         clock: Arc::new(TestClock(tokio::time::Instant::now())),
         sink: Box::new(target.sink()),
-        wire: source.wire.clone(),
+        wire: Arc::new(ChangeWire),
     }
 }
 fn name(table: &str) -> TargetName {
@@ -300,12 +241,12 @@ async fn rows_arrive_once_their_cut_does_and_a_restart_goes_on() {
     source.begin();
     source.row("t", Op::Update, None, Some(&[1, 11])).await;
     // No cut for the second transaction yet.
-    let (end, status) = run_until(deps(&source, &cluster, &target), config(1), |s| s.rows == 4).await;
+    let (end, status) = run_until(deps(&cluster, &target), config(1), |s| s.rows == 4).await;
     assert_eq!(end, End::Stopped);
     assert_eq!((status.rows, status.seq), (4, CommitSeq(1)));
     assert_eq!(rows(&target.table(&name("t")), &["id", "a"]), [[0, 10], [1, 10], [2, 10], [3, 10]]);
     source.cut(false).await;
-    let (_, status) = run_until(deps(&source, &cluster, &target), config(2), |s| s.rows == 1).await;
+    let (_, status) = run_until(deps(&cluster, &target), config(2), |s| s.rows == 1).await;
     assert_eq!((status.rows, status.lag_ms), (1, 0).max((1, status.lag_ms)));
     assert_eq!(rows(&target.table(&name("t")), &["id", "a"])[1], [1, 11]);
     assert_eq!(target.mark("shop", "copy", "main").unwrap().seq, CommitSeq(2));
@@ -326,7 +267,7 @@ async fn new_tables_new_columns_and_a_subset() {
     c.tables = TableFilter::Named(vec!["a".into(), "b*".into()]);
     let status = StatusHandle::new();
     let (stop, stopped) = shutdown::channel();
-    let work = Worker::run(deps(&source, &cluster, &target), c, status.clone(), stopped);
+    let work = Worker::run(deps(&cluster, &target), c, status.clone(), stopped);
     let task = catchwater_runtime::spawn::spawn("worker", work);
     let until = async |n: u64| {
         while status.read().rows < n {
@@ -355,7 +296,7 @@ async fn new_tables_new_columns_and_a_subset() {
     source.begin();
     source.row("a", Op::Update, None, Some(&[1, 9, 9])).await;
     source.cut(true).await;
-    let (end, _) = run_until(deps(&source, &cluster, &target), config(2), |_| false).await;
+    let (end, _) = run_until(deps(&cluster, &target), config(2), |_| false).await;
     assert!(matches!(&end, End::Failed(f) if f.code.0 == code::LATE_TABLE), "{end:?}");
 }
 
@@ -387,7 +328,7 @@ async fn failures_by_class() {
                 Fault::Fail(class)
             })
         })));
-        let (end, status) = run_until(deps(&source, &cluster, &target), config(1), |s| s.rows == 1).await;
+        let (end, status) = run_until(deps(&cluster, &target), config(1), |s| s.rows == 1).await;
         let got = match end {
             End::Stopped if status.rows == 1 => Ok(()),
             End::Failed(_) => Err("stopped"),
@@ -407,16 +348,16 @@ async fn a_target_ahead_of_the_log_or_of_another_incarnation_stops() {
     source.begin();
     source.row("t", Op::Create, None, Some(&[1])).await;
     source.cut(true).await;
-    let (end, _) = run_until(deps(&source, &cluster, &target), config(1), |s| s.rows == 1).await;
+    let (end, _) = run_until(deps(&cluster, &target), config(1), |s| s.rows == 1).await;
     assert_eq!(end, End::Stopped);
     let mark = target.mark("shop", "copy", "main").unwrap();
     let mut far = mark.clone();
     far.offsets[0].1 = Offset(99);
     target.set_mark("shop", "copy", "main", far);
-    let (end, _) = run_until(deps(&source, &cluster, &target), config(2), |_| false).await;
+    let (end, _) = run_until(deps(&cluster, &target), config(2), |_| false).await;
     assert!(matches!(&end, End::Failed(f) if f.code.0 == code::SINK_AHEAD), "{end:?}");
     target.set_mark("shop", "copy", "main", Mark { incarnation: Incarnation(4), ..mark });
-    let (end, _) = run_until(deps(&source, &cluster, &target), config(3), |_| false).await;
+    let (end, _) = run_until(deps(&cluster, &target), config(3), |_| false).await;
     assert!(matches!(&end, End::Failed(f) if f.code.0 == code::OTHER_INCARNATION), "{end:?}");
 }
 
@@ -473,17 +414,17 @@ async fn storm(seed: u64) {
     let mut epoch = 0;
     let mut running: Vec<(catchwater_runtime::spawn::Task<End>, shutdown::Stop)> = Vec::new();
     let mut kills = 0;
-    let mut start = |running: &mut Vec<_>, source: &TestSource, rng: &mut Rng| {
+    let mut start = |running: &mut Vec<_>, rng: &mut Rng| {
         epoch += 1;
         let mut c = config(epoch);
         c.seed = rng.next_u64();
         c.batch = BatchLimits { rows: rng.between(1, 40) as usize, bytes: 1 << 20, linger_ms: rng.below(30) };
         c.credit_bytes = rng.between(200, 20_000) as usize;
         let (stop, stopped) = shutdown::channel();
-        let work = Worker::run(deps(source, &cluster, &target), c, StatusHandle::new(), stopped);
+        let work = Worker::run(deps(&cluster, &target), c, StatusHandle::new(), stopped);
         running.push((catchwater_runtime::spawn::spawn("worker", work), stop));
     };
-    start(&mut running, &source, &mut rng);
+    start(&mut running, &mut rng);
 
     let mut state = State_::default();
     let steps = 120;
@@ -540,19 +481,19 @@ async fn storm(seed: u64) {
         if target.take_death() || rng.chance(60_000) {
             kills += 1;
             running.clear();
-            start(&mut running, &source, &mut rng);
+            start(&mut running, &mut rng);
         } else if rng.chance(30_000) {
-            start(&mut running, &source, &mut rng);
+            start(&mut running, &mut rng);
         }
         running.retain(|(task, _)| !task.is_finished());
         if running.is_empty() {
-            start(&mut running, &source, &mut rng);
+            start(&mut running, &mut rng);
         }
     }
     source.cut(true).await;
     target.on_call(None);
     running.clear();
-    start(&mut running, &source, &mut rng);
+    start(&mut running, &mut rng);
     let want = source.seq;
     for _ in 0..40_000 {
         if target.mark("shop", "copy", "main").is_some_and(|m| m.seq.0 == want) {
