@@ -4,6 +4,7 @@
 //! [`host`] is where replicated machines live. No part of the path from a producer to a consumer decodes a record.
 
 pub mod api;
+mod broker;
 pub mod budget;
 pub mod connection;
 pub mod error_code;
@@ -17,3 +18,6 @@ pub mod server;
 pub mod session;
 pub mod topics;
 pub mod waiters;
+
+pub use broker::{Broker, BrokerConfig, StartError};
+pub use local::LocalClient;

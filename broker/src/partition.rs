@@ -22,6 +22,9 @@ use catchwater_record::{BatchView, CaptureEpoch, CaptureId, EntryIndex, LeaderEp
 use catchwater_storage::format::context::{CaptureContext, Fence};
 use catchwater_storage::{Check, Hard, NewEntry, ReadPlan};
 
+/// Bytes of batches above the commit index, per partition: beyond it producers wait.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+
 /// What an append waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
@@ -305,6 +308,12 @@ impl<W> PartitionCore<W> {
             // A repeat so old that its place is forgotten cannot be acknowledged with offsets.
             Check::OutOfOrder { .. } | Check::StaleSequence => Err(NotTaken::OutOfOrderSequence),
         }
+    }
+
+    /// Would a batch of `bytes` stay within the group's bound of uncommitted bytes?
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let used = self.group.log().uncommitted_bytes();
+        used == 0 || used.saturating_add(bytes as u64) <= UNCOMMITTED_BYTES_MAX
     }
 
     /// Appends a batch that was judged under this lock. On `Ok` the waiter is answered once, by a later [`Wish::Done`]

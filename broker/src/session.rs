@@ -5,7 +5,7 @@
 //! not change when authentication comes.
 
 use catchwater_record::Caller;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 #[derive(Clone, Debug)]
 pub struct Session {

@@ -4,8 +4,8 @@
 //! leaves. Look-ups take a read lock for the time of a map access.
 
 use crate::host::cluster::ClusterListener;
-use crate::partition::AckError;
 use crate::partition::shell::Partition;
+use crate::partition::{AckError, UNCOMMITTED_BYTES_MAX};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
@@ -37,6 +37,8 @@ impl Here {
 pub struct Settings {
     pub rules: Rules,
     pub insync_min: usize,
+    pub segment_bytes: u32,
+    pub segment_ms: u64,
 }
 
 impl Settings {
@@ -60,7 +62,9 @@ impl Settings {
             zstd_allowed: true,
         };
         let insync_min = number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-        Settings { rules, insync_min }
+        let segment_bytes = number("segment.bytes").and_then(|n| u32::try_from(n).ok()).unwrap_or(1 << 30);
+        let segment_ms = number("segment.ms").and_then(|n| u64::try_from(n).ok()).unwrap_or(7 * 24 * 3_600_000);
+        Settings { rules, insync_min, segment_bytes, segment_ms }
     }
 }
 
@@ -133,7 +137,7 @@ impl Topics {
                 let image = images();
                 Settings::read(|key| topic_value(&image, &self.file, &here.topic.name, key))
             }
-            None => Settings { rules: Rules::default(), insync_min: 1 },
+            None => Settings::read(|_| String::new()),
         });
         *here.settings.write().unwrap_or_else(PoisonError::into_inner) = Some(settings.clone());
         settings
@@ -151,12 +155,19 @@ impl Topics {
                 self.dir.create(gid, spec)
             }
         };
-        let config = GroupConfig::new(peer);
+        let config = GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, ..GroupConfig::new(peer) };
         let group = GroupCore::open(&config, found, self.seed ^ gid.0).map_err(|e| e.to_string())?;
         let partition = Partition::new((gid, at, name), group, self.dir.clone(), self.clock.clone());
         self.dir.attach(gid, partition.clone() as Arc<dyn Replica>);
         partition.start();
         Ok(partition)
+    }
+
+    fn limit_segments(&self, here: &Here) {
+        let settings = self.settings(here);
+        for partition in here.partitions.iter().flatten() {
+            self.dir.set_segment_limits(partition.gid, settings.segment_bytes, settings.segment_ms);
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
@@ -192,6 +203,7 @@ impl ClusterListener for Topics {
             partitions,
             settings: RwLock::default(),
         });
+        self.limit_segments(&here);
         let mut index = self.write();
         index.by_name.insert(topic.name.clone(), here.clone());
         index.by_id.insert(topic.id, here);
@@ -216,6 +228,7 @@ impl ClusterListener for Topics {
     fn config_changed(&self, topic: TopicId) {
         if let Some(here) = self.by_id(topic) {
             *here.settings.write().unwrap_or_else(PoisonError::into_inner) = None;
+            self.limit_segments(&here);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! world for a simulated one.
 
 pub mod net;
+pub mod random;
 pub mod shutdown;
 pub mod spawn;
 pub mod sync;

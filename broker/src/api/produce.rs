@@ -6,7 +6,7 @@
 
 use super::{Refuse, RequestContext, Response, leader_of, respond};
 use crate::error_code;
-use crate::partition::shell::Pending;
+use crate::partition::shell::{Partition, Pending};
 use crate::partition::{AckError, ProduceError, Until};
 use crate::topics::{Here, Settings};
 use bytes::{Bytes, BytesMut};
@@ -27,6 +27,10 @@ use std::time::Duration;
 const OPEN_INLINE_BYTES: usize = 16 * 1024;
 /// Zstd needs this version (KIP-110).
 const ZSTD_VERSION: i16 = 7;
+/// How often a producer without room looks again.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// What a reply is delayed by while the disk falls behind.
+const PRESSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// One partition on its way.
 struct Part {
@@ -35,6 +39,12 @@ struct Part {
     index: i32,
     append_time_ms: i64,
     state: State,
+}
+
+impl Part {
+    fn partition(&self) -> Option<&Arc<Partition>> {
+        self.here.as_ref()?.partition(self.index)
+    }
 }
 
 enum State {
@@ -61,6 +71,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             .iter()
             .filter_map(|p| p.records.as_deref())
             .any(|records| BatchView::split(records).is_ok_and(|(batch, _)| batch.is_transactional()));
+    let deadline = now.mono.plus_millis(u64::try_from(timeout_ms).unwrap_or(0));
     let mut parts = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let topic = &topics[partition.topic];
@@ -78,7 +89,8 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             _ if transactional => Err(ProduceError::Transactional),
             (Err(e), _) => Err(e),
             (Ok(here), Ok(until)) => {
-                take(ctx, &here, partition.index, (partition.records, version), until, now.wall.as_millis()).await
+                let time = (now.wall.as_millis(), deadline);
+                take(ctx, &here, partition.index, (partition.records, version), until, time).await
             }
         };
         match taken {
@@ -95,11 +107,14 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         let failed = parts.iter().any(|p| matches!(p.state, State::Failed(_)));
         return Ok(if failed { Response::close() } else { Response::nothing() });
     }
-    let deadline = now.mono.plus_millis(u64::try_from(timeout_ms).unwrap_or(0));
     for part in &mut parts {
         if let State::Pending(pending) = &mut part.state {
             part.state = acknowledged(ctx, pending, deadline).await;
         }
+    }
+    if parts.iter().any(|part| part.partition().is_some_and(|p| p.is_pressed())) {
+        // The disk falls behind: a reply that comes later slows this producer, and no other.
+        time::sleep(PRESSED_PAUSE).await;
     }
     respond(&answer(ctx, version, &topics, parts), version)
 }
@@ -120,7 +135,7 @@ async fn take(
     index: i32,
     (records, version): (Option<BytesMut>, i16),
     until: Until,
-    now_ms: i64,
+    (now_ms, deadline): (i64, Mono),
 ) -> Result<(Pending, i64), ProduceError> {
     let partition = here.partition(index).ok_or(ProduceError::UnknownTopic)?;
     let settings = ctx.node.topics.settings(here);
@@ -136,6 +151,13 @@ async fn take(
     }
     if batch.len() > ctx.node.config.batch_bytes_max {
         return Err(ProduceError::TooLarge);
+    }
+    if !partition.has_room(batch.len()) {
+        // What comes behind waits too, and then nothing more is read from this client.
+        ctx.order.hold();
+        while !partition.has_room(batch.len()) && ctx.now().mono < deadline {
+            time::sleep(ROOM_PAUSE).await;
+        }
     }
     let append_time_ms = if settings.rules.append_time {
         stamp_append_time(&mut batch, now_ms);

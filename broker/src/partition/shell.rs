@@ -225,6 +225,11 @@ impl Partition {
         answer
     }
 
+    /// A tick of the node's clock.
+    pub fn tick(&self, event: Event) {
+        self.with(|core, now, out| core.handle(now, event, out));
+    }
+
     /// Appends one checked batch; returns as soon as it has its place.
     pub fn append(
         &self,
@@ -257,6 +262,16 @@ impl Partition {
             APPENDED_BYTES.add(bytes);
         }
         Ok(Pending { placed, done })
+    }
+
+    /// Would `bytes` more find room now?
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.dir.pressure() != Pressure::Stop && self.lock().core.has_room(bytes)
+    }
+
+    /// Producers should be slowed: the journal or the segment writer falls behind.
+    pub fn is_pressed(&self) -> bool {
+        self.dir.pressure() != Pressure::None
     }
 
     pub fn fence(&self, capture: CaptureId, epoch: CaptureEpoch) -> Result<Pending, NotTaken> {

@@ -1,0 +1,306 @@
+//! A node from its configuration to its end: opens the log directory, loads group 0, registers, serves.
+//!
+//! ```text
+//!  log directory ─▶ partition of group 0 ─▶ controller loaded ─▶ topics opened ─▶ registered ─▶ listening
+//!  end: no new connection ─▶ connections end ─▶ waiters answered ─▶ journal flushed, segments, clean flag
+//! ```
+//! Nobody is listened to before the committed image is loaded, so the first answer is already the truth.
+
+use crate::api::Address;
+use crate::budget::Budget;
+use crate::connection::Limits;
+use crate::host::cluster::{ClusterHost, ClusterListener};
+use crate::host::group::GroupHosts;
+use crate::local::LocalClient;
+use crate::node::{ControllerAccess, GroupsAccess, Node, NodeConfig};
+use crate::partition::AckError;
+use crate::server::{Server, ServerConfig};
+use crate::topics::Topics;
+use catchwater_base::{Clock, log};
+use catchwater_coordinator::cluster::brokers::Registration;
+use catchwater_coordinator::cluster::configs::FileSettings;
+use catchwater_coordinator::cluster::image::{Listener, role};
+use catchwater_coordinator::controller;
+use catchwater_coordinator::group;
+use catchwater_raft::Event;
+use catchwater_raft::driver::{self, IdentitySeed, LogDir, LogDirConfig};
+use catchwater_record::{Gid, NodeId, TopicId, TopicName, TopicPartition};
+use catchwater_runtime::spawn::{self, Tasks};
+use catchwater_runtime::time::{self, SystemClock};
+use catchwater_storage::disk::Disk;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Name that the log of group 0 carries in messages; it is no topic.
+const CONTROLLER_LOG: &str = "__cluster_metadata";
+/// Ticks of all groups come this often, and so many at a time: 1 s of 100 ms ticks. A lone voter needs them only to
+/// refresh the commit index that is stored for the next start.
+const TICK: Duration = Duration::from_secs(1);
+const TICKS: u32 = 10;
+/// How long loading group 0 may take at start.
+const LOAD_LIMIT: Duration = Duration::from_secs(60);
+/// How long connections may take to end.
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Everything a node needs. All bounds have defaults; tests make them tiny.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    pub data_dir: PathBuf,
+    /// Port 0 = any free one, see [`Broker::kafka_address`].
+    pub listen: SocketAddr,
+    /// What clients are told; `None` = the address they came in on.
+    pub advertised: Option<(String, u16)>,
+    /// A listener without authentication beyond loopback: only if the operator says so.
+    pub unauthenticated_beyond_loopback: bool,
+    pub node_id: NodeId,
+    /// The cluster to found if the directory is new; `None` = drawn.
+    pub cluster_id: Option<[u8; 16]>,
+    /// Length of one journal file, bytes; the largest batch is a quarter of it.
+    pub journal_file_bytes: u64,
+    pub journal_files: u32,
+    pub segment_bytes: u32,
+    /// `num.partitions`
+    pub partitions_default: u32,
+    /// `auto.create.topics.enable`
+    pub auto_create: bool,
+    /// `group.initial.rebalance.delay.ms`
+    pub group_initial_delay_ms: u32,
+    /// A node silent for so long loses its tasks.
+    pub lease_ms: u32,
+    /// `queued.max.request.bytes`
+    pub request_bytes_max: u64,
+    /// Bytes of fetch answers read and not sent.
+    pub response_bytes_max: u64,
+    /// `fetch.max.bytes`
+    pub fetch_bytes_max: u64,
+    pub limits: Limits,
+    /// `max.connections`
+    pub connections_max: usize,
+    /// Broker settings of the configuration file, by Kafka's names: what topics inherit and DescribeConfigs shows.
+    pub settings: FileSettings,
+}
+
+impl BrokerConfig {
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        let dir = LogDirConfig::default();
+        BrokerConfig {
+            data_dir: data_dir.into(),
+            listen,
+            advertised: None,
+            unauthenticated_beyond_loopback: false,
+            node_id: NodeId(1),
+            cluster_id: None,
+            journal_file_bytes: dir.journal_file_bytes,
+            journal_files: dir.journal_files,
+            segment_bytes: dir.segment_bytes,
+            partitions_default: 1,
+            auto_create: true,
+            group_initial_delay_ms: 3_000,
+            lease_ms: 9_000,
+            request_bytes_max: 256 << 20,
+            response_bytes_max: 256 << 20,
+            fetch_bytes_max: 57_671_680,
+            limits: Limits::default(),
+            connections_max: 10_000,
+            settings: FileSettings::new(),
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the log directory could not be opened")]
+    LogDir(#[from] driver::OpenError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0} is reachable from other machines and asks nobody for a name; listen on a loopback address")]
+    BeyondLoopback(SocketAddr),
+    #[error("group 0: {0}")]
+    Controller(String),
+    #[error("the operating system gave no random bytes")]
+    Random(#[source] io::Error),
+    #[error("bug: {0}")]
+    Bug(String),
+}
+
+/// A running node.
+pub struct Broker {
+    node: Arc<Node>,
+    dir: LogDir,
+    server: Server,
+    local: Arc<LocalClient>,
+    controller_log: Arc<crate::partition::shell::Partition>,
+    cluster_id: [u8; 16],
+    tasks: Tasks,
+}
+
+impl Broker {
+    /// Opens everything and serves. Call inside the runtime; on an error nothing is left running.
+    pub async fn start(config: BrokerConfig) -> Result<Broker, StartError> {
+        Self::start_on(config, Arc::new(catchwater_storage::disk::real::RealDisk::new())).await
+    }
+
+    /// The same on another disk: memory, or one that fails.
+    pub async fn start_on(config: BrokerConfig, disk: Arc<dyn Disk>) -> Result<Broker, StartError> {
+        if !config.listen.ip().is_loopback() && !config.unauthenticated_beyond_loopback {
+            return Err(StartError::BeyondLoopback(config.listen));
+        }
+        let server = ServerConfig {
+            listen: config.listen,
+            advertised: config
+                .advertised
+                .as_ref()
+                .map(|(host, port)| Address { host: host.as_str().into(), port: *port }),
+            limits: config.limits,
+            connections_max: config.connections_max,
+        };
+        // Bound first: a taken port is found before the directory is touched.
+        let listeners =
+            Server::bind(&server).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let dir_config = LogDirConfig {
+            path: config.data_dir.clone(),
+            node_id: config.node_id,
+            journal_file_bytes: config.journal_file_bytes,
+            journal_files: config.journal_files,
+            segment_bytes: config.segment_bytes,
+            ..LogDirConfig::default()
+        };
+        let random = random().map_err(StartError::Random)?;
+        let identity = IdentitySeed { cluster_id: config.cluster_id.unwrap_or(random[0]), dir_id: random[1] };
+        let (dir, opened) =
+            spawn::blocking(move || LogDir::open(disk, dir_config, identity)).await.map_err(StartError::Bug)??;
+        let node_id = opened.node_id;
+        let seed = u64::from_le_bytes(random[2][..8].try_into().unwrap_or_default());
+        let topics =
+            Arc::new(Topics::new(node_id, dir.clone(), opened.groups, (clock.clone(), seed), config.settings.clone()));
+        let at = TopicPartition::new(TopicId::NONE, 0);
+        let controller_log =
+            topics.open(Gid(0), at, TopicName::from(CONTROLLER_LOG)).map_err(StartError::Controller)?;
+        let settings = controller::Settings {
+            partitions_default: config.partitions_default,
+            lease_ms: config.lease_ms,
+            ..controller::Settings::default()
+        };
+        let listener = topics.clone() as Arc<dyn ClusterListener>;
+        let cluster = ClusterHost::start(settings, controller_log.clone(), clock.clone(), seed, vec![listener]);
+        // Weak: the host holds the topics as its listener.
+        let images = Arc::downgrade(&cluster);
+        topics.set_images(Arc::new(move || images.upgrade().map(|c| c.image()).unwrap_or_default()));
+        if !cluster.ready(LOAD_LIMIT).await {
+            return Err(StartError::Controller("was not loaded in time".into()));
+        }
+        let group_settings =
+            group::Settings { initial_delay_ms: config.group_initial_delay_ms, ..group::Settings::default() };
+        let groups = GroupHosts::new(group_settings, topics.clone(), cluster.clone(), clock.clone());
+        cluster.also(groups.clone());
+        let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
+        let registration = registration(&config, node_id, port, (random[3], opened.dir_id));
+        cluster.begin(opened.cluster_id, registration).await.map_err(|e| StartError::Controller(e.to_string()))?;
+        groups.open();
+        let node = Arc::new(Node {
+            config: NodeConfig {
+                id: node_id,
+                fetch_bytes_max: config.fetch_bytes_max,
+                batch_bytes_max: usize::try_from(config.journal_file_bytes / 4).unwrap_or(usize::MAX),
+                auto_create: config.auto_create,
+                create_wait_ms: 1_000,
+            },
+            clock,
+            request_budget: Budget::new(config.request_bytes_max),
+            response_budget: Budget::new(config.response_bytes_max),
+            topics,
+            controller: cluster as Arc<dyn ControllerAccess>,
+            groups: groups as Arc<dyn GroupsAccess>,
+        });
+        let server = Server::serve(listeners, node.clone(), server)
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let tasks = Tasks::new();
+        tasks.spawn("ticks", tick(node.clone(), controller_log.clone()));
+        log!(Info, "broker.ready", "node {node_id} serves on {}", server.address());
+        let local = Arc::new(LocalClient::new(node.clone()));
+        Ok(Broker { node, dir, server, local, controller_log, cluster_id: opened.cluster_id, tasks })
+    }
+
+    /// Where Kafka clients connect.
+    pub fn kafka_address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Log, tasks and control for workers in this process; [`LocalClient::handle`] gives a worker its own.
+    pub fn local(&self) -> Arc<LocalClient> {
+        self.local.clone()
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// As clients see it.
+    pub fn cluster_id(&self) -> String {
+        crate::metadata::cluster_id(self.cluster_id)
+    }
+
+    /// Set once the disk has failed: the process must end, nothing is acknowledged any more.
+    pub fn disk_failure(&self) -> Option<driver::DirError> {
+        self.dir.is_stopped()
+    }
+
+    /// Ends in under 2 s: connections first, then everybody who waits, then the log directory with its clean flag.
+    pub async fn shutdown(self) {
+        let Broker { node, dir, server, local, controller_log, tasks, .. } = self;
+        for name in server.close(CLOSE_LIMIT).await {
+            log!(Warn, "broker.shutdown", "{name} did not end in time");
+        }
+        drop(tasks);
+        drop(local);
+        for partition in node.topics.partitions() {
+            partition.close(AckError::LeadershipLost);
+        }
+        controller_log.close(AckError::LeadershipLost);
+        if let Err(why) = spawn::blocking(move || dir.close()).await {
+            log!(Error, "broker.shutdown", "closing the log directory: {why}");
+        }
+    }
+}
+
+/// What this node says of itself to group 0.
+fn registration(config: &BrokerConfig, id: NodeId, port: u16, (process, dir): ([u8; 16], [u8; 16])) -> Registration {
+    let (host, port) = config.advertised.clone().unwrap_or_else(|| (config.listen.ip().to_string(), port));
+    Registration {
+        id,
+        process,
+        listeners: vec![Listener { name: "kafka".into(), host, port }],
+        rack: None,
+        roles: role::ALL,
+        dirs: vec![dir],
+    }
+}
+
+/// One tick for all groups of the node.
+async fn tick(node: Arc<Node>, controller_log: Arc<crate::partition::shell::Partition>) {
+    loop {
+        time::sleep(TICK).await;
+        controller_log.tick(Event::Tick(TICKS));
+        for partition in node.topics.partitions() {
+            partition.tick(Event::Tick(TICKS));
+        }
+    }
+}
+
+/// Four ids from the operating system.
+fn random() -> io::Result<[[u8; 16]; 4]> {
+    let mut out = [[0; 16]; 4];
+    for id in &mut out {
+        catchwater_runtime::random::fill(id)?;
+    }
+    Ok(out)
+}
