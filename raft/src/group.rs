@@ -296,12 +296,13 @@ impl GroupCore {
         }
         // R12: commit is what the crate says, not what it has handed out.
         log.committed(EntryIndex(committed));
-        if mutant!("ack_on_leader_append") && role.0 == Role::Leader {
-            out.push(Effect::Commit(log.last_index(), log.next_offset()));
-        }
-        if committed != self.told_commit {
-            self.told_commit = committed;
-            out.push(Effect::Commit(EntryIndex(committed), log.high_watermark()));
+        let commit = match role.0 {
+            Role::Leader if mutant!("ack_on_leader_append") => (log.last_index(), log.next_offset()),
+            _ => (EntryIndex(committed), log.high_watermark()),
+        };
+        if commit.0.0 > self.told_commit {
+            self.told_commit = commit.0.0;
+            out.push(Effect::Commit(commit.0, commit.1));
         }
         self.tell_barriers(out);
         for wanted in self.node.store().take_wanted() {

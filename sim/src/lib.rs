@@ -1,1 +1,25 @@
-//! Placeholder until its lane lands.
+//! Rank 8. Tier A: the cores in a loop of our own, one thread, simulated time. One `u64` seed gives one run.
+//!
+//! ```text
+//!  swarm (rates of this seed) ─▶ world (event heap) ─▶ node = GroupCore per group + journal, segments, recovery
+//!                                   │   ▲                      over a memory disk that forgets what was not synced
+//!                                   ▼   │
+//!                          net · nemesis · workload ─▶ check (after every step, and at the end)
+//! ```
+//! Nothing here is drawn from anything but the seed: equal seeds give equal trace hashes (`meta.rs`).
+
+pub mod check;
+pub mod engine;
+pub mod net;
+pub mod storage;
+pub mod swarm;
+pub mod workload;
+pub mod world;
+
+pub use swarm::Swarm;
+pub use world::{Outcome, run};
+
+#[cfg(test)]
+mod meta;
+#[cfg(all(test, sim))]
+mod mutants;

@@ -1,0 +1,147 @@
+//! Pure. What must hold after every step, whatever fails: the first thing that does not is the run's violation.
+
+use catchwater_raft::{GroupCore, GroupView};
+use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_storage::{EntryKind, Row};
+use std::collections::BTreeMap;
+
+/// What an index holds for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Print {
+    pub term: u32,
+    pub kind: EntryKind,
+    pub base: Offset,
+    pub count: u32,
+    /// Hash of body and context; 0 = not in memory when it was looked at.
+    pub digest: u64,
+}
+
+/// Who was told what of one group.
+#[derive(Default)]
+pub struct History {
+    /// By index − 1.
+    pub committed: Vec<Print>,
+    leaders: BTreeMap<u32, usize>,
+    /// Highest acknowledged entry.
+    pub acked: (EntryIndex, u32),
+}
+
+#[derive(Default)]
+pub struct Checker {
+    pub groups: BTreeMap<Gid, History>,
+    /// Per (node, group): commit looked at so far, and the high watermark told.
+    seen: BTreeMap<(usize, Gid), (u64, u64)>,
+    pub violation: Option<String>,
+}
+
+impl Checker {
+    pub fn fail(&mut self, what: impl Into<String>) {
+        self.violation.get_or_insert_with(|| what.into());
+    }
+    pub fn ensure(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(what());
+        }
+    }
+
+    /// A node came up: everything it takes for committed must be what was committed.
+    pub fn opened(&mut self, node: usize, core: &GroupCore) {
+        let gid = core.gid();
+        self.seen.insert((node, gid), (0, 0));
+        self.committed(node, core, core.view().commit, Offset(0));
+    }
+
+    /// `node` says everything up to `upto` is committed.
+    pub fn committed(&mut self, node: usize, core: &GroupCore, upto: EntryIndex, high_watermark: Offset) {
+        let gid = core.gid();
+        let seen = self.seen.entry((node, gid)).or_default();
+        let from = seen.0;
+        seen.0 = seen.0.max(upto.0);
+        let before = seen.1;
+        seen.1 = seen.1.max(high_watermark.0);
+        if high_watermark != Offset(0) && high_watermark.0 < before {
+            self.fail(format!("node {node} {gid:?}: high watermark fell from {before} to {high_watermark}"));
+        }
+        let log = core.log();
+        let history = self.groups.entry(gid).or_default();
+        let mut wrong = None;
+        for index in from + 1..=upto.0 {
+            let at = EntryIndex(index);
+            let Some(row) = log.row(at) else {
+                wrong = Some(format!("node {node} {gid:?}: entry {index} is committed but not there"));
+                break;
+            };
+            let print = print_of(core, &row);
+            let before = index.checked_sub(2).and_then(|i| history.committed.get(i as usize));
+            let due = before.map_or(Offset(0), |p| p.base.plus(u64::from(p.count)));
+            if print.base != due {
+                wrong =
+                    Some(format!("node {node} {gid:?}: entry {index} begins at {} where {due} was due", print.base));
+                break;
+            }
+            match history.committed.get_mut(index as usize - 1) {
+                None => history.committed.push(print),
+                Some(known) => {
+                    let same = (known.term, known.kind, known.base, known.count)
+                        == (print.term, print.kind, print.base, print.count)
+                        && (known.digest == print.digest || known.digest == 0 || print.digest == 0);
+                    if !same {
+                        wrong = Some(format!(
+                            "node {node} {gid:?}: entry {index} is {print:?}, but {known:?} was committed"
+                        ));
+                        break;
+                    }
+                    known.digest = known.digest.max(print.digest);
+                }
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.fail(wrong);
+        }
+    }
+
+    pub fn leads(&mut self, node: usize, core: &GroupCore) {
+        let (gid, view) = (core.gid(), core.view());
+        let history = self.groups.entry(gid).or_default();
+        let other = *history.leaders.entry(view.term.0).or_insert(node);
+        let (index, term) = history.acked;
+        if other != node {
+            self.fail(format!("{gid:?}: nodes {other} and {node} both lead term {}", view.term));
+        } else if index.0 > 0 && core.log().term(index).map(|t| t.0) != Some(term) {
+            let has = core.log().term(index);
+            self.fail(format!(
+                "{gid:?}: node {node} leads term {} without the acknowledged entry {index} of term {term} (has {has:?})",
+                view.term
+            ));
+        }
+    }
+
+    /// A client was told that (index, term) holds its batch.
+    pub fn acked(&mut self, gid: Gid, index: EntryIndex, term: u32) {
+        let history = self.groups.entry(gid).or_default();
+        let known = history.committed.get(index.0 as usize - 1).copied();
+        if index > history.acked.0 {
+            history.acked = (index, term);
+        }
+        self.ensure(known.is_some_and(|p| p.term == term), || {
+            format!("{gid:?}: entry {index} of term {term} was acknowledged, committed is {known:?}")
+        });
+    }
+
+    /// Orders inside one replica.
+    pub fn order(&mut self, node: usize, gid: Gid, v: &GroupView) {
+        let holds = v.log_start <= v.high_watermark
+            && v.high_watermark <= v.spec_end
+            && v.commit <= v.last
+            && v.persisted <= v.last;
+        self.ensure(holds, || format!("node {node} {gid:?}: {v:?}"));
+    }
+}
+
+pub fn print_of(core: &GroupCore, row: &Row) -> Print {
+    let digest = core.log().cached(row.index).map_or(0, |e| {
+        let body = catchwater_base::hash::xxh3_64(&e.body);
+        (body ^ catchwater_base::hash::xxh3_64(&e.context).rotate_left(1)) | 1
+    });
+    Print { term: row.term.0, kind: row.kind, base: row.base_offset, count: row.count, digest }
+}

@@ -1,0 +1,221 @@
+//! Pure. Who writes: idempotent producers with one batch in flight, and capture workers with several, one of which may be
+//! a zombie. Each keeps a ledger of what it was promised.
+
+use bytes::{Bytes, BytesMut};
+use catchwater_record::batch::build::Builder;
+use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, Gid, Offset, Position};
+use catchwater_storage::CaptureContext;
+use std::collections::VecDeque;
+
+/// Appends of a worker that may be unanswered.
+const WINDOW: usize = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    Producer(usize),
+    Worker(usize),
+}
+
+#[derive(Clone, Debug)]
+pub enum Ask {
+    Produce(Bytes),
+    Append(Bytes, CaptureContext),
+    Fence(CaptureId, CaptureEpoch),
+}
+
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub who: Who,
+    /// Of the asker; an answer to an older one is still true.
+    pub id: u64,
+    pub gid: Gid,
+    pub ask: Ask,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Done {
+        base: Offset,
+        end: Offset,
+    },
+    /// The fence is committed; the capture stands here.
+    Opened(Position),
+    NotHere {
+        leader: Option<usize>,
+    },
+    Partly(Position),
+    Gap(Position),
+    Fenced,
+    /// Refused for another reason; a retry may help.
+    Later,
+}
+
+pub fn position(n: u32) -> Position {
+    if n == 0 { Position::NONE } else { Position::copy_from(&n.to_be_bytes()).unwrap_or_default() }
+}
+
+pub fn number(p: &Position) -> u32 {
+    p.as_bytes().try_into().map_or(0, u32::from_be_bytes)
+}
+
+/// An idempotent producer.
+pub struct Producer {
+    pub id: usize,
+    pub gid: Gid,
+    pub target: usize,
+    next_sequence: i32,
+    number: u64,
+    flying: Option<(u64, i32, u32, Bytes)>,
+    /// (base offset, first sequence, records) of every acknowledged batch.
+    pub acked: Vec<(Offset, i32, u32)>,
+    pub paused: bool,
+}
+
+impl Producer {
+    pub fn new(id: usize, gid: Gid) -> Self {
+        Producer { id, gid, target: 0, next_sequence: 0, number: 0, flying: None, acked: vec![], paused: false }
+    }
+    pub fn idle(&self) -> bool {
+        self.flying.is_none()
+    }
+    /// The next batch, or the unanswered one again.
+    pub fn request(&mut self, records: u32, at_ms: i64) -> Request {
+        let (id, _, _, body) = self.flying.get_or_insert_with(|| {
+            self.number += 1;
+            let mut b = Builder::new().producer(self.id as i64 + 1, 0, self.next_sequence);
+            for i in 0..records {
+                let value = format!("p{}:{}", self.id, self.next_sequence as u32 + i);
+                b.push(at_ms, None, Some(value.as_bytes()), []);
+            }
+            let sequence = self.next_sequence;
+            self.next_sequence += records as i32;
+            (self.number, sequence, records, b.finish().freeze())
+        });
+        Request { who: Who::Producer(self.id), id: *id, gid: self.gid, ask: Ask::Produce(body.clone()) }
+    }
+    /// True if it was the answer to the batch in flight.
+    pub fn done(&mut self, id: u64, base: Offset) -> bool {
+        match self.flying.take() {
+            Some((number, sequence, records, _)) if number == id => {
+                self.acked.push((base, sequence, records));
+                true
+            }
+            other => {
+                self.flying = other;
+                false
+            }
+        }
+    }
+    pub fn is_waiting_for(&self, id: u64) -> bool {
+        self.flying.as_ref().is_some_and(|(number, ..)| *number == id)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WorkerState {
+    /// Fence not answered.
+    Opening,
+    Running,
+    /// Fenced by a newer one.
+    Dead,
+}
+
+/// One life of a capture: an epoch, and runs of a source whose rows are 1, 2, 3, …
+pub struct Worker {
+    pub id: usize,
+    pub capture: CaptureId,
+    pub epoch: CaptureEpoch,
+    pub gid: Gid,
+    pub target: usize,
+    pub state: WorkerState,
+    number: u64,
+    /// Last row sent.
+    sent: u32,
+    /// (request, prev, first, last), oldest first.
+    flying: VecDeque<(u64, u32, u32, u32)>,
+    /// Highest row that was acknowledged.
+    pub acked: u32,
+}
+
+impl Worker {
+    pub fn new(id: usize, capture: CaptureId, epoch: u32, gid: Gid) -> Self {
+        Worker {
+            id,
+            capture,
+            epoch: CaptureEpoch(epoch),
+            gid,
+            target: 0,
+            state: WorkerState::Opening,
+            number: 0,
+            sent: 0,
+            flying: VecDeque::new(),
+            acked: 0,
+        }
+    }
+
+    fn build(&self, id: u64, prev: u32, first: u32, last: u32) -> Request {
+        let mut b = Builder::new();
+        for row in first..=last {
+            b.push(i64::from(row), None, Some(format!("c{}:{row}", self.capture).as_bytes()), []);
+        }
+        let body: BytesMut = b.finish();
+        let context = CaptureContext {
+            capture: self.capture,
+            epoch: self.epoch,
+            flags: 0,
+            commit_seq: CommitSeq(u64::from(last)),
+            prev: position(prev),
+            first: position(first),
+            last: position(last),
+            txn: None,
+        };
+        Request { who: Who::Worker(self.id), id, gid: self.gid, ask: Ask::Append(body.freeze(), context) }
+    }
+
+    /// Everything unanswered again, in order, then as much new as the window allows.
+    pub fn requests(&mut self, again: bool, rows: u32) -> Vec<Request> {
+        match self.state {
+            WorkerState::Dead => Vec::new(),
+            WorkerState::Opening => {
+                self.number += 1;
+                let ask = Ask::Fence(self.capture, self.epoch);
+                vec![Request { who: Who::Worker(self.id), id: self.number, gid: self.gid, ask }]
+            }
+            WorkerState::Running => {
+                let mut out = Vec::new();
+                if again {
+                    out.extend(self.flying.iter().map(|(id, prev, first, last)| self.build(*id, *prev, *first, *last)));
+                }
+                while self.flying.len() < WINDOW {
+                    self.number += 1;
+                    let (prev, first, last) = (self.sent, self.sent + 1, self.sent + rows);
+                    self.flying.push_back((self.number, prev, first, last));
+                    self.sent = last;
+                    out.push(self.build(self.number, prev, first, last));
+                }
+                out
+            }
+        }
+    }
+
+    pub fn opened(&mut self, at: u32) {
+        if self.state == WorkerState::Opening {
+            self.state = WorkerState::Running;
+            self.sent = at;
+        }
+    }
+    /// Committed up to what this append ended with.
+    pub fn done(&mut self, id: u64) -> Option<u32> {
+        let at = self.flying.iter().position(|(number, ..)| *number == id)?;
+        let (.., last) = self.flying.remove(at)?;
+        self.acked = self.acked.max(last);
+        Some(last)
+    }
+    /// Part of it is there, or something before it is not: go on from what the log knows.
+    pub fn resume(&mut self, id: u64, known: u32) {
+        if self.state == WorkerState::Running && self.flying.iter().any(|(number, ..)| *number == id) {
+            self.flying.clear();
+            self.sent = known;
+        }
+    }
+}
