@@ -1,0 +1,11 @@
+//! The wire as clients meet it: raw frames against the built broker, made by kafka-protocol. The numbers are those of the list
+//! of behaviours in docs/architecture (protocol, section 7); they stay when lines are dropped.
+#![allow(clippy::unwrap_used)]
+
+mod fetch;
+mod groups;
+mod handshake;
+mod hostile;
+mod produce;
+mod topics;
+mod wire;
