@@ -22,6 +22,7 @@ pub fn crc64(bytes: &[u8]) -> u64 {
 }
 
 /// Running CRC-64/NVMe for files that are read in pieces.
+#[derive(Clone, Copy, Debug)]
 pub struct Crc64(Digest);
 
 impl Default for Crc64 {

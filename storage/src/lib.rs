@@ -5,8 +5,11 @@ pub mod capture_pos;
 pub mod disk;
 pub mod entry;
 pub mod format;
+pub mod journal;
 pub mod log;
 pub mod producer;
+pub mod recover;
+pub mod segment;
 pub mod table;
 
 pub use entry::*;

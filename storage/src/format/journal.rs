@@ -147,16 +147,23 @@ pub fn frame_bytes(frame: &Frame) -> usize {
 pub struct FlushBuilder {
     buf: AlignedBuf,
     lsn: u64,
+    limit: usize,
     directory: Vec<u8>,
     count: u32,
 }
 
 impl FlushBuilder {
-    /// `buf` is reused; its content is lost.
-    pub fn new(mut buf: AlignedBuf, lsn: u64) -> Self {
+    /// `buf` is reused; its content is lost. The flush takes at most `limit` bytes, a multiple of the block size.
+    pub fn new(mut buf: AlignedBuf, lsn: u64, limit: usize) -> Self {
         buf.clear();
         buf.put_zeros(HEADER_BYTES);
-        FlushBuilder { buf, lsn, directory: Vec::new(), count: 0 }
+        let limit = limit.min(buf.capacity());
+        FlushBuilder { buf, lsn, limit, directory: Vec::new(), count: 0 }
+    }
+
+    /// Gives the buffer back unused.
+    pub fn abandon(self) -> AlignedBuf {
+        self.buf
     }
 
     pub fn count(&self) -> u32 {
@@ -166,7 +173,7 @@ impl FlushBuilder {
     /// True if the frame still fits into the buffer.
     pub fn fits(&self, frame: &Frame) -> bool {
         let used = self.buf.len() + self.directory.len() + frame_bytes(frame);
-        used <= self.buf.capacity()
+        used <= self.limit
     }
 
     pub fn push(&mut self, frame: &Frame) {
@@ -396,6 +403,15 @@ pub fn decode_flush(header: &FlushHeader, bytes: &Bytes) -> FlushContent {
 /// directory of exactly these frames. Without that proof one unknown frame counts as lost.
 pub fn salvage_flush(lsn: u64, bytes: &Bytes) -> FlushContent {
     let (frames, end) = walk(lsn, bytes, bytes.len());
+    if frames.is_empty() {
+        // A seal with one bad bit, or a flush that is not there at all?
+        let seal = bytes.len() >= HEADER_BYTES && {
+            let le = Le(bytes);
+            (&bytes[..4] == FLUSH_MAGIC || le.u64(8) == lsn) && (le.u32(32) == 0 || le.u32(36) == 0)
+        };
+        let empty = seal && bytes[HEADER_BYTES..].iter().take(BLOCK_BYTES - HEADER_BYTES).all(|b| *b == 0);
+        return FlushContent { frames, lost: if empty { Vec::new() } else { vec![None] } };
+    }
     let rows = &bytes[end.min(bytes.len())..];
     let complete = rows.len() >= frames.len() * DIRECTORY_ROW_BYTES
         && frames.iter().zip(rows.chunks_exact(DIRECTORY_ROW_BYTES)).all(|(frame, row)| {
@@ -479,7 +495,7 @@ mod tests {
     }
 
     fn flush() -> Bytes {
-        let mut builder = FlushBuilder::new(AlignedBuf::with_capacity(8192), 42);
+        let mut builder = FlushBuilder::new(AlignedBuf::with_capacity(8192), 42, 8192);
         for frame in frames() {
             assert!(builder.fits(&frame));
             builder.push(&frame);

@@ -1,0 +1,332 @@
+//! What a log directory holds after whatever happened to it: a fold over slots, journal and segments that changes nothing.
+//!
+//! Blocking; runs its reads on a [`Disk`]. Pure otherwise: no clock, no thread. `raft/driver.rs` calls it at start.
+//!
+//! Rules (storage.md 8):
+//! - Files are trusted up to where a group's first frame still lies in the journal; from there on rows are hints and the
+//!   journal's frames take their place, in lsn order. Sealed segments are trusted as the manifest names them.
+//! - A flush is *torn*, and cut, only if no valid flush with a larger number exists and its number is above every one that
+//!   was ever claimed durable. Otherwise it is *corrupt*: its frames are saved one by one, and whose frame is lost is known.
+//! - Nothing that was claimed durable is dropped in silence: what cannot be found again gives the group a verdict.
+//! - Generations of journal files on disk are one unbroken run (files are freed and used again in order): a hole is damage.
+
+mod group;
+mod journal;
+
+use crate::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp, Identity};
+use crate::entry::{RecoveredGroup, Verdict};
+use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, Side, SlotKind};
+use crate::journal::FoundJournal;
+use crate::segment::FoundGroup;
+use bytes::Bytes;
+use catchwater_record::Gid;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How the last process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Survivor {
+    /// The directory was made just now.
+    Fresh,
+    /// It was closed.
+    Clean,
+    /// The process died, the page cache survived.
+    Process,
+    /// The machine died, or nobody can tell.
+    Power,
+}
+
+/// What a new directory gets as its identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewIdentity {
+    pub cluster_id: [u8; 16],
+    pub dir_id: [u8; 16],
+    pub node: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecoverError {
+    #[error("another process has the log directory {0}")]
+    Locked(String),
+    #[error("{path} is not a log directory this version can read: {why}")]
+    Format { path: String, why: &'static str },
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Everything that was found.
+#[derive(Debug)]
+pub struct Recovered {
+    pub meta: DirMeta,
+    pub survivor: Survivor,
+    pub identity: Identity,
+    pub journal: FoundJournal,
+    /// For the log of each group, and for the segment writer, ascending by gid.
+    pub groups: Vec<(RecoveredGroup, FoundGroup)>,
+    /// Entries in flushes up to here are durable in segments, whatever happens.
+    pub checkpoint_lsn: u64,
+    /// Where the next `boot.state` goes.
+    pub boot: (u64, Side),
+    /// Leftovers that belong to nothing: files, and directories of deleted groups.
+    pub leftovers: Leftovers,
+    pub report: Report,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Leftovers {
+    pub files: Vec<String>,
+    pub dirs: Vec<String>,
+}
+
+/// Counts for the start's log line and for `catchwater storage check`.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub flushes: u64,
+    pub torn_flushes: u64,
+    pub corrupt_flushes: u64,
+    pub lost_frames: u64,
+    pub journal_bytes: u64,
+    pub entries_from_journal: u64,
+    pub verdicts: BTreeMap<Gid, &'static str>,
+}
+
+/// Paths of one log directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub root: String,
+}
+
+impl Layout {
+    pub fn new(root: impl Into<String>) -> Self {
+        Layout { root: root.into() }
+    }
+    pub fn journal(&self) -> String {
+        format!("{}/journal", self.root)
+    }
+    pub fn groups(&self) -> String {
+        format!("{}/p", self.root)
+    }
+    fn slot(&self, name: &str, side: Side) -> String {
+        format!("{}/{name}.{}", self.root, side.suffix())
+    }
+}
+
+/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one.
+pub fn recover(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
+    make_parents(disk, &layout.root)?;
+    lock(disk, layout)?;
+    let found = match read_meta(disk, layout)? {
+        Some(meta) => found(disk, layout, meta),
+        None => found_dir(disk, layout, new),
+    };
+    if found.is_err() {
+        let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
+    }
+    found
+}
+
+fn lock(disk: &dyn Disk, layout: &Layout) -> Result<(), RecoverError> {
+    match disk.run(DiskOp::Lock { path: layout.root.as_str().into() }) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind == DiskFault::Locked => Err(RecoverError::Locked(layout.root.clone())),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn make_parents(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
+    match disk.mkdir(path) {
+        Err(e) if e.kind == DiskFault::NotFound => match path.rfind('/') {
+            Some(at) if at > 0 => {
+                make_parents(disk, &path[..at])?;
+                disk.mkdir(path)?;
+                disk.sync_dir(&path[..at])
+            }
+            _ => Err(e),
+        },
+        other => other,
+    }
+}
+
+fn parent(path: &str) -> &str {
+    match path.rfind('/') {
+        Some(0) => "/",
+        Some(at) => &path[..at],
+        None => ".",
+    }
+}
+
+fn read_pair(disk: &dyn Disk, layout: &Layout, name: &str, kind: SlotKind) -> Result<(Pair, bool), DiskError> {
+    let a = disk.read_all(&layout.slot(name, Side::A))?;
+    let b = disk.read_all(&layout.slot(name, Side::B))?;
+    Ok((slot::newest(kind, a.as_deref(), b.as_deref()), a.is_some() || b.is_some()))
+}
+
+fn read_meta(disk: &dyn Disk, layout: &Layout) -> Result<Option<DirMeta>, RecoverError> {
+    let format = |why| RecoverError::Format { path: layout.root.clone(), why };
+    let (pair, exists) = read_pair(disk, layout, "dir.meta", SlotKind::DirMeta)?;
+    if let Some(slot) = pair.newest {
+        let meta = DirMeta::decode(&slot.payload).ok_or_else(|| format("dir.meta is of another version"))?;
+        if meta.format != DIR_FORMAT {
+            return Err(format("its format number is another"));
+        }
+        return Ok(Some(meta));
+    }
+    // Nothing valid: either the directory was never finished, or it is damaged or somebody else's.
+    let names = disk.list(&layout.root)?;
+    let ours = |n: &String| ["dir.meta.a", "dir.meta.b", "journal", "p", "lost+found"].contains(&n.as_str());
+    if !names.iter().all(ours) {
+        return Err(format(if exists { "dir.meta is damaged in both copies" } else { "it holds other files" }));
+    }
+    let full = |dir: String| disk.list(&dir).is_ok_and(|names| !names.is_empty());
+    if full(layout.journal()) || full(layout.groups()) {
+        return Err(format("dir.meta is missing or damaged, but there is data"));
+    }
+    Ok(None)
+}
+
+/// Makes the directory: folders, identity, then its name.
+fn found_dir(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
+    let meta = DirMeta {
+        cluster_id: new.cluster_id,
+        dir_id: new.dir_id,
+        node: new.node,
+        state: DirState::Member,
+        format: DIR_FORMAT,
+    };
+    disk.mkdir(&layout.journal())?;
+    disk.mkdir(&layout.groups())?;
+    let path = layout.slot("dir.meta", Side::A);
+    match disk.create_new(&path) {
+        Err(e) if e.kind == DiskFault::Exists => disk.truncate(&path, 0)?, // a half-made one
+        other => other?,
+    }
+    disk.write(&path, 0, Bytes::from(slot::encode(SlotKind::DirMeta, 1, &meta.encode())))?;
+    disk.fdatasync(&path)?;
+    disk.sync_dir(&layout.root)?;
+    disk.sync_dir(parent(&layout.root))?;
+    Ok(Recovered {
+        meta,
+        survivor: Survivor::Fresh,
+        identity: disk.identity(&layout.root)?,
+        journal: FoundJournal::default(),
+        groups: Vec::new(),
+        checkpoint_lsn: 0,
+        boot: (0, Side::A),
+        leftovers: Leftovers::default(),
+        report: Report::default(),
+    })
+}
+
+fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, RecoverError> {
+    let identity = disk.identity(&layout.root)?;
+    let (pair, _) = read_pair(disk, layout, "boot.state", SlotKind::BootState)?;
+    let boot = pair.newest.as_ref().and_then(|s| BootState::decode(&s.payload)).unwrap_or_default();
+    let survivor = if boot.clean {
+        Survivor::Clean
+    } else if boot.boot_id == identity.boot_id && boot.mount_id == identity.mount_id && identity.mount_id != 0 {
+        Survivor::Process
+    } else {
+        Survivor::Power
+    };
+    let mut report = Report::default();
+    let mut leftovers = Leftovers::default();
+    let scan = journal::scan(disk, layout, &meta, &boot, &mut report, &mut leftovers)?;
+    let mut replay = scan.replay;
+
+    let mut gids: BTreeSet<Gid> = replay.groups.keys().copied().collect();
+    let names = match disk.list(&layout.groups()) {
+        Err(e) if e.kind == DiskFault::NotFound => Vec::new(),
+        other => other?,
+    };
+    for name in names {
+        let path = format!("{}/{name}", layout.groups());
+        match u64::from_str_radix(&name, 16) {
+            Ok(gid) if name.len() == 16 => {
+                if replay.dropped.contains(&Gid(gid)) {
+                    leftovers.dirs.push(path);
+                } else {
+                    gids.insert(Gid(gid));
+                }
+            }
+            _ if name.ends_with(".deleted") => leftovers.dirs.push(path),
+            _ => {}
+        }
+    }
+    let mut groups = Vec::new();
+    let mut journal = scan.found;
+    for gid in gids.into_iter().filter(|gid| !replay.dropped.contains(gid)) {
+        let frames = replay.groups.remove(&gid).unwrap_or_default();
+        journal.heads.insert(gid, frames.head());
+        let built = group::build(disk, layout, gid, frames, replay.unknown_loss)?;
+        if built.found.manifest.0 > 0
+            && let Some(head) = journal.heads.get_mut(&gid)
+        {
+            head.create = None; // the manifest says it
+        }
+        for piece in &built.found.journaled {
+            report.entries_from_journal += piece.entries.len() as u64;
+            if let Some(file) = journal.live.iter_mut().rev().find(|f| f.first_lsn <= piece.lsn) {
+                let pin = file.pins.entry(gid).or_insert(0);
+                *pin = (*pin).max(piece.lsn);
+            }
+        }
+        match built.group.verdict {
+            Verdict::Ok => {}
+            Verdict::Suspect => drop(report.verdicts.insert(gid, "suspect")),
+            Verdict::HardStateUncertain => drop(report.verdicts.insert(gid, "hard state uncertain")),
+            Verdict::Damaged => drop(report.verdicts.insert(gid, "damaged")),
+        }
+        groups.push((built.group, built.found));
+    }
+    journal.heads.retain(|_, head| head.hard.is_some() || head.create.is_some());
+    let boot_generation = pair.newest.as_ref().map_or(0, |s| s.generation);
+    Ok(Recovered {
+        meta,
+        survivor,
+        identity,
+        journal,
+        groups,
+        checkpoint_lsn: boot.checkpoint_lsn,
+        boot: (boot_generation, pair.write_to),
+        leftovers,
+        report,
+    })
+}
+
+/// Writes `boot.state`: without the clean flag before the first write after a start, with it as the last act of a close.
+/// Returns what the next one needs.
+pub fn write_boot_state(
+    disk: &dyn Disk,
+    layout: &Layout,
+    (generation, side): (u64, Side),
+    state: BootState,
+) -> Result<(u64, Side), DiskError> {
+    let path = layout.slot("boot.state", side);
+    let made = match disk.create_new(&path) {
+        Err(e) if e.kind == DiskFault::Exists => false,
+        other => other.map(|()| true)?,
+    };
+    disk.write(&path, 0, Bytes::from(slot::encode(SlotKind::BootState, generation + 1, &state.encode())))?;
+    disk.fdatasync(&path)?;
+    if made {
+        disk.sync_dir(&layout.root)?;
+    }
+    Ok((generation + 1, side.other()))
+}
+
+/// Removes what recovery found to belong to nothing.
+pub fn remove_leftovers(disk: &dyn Disk, layout: &Layout, leftovers: &Leftovers) -> Result<(), DiskError> {
+    for file in &leftovers.files {
+        disk.unlink(file)?;
+    }
+    for dir in &leftovers.dirs {
+        for name in disk.list(dir)? {
+            disk.unlink(&format!("{dir}/{name}"))?;
+        }
+        disk.run(DiskOp::RemoveDir { path: dir.as_str().into() })?;
+    }
+    if !leftovers.dirs.is_empty() {
+        // Else a dropped group's directory could come back after its DROP frame is gone from the journal.
+        disk.sync_dir(&layout.groups())?;
+    }
+    Ok(())
+}

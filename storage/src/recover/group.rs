@@ -1,0 +1,613 @@
+//! One group's part of recovery: manifest, segments, rows, and the journal's frames over them.
+
+use super::journal::GroupFrames;
+use super::{Layout, RecoverError};
+use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
+use crate::entry::{
+    EntryKind, EpochStart, GroupSpec, Hard, NewEntry, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag,
+};
+use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
+use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
+use crate::format::slot::{self, SlotKind};
+use crate::format::snap::Snap;
+use crate::journal::Persisted;
+use crate::segment::{FoundGroup, Segment, group_dir, segment_stem};
+use bytes::Bytes;
+use catchwater_record::batch::HEADER_BYTES as BATCH_HEADER_BYTES;
+use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
+use std::collections::BTreeSet;
+
+pub(super) struct Built {
+    pub group: RecoveredGroup,
+    pub found: FoundGroup,
+}
+
+/// A segment with its rows while the group is put together.
+struct Found {
+    segment: Segment,
+    rows: Vec<Row>,
+}
+
+struct Reader<'a> {
+    disk: &'a dyn Disk,
+    dir: String,
+    gid: Gid,
+    verdict: Verdict,
+}
+
+pub(super) fn build(
+    disk: &dyn Disk,
+    layout: &Layout,
+    gid: Gid,
+    frames: GroupFrames,
+    unknown_loss: bool,
+) -> Result<Built, RecoverError> {
+    let mut reader = Reader { disk, dir: group_dir(&layout.groups(), gid), gid, verdict: Verdict::Ok };
+    let names: BTreeSet<String> = match disk.list(&reader.dir) {
+        Ok(names) => names.into_iter().collect(),
+        Err(e) if e.kind == DiskFault::NotFound => BTreeSet::new(),
+        Err(e) => return Err(e.into()),
+    };
+    let made = !matches!(disk.list(&reader.dir), Err(e) if e.kind == DiskFault::NotFound);
+    let (manifest_a, manifest_b) = (reader.all("manifest.a")?, reader.all("manifest.b")?);
+    let pair = slot::newest(SlotKind::Manifest, manifest_a.as_deref(), manifest_b.as_deref());
+    let manifest = pair.newest.as_ref().and_then(|s| Manifest::decode(&s.payload)).filter(|m| m.gid == gid.0);
+    let generation = if manifest.is_some() { pair.newest.as_ref().map_or(0, |s| s.generation) } else { 0 };
+
+    let spec = match (&manifest, &frames.create) {
+        (Some(m), _) => GroupSpec {
+            topic: m.topic,
+            partition: PartitionId(m.partition),
+            incarnation: m.incarnation,
+            conf: Bytes::copy_from_slice(&m.conf),
+        },
+        (None, Some((spec, _))) => spec.clone(),
+        (None, None) => {
+            // Neither manifest nor CREATE: nobody knows any more whose log this is.
+            reader.verdict = Verdict::Damaged;
+            GroupSpec { topic: TopicId::NONE, partition: PartitionId(0), incarnation: 0, conf: Bytes::new() }
+        }
+    };
+    let fixed = manifest.unwrap_or(Manifest { first_index: EntryIndex(1), ..Manifest::default() });
+
+    // Sealed segments as the manifest names them.
+    let mut segments: Vec<Found> = Vec::new();
+    let mut known: BTreeSet<String> = ["manifest.a", "manifest.b"].map(str::to_owned).into();
+    for listed in fixed.segments.iter().filter(|s| s.state != SegmentState::Active) {
+        let stem = segment_stem(listed.base_offset, listed.generation);
+        known.extend(["log", "ent", "ext"].map(|ext| format!("{stem}.{ext}")));
+        segments.push(reader.sealed(listed, names.contains(&format!("{stem}.ext")))?);
+    }
+    let sealed_end = segments.last().map_or(fixed.first_index.prev(), |f| f.segment.last_index());
+
+    // The journal from its first frame of this group on; what is sealed or trimmed needs no frame.
+    let mut frames = frames;
+    frames.entries = frames.entries.split_off(&sealed_end.next());
+    frames.lost = frames.lost.split_off(&sealed_end.next());
+    let cut = [frames.entries.keys().next(), frames.lost.keys().next()].into_iter().flatten().min().copied();
+
+    // Open segments, each only if it continues the one before, and only up to the cut.
+    let mut hints: Vec<Found> = Vec::new();
+    let mut end = End::of(&segments, &fixed);
+    let mut stems: Vec<(Offset, String)> = names
+        .iter()
+        .filter_map(|n| n.strip_suffix(".ent"))
+        .filter(|stem| !known.contains(&format!("{stem}.ent")))
+        .filter_map(|stem| Some((Offset(stem.parse().ok()?), stem.to_owned())))
+        .collect();
+    stems.sort();
+    for (_, stem) in stems {
+        let Some(mut found) = reader.open(&stem, names.contains(&format!("{stem}.ext")))? else { continue };
+        if found.segment.base_index != end.index.next() || found.segment.base_offset != end.offset {
+            // Not the continuation; with a cut in front of it, it is a hint that may still save a lost frame.
+            hints.push(found);
+            continue;
+        }
+        let keep = found.rows.iter().take_while(|r| cut.is_none_or(|c| r.index < c)).count();
+        if keep < found.rows.len() {
+            hints.push(Found { segment: found.segment.clone(), rows: found.rows.clone() });
+            found.rows.truncate(keep);
+        }
+        if keep == 0 {
+            continue; // made anew when its entries are written again
+        }
+        known.extend(["log", "ent", "ext"].map(|ext| format!("{stem}.{ext}")));
+        found.settle();
+        end =
+            End { index: found.segment.last_index(), offset: found.segment.next_offset, term: found.segment.last_term };
+        segments.push(found);
+    }
+    for found in &mut segments {
+        if found.segment.state == SegmentState::Active {
+            reader.mend(found)?;
+        }
+    }
+
+    // The journal's frames over the rows, in order and without a hole.
+    let mut journaled: Vec<(NewEntry, u64)> = Vec::new();
+    let mut next = end;
+    let last_claimed = [frames.entries.keys().next_back(), frames.lost.keys().next_back()].into_iter().flatten().max();
+    if let Some(last) = last_claimed.copied() {
+        let mut at = next.index.next();
+        while at <= last {
+            let entry = match frames.entries.remove(&at) {
+                Some(found) => Some(found),
+                None => reader.rescue(&hints, at)?.map(|e| (e, frames.lost.get(&at).copied().unwrap_or(0))),
+            };
+            match entry {
+                Some((entry, lsn)) if entry.base_offset == next.offset && entry.term.0 >= next.term => {
+                    next = End { index: at, offset: entry.end_offset(), term: entry.term.0 };
+                    journaled.push((entry, lsn));
+                }
+                _ => {
+                    // Claimed durable and not to be found: keep what is proved, drop nothing from the disk.
+                    reader.worse(Verdict::Suspect);
+                    break;
+                }
+            }
+            at = at.next();
+        }
+    }
+    if unknown_loss {
+        reader.worse(Verdict::Suspect);
+    }
+
+    let mut hard = frames.hard.map_or(Hard::default(), |(hard, _)| hard);
+    let has_entries = next.index >= EntryIndex(1) && next.index >= fixed.first_index;
+    if frames.hard_lost || (frames.hard.is_none() && has_entries) {
+        reader.worse(Verdict::HardStateUncertain);
+    }
+    if hard.term < next.term {
+        hard = Hard { term: next.term, vote: 0, ..hard };
+    }
+    // What is sealed was committed.
+    hard.commit = hard.commit.max(sealed_end.max(fixed.first_index.prev())).min(next.index.max(hard.commit));
+
+    let epochs = epochs(&fixed, &segments);
+    let snaps: Vec<EntryIndex> =
+        names.iter().filter_map(|n| n.strip_suffix(".snap")?.parse().ok()).map(EntryIndex).collect();
+    known.extend(snaps.iter().map(|i| format!("{:020}.snap", i.0)));
+    let snap = reader.newest_snap(&snaps, next.index)?;
+    let snap_index = snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
+    let since_snap = reader.since(&segments, snap_index)?;
+
+    let group = RecoveredGroup {
+        gid,
+        spec: spec.clone(),
+        hard,
+        verdict: reader.verdict,
+        log_start: fixed.log_start,
+        first_index: fixed.first_index,
+        prev_term: fixed.prev_term,
+        epochs: epochs.clone(),
+        segments: segments
+            .iter()
+            .map(|f| SegmentInfo {
+                base_index: f.segment.base_index,
+                base_offset: f.segment.base_offset,
+                generation: f.segment.generation,
+                sealed: f.segment.state != SegmentState::Active,
+                created_ms: f.segment.created_ms,
+                rows: f.rows.clone(),
+            })
+            .collect(),
+        journaled: journaled.iter().map(|(e, _)| e.clone()).collect(),
+        snap,
+        since_snap,
+    };
+    let mut pieces: Vec<Persisted> = Vec::new();
+    for (entry, lsn) in journaled {
+        match pieces.last_mut() {
+            // A rescued entry may carry an older number: it rides with the piece before it.
+            Some(last) if last.lsn >= lsn => last.entries.push(entry),
+            _ => pieces.push(Persisted {
+                gid,
+                lsn,
+                create: None,
+                drop: false,
+                truncate_from: None,
+                entries: vec![entry],
+                tags: Vec::new(),
+            }),
+        }
+    }
+    let found = FoundGroup {
+        gid,
+        spec,
+        made,
+        manifest: (generation, pair.write_to),
+        manifest_exists: [manifest_a.is_some(), manifest_b.is_some()],
+        log_start: fixed.log_start,
+        first_index: fixed.first_index,
+        prev_term: fixed.prev_term,
+        epochs,
+        segments: segments.into_iter().map(|f| f.segment).collect(),
+        stale: names.into_iter().filter(|n| !known.contains(n)).collect(),
+        snaps,
+        journaled: pieces,
+    };
+    Ok(Built { group, found })
+}
+
+/// Where the log ends so far.
+#[derive(Clone, Copy)]
+struct End {
+    index: EntryIndex,
+    offset: Offset,
+    term: u32,
+}
+
+impl End {
+    fn of(segments: &[Found], fixed: &Manifest) -> End {
+        segments.last().map_or(
+            End { index: fixed.first_index.prev(), offset: fixed.log_start, term: fixed.prev_term },
+            |f| End { index: f.segment.last_index(), offset: f.segment.next_offset, term: f.segment.last_term },
+        )
+    }
+}
+
+/// Terms below the first row come from the manifest, the others from the rows.
+fn epochs(fixed: &Manifest, segments: &[Found]) -> Vec<EpochStart> {
+    let mut out: Vec<EpochStart> = fixed.epochs.iter().filter(|e| e.index < fixed.first_index).copied().collect();
+    for row in segments.iter().flat_map(|f| &f.rows) {
+        let term = row.term.0;
+        if out.last().is_none_or(|e| e.term < term) {
+            let listed = fixed.epochs.iter().find(|e| e.term == term && e.index <= row.index);
+            out.push(listed.copied().unwrap_or(EpochStart { term, index: row.index, offset: row.base_offset }));
+        }
+    }
+    out
+}
+
+fn end_of(row: &Row) -> Offset {
+    row.base_offset.plus(u64::from(row.count))
+}
+
+impl Found {
+    /// Makes the segment agree with the rows that were kept.
+    fn settle(&mut self) {
+        let s = &mut self.segment;
+        s.rows = self.rows.len() as u32;
+        s.sums = None;
+        if let Some(last) = self.rows.last() {
+            s.last_term = last.term.0;
+            s.next_offset = end_of(last);
+            s.max_ts = last.max_ts;
+            s.log_len = if last.kind == EntryKind::Gap { last.pos } else { last.pos + last.len };
+            s.ext_len = last.ext_pos + u32::from(last.ext_len);
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.dir)
+    }
+
+    fn all(&self, name: &str) -> Result<Option<Bytes>, DiskError> {
+        self.disk.read_all(&self.path(name))
+    }
+
+    /// The worst verdict stays: damaged over suspect over uncertain over ok.
+    fn worse(&mut self, verdict: Verdict) {
+        let rank = |v| match v {
+            Verdict::Ok => 0,
+            Verdict::HardStateUncertain => 1,
+            Verdict::Suspect => 2,
+            Verdict::Damaged => 3,
+        };
+        if rank(verdict) > rank(self.verdict) {
+            self.verdict = verdict;
+        }
+    }
+
+    fn sealed(&mut self, listed: &ManifestSegment, has_ext: bool) -> Result<Found, DiskError> {
+        let stem = segment_stem(listed.base_offset, listed.generation);
+        let ent = self.all(&format!("{stem}.ent"))?.unwrap_or_default();
+        let header = EntHeader::decode(&ent).filter(|h| h.gid == self.gid && h.base_index == listed.base_index);
+        let rows_end = HEADER_BYTES + listed.rows as usize * ROW_BYTES;
+        let footer = ent.get(rows_end..rows_end + FOOTER_BYTES).and_then(Footer::decode);
+        let log_len = match self.disk.length(&self.path(&format!("{stem}.log"))) {
+            Err(e) if e.kind == DiskFault::NotFound => 0,
+            other => other?,
+        };
+        let mut damaged = footer.is_none_or(|f| log_len < f.log_len || f.rows != listed.rows);
+        let mut rows: Vec<Option<Row>> = Vec::new();
+        for i in 0..listed.rows as usize {
+            let at = HEADER_BYTES + i * ROW_BYTES;
+            let row = ent.get(at..).and_then(|bytes| row::decode_row(bytes, self.gid, listed.base_index));
+            rows.push(row.filter(|r| r.index.0 == listed.base_index.0 + i as u64));
+        }
+        let segment = Segment {
+            base_index: listed.base_index,
+            base_offset: listed.base_offset,
+            generation: listed.generation,
+            created_ms: header.map_or(0, |h| h.created_ms),
+            state: listed.state,
+            rows: listed.rows,
+            last_term: listed.last_term,
+            next_offset: footer.map_or(listed.base_offset, |f| f.next_offset),
+            max_ts: listed.max_ts,
+            min_ts: footer.map_or(-1, |f| f.min_ts),
+            log_len: footer.map_or(u32::try_from(log_len).unwrap_or(u32::MAX), |f| f.log_len as u32),
+            ext_len: footer.map_or(0, |f| f.ext_len),
+            has_ext,
+            sealed_at_ms: listed.sealed_at_ms,
+            cut: false,
+            dirty: false,
+            sums: None,
+        };
+        let mut found = Found { segment, rows: Vec::with_capacity(rows.len()) };
+        for (i, row) in rows.iter().enumerate() {
+            let row = match row {
+                Some(row) => *row,
+                None => {
+                    let next = rows[i + 1..].iter().flatten().next().copied();
+                    let (row, sure) = self.lost_row(&found, next, footer)?;
+                    damaged |= !sure;
+                    row
+                }
+            };
+            found.rows.push(row);
+        }
+        if footer.is_none() && !rows.is_empty() {
+            // The rows themselves say where the segment ends.
+            let generation_end = found.rows.last().map(end_of);
+            found.segment.next_offset = generation_end.unwrap_or(listed.base_offset);
+        }
+        if damaged {
+            self.worse(Verdict::Damaged);
+        }
+        Ok(found)
+    }
+
+    /// A row that cannot be read, made again from the batch it pointed at; the second value is false if it is a guess.
+    fn lost_row(&self, found: &Found, next: Option<Row>, footer: Option<Footer>) -> Result<(Row, bool), DiskError> {
+        let s = &found.segment;
+        let before = found.rows.last();
+        let (pos, offset) = before.map_or((0, s.base_offset), |r| (r.pos + r.len, end_of(r)));
+        let ext_pos = before.map_or(0, |r| r.ext_pos + u32::from(r.ext_len));
+        let index = EntryIndex(s.base_index.0 + found.rows.len() as u64);
+        let log_end = next.map(|n| n.pos).or(footer.map(|f| f.log_len as u32));
+        let ext_end = next.map(|n| n.ext_pos).or(footer.map(|f| f.ext_len)).unwrap_or(ext_pos);
+        let name = format!("{}.log", segment_stem(s.base_offset, s.generation));
+        let header = self.disk.read(&self.path(&name), u64::from(pos), BATCH_HEADER_BYTES)?;
+        let len = header.get(8..12).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]).saturating_add(12));
+        let guess = Row {
+            index,
+            term: LeaderEpoch(before.map_or(s.last_term, |r| r.term.0)),
+            kind: EntryKind::Ctl,
+            flags: row_flag::DAMAGED,
+            base_offset: offset,
+            count: next.map_or(0, |n| u32::try_from(n.base_offset.0.saturating_sub(offset.0)).unwrap_or(0)),
+            max_ts: before.map_or(-1, |r| r.max_ts),
+            pos,
+            len: log_end.map_or(0, |end| end.saturating_sub(pos)),
+            ext_pos,
+            ext_len: u16::try_from(ext_end.saturating_sub(ext_pos)).unwrap_or(0),
+        };
+        let fits = log_end.is_none_or(|end| pos.checked_add(len).is_some_and(|e| e <= end));
+        if header.len() < BATCH_HEADER_BYTES || !fits || len as usize > crate::format::journal::BODY_BYTES_MAX {
+            return Ok((guess, false));
+        }
+        let body = self.disk.read(&self.path(&name), u64::from(pos), len as usize)?;
+        let Ok(batch) = BatchView::new(&body) else { return Ok((guess, false)) };
+        let term = u32::try_from(batch.leader_epoch()).unwrap_or(0);
+        let mut row = Row {
+            term: LeaderEpoch(term),
+            kind: EntryKind::Data,
+            count: batch.offset_count(),
+            max_ts: guess.max_ts.max(batch.max_timestamp()),
+            len,
+            ..guess
+        };
+        let context = self.context(s, &row)?;
+        row.flags = crate::entry::derive_flags(row.kind, &body, context.as_deref().unwrap_or_default());
+        // More than one entry may hide in the gap (an internal one has no bytes): then the place is not unambiguous.
+        let alone = next.is_none_or(|n| n.index == index.next());
+        let sure = alone && row::batch_matches(&row, &body) && context.is_some();
+        Ok((row, sure))
+    }
+
+    /// An open segment's valid rows; `None` if its header is bad (then all of it is still in the journal).
+    fn open(&mut self, stem: &str, has_ext: bool) -> Result<Option<Found>, DiskError> {
+        let Some(ent) = self.all(&format!("{stem}.ent"))? else { return Ok(None) };
+        let Some(header) = EntHeader::decode(&ent).filter(|h| h.gid == self.gid) else { return Ok(None) };
+        if segment_stem(header.base_offset, header.generation) != stem {
+            return Ok(None);
+        }
+        let mut rows: Vec<Row> = Vec::new();
+        let mut at = HEADER_BYTES;
+        while let Some(bytes) = ent.get(at..at + ROW_BYTES) {
+            let expect = EntryIndex(header.base_index.0 + rows.len() as u64);
+            let row = row::decode_row(bytes, self.gid, header.base_index).filter(|r| {
+                r.index == expect
+                    && r.term.0 >= rows.last().map_or(header.prev_term, |l: &Row| l.term.0)
+                    && r.base_offset == rows.last().map_or(header.base_offset, end_of)
+            });
+            match row {
+                Some(row) => rows.push(row),
+                None if self.more_rows(&ent, at + ROW_BYTES, &header) => {
+                    // Valid rows follow: one bad row, not the end. Made again in `mend`.
+                    rows.push(Row {
+                        index: expect,
+                        term: LeaderEpoch(rows.last().map_or(header.prev_term, |l| l.term.0)),
+                        kind: EntryKind::Ctl,
+                        flags: row_flag::DAMAGED,
+                        base_offset: rows.last().map_or(header.base_offset, end_of),
+                        count: 0,
+                        max_ts: -1,
+                        pos: 0,
+                        len: 0,
+                        ext_pos: 0,
+                        ext_len: 0,
+                    });
+                    // Its successor says where it ends.
+                    let next = row::decode_row(&ent[at + ROW_BYTES..], self.gid, header.base_index);
+                    if let (Some(last), Some(next)) = (rows.last_mut(), next) {
+                        last.count = u32::try_from(next.base_offset.0.saturating_sub(last.base_offset.0)).unwrap_or(0);
+                    }
+                }
+                None => break,
+            }
+            at += ROW_BYTES;
+        }
+        let segment = Segment {
+            base_index: header.base_index,
+            base_offset: header.base_offset,
+            generation: header.generation,
+            created_ms: header.created_ms,
+            state: SegmentState::Active,
+            rows: rows.len() as u32,
+            last_term: header.prev_term,
+            next_offset: header.base_offset,
+            max_ts: -1,
+            min_ts: i64::MAX,
+            log_len: 0,
+            ext_len: 0,
+            has_ext,
+            sealed_at_ms: 0,
+            cut: true,
+            dirty: true,
+            sums: None,
+        };
+        Ok(Some(Found { segment, rows }))
+    }
+
+    /// True if the row behind a bad one is a valid successor.
+    fn more_rows(&self, ent: &Bytes, at: usize, header: &EntHeader) -> bool {
+        let index = header.base_index.0 + ((at - HEADER_BYTES) / ROW_BYTES) as u64;
+        ent.get(at..at + ROW_BYTES)
+            .and_then(|bytes| row::decode_row(bytes, self.gid, header.base_index))
+            .is_some_and(|r| r.index.0 == index)
+    }
+
+    /// Makes the bad rows of an open segment again, and checks that the bytes its rows point at are there.
+    fn mend(&mut self, found: &mut Found) -> Result<(), DiskError> {
+        let rows = std::mem::take(&mut found.rows);
+        for (i, row) in rows.iter().enumerate() {
+            if row.flags & row_flag::DAMAGED == 0 {
+                found.rows.push(*row);
+                continue;
+            }
+            let next = rows.get(i + 1).copied();
+            let (row, sure) = self.lost_row(found, next, None)?;
+            if !sure {
+                self.worse(Verdict::Damaged);
+            }
+            found.rows.push(row);
+        }
+        found.settle();
+        let name = format!("{}.log", segment_stem(found.segment.base_offset, found.segment.generation));
+        let len = match self.disk.length(&self.path(&name)) {
+            Err(e) if e.kind == DiskFault::NotFound => 0,
+            other => other?,
+        };
+        if len < u64::from(found.segment.log_len) {
+            // These rows were claimed durable, their bytes are not there.
+            self.worse(Verdict::Damaged);
+        }
+        Ok(())
+    }
+
+    /// A lost journal frame whose entry already stands in a segment, bytes and all.
+    fn rescue(&self, hints: &[Found], index: EntryIndex) -> Result<Option<NewEntry>, DiskError> {
+        for found in hints {
+            let Some(row) = found.rows.iter().find(|r| r.index == index && r.flags & row_flag::DAMAGED == 0) else {
+                continue;
+            };
+            let s = &found.segment;
+            let name = format!("{}.log", segment_stem(s.base_offset, s.generation));
+            let body = if row.kind == EntryKind::Data {
+                let body = match self.disk.read(&self.path(&name), u64::from(row.pos), row.len as usize) {
+                    Err(e) if e.kind == DiskFault::NotFound => continue,
+                    other => other?,
+                };
+                if !row::batch_matches(row, &body) {
+                    continue;
+                }
+                body
+            } else {
+                Bytes::new()
+            };
+            let Some(context) = self.context(s, row)? else { continue };
+            let max_ts = BatchView::new(&body).map_or(-1, |b| b.max_timestamp());
+            return Ok(Some(NewEntry {
+                index,
+                term: row.term,
+                kind: row.kind,
+                flags: row.flags,
+                base_offset: row.base_offset,
+                count: row.count,
+                max_ts,
+                body,
+                context,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// A row's context; `None` if it is damaged.
+    fn context(&self, segment: &Segment, row: &Row) -> Result<Option<Bytes>, DiskError> {
+        if row.ext_len == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        let name = format!("{}.ext", segment_stem(segment.base_offset, segment.generation));
+        let record = match self.disk.read(&self.path(&name), u64::from(row.ext_pos), usize::from(row.ext_len)) {
+            Err(e) if e.kind == DiskFault::NotFound => return Ok(None),
+            other => other?,
+        };
+        if record.len() != usize::from(row.ext_len) {
+            return Ok(None);
+        }
+        Ok(row::decode_ext(row.index, &record).map(Bytes::copy_from_slice))
+    }
+
+    fn newest_snap(&self, snaps: &[EntryIndex], last: EntryIndex) -> Result<Option<(EntryIndex, Bytes)>, DiskError> {
+        for index in snaps.iter().rev().filter(|i| **i <= last) {
+            let Some(bytes) = self.all(&format!("{:020}.snap", index.0))? else { continue };
+            if let Some(snap) = Snap::decode(&bytes).filter(|s| s.gid == self.gid && s.index == *index) {
+                return Ok(Some((*index, snap.payload)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Rows behind the snapshot with their batch headers and contexts.
+    fn since(&mut self, segments: &[Found], snap: EntryIndex) -> Result<Vec<(Row, Bytes, Bytes)>, DiskError> {
+        const PIECE: usize = 4 << 20;
+        let mut out = Vec::new();
+        for found in segments.iter().filter(|f| f.segment.last_index() > snap) {
+            let name = self.path(&format!("{}.log", segment_stem(found.segment.base_offset, found.segment.generation)));
+            let (mut piece, mut piece_at) = (Bytes::new(), 0usize);
+            for row in found.rows.iter().filter(|r| r.index > snap) {
+                let mut header = Bytes::new();
+                if row.kind == EntryKind::Data {
+                    let at = row.pos as usize;
+                    if at < piece_at || at + BATCH_HEADER_BYTES > piece_at + piece.len() {
+                        // Headers lie behind each other: one read for many, unless the batches are large.
+                        let want = if row.len as usize > PIECE / 8 { BATCH_HEADER_BYTES } else { PIECE };
+                        piece = match self.disk.read(&name, at as u64, want) {
+                            Err(e) if e.kind == DiskFault::NotFound => Bytes::new(),
+                            other => other?,
+                        };
+                        piece_at = at;
+                    }
+                    match piece.get(at - piece_at..at - piece_at + BATCH_HEADER_BYTES) {
+                        Some(bytes) => header = Bytes::copy_from_slice(bytes),
+                        None => self.worse(Verdict::Damaged),
+                    }
+                }
+                let context = match self.context(&found.segment, row)? {
+                    Some(context) => context,
+                    None => {
+                        self.worse(Verdict::Damaged);
+                        Bytes::new()
+                    }
+                };
+                out.push((*row, header, context));
+            }
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,269 @@
+//! The journal's part of recovery: which flushes count, what they hold, what of it is lost.
+
+use super::{Layout, Leftovers, RecoverError, Report};
+use crate::disk::{BLOCK_BYTES, Disk, DiskExt, DiskFault};
+use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
+use crate::format::journal::{FileHeader, FlushContent, FlushHeader, decode_flush, salvage_flush};
+use crate::format::slot::{BootState, DirMeta};
+use crate::journal::{FoundFile, FoundJournal, Head};
+use bytes::Bytes;
+use catchwater_record::{EntryIndex, Gid};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) struct Scan {
+    pub found: FoundJournal,
+    pub replay: Replay,
+}
+
+/// The frames of all groups, replayed in lsn order.
+#[derive(Default)]
+pub(super) struct Replay {
+    pub groups: BTreeMap<Gid, GroupFrames>,
+    pub dropped: BTreeSet<Gid>,
+    /// Frames are lost and nobody knows whose.
+    pub unknown_loss: bool,
+}
+
+/// What the journal says of one group.
+#[derive(Default)]
+pub(super) struct GroupFrames {
+    pub create: Option<(GroupSpec, u64)>,
+    pub hard: Option<(Hard, u64)>,
+    /// A HARD frame behind `hard` is lost.
+    pub hard_lost: bool,
+    /// The CREATE frame is lost.
+    pub create_lost: bool,
+    /// Newest entry per index; an entry drops everything behind it.
+    pub entries: BTreeMap<EntryIndex, (NewEntry, u64)>,
+    /// Indexes whose frame is lost, with the flush it was in.
+    pub lost: BTreeMap<EntryIndex, u64>,
+}
+
+impl GroupFrames {
+    pub fn head(&self) -> Head {
+        Head { hard: self.hard, create: self.create.clone() }
+    }
+
+    fn cut(&mut self, from: EntryIndex) {
+        self.entries.split_off(&from);
+        self.lost.split_off(&from);
+    }
+}
+
+impl Replay {
+    fn frame(&mut self, lsn: u64, frame: Frame, entries_count: bool) {
+        let gid = frame.gid();
+        if self.dropped.contains(&gid) {
+            return;
+        }
+        match frame {
+            Frame::Create(_, spec) => {
+                let group = self.groups.entry(gid).or_default();
+                (group.create, group.create_lost) = (Some((spec, lsn)), false);
+            }
+            Frame::Hard(_, hard) => {
+                let group = self.groups.entry(gid).or_default();
+                (group.hard, group.hard_lost) = (Some((hard, lsn)), false);
+            }
+            Frame::Entry(_, entry) => {
+                if entries_count {
+                    let group = self.groups.entry(gid).or_default();
+                    group.cut(entry.index);
+                    group.entries.insert(entry.index, (entry, lsn));
+                }
+            }
+            Frame::Drop(_) => {
+                self.groups.remove(&gid);
+                self.dropped.insert(gid);
+            }
+        }
+    }
+
+    fn content(&mut self, lsn: u64, content: FlushContent, entries_count: bool) {
+        // Lost frames first: a lost entry makes what was behind it void just as the entry would have.
+        for lost in &content.lost {
+            match lost {
+                None => self.unknown_loss = true,
+                Some(row) if self.dropped.contains(&row.gid) => {}
+                Some(row) => {
+                    let group = self.groups.entry(row.gid).or_default();
+                    if row.is_entry() {
+                        if entries_count {
+                            group.cut(EntryIndex(row.index));
+                        }
+                    } else if row.is_hard() {
+                        group.hard_lost = true;
+                    } else {
+                        group.create_lost = group.create.is_none();
+                    }
+                }
+            }
+        }
+        let lost: Vec<_> = content.lost.into_iter().flatten().filter(|row| row.is_entry() && entries_count).collect();
+        for frame in content.frames {
+            self.frame(lsn, frame, entries_count);
+        }
+        for row in lost {
+            if let Some(group) = self.groups.get_mut(&row.gid) {
+                group.lost.insert(EntryIndex(row.index), lsn);
+            }
+        }
+    }
+}
+
+/// One journal file in memory.
+struct Scanned {
+    path: String,
+    bytes: Bytes,
+    file_gen: u64,
+    first_lsn: u64,
+    /// Valid flush headers, ascending by place.
+    flushes: Vec<(usize, FlushHeader)>,
+}
+
+pub(super) fn scan(
+    disk: &dyn Disk,
+    layout: &Layout,
+    meta: &DirMeta,
+    boot: &BootState,
+    report: &mut Report,
+    leftovers: &mut Leftovers,
+) -> Result<Scan, RecoverError> {
+    let dir = layout.journal();
+    let names = match disk.list(&dir) {
+        Err(e) if e.kind == DiskFault::NotFound => Vec::new(),
+        other => other?,
+    };
+    let mut found = FoundJournal::default();
+    let mut files: Vec<Scanned> = Vec::new();
+    for name in names.iter().filter(|n| n.ends_with(".wal")) {
+        let path = format!("{dir}/{name}");
+        let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0);
+        found.last_name = found.last_name.max(number);
+        let len = disk.length(&path)?;
+        let start = disk.read(&path, 0, 2 * BLOCK_BYTES)?;
+        if start.iter().all(|b| *b == 0) {
+            // Never used; zeros are only there to make writes cheap, so nothing depends on their being whole.
+            if len >= 4 * BLOCK_BYTES as u64 && len.is_multiple_of(BLOCK_BYTES as u64) {
+                found.free.push((path.as_str().into(), len));
+            } else {
+                leftovers.files.push(path);
+            }
+            continue;
+        }
+        let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
+        report.journal_bytes += bytes.len() as u64;
+        match scan_file(path.clone(), bytes, meta) {
+            Some(file) => files.push(file),
+            None => leftovers.files.push(path), // of another directory, or of no use
+        }
+    }
+    files.sort_by_key(|f| f.file_gen);
+    let mut replay = Replay::default();
+    if files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1) {
+        replay.unknown_loss = true;
+    }
+    if files.is_empty() && boot.last_lsn > 0 {
+        replay.unknown_loss = true;
+    }
+
+    // What is certain to have been durable, and where the valid flushes end.
+    let mut claimed = boot.last_lsn;
+    let mut last_valid = 0;
+    let mut contents: BTreeMap<u64, (usize, usize, Option<FlushHeader>)> = BTreeMap::new();
+    for (i, file) in files.iter().enumerate() {
+        claimed = claimed.max(file.first_lsn.saturating_sub(1));
+        let bound = files.get(i + 1).map_or(u64::MAX, |next| next.first_lsn);
+        for (at, header) in &file.flushes {
+            if header.lsn < file.first_lsn || header.lsn >= bound {
+                continue;
+            }
+            claimed = claimed.max(header.durable_lsn);
+            contents.insert(header.lsn, (i, *at, Some(*header)));
+            if decode_flush(header, &file.bytes.slice(*at..)).is_whole() {
+                last_valid = last_valid.max(header.lsn);
+            }
+        }
+    }
+    let end = last_valid.max(claimed);
+    // A directory whose journal never held anything valid begins at flush 1.
+    let first = files.first().map_or(end + 1, |f| f.first_lsn);
+    let mut place: Option<(usize, usize)> = files.first().map(|_| (0, BLOCK_BYTES));
+    for lsn in first..=end {
+        // Where a flush must begin if its own header cannot say so.
+        if let Some(next) = files.iter().position(|f| f.first_lsn == lsn) {
+            place = Some((next, BLOCK_BYTES));
+        }
+        let entries_count = lsn > boot.checkpoint_lsn;
+        report.flushes += 1;
+        let content = match contents.get(&lsn) {
+            Some((file, at, Some(header))) => {
+                place = header.flush_bytes().map(|n| (*file, at + n));
+                decode_flush(header, &files[*file].bytes.slice(*at..))
+            }
+            _ => match place.filter(|(file, at)| *at < files[*file].bytes.len()) {
+                Some((file, at)) => {
+                    let stop = files[file].flushes.iter().map(|(a, _)| *a).find(|a| *a > at);
+                    let stop = stop.unwrap_or(files[file].bytes.len());
+                    let content = salvage_flush(lsn, &files[file].bytes.slice(at..stop));
+                    // The next flush without a header, if any, cannot be placed from here.
+                    place = Some((file, stop));
+                    content
+                }
+                None => FlushContent { frames: Vec::new(), lost: vec![None] },
+            },
+        };
+        if !content.is_whole() {
+            report.corrupt_flushes += 1;
+            report.lost_frames += content.lost.len() as u64;
+        }
+        // A seal that is lost lost nothing; salvage of an empty flush proves itself by its empty directory.
+        replay.content(lsn, content, entries_count);
+    }
+    report.torn_flushes = contents.keys().filter(|lsn| **lsn > end).count() as u64;
+
+    found.last_lsn = end;
+    found.last_gen = files.last().map_or(0, |f| f.file_gen);
+    for (i, file) in files.iter().enumerate() {
+        found.live.push(FoundFile {
+            path: file.path.as_str().into(),
+            len: file.bytes.len() as u64 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+            file_gen: file.file_gen,
+            first_lsn: file.first_lsn,
+            last_lsn: files.get(i + 1).map_or(end, |next| next.first_lsn - 1),
+            pins: BTreeMap::new(),
+        });
+    }
+    Ok(Scan { found, replay })
+}
+
+fn scan_file(path: String, bytes: Bytes, meta: &DirMeta) -> Option<Scanned> {
+    let header = FileHeader::decode(&bytes).filter(|h| h.dir_id == meta.dir_id);
+    let mut file_gen = header.map(|h| h.file_gen);
+    let mut flushes = Vec::new();
+    let mut at = BLOCK_BYTES;
+    while at + BLOCK_BYTES <= bytes.len() {
+        let flush = FlushHeader::decode(&bytes[at..]).filter(|f| f.dir_id == meta.dir_id);
+        // Block 0 is damaged, or its writing was torn: the first flush says which generation this is. If it was being
+        // used again, that is the old one, whose frames are all drained: replaying them changes nothing.
+        if let (None, Some(flush)) = (file_gen, &flush) {
+            file_gen = Some(flush.file_gen);
+        }
+        match flush {
+            Some(flush) if Some(flush.file_gen) == file_gen => {
+                flushes.push((at, flush));
+                let whole = flush.flush_bytes().filter(|n| decode_is_plausible(&flush, &bytes, at, *n));
+                at += whole.unwrap_or(BLOCK_BYTES);
+            }
+            _ => at += BLOCK_BYTES,
+        }
+    }
+    let file_gen = file_gen?;
+    let first_lsn = header.map(|h| h.first_lsn).or_else(|| flushes.iter().map(|(_, f)| f.lsn).min())?;
+    Some(Scanned { path, bytes, file_gen, first_lsn, flushes })
+}
+
+/// A torn flush may claim bytes over which the next one was written: skip only what is there.
+fn decode_is_plausible(flush: &FlushHeader, bytes: &Bytes, at: usize, len: usize) -> bool {
+    at + len <= bytes.len() && decode_flush(flush, &bytes.slice(at..at + len)).is_whole()
+}
