@@ -1,1 +1,13 @@
-//! Placeholder until its lane lands.
+//! Rank 5. PostgreSQL: reads its changes (`source`), applies changes to it (`sink`), and maps its types both ways
+//! (`types`). The only crate that names a PostgreSQL driver.
+
+mod catalog;
+mod codes;
+pub mod config;
+mod fault;
+mod session;
+pub mod source;
+pub mod types;
+
+pub use config::{ConnectConfig, TableRef, UrlError};
+pub use source::{PgSource, SourceConfig};

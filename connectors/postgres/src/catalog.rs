@@ -1,0 +1,405 @@
+//! What the catalogue says of tables and types: read in four queries for any number of tables, types cached by oid.
+//!
+//! [`CatalogTable::relation`] builds the very bytes pgoutput would send as `R` for the table, so a schema made from the
+//! catalogue and one made from the stream have one fingerprint as long as the shape is the same.
+
+use crate::config::TableRef;
+use crate::fault::Fault;
+use crate::source::decode::{Relation, RelationColumn};
+use crate::types::schema::{self, PgType, PgTypes};
+use bytes::{BufMut, BytesMut};
+use catchwater_change::{Column, KeyFrom, TableSchema};
+use catchwater_record::TopicId;
+use std::collections::BTreeMap;
+use tokio_postgres::Client;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct CatalogTable {
+    pub oid: u32,
+    pub database: String,
+    pub schema: String,
+    pub name: String,
+    /// `r` table, `p` partitioned, `v` view, `m` materialized view, `f` foreign.
+    pub kind: u8,
+    /// `p` permanent, `u` unlogged, `t` temporary.
+    pub persistence: u8,
+    /// `d n f i`.
+    pub identity: u8,
+    /// Estimate of the planner; negative = never analysed.
+    pub tuples: f64,
+    pub comment: String,
+    pub may_select: bool,
+    pub owned: bool,
+    pub columns: Vec<CatalogColumn>,
+    pub indexes: Vec<CatalogIndex>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct CatalogColumn {
+    pub number: i16,
+    pub name: String,
+    pub type_oid: u32,
+    pub modifier: i32,
+    pub type_text: String,
+    pub not_null: bool,
+    pub generated: bool,
+    pub identity: bool,
+    pub default: String,
+    pub comment: String,
+}
+
+/// A valid unique index without expressions and predicate.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CatalogIndex {
+    pub name: String,
+    pub primary: bool,
+    pub identity: bool,
+    /// attnums, in key order.
+    pub columns: Vec<i16>,
+}
+
+/// Which tables.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    Names(&'a [TableRef]),
+    Oids(&'a [u32]),
+}
+
+/// Reads the tables, by schema and name ascending; those that do not exist are left out. Fills `types`.
+pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> Result<Vec<CatalogTable>, Fault> {
+    let (oids, schemas, names): (Vec<u32>, Vec<&str>, Vec<&str>) = match wanted {
+        Wanted::Oids(oids) => (oids.to_vec(), vec![], vec![]),
+        Wanted::Names(refs) => {
+            (vec![], refs.iter().map(|r| r.schema.as_str()).collect(), refs.iter().map(|r| r.name.as_str()).collect())
+        }
+    };
+    let rows = client
+        .query(
+            "SELECT c.oid, current_database()::text, n.nspname::text, c.relname::text, c.relkind::text, \
+               c.relpersistence::text, c.relreplident::text, c.reltuples::float8, \
+               coalesce(obj_description(c.oid, 'pg_class'), ''), has_table_privilege(c.oid, 'SELECT'), \
+               pg_has_role(c.relowner, 'USAGE') \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.oid = ANY($1::oid[]) OR EXISTS (SELECT 1 FROM unnest($2::text[], $3::text[]) w(s, t) \
+               WHERE w.s = n.nspname AND ((w.t = c.relname AND c.relkind IN ('r','p','v','m','f')) \
+                 OR (w.t = '*' AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition))) \
+             ORDER BY n.nspname, c.relname",
+            &[&oids, &schemas, &names],
+        )
+        .await?;
+    let letter = |text: String| text.bytes().next().unwrap_or(0);
+    let mut tables: Vec<CatalogTable> = rows
+        .iter()
+        .map(|r| CatalogTable {
+            oid: r.get(0),
+            database: r.get(1),
+            schema: r.get(2),
+            name: r.get(3),
+            kind: letter(r.get(4)),
+            persistence: letter(r.get(5)),
+            identity: letter(r.get(6)),
+            tuples: r.get(7),
+            comment: r.get(8),
+            may_select: r.get(9),
+            owned: r.get(10),
+            columns: Vec::new(),
+            indexes: Vec::new(),
+        })
+        .collect();
+    if tables.is_empty() {
+        return Ok(tables);
+    }
+    let oids: Vec<u32> = tables.iter().map(|t| t.oid).collect();
+    let place: BTreeMap<u32, usize> = oids.iter().enumerate().map(|(i, oid)| (*oid, i)).collect();
+    for r in client
+        .query(
+            "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, \
+               format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text <> '', \
+               a.attidentity::text <> '', coalesce(pg_get_expr(d.adbin, d.adrelid), ''), \
+               coalesce(col_description(a.attrelid, a.attnum), '') \
+             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2",
+            &[&oids],
+        )
+        .await?
+    {
+        let generated: bool = r.get(7);
+        let column = CatalogColumn {
+            number: r.get(1),
+            name: r.get(2),
+            type_oid: r.get(3),
+            modifier: r.get(4),
+            type_text: r.get(5),
+            not_null: r.get(6),
+            generated,
+            identity: r.get(8),
+            default: if generated { String::new() } else { r.get(9) },
+            comment: r.get(10),
+        };
+        if let Some(i) = place.get(&r.get::<_, u32>(0)) {
+            tables[*i].columns.push(column);
+        }
+    }
+    for r in client
+        .query(
+            "SELECT i.indrelid, ic.relname::text, i.indisprimary, i.indisreplident, \
+               ARRAY(SELECT (i.indkey::int2[])[k] FROM generate_series(0, i.indnkeyatts - 1) k ORDER BY k) \
+             FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid \
+             WHERE i.indrelid = ANY($1::oid[]) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL \
+               AND i.indexprs IS NULL ORDER BY ic.relname",
+            &[&oids],
+        )
+        .await?
+    {
+        let index = CatalogIndex { name: r.get(1), primary: r.get(2), identity: r.get(3), columns: r.get(4) };
+        if let Some(i) = place.get(&r.get::<_, u32>(0)) {
+            tables[*i].indexes.push(index);
+        }
+    }
+    let used: Vec<u32> = tables.iter().flat_map(|t| t.columns.iter().map(|c| c.type_oid)).collect();
+    load_types(client, used, types).await?;
+    Ok(tables)
+}
+
+/// Types with all they lean on. User-defined ones are read anew each time: labels may have been added.
+pub async fn load_types(client: &Client, mut wanted: Vec<u32>, types: &mut PgTypes) -> Result<(), Fault> {
+    wanted.retain(|oid| *oid >= schema::oid::FIRST_NORMAL || !types.contains_key(oid));
+    // A domain over an array over a domain: bounded by the depth `kind` follows.
+    for _ in 0..16 {
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for r in client
+            .query(
+                "SELECT t.oid, t.typname::text, t.typtype::text, t.typcategory::text, t.typelem, t.typdelim::text, \
+                   t.typbasetype, t.typtypmod, \
+                   ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) \
+                 FROM pg_type t WHERE t.oid = ANY($1::oid[])",
+                &[&wanted],
+            )
+            .await?
+        {
+            let letter = |at: usize| r.get::<_, String>(at).bytes().next().unwrap_or(0);
+            let t = PgType {
+                oid: r.get(0),
+                name: r.get(1),
+                kind: letter(2),
+                category: letter(3),
+                element: r.get(4),
+                delimiter: letter(5),
+                base: r.get(6),
+                base_modifier: r.get(7),
+                labels: r.get(8),
+            };
+            types.insert(t.oid, t);
+        }
+        // An oid that does not exist (any more) would be asked for again for ever.
+        let asked = std::mem::take(&mut wanted);
+        wanted = schema::missing(types);
+        wanted.retain(|oid| !asked.contains(oid));
+    }
+    Ok(())
+}
+
+/// The server's text of types the catalogue's tables do not show any more.
+pub async fn type_texts(client: &Client, of: &[(u32, i32)]) -> Result<Vec<String>, Fault> {
+    let (oids, modifiers): (Vec<u32>, Vec<i32>) = of.iter().copied().unzip();
+    let rows = client
+        .query(
+            "SELECT coalesce(format_type(w.o, w.m), 'unknown') \
+             FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY w(o, m, n) ORDER BY w.n",
+            &[&oids, &modifiers],
+        )
+        .await?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+impl CatalogTable {
+    /// Columns that the stream carries: generated ones are not sent (before 18, and later unless a publication asks).
+    pub fn captured(&self) -> impl Iterator<Item = &CatalogColumn> {
+        self.columns.iter().filter(|c| !c.generated)
+    }
+
+    fn key(&self) -> (KeyFrom, &[i16]) {
+        let find = |f: fn(&CatalogIndex) -> bool| self.indexes.iter().find(|i| f(i));
+        // Under an index identity old rows carry that index's columns and nothing else: it has to be the key.
+        if self.identity == b'i'
+            && let Some(i) = find(|i| i.identity)
+        {
+            return (KeyFrom::IdentityIndex, &i.columns);
+        }
+        match find(|i| i.primary) {
+            Some(i) => (KeyFrom::PrimaryKey, &i.columns),
+            None => (KeyFrom::None, &[]),
+        }
+    }
+
+    /// True if UPDATE and DELETE on the table fail in the application once it is published.
+    pub fn lacks_identity(&self) -> bool {
+        match self.identity {
+            b'f' => false,
+            b'i' => !self.indexes.iter().any(|i| i.identity),
+            b'd' => !self.indexes.iter().any(|i| i.primary),
+            _ => true,
+        }
+    }
+
+    /// The `R` message pgoutput sends for this table as it is now.
+    pub fn relation(&self) -> Relation {
+        let identity_columns: &[i16] = match self.identity {
+            b'i' => self.indexes.iter().find(|i| i.identity),
+            b'd' => self.indexes.iter().find(|i| i.primary),
+            _ => None,
+        }
+        .map_or(&[], |i| &i.columns);
+        let columns: Vec<RelationColumn> = self
+            .captured()
+            .map(|c| RelationColumn {
+                is_key: self.identity == b'f' || identity_columns.contains(&c.number),
+                name: c.name.clone(),
+                type_oid: c.type_oid,
+                modifier: c.modifier,
+            })
+            .collect();
+        let mut body = BytesMut::new();
+        body.put_u32(self.oid);
+        body.put_slice(self.schema.as_bytes());
+        body.put_u8(0);
+        body.put_slice(self.name.as_bytes());
+        body.put_u8(0);
+        body.put_u8(self.identity);
+        body.put_u16(columns.len() as u16);
+        for c in &columns {
+            body.put_u8(u8::from(c.is_key));
+            body.put_slice(c.name.as_bytes());
+            body.put_u8(0);
+            body.put_u32(c.type_oid);
+            body.put_i32(c.modifier);
+        }
+        Relation {
+            oid: self.oid,
+            namespace: self.schema.clone(),
+            name: self.name.clone(),
+            identity: self.identity,
+            columns,
+            body: body.freeze(),
+        }
+    }
+
+    /// The schema of the table as it is now.
+    pub fn table_schema(&self, types: &PgTypes) -> TableSchema {
+        merge(&self.relation(), Some(self), types, &[])
+    }
+
+    /// All columns, generated ones included: what a sink looks at.
+    pub fn all_columns(&self, types: &PgTypes) -> Vec<Column> {
+        self.columns.iter().map(|c| column(c, types)).collect()
+    }
+
+    fn named(&self, number: i16) -> Option<&CatalogColumn> {
+        self.columns.iter().find(|c| c.number == number)
+    }
+
+    /// Names of the primary key's columns.
+    pub fn primary_key(&self) -> Vec<String> {
+        let primary = self.indexes.iter().find(|i| i.primary);
+        primary.map_or(&[][..], |i| &i.columns).iter().filter_map(|n| Some(self.named(*n)?.name.clone())).collect()
+    }
+}
+
+fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
+    Column {
+        id: c.number.max(0) as u32,
+        name: c.name.clone(),
+        native_type: c.type_text.clone(),
+        native_id: c.type_oid,
+        modifier: c.modifier,
+        kind: schema::kind(types, c.type_oid, c.modifier),
+        nullable: Some(!c.not_null),
+        generated: c.generated,
+        identity: c.identity,
+        default: c.default.clone(),
+        comment: c.comment.clone(),
+    }
+}
+
+/// What the wire says of a table, completed by the catalogue where both agree. `texts` = types of the columns that the
+/// catalogue does not show (see [`unknown_columns`]), in order.
+pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, texts: &[String]) -> TableSchema {
+    let mut texts = texts.iter();
+    let columns: Vec<Column> = r
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, c)| match find(catalog, c) {
+            Some(known) => column(known, types),
+            None => Column {
+                id: i as u32 + 1,
+                name: c.name.clone(),
+                native_type: texts.next().cloned().unwrap_or_default(),
+                native_id: c.type_oid,
+                modifier: c.modifier,
+                kind: schema::kind(types, c.type_oid, c.modifier),
+                nullable: None,
+                generated: false,
+                identity: false,
+                default: String::new(),
+                comment: String::new(),
+            },
+        })
+        .collect();
+    let place = |name: &str| r.columns.iter().position(|c| c.name == name).map(|i| i as u16);
+    let numbers_to_places = |t: &CatalogTable, numbers: &[i16]| -> Option<Vec<u16>> {
+        numbers.iter().map(|n| place(&t.named(*n)?.name)).collect()
+    };
+    let flagged: Vec<u16> = (0..).zip(&r.columns).filter(|(_, c)| c.is_key).map(|(i, _)| i).collect();
+    let from_catalog = catalog.and_then(|t| {
+        let (from, numbers) = t.key();
+        Some((from, numbers_to_places(t, numbers)?))
+    });
+    let (key_from, key) = match (r.identity, from_catalog) {
+        // The wire knows which columns; only the catalogue knows their order.
+        (b'd' | b'i', Some((from, key))) if same_set(&key, &flagged) => (from, key),
+        (b'd', _) if !flagged.is_empty() => (KeyFrom::PrimaryKey, flagged),
+        (b'i', _) if !flagged.is_empty() => (KeyFrom::IdentityIndex, flagged),
+        (b'f' | b'n', Some((from, key))) if !key.is_empty() => (from, key),
+        _ => (KeyFrom::None, Vec::new()),
+    };
+    let unique = catalog
+        .map(|t| {
+            let others = t.indexes.iter().filter(|i| !i.primary);
+            others.filter_map(|i| Some((i.name.clone(), numbers_to_places(t, &i.columns)?))).collect()
+        })
+        .unwrap_or_default();
+    TableSchema {
+        schema_no: 0,
+        table_no: 0,
+        native_id: u64::from(r.oid),
+        database: catalog.map(|t| t.database.clone()).unwrap_or_default(),
+        schema: if r.namespace.is_empty() { "pg_catalog".to_owned() } else { r.namespace.clone() },
+        name: r.name.clone(),
+        comment: catalog.map(|t| t.comment.clone()).unwrap_or_default(),
+        identity: r.identity,
+        key_from,
+        columns,
+        key,
+        unique,
+        fingerprint: catchwater_base::hash::xxh3_128(&r.body).to_be_bytes(),
+        topic: TopicId::NONE,
+    }
+}
+
+fn find<'a>(catalog: Option<&'a CatalogTable>, c: &RelationColumn) -> Option<&'a CatalogColumn> {
+    catalog?.columns.iter().find(|k| k.name == c.name && k.type_oid == c.type_oid && k.modifier == c.modifier)
+}
+
+/// Types of the relation's columns that the catalogue does not show any more.
+pub fn unknown_columns(r: &Relation, catalog: Option<&CatalogTable>) -> Vec<(u32, i32)> {
+    r.columns.iter().filter(|c| find(catalog, c).is_none()).map(|c| (c.type_oid, c.modifier)).collect()
+}
+
+fn same_set(a: &[u16], b: &[u16]) -> bool {
+    a.len() == b.len() && a.iter().all(|x| b.contains(x))
+}

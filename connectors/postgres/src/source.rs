@@ -1,0 +1,568 @@
+//! PostgreSQL as a source: logical replication by pgoutput, protocol version 1, text.
+//!
+//! [`PgSource`] is the shell around `stream` (the connection's task), `decode` and `values` (pure): it gives out whole
+//! transactions as they come, in commit order. A transaction is on the wire only after its commit (S1). `next` keeps its
+//! place in `self` and awaits nothing but a channel and the catalogue, so it can be dropped at any await (S6).
+//!
+//! Names, identity and the checks before every start: `open`. Source: capture.md 8.3.
+
+mod ack;
+pub mod decode;
+mod open;
+mod preflight;
+mod slot;
+pub mod snapshot;
+mod stream;
+mod transport;
+pub mod values;
+
+use crate::catalog::{self, Wanted};
+use crate::codes::source as code;
+use crate::config::{ConnectConfig, TableRef};
+use crate::fault::Fault;
+use crate::session::Session;
+use crate::types::schema::PgTypes;
+use bytes::Bytes;
+use catchwater_base::{Wall, crash_point};
+use catchwater_capture::source::{
+    Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source, SourceClass, SourceError,
+    Start,
+};
+use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
+use catchwater_record::{CaptureEpoch, SourceName, TxnId};
+use catchwater_runtime::Fut;
+use decode::{DecodeError, Message, OldTuple};
+use snapshot::Export;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use stream::Stream;
+
+/// First byte of every native position of PostgreSQL.
+pub const SYSTEM: u8 = 1;
+/// Default of `row.max.bytes`.
+pub const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a source needs to know.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    pub source: SourceName,
+    /// Epoch of the lease: names our connections, so that an older worker of ours can be told from a stranger.
+    pub epoch: CaptureEpoch,
+    pub connect: ConnectConfig,
+    pub tables: Vec<TableRef>,
+    /// `None` = `catchwater_<source>`.
+    pub slot: Option<String>,
+    pub publication: Option<String>,
+    pub row_bytes_max: usize,
+}
+
+impl SourceConfig {
+    pub fn new(source: SourceName, epoch: CaptureEpoch, connect: ConnectConfig, tables: Vec<TableRef>) -> Self {
+        SourceConfig { source, epoch, connect, tables, slot: None, publication: None, row_bytes_max: ROW_BYTES_MAX }
+    }
+    pub fn slot(&self) -> String {
+        self.slot.clone().unwrap_or_else(|| crate::config::object_name(self.source.as_str()))
+    }
+    pub fn publication(&self) -> String {
+        self.publication.clone().unwrap_or_else(|| crate::config::object_name(self.source.as_str()))
+    }
+    /// `application_name` of our connections; PostgreSQL cuts it at 63 bytes, so the epoch stands before the name there.
+    pub fn application(&self) -> String {
+        slot::application(self.source.as_str(), self.epoch)
+    }
+    /// Longest replication message: old and new row of one update, each at the limit, and their heads.
+    fn message_bytes_max(&self) -> usize {
+        self.row_bytes_max.saturating_mul(2).saturating_add(1024 * 1024)
+    }
+}
+
+pub struct PgSource {
+    config: SourceConfig,
+    open: Option<Running>,
+    /// Kept for readers of the exported snapshot, from `open(Fresh)` to `close`.
+    export: Option<Arc<Export>>,
+}
+
+/// A stream that was opened.
+struct Running {
+    stream: Stream,
+    /// Rest of the block in work.
+    block: Bytes,
+    /// Commits whose record begins below this were given out before.
+    from: u64,
+    txn: Option<OpenTxn>,
+    last_commit_lsn: u64,
+    idle: u64,
+    /// Newest 64-bit transaction id seen: the wire's 32 bits are completed by it.
+    xid: u64,
+    tables: BTreeMap<u32, Known>,
+    /// Described on the wire, not captured.
+    strangers: BTreeMap<u32, String>,
+    types: PgTypes,
+    sql: Session,
+    /// The server's end of WAL, as far as it told.
+    end: u64,
+}
+
+struct OpenTxn {
+    xid: u64,
+    id: TxnId,
+    time: Wall,
+    /// Given out before the restart.
+    skip: bool,
+}
+
+struct Known {
+    schema: Arc<TableSchema>,
+    /// `Item::Schema` was given out since `open`.
+    told: bool,
+}
+
+impl PgSource {
+    /// No I/O yet.
+    pub fn new(config: SourceConfig) -> Self {
+        PgSource { config, open: None, export: None }
+    }
+
+    async fn next_now(&mut self, out: &mut EventBatch) -> Result<Progress, SourceError> {
+        let config = &self.config;
+        let running = self.open.as_mut().ok_or_else(not_open)?;
+        let before = out.items.len();
+        loop {
+            while out.room() > 0 && !running.block.is_empty() {
+                running.step(config, out).await?;
+            }
+            if out.room() == 0 && !running.block.is_empty() {
+                return Ok(Progress::Items);
+            }
+            let block = match running.stream.blocks.try_recv() {
+                Ok(block) => block,
+                Err(_) if out.items.len() > before => return Ok(Progress::Items),
+                Err(_) => match running.stream.blocks.recv().await {
+                    Some(block) => block,
+                    None => Err(Fault::Closed("the stream has ended".into())),
+                },
+            };
+            running.block = block.map_err(|fault| stream_error(config, fault))?;
+        }
+    }
+}
+
+impl Running {
+    /// Takes one message of the block. The block moves on only after everything that awaits is done.
+    async fn step(&mut self, config: &SourceConfig, out: &mut EventBatch) -> Result<(), SourceError> {
+        let mut rest = self.block.clone();
+        let frame = transport::frame_of_block(&mut rest).map_err(|fault| stream_error(config, fault))?;
+        let Some(frame) = frame else {
+            self.block.clear();
+            return Ok(());
+        };
+        match frame.tag {
+            b'd' => match decode::frame(frame.body).map_err(not_understood)? {
+                decode::Frame::KeepAlive { end, .. } => self.keep_alive(end, out),
+                decode::Frame::Data { start, body } => {
+                    crash_point!("source.before_decode");
+                    let message = decode::message(body).map_err(not_understood)?;
+                    crash_point!("source.after_decode");
+                    self.message(config, start, message, out).await?;
+                }
+            },
+            b'E' => return Err(stream_error(config, transport::error_of(&frame.body))),
+            b'c' | b'C' | b'Z' => {
+                return Err(stream_error(config, Fault::Closed("the server ended the stream".into())));
+            }
+            b'N' | b'S' => {}
+            tag => {
+                let what = format!("message 0x{tag:02x} inside the replication stream");
+                return Err(SourceError::new(SourceClass::Unknown, code::NOT_UNDERSTOOD, what, ""));
+            }
+        }
+        self.block = rest;
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, end: u64, out: &mut EventBatch) {
+        self.end = self.end.max(end);
+        if self.txn.is_some() {
+            return; // inside a transaction the server is not past it
+        }
+        self.idle = self.idle.max(end);
+        let idle = Item::Idle(Native::postgres(self.idle));
+        match out.items.last_mut() {
+            Some(last @ Item::Idle(_)) => *last = idle,
+            _ => out.push(idle),
+        }
+    }
+
+    async fn message(
+        &mut self,
+        config: &SourceConfig,
+        start: u64,
+        message: Message,
+        out: &mut EventBatch,
+    ) -> Result<(), SourceError> {
+        self.end = self.end.max(start);
+        match message {
+            Message::Begin { final_lsn, time, xid } => {
+                if self.txn.is_some() {
+                    return Err(broken("a transaction begins inside another"));
+                }
+                self.xid = widen(self.xid, xid);
+                let id = TxnId(Bytes::from(xid.to_string()));
+                let time = Wall::from_micros(time.saturating_add(decode::POSTGRES_EPOCH_MICROS));
+                // The commit record begins at final_lsn; positions are ends, and records do not overlap.
+                let skip = final_lsn < self.from;
+                if !skip {
+                    out.push(Item::Begin { txn: id.clone(), commit_time: time, xid: Some(self.xid) });
+                }
+                self.txn = Some(OpenTxn { xid: self.xid, id, time, skip });
+            }
+            Message::Commit { end_lsn, .. } => {
+                let txn = self.txn.take().ok_or_else(|| broken("a commit without a begin"))?;
+                self.last_commit_lsn = end_lsn;
+                self.idle = self.idle.max(end_lsn);
+                if !txn.skip {
+                    out.push(Item::Commit { native: Native::postgres(end_lsn), txn: txn.id, commit_time: txn.time });
+                }
+            }
+            Message::Relation(relation) => self.relation(config, relation, out).await?,
+            Message::Insert { oid, new } => {
+                let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
+                row_fits(config, &table, new.bytes())?;
+                crash_point!("source.before_values");
+                let after = values::new_row(&table, &new, None).map_err(row_error)?;
+                crash_point!("source.after_values");
+                push(out, table, Op::Create, None, Some(after), info);
+            }
+            Message::Update { oid, old, new } => {
+                let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
+                row_fits(config, &table, new.bytes())?;
+                crash_point!("source.before_values");
+                let before = old.as_ref().map(|o| values::old_row(&table, o)).transpose().map_err(row_error)?;
+                let full = matches!(old, Some(OldTuple::Full(_)));
+                let known = before.as_ref().filter(|_| full);
+                let after = values::new_row(&table, &new, known).map_err(row_error)?;
+                crash_point!("source.after_values");
+                push(out, table, Op::Update, before, Some(after), info);
+            }
+            Message::Delete { oid, old } => {
+                let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
+                crash_point!("source.before_values");
+                let before = values::old_row(&table, &old).map_err(row_error)?;
+                crash_point!("source.after_values");
+                push(out, table, Op::Delete, Some(before), None, info);
+            }
+            Message::Truncate { oids } => {
+                for oid in oids {
+                    if let Some((table, info)) = self.row_of(config, oid, start)? {
+                        push(out, table, Op::Truncate, None, None, info);
+                    }
+                }
+            }
+            // Messages carry no rows; origins say where a row came from before, types precede their Relation.
+            Message::Logical { .. } | Message::Origin { .. } | Message::Type { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A table's shape. The catalogue is asked only when the shape is new.
+    async fn relation(
+        &mut self,
+        config: &SourceConfig,
+        relation: decode::Relation,
+        out: &mut EventBatch,
+    ) -> Result<(), SourceError> {
+        let fingerprint = catchwater_base::hash::xxh3_128(&relation.body).to_be_bytes();
+        let known = self.tables.get(&relation.oid);
+        if known.is_none_or(|k| k.schema.fingerprint != fingerprint) {
+            if known.is_none() && !self.is_wanted(config, &relation) {
+                // The leaf of a captured partitioned table is described beside its root, and no row comes under it. A row
+                // under it means that somebody widened the publication.
+                self.strangers.insert(relation.oid, format!("{}.{}", relation.namespace, relation.name));
+                return Ok(());
+            }
+            if self.sql.client.is_closed() {
+                self.sql = open::session(config).await?;
+            }
+            let oids = [relation.oid];
+            let found = catalog::load(&self.sql.client, Wanted::Oids(&oids), &mut self.types).await;
+            let found = found.map_err(|fault| source_error(config, fault))?;
+            let current = found.first();
+            let unknown = catalog::unknown_columns(&relation, current);
+            let texts = if unknown.is_empty() {
+                Vec::new()
+            } else {
+                let oids = unknown.iter().map(|(oid, _)| *oid).collect();
+                let loaded = catalog::load_types(&self.sql.client, oids, &mut self.types).await;
+                loaded.map_err(|fault| source_error(config, fault))?;
+                let texts = catalog::type_texts(&self.sql.client, &unknown).await;
+                texts.map_err(|fault| source_error(config, fault))?
+            };
+            let mut schema = catalog::merge(&relation, current, &self.types, &texts);
+            if schema.database.is_empty() {
+                schema.database = config.connect.database.clone();
+            }
+            self.tables.insert(relation.oid, Known { schema: Arc::new(schema), told: false });
+        }
+        if let Some(known) = self.tables.get_mut(&relation.oid)
+            && !known.told
+        {
+            known.told = true;
+            out.push(Item::Schema(known.schema.clone()));
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, config: &SourceConfig, relation: &decode::Relation) -> bool {
+        // A table dropped and made again under its name keeps being captured.
+        config.tables.iter().any(|t| t.schema == relation.namespace && (t.is_pattern() || t.name == relation.name))
+    }
+
+    /// `None` = the transaction was given out before the restart.
+    fn row_of(
+        &self,
+        config: &SourceConfig,
+        oid: u32,
+        start: u64,
+    ) -> Result<Option<(Arc<TableSchema>, SourceInfo)>, SourceError> {
+        let txn = self.txn.as_ref().ok_or_else(|| broken("a row outside of a transaction"))?;
+        if txn.skip {
+            return Ok(None);
+        }
+        let known = self.tables.get(&oid).filter(|k| k.told);
+        if known.is_none()
+            && let Some(name) = self.strangers.get(&oid)
+        {
+            return Err(SourceError::new(
+                SourceClass::Config,
+                code::PUBLICATION,
+                format!(
+                    "publication {} carries table {name}, which this source does not capture",
+                    config.publication()
+                ),
+                "take the table out of the publication, or add it to the source",
+            ));
+        }
+        let table = known.ok_or_else(|| broken("a row of a table that was not described"))?.schema.clone();
+        let info = SourceInfo::Postgres {
+            lsn: Some(start),
+            txid: Some(txn.xid as u32),
+            last_commit_lsn: Some(self.last_commit_lsn),
+        };
+        Ok(Some((table, info)))
+    }
+}
+
+fn push(
+    out: &mut EventBatch,
+    table: Arc<TableSchema>,
+    op: Op,
+    before: Option<catchwater_change::Row>,
+    after: Option<catchwater_change::Row>,
+    info: SourceInfo,
+) {
+    out.push(Item::Row(RowChange { table, op, before, after, snapshot: SnapshotMark::No, info }));
+}
+
+/// The 64-bit id nearest to `near` that ends in the wire's 32 bits.
+fn widen(near: u64, xid: u32) -> u64 {
+    const EPOCH: u64 = 1 << 32;
+    let same = (near & !(EPOCH - 1)) | u64::from(xid);
+    if same > near && same - near > EPOCH / 2 && same >= EPOCH {
+        same - EPOCH
+    } else if same < near && near - same > EPOCH / 2 {
+        same + EPOCH
+    } else {
+        same
+    }
+}
+
+fn row_fits(config: &SourceConfig, table: &TableSchema, bytes: usize) -> Result<(), SourceError> {
+    if bytes <= config.row_bytes_max {
+        return Ok(());
+    }
+    Err(SourceError::new(
+        SourceClass::RowTooLarge,
+        code::ROW_TOO_LARGE,
+        format!("a row of {} has {bytes} bytes, above row.max.bytes = {}", table.qualified(), config.row_bytes_max),
+        "raise row.max.bytes, or leave the large column out",
+    ))
+}
+
+fn not_open() -> SourceError {
+    SourceError::new(SourceClass::Bug, code::NOT_UNDERSTOOD, "the source is not open", "")
+}
+
+fn broken(what: &str) -> SourceError {
+    SourceError::new(
+        SourceClass::Unknown,
+        code::NOT_UNDERSTOOD,
+        format!("the replication stream makes no sense: {what}"),
+        "",
+    )
+}
+
+fn not_understood(e: DecodeError) -> SourceError {
+    let what = format!("the replication stream is not understood: {e}");
+    SourceError::new(SourceClass::Unknown, code::NOT_UNDERSTOOD, what, "report it with the server's version")
+}
+
+fn row_error(e: values::RowError) -> SourceError {
+    match e {
+        values::RowError::Utf8 { .. } => SourceError::new(
+            SourceClass::Unknown,
+            code::NOT_UTF8,
+            e.to_string(),
+            "the database's encoding is probably SQL_ASCII: repair the value, or leave the column out",
+        ),
+        _ => SourceError::new(SourceClass::Unknown, code::NOT_UNDERSTOOD, e.to_string(), ""),
+    }
+}
+
+/// A URL that is not taken, as an error with its code.
+pub fn url_error(e: &crate::config::UrlError) -> SourceError {
+    let code = if e.is_tls() { code::TLS } else { code::URL };
+    SourceError::new(SourceClass::Config, code, e.to_string(), e.cure())
+}
+
+/// A fault outside the stream.
+pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
+    let at = &config.connect;
+    let new = SourceError::new;
+    match &fault {
+        Fault::Unreachable(e) => new(
+            SourceClass::Retry,
+            code::UNREACHABLE,
+            format!("cannot reach PostgreSQL at {}:{}: {e}", at.host, at.port),
+            "check that the server runs and that host and port of the URL are right",
+        ),
+        Fault::Auth(e) => new(
+            SourceClass::Config,
+            code::AUTH,
+            format!("PostgreSQL at {}:{} refuses user '{}': {e}", at.host, at.port, at.user),
+            "check user and password of the URL and the server's pg_hba.conf",
+        ),
+        Fault::NoDatabase(e) => new(
+            SourceClass::Config,
+            code::NO_DATABASE,
+            format!("PostgreSQL at {}:{}: {e}", at.host, at.port),
+            "check the database name at the end of the URL",
+        ),
+        Fault::Closed(_) => {
+            new(SourceClass::Retry, code::LOST, format!("PostgreSQL at {}:{}: {fault}", at.host, at.port), "")
+        }
+        Fault::TooLarge { .. } => new(
+            SourceClass::RowTooLarge,
+            code::ROW_TOO_LARGE,
+            format!("{fault}: a row above row.max.bytes = {}", config.row_bytes_max),
+            "raise row.max.bytes, or leave the large column out",
+        ),
+        Fault::Protocol(_) => new(SourceClass::Unknown, code::NOT_UNDERSTOOD, fault.to_string(), ""),
+        Fault::Server { sqlstate, message } => {
+            let (class, code, next) = match sqlstate.as_str() {
+                "55000" if message.contains("can no longer") || message.contains("has been invalidated") => (
+                    SourceClass::Gap,
+                    code::SLOT_LOST,
+                    "the changes are gone from the server: the source must be read again",
+                ),
+                "55006" => (SourceClass::Retry, code::SLOT_IN_USE, ""),
+                "42501" => (SourceClass::Rights, code::STATEMENT, "run the source test: it names the missing right"),
+                s if s.starts_with("08")
+                    || s.starts_with("53")
+                    || s.starts_with("57")
+                    || s.starts_with("58")
+                    || s.starts_with("40") =>
+                {
+                    (SourceClass::Retry, code::LOST, "")
+                }
+                "55P03" => (SourceClass::Retry, code::LOST, ""),
+                _ => (SourceClass::Config, code::STATEMENT, ""),
+            };
+            new(class, code, format!("PostgreSQL at {}:{}: {fault}", at.host, at.port), next)
+        }
+    }
+}
+
+/// A fault of the stream: a publication that is missing shows only here.
+fn stream_error(config: &SourceConfig, fault: Fault) -> SourceError {
+    match &fault {
+        Fault::Server { sqlstate, .. } if sqlstate == "42704" => SourceError::new(
+            SourceClass::Config,
+            code::PUBLICATION,
+            format!("{fault}"),
+            "the publication was dropped while the source used it: changes made meanwhile are not in the stream",
+        ),
+        _ => source_error(config, fault),
+    }
+}
+
+impl Source for PgSource {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { superset: false, truncate: true, has_snapshot: true }
+    }
+
+    fn preflight(&mut self) -> Fut<'_, Vec<Finding>> {
+        Box::pin(preflight::run(&self.config))
+    }
+
+    fn identify(&mut self) -> Fut<'_, Result<Identity, SourceError>> {
+        Box::pin(open::identify(&self.config))
+    }
+
+    fn open(&mut self, start: Start, known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>> {
+        Box::pin(async move {
+            self.shut().await;
+            match start {
+                Start::Fresh => self.open_fresh(known).await,
+                Start::After(native) => self.open_after(native, known).await,
+            }
+        })
+    }
+
+    fn next<'a>(&'a mut self, out: &'a mut EventBatch) -> Fut<'a, Result<Progress, SourceError>> {
+        Box::pin(self.next_now(out))
+    }
+
+    fn confirm(&mut self, upto: &Native) {
+        if let (Some(running), Some(lsn)) = (&self.open, upto.as_postgres()) {
+            running.stream.confirm(lsn);
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError> {
+        Ok(Box::new(snapshot::PgSnapshot::new(self.config.clone(), self.export.clone())))
+    }
+
+    fn lag_bytes(&self) -> Option<u64> {
+        let running = self.open.as_ref()?;
+        Some(running.end.saturating_sub(running.stream.confirmed()))
+    }
+
+    fn close(&mut self) -> Fut<'_, ()> {
+        Box::pin(self.shut())
+    }
+}
+
+impl PgSource {
+    async fn shut(&mut self) {
+        self.export = None;
+        if let Some(running) = self.open.take() {
+            running.stream.end().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transaction_ids_widen_over_the_wrap() {
+        assert_eq!(widen(1000, 900), 900);
+        assert_eq!(widen(1000, 1100), 1100);
+        assert_eq!(widen((1 << 32) + 5, 7), (1 << 32) + 7);
+        assert_eq!(widen((1 << 32) - 5, 7), (1 << 32) + 7);
+        assert_eq!(widen((1 << 32) + 5, u32::MAX - 3), (1 << 32) - 4);
+        assert_eq!(widen(3, u32::MAX), u64::from(u32::MAX));
+    }
+}

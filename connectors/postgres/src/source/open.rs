@@ -1,0 +1,608 @@
+//! Opening a source: who the server is, publication, slot, and the checks that keep a gap from being silent
+//! (capture.md 8.3). Nothing is re-created, skipped or widened here on its own: what does not fit is an error with the
+//! next step. The one exception: a slot whose IDENTITY in the log has no consistent point never gave a row to the log,
+//! so it is ours, half made, and is made again.
+
+use super::decode::POSTGRES_EPOCH_MICROS;
+use super::slot::{self, SlotRow, Verdict};
+use super::snapshot::Export;
+use super::stream::{Ask, Stream, lsn_text, parse_lsn};
+use super::transport::{Mode, Rows, Transport};
+use super::{Known, PgSource, Running, SYSTEM, SourceConfig, source_error};
+use crate::catalog::{self, CatalogTable, Wanted};
+use crate::codes::source as code;
+use crate::config::{quote_ident, quote_literal};
+use crate::fault::Fault;
+use crate::session::Session;
+use crate::types::schema::PgTypes;
+use bytes::Bytes;
+use catchwater_base::crash_point;
+use catchwater_capture::source::{Identity, Opened, SourceClass, SourceError, identity_tag as tag};
+use catchwater_change::Native;
+use catchwater_runtime::time::sleep;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Oldest server we stream from: `messages`, Tid Range Scan, `pg_current_snapshot` are all there.
+pub(super) const VERSION_MIN: i32 = 140_000;
+/// Wait for an older worker's connection to end after it was terminated, and how often to look.
+const RELEASE_TRIES: u32 = 100;
+const RELEASE_PAUSE: Duration = Duration::from_millis(100);
+
+const _: () = assert!(POSTGRES_EPOCH_MICROS > 0);
+
+pub(super) async fn session(config: &SourceConfig) -> Result<Session, SourceError> {
+    // search_path: types and defaults are printed with their schema.
+    let settings = [("search_path", "pg_catalog"), ("statement_timeout", "120s"), ("lock_timeout", "10s")];
+    Session::connect(&config.connect, &config.application(), &settings).await.map_err(|f| source_error(config, f))
+}
+
+async fn replication(config: &SourceConfig) -> Result<Transport, SourceError> {
+    Transport::connect(&config.connect, &config.application(), Mode::Replication).await.map_err(|fault| {
+        match fault.sqlstate() {
+            "42501" => SourceError::new(
+                SourceClass::Rights,
+                code::NO_REPLICATION_RIGHT,
+                format!("user '{}' may not replicate: {fault}", config.connect.user),
+                format!("ALTER ROLE {} REPLICATION;", quote_ident(&config.connect.user)),
+            ),
+            "53300" => SourceError::new(
+                SourceClass::Retry,
+                code::NO_FREE_SENDER,
+                format!("no free WAL sender: {fault}"),
+                "raise max_wal_senders",
+            ),
+            _ => source_error(config, fault),
+        }
+    })
+}
+
+/// Text of row 0, column `at`.
+fn field(rows: &Rows, at: usize) -> Option<String> {
+    let bytes = rows.first()?.get(at)?.as_ref()?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+struct System {
+    id: u64,
+    timeline: u32,
+}
+
+async fn identify_system(config: &SourceConfig, transport: &mut Transport) -> Result<System, SourceError> {
+    let rows = transport.query("IDENTIFY_SYSTEM").await.map_err(|f| source_error(config, f))?;
+    let number = |at| field(&rows, at).and_then(|t| t.parse::<u64>().ok());
+    match (number(0), number(1)) {
+        (Some(id), Some(timeline)) => Ok(System { id, timeline: timeline as u32 }),
+        _ => Err(source_error(config, Fault::Protocol("IDENTIFY_SYSTEM has no answer".into()))),
+    }
+}
+
+fn identity_of(config: &SourceConfig, system: &System, version: i32) -> Identity {
+    let mut tags = BTreeMap::new();
+    tags.insert(tag::SYSTEM_ID, Bytes::copy_from_slice(&system.id.to_be_bytes()));
+    tags.insert(tag::TIMELINE, Bytes::copy_from_slice(&system.timeline.to_be_bytes()));
+    tags.insert(tag::DATABASE, Bytes::from(config.connect.database.clone()));
+    tags.insert(tag::SERVER_VERSION, Bytes::from(version.to_string()));
+    Identity { system: SYSTEM, tags }
+}
+
+pub(super) async fn identify(config: &SourceConfig) -> Result<Identity, SourceError> {
+    let mut transport = replication(config).await?;
+    let system = identify_system(config, &mut transport).await;
+    transport.close().await;
+    let sql = session(config).await?;
+    let version = sql.version().await.map_err(|f| source_error(config, f))?;
+    let mut identity = identity_of(config, &system?, version);
+    // The slot's name stands in the identity only if it was seen free: what appears under it later is ours.
+    if slot_row(config, &sql).await?.is_none() {
+        identity.tags.insert(tag::SLOT, Bytes::from(config.slot()));
+        identity.tags.insert(tag::PUBLICATION, Bytes::from(config.publication()));
+    }
+    Ok(identity)
+}
+
+fn same_server(known: &Option<Identity>, now: &Identity) -> Result<(), SourceError> {
+    let Some(known) = known else { return Ok(()) };
+    for (name, tag) in [("system identifier", tag::SYSTEM_ID), ("database", tag::DATABASE)] {
+        let show = |i: &Identity| match i.tags.get(&tag) {
+            Some(b) if tag == tag::SYSTEM_ID => {
+                <[u8; 8]>::try_from(&b[..]).map(|b| u64::from_be_bytes(b).to_string()).unwrap_or_default()
+            }
+            Some(b) => String::from_utf8_lossy(b).into_owned(),
+            None => String::new(),
+        };
+        if known.tags.contains_key(&tag) && known.tags.get(&tag) != now.tags.get(&tag) {
+            return Err(SourceError::new(
+                SourceClass::Identity,
+                code::OTHER_SERVER,
+                format!("this is another server: its {name} is {}, the log knows {}", show(now), show(known)),
+                "point the URL at the right server; a restored or cloned server needs a new source",
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn slot_row(config: &SourceConfig, sql: &Session) -> Result<Option<SlotRow>, SourceError> {
+    let rows = sql
+        .client
+        .query(
+            "SELECT coalesce(s.plugin::text, ''), coalesce(s.database::text, ''), s.active_pid, a.application_name, \
+               s.confirmed_flush_lsn::text, coalesce(s.wal_status, '') \
+             FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1::text::name",
+            &[&config.slot()],
+        )
+        .await
+        .map_err(|e| source_error(config, e.into()))?;
+    Ok(rows.first().map(|r| SlotRow {
+        plugin: r.get(0),
+        database: r.get(1),
+        active_pid: r.get(2),
+        active_application: r.get(3),
+        confirmed: r.get::<_, Option<String>>(4).as_deref().and_then(parse_lsn),
+        wal_status: r.get(5),
+    }))
+}
+
+/// Judges the slot; an older connection of ours that still holds it is ended first.
+async fn claim_slot(config: &SourceConfig, sql: &Session, position: Option<u64>) -> Result<(), SourceError> {
+    let mut terminated = false;
+    for _ in 0..RELEASE_TRIES {
+        let row = slot_row(config, sql).await?;
+        let verdict = slot::judge(
+            &config.slot(),
+            row.as_ref(),
+            &config.connect.database,
+            position,
+            config.source.as_str(),
+            config.epoch,
+        )?;
+        match verdict {
+            Verdict::Free => return Ok(()),
+            Verdict::OursBefore { pid } if !terminated => {
+                terminated = true;
+                let done = sql.client.execute("SELECT pg_terminate_backend($1)", &[&pid]).await;
+                done.map_err(|e| source_error(config, e.into()))?;
+            }
+            Verdict::OursBefore { .. } => {}
+        }
+        sleep(RELEASE_PAUSE).await;
+    }
+    let limit = RELEASE_PAUSE * RELEASE_TRIES;
+    Err(SourceError::new(
+        SourceClass::Retry,
+        code::SLOT_IN_USE,
+        format!(
+            "replication slot {} is still held by an older worker of ours after {} s",
+            config.slot(),
+            limit.as_secs()
+        ),
+        "",
+    ))
+}
+
+/// The captured tables as they are now: those of the file, patterns resolved.
+pub(super) async fn tables(
+    config: &SourceConfig,
+    sql: &Session,
+    types: &mut PgTypes,
+) -> Result<Vec<CatalogTable>, SourceError> {
+    let found = catalog::load(&sql.client, Wanted::Names(&config.tables), types).await;
+    let found = found.map_err(|f| source_error(config, f))?;
+    let missing: Vec<String> = config
+        .tables
+        .iter()
+        .filter(|t| !found.iter().any(|f| f.schema == t.schema && (t.is_pattern() || f.name == t.name)))
+        .map(|t| t.to_string())
+        .collect();
+    if !missing.is_empty() {
+        return Err(SourceError::new(
+            SourceClass::Config,
+            code::NO_TABLE,
+            format!("database {} has no table {}", config.connect.database, missing.join(", ")),
+            "check the spelling; names are case-sensitive and need their schema unless it is public",
+        ));
+    }
+    for t in &found {
+        let name = format!("{}.{}", t.schema, t.name);
+        if let Some(what) = uncapturable(t) {
+            return Err(SourceError::new(
+                SourceClass::Config,
+                code::TABLE_KIND,
+                format!("{name} is {what}: the server writes no logical changes of it"),
+                "take it out of the source's tables",
+            ));
+        }
+        if t.lacks_identity() {
+            return Err(SourceError::new(
+                SourceClass::Config,
+                code::NO_IDENTITY,
+                format!(
+                    "table {name} has no replica identity: once it is published, the application's own UPDATE and DELETE on it would fail"
+                ),
+                format!("give it a primary key, or: ALTER TABLE {} REPLICA IDENTITY FULL;", quoted(t)),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn quoted(t: &CatalogTable) -> String {
+    format!("{}.{}", quote_ident(&t.schema), quote_ident(&t.name))
+}
+
+/// Why a relation cannot be captured.
+pub(super) fn uncapturable(t: &CatalogTable) -> Option<&'static str> {
+    match (t.kind, t.persistence) {
+        (b'r' | b'p', b'p') => None,
+        (b'r' | b'p', b'u') => Some("an unlogged table"),
+        (b'r' | b'p', b't') => Some("a temporary table"),
+        (b'v', _) => Some("a view"),
+        (b'm', _) => Some("a materialized view"),
+        (b'f', _) => Some("a foreign table"),
+        _ => Some("not a table"),
+    }
+}
+
+/// What a publication is, as far as it matters.
+pub(super) struct Publication {
+    pub oid: u32,
+    /// All four kinds of changes, through partition roots.
+    pub complete: bool,
+    /// Row filters or column lists.
+    pub filtered: bool,
+    /// `schema.table`, ascending.
+    pub tables: Vec<String>,
+}
+
+pub(super) async fn publication(
+    config: &SourceConfig,
+    sql: &Session,
+    version: i32,
+) -> Result<Option<Publication>, SourceError> {
+    let name = config.publication();
+    let fail = |e: tokio_postgres::Error| source_error(config, e.into());
+    let row = sql
+        .client
+        .query_opt(
+            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot FROM pg_publication WHERE pubname = $1::text::name",
+            &[&name],
+        )
+        .await
+        .map_err(fail)?;
+    let Some(row) = row else { return Ok(None) };
+    let (oid, complete): (u32, bool) = (row.get(0), row.get(1));
+    let filtered = version >= 150_000
+        && {
+            let row = sql
+            .client
+            .query_one(
+                "SELECT coalesce(bool_or(prqual IS NOT NULL OR prattrs IS NOT NULL), false) FROM pg_publication_rel WHERE prpubid = $1::oid",
+                &[&oid],
+            )
+            .await
+            .map_err(fail)?;
+            row.get::<_, bool>(0)
+        };
+    let rows = sql
+        .client
+        .query(
+            "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = $1::text::name ORDER BY schemaname, tablename",
+            &[&name],
+        )
+        .await
+        .map_err(fail)?;
+    Ok(Some(Publication { oid, complete, filtered, tables: rows.iter().map(|r| r.get(0)).collect() }))
+}
+
+/// The difference between a publication and the captured tables, if any, and the SQL that mends it.
+pub(super) fn difference(
+    config: &SourceConfig,
+    publication: &Publication,
+    tables: &[CatalogTable],
+    fresh: bool,
+) -> Option<(String, String)> {
+    let name = |t: &CatalogTable| format!("{}.{}", t.schema, t.name);
+    // A table that a pattern matches and that came later joins by a re-snapshot, not by a failed start.
+    let asked = |t: &CatalogTable| fresh || config.tables.iter().any(|r| r.schema == t.schema && r.name == t.name);
+    let missing: Vec<String> =
+        tables.iter().filter(|t| asked(t)).map(name).filter(|n| !publication.tables.contains(n)).collect();
+    let extra: Vec<String> =
+        publication.tables.iter().filter(|n| !tables.iter().any(|t| name(t) == **n)).cloned().collect();
+    let mut faults = Vec::new();
+    if !missing.is_empty() {
+        faults.push(format!("it lacks {}", missing.join(", ")));
+    }
+    if !extra.is_empty() {
+        faults.push(format!("it has {} besides", extra.join(", ")));
+    }
+    if !publication.complete {
+        faults.push("it does not publish insert, update, delete and truncate through partition roots".to_owned());
+    }
+    if publication.filtered {
+        faults.push("it has row filters or column lists".to_owned());
+    }
+    if faults.is_empty() {
+        return None;
+    }
+    let ident = quote_ident(&config.publication());
+    let list: Vec<String> = tables.iter().map(quoted).collect();
+    let sql =
+        format!("ALTER PUBLICATION {ident} SET TABLE {}; ALTER PUBLICATION {ident} SET {PUBLISH};", list.join(", "));
+    Some((faults.join("; "), sql))
+}
+
+const PUBLISH: &str = "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)";
+
+pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTable]) -> String {
+    let list: Vec<String> = tables.iter().map(quoted).collect();
+    format!("CREATE PUBLICATION {} FOR TABLE {} WITH {PUBLISH}", quote_ident(&config.publication()), list.join(", "))
+}
+
+fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {
+    SourceError::new(
+        SourceClass::Config,
+        code::PUBLICATION,
+        format!("publication {} does not fit the source: {what}", config.publication()),
+        sql,
+    )
+}
+
+impl PgSource {
+    pub(super) async fn open_fresh(&mut self, known: Option<Identity>) -> Result<Opened, SourceError> {
+        let config = &self.config;
+        let fail = |f: Fault| source_error(config, f);
+        let sql = session(config).await?;
+        let version = sql.version().await.map_err(fail)?;
+        if version < VERSION_MIN {
+            return Err(too_old(version));
+        }
+        let mut exporter = replication(config).await?;
+        let system = identify_system(config, &mut exporter).await?;
+        let mut identity = identity_of(config, &system, version);
+        same_server(&known, &identity)?;
+        let mut types = PgTypes::new();
+        let tables = tables(config, &sql, &mut types).await?;
+        if tables.is_empty() {
+            return Err(SourceError::new(
+                SourceClass::Config,
+                code::NO_TABLE,
+                "no table matches the source's tables",
+                "",
+            ));
+        }
+
+        let half_made = known.as_ref().is_some_and(|k| {
+            k.tags.get(&tag::SLOT).is_some_and(|s| s == config.slot().as_bytes())
+                && !k.tags.contains_key(&tag::CONSISTENT_POINT)
+        });
+        if slot_row(config, &sql).await?.is_some() {
+            if !half_made {
+                return Err(SourceError::new(
+                    SourceClass::Config,
+                    code::SLOT_FOREIGN,
+                    format!("replication slot {} exists, and the log knows nothing of it", config.slot()),
+                    format!("if nobody needs it: SELECT pg_drop_replication_slot({});", quote_literal(&config.slot())),
+                ));
+            }
+            claim_slot(config, &sql, None).await?;
+            let dropped =
+                sql.client.execute("SELECT pg_drop_replication_slot($1::text::name)", &[&config.slot()]).await;
+            dropped.map_err(|e| fail(e.into()))?;
+        }
+
+        let publication_oid = match publication(config, &sql, version).await? {
+            Some(found) => {
+                if let Some((what, sql)) = difference(config, &found, &tables, true) {
+                    return Err(publication_differs(config, &what, sql));
+                }
+                found.oid
+            }
+            None => {
+                sql.client.batch_execute(&create_publication_sql(config, &tables)).await.map_err(|e| {
+                    let fault = Fault::from(e);
+                    match fault.sqlstate() {
+                        "42501" => SourceError::new(
+                            SourceClass::Rights,
+                            code::NO_PUBLICATION_RIGHT,
+                            format!("user '{}' may not create the publication: {fault}", config.connect.user),
+                            format!("as a superuser: {};", create_publication_sql(config, &tables)),
+                        ),
+                        _ => source_error(config, fault),
+                    }
+                })?;
+                publication(config, &sql, version).await?.map_or(0, |p| p.oid)
+            }
+        };
+
+        crash_point!("source.before_slot");
+        let options = if version >= 150_000 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
+        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote_ident(&config.slot()));
+        let made = exporter.query(&command).await.map_err(|fault| match fault.sqlstate() {
+            "53400" => SourceError::new(
+                SourceClass::Config,
+                code::NO_FREE_SLOT,
+                format!("no free replication slot: {fault}"),
+                "drop an unused slot, or raise max_replication_slots and restart the server",
+            ),
+            "55000" => SourceError::new(
+                SourceClass::Config,
+                code::WAL_LEVEL,
+                format!("the server does not write logical changes: {fault}"),
+                "ALTER SYSTEM SET wal_level = 'logical'; then restart the server",
+            ),
+            _ => source_error(config, fault),
+        })?;
+        crash_point!("source.after_slot");
+        let (point, snapshot_name) = match (field(&made, 1).as_deref().and_then(parse_lsn), field(&made, 2)) {
+            (Some(point), Some(name)) => (point, name),
+            _ => return Err(fail(Fault::Protocol("CREATE_REPLICATION_SLOT has no answer".into()))),
+        };
+        for (t, bytes) in [
+            (tag::SLOT, Bytes::from(config.slot())),
+            (tag::CONSISTENT_POINT, Bytes::copy_from_slice(&point.to_be_bytes())),
+            (tag::PUBLICATION_OID, Bytes::copy_from_slice(&publication_oid.to_be_bytes())),
+            (tag::PUBLICATION, Bytes::from(config.publication())),
+        ] {
+            identity.tags.insert(t, bytes);
+        }
+        // The catalogue may have changed since the tables were read; the stream's Relations bring it right.
+        let opened = self.run(sql, version, point, &tables, types, identity).await?;
+        self.export = Some(Arc::new(Export::new(exporter, snapshot_name)));
+        Ok(opened)
+    }
+
+    pub(super) async fn open_after(&mut self, native: Native, known: Option<Identity>) -> Result<Opened, SourceError> {
+        let config = &self.config;
+        let Some(position) = native.as_postgres() else {
+            let what = format!("position {native} is not one of PostgreSQL");
+            return Err(SourceError::new(SourceClass::Identity, code::OTHER_SERVER, what, ""));
+        };
+        let sql = session(config).await?;
+        let version = sql.version().await.map_err(|f| source_error(config, f))?;
+        let mut transport = replication(config).await?;
+        let system = identify_system(config, &mut transport).await?;
+        let mut identity = identity_of(config, &system, version);
+        same_server(&known, &identity)?;
+        if let Some(known) = &known {
+            let before = known.tags.get(&tag::TIMELINE).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
+            if let Some(before) = before.map(u32::from_be_bytes).filter(|t| *t != system.timeline) {
+                let history = history(config, &mut transport, system.timeline).await?;
+                check_timeline(before, system.timeline, position, &history)?;
+                identity.tags.insert(tag::TIMELINE_HISTORY, Bytes::from(history));
+            }
+            for t in [tag::SLOT, tag::CONSISTENT_POINT, tag::PUBLICATION_OID, tag::PUBLICATION] {
+                if let Some(bytes) = known.tags.get(&t) {
+                    identity.tags.insert(t, bytes.clone());
+                }
+            }
+        }
+        transport.close().await;
+        claim_slot(config, &sql, Some(position)).await?;
+        let mut types = PgTypes::new();
+        let tables = tables(config, &sql, &mut types).await?;
+        let Some(found) = publication(config, &sql, version).await? else {
+            return Err(SourceError::new(
+                SourceClass::Config,
+                code::PUBLICATION,
+                format!("publication {} does not exist any more", config.publication()),
+                "changes made since it was dropped are not in the stream: the source must be read again",
+            ));
+        };
+        if let Some((what, sql)) = difference(config, &found, &tables, false) {
+            return Err(publication_differs(config, &what, sql));
+        }
+        let made_as = identity.tags.get(&tag::PUBLICATION_OID).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
+        if made_as.map(u32::from_be_bytes).is_some_and(|oid| oid != found.oid) {
+            let what = "it was dropped and made again: changes made meanwhile are not in the stream";
+            return Err(publication_differs(config, what, "the source must be read again".into()));
+        }
+        let published: Vec<CatalogTable> =
+            tables.into_iter().filter(|t| found.tables.contains(&format!("{}.{}", t.schema, t.name))).collect();
+        self.run(sql, version, position, &published, types, identity).await
+    }
+
+    /// Starts the stream after `from`.
+    async fn run(
+        &mut self,
+        sql: Session,
+        version: i32,
+        from: u64,
+        tables: &[CatalogTable],
+        types: PgTypes,
+        identity: Identity,
+    ) -> Result<Opened, SourceError> {
+        let config = &self.config;
+        let fail = |f: Fault| source_error(config, f);
+        // 64 bits: the wire's transaction ids have 32.
+        let row = sql.client.query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await;
+        let xid: String = row.map_err(|e| fail(e.into()))?.get(0);
+        let xid = xid.parse().map_err(|_| fail(Fault::Protocol("a transaction id is no number".into())))?;
+        let transport = replication(config).await?;
+        let (slot, publication) = (config.slot(), config.publication());
+        let ask = Ask { slot: &slot, publication: &publication, from, version };
+        let (reader, write) = transport.start_replication(&ask.sql()).await.map_err(fail)?;
+        let mut by_oid = BTreeMap::new();
+        let mut schemas = Vec::new();
+        for t in tables {
+            let schema = Arc::new(t.table_schema(&types));
+            schemas.push(schema.clone());
+            by_oid.insert(t.oid, Known { schema, told: false });
+        }
+        self.open = Some(Running {
+            stream: Stream::start(reader, write, from, config.message_bytes_max()),
+            block: Bytes::new(),
+            from,
+            txn: None,
+            last_commit_lsn: from,
+            idle: from,
+            xid,
+            tables: by_oid,
+            strangers: BTreeMap::new(),
+            types,
+            sql,
+            end: from,
+        });
+        Ok(Opened { identity, native: Native::postgres(from), tables: schemas })
+    }
+}
+
+pub(super) fn too_old(version: i32) -> SourceError {
+    SourceError::new(
+        SourceClass::Config,
+        code::TOO_OLD,
+        format!("PostgreSQL {}.{} is too old: 14 is the oldest we read from", version / 10_000, version % 10_000),
+        "",
+    )
+}
+
+async fn history(config: &SourceConfig, transport: &mut Transport, timeline: u32) -> Result<Vec<u8>, SourceError> {
+    let rows = transport.query(&format!("TIMELINE_HISTORY {timeline}")).await.map_err(|f| source_error(config, f))?;
+    let content = rows.first().and_then(|r| r.get(1)?.as_ref().map(|b| b.to_vec()));
+    Ok(content.unwrap_or_default())
+}
+
+/// The new timeline must have left ours at or after our position.
+/// Source: PostgreSQL 15, `src/backend/access/transam/timeline.c`: lines `<parent timeline> <switch point> <reason>`.
+fn check_timeline(before: u32, now: u32, position: u64, history: &[u8]) -> Result<(), SourceError> {
+    let text = String::from_utf8_lossy(history);
+    let switch = text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let parent: u32 = words.next()?.parse().ok()?;
+        (parent == before).then(|| parse_lsn(words.next()?))?
+    });
+    match switch {
+        Some(switch) if position <= switch => Ok(()),
+        Some(switch) => Err(SourceError::new(
+            SourceClass::Gap,
+            code::TIMELINE,
+            format!(
+                "the server switched from timeline {before} to {now} at {}, and the log holds changes up to {}: the new primary lacks them",
+                lsn_text(switch),
+                lsn_text(position)
+            ),
+            "the log and the new primary have different histories: the source must be read again",
+        )),
+        None => Err(SourceError::new(
+            SourceClass::Gap,
+            code::TIMELINE,
+            format!("the server is on timeline {now}, whose history does not contain ours, {before}"),
+            "the source must be read again",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promoted_server_must_hold_what_the_log_holds() {
+        let history = b"1\t0/3000000\tno recovery target specified\n\n2\t0/5000000\tbefore 2026\n";
+        assert!(check_timeline(1, 3, 0x300_0000, history).is_ok());
+        assert_eq!(check_timeline(1, 3, 0x300_0001, history).map_err(|e| e.class), Err(SourceClass::Gap));
+        assert!(check_timeline(2, 3, 0x4ff_ffff, history).is_ok());
+        assert_eq!(check_timeline(7, 3, 1, history).map_err(|e| e.class), Err(SourceClass::Gap));
+    }
+}

@@ -1,0 +1,424 @@
+//! Reading what is there. Two methods (capture.md 7): under the snapshot exported with the slot, at exactly the stream's
+//! start, by ctid ranges; after a kill that view is gone, so by key ranges, each in a view of its own whose visibility is
+//! told with it. Rows come by `COPY … TO STDOUT` in text: the same text, hence the same values, as the stream's.
+//!
+//! A unit is planned for at most 50,000 rows or 16 MiB; a table without a key is one unit when it is read after a kill.
+
+use super::transport::{Mode, Transport};
+use super::{SourceConfig, source_error};
+use crate::codes::source as code;
+use crate::config::{quote_ident, quote_literal};
+use crate::fault::Fault;
+use crate::source::values;
+use bytes::Bytes;
+use catchwater_capture::source::{Chunk, ChunkEnd, ChunkMethod, Snapshot, SourceClass, SourceError, View};
+use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
+use catchwater_runtime::Fut;
+use std::sync::Arc;
+
+const UNIT_ROWS_MAX: u64 = 50_000;
+const UNIT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const PAGE_BYTES: u64 = 8192;
+/// Rows on a page of 8 KiB: (8192 − 24) / (4 + 24 + 8 bytes of the smallest row with a column).
+const ROWS_PER_PAGE_MAX: u64 = 226;
+/// Last page plus one a ctid can name; the upper end of an open range.
+const PAGES_END: u64 = 0xffff_ffff;
+
+/// The connection that exported the snapshot, and its name. It is kept idle: its next command would end the export.
+pub struct Export {
+    _exporter: Transport,
+    name: String,
+}
+
+impl Export {
+    pub(super) fn new(exporter: Transport, name: String) -> Self {
+        Export { _exporter: exporter, name }
+    }
+}
+
+pub struct PgSnapshot {
+    config: SourceConfig,
+    export: Option<Arc<Export>>,
+    /// Inside the exported snapshot; made at the first use.
+    reader: Option<Transport>,
+}
+
+impl PgSnapshot {
+    pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>) -> Self {
+        PgSnapshot { config, export, reader: None }
+    }
+
+    fn fail(&self, fault: Fault) -> SourceError {
+        source_error(&self.config, fault)
+    }
+
+    async fn connect(&self) -> Result<Transport, SourceError> {
+        let made = Transport::connect(&self.config.connect, &self.config.application(), Mode::Sql).await;
+        made.map_err(|f| self.fail(f))
+    }
+
+    /// The connection; inside the exported snapshot if there is one.
+    async fn reader(&mut self) -> Result<&mut Transport, SourceError> {
+        if self.reader.is_none() {
+            let mut reader = self.connect().await?;
+            if let Some(export) = &self.export {
+                let begin = format!(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+                    quote_literal(&export.name)
+                );
+                reader.query(&begin).await.map_err(|fault| match fault.sqlstate() {
+                    "22023" | "42704" | "55000" => SourceError::new(
+                        SourceClass::Retry,
+                        code::SNAPSHOT_GONE,
+                        format!("the snapshot exported with the slot is gone: {fault}"),
+                        "the rest is read by key ranges",
+                    ),
+                    _ => self.fail(fault),
+                })?;
+            }
+            self.reader = Some(reader);
+        }
+        self.reader.as_mut().ok_or_else(|| source_error(&self.config, Fault::Closed("no reader".into())))
+    }
+
+    async fn plan_now(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Chunk>, SourceError> {
+        let mut out = Vec::new();
+        for table in tables {
+            let mut chunks =
+                if self.export.is_some() { self.plan_ctid(table).await? } else { self.plan_keys(table).await? };
+            for (unit, chunk) in (0..).zip(&mut chunks) {
+                chunk.unit = unit;
+            }
+            if let Some(last) = chunks.last_mut() {
+                last.last_of_table = true;
+            }
+            out.append(&mut chunks);
+        }
+        Ok(out)
+    }
+
+    /// Ranges of pages; a partitioned table leaf by leaf (the second lower bound names the leaf).
+    async fn plan_ctid(&mut self, table: &Arc<TableSchema>) -> Result<Vec<Chunk>, SourceError> {
+        let sql = format!(
+            "SELECT c.oid, pg_relation_size(c.oid), pg_table_size(c.oid), c.reltuples::int8 FROM pg_class c \
+             WHERE c.relkind = 'r' AND (c.oid = {0} OR c.oid IN (SELECT relid FROM pg_partition_tree({0}) WHERE isleaf)) \
+             ORDER BY c.oid",
+            table.native_id
+        );
+        let config = self.config.clone();
+        let rows = self.reader().await?.query(&sql).await.map_err(|f| source_error(&config, f))?;
+        let number = |v: &Option<Bytes>| -> Option<i64> { std::str::from_utf8(v.as_ref()?).ok()?.parse().ok() };
+        let mut out = Vec::new();
+        for row in rows {
+            let at = |i: usize| row.get(i).and_then(number).unwrap_or(0);
+            let (leaf, main, all, tuples) = (at(0), at(1).max(0) as u64, at(2).max(0) as u64, at(3));
+            let pages = main.div_ceil(PAGE_BYTES);
+            let step = pages_per_unit(pages, all, tuples);
+            let mut from = 0;
+            loop {
+                let to = from + step;
+                let open = to >= pages;
+                let mut lower = vec![format!("({from},0)")];
+                if leaf as u64 != table.native_id {
+                    lower.push(leaf.to_string());
+                }
+                out.push(Chunk {
+                    table: table.clone(),
+                    unit: 0,
+                    method: ChunkMethod::Exported,
+                    lower,
+                    upper: if open { Vec::new() } else { vec![format!("({to},0)")] },
+                    last_of_table: false,
+                    rows_estimate: (tuples.max(0) as u64).checked_mul(step.min(pages)).map_or(0, |n| n / pages.max(1)),
+                });
+                if open {
+                    break;
+                }
+                from = to;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Ranges of keys from a sample of the table's pages, ordered by the server (collations are its own).
+    async fn plan_keys(&mut self, table: &Arc<TableSchema>) -> Result<Vec<Chunk>, SourceError> {
+        let whole = |lower: Vec<String>, upper: Vec<String>, estimate| Chunk {
+            table: table.clone(),
+            unit: 0,
+            method: ChunkMethod::Chunked,
+            lower,
+            upper,
+            last_of_table: false,
+            rows_estimate: estimate,
+        };
+        if table.key.is_empty() {
+            return Ok(vec![whole(Vec::new(), Vec::new(), 0)]);
+        }
+        let config = self.config.clone();
+        let sql = format!(
+            "SELECT greatest(sum(c.reltuples), 0)::int8, sum(pg_table_size(c.oid))::int8 FROM pg_class c \
+             WHERE c.oid = {0} OR c.oid IN (SELECT relid FROM pg_partition_tree({0}) WHERE isleaf)",
+            table.native_id
+        );
+        let reader = self.reader().await?;
+        let rows = reader.query(&sql).await.map_err(|f| source_error(&config, f))?;
+        let at = |i: usize| -> u64 {
+            let text = rows.first().and_then(|r| r.get(i)?.as_ref());
+            text.and_then(|b| std::str::from_utf8(b).ok()?.parse().ok()).unwrap_or(0)
+        };
+        let (tuples, bytes) = (at(0), at(1));
+        let tuples = if tuples == 0 { bytes / 100 } else { tuples };
+        let per_unit = UNIT_ROWS_MAX.min(if tuples == 0 {
+            UNIT_ROWS_MAX
+        } else {
+            (UNIT_BYTES_MAX * tuples / bytes.max(1)).max(1)
+        });
+        // About 40 sampled rows for each boundary keep the ranges even; small tables are read whole.
+        let percent = if tuples <= 200_000 { 100.0 } else { (4_000.0 / per_unit as f64).clamp(0.1, 100.0) };
+        let every = ((per_unit as f64 * percent / 100.0) as u64).max(1);
+        let keys: Vec<String> = key_columns(table).collect();
+        let list = keys.join(", ");
+        let from = whole_relation(&config, reader, table).await?;
+        let sql = format!(
+            "SELECT {list} FROM (SELECT {list}, row_number() OVER (ORDER BY {list}) AS _n \
+             FROM {from} TABLESAMPLE SYSTEM ({percent})) s WHERE _n % {every} = 0 ORDER BY {list}"
+        );
+        let rows = reader.query(&sql).await.map_err(|f| source_error(&config, f))?;
+        let mut out = Vec::new();
+        let mut lower: Vec<String> = Vec::new();
+        for row in rows {
+            let key: Option<Vec<String>> =
+                row.iter().map(|v| Some(String::from_utf8_lossy(v.as_ref()?).into_owned())).collect();
+            let Some(key) = key else { continue };
+            out.push(whole(std::mem::replace(&mut lower, key.clone()), key, per_unit));
+        }
+        out.push(whole(lower, Vec::new(), per_unit));
+        Ok(out)
+    }
+
+    async fn read_now(&mut self, chunk: &Chunk, out: &mut Vec<RowChange>) -> Result<ChunkEnd, SourceError> {
+        match chunk.method {
+            ChunkMethod::Exported => self.read_exported(chunk, out).await,
+            ChunkMethod::Chunked => self.read_chunked(chunk, out).await,
+        }
+    }
+
+    async fn read_exported(&mut self, chunk: &Chunk, out: &mut Vec<RowChange>) -> Result<ChunkEnd, SourceError> {
+        if self.export.is_none() {
+            return Err(SourceError::new(
+                SourceClass::Bug,
+                code::SNAPSHOT_GONE,
+                "a chunk of an exported snapshot is read after the export ended",
+                "",
+            ));
+        }
+        let from = chunk.lower.first().map_or("(0,0)", String::as_str);
+        let to = chunk.upper.first().cloned().unwrap_or_else(|| format!("({},0)", PAGES_END - 1));
+        // Bounds come back from a stored CHUNK record: literals, whatever they hold.
+        let condition = format!(
+            "ctid >= {}::pg_catalog.tid AND ctid < {}::pg_catalog.tid",
+            quote_literal(from),
+            quote_literal(&to)
+        );
+        let leaf = chunk.lower.get(1).and_then(|l| l.parse::<u32>().ok());
+        let config = self.config.clone();
+        let reader = self.reader().await?;
+        let relation = match leaf {
+            None => relation(&chunk.table),
+            Some(oid) => {
+                let rows = reader
+                    .query(&format!("SELECT {oid}::pg_catalog.oid::pg_catalog.regclass::pg_catalog.text"))
+                    .await
+                    .map_err(|f| source_error(&config, f))?;
+                let text = rows.first().and_then(|r| r.first()?.clone());
+                String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
+            }
+        };
+        let sql =
+            format!("COPY (SELECT {} FROM ONLY {relation} WHERE {condition}) TO STDOUT", select_list(&chunk.table));
+        let rows = copy(&config, reader, &sql, &chunk.table, out).await?;
+        Ok(ChunkEnd { view: View::Exported, rows })
+    }
+
+    async fn read_chunked(&mut self, chunk: &Chunk, out: &mut Vec<RowChange>) -> Result<ChunkEnd, SourceError> {
+        let bound = |op: &str, values: &[String]| -> Option<String> {
+            if values.len() != chunk.table.key.len() || values.is_empty() {
+                return None;
+            }
+            let literals: Vec<String> = chunk
+                .table
+                .key
+                .iter()
+                .zip(values)
+                .map(|(k, v)| format!("{}::{}", quote_literal(v), chunk.table.columns[usize::from(*k)].native_type))
+                .collect();
+            let keys: Vec<String> = key_columns(&chunk.table).collect();
+            Some(format!("({}) {op} ({})", keys.join(", "), literals.join(", ")))
+        };
+        let conditions: Vec<String> =
+            [bound(">=", &chunk.lower), bound("<", &chunk.upper)].into_iter().flatten().collect();
+        let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+        let config = self.config.clone();
+        let fail = |f: Fault| source_error(&config, f);
+        let reader = self.reader().await?;
+        let from = whole_relation(&config, reader, &chunk.table).await?;
+        let sql = format!("COPY (SELECT {} FROM {from} WHERE {condition}) TO STDOUT", select_list(&chunk.table));
+        reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(fail)?;
+        let seen = reader.query("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text").await.map_err(fail)?;
+        let seen = seen.first().and_then(|r| r.first()?.clone()).unwrap_or_default();
+        let rows = match copy(&config, reader, &sql, &chunk.table, out).await {
+            Ok(rows) => rows,
+            Err(e) => {
+                let _ = reader.query("ROLLBACK").await;
+                return Err(e);
+            }
+        };
+        let place = reader
+            .query(
+                "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text; COMMIT",
+            )
+            .await
+            .map_err(fail)?;
+        let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
+        // On a quiet server nothing would ever be committed at or above that place: this is, and flushed.
+        let push = "SELECT pg_catalog.pg_logical_emit_message(true, 'catchwater', '')";
+        reader.query(push).await.map_err(fail)?;
+        let view = std::str::from_utf8(&seen).ok().and_then(parse_snapshot);
+        match (view, place) {
+            (Some((xmin, xmax, running)), Some(place)) => {
+                Ok(ChunkEnd { view: View::Visibility { xmin, xmax, running, place: Native::postgres(place) }, rows })
+            }
+            _ => Err(fail(Fault::Protocol("the view of a chunk has no answer".into()))),
+        }
+    }
+}
+
+/// Pages of a unit: as many as hold `UNIT_ROWS_MAX` rows and `UNIT_BYTES_MAX` bytes, TOAST included, by the server's
+/// estimates; without them by the worst case.
+fn pages_per_unit(pages: u64, bytes_with_toast: u64, tuples: i64) -> u64 {
+    let density = match u64::try_from(tuples) {
+        Ok(n) if n > 0 && pages > 0 => (n.div_ceil(pages)).clamp(1, ROWS_PER_PAGE_MAX),
+        _ => ROWS_PER_PAGE_MAX,
+    };
+    let page_bytes = (bytes_with_toast / pages.max(1)).max(PAGE_BYTES);
+    (UNIT_ROWS_MAX / density).min(UNIT_BYTES_MAX / page_bytes).max(1)
+}
+
+/// `xmin:xmax:xid,xid`.
+fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
+    let mut parts = text.splitn(3, ':');
+    let (xmin, xmax) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let list = parts.next()?;
+    let running = if list.is_empty() { Ok(Vec::new()) } else { list.split(',').map(str::parse).collect() };
+    Some((xmin, xmax, running.ok()?))
+}
+
+fn relation(table: &TableSchema) -> String {
+    format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name))
+}
+
+/// The table with its partitions, but without tables that inherit from it: those are tables of their own.
+async fn whole_relation(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    table: &TableSchema,
+) -> Result<String, SourceError> {
+    let sql = format!("SELECT relkind::pg_catalog.text FROM pg_catalog.pg_class WHERE oid = {}", table.native_id);
+    let rows = reader.query(&sql).await.map_err(|f| source_error(config, f))?;
+    let partitioned = rows.first().and_then(|r| r.first()?.as_ref()).is_some_and(|k| &k[..] == b"p");
+    Ok(if partitioned { relation(table) } else { format!("ONLY {}", relation(table)) })
+}
+
+fn key_columns(table: &TableSchema) -> impl Iterator<Item = String> + '_ {
+    table.key.iter().map(|k| quote_ident(&table.columns[usize::from(*k)].name))
+}
+
+fn select_list(table: &TableSchema) -> String {
+    table.columns.iter().map(|c| quote_ident(&c.name)).collect::<Vec<_>>().join(", ")
+}
+
+async fn copy(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    sql: &str,
+    table: &Arc<TableSchema>,
+    out: &mut Vec<RowChange>,
+) -> Result<u64, SourceError> {
+    let mut rows = 0;
+    let mut bad = None;
+    // One CopyData is one line; escaping at most doubles a value.
+    let line_bytes_max = config.row_bytes_max.saturating_mul(2).saturating_add(1024 * 1024);
+    let done = reader
+        .copy_out(sql, line_bytes_max, |line| {
+            let row = values::copy_row(table, &line).map_err(|e| {
+                let text = e.to_string();
+                bad.get_or_insert(e);
+                Fault::Protocol(text)
+            })?;
+            rows += 1;
+            out.push(RowChange {
+                table: table.clone(),
+                op: Op::Read,
+                before: None,
+                after: Some(row),
+                snapshot: SnapshotMark::Middle,
+                info: SourceInfo::Postgres { lsn: None, txid: None, last_commit_lsn: None },
+            });
+            Ok(())
+        })
+        .await;
+    match (done, bad) {
+        (Ok(()), _) => Ok(rows),
+        (Err(_), Some(e)) => Err(super::row_error(e)),
+        (Err(fault), None) => Err(source_error(config, fault)),
+    }
+}
+
+impl Snapshot for PgSnapshot {
+    fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>> {
+        let tables = tables.to_vec();
+        Box::pin(async move { self.plan_now(&tables).await })
+    }
+
+    fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>> {
+        Box::pin(async move {
+            let result = self.read_now(chunk, out).await;
+            if result.is_err() {
+                // Whatever state the connection is in, the next read begins with a new one.
+                self.reader = None;
+            }
+            result
+        })
+    }
+
+    fn close(&mut self) -> Fut<'_, ()> {
+        Box::pin(async move {
+            self.export = None;
+            if let Some(reader) = self.reader.take() {
+                reader.close().await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_stay_within_rows_and_bytes() {
+        assert_eq!(pages_per_unit(10_000, 10_000 * 8192, -1), UNIT_ROWS_MAX / ROWS_PER_PAGE_MAX);
+        assert_eq!(pages_per_unit(10_000, 10_000 * 8192, 400_000), 1250);
+        // TOAST weighs ten times the table.
+        assert_eq!(pages_per_unit(1000, 10_000 * 8192, 1000), 204);
+        assert_eq!(pages_per_unit(0, 0, 0), UNIT_ROWS_MAX / ROWS_PER_PAGE_MAX);
+        assert_eq!(pages_per_unit(1, 1 << 40, 1), 1);
+    }
+
+    #[test]
+    fn snapshots_as_the_server_prints_them() {
+        assert_eq!(parse_snapshot("10:20:11,15"), Some((10, 20, vec![11, 15])));
+        assert_eq!(parse_snapshot("10:10:"), Some((10, 10, vec![])));
+        assert_eq!(parse_snapshot("10"), None);
+    }
+}

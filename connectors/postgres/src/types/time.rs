@@ -1,0 +1,200 @@
+//! Pure. Dates and times as PostgreSQL prints them in ISO style, and back. Years beyond 9999, BC, ±infinity.
+
+use std::fmt::Write as _;
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Whether the text carries `+00`: sessions of ours run in UTC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Zone {
+    None,
+    Utc,
+}
+
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar (year 0 = 1 BC).
+/// Source: Howard Hinnant, "chrono-compatible low-level date algorithms".
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let of_era = y.rem_euclid(400);
+    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let of_era = z.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let m = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * m + 2) / 5 + 1;
+    let month = if m < 10 { m + 3 } else { m - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn number(text: &str) -> Option<i64> {
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// `2024-02-29`, `10000-01-01`, `0044-03-15 BC`, `infinity`.
+pub fn parse_date(text: &str) -> Option<i32> {
+    match text {
+        "infinity" => return Some(i32::MAX),
+        "-infinity" => return Some(i32::MIN),
+        _ => {}
+    }
+    let (text, bc) = match text.strip_suffix(" BC") {
+        Some(t) => (t, true),
+        None => (text, false),
+    };
+    i32::try_from(days(text, bc)?).ok()
+}
+
+fn days(text: &str, bc: bool) -> Option<i64> {
+    let mut parts = text.split('-');
+    let (y, m, d) = (number(parts.next()?)?, number(parts.next()?)?, number(parts.next()?)?);
+    if parts.next().is_some() || !(1..=12).contains(&m) || !(1..=31).contains(&d) || y > 6_000_000 {
+        return None;
+    }
+    Some(days_from_civil(if bc { 1 - y } else { y }, m, d))
+}
+
+/// `23:59:59.999999`; 24:00:00 is legal. Microseconds.
+pub fn parse_time(text: &str) -> Option<i64> {
+    let mut parts = text.split(':');
+    let (h, m, s) = (number(parts.next()?)?, number(parts.next()?)?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let micros = seconds(s)?;
+    (h <= 24 && m <= 59).then_some((h * 60 + m) * 60_000_000 + micros).filter(|t| *t <= DAY_MICROS)
+}
+
+/// `59.123456` → microseconds; more than six digits are refused.
+fn seconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.len() > 6 {
+        return None;
+    }
+    let scale = 10i64.pow(6 - fraction.len() as u32);
+    Some(number(whole)?.checked_mul(1_000_000)? + number(fraction)? * scale)
+}
+
+/// `2024-02-29 12:00:00.5`, with `+00` in [`Zone::Utc`]. `None` also for what leaves the range of i64 microseconds.
+pub fn parse_timestamp(text: &str, zone: Zone) -> Option<i64> {
+    match text {
+        "infinity" => return Some(i64::MAX),
+        "-infinity" => return Some(i64::MIN),
+        _ => {}
+    }
+    let (text, bc) = match text.strip_suffix(" BC") {
+        Some(t) => (t, true),
+        None => (text, false),
+    };
+    let (date, clock) = text.split_once(' ')?;
+    let clock = match zone {
+        Zone::None => clock,
+        Zone::Utc => clock.strip_suffix("+00")?,
+    };
+    days(date, bc)?.checked_mul(DAY_MICROS)?.checked_add(parse_time(clock)?)
+}
+
+/// Interval style postgres: `1 year 2 mons -3 days +04:05:06.789`.
+pub fn parse_interval(text: &str) -> Option<(i32, i32, i64)> {
+    let (mut months, mut days, mut micros) = (0i64, 0i64, 0i64);
+    let mut words = text.split(' ');
+    let mut any = false;
+    while let Some(word) = words.next() {
+        any = true;
+        if word.contains(':') {
+            let (sign, clock) = match word.as_bytes().first()? {
+                b'-' => (-1i64, &word[1..]),
+                b'+' => (1, &word[1..]),
+                _ => (1, word),
+            };
+            let mut parts = clock.split(':');
+            let (h, m, s) = (number(parts.next()?)?, number(parts.next()?)?, seconds(parts.next()?)?);
+            if parts.next().is_some() || words.next().is_some() {
+                return None;
+            }
+            // i128: hours may be anything that fits into i64 microseconds only together with the sign.
+            let all = i128::from(sign) * ((i128::from(h) * 60 + i128::from(m)) * 60_000_000 + i128::from(s));
+            micros = i64::try_from(all).ok()?;
+            break;
+        }
+        let n: i64 = word.parse().ok()?;
+        match words.next()? {
+            "year" | "years" => months = months.checked_add(n.checked_mul(12)?)?,
+            "mon" | "mons" => months = months.checked_add(n)?,
+            "day" | "days" => days = n,
+            _ => return None,
+        }
+    }
+    any.then_some(())?;
+    Some((i32::try_from(months).ok()?, i32::try_from(days).ok()?, micros))
+}
+
+fn write_date(out: &mut String, days: i64) -> bool {
+    let (y, m, d) = civil_from_days(days);
+    let (shown, bc) = if y <= 0 { (1 - y, true) } else { (y, false) };
+    let _ = write!(out, "{shown:04}-{m:02}-{d:02}");
+    bc
+}
+
+pub fn print_date(days: i32) -> String {
+    match days {
+        i32::MAX => return "infinity".into(),
+        i32::MIN => return "-infinity".into(),
+        _ => {}
+    }
+    let mut out = String::new();
+    if write_date(&mut out, i64::from(days)) {
+        out.push_str(" BC");
+    }
+    out
+}
+
+fn write_clock(out: &mut String, micros: u64) {
+    let (s, frac) = (micros / 1_000_000, micros % 1_000_000);
+    let _ = write!(out, "{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+    if frac != 0 {
+        let digits = format!("{frac:06}");
+        let _ = write!(out, ".{}", digits.trim_end_matches('0'));
+    }
+}
+
+pub fn print_time(micros: i64) -> String {
+    let mut out = String::new();
+    write_clock(&mut out, micros.max(0) as u64);
+    out
+}
+
+pub fn print_timestamp(micros: i64, zone: Zone) -> String {
+    match micros {
+        i64::MAX => return "infinity".into(),
+        i64::MIN => return "-infinity".into(),
+        _ => {}
+    }
+    let mut out = String::new();
+    let bc = write_date(&mut out, micros.div_euclid(DAY_MICROS));
+    out.push(' ');
+    write_clock(&mut out, micros.rem_euclid(DAY_MICROS) as u64);
+    if zone == Zone::Utc {
+        out.push_str("+00");
+    }
+    if bc {
+        out.push_str(" BC");
+    }
+    out
+}
+
+/// `14 mons -3 days -04:05:06.789`: each part with its own sign, as the input function takes it.
+pub fn print_interval(months: i32, days: i32, micros: i64) -> String {
+    let mut out = format!("{months} mons {days} days ");
+    if micros < 0 {
+        out.push('-');
+    }
+    write_clock(&mut out, micros.unsigned_abs());
+    out
+}

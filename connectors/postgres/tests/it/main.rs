@@ -1,0 +1,6 @@
+//! The connector against real PostgreSQL servers. Servers come from `CW_PG15_URL` … `CW_PG18_URL` (`cargo xtask db env`);
+//! without `CW_PG15_URL` each test says SKIP and returns. One database per test.
+#![allow(clippy::unwrap_used)]
+
+mod source;
+mod support;
