@@ -2,6 +2,7 @@
 //!
 //! Walk: row-change 11/17
 //! Walk: produce-fetch 8/14
+//! Walk: commit-offset 6/8
 //!
 //! Everything of the consensus crate (TiKV's `raft` 0.7.0) stays behind this file and `group/*`. [`GroupCore::handle`]
 //! is guard → step → Ready → `advance_append_async`, all under the partition's lock, without I/O, clock or thread.

@@ -1,7 +1,5 @@
 //! Pure. One replica's log: rows, the newest bytes, and what producers and captures have written.
 //!
-//! Walk: produce-fetch 11/14
-//!
 //! Called under the partition's lock; no I/O. Cost of an append: one row and one queue slot per entry, no copy of bytes.
 //! ```text
 //!  log_start ≤ … segments … ≤ placed_end ≤ last_index        placed_end: bytes are in files
@@ -136,7 +134,8 @@ pub struct Log {
     uncommitted_bytes: u64,
     /// Newest entries, contiguous up to the last one.
     cache: VecDeque<NewEntry>,
-    /// Of them, bytes that are in files too.
+    /// Bytes of them, and of those that are in files too.
+    cache_bytes: u64,
     cache_placed_bytes: u64,
     producers: Producers,
     captures: Captures,
@@ -170,6 +169,7 @@ impl Log {
             persisted: EntryIndex::ZERO,
             uncommitted_bytes: 0,
             cache: VecDeque::new(),
+            cache_bytes: 0,
             cache_placed_bytes: 0,
             producers: Producers::default(),
             captures: Captures::default(),
@@ -208,10 +208,7 @@ impl Log {
             }
         }
         log.persisted = log.table.last_index();
-        let commit = log.commit;
-        log.uncommitted_bytes = 0;
-        let above: u64 = log.table.rows_from(commit.next()).map(data_bytes).sum();
-        log.uncommitted_bytes = above;
+        log.uncommitted_bytes = log.table.rows_from(log.commit.next()).map(data_bytes).sum();
         log.settle();
         Ok(log)
     }
@@ -270,8 +267,7 @@ impl Log {
     }
     /// Bytes that memory must hold because no segment file has them yet.
     pub fn pinned_bytes(&self) -> u64 {
-        let placed = self.table.placed_end();
-        self.cache.iter().rev().take_while(|e| e.index > placed).map(entry_bytes).sum()
+        self.cache_bytes - self.cache_placed_bytes
     }
     /// The row that covers `at`.
     pub fn row(&self, at: EntryIndex) -> Option<Row> {
@@ -398,6 +394,7 @@ impl Log {
             ext_pos: 0,
             ext_len: 0,
         });
+        self.cache_bytes += entry_bytes(&entry);
         self.cache.push_back(entry);
     }
 
@@ -450,10 +447,11 @@ impl Log {
         }
         let placed = self.table.placed_end();
         while self.cache.back().is_some_and(|e| e.index >= from) {
-            if let Some(entry) = self.cache.pop_back()
-                && entry.index <= placed
-            {
-                self.release(entry_bytes(&entry));
+            if let Some(entry) = self.cache.pop_back() {
+                self.cache_bytes -= entry_bytes(&entry);
+                if entry.index <= placed {
+                    self.release(entry_bytes(&entry));
+                }
             }
         }
         self.table.truncate(from);
@@ -521,6 +519,7 @@ impl Log {
         let placed = self.table.placed_end();
         while self.cache_placed_bytes > keep_bytes && self.cache.front().is_some_and(|e| e.index <= placed) {
             if let Some(entry) = self.cache.pop_front() {
+                self.cache_bytes -= entry_bytes(&entry);
                 self.release(entry_bytes(&entry));
             }
         }

@@ -1,5 +1,8 @@
 //! Pure. The rows of one replica: those in segment files and those behind them that only the journal holds so far.
 //!
+//! Walk: row-change 12/17
+//! Walk: produce-fetch 12/14
+//!
 //! ```text
 //!  first_index                                    placed end                last_index
 //!  | segment | segment | … | active segment ......| rows without a place ...|
