@@ -7,10 +7,21 @@
 //! it on the same connection starts. Everything else may wait as long as it likes; replies leave in request order.
 
 pub mod api_versions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod describe_configs;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod heartbeat;
+pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_fetch;
 pub mod produce;
+pub mod sync_group;
 
 use crate::connection::{Requests, Started};
 use crate::node::{Node, wire_id};
@@ -187,6 +198,17 @@ async fn dispatch(ctx: &RequestContext, key: i16, version: i16, body: Bytes) -> 
         versions::LIST_OFFSETS => list_offsets::handle(ctx, version, body).await,
         versions::METADATA => metadata::handle(ctx, version, body).await,
         versions::API_VERSIONS => api_versions::handle(ctx, version, body).await,
+        versions::OFFSET_COMMIT => offset_commit::handle(ctx, version, body).await,
+        versions::OFFSET_FETCH => offset_fetch::handle(ctx, version, body).await,
+        versions::FIND_COORDINATOR => find_coordinator::handle(ctx, version, body).await,
+        versions::JOIN_GROUP => join_group::handle(ctx, version, body).await,
+        versions::HEARTBEAT => heartbeat::handle(ctx, version, body).await,
+        versions::LEAVE_GROUP => leave_group::handle(ctx, version, body).await,
+        versions::SYNC_GROUP => sync_group::handle(ctx, version, body).await,
+        versions::CREATE_TOPICS => create_topics::handle(ctx, version, body).await,
+        versions::DELETE_TOPICS => delete_topics::handle(ctx, version, body).await,
+        versions::INIT_PRODUCER_ID => init_producer_id::handle(ctx, version, body).await,
+        versions::DESCRIBE_CONFIGS => describe_configs::handle(ctx, version, body).await,
         other => Err(Refuse::UnknownApi(other)),
     }
 }

@@ -4,7 +4,12 @@
 //! A code that is newer than the version of the answer is replaced by its older sibling here too. Coordinator failures
 //! are mapped in the second half. Source: `org.apache.kafka.common.protocol.Errors` of Kafka 4.3.
 
+use crate::api::describe_configs::DescribeError;
+use crate::node::{ControllerError, GroupsError};
 use crate::partition::{AckError, FetchError, ProduceError};
+use catchwater_coordinator::cluster::configs::ConfigError;
+use catchwater_coordinator::cluster::topics::TopicError;
+use catchwater_coordinator::group::GroupError;
 use catchwater_record::batch::validate::{RecordFault, Refusal};
 
 /// Kafka's numbers.
@@ -173,5 +178,128 @@ pub fn api_versions(error: Option<ApiVersionsError>) -> i16 {
         None => NONE,
         Some(ApiVersionsError::Version) => UNSUPPORTED_VERSION,
         Some(ApiVersionsError::Software) => INVALID_REQUEST,
+    }
+}
+
+/// A request that a group coordinator's machine refused.
+pub fn group(error: &GroupError) -> i16 {
+    match error {
+        GroupError::IllegalGroup => INVALID_GROUP_ID,
+        GroupError::UnknownMember => UNKNOWN_MEMBER_ID,
+        GroupError::MemberIdRequired(_) => MEMBER_ID_REQUIRED,
+        GroupError::IllegalGeneration { .. } => ILLEGAL_GENERATION,
+        GroupError::Rebalancing => REBALANCE_IN_PROGRESS,
+        GroupError::FencedInstance(_) => FENCED_INSTANCE_ID,
+        GroupError::InconsistentProtocol => INCONSISTENT_GROUP_PROTOCOL,
+        GroupError::SessionTimeout(_) => INVALID_SESSION_TIMEOUT,
+        GroupError::Full => GROUP_MAX_SIZE_REACHED,
+        GroupError::MetadataTooLong(_) => OFFSET_METADATA_TOO_LARGE,
+        GroupError::NotEmpty => NON_EMPTY_GROUP,
+        GroupError::NotFound => GROUP_ID_NOT_FOUND,
+    }
+}
+
+/// No answer of a group coordinator. An unknown outcome sends the client to look for the coordinator and ask again,
+/// which is safe: joins and commits may be repeated.
+pub fn groups(error: GroupsError) -> i16 {
+    match error {
+        GroupsError::NotAvailable => COORDINATOR_NOT_AVAILABLE,
+        GroupsError::Loading => COORDINATOR_LOAD_IN_PROGRESS,
+        GroupsError::NotCoordinator | GroupsError::Unknown => NOT_COORDINATOR,
+    }
+}
+
+/// A key of FindCoordinator that has none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CoordinatorKey {
+    #[error("{0}")]
+    Groups(GroupsError),
+    #[error("transactions are not served by this broker")]
+    Transaction,
+    #[error("coordinators of this type are not served by this broker")]
+    Type,
+}
+
+/// Of a missing group coordinator Kafka's clients know 15 and wait; for the others a fatal code shows its text.
+pub fn coordinator_key(error: CoordinatorKey) -> i16 {
+    match error {
+        CoordinatorKey::Groups(_) => COORDINATOR_NOT_AVAILABLE,
+        CoordinatorKey::Transaction | CoordinatorKey::Type => INVALID_REQUEST,
+    }
+}
+
+/// A partition of OffsetCommit or OffsetFetch that is not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OffsetsError {
+    UnknownTopic,
+    UnknownTopicId,
+}
+
+pub fn offsets(error: OffsetsError) -> i16 {
+    match error {
+        OffsetsError::UnknownTopic => UNKNOWN_TOPIC_OR_PARTITION,
+        OffsetsError::UnknownTopicId => UNKNOWN_TOPIC_ID,
+    }
+}
+
+/// InitProducerId.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProducerIdError {
+    Malformed,
+    Transactional,
+    Controller(ControllerError),
+}
+
+pub fn producer_id(error: ProducerIdError) -> i16 {
+    match error {
+        ProducerIdError::Malformed => INVALID_REQUEST,
+        ProducerIdError::Transactional => TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        // An id that was given out and got lost costs nothing: ask again.
+        ProducerIdError::Controller(_) => COORDINATOR_NOT_AVAILABLE,
+    }
+}
+
+/// No answer of group 0.
+pub fn controller(error: ControllerError) -> i16 {
+    match error {
+        ControllerError::NotReady => NOT_CONTROLLER,
+        ControllerError::Unknown => REQUEST_TIMED_OUT,
+    }
+}
+
+/// A topic that was not created or deleted.
+pub fn topic(error: &TopicError) -> i16 {
+    match error {
+        TopicError::IllegalName { .. } | TopicError::Collides { .. } | TopicError::Internal(_) => {
+            INVALID_TOPIC_EXCEPTION
+        }
+        TopicError::Exists(_) | TopicError::Owned(_) | TopicError::OfNobody { .. } => TOPIC_ALREADY_EXISTS,
+        TopicError::Duplicate(_) | TopicError::Invalid(_) | TopicError::Fenced { .. } => INVALID_REQUEST,
+        TopicError::Partitions { .. } => INVALID_PARTITIONS,
+        TopicError::ReplicationBelowOne(_) | TopicError::Replication { .. } => INVALID_REPLICATION_FACTOR,
+        TopicError::Assignment(_) => INVALID_REPLICA_ASSIGNMENT,
+        TopicError::Config(error) => config(error),
+        TopicError::UnknownName(_) => UNKNOWN_TOPIC_OR_PARTITION,
+        TopicError::UnknownId(_) => UNKNOWN_TOPIC_ID,
+    }
+}
+
+/// Settings that were refused.
+pub fn config(error: &ConfigError) -> i16 {
+    match error {
+        ConfigError::UnknownKey(_) | ConfigError::Value { .. } | ConfigError::Null(_) | ConfigError::NotAList(_) => {
+            INVALID_CONFIG
+        }
+        ConfigError::Twice(_) | ConfigError::ReadOnly(_) => INVALID_REQUEST,
+        ConfigError::UnknownResource(_) => UNKNOWN_TOPIC_OR_PARTITION,
+    }
+}
+
+/// A resource of DescribeConfigs.
+pub fn describe(error: &DescribeError) -> i16 {
+    match error {
+        DescribeError::IllegalName(_) => INVALID_TOPIC_EXCEPTION,
+        DescribeError::UnknownTopic(_) => UNKNOWN_TOPIC_OR_PARTITION,
+        DescribeError::UnknownBroker { .. } | DescribeError::Type(_) => INVALID_REQUEST,
     }
 }

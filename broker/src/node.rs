@@ -6,7 +6,7 @@ use crate::topics::Topics;
 use catchwater_base::Clock;
 use catchwater_coordinator::cluster::image::Image;
 use catchwater_coordinator::{controller, group};
-use catchwater_record::{GroupName, NodeId};
+use catchwater_record::{GroupName, NodeId, ProducerId};
 use catchwater_runtime::Fut;
 use std::sync::Arc;
 
@@ -44,6 +44,15 @@ pub trait ControllerAccess: Send + Sync {
     fn ask(&self, request: controller::Request) -> Fut<'_, Result<controller::Reply, ControllerError>>;
     /// 16 unguessable bytes, for ids that requests bring along.
     fn draw(&self) -> [u8; 16];
+    /// A producer id that nobody has. Takes a block for each; the host of group 0 has one in stock.
+    fn producer_id(&self) -> Fut<'_, Result<ProducerId, ControllerError>> {
+        Box::pin(async move {
+            match self.ask(controller::Request::ProducerIds { node: NodeId(0) }).await? {
+                controller::Reply::ProducerIds { first, .. } => Ok(first),
+                _ => Err(ControllerError::Unknown),
+            }
+        })
+    }
 }
 
 /// Why group 0 gave no answer.

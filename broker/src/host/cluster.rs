@@ -13,7 +13,7 @@ use catchwater_coordinator::cluster::brokers::Registration;
 use catchwater_coordinator::cluster::image::{Change, Image, Topic};
 use catchwater_coordinator::controller::{Record, Reply, Request, Settings};
 use catchwater_coordinator::tasks::state::Tasks;
-use catchwater_record::{Offset, TopicId};
+use catchwater_record::{NodeId, Offset, ProducerId, TopicId};
 use catchwater_runtime::Fut;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub struct ClusterHost {
     host: Arc<Host<Controller>>,
     published: Arc<Published>,
     rng: Mutex<Rng>,
+    /// What is left of this node's block: the next id and how many.
+    producer_ids: Mutex<(ProducerId, u32)>,
 }
 
 impl ClusterHost {
@@ -64,7 +66,8 @@ impl ClusterHost {
             listeners: RwLock::new(listeners),
         });
         let host = Host::start("cluster", Controller::new(settings), log, clock, published.clone());
-        Arc::new(ClusterHost { host, published, rng: Mutex::new(Rng::new(seed)) })
+        let producer_ids = Mutex::new((ProducerId(0), 0));
+        Arc::new(ClusterHost { host, published, rng: Mutex::new(Rng::new(seed)), producer_ids })
     }
 
     /// First words of a node: founds the cluster if it has no id yet, then registers. Waits for group 0.
@@ -98,6 +101,29 @@ impl ClusterHost {
         self.host.ready(limit).await
     }
 
+    /// From this node's block; a new one is asked for when it is used up. Two callers at that moment ask twice, and what
+    /// is left of one block is never used: ids are plenty.
+    async fn next_producer_id(&self) -> Result<ProducerId, HostError> {
+        let stock = || self.producer_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut stock = stock();
+            if stock.1 > 0 {
+                let id = stock.0;
+                *stock = (ProducerId(id.0 + 1), stock.1 - 1);
+                return Ok(id);
+            }
+        }
+        // The block's owner is for people who read the log.
+        let node = self.image().brokers().next().map_or(NodeId(0), |b| b.id);
+        match self.ask(Request::ProducerIds { node }).await? {
+            Reply::ProducerIds { first, count } => {
+                *stock() = (ProducerId(first.0 + 1), count.saturating_sub(1));
+                Ok(first)
+            }
+            other => Err(HostError::Broken(format!("{other:?} to a request for producer ids"))),
+        }
+    }
+
     /// 16 unguessable bytes: topic ids, member ids.
     pub fn draw(&self) -> [u8; 16] {
         let mut bytes = self.rng.lock().unwrap_or_else(PoisonError::into_inner).bytes16();
@@ -117,6 +143,9 @@ impl ControllerAccess for ClusterHost {
     }
     fn draw(&self) -> [u8; 16] {
         ClusterHost::draw(self)
+    }
+    fn producer_id(&self) -> Fut<'_, Result<ProducerId, ControllerError>> {
+        Box::pin(async move { self.next_producer_id().await.map_err(|e| controller_error(&e)) })
     }
 }
 

@@ -1,0 +1,94 @@
+//! CreateTopics: each topic succeeds or fails alone; from version 5 on the answer tells all settings with their sources.
+
+use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::error_code;
+use bytes::Bytes;
+use catchwater_coordinator::cluster::configs;
+use catchwater_coordinator::cluster::topics::{CreateTopic, CreatedTopic};
+use catchwater_coordinator::controller::{Reply, Request};
+use catchwater_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult};
+use catchwater_protocol::api::{CreateTopicsRequest, CreateTopicsResponse};
+use catchwater_record::TopicId;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<Response, Refuse> {
+    let request: CreateTopicsRequest = decode(body, version)?;
+    let validate_only = request.validate_only;
+    let topics: Vec<CreateTopic> = request.topics.iter().map(|t| wanted(ctx, t)).collect();
+    let mut response = CreateTopicsResponse::default();
+    let results = match ctx.node.controller.ask(Request::CreateTopics { topics, validate_only }).await {
+        Ok(Reply::Topics(results)) => results,
+        Ok(other) => return Err(Refuse::Bug(format!("{other:?} to a CreateTopics"))),
+        Err(error) => {
+            let (error_code, text) = (error_code::controller(error), error.to_string());
+            response.topics = request
+                .topics
+                .iter()
+                .map(|t| CreatableTopicResult {
+                    name: t.name.clone(),
+                    error_code,
+                    error_message: Some(text.as_str().into()),
+                    ..Default::default()
+                })
+                .collect();
+            return respond(&response, version);
+        }
+    };
+    // A name that stands twice in the request fails once.
+    let mut told = BTreeSet::new();
+    for (asked, result) in request.topics.iter().zip(results) {
+        if !told.insert(&asked.name) {
+            continue;
+        }
+        response.topics.push(match result {
+            Ok(made) => success(ctx, asked, &made, validate_only),
+            Err(error) => CreatableTopicResult {
+                name: asked.name.clone(),
+                error_code: error_code::topic(&error),
+                error_message: Some(error.to_string().into()),
+                ..Default::default()
+            },
+        });
+    }
+    respond(&response, version)
+}
+
+fn wanted(ctx: &RequestContext, topic: &CreatableTopic) -> CreateTopic {
+    CreateTopic {
+        // -1 means the default; other numbers are judged by the machine.
+        partitions: (topic.num_partitions != -1).then_some(topic.num_partitions),
+        replication: (topic.replication_factor != -1).then_some(topic.replication_factor),
+        assignments: topic.assignments.iter().map(|a| (a.partition_index, a.broker_ids.clone())).collect(),
+        configs: topic.configs.iter().map(|c| (c.name.to_string(), c.value.as_ref().map(|v| v.to_string()))).collect(),
+        ..CreateTopic::named(topic.name.to_string(), TopicId(ctx.node.controller.draw()))
+    }
+}
+
+fn success(
+    ctx: &RequestContext,
+    asked: &CreatableTopic,
+    made: &CreatedTopic,
+    validate_only: bool,
+) -> CreatableTopicResult {
+    let set: BTreeMap<String, String> =
+        asked.configs.iter().filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.trim().to_owned()))).collect();
+    let configs = configs::describe_entries(Some(&set), &ctx.node.topics.file)
+        .into_iter()
+        .map(|d| CreatableTopicConfigs {
+            name: d.name.into(),
+            value: Some(d.value.into()),
+            read_only: d.read_only,
+            config_source: d.source as i8,
+            is_sensitive: false,
+        })
+        .collect();
+    CreatableTopicResult {
+        name: asked.name.clone(),
+        // Nothing was made: there is no id to show.
+        topic_id: if validate_only { TopicId::NONE } else { made.id },
+        num_partitions: i32::try_from(made.partitions).unwrap_or(i32::MAX),
+        replication_factor: i16::try_from(made.replication).unwrap_or(i16::MAX),
+        configs: Some(configs),
+        ..Default::default()
+    }
+}
