@@ -13,7 +13,8 @@ use catchwater_base::{Clock, Now, crash_point, log};
 use catchwater_raft::driver::{LogDir, Pressure, Replica};
 use catchwater_raft::{Event, GroupCore};
 use catchwater_record::{
-    CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset, Position, TopicName, TopicPartition,
+    BatchView, CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset, Position, TopicName,
+    TopicPartition,
 };
 use catchwater_runtime::sync::{Notify, oneshot};
 use catchwater_storage::ReadPlan;
@@ -392,7 +393,16 @@ impl HostLog for Partition {
     }
 
     fn read_committed(&self, from: Offset) -> Result<Vec<Bytes>, ReadError> {
-        self.read_from(from, REPLAY_BYTES)
+        let pieces = self.read_from(from, REPLAY_BYTES)?;
+        // From files they come many to a piece; a host takes them one by one.
+        let mut batches = Vec::with_capacity(pieces.len());
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let (first, _) = BatchView::split(&piece).map_err(|e| ReadError::Damaged(e.to_string()))?;
+                batches.push(piece.split_to(first.len()));
+            }
+        }
+        Ok(batches)
     }
 
     fn high_watermark(&self) -> Offset {
