@@ -8,21 +8,21 @@ use crate::sink::SinkError;
 use crate::wire::WireError;
 use catchwater_record::ErrorCode;
 
-/// Codes of deliver's own; 062x–069x belong to the sinks.
+/// Codes of deliver's own: 0670–0689. 0601–0669 belong to the sinks.
 pub mod code {
-    pub const ORDER: u16 = 601;
-    pub const SINK_AHEAD: u16 = 602;
-    pub const NEEDS_REBUILD: u16 = 603;
-    pub const OTHER_INCARNATION: u16 = 604;
-    pub const LATE_TABLE: u16 = 605;
-    pub const UNREADABLE: u16 = 606;
-    pub const TYPE: u16 = 607;
-    pub const KEY: u16 = 608;
-    pub const SAME_TARGET: u16 = 609;
-    pub const NO_ROW: u16 = 610;
-    pub const REFUSED: u16 = 611;
-    pub const LOG_DENIED: u16 = 612;
-    pub const COLUMN: u16 = 613;
+    pub const ORDER: u16 = 670;
+    pub const SINK_AHEAD: u16 = 671;
+    pub const NEEDS_REBUILD: u16 = 672;
+    pub const OTHER_INCARNATION: u16 = 673;
+    pub const LATE_TABLE: u16 = 674;
+    pub const UNREADABLE: u16 = 675;
+    pub const TYPE: u16 = 676;
+    pub const KEY: u16 = 677;
+    pub const SAME_TARGET: u16 = 678;
+    pub const NO_ROW: u16 = 679;
+    pub const REFUSED: u16 = 680;
+    pub const LOG_DENIED: u16 = 681;
+    pub const COLUMN: u16 = 682;
 }
 
 /// Never holds a value of a row, nor a secret.

@@ -46,12 +46,14 @@ pub enum SchemaNaming {
 }
 
 impl SchemaNaming {
-    pub fn target(&self, table: &TableSchema) -> TargetName {
+    /// `renames`: `schema.table` of the source → name of the target table.
+    pub fn target(&self, table: &TableSchema, renames: &BTreeMap<String, String>) -> TargetName {
         let schema = match self {
             SchemaNaming::Keep => table.schema.clone(),
             SchemaNaming::Into(s) => s.clone(),
         };
-        TargetName { schema, name: table.name.clone() }
+        let name = renames.get(&table.qualified()).unwrap_or(&table.name).clone();
+        TargetName { schema, name }
     }
 }
 
@@ -161,8 +163,8 @@ mod tests {
         let mut c = Claimed::default();
         let (a, b) = (table("a", "t", &[], &[]), table("b", "t", &[], &[]));
         let to = SchemaNaming::Into("x".into());
-        assert!(c.claim(&to.target(&a), &a).is_ok());
-        assert!(c.claim(&to.target(&a), &a).is_ok());
-        assert!(c.claim(&to.target(&b), &b).is_err());
+        assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_ok());
+        assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_ok());
+        assert!(c.claim(&to.target(&b, &BTreeMap::new()), &b).is_err());
     }
 }

@@ -79,6 +79,8 @@ pub struct Config {
     pub epoch: TaskEpoch,
     pub tables: TableFilter,
     pub naming: SchemaNaming,
+    /// Source table (`schema.table`) → name of the target table; others keep theirs.
+    pub renames: BTreeMap<String, String>,
     pub on_schema_change: OnSchemaChange,
     pub batch: BatchLimits,
     /// Bytes of rows held between fetch and commit.
@@ -100,6 +102,7 @@ impl Config {
             epoch: TaskEpoch(1),
             tables: TableFilter::All,
             naming: SchemaNaming::Keep,
+            renames: BTreeMap::new(),
             on_schema_change: OnSchemaChange::Additive,
             batch: BatchLimits::default(),
             credit_bytes: 64 << 20,
@@ -576,7 +579,7 @@ impl Worker {
     async fn prepare(&mut self, session: &mut Session<'_>, no: u32) -> Result<(), Trouble> {
         debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
         let Some(schema) = self.book.schemas.get(&no).cloned() else { return Ok(()) };
-        let name = self.config.naming.target(&schema);
+        let name = self.config.naming.target(&schema, &self.config.renames);
         self.claimed.claim(&name, &schema).map_err(|e| Trouble::Fatal(e.into()))?;
         let fatal = |e: Failure| Trouble::Fatal(e);
         if !session.described.contains_key(&name) {

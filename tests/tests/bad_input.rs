@@ -9,7 +9,12 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(40);
 
 fn run(args: &[&str]) -> Output {
-    Command::new(binary().expect("binary")).args(args).env_remove("RUST_BACKTRACE").stdin(Stdio::null()).output().expect("runs")
+    Command::new(binary().expect("binary"))
+        .args(args)
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::null())
+        .output()
+        .expect("runs")
 }
 
 /// Ends by itself with that exit code and says code, cause and next step on standard error.
@@ -21,7 +26,10 @@ fn refused(args: &[&str], exit: i32, code: &str) {
     assert!(text.contains("next:"), "{args:?}: no next step: {text}");
     assert!(!text.contains("stack backtrace") && !text.contains("panicked"), "{text}");
     let page = run(&["explain", code]);
-    assert!(page.status.success() && String::from_utf8_lossy(&page.stdout).starts_with(&format!("# {code}")), "{code} has no page");
+    assert!(
+        page.status.success() && String::from_utf8_lossy(&page.stdout).starts_with(&format!("# {code}")),
+        "{code} has no page"
+    );
 }
 
 fn folder(name: &str) -> std::path::PathBuf {
@@ -46,7 +54,11 @@ fn addresses_and_directories() {
     let file = dir.join("file");
     std::fs::write(&file, "x").expect("file");
     let below = file.join("data");
-    refused(&["start", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir", below.to_str().expect("utf-8")], 3, "CW0002");
+    refused(
+        &["start", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir", below.to_str().expect("utf-8")],
+        3,
+        "CW0002",
+    );
     refused(&["topic", "list", "-b", "127.0.0.1:1"], 3, "CW0007");
     refused(&["lag", "--http", "127.0.0.1:1"], 3, "CW0007");
     let _ = std::fs::remove_dir_all(&dir);
@@ -55,13 +67,19 @@ fn addresses_and_directories() {
 #[test]
 fn a_read_only_data_directory() {
     // Root may write anywhere, but not on a filesystem that is mounted read-only.
-    let dir = if rustix::process::geteuid().is_root() { std::path::PathBuf::from("/proc/catchwater") } else {
+    let dir = if rustix::process::geteuid().is_root() {
+        std::path::PathBuf::from("/proc/catchwater")
+    } else {
         use std::os::unix::fs::PermissionsExt;
         let d = folder("read-only");
         std::fs::set_permissions(&d, std::fs::Permissions::from_mode(0o555)).expect("mode");
         d.join("data")
     };
-    refused(&["start", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir", dir.to_str().expect("utf-8")], 3, "CW0002");
+    refused(
+        &["start", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir", dir.to_str().expect("utf-8")],
+        3,
+        "CW0002",
+    );
 }
 
 #[test]
@@ -71,7 +89,11 @@ fn one_directory_two_processes() {
     let mut dev = Dev::new(&pipeline(a.url(), b.url(), "t"));
     dev.start().expect("start");
     let data = dev.data_dir();
-    refused(&["start", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().expect("utf-8")], 3, "CW0201");
+    refused(
+        &["start", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().expect("utf-8")],
+        3,
+        "CW0201",
+    );
 }
 
 fn pipeline(source: &str, target: &str, tables: &str) -> String {
@@ -83,7 +105,10 @@ fn pipeline(source: &str, target: &str, tables: &str) -> String {
 /// `dev FILE` ends before it is ready, with the code.
 fn dev_refused(file: &str, code: &str) {
     let mut dev = Dev::new(file);
-    let ended = dev.start_or_end(&[]).expect("no time-out").unwrap_or_else(|| panic!("started; wanted {code}:\n{}", dev.log_tail()));
+    let ended = dev
+        .start_or_end(&[])
+        .expect("no time-out")
+        .unwrap_or_else(|| panic!("started; wanted {code}:\n{}", dev.log_tail()));
     let log = dev.log();
     assert_eq!(ended.code(), Some(3), "{log}");
     assert!(log.contains(&format!("error[{code}]")), "wanted {code}: {log}");

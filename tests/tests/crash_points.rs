@@ -12,11 +12,33 @@ const ACCOUNTS: u32 = 50;
 
 /// Passed again and again while rows flow.
 const STREAM: [&str; 27] = [
-    "source.frame", "source.decode", "source.values", "capture.boundary", "capture.route", "capture.encode",
-    "capture.track", "log.append", "partition.check", "partition.propose", "raft.step", "journal.submit",
-    "journal.complete", "seg.log", "seg.ext", "seg.ent", "fetch.wake", "capture.acked", "capture.cut",
-    "capture.checkpoint", "source.confirm", "deliver.fetch", "deliver.group", "deliver.mirror", "sink.rows",
-    "sink.position", "sink.commit",
+    "source.frame",
+    "source.decode",
+    "source.values",
+    "capture.boundary",
+    "capture.route",
+    "capture.encode",
+    "capture.track",
+    "log.append",
+    "partition.check",
+    "partition.propose",
+    "raft.step",
+    "journal.submit",
+    "journal.complete",
+    "seg.log",
+    "seg.ext",
+    "seg.ent",
+    "fetch.wake",
+    "capture.acked",
+    "capture.cut",
+    "capture.checkpoint",
+    "source.confirm",
+    "deliver.fetch",
+    "deliver.group",
+    "deliver.mirror",
+    "sink.rows",
+    "sink.position",
+    "sink.commit",
 ];
 /// Passed while a pipeline starts for the first time, or begins again.
 const START: [&str; 7] =
@@ -36,7 +58,9 @@ fn died(dev: &mut Dev, limit: Duration, mut meanwhile: impl FnMut()) -> bool {
 
 fn require_crash_points() -> bool {
     // A release binary has none; the check builds the `gate` profile.
-    let out = std::process::Command::new(catchwater_tests::broker::binary().expect("binary")).args(["-o", "json", "version"]).output();
+    let out = std::process::Command::new(catchwater_tests::broker::binary().expect("binary"))
+        .args(["-o", "json", "version"])
+        .output();
     let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     if text.contains("debug assertions") {
         return true;
@@ -64,7 +88,8 @@ fn every_point_of_the_stream() {
                 let (area, step) = point.split_once('.').expect("area.step");
                 let name = format!("{area}.{side}_{step}:{pass}");
                 // The process may die while it starts: that is a death at this point, too.
-                let early = dev.start_or_end(&[("CATCHWATER_CRASH_AT", &name)]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+                let early =
+                    dev.start_or_end(&[("CATCHWATER_CRASH_AT", &name)]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
                 let reached = early.is_some()
                     || died(&mut dev, Duration::from_secs(6), || {
                         txid += 1;

@@ -39,7 +39,8 @@ fn the_demo_shows_rows_and_ends_cleanly() {
     assert!(!records.is_empty());
     // The copy equals the shop at some moment: compare when the writer pauses between two looks.
     let stop = Instant::now();
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).expect("SIGINT");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .expect("SIGINT");
     let status = child.wait().expect("ends");
     assert!(stop.elapsed() < Duration::from_secs(2), "took {:?}", stop.elapsed());
     assert_eq!(status.code(), Some(130), "SIGINT has its own exit code");

@@ -48,7 +48,8 @@ fn random_kills_lose_and_double_nothing() {
     dev.start().expect("the last start");
     std::thread::sleep(Duration::from_millis(500));
     let begun = writers.stop();
-    dev.wait(Duration::from_secs(120), || bank::missing(&source.pg, &target.pg)).expect("the target reaches the source");
+    dev.wait(Duration::from_secs(120), || bank::missing(&source.pg, &target.pg))
+        .expect("the target reaches the source");
     stop.store(true, Ordering::Relaxed);
     watcher.join().expect("the watcher lives").expect("every state of the target existed");
     assert!(polls.load(Ordering::Relaxed) > 100, "the target was looked at too rarely");

@@ -24,7 +24,10 @@ fn pair(test: &str) -> Option<(Database, Database)> {
 #[test]
 fn insert_update_key_change_delete_truncate_reach_client_and_target() {
     let Some((a, b)) = pair("events") else { return };
-    a.pg.run("CREATE TABLE orders (id int PRIMARY KEY, v text, n numeric(10,2)); INSERT INTO orders VALUES (1, 'old', 1.50)").expect("table");
+    a.pg.run(
+        "CREATE TABLE orders (id int PRIMARY KEY, v text, n numeric(10,2)); INSERT INTO orders VALUES (1, 'old', 1.50)",
+    )
+    .expect("table");
     let mut dev = pipeline(&a, &b, "orders");
     dev.start().expect("start");
     let same = || difference(&a.pg, "orders", &b.pg, "orders");
@@ -48,13 +51,17 @@ fn insert_update_key_change_delete_truncate_reach_client_and_target() {
     let keys: Vec<&str> = events[1].as_object().expect("envelope").keys().map(String::as_str).collect();
     assert_eq!(keys, ["before", "after", "source", "transaction", "op", "ts_ms", "ts_us", "ts_ns"]);
     let source = &events[1]["source"];
-    assert_eq!((&source["connector"], &source["name"], &source["db"], &source["schema"], &source["table"]),
-        (&json!("postgresql"), &json!("shop"), &json!(a.name()), &json!("public"), &json!("orders")));
+    assert_eq!(
+        (&source["connector"], &source["name"], &source["db"], &source["schema"], &source["table"]),
+        (&json!("postgresql"), &json!("shop"), &json!(a.name()), &json!("public"), &json!("orders"))
+    );
     assert!(source["lsn"].is_u64() && source["txId"].is_u64(), "{source}");
 
     a.pg.run("TRUNCATE orders; INSERT INTO orders VALUES (5, 'after', 0)").expect("truncate");
     dev.wait(LIMIT, same).expect("truncate");
-    let row = b.pg.rows("SELECT pipeline, sink, source, lane, seq, fence > 0, position <> '' FROM catchwater.position").expect("position row");
+    let row =
+        b.pg.rows("SELECT pipeline, sink, source, lane, seq, fence > 0, position <> '' FROM catchwater.position")
+            .expect("position row");
     assert_eq!(row.len(), 1, "{row:?}");
     let text: Vec<&str> = row[0].iter().map(|c| c.as_deref().unwrap_or("")).collect();
     assert_eq!((&text[..4], &text[5..]), (&["shop", "copy", "shop", "0"][..], &["t", "t"][..]));
@@ -104,7 +111,8 @@ fn every_built_in_type_arrives_as_it_left() {
     let same = || difference(&a.pg, "everything", &b.pg, "everything");
     dev.wait(LIMIT, same).expect("snapshot");
     a.pg.run(&format!("INSERT INTO everything VALUES {}, {}", rows[2], rows[3])).expect("rows");
-    a.pg.run("UPDATE everything SET t = t || '!' WHERE id = 1; UPDATE everything SET i4 = 5 WHERE id = 2").expect("update");
+    a.pg.run("UPDATE everything SET t = t || '!' WHERE id = 1; UPDATE everything SET i4 = 5 WHERE id = 2")
+        .expect("update");
     dev.wait(LIMIT, same).expect("stream");
 }
 
@@ -122,7 +130,11 @@ fn whole_transactions_keyless_tables_and_unchanged_toast() {
     let mut dev = pipeline(&a, &b, "big, events, \"Odd Näme\"");
     dev.start().expect("start");
     let same = || {
-        ["big", "events", "\"Odd Näme\""].iter().map(|t| difference(&a.pg, t, &b.pg, t)).find(|d| !d.is_empty()).unwrap_or_default()
+        ["big", "events", "\"Odd Näme\""]
+            .iter()
+            .map(|t| difference(&a.pg, t, &b.pg, t))
+            .find(|d| !d.is_empty())
+            .unwrap_or_default()
     };
     dev.wait(LIMIT, same).expect("snapshot");
     a.pg.run("UPDATE big SET n = n + 1; UPDATE big SET id = id + 100 WHERE id < 5; DELETE FROM events WHERE ctid = (SELECT min(ctid) FROM events)").expect("changes");
