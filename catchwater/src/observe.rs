@@ -1,0 +1,80 @@
+//! Log lines and metrics of this process.
+//!
+//! Logs: JSON lines on standard error with a stable `event`; `CATCHWATER_LOG=error|warn|info|debug` (default `warn` for
+//! `dev`, `info` for `start`). Metrics: OpenMetrics text from the plain atomics that the other crates count with.
+
+use catchwater_base::log::Level;
+use serde_json::json;
+use std::fmt::Arguments;
+use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+static LIMIT: AtomicU8 = AtomicU8::new(2);
+
+fn number(level: Level) -> u8 {
+    match level {
+        Level::Error => 0,
+        Level::Warn => 1,
+        Level::Info => 2,
+        Level::Debug => 3,
+    }
+}
+
+/// Sets the process-wide sink of log lines.
+pub fn start_logging(default: Level) {
+    let level = match std::env::var("CATCHWATER_LOG").as_deref() {
+        Ok("error") => Level::Error,
+        Ok("warn") => Level::Warn,
+        Ok("info") => Level::Info,
+        Ok("debug") => Level::Debug,
+        _ => default,
+    };
+    LIMIT.store(number(level), Ordering::Relaxed);
+    catchwater_base::log::set_hook(line);
+}
+
+fn line(level: Level, event: &'static str, message: Arguments<'_>) {
+    if number(level) > LIMIT.load(Ordering::Relaxed) {
+        return;
+    }
+    let word = match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARN",
+        Level::Info => "INFO",
+        Level::Debug => "DEBUG",
+    };
+    let ms = catchwater_runtime::time::wall().as_millis();
+    let text = json!({"ts_ms": ms, "level": word, "event": event, "message": message.to_string()});
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "{text}");
+}
+
+/// `CATCHWATER_CRASH_AT=log.after_append:2` kills the process at the second pass of that point (builds with debug
+/// assertions only: in a release the points are nothing).
+pub fn start_crash_points() {
+    if std::env::var_os("CATCHWATER_CRASH_AT").is_some() {
+        catchwater_base::crash::set_hook(crash);
+    }
+}
+
+fn crash(name: &'static str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU64;
+    static WANTED: OnceLock<(String, u64)> = OnceLock::new();
+    static PASSES: AtomicU64 = AtomicU64::new(0);
+    let (wanted, pass) = WANTED.get_or_init(|| {
+        let text = std::env::var("CATCHWATER_CRASH_AT").unwrap_or_default();
+        match text.rsplit_once(':').and_then(|(n, p)| Some((n.to_owned(), p.parse().ok()?))) {
+            Some(found) => found,
+            None => (text, 1),
+        }
+    });
+    if name == wanted && PASSES.fetch_add(1, Ordering::SeqCst) + 1 == *pass {
+        // SIGKILL: nothing of ours runs after it, as in a power cut that spares the page cache.
+        let pid = std::process::id().to_string();
+        let _ = std::process::Command::new("kill").args(["-KILL", &pid]).status();
+        loop {
+            std::thread::park();
+        }
+    }
+}
