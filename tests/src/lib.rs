@@ -1,6 +1,9 @@
 //! Rank 9. What the tests of the built binary share: starting it, and saying loudly what was skipped.
 
+pub mod bank;
 pub mod broker;
+pub mod dev;
+pub mod pg;
 pub mod python;
 
 /// A missing tool: printed, and counted by the check.

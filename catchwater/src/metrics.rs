@@ -1,0 +1,127 @@
+//! `/metrics`: OpenMetrics text, made at each scrape from the plain atomics of the other crates and the workers' status.
+//! Names are fixed once published.
+
+use crate::assemble::WorkerLine;
+use catchwater_base::metric::{Counter, Gauge};
+use catchwater_client::TaskState;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge as Shown;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+/// Counters and gauges of the process: name, help, where they are.
+#[derive(Debug)]
+struct Process;
+
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> std::fmt::Result {
+    let metric = ConstCounter::new(value);
+    let encoder = out.encode_descriptor(name, help, unit, metric.metric_type())?;
+    metric.encode(encoder)
+}
+
+fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> std::fmt::Result {
+    let metric = prometheus_client::metrics::gauge::ConstGauge::new(value);
+    let encoder = out.encode_descriptor(name, help, unit, metric.metric_type())?;
+    metric.encode(encoder)
+}
+
+impl Collector for Process {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> std::fmt::Result {
+        use catchwater_broker::{budget, connection, partition::shell, server};
+        let counters: [(&str, &str, Option<Unit>, &Counter); 9] = [
+            ("catchwater_connections_refused", "connections above a limit", None, &server::CONNECTIONS_REFUSED),
+            ("catchwater_connections_closed", "connections that ended", None, &connection::CONNECTIONS_CLOSED),
+            ("catchwater_requests", "requests answered", None, &connection::REQUESTS),
+            ("catchwater_requests_refused", "requests that closed their connection", None, &server::REQUESTS_REFUSED),
+            ("catchwater_received", "bytes from Kafka clients", Some(Unit::Bytes), &connection::BYTES_IN),
+            ("catchwater_sent", "bytes to Kafka clients", Some(Unit::Bytes), &connection::BYTES_OUT),
+            ("catchwater_appended_batches", "batches taken by partitions", None, &shell::APPENDED_BATCHES),
+            ("catchwater_appended", "bytes taken by partitions", Some(Unit::Bytes), &shell::APPENDED_BYTES),
+            ("catchwater_duplicate_batches", "batches that were in the log already", None, &shell::DUPLICATE_BATCHES),
+        ];
+        for (name, help, unit, c) in counters {
+            counter(&mut out, name, help, unit.as_ref(), c.get())?;
+        }
+        let gauges: [(&str, &str, Option<Unit>, &Gauge); 2] = [
+            ("catchwater_connections", "open connections of Kafka clients", None, &server::CONNECTIONS),
+            ("catchwater_request_memory", "memory held by requests", Some(Unit::Bytes), &budget::REQUEST_BYTES),
+        ];
+        for (name, help, unit, g) in gauges {
+            gauge(&mut out, name, help, unit.as_ref(), g.get())?;
+        }
+        counter(&mut out, "catchwater_invariants_broken", "assertions at the edges that did not hold", None, catchwater_base::check::BROKEN.get())?;
+        if let Some(bytes) = resident_bytes() {
+            gauge(&mut out, "process_resident_memory", "resident memory", Some(&Unit::Bytes), bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Linux only; absent elsewhere.
+fn resident_bytes() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    statm.split(' ').nth(1)?.parse::<i64>().ok()?.checked_mul(4096)
+}
+
+pub struct Metrics;
+
+type Labels = Vec<(String, String)>;
+
+impl Metrics {
+    pub fn new() -> Self {
+        Metrics
+    }
+
+    /// The whole page.
+    pub fn text(&self, workers: &[WorkerLine]) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process));
+        let lag = Family::<Labels, Shown<f64, AtomicU64>>::default();
+        let stage = Family::<Labels, Shown<f64, AtomicU64>>::default();
+        let info = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let source_bytes = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let connected = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let rows = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let snapshot = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let state = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        for w in workers {
+            let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+            let pipeline = pair("pipeline", &w.pipeline);
+            let seconds = w.lag_ms as f64 / 1000.0;
+            let name = pair(w.kind, &w.node);
+            if w.kind == "sink" {
+                lag.get_or_create(&vec![pipeline.clone(), name.clone()]).set(seconds);
+                info.get_or_create(&vec![pipeline.clone(), name.clone(), pair("class", "exactly_once")]).set(1);
+            } else {
+                stage.get_or_create(&vec![pipeline.clone(), pair("stage", "capture"), name.clone()]).set(seconds);
+                let running = matches!(w.state, TaskState::Running | TaskState::Snapshot);
+                connected.get_or_create(&vec![name.clone()]).set(i64::from(running));
+                if let Some(bytes) = w.lag_bytes {
+                    source_bytes.get_or_create(&vec![name.clone()]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                }
+                if let Some((done, ..)) = w.snapshot {
+                    snapshot.get_or_create(&vec![name.clone()]).set(i64::try_from(done).unwrap_or(i64::MAX));
+                }
+            }
+            let number = i64::try_from(w.rows).unwrap_or(i64::MAX);
+            rows.get_or_create(&vec![pipeline.clone(), name.clone()]).set(number);
+            state.get_or_create(&vec![pipeline, name, pair("state", crate::assemble::state_word(w.state))]).set(1);
+        }
+        registry.register("catchwater_pipeline_lag_seconds", "age of the oldest change that is not durable at the sink", lag);
+        registry.register("catchwater_stage_lag_seconds", "the same, by stage", stage);
+        registry.register("catchwater_pipeline", "delivery class", info);
+        registry.register("catchwater_source_position_lag_bytes", "bytes the source keeps for the capture", source_bytes);
+        registry.register("catchwater_source_connected", "1 while the source is read", connected);
+        registry.register("catchwater_task_rows", "row changes since the worker began", rows);
+        registry.register("catchwater_snapshot_rows_done", "rows read by the snapshot", snapshot);
+        registry.register("catchwater_task_state", "1 for the state a task is in", state);
+        let mut out = String::new();
+        if prometheus_client::encoding::text::encode(&mut out, &registry).is_err() {
+            out.clear();
+        }
+        out
+    }
+}
