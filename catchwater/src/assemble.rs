@@ -2,37 +2,19 @@
 
 use crate::config::NodeConfig;
 use crate::http::{self, View};
-use crate::pipeline::model::{Component, Pipeline, Sink, Source};
-use crate::pipeline::secret::{self, Reference};
 use crate::report::{Exit, Failure};
-use catchwater_base::{Clock, log};
-use catchwater_broker::{Broker, BrokerConfig};
-use catchwater_capture as capture;
-use catchwater_capture::source::{Finding, Severity};
-use catchwater_client::{
-    ControlClient, LogClient, PipelineChange, Report, Task, TaskClient, TaskKind, TaskState, Wish,
-};
-use catchwater_connector_postgres as postgres;
-use catchwater_connector_sqlite as sqlite;
-use catchwater_deliver as deliver;
-use catchwater_record::{
-    Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, PipelineName, RevisionNo, SinkName, SourceName, TaskEpoch,
-    TaskId, TasksVersion,
-};
+use catchwater_base::log;
+use catchwater_broker::{Broker, BrokerConfig, StartError};
+use catchwater_client::TaskState;
 use catchwater_runtime::Fut;
-use catchwater_runtime::shutdown::{self, Stop, Stopped};
-use catchwater_runtime::spawn::{Task as Running, Tasks, spawn};
-use catchwater_runtime::time::{SystemClock, timeout};
+use catchwater_runtime::shutdown::{self, Stop};
+use catchwater_runtime::spawn::Tasks;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// How long each part may take to end; together below the two seconds that Ctrl-C promises.
-const END_LIMIT: Duration = Duration::from_millis(900);
-/// Workers report at least that often.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// A node at work.
 pub struct Node {
@@ -44,35 +26,10 @@ pub struct Node {
     pub http: String,
 }
 
-/// What the HTTP face and the demo look at.
+/// What the HTTP face looks at.
 pub struct State {
-    broker: Arc<catchwater_broker::LocalClient>,
-    log: Arc<dyn LogClient>,
-    workers: Mutex<BTreeMap<TaskId, Worker>>,
-    ready: std::sync::atomic::AtomicBool,
+    ready: AtomicBool,
     metrics: crate::metrics::Metrics,
-}
-
-/// One running task.
-struct Worker {
-    task: Task,
-    stop: Stop,
-    status: WorkerStatus,
-    running: Running<End>,
-}
-
-#[derive(Clone)]
-enum WorkerStatus {
-    Capture(capture::StatusHandle),
-    Deliver(deliver::StatusHandle),
-}
-
-/// How a worker ended.
-enum End {
-    Stopped,
-    Fenced,
-    Failed { code: String, what: String, next: String },
-    NewEpoch,
 }
 
 /// One line of `lag`, and of the demo's table.
@@ -93,19 +50,11 @@ pub struct WorkerLine {
 }
 
 impl Node {
-    /// Broker and HTTP answer when this returns; then the port file is written.
+    /// Broker and HTTP answer when this returns.
     pub async fn start(config: &NodeConfig) -> Result<Node, Failure> {
         let (listener, http) = http::bind(config.http).await?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let broker = Broker::start(broker_config(config), Arc::clone(&clock)).await.map_err(|e| start_failure(config, e))?;
-        let local = broker.local();
-        let state = Arc::new(State {
-            log: Arc::clone(&local) as Arc<dyn LogClient>,
-            broker: local,
-            workers: Mutex::default(),
-            ready: std::sync::atomic::AtomicBool::new(true),
-            metrics: crate::metrics::Metrics::new(),
-        });
+        let broker = Broker::start(broker_config(config)).await.map_err(|e| start_failure(config, e))?;
+        let state = Arc::new(State { ready: AtomicBool::new(true), metrics: crate::metrics::Metrics::new() });
         let (stop, stopped) = shutdown::channel();
         let tasks = Tasks::new();
         tasks.spawn("http.server", http::serve(listener, Arc::clone(&state) as Arc<dyn View>, stopped));
@@ -113,10 +62,6 @@ impl Node {
         let node = Node { broker, state, stop, tasks, kafka, http: http.to_string() };
         log!(Info, "node.ready", "kafka {} http {}", node.kafka, node.http);
         Ok(node)
-    }
-
-    pub fn state(&self) -> Arc<State> {
-        Arc::clone(&self.state)
     }
 
     /// Tells whoever waits that everything answers.
@@ -131,504 +76,62 @@ impl Node {
         })
     }
 
-    /// Stores the pipeline and runs its tasks. On the first start of a source, what is wrong with it is an error here;
-    /// later, a source that does not answer is retried.
-    pub async fn run_pipeline(&self, pipeline: Pipeline, text: String, base: &Path) -> Result<(), Failure> {
-        let who = Caller::node(self.broker.node_id());
-        let known = self.state.broker.pipelines().await.map_err(control_failure)?;
-        let first = !known.iter().any(|p| p.name.as_str() == pipeline.name);
-        let plan = Arc::new(Plan::resolve(pipeline, base)?);
-        if first {
-            plan.preflight().await?;
-        }
-        let mut captures = Vec::new();
-        let mut incarnations = BTreeMap::new();
-        for name in plan.pipeline.sources.keys() {
-            let (id, incarnation) =
-                self.state.broker.source(&who, SourceName::from(name.as_str())).await.map_err(control_failure)?;
-            captures.push((name.clone(), id));
-            incarnations.insert(name.clone(), (id, incarnation));
-        }
-        let newest = known.iter().find(|p| p.name.as_str() == plan.pipeline.name).map_or(RevisionNo(0), |p| p.revision);
-        let change = PipelineChange::Put {
-            name: PipelineName::from(plan.pipeline.name.as_str()),
-            base: newest,
-            text,
-            captures,
-            sinks: plan.pipeline.sinks.keys().cloned().collect(),
-        };
-        self.state.broker.change_pipeline(&who, change).await.map_err(control_failure)?;
-        let supervisor = Supervisor {
-            state: self.state(),
-            plan,
-            incarnations,
-            cluster: self.broker.cluster_id(),
-            node: self.broker.node_id(),
-            clock: Arc::new(SystemClock::default()),
-            handles: self.broker.handles(),
-        };
-        let (_, stopped) = (&self.stop, self.stop.listen());
-        self.tasks.spawn("tasks.supervisor", supervisor.run(stopped));
-        Ok(())
-    }
-
     /// True once the log directory has failed: nothing is acknowledged any more.
     pub fn broken(&self) -> Option<String> {
-        self.broker.broken()
+        self.broker.disk_failure().map(|e| e.to_string())
     }
 
     /// Drain, persist, confirm, end.
     pub async fn shutdown(self) -> Result<(), Failure> {
-        self.state.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.state.ready.store(false, Ordering::Relaxed);
         self.stop.stop();
-        let workers = std::mem::take(&mut *self.state.workers());
-        let mut late = Vec::new();
-        // Deliver commits what is written, capture confirms what is durable; all at the same time.
-        for w in workers.values() {
-            w.stop.stop();
-        }
-        let deadline = std::time::Instant::now() + END_LIMIT;
-        for (_, w) in workers {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let name = w.running.name().to_owned();
-            if timeout(left, w.running.join()).await.is_err() {
-                late.push(name);
-            }
-        }
         for (name, _) in self.tasks.join(Duration::from_millis(200)).await {
-            if name != "http.server" {
-                late.push(name);
-            }
+            log!(Debug, "node.late", "{name} was still open");
         }
-        late.extend(self.broker.shutdown().await);
-        if late.is_empty() {
-            return Ok(());
-        }
-        log!(Warn, "node.late", "ended while running: {}", late.join(", "));
+        self.broker.shutdown().await;
         Ok(())
     }
 }
 
 fn broker_config(c: &NodeConfig) -> BrokerConfig {
-    BrokerConfig {
-        data_dir: c.data_dir.clone(),
-        listen: c.listen,
-        full_validation: c.compat,
-        num_partitions: c.num_partitions,
-        auto_create: c.auto_create,
-        initial_rebalance_ms: c.initial_rebalance_ms,
-        message_bytes_max: c.message_bytes_max,
-        segment_bytes: c.segment_bytes,
-        ..BrokerConfig::default()
-    }
+    let mut b = BrokerConfig::new(c.data_dir.clone(), c.listen);
+    b.partitions_default = c.num_partitions;
+    b.auto_create = c.auto_create;
+    b.group_initial_delay_ms = u32::try_from(c.initial_rebalance_ms).unwrap_or(u32::MAX);
+    b.segment_bytes = u32::try_from(c.segment_bytes).unwrap_or(u32::MAX);
+    b
 }
 
-fn control_failure(e: catchwater_client::ControlError) -> Failure {
-    Failure::new(Exit::Runtime, "CW0303", format!("the pipeline was refused: {e}")).next("correct the file and start again")
-}
-
-/// A pipeline whose references are resolved.
-struct Plan {
-    pipeline: Pipeline,
-    /// Fully resolved component of each node: holds secrets, never printed.
-    sources: BTreeMap<String, Component>,
-    sinks: BTreeMap<String, Component>,
-}
-
-impl Plan {
-    fn resolve(pipeline: Pipeline, base: &Path) -> Result<Plan, Failure> {
-        let one = |c: &Component| resolve_component(c, base);
-        let sources = pipeline.sources.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
-        let sinks = pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
-        Ok(Plan { pipeline, sources, sinks })
-    }
-
-    /// Asks every source and target what would stop it; all findings at once, the first error is the failure.
-    async fn preflight(&self) -> Result<(), Failure> {
-        let mut findings: Vec<(String, Finding)> = Vec::new();
-        for (name, source) in &self.pipeline.sources {
-            let mut maker = self.source_maker(name, source, CaptureEpoch(0))?;
-            let mut connector = maker();
-            for f in connector.preflight().await {
-                findings.push((format!("source {name}"), f));
-            }
-            connector.close().await;
+fn start_failure(c: &NodeConfig, e: StartError) -> Failure {
+    let chain = |e: &dyn std::error::Error| {
+        let mut text = e.to_string();
+        let mut at = e.source();
+        while let Some(e) = at {
+            text.push_str(&format!(": {e}"));
+            at = e.source();
         }
-        for name in self.pipeline.sinks.keys() {
-            let component = &self.sinks[name];
-            for f in sink_preflight(component).await {
-                findings.push((format!("sink {name}"), f));
-            }
-        }
-        show_findings(findings)
-    }
-
-    fn source_maker(&self, name: &str, source: &Source, epoch: CaptureEpoch) -> Result<capture::worker::MakeSource, Failure> {
-        let source_name = SourceName::from(name);
-        match &self.sources[name] {
-            Component::Postgres { url, slot, publication, .. } => {
-                let connect = postgres::ConnectConfig::parse(url)
-                    .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
-                let tables = source.tables.iter().map(|t| postgres::TableRef::parse(t)).collect();
-                let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
-                config.slot.clone_from(slot);
-                config.publication.clone_from(publication);
-                Ok(Box::new(move || Box::new(postgres::PgSource::new(config.clone()))))
-            }
-            Component::Sqlite { file } => {
-                let config = sqlite::SourceConfig::new(source_name, file.into(), source.tables.clone());
-                Ok(Box::new(move || Box::new(sqlite::SqliteSource::new(config.clone()))))
-            }
-        }
-    }
-
-    fn sink(&self, name: &str) -> Result<Box<dyn deliver::sink::Sink>, Failure> {
-        Ok(match &self.sinks[name] {
-            Component::Postgres { url, .. } => Box::new(
-                postgres::PgSink::new(postgres::SinkConfig::parse(url).map_err(|e| sink_failure(name, &e))?),
-            ),
-            Component::Sqlite { file } => Box::new(sqlite::SqliteSink::new(file.into())),
-        })
-    }
-}
-
-fn resolve_component(c: &Component, base: &Path) -> Result<Component, Failure> {
-    let mut read = |r: Reference<'_>| match r {
-        Reference::Env(name) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
-        Reference::File(path) => std::fs::read_to_string(base.join(path))
-            .map(|t| t.trim_end_matches(['\n', '\r']).to_owned())
-            .map_err(|e| format!("file {path}: {e}")),
+        text
     };
-    let mut one = |text: &str| {
-        secret::resolve(text, &mut read).map_err(|why| {
-            Failure::new(Exit::Refused, "CW0332", "a reference cannot be read").cause(why).next("set the variable, or write the file")
-        })
-    };
-    Ok(match c {
-        Component::Postgres { url, schema, slot, publication } => Component::Postgres {
-            url: one(url)?,
-            schema: schema.clone(),
-            slot: slot.clone(),
-            publication: publication.clone(),
-        },
-        Component::Sqlite { file } => {
-            let file = one(file)?;
-            // Relative to the pipeline file, as everything in it.
-            Component::Sqlite { file: base.join(file).display().to_string() }
+    let dir = c.data_dir.display();
+    match &e {
+        StartError::Listen { address, source } => {
+            Failure::new(Exit::Environment, "CW0001", format!("cannot listen on {address} (Kafka)"))
+                .cause(source.to_string())
+                .next("stop the other process, or choose another address with --listen (port 0 picks a free one)")
         }
-    })
-}
-
-fn source_failure(name: &str, e: &capture::source::SourceError) -> Failure {
-    Failure::new(Exit::Environment, &e.code.to_string(), format!("source {name}: {}", e.what)).next(e.next.clone())
-}
-
-fn sink_failure(name: &str, e: &deliver::sink::SinkError) -> Failure {
-    Failure::new(Exit::Environment, &e.code.to_string(), format!("sink {name}: {}", e.what)).next(e.next.clone())
-}
-
-async fn sink_preflight(component: &Component) -> Vec<Finding> {
-    match component {
-        Component::Postgres { url, .. } => match postgres::SinkConfig::parse(url) {
-            Ok(config) => postgres::sink::preflight(&config).await,
-            Err(e) => vec![as_finding(&e)],
-        },
-        Component::Sqlite { file } => sqlite::sink::preflight(Path::new(file)).await,
+        StartError::BeyondLoopback(address) => {
+            Failure::new(Exit::Refused, "CW0005", format!("{address} is not a loopback address"))
+        }
+        StartError::LogDir(open) => {
+            Failure::new(Exit::Environment, "CW0002", format!("the data directory {dir} cannot be used"))
+                .cause(chain(open))
+                .next("give a writable directory with --data-dir")
+        }
+        other => Failure::new(Exit::Runtime, "CW0203", "the node did not start").cause(chain(other)),
     }
 }
 
-fn as_finding(e: &deliver::sink::SinkError) -> Finding {
-    Finding {
-        code: e.code,
-        severity: Severity::Error,
-        fault: e.what.clone(),
-        evidence: String::new(),
-        cure: e.next.clone(),
-        sql: Vec::new(),
-    }
-}
-
-/// Prints every finding; the first error becomes the failure.
-pub fn show_findings(findings: Vec<(String, Finding)>) -> Result<(), Failure> {
-    let mut first: Option<Failure> = None;
-    for (node, f) in findings {
-        let mut cure = f.cure.clone();
-        if !f.sql.is_empty() {
-            cure.push_str(&format!("\n         {}", f.sql.join("\n         ")));
-        }
-        if f.severity == Severity::Warning {
-            eprintln!("warning[{}]: {node}: {}\n  cause: {}\n  next:  {cure}", f.code, f.fault, f.evidence);
-            continue;
-        }
-        let failure = Failure::new(Exit::Environment, &f.code.to_string(), format!("{node}: {}", f.fault))
-            .cause(f.evidence.clone())
-            .next(cure.clone());
-        match &first {
-            None => first = Some(failure),
-            Some(_) => eprintln!("error[{}]: {node}: {}\n  cause: {}\n  next:  {cure}", f.code, f.fault, f.evidence),
-        }
-    }
-    first.map_or(Ok(()), Err)
-}
-
-/// Starts and ends workers as the task machine says.
-struct Supervisor {
-    state: Arc<State>,
-    plan: Arc<Plan>,
-    incarnations: BTreeMap<String, (CaptureId, Incarnation)>,
-    cluster: [u8; 16],
-    node: NodeId,
-    clock: Arc<dyn Clock>,
-    handles: catchwater_broker::Handles,
-}
-
-impl Supervisor {
-    async fn run(self, mut stopped: Stopped) {
-        let mut seen = TasksVersion(0);
-        loop {
-            let wanted = tokio::select! {
-                w = timeout(REPORT_EVERY, self.state.broker.mine(seen)) => w,
-                () = stopped.wait() => return,
-            };
-            if let Ok(Ok(tasks)) = wanted {
-                seen = tasks.version;
-                self.adjust(tasks.tasks);
-            }
-            self.report().await;
-            if stopped.is_stopped() {
-                return;
-            }
-        }
-    }
-
-    fn adjust(&self, tasks: Vec<Task>) {
-        let mut workers = self.state.workers();
-        workers.retain(|id, w| {
-            let keep = tasks.iter().any(|t| t.id == *id && t.epoch == w.task.epoch && t.wish == Wish::Run);
-            if !keep {
-                // Dropping the worker aborts it: safe at every point, its fence has passed to the next holder.
-                w.stop.stop();
-            }
-            keep
-        });
-        for task in tasks {
-            if task.wish != Wish::Run || workers.contains_key(&task.id) || task.pipeline.as_str() != self.plan.pipeline.name {
-                continue;
-            }
-            match self.start(&task) {
-                Ok(worker) => drop(workers.insert(task.id, worker)),
-                Err(f) => log!(Error, "task.start", "{} {}: {}", task.pipeline, task.node, f.message),
-            }
-        }
-    }
-
-    fn start(&self, task: &Task) -> Result<Worker, Failure> {
-        let (stop, stopped) = shutdown::channel();
-        let name = format!("{}.{}", task.pipeline, task.node);
-        let node = task.node.as_str().to_owned();
-        let (status, running) = match task.kind {
-            TaskKind::Capture(id) => self.capture(task, &node, id, name, stopped)?,
-            TaskKind::Deliver => self.deliver(task, &node, name, stopped)?,
-        };
-        log!(Info, "task.started", "{} {} epoch {}", task.pipeline, task.node, task.epoch);
-        Ok(Worker { task: task.clone(), stop, status, running })
-    }
-
-    fn capture(&self, task: &Task, node: &str, id: CaptureId, name: String, stopped: Stopped) -> Result<(WorkerStatus, Running<End>), Failure> {
-        let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no source {node}"));
-        let source = self.plan.pipeline.sources.get(node).ok_or_else(missing)?;
-        let epoch = CaptureEpoch(task.epoch.0);
-        let handle = self.handles.fresh();
-        let deps = capture::Deps {
-            log: Arc::clone(&handle) as Arc<dyn LogClient>,
-            control: handle as Arc<dyn ControlClient>,
-            clock: Arc::clone(&self.clock),
-            make_source: self.plan.source_maker(node, source, epoch)?,
-            seed: u64::from(task.epoch.0),
-        };
-        let connector = match source.component {
-            Component::Postgres { .. } => "postgresql",
-            Component::Sqlite { .. } => "sqlite",
-        };
-        let config = capture::Config {
-            source: SourceName::from(node),
-            capture: id,
-            incarnation: self.incarnations.get(node).map_or(Incarnation(0), |(_, i)| *i),
-            epoch,
-            who: Caller::node(self.node),
-            connector,
-            prefix: node.to_owned(),
-            pipeline: task.pipeline.clone(),
-            revision: task.revision,
-            canonical: canonical(source),
-            partitions: 1,
-            snapshot: source.snapshot,
-            tombstones: true,
-            limits: capture::worker::Limits::default(),
-        };
-        let (worker, status) = capture::Worker::new(deps, config);
-        let running = spawn(name, async move {
-            match worker.run(stopped).await {
-                capture::End::Stopped => End::Stopped,
-                capture::End::Fenced { .. } => End::Fenced,
-                capture::End::Failed { code, what, next } => End::Failed { code: code.to_string(), what, next },
-            }
-        });
-        Ok((WorkerStatus::Capture(status), running))
-    }
-
-    fn deliver(&self, task: &Task, node: &str, name: String, stopped: Stopped) -> Result<(WorkerStatus, Running<End>), Failure> {
-        let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no sink {node}"));
-        let sink = self.plan.pipeline.sinks.get(node).ok_or_else(missing)?;
-        let source = sink.source().to_owned();
-        let (capture, incarnation) = self.incarnations.get(&source).copied().ok_or_else(missing)?;
-        let handle = self.handles.fresh();
-        let deps = deliver::Deps {
-            log: Arc::clone(&handle) as Arc<dyn LogClient>,
-            control: handle as Arc<dyn ControlClient>,
-            clock: Arc::clone(&self.clock),
-            sink: self.plan.sink(node)?,
-            wire: Arc::new(deliver::wire::StoredWire::default()),
-        };
-        let mut config = deliver::Config::new(
-            task.pipeline.clone(),
-            SinkName::from(node),
-            SourceName::from(source.as_str()),
-            capture,
-        );
-        config.incarnation = incarnation;
-        config.cluster = self.cluster;
-        config.epoch = TaskEpoch(task.epoch.0);
-        config.seed = u64::from(task.epoch.0) << 8;
-        config.tables = deliver::TableFilter::Named(table_filter(sink, &source, &self.plan.pipeline.sources[&source]));
-        config.naming = match &sink.component {
-            Component::Postgres { schema: Some(s), .. } => deliver::SchemaNaming::Into(s.clone()),
-            // A SQLite source has the schema `main`; PostgreSQL's default is `public`.
-            Component::Postgres { schema: None, .. } => match &self.plan.pipeline.sources[&source].component {
-                Component::Sqlite { .. } => deliver::SchemaNaming::Into("public".into()),
-                Component::Postgres { .. } => deliver::SchemaNaming::Keep,
-            },
-            Component::Sqlite { .. } => deliver::SchemaNaming::Into(String::new()),
-        };
-        config.renames = sink
-            .tables
-            .iter()
-            .filter_map(|(full, o)| Some((full.strip_prefix(&source)?.strip_prefix('.')?.to_owned(), o.name.clone()?)))
-            .collect();
-        if let Some(rows) = sink.batch_rows {
-            config.batch.rows = usize::try_from(rows).unwrap_or(usize::MAX);
-        }
-        if let Some(bytes) = sink.batch_bytes {
-            config.batch.bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
-        if let Some(ms) = sink.linger_ms {
-            config.batch.linger_ms = ms;
-        }
-        let status = deliver::StatusHandle::new();
-        let shown = status.clone();
-        let running = spawn(name, async move {
-            match deliver::Worker::run(deps, config, status, stopped).await {
-                deliver::End::Stopped => End::Stopped,
-                deliver::End::Fenced => End::Fenced,
-                deliver::End::Failed(f) => End::Failed { code: f.code.to_string(), what: f.what, next: f.next },
-                deliver::End::NewEpoch => End::NewEpoch,
-            }
-        });
-        Ok((WorkerStatus::Deliver(shown), running))
-    }
-
-    async fn report(&self) {
-        let reports: Vec<Report> = self
-            .state
-            .workers()
-            .values()
-            .map(|w| Report {
-                task: w.task.id,
-                epoch: w.task.epoch,
-                state: w.status.line(&w.task).state,
-                code: None,
-                progress: bytes::Bytes::new(),
-            })
-            .collect();
-        if reports.is_empty() {
-            return;
-        }
-        if let Ok(lost) = self.state.broker.report(reports).await {
-            let mut workers = self.state.workers();
-            for id in lost {
-                workers.remove(&id);
-            }
-        }
-    }
-}
-
-/// Tables of the source that the sink asked for, as `schema.table` or with `*`.
-fn table_filter(sink: &Sink, source: &str, of: &Source) -> Vec<String> {
-    sink.from.iter().flat_map(|f| of.table_names(f, source)).collect()
-}
-
-/// The source's block as JSON with sorted keys, references unresolved: what a CONFIG record keeps.
-fn canonical(source: &Source) -> String {
-    let component = match &source.component {
-        Component::Postgres { url, slot, publication, .. } => {
-            json!({"publication": publication, "slot": slot, "tables": source.tables, "url": url})
-        }
-        Component::Sqlite { file } => json!({"file": file, "tables": source.tables}),
-    };
-    let kind = if matches!(source.component, Component::Postgres { .. }) { "postgres" } else { "sqlite" };
-    json!({kind: component, "snapshot": source.snapshot}).to_string()
-}
-
-impl WorkerStatus {
-    fn line(&self, task: &Task) -> WorkerLine {
-        let mut line = WorkerLine {
-            pipeline: task.pipeline.to_string(),
-            node: task.node.to_string(),
-            kind: "",
-            state: TaskState::Starting,
-            rows: 0,
-            lag_ms: 0,
-            lag_bytes: None,
-            position: String::new(),
-            snapshot: None,
-            tables: BTreeMap::new(),
-            error: None,
-        };
-        match self {
-            WorkerStatus::Capture(h) => {
-                let s = h.get();
-                line.kind = "source";
-                line.state = match s.state {
-                    capture::State::Starting => TaskState::Starting,
-                    capture::State::Snapshot => TaskState::Snapshot,
-                    capture::State::Streaming => TaskState::Running,
-                    capture::State::Retrying => TaskState::Retrying,
-                    capture::State::NeedsPerson => TaskState::NeedsPerson,
-                    capture::State::Stopped => TaskState::Stopped,
-                };
-                line.rows = s.rows;
-                line.lag_ms = u64::try_from(s.lag_ms).unwrap_or(0);
-                line.lag_bytes = s.lag_bytes;
-                line.position = s.native.to_string();
-                line.snapshot = Some((s.snapshot_rows, s.snapshot_units_done, s.snapshot_units));
-                line.error = s.last_error.map(|(c, w)| (c.to_string(), w));
-            }
-            WorkerStatus::Deliver(h) => {
-                let s = h.read();
-                line.kind = "sink";
-                line.state = s.state;
-                line.rows = s.rows;
-                line.lag_ms = s.lag_ms;
-                line.position = s.position.to_string();
-                line.tables = s.tables;
-                line.error = s.last_error.map(|f| (f.code.to_string(), f.what));
-            }
-        }
-        line
-    }
-}
-
-fn state_word(s: TaskState) -> &'static str {
+pub fn state_word(s: TaskState) -> &'static str {
     match s {
         TaskState::Starting => "starting",
         TaskState::Snapshot => "snapshot",
@@ -639,69 +142,16 @@ fn state_word(s: TaskState) -> &'static str {
     }
 }
 
-impl State {
-    fn workers(&self) -> MutexGuard<'_, BTreeMap<TaskId, Worker>> {
-        self.workers.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    pub fn lines(&self) -> Vec<WorkerLine> {
-        self.workers().values().map(|w| w.status.line(&w.task)).collect()
-    }
-
-    pub fn log(&self) -> Arc<dyn LogClient> {
-        Arc::clone(&self.log)
-    }
-}
-
 impl View for State {
     fn metrics(&self) -> String {
-        self.metrics.text(&self.lines(), &self.broker)
+        self.metrics.text(&[])
     }
 
     fn not_ready(&self) -> Option<String> {
-        (!self.ready.load(std::sync::atomic::Ordering::Relaxed)).then(|| "shutting down".to_owned())
+        (!self.ready.load(Ordering::Relaxed)).then(|| "shutting down".to_owned())
     }
 
     fn api<'a>(&'a self, path: &'a str) -> Fut<'a, Option<Value>> {
-        Box::pin(async move {
-            match path {
-                "lag" => Some(self.lines().iter().map(line_json).collect()),
-                "groups" => Some(self.broker.list_groups().await),
-                _ => {
-                    let group = path.strip_prefix("groups/")?;
-                    self.broker.describe_group(&unescape(group)).await
-                }
-            }
-        })
+        Box::pin(async move { (path == "lag").then(|| json!([])) })
     }
-}
-
-pub fn line_json(l: &WorkerLine) -> Value {
-    json!({
-        "pipeline": l.pipeline, "node": l.node, "kind": l.kind, "state": state_word(l.state), "rows": l.rows,
-        "lag_ms": l.lag_ms, "lag_bytes": l.lag_bytes, "position": l.position,
-        "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all})),
-        "tables": l.tables,
-        "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")),
-    })
-}
-
-/// Percent-decoding; what is malformed stays as it is.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((b, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
-        match (*b, hex) {
-            (b'%', Some(v)) => {
-                out.push(v);
-                rest = &tail[2..];
-            }
-            (b, _) => {
-                out.push(b);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod group;
+pub mod node;
 pub mod topic;
 pub mod validate;
 pub mod version;

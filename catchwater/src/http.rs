@@ -27,7 +27,7 @@ pub trait View: Send + Sync + 'static {
     /// `None` = ready, else why not.
     fn not_ready(&self) -> Option<String>;
     /// Answer of `GET /api/v1/<path>`; `None` = no such resource.
-    fn api(&self, path: &str) -> catchwater_runtime::Fut<'_, Option<serde_json::Value>>;
+    fn api<'a>(&'a self, path: &'a str) -> catchwater_runtime::Fut<'a, Option<serde_json::Value>>;
 }
 
 /// Binds, so that the address is known before anything is served.

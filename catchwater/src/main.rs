@@ -1,14 +1,19 @@
 //! The binary: parse the command line, run one command, print one outcome.
 
+mod assemble;
 mod cli;
 mod command;
 mod config;
 mod http;
+mod metrics;
+mod observe;
 mod pipeline;
 mod report;
+mod signal;
 
 use clap::Parser;
 use cli::{Cli, Command};
+use command::node::Ended;
 use report::{Done, Exit, Failure};
 use std::process::ExitCode;
 
@@ -20,24 +25,38 @@ fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
+    observe::start_crash_points();
     let (name, output) = (cli.command.name(), cli.output);
-    let outcome = match cli.command {
-        Command::Validate { file, allow_plain_secrets } => command::validate::run(&file, allow_plain_secrets, output),
-        Command::Explain { code } => command::explain::run(&code),
-        Command::Version => Ok(command::version::run()),
-        Command::Topic(topic) => block_on(command::topic::run(topic, output)),
-        Command::Group(group) => block_on(command::group::run(group)),
-        Command::Lag { http, watch } => block_on(command::group::lag(&http, watch, output)),
-        _ => Ok(Done::silent()),
+    let ended: Ended = match cli.command {
+        Command::Validate { file, allow_plain_secrets } => {
+            command::validate::run(&file, allow_plain_secrets, output).into()
+        }
+        Command::Explain { code } => command::explain::run(&code).into(),
+        Command::Version => Ok(command::version::run()).into(),
+        Command::Topic(topic) => block_on(async { command::topic::run(topic, output).await.into() }),
+        Command::Group(group) => block_on(async { command::group::run(group).await.into() }),
+        Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
+        Command::Start(args) => block_on(command::node::start(args)),
+        _ => Failure::new(Exit::Refused, "CW0004", "not built yet").into(),
     };
-    ExitCode::from(report::finish(name, output, outcome))
+    let code = report::finish(name, output, ended.outcome);
+    ExitCode::from(if code == 0 { ended.signal.unwrap_or(0) } else { code })
 }
 
-/// A small runtime for a command that asks a node.
-fn block_on(work: impl Future<Output = Result<Done, Failure>>) -> Result<Done, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(work),
-        Err(e) => Err(Failure::new(Exit::Environment, "CW0011", "cannot start the runtime").cause(e.to_string())),
+impl From<Result<Done, Failure>> for Ended {
+    fn from(outcome: Result<Done, Failure>) -> Self {
+        Ended { outcome, signal: None }
+    }
+}
+
+/// One runtime for the command.
+fn block_on(work: impl Future<Output = Ended>) -> Ended {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("catchwater").build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(work);
+            runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+            ended
+        }
+        Err(e) => Failure::new(Exit::Environment, "CW0011", "cannot start the runtime").cause(e.to_string()).into(),
     }
 }

@@ -16,7 +16,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 #[derive(Debug)]
 struct Process;
 
-fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> std::fmt::Result {
+fn counter(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: u64,
+) -> std::fmt::Result {
     let metric = ConstCounter::new(value);
     let encoder = out.encode_descriptor(name, help, unit, metric.metric_type())?;
     metric.encode(encoder)
@@ -52,7 +58,13 @@ impl Collector for Process {
         for (name, help, unit, g) in gauges {
             gauge(&mut out, name, help, unit.as_ref(), g.get())?;
         }
-        counter(&mut out, "catchwater_invariants_broken", "assertions at the edges that did not hold", None, catchwater_base::check::BROKEN.get())?;
+        counter(
+            &mut out,
+            "catchwater_invariants_broken",
+            "assertions at the edges that did not hold",
+            None,
+            catchwater_base::check::BROKEN.get(),
+        )?;
         if let Some(bytes) = resident_bytes() {
             gauge(&mut out, "process_resident_memory", "resident memory", Some(&Unit::Bytes), bytes)?;
         }
@@ -110,10 +122,18 @@ impl Metrics {
             rows.get_or_create(&vec![pipeline.clone(), name.clone()]).set(number);
             state.get_or_create(&vec![pipeline, name, pair("state", crate::assemble::state_word(w.state))]).set(1);
         }
-        registry.register("catchwater_pipeline_lag_seconds", "age of the oldest change that is not durable at the sink", lag);
+        registry.register(
+            "catchwater_pipeline_lag_seconds",
+            "age of the oldest change that is not durable at the sink",
+            lag,
+        );
         registry.register("catchwater_stage_lag_seconds", "the same, by stage", stage);
         registry.register("catchwater_pipeline", "delivery class", info);
-        registry.register("catchwater_source_position_lag_bytes", "bytes the source keeps for the capture", source_bytes);
+        registry.register(
+            "catchwater_source_position_lag_bytes",
+            "bytes the source keeps for the capture",
+            source_bytes,
+        );
         registry.register("catchwater_source_connected", "1 while the source is read", connected);
         registry.register("catchwater_task_rows", "row changes since the worker began", rows);
         registry.register("catchwater_snapshot_rows_done", "rows read by the snapshot", snapshot);

@@ -32,7 +32,10 @@ pub fn transfer(pg: &Pg, rng: &mut Rng, accounts: u32, writer: u32, txid: u64) -
     let mut sql = String::from("BEGIN;");
     let mut rows = 1;
     for id in if first == second { vec![] } else { vec![first, second] } {
-        sql.push_str(&format!("UPDATE accounts SET balance = balance + ({}), version = version + 1 WHERE id = {id};", change(id)));
+        sql.push_str(&format!(
+            "UPDATE accounts SET balance = balance + ({}), version = version + 1 WHERE id = {id};",
+            change(id)
+        ));
         rows += 1;
     }
     if rng.chance(100_000) {
@@ -100,7 +103,10 @@ pub fn check_state(target: &Pg, accounts: u32) -> Result<()> {
         return Ok(());
     }
     let want = i64::from(accounts) * START_BALANCE;
-    ensure!(count == accounts.to_string() && sum == want.to_string(), "target shows {count} accounts with sum {sum}, never {accounts} with {want}");
+    ensure!(
+        count == accounts.to_string() && sum == want.to_string(),
+        "target shows {count} accounts with sum {sum}, never {accounts} with {want}"
+    );
     Ok(())
 }
 
@@ -133,7 +139,8 @@ pub fn check_topics(kafka: &str, source: &Pg, prefix: &str) -> Result<()> {
     ensure!(lost.is_empty(), "{} committed transactions are not in the topic: {lost:?}", committed.len() - seen.len());
     let mut versions: BTreeMap<String, i64> = BTreeMap::new();
     for record in read_topic(kafka, &format!("{prefix}.public.accounts"))? {
-        let (id, version) = (record["after"]["id"].to_string(), record["after"]["version"].as_i64().context("version")?);
+        let (id, version) =
+            (record["after"]["id"].to_string(), record["after"]["version"].as_i64().context("version")?);
         let before = versions.insert(id.clone(), version);
         match (record["op"].as_str(), before) {
             (Some("r"), None) => {}
@@ -145,7 +152,11 @@ pub fn check_topics(kafka: &str, source: &Pg, prefix: &str) -> Result<()> {
     }
     for row in source.rows("SELECT id, version FROM accounts")? {
         let (Some(id), Some(version)) = (row[0].clone(), row[1].clone()) else { continue };
-        ensure!(versions.get(&id).map(i64::to_string) == Some(version.clone()), "account {id}: the topic ends at {:?}, the table at {version}", versions.get(&id));
+        ensure!(
+            versions.get(&id).map(i64::to_string) == Some(version.clone()),
+            "account {id}: the topic ends at {:?}, the table at {version}",
+            versions.get(&id)
+        );
     }
     Ok(())
 }

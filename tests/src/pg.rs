@@ -69,7 +69,8 @@ impl Database {
             return None;
         };
         let admin = Pg::connect(&url).expect("the server named in the environment answers");
-        let name = format!("cw_{}_{}_{}", test.replace('-', "_"), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("cw_{}_{}_{}", test.replace('-', "_"), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let name = name.chars().take(60).collect::<String>();
         admin.run(&format!("CREATE DATABASE {name}")).expect("a database can be made");
         let (base, _) = url.rsplit_once('/').expect("a URL with a database");
@@ -104,8 +105,13 @@ impl Drop for Database {
         }
         for _ in 0..50 {
             self.cut();
-            let slots = format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{}'", self.name);
-            if self.admin.rows(&slots).is_ok() && self.admin.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).is_ok() {
+            let slots = format!(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{}'",
+                self.name
+            );
+            if self.admin.rows(&slots).is_ok()
+                && self.admin.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).is_ok()
+            {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -116,8 +122,11 @@ impl Drop for Database {
 /// Both tables, compared row by row in both directions; the difference in words, empty = equal.
 pub fn difference(a: &Pg, a_table: &str, b: &Pg, b_table: &str) -> String {
     let read = |pg: &Pg, table: &str| -> Result<Vec<String>> {
-        let mut rows: Vec<String> =
-            pg.rows(&format!("SELECT t::text FROM {table} t"))?.into_iter().map(|r| r.into_iter().flatten().collect()).collect();
+        let mut rows: Vec<String> = pg
+            .rows(&format!("SELECT t::text FROM {table} t"))?
+            .into_iter()
+            .map(|r| r.into_iter().flatten().collect())
+            .collect();
         rows.sort();
         Ok(rows)
     };
