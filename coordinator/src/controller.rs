@@ -329,3 +329,6 @@ impl Stored for Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

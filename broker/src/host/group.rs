@@ -18,7 +18,7 @@ use catchwater_coordinator::group::{Groups, Reply, Request, Settings, partition_
 use catchwater_record::{GroupName, TopicId, TopicPartition};
 use catchwater_runtime::Fut;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Kafka's name, and its `offsets.topic.num.partitions`.
@@ -47,7 +47,8 @@ fn unavailable(error: HostError) -> GroupsError {
 pub struct GroupHosts {
     settings: Settings,
     topics: Arc<Topics>,
-    controller: Arc<dyn ControllerAccess>,
+    /// Weak: the host of group 0 holds this one as its listener.
+    controller: Weak<dyn ControllerAccess>,
     clock: Arc<dyn Clock>,
     hosts: Mutex<Option<Hosts>>,
 }
@@ -65,6 +66,7 @@ impl GroupHosts {
         controller: Arc<dyn ControllerAccess>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
+        let controller = Arc::downgrade(&controller);
         Arc::new(GroupHosts { settings, topics, controller, clock, hosts: Mutex::default() })
     }
 
@@ -72,7 +74,7 @@ impl GroupHosts {
     /// sessions and retention run before somebody asks; in the runtime, because each machine has a task.
     pub fn open(&self) -> bool {
         let mut hosts = self.lock();
-        let image = self.controller.image();
+        let image = self.controller.upgrade().map(|c| c.image()).unwrap_or_default();
         let Some(topic) = image.topic_by_name(OFFSETS_TOPIC) else {
             *hosts = None;
             return false;
@@ -109,16 +111,17 @@ impl GroupHosts {
     }
 
     async fn make_topic(&self) -> Result<(), GroupsError> {
+        let controller = self.controller.upgrade().ok_or(GroupsError::NotAvailable)?;
         let set = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
         let topic = CreateTopic {
             partitions: Some(OFFSETS_PARTITIONS),
             internal: true,
             // As Kafka makes it; old positions must never be deleted by age.
             configs: vec![set("cleanup.policy", "compact"), set("segment.bytes", "104857600")],
-            ..CreateTopic::named(OFFSETS_TOPIC, TopicId(self.controller.draw()))
+            ..CreateTopic::named(OFFSETS_TOPIC, TopicId(controller.draw()))
         };
         let request = controller::Request::CreateTopics { topics: vec![topic], validate_only: false };
-        match self.controller.ask(request).await {
+        match controller.ask(request).await {
             Ok(controller::Reply::Topics(results)) => match results.into_iter().next() {
                 Some(Ok(_) | Err(TopicError::Exists(_))) => Ok(()),
                 other => {
