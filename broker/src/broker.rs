@@ -14,6 +14,7 @@ use crate::host::group::GroupHosts;
 use crate::local::LocalClient;
 use crate::node::{ControllerAccess, GroupsAccess, Node, NodeConfig};
 use crate::partition::AckError;
+use crate::partition::shell::Partition;
 use crate::server::{Server, ServerConfig};
 use crate::topics::Topics;
 use catchwater_base::{Clock, log};
@@ -137,7 +138,8 @@ pub struct Broker {
     dir: LogDir,
     server: Server,
     local: Arc<LocalClient>,
-    controller_log: Arc<crate::partition::shell::Partition>,
+    controller_log: Arc<Partition>,
+    cluster: Arc<ClusterHost>,
     cluster_id: [u8; 16],
     tasks: Tasks,
 }
@@ -210,7 +212,7 @@ impl Broker {
             config: NodeConfig {
                 id: node_id,
                 fetch_bytes_max: config.fetch_bytes_max,
-                batch_bytes_max: usize::try_from(config.journal_file_bytes / 4).unwrap_or(usize::MAX),
+                batch_bytes_max: usize::try_from(dir.batch_bytes_max()).unwrap_or(usize::MAX),
                 auto_create: config.auto_create,
                 create_wait_ms: 1_000,
             },
@@ -218,7 +220,7 @@ impl Broker {
             request_budget: Budget::new(config.request_bytes_max),
             response_budget: Budget::new(config.response_bytes_max),
             topics,
-            controller: cluster as Arc<dyn ControllerAccess>,
+            controller: cluster.clone() as Arc<dyn ControllerAccess>,
             groups: groups as Arc<dyn GroupsAccess>,
         });
         let server = Server::serve(listeners, node.clone(), server)
@@ -227,7 +229,7 @@ impl Broker {
         tasks.spawn("ticks", tick(node.clone(), controller_log.clone()));
         log!(Info, "broker.ready", "node {node_id} serves on {}", server.address());
         let local = Arc::new(LocalClient::new(node.clone()));
-        Ok(Broker { node, dir, server, local, controller_log, cluster_id: opened.cluster_id, tasks })
+        Ok(Broker { node, dir, server, local, controller_log, cluster, cluster_id: opened.cluster_id, tasks })
     }
 
     /// Where Kafka clients connect.
@@ -256,12 +258,14 @@ impl Broker {
 
     /// Ends in under 2 s: connections first, then everybody who waits, then the log directory with its clean flag.
     pub async fn shutdown(self) {
-        let Broker { node, dir, server, local, controller_log, tasks, .. } = self;
+        let Broker { node, dir, server, local, controller_log, cluster, tasks, .. } = self;
         for name in server.close(CLOSE_LIMIT).await {
             log!(Warn, "broker.shutdown", "{name} did not end in time");
         }
         drop(tasks);
         drop(local);
+        // They hold each other: the host its listeners, the group hosts their controller.
+        cluster.forget_listeners();
         for partition in node.topics.partitions() {
             partition.close(AckError::LeadershipLost);
         }
@@ -286,7 +290,7 @@ fn registration(config: &BrokerConfig, id: NodeId, port: u16, (process, dir): ([
 }
 
 /// One tick for all groups of the node.
-async fn tick(node: Arc<Node>, controller_log: Arc<crate::partition::shell::Partition>) {
+async fn tick(node: Arc<Node>, controller_log: Arc<Partition>) {
     loop {
         time::sleep(TICK).await;
         controller_log.tick(Event::Tick(TICKS));

@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod host;
 pub mod local;
 pub mod metadata;
+pub mod metrics;
 pub mod node;
 pub mod partition;
 pub mod server;

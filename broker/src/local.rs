@@ -105,6 +105,7 @@ impl LocalClient {
                 Ok(pending) => return Ok(pending),
                 Err(NotTaken::Fenced(by)) => return Err(LogError::Fenced { by }),
                 Err(NotTaken::Storage) => return Err(LogError::Storage("the log directory has stopped".into())),
+                Err(NotTaken::Deleted) => return Err(LogError::NoTopic(at)),
                 Err(other) if self.left(deadline).is_zero() => return Err(LogError::NotReady(other.to_string())),
                 Err(_) => time::sleep(Duration::from_millis(RETRY_MS)).await,
             }
@@ -154,6 +155,7 @@ impl LocalClient {
             }
             Err(NotTaken::NotEnoughInSync) => Err(AppendOutcome::NotWritten(Why::NotInSync)),
             Err(NotTaken::Storage) => Err(AppendOutcome::NotWritten(Why::NoLeader)),
+            Err(NotTaken::Deleted) => Err(AppendOutcome::NotWritten(Why::NoTopic)),
             Err(NotTaken::Partly(known)) => Err(AppendOutcome::Partly { known }),
             Err(NotTaken::Gap(known)) => Err(AppendOutcome::Gap { known }),
             Err(NotTaken::Fenced(by)) => Err(AppendOutcome::Fenced { by }),

@@ -60,6 +60,8 @@ pub enum NotTaken {
     NoRoom,
     #[error("the log directory or the group is down")]
     Storage,
+    #[error("the topic was deleted")]
+    Deleted,
     #[error("the producer has a newer epoch, {known}")]
     ProducerFenced { known: i16 },
     #[error("sequence does not follow")]
@@ -128,6 +130,7 @@ impl From<NotTaken> for ProduceError {
             NotTaken::NotEnoughInSync => ProduceError::NotEnoughInSync,
             NotTaken::NoRoom => ProduceError::NoRoom,
             NotTaken::Storage => ProduceError::Storage,
+            NotTaken::Deleted => ProduceError::UnknownTopic,
             NotTaken::ProducerFenced { .. } => ProduceError::ProducerFenced,
             NotTaken::OutOfOrderSequence => ProduceError::OutOfOrderSequence,
             NotTaken::Partly(_) | NotTaken::Gap(_) | NotTaken::Fenced(_) => {
@@ -233,6 +236,7 @@ pub struct PartitionCore<W> {
     high_watermark: Offset,
     leads: Option<LeaderEpoch>,
     down: bool,
+    deleted: bool,
 }
 
 impl<W> PartitionCore<W> {
@@ -247,6 +251,7 @@ impl<W> PartitionCore<W> {
             high_watermark,
             leads: None,
             down: false,
+            deleted: false,
         }
     }
 
@@ -365,7 +370,7 @@ impl<W> PartitionCore<W> {
     pub fn look(&self, ask: &Ask) -> Result<Look, FetchError> {
         let ends = self.ends();
         if self.down {
-            return Err(FetchError::Storage);
+            return Err(if self.deleted { FetchError::UnknownTopic } else { FetchError::Storage });
         }
         if !ends.leads {
             return Err(FetchError::NotLeader);
@@ -394,7 +399,13 @@ impl<W> PartitionCore<W> {
         }
     }
 
-    /// Nothing more comes of this partition here: it was deleted, or the node ends.
+    /// Its topic is gone: readers and writers learn just that.
+    pub fn delete(&mut self, out: &mut Vec<Wish<W>>) {
+        self.deleted = true;
+        self.close(AckError::LeadershipLost, out);
+    }
+
+    /// Nothing more comes of this partition here.
     pub fn close(&mut self, why: AckError, out: &mut Vec<Wish<W>>) {
         self.down = true;
         let waiting = self.committed.fail_all().into_iter().chain(self.durable.fail_all());
@@ -409,7 +420,9 @@ impl<W> PartitionCore<W> {
 
     fn open_for_append(&self) -> Result<GroupView, NotTaken> {
         let view = self.group.view();
-        if self.down || view.offline {
+        if self.deleted {
+            Err(NotTaken::Deleted)
+        } else if self.down || view.offline {
             Err(NotTaken::Storage)
         } else if view.role != Role::Leader {
             Err(NotTaken::NotLeader)

@@ -4,8 +4,8 @@
 //! leaves. Look-ups take a read lock for the time of a map access.
 
 use crate::host::cluster::ClusterListener;
+use crate::partition::UNCOMMITTED_BYTES_MAX;
 use crate::partition::shell::Partition;
-use crate::partition::{AckError, UNCOMMITTED_BYTES_MAX};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
@@ -220,7 +220,7 @@ impl ClusterListener for Topics {
             gone
         };
         for partition in gone.partitions.iter().flatten() {
-            partition.close(AckError::LeadershipLost);
+            partition.delete();
             self.dir.drop_group(partition.gid);
         }
     }

@@ -8,7 +8,8 @@ use catchwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsTo
 use catchwater_protocol::api::metadata::{MetadataRequestTopic, MetadataResponseTopic};
 use catchwater_protocol::api::produce::{PartitionProduceData, PartitionProduceResponse, TopicProduceData};
 use catchwater_protocol::api::{
-    ApiVersionsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest,
+    ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse,
+    ProduceRequest,
 };
 use catchwater_protocol::{Records, Request, frame};
 use catchwater_record::TopicId;
@@ -250,6 +251,8 @@ async fn metadata_creates_with_a_leader_in_the_same_answer() {
         }
     }
     assert_eq!(client.metadata("not legal", 12).await.topics[0].error_code, 17);
+    assert_eq!(client.metadata("a.b", 12).await.topics[0].error_code, 0);
+    assert_eq!(client.metadata("a_b", 12).await.topics[0].error_code, 17, "differs only by . and _");
     let topics = vec![MetadataRequestTopic { name: Some("nobody".into()), ..Default::default() }];
     let quiet = MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() };
     assert_eq!(client.call(&quiet, 12).await.topics[0].error_code, 3);
@@ -307,6 +310,16 @@ async fn a_fetch_is_woken_by_a_produce_and_a_slow_one_by_its_time() {
     assert!(records(&late.responses[0].partitions[0]).is_empty());
     let beyond = consumer.call(&fetch(&topic, 2, 60_000, 12), 12).await;
     assert_eq!(beyond.responses[0].partitions[0].error_code, 1);
+    // A topic that is deleted ends the wait, by name and by id.
+    for (version, code) in [(12, 3), (13, 100)] {
+        let name = format!("gone-{version}");
+        let gone = self::topic(&mut producer, &name).await;
+        consumer.send(&fetch(&gone, 0, 60_000, version), version).await;
+        let delete = DeleteTopicsRequest { topic_names: vec![name.as_str().into()], ..Default::default() };
+        assert_eq!(producer.call(&delete, 5).await.responses[0].error_code, 0);
+        let ended = consumer.reply::<FetchRequest>(version).await;
+        assert_eq!(ended.responses[0].partitions[0].error_code, code);
+    }
     let follower = FetchRequest { replica_id: 3, ..fetch(&topic, 0, 60_000, 12) };
     assert_eq!(consumer.call(&follower, 12).await.responses[0].partitions[0].error_code, 31);
     broker.shutdown().await;

@@ -31,6 +31,7 @@ const ZSTD_VERSION: i16 = 10;
 /// One partition of the request.
 struct Part<'a> {
     asked: &'a FetchPartition,
+    by_id: bool,
     partition: Result<Arc<Partition>, FetchError>,
 }
 
@@ -54,6 +55,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         .flat_map(|topic| topic.partitions.iter().map(move |asked| (topic, asked)))
         .map(|(topic, asked)| Part {
             asked,
+            by_id: version >= 13,
             partition: if follower { Err(FetchError::Follower) } else { find(ctx, version, topic, asked.partition) },
         })
         .collect();
@@ -127,7 +129,9 @@ fn look(parts: &[Part<'_>], max_bytes: u64, committed_only: bool) -> (Vec<Got>, 
             match look {
                 Err(e) => {
                     found.urgent = true;
-                    Got { look: Err(e) }
+                    // Deleted while it was waited for; who asked by id is told of the id.
+                    let gone = e == FetchError::UnknownTopic && part.by_id && part.partition.is_ok();
+                    Got { look: Err(if gone { FetchError::UnknownTopicId } else { e }) }
                 }
                 Ok(mut look) => {
                     found.urgent |= look.diverging.is_some();

@@ -9,13 +9,13 @@ use crate::partition::shell::Watch;
 use crate::topics::Here;
 use bytes::Bytes;
 use catchwater_coordinator::cluster::image::{Image, Topic, is_internal};
-use catchwater_coordinator::cluster::topics::CreateTopic;
+use catchwater_coordinator::cluster::topics::{CreateTopic, TopicError};
 use catchwater_coordinator::controller::{Reply, Request};
 use catchwater_protocol::api::metadata::{MetadataResponseBroker, MetadataResponseTopic};
 use catchwater_protocol::api::{MetadataRequest, MetadataResponse};
 use catchwater_record::{TopicId, TopicName};
 use catchwater_runtime::time;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,18 +47,22 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
                 .collect(),
         ),
     };
+    let mut failures = BTreeMap::new();
     if let Some(asked) = &asked
         && request.allow_auto_topic_creation
         && ctx.node.config.auto_create
     {
-        create_missing(ctx, asked).await;
+        failures = create_missing(ctx, asked).await;
     }
     let image = ctx.node.controller.image();
     let topics = match asked {
         None => image.topics_by_name().map(|t| known(ctx, t, version)).collect(),
         Some(asked) => {
             let mut seen = BTreeSet::new();
-            asked.into_iter().filter_map(|asked| one(ctx, &image, asked, version, &mut seen)).collect::<Vec<_>>()
+            asked
+                .into_iter()
+                .filter_map(|asked| one(ctx, (&image, &failures), asked, version, &mut seen))
+                .collect::<Vec<_>>()
         }
     };
     let mut response = MetadataResponse {
@@ -95,7 +99,7 @@ fn known(ctx: &RequestContext, of: &Arc<Topic>, version: i16) -> MetadataRespons
 
 fn one(
     ctx: &RequestContext,
-    image: &Image,
+    (image, failures): (&Image, &BTreeMap<String, MetadataError>),
     asked: Asked,
     version: i16,
     seen: &mut BTreeSet<String>,
@@ -114,7 +118,10 @@ fn one(
             Some(match image.topic_by_name(&name) {
                 Some(found) => known(ctx, found, version),
                 None if !TopicName::is_legal(&name) => failed(Some(&name), TopicId::NONE, MetadataError::IllegalName),
-                None => failed(Some(&name), TopicId::NONE, MetadataError::UnknownTopic),
+                None => {
+                    let why = failures.get(&name).copied().unwrap_or(MetadataError::UnknownTopic);
+                    failed(Some(&name), TopicId::NONE, why)
+                }
             })
         }
         Asked::Id(id) => Some(match image.topic(id) {
@@ -129,8 +136,9 @@ fn one(
     }
 }
 
-/// Creates what is missing and may be made, then waits for leaders. What fails shows in the answer as unknown.
-async fn create_missing(ctx: &RequestContext, asked: &[Asked]) {
+/// Creates what is missing and may be made, then waits for leaders. Gives what failed for a reason of its own.
+async fn create_missing(ctx: &RequestContext, asked: &[Asked]) -> BTreeMap<String, MetadataError> {
+    let mut failures = BTreeMap::new();
     let image = ctx.node.controller.image();
     let mut names: Vec<&String> = asked
         .iter()
@@ -143,7 +151,7 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) {
     names.sort_unstable();
     names.dedup();
     if names.is_empty() {
-        return;
+        return failures;
     }
     let topics =
         names.iter().map(|name| CreateTopic::named(name.as_str(), TopicId(ctx.node.controller.draw()))).collect();
@@ -151,14 +159,26 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) {
     let make = async {
         let answer = ctx.node.controller.ask(Request::CreateTopics { topics, validate_only: false }).await;
         if let Ok(Reply::Topics(made)) = answer {
-            for made in made.into_iter().flatten() {
-                if let Some(here) = ctx.node.topics.by_id(made.id) {
-                    led(&here).await;
+            for (name, made) in names.iter().zip(made) {
+                match made {
+                    Ok(made) => {
+                        if let Some(here) = ctx.node.topics.by_id(made.id) {
+                            led(&here).await;
+                        }
+                    }
+                    Err(TopicError::Exists(_)) => {}
+                    Err(TopicError::Collides { .. } | TopicError::IllegalName { .. }) => {
+                        failures.insert((*name).clone(), MetadataError::IllegalName);
+                    }
+                    Err(_) => {
+                        failures.insert((*name).clone(), MetadataError::NotCreated);
+                    }
                 }
             }
         }
     };
     let _ = time::timeout(limit, make).await;
+    failures
 }
 
 /// Returns once every partition of the topic on this node leads.

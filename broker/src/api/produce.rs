@@ -94,6 +94,13 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             }
         };
         match taken {
+            // Deleted a moment ago; who asked by id is told of the id.
+            Err(ProduceError::UnknownTopic) if version >= 13 && part.here.is_some() => {
+                part.state = State::Failed(match part.partition() {
+                    Some(_) => ProduceError::UnknownTopicId,
+                    None => ProduceError::UnknownTopic,
+                });
+            }
             Ok((pending, append_time_ms)) => {
                 part.append_time_ms = append_time_ms;
                 part.state = State::Pending(pending);

@@ -82,6 +82,11 @@ impl ClusterHost {
         self.published.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
+    /// At the node's end: nobody is told of anything any more.
+    pub fn forget_listeners(&self) {
+        self.published.listeners.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The committed image.
     pub fn image(&self) -> Arc<Image> {
         self.published.image.read().unwrap_or_else(PoisonError::into_inner).clone()

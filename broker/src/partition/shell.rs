@@ -355,6 +355,11 @@ impl Partition {
         Err(ReadError::Closed)
     }
 
+    /// The topic is gone.
+    pub fn delete(&self) {
+        self.with(|core, _, out| core.delete(out));
+    }
+
     /// Answers everybody who waits; nothing is taken any more.
     pub fn close(&self, why: AckError) {
         self.with(|core, _, out| core.close(why, out));
@@ -375,12 +380,15 @@ impl Replica for Partition {
 
 impl HostLog for Partition {
     fn propose(&self, batch: BytesMut) -> Result<Offset, ProposeError> {
+        if batch.len() as u64 > self.dir.batch_bytes_max() {
+            return Err(ProposeError::TooLarge);
+        }
         // A host waits by offsets, not by waiters: the high watermark tells it.
         match self.append(batch, None, 1, Until::Proposed) {
             Ok(pending) => Ok(pending.placed.end),
             Err(NotTaken::NotLeader) => Err(ProposeError::NotLeader),
             Err(NotTaken::NoRoom | NotTaken::NotEnoughInSync) => Err(ProposeError::NoRoom),
-            Err(NotTaken::Storage) => Err(ProposeError::Stopped),
+            Err(NotTaken::Storage | NotTaken::Deleted) => Err(ProposeError::Stopped),
             Err(
                 NotTaken::ProducerFenced { .. }
                 | NotTaken::OutOfOrderSequence

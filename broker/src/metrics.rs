@@ -1,0 +1,60 @@
+//! Every figure this crate counts, by its public name; `catchwater/observe` writes them out.
+
+use crate::partition::shell;
+use crate::topics::Topics;
+use crate::{budget, connection, server};
+use catchwater_base::metric::{Counter, Gauge};
+
+/// A figure at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// Only rises.
+    Counter(u64),
+    Gauge(i64),
+}
+
+/// Figures of the process: name, help, value.
+pub fn process() -> Vec<(&'static str, &'static str, Reading)> {
+    let counter = |name, help, c: &Counter| (name, help, Reading::Counter(c.get()));
+    let gauge = |name, help, g: &Gauge| (name, help, Reading::Gauge(g.get()));
+    vec![
+        gauge("catchwater_connections", "Open client connections", &server::CONNECTIONS),
+        counter("catchwater_connections_closed", "Client connections that ended", &connection::CONNECTIONS_CLOSED),
+        counter("catchwater_connections_refused", "Refused at the limit of connections", &server::CONNECTIONS_REFUSED),
+        counter("catchwater_requests", "Requests read", &connection::REQUESTS),
+        counter("catchwater_requests_refused", "Closed because of what they sent", &server::REQUESTS_REFUSED),
+        gauge("catchwater_request_bytes", "Bytes of request bodies charged now", &budget::REQUEST_BYTES),
+        counter("catchwater_network_in_bytes", "Bytes read from clients", &connection::BYTES_IN),
+        counter("catchwater_network_out_bytes", "Bytes sent to clients", &connection::BYTES_OUT),
+        counter("catchwater_appended_batches", "Batches that became entries", &shell::APPENDED_BATCHES),
+        counter("catchwater_appended_bytes", "Bytes of batches that became entries", &shell::APPENDED_BYTES),
+        counter("catchwater_duplicate_batches", "Batches that were here already", &shell::DUPLICATE_BATCHES),
+        counter("catchwater_partitions_offline", "Partitions that went offline", &shell::OFFLINE),
+    ]
+}
+
+/// Figures of one partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionReading {
+    pub topic: String,
+    pub partition: u32,
+    pub leads: bool,
+    pub log_start: u64,
+    pub high_watermark: u64,
+    pub end: u64,
+}
+
+pub fn partitions(topics: &Topics) -> Vec<PartitionReading> {
+    let read = |p: &std::sync::Arc<shell::Partition>| {
+        let ends = p.ends();
+        PartitionReading {
+            topic: p.topic.to_string(),
+            partition: p.at.partition.0,
+            leads: ends.leads,
+            log_start: ends.log_start.0,
+            high_watermark: ends.high_watermark.0,
+            end: ends.spec_end.0,
+        }
+    };
+    topics.partitions().iter().map(read).collect()
+}
