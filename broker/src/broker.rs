@@ -71,6 +71,8 @@ pub struct BrokerConfig {
     pub group_initial_delay_ms: u32,
     /// A node silent for so long loses its tasks.
     pub lease_ms: u32,
+    /// `log.retention.check.interval.ms`
+    pub retention_check_ms: u64,
     /// `queued.max.request.bytes`
     pub request_bytes_max: u64,
     /// Bytes of fetch answers read and not sent.
@@ -101,6 +103,7 @@ impl BrokerConfig {
             auto_create: true,
             group_initial_delay_ms: 3_000,
             lease_ms: 9_000,
+            retention_check_ms: 300_000,
             request_bytes_max: 256 << 20,
             response_bytes_max: 256 << 20,
             fetch_bytes_max: 57_671_680,
@@ -227,6 +230,7 @@ impl Broker {
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let tasks = Tasks::new();
         tasks.spawn("ticks", tick(node.clone(), controller_log.clone()));
+        tasks.spawn("retention", retain(node.clone(), Duration::from_millis(config.retention_check_ms)));
         log!(Info, "broker.ready", "node {node_id} serves on {}", server.address());
         let local = Arc::new(LocalClient::new(node.clone()));
         Ok(Broker { node, dir, server, local, controller_log, cluster, cluster_id: opened.cluster_id, tasks })
@@ -297,6 +301,14 @@ async fn tick(node: Arc<Node>, controller_log: Arc<Partition>) {
         for partition in node.topics.partitions() {
             partition.tick(Event::Tick(TICKS));
         }
+    }
+}
+
+/// Looks at the retention of all topics, again and again.
+async fn retain(node: Arc<Node>, pause: Duration) {
+    loop {
+        time::sleep(pause).await;
+        node.topics.retain();
     }
 }
 

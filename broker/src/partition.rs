@@ -19,7 +19,8 @@ use catchwater_base::{Effects, Now};
 use catchwater_raft::{Effect, Event, GroupCore, GroupView, Proposal, ProposalId, ReadyNo, Role, Why};
 use catchwater_record::batch::validate::Refusal;
 use catchwater_record::{BatchView, CaptureEpoch, CaptureId, EntryIndex, LeaderEpoch, NodeId, Offset, Position};
-use catchwater_storage::format::context::{CaptureContext, Fence};
+use catchwater_storage::format::context::{CaptureContext, Fence, LogStart, TrimReason};
+use catchwater_storage::retain::{Retention, choose};
 use catchwater_storage::{Check, Hard, NewEntry, ReadPlan};
 
 /// Bytes of batches above the commit index, per partition: beyond it producers wait.
@@ -357,6 +358,20 @@ impl<W> PartitionCore<W> {
         }
         let id = self.next_id();
         self.propose(now, Proposal::fence(id, capture, epoch), Until::Committed, waiter, out)
+    }
+
+    /// Lets old segments go: proposes the log start that the topic's retention chooses, if it moves.
+    pub fn retain(&mut self, now: Now, retention: Retention, waiter: W, out: &mut Vec<Wish<W>>) -> Option<Offset> {
+        self.open_for_append().ok()?;
+        let log = self.group.log();
+        let high_watermark = self.group.view().high_watermark;
+        let offset = choose(log.segments(), high_watermark, retention, now.wall.as_millis())?;
+        if offset <= log.log_start() {
+            return None;
+        }
+        let id = self.next_id();
+        let proposal = Proposal::log_start(id, LogStart { offset, reason: TrimReason::Retention });
+        self.propose(now, proposal, Until::Proposed, waiter, out).ok().map(|_| offset)
     }
 
     /// Answers once everything appended so far is committed.

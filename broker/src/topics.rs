@@ -13,6 +13,7 @@ use catchwater_raft::driver::{LogDir, Replica};
 use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
 use catchwater_record::batch::validate::{Depth, Rules};
 use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
+use catchwater_storage::retain::Retention;
 use catchwater_storage::{GroupSpec, RecoveredGroup};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub insync_min: usize,
     pub segment_bytes: u32,
     pub segment_ms: u64,
+    /// Without limits where the policy is compaction alone.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -64,7 +67,14 @@ impl Settings {
         let insync_min = number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
         let segment_bytes = number("segment.bytes").and_then(|n| u32::try_from(n).ok()).unwrap_or(1 << 30);
         let segment_ms = number("segment.ms").and_then(|n| u64::try_from(n).ok()).unwrap_or(7 * 24 * 3_600_000);
-        Settings { rules, insync_min, segment_bytes, segment_ms }
+        // Below zero = without limit.
+        let limit = |key| number(key).and_then(|n| u64::try_from(n).ok());
+        let retention = if value("cleanup.policy").split(',').any(|p| p.trim() == "delete") {
+            Retention { ms: limit("retention.ms"), bytes: limit("retention.bytes") }
+        } else {
+            Retention::default()
+        };
+        Settings { rules, insync_min, segment_bytes, segment_ms, retention }
     }
 }
 
@@ -163,6 +173,22 @@ impl Topics {
         Ok(partition)
     }
 
+    /// Lets go of what no topic keeps any longer, on all partitions led here.
+    pub fn retain(&self) {
+        let all: Vec<Arc<Here>> = self.read().by_id.values().cloned().collect();
+        for here in all {
+            let retention = self.settings(&here).retention;
+            if retention == Retention::default() {
+                continue;
+            }
+            for partition in here.partitions.iter().flatten() {
+                if let Some(start) = partition.retain(retention) {
+                    log!(Debug, "partition.retain", "{}-{} begins at {start}", partition.topic, partition.at.partition);
+                }
+            }
+        }
+    }
+
     fn limit_segments(&self, here: &Here) {
         let settings = self.settings(here);
         for partition in here.partitions.iter().flatten() {
@@ -247,6 +273,8 @@ mod tests {
                 "produce.validation" => "walk",
                 "message.timestamp.after.max.ms" => "9223372036854775807",
                 "min.insync.replicas" => "2",
+                "retention.ms" => "60000",
+                "retention.bytes" => "-1",
                 _ => "",
             }
             .to_owned()
@@ -256,5 +284,6 @@ mod tests {
         assert_eq!(settings.rules.depth, Depth::Walk);
         assert_eq!((settings.rules.after_max_ms, settings.rules.before_max_ms), (i64::MAX, i64::MAX));
         assert_eq!(settings.insync_min, 2);
+        assert_eq!(settings.retention, Retention { ms: Some(60_000), bytes: None });
     }
 }

@@ -411,6 +411,44 @@ async fn a_repeat_gets_its_first_offset_also_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_segments_go_and_readers_learn_the_new_start() {
+    let dir = Dir::new("retention");
+    let config = |dir: &Dir| {
+        let mut config = BrokerConfig::new(dir.0.join("data"), "127.0.0.1:0".parse().unwrap());
+        config.journal_files = 1;
+        config.retention_check_ms = 20;
+        config.settings.insert("log.retention.bytes".into(), "1048576".into());
+        config.settings.insert("log.segment.bytes".into(), "1048576".into());
+        config
+    };
+    let broker = Broker::start(config(&dir)).await.unwrap();
+    let mut client = Client::connect(broker.kafka_address()).await;
+    let topic = topic(&mut client, "t").await;
+    for i in 0..12 {
+        let answer = client.produce(&topic, &batch(&[&i.to_string().repeat(400_000)]), 9).await;
+        assert_eq!(answer.error_code, 0);
+    }
+    let start = loop {
+        let (code, _, start) = client.offset(&topic, -2, 5).await;
+        assert_eq!(code, 0);
+        if start > 0 {
+            break start;
+        }
+        catchwater_runtime::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(client.fetch(&topic, start - 1, 12).await.error_code, 1);
+    let first = client.fetch(&topic, start, 12).await;
+    assert_eq!(BatchView::split(&records(&first)).unwrap().0.base_offset(), start);
+    assert_eq!(client.offset(&topic, -1, 5).await, (0, -1, 12), "the end stays");
+    broker.shutdown().await;
+    let broker = Broker::start(config(&dir)).await.unwrap();
+    let mut client = Client::connect(broker.kafka_address()).await;
+    assert!(client.offset(&topic, -2, 5).await.2 >= start, "the start stays moved");
+    assert_eq!(client.produce(&topic, &batch(&["x"]), 9).await.base_offset, 12);
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_are_found_by_time_inside_the_batch() {
     let dir = Dir::new("offsets");
     let broker = start(&dir).await;

@@ -9,6 +9,7 @@ pub mod journal;
 pub mod log;
 pub mod producer;
 pub mod recover;
+pub mod retain;
 pub mod segment;
 pub mod table;
 

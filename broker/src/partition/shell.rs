@@ -19,6 +19,7 @@ use catchwater_record::{
 use catchwater_runtime::sync::{Notify, oneshot};
 use catchwater_storage::ReadPlan;
 use catchwater_storage::format::context::CaptureContext;
+use catchwater_storage::retain::Retention;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -279,6 +280,12 @@ impl Partition {
         let (waiter, done) = oneshot::channel();
         let placed = self.with(|core, now, out| core.fence(now, capture, epoch, waiter, out))?;
         Ok(Pending { placed, done })
+    }
+
+    /// Applies the topic's retention; the new log start, if it was proposed.
+    pub fn retain(&self, retention: Retention) -> Option<Offset> {
+        let (waiter, _) = oneshot::channel();
+        self.with(|core, now, out| core.retain(now, retention, waiter, out))
     }
 
     /// Answers once all that was appended before is committed.

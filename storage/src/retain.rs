@@ -1,0 +1,118 @@
+//! Pure. Which segments retention lets go: a choice, not a deed. The leader proposes the new log start; once that is
+//! committed the segment writer removes what lies below.
+//!
+//! Whole segments only, oldest first, never the newest one (it is still written), nothing above the high watermark.
+
+use crate::entry::SegmentInfo;
+use catchwater_record::Offset;
+
+/// What a topic keeps; `None` = without limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Retention {
+    /// `retention.ms`
+    pub ms: Option<u64>,
+    /// `retention.bytes`, per partition.
+    pub bytes: Option<u64>,
+}
+
+/// The offset the log should begin at; `None` = nothing goes.
+///
+/// A segment is as old as its newest record says, but no younger than its roll: a record from the future pins nothing.
+pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Retention, now_ms: i64) -> Option<Offset> {
+    let mut kept_bytes: u64 = segments.iter().map(bytes).sum();
+    let mut start = None;
+    for pair in segments.windows(2) {
+        let (segment, next) = (&pair[0], &pair[1]);
+        if next.base_offset > high_watermark {
+            break;
+        }
+        let newest_ms = segment.rows.last().map_or(i64::MAX, |row| row.max_ts).min(next.created_ms);
+        let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
+        let rest_bytes = kept_bytes - bytes(segment);
+        // Kafka's rule: a segment goes by size only if what stays is still as large as the limit.
+        let goes = retention.ms.is_some_and(|ms| age_ms > ms) || retention.bytes.is_some_and(|most| rest_bytes >= most);
+        if !goes {
+            break;
+        }
+        kept_bytes = rest_bytes;
+        start = Some(next.base_offset);
+    }
+    start
+}
+
+/// Bytes of its `.log`.
+fn bytes(segment: &SegmentInfo) -> u64 {
+    segment.rows.last().map_or(0, |row| u64::from(row.pos) + u64::from(row.len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{EntryKind, Row};
+    use catchwater_record::{EntryIndex, LeaderEpoch};
+
+    /// Segments of ten offsets and 100 bytes each, as (newest record, rolled in) in ms.
+    fn segments(times: &[(i64, i64)]) -> Vec<SegmentInfo> {
+        let segment = |(i, (max_ts, created_ms)): (usize, &(i64, i64))| SegmentInfo {
+            base_index: EntryIndex(i as u64 * 10 + 1),
+            base_offset: Offset(i as u64 * 10),
+            generation: 0,
+            sealed: false,
+            created_ms: *created_ms,
+            rows: vec![Row {
+                index: EntryIndex(i as u64 * 10 + 1),
+                term: LeaderEpoch(1),
+                kind: EntryKind::Data,
+                flags: 0,
+                base_offset: Offset(i as u64 * 10),
+                count: 10,
+                max_ts: *max_ts,
+                pos: 0,
+                len: 100,
+                ext_pos: 0,
+                ext_len: 0,
+            }],
+        };
+        times.iter().enumerate().map(segment).collect()
+    }
+
+    #[track_caller]
+    fn check(times: &[(i64, i64)], ms: Option<u64>, bytes: Option<u64>, want: Option<u64>) {
+        let got = choose(&segments(times), Offset(1_000), Retention { ms, bytes }, 10_000);
+        assert_eq!(got, want.map(Offset));
+    }
+
+    #[test]
+    fn old_segments_go_and_the_newest_never() {
+        let times = [(1_000, 0), (2_000, 1_500), (9_000, 2_500)];
+        check(&times, Some(8_500), None, Some(10));
+        check(&times, Some(1_000), None, Some(20));
+        check(&times, Some(0), None, Some(20));
+        check(&times, Some(9_500), None, None);
+        check(&times, None, None, None);
+        check(&[], Some(0), Some(0), None);
+        // An old one behind a young one stays: a log has no holes.
+        check(&[(9_900, 0), (10, 9_950), (9_990, 9_960)], Some(1_000), None, None);
+    }
+
+    #[test]
+    fn a_record_from_the_future_pins_nothing() {
+        check(&[(i64::MAX, 0), (2_000, 1_500), (9_000, 2_500)], Some(8_000), None, Some(10));
+    }
+
+    #[test]
+    fn size_keeps_at_least_the_limit() {
+        let times = [(1, 0), (2, 1), (3, 2), (4, 3)];
+        check(&times, None, Some(400), None);
+        check(&times, None, Some(300), Some(10));
+        check(&times, None, Some(250), Some(10));
+        check(&times, None, Some(0), Some(30));
+    }
+
+    #[test]
+    fn nothing_uncommitted_goes() {
+        let all = segments(&[(1, 0), (2, 1), (3, 2)]);
+        assert_eq!(choose(&all, Offset(15), Retention { ms: Some(0), bytes: None }, 10_000), Some(Offset(10)));
+        assert_eq!(choose(&all, Offset(5), Retention { ms: Some(0), bytes: None }, 10_000), None);
+    }
+}
