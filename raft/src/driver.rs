@@ -13,18 +13,16 @@ use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::thread;
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, Identity};
-use catchwater_storage::format::row::{self, EntHeader};
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{
     Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Lane, Token,
 };
+pub use catchwater_storage::read::{ReadError, read_range};
 use catchwater_storage::recover::{
-    Layout, NewIdentity, RecoverError, Recovered, Report, Survivor, recover, remove_leftovers, write_boot_state,
+    Layout, NewIdentity, RecoverError, Recovered, Report, Survivor, recover, settle, write_boot_state,
 };
-use catchwater_storage::segment::{
-    FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, SegmentPoint, Segments, group_dir, segment_stem,
-};
-use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup, Row};
+use catchwater_storage::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, SegmentPoint, Segments};
+use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -136,19 +134,6 @@ pub enum OpenError {
 #[error("the log directory has stopped and acknowledges nothing more")]
 pub struct DirError {
     pub source: DiskError,
-}
-
-/// Why stored bytes could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    #[error("the disk failed")]
-    Disk(#[from] DiskError),
-    /// The bytes are not what was written: never served.
-    #[error("stored bytes of partition {gid} at {file}:{pos} are damaged")]
-    Damaged { gid: Gid, file: String, pos: u32 },
-    /// Retention or truncation has removed them since the read was planned; plan again.
-    #[error("stored bytes of partition {0} are gone")]
-    Gone(Gid),
 }
 
 /// One log directory; clones share it. When the last clone is dropped without [`LogDir::close`] the threads end as if the
@@ -263,9 +248,7 @@ impl LogDir {
         };
         let boot = write_boot_state(&*disk, &layout, found.boot, running)?;
         crash_point!("boot.after_clear");
-        remove_leftovers(&*disk, &layout, &found.leftovers)?;
-        disk.mkdir(&layout.journal())?;
-        disk.mkdir(&layout.groups())?;
+        settle(&*disk, &layout, &found.leftovers, &found.journal.free)?;
 
         let journal_config = JournalConfig {
             dir: layout.journal(),
@@ -374,6 +357,9 @@ impl LogDir {
     ) {
         let bytes: u64 = entries.iter().map(|e| e.body.len() as u64).sum();
         self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if truncate_from.is_some() {
+            self.inner.tell_segments([SegmentEvent::CutComing(gid)]);
+        }
         self.inner.queue(JournalBatch {
             gid,
             tag: Some(ready.0),
@@ -793,56 +779,6 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
             inner.closed_wake.notify_all();
         }
     }
-}
-
-// ---- reads ----
-
-/// Reads the batches of a range and checks each against its row: length, base offset, term, count, CRC.
-fn read_range(disk: &dyn Disk, layout: &Layout, range: &FileRange) -> Result<Bytes, ReadError> {
-    let stem =
-        format!("{}/{}", group_dir(&layout.groups(), range.gid), segment_stem(range.base_offset, range.generation));
-    let (log, ent) = (format!("{stem}.log"), format!("{stem}.ent"));
-    let gone = |e: DiskError| {
-        if e.kind == DiskFault::NotFound { ReadError::Gone(range.gid) } else { ReadError::Disk(e) }
-    };
-    let damaged = |pos: u32| ReadError::Damaged { gid: range.gid, file: log.clone(), pos };
-    let bytes = disk.read(&log, u64::from(range.pos), range.len as usize).map_err(gone)?;
-    if bytes.len() != range.len as usize {
-        return Err(damaged(range.pos));
-    }
-    let header = disk.read(&ent, 0, row::HEADER_BYTES).map_err(gone)?;
-    let header = EntHeader::decode(&header).ok_or_else(|| damaged(range.pos))?;
-    let rows = (disk.length(&ent).map_err(gone)?).saturating_sub(row::HEADER_BYTES as u64) / row::ROW_BYTES as u64;
-    let row_at = |i: u64| -> Result<Option<Row>, ReadError> {
-        let at = row::HEADER_BYTES as u64 + i * row::ROW_BYTES as u64;
-        let bytes = disk.read(&ent, at, row::ROW_BYTES).map_err(gone)?;
-        Ok(row::decode_row(&bytes, range.gid, header.base_index))
-    };
-    // The first row at or behind the range's start; a footer, or rows of a later write, end the search like a high key.
-    let (mut low, mut high) = (0, rows);
-    while low < high {
-        let mid = low + (high - low) / 2;
-        match row_at(mid)? {
-            Some(row) if row.pos < range.pos => low = mid + 1,
-            _ => high = mid,
-        }
-    }
-    let mut at = 0usize;
-    while at < bytes.len() {
-        let pos = range.pos + at as u32;
-        let row = row_at(low)?.ok_or_else(|| damaged(pos))?;
-        low += 1;
-        if row.len == 0 {
-            continue; // an internal entry between the batches
-        }
-        let end = at + row.len as usize;
-        let body = bytes.get(at..end).filter(|_| row.pos == pos).ok_or_else(|| damaged(pos))?;
-        if row.kind != EntryKind::Data || !row::batch_matches(&row, body) {
-            return Err(damaged(pos));
-        }
-        at = end;
-    }
-    Ok(bytes)
 }
 
 // ---- crash points ----

@@ -85,9 +85,19 @@ pub struct Persisted {
     pub create: Option<GroupSpec>,
     pub drop: bool,
     pub truncate_from: Option<EntryIndex>,
+    /// Truncations that `truncate_from` stands for.
+    pub cuts: u32,
     pub entries: Vec<NewEntry>,
     /// Batches that are whole now, in order.
     pub tags: Vec<u64>,
+}
+
+impl Persisted {
+    /// The truncation is done: how many it stood for.
+    pub(crate) fn take_cut(&mut self) -> u32 {
+        self.truncate_from = None;
+        std::mem::take(&mut self.cuts)
+    }
 }
 
 #[derive(Debug)]
@@ -450,9 +460,10 @@ impl Journal {
 
     /// The active file is full (or there is none): the next ready one gets a generation.
     fn switch_file(&mut self, now: Now, least: u64, out: &mut Effects<JournalEffect>) {
-        let Some(next) =
-            self.files.iter().position(|f| f.state == FileState::Ready && f.len >= least + BLOCK_BYTES as u64)
-        else {
+        // The oldest first: what lies on disk stays one unbroken run of generations, so that a hole means damage.
+        let fits = |f: &File| f.state == FileState::Ready && f.len >= least + BLOCK_BYTES as u64;
+        let ready = (0..self.files.len()).filter(|i| fits(&self.files[*i]));
+        let Some(next) = ready.min_by_key(|i| self.files[*i].file_gen) else {
             return; // one is being prepared, or the segment writer must free one
         };
         if let Some(active) = self.files.iter_mut().find(|f| f.state == FileState::Active) {
@@ -491,8 +502,10 @@ impl Journal {
             None => {
                 let total = self.files.len();
                 let wanted = total < self.config.files || (ready == 0 && total < self.config.files_max);
-                // After a crash loop every file may hold something: one more is always allowed, else nothing could start.
-                let stuck = ready == 0 && !self.files.iter().any(|f| f.state == FileState::Active);
+                // After a crash loop every file may hold something; or the oldest could be freed if only there were room
+                // to copy a few frames forward. One more is allowed then, else nothing would ever move again.
+                let no_active = !self.files.iter().any(|f| f.state == FileState::Active);
+                let stuck = ready == 0 && waited_for && (no_active || self.forward_limit().is_some());
                 if !wanted && !stuck {
                     return;
                 }
@@ -631,6 +644,7 @@ impl Journal {
                     create: None,
                     drop: false,
                     truncate_from: None,
+                    cuts: 0,
                     entries: Vec::new(),
                     tags: Vec::new(),
                 });
@@ -644,6 +658,7 @@ impl Journal {
                 What::Truncate(from) => {
                     // Entries of this very flush that a later batch of it cut again never reach a segment.
                     p.entries.retain(|e| e.index < from);
+                    p.cuts += 1;
                     p.truncate_from = Some(p.truncate_from.map_or(from, |f| f.min(from)));
                 }
                 What::Entry(entry) => p.entries.push(entry),

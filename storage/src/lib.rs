@@ -2,12 +2,14 @@
 //! `disk/{real,sys}.rs`; Raft indexes and terms are plain numbers to it; it knows no socket and no topic name.
 
 pub mod capture_pos;
+pub mod dir;
 pub mod disk;
 pub mod entry;
 pub mod format;
 pub mod journal;
 pub mod log;
 pub mod producer;
+pub mod read;
 pub mod recover;
 pub mod retain;
 pub mod segment;

@@ -13,7 +13,7 @@
 mod group;
 mod journal;
 
-use crate::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp, Identity};
+use crate::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp, FilePath, Identity};
 use crate::entry::{RecoveredGroup, Verdict};
 use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, Side, SlotKind};
 use crate::journal::FoundJournal;
@@ -132,18 +132,18 @@ fn lock(disk: &dyn Disk, layout: &Layout) -> Result<(), RecoverError> {
     }
 }
 
+/// Makes the directory and what is above it, each with its name durable.
 fn make_parents(disk: &dyn Disk, path: &str) -> Result<(), DiskError> {
-    match disk.mkdir(path) {
-        Err(e) if e.kind == DiskFault::NotFound => match path.rfind('/') {
-            Some(at) if at > 0 => {
-                make_parents(disk, &path[..at])?;
-                disk.mkdir(path)?;
-                disk.sync_dir(&path[..at])
-            }
-            _ => Err(e),
-        },
-        other => other,
+    match disk.list(path) {
+        Err(e) if e.kind == DiskFault::NotFound => {}
+        other => return other.map(drop),
     }
+    let above = parent(path);
+    if above != "." && above != path {
+        make_parents(disk, above)?;
+    }
+    disk.mkdir(path)?;
+    disk.sync_dir(above)
 }
 
 fn parent(path: &str) -> &str {
@@ -313,20 +313,30 @@ pub fn write_boot_state(
     Ok((generation + 1, side.other()))
 }
 
-/// Removes what recovery found to belong to nothing.
-pub fn remove_leftovers(disk: &dyn Disk, layout: &Layout, leftovers: &Leftovers) -> Result<(), DiskError> {
+/// Before the first write after a start: removes what belongs to nothing, and makes durable what the process before may
+/// have made and not synced. A journal file found free could else lose its name after it was trusted with a flush.
+pub fn settle(
+    disk: &dyn Disk,
+    layout: &Layout,
+    leftovers: &Leftovers,
+    free: &[(FilePath, u64)],
+) -> Result<(), DiskError> {
+    disk.mkdir(&layout.journal())?;
+    disk.mkdir(&layout.groups())?;
     for file in &leftovers.files {
         disk.unlink(file)?;
     }
+    for (path, _) in free {
+        disk.fdatasync(path)?;
+    }
+    disk.sync_dir(&layout.journal())?;
     for dir in &leftovers.dirs {
         for name in disk.list(dir)? {
             disk.unlink(&format!("{dir}/{name}"))?;
         }
         disk.run(DiskOp::RemoveDir { path: dir.as_str().into() })?;
     }
-    if !leftovers.dirs.is_empty() {
-        // Else a dropped group's directory could come back after its DROP frame is gone from the journal.
-        disk.sync_dir(&layout.groups())?;
-    }
-    Ok(())
+    // A dropped group's directory must not come back after its DROP frame is gone from the journal.
+    disk.sync_dir(&layout.groups())?;
+    disk.sync_dir(&layout.root)
 }

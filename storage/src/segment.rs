@@ -88,6 +88,9 @@ pub enum SegmentEvent {
     Open(Box<FoundGroup>),
     /// What the journal has made durable.
     Queue(Vec<Persisted>),
+    /// A truncation of this group is on its way through the journal. Told before any commit index that speaks of the log
+    /// behind it: until it is applied, files may hold rows of the old tail, and nothing of the group is sealed.
+    CutComing(Gid),
     /// Commit indexes as far as they are known.
     Committed(Gid, EntryIndex),
     /// Make durable what has been queued for these groups, then `Drained`.
@@ -241,6 +244,8 @@ struct Group {
     stale: Vec<String>,
     snaps: Vec<EntryIndex>,
     queue: VecDeque<Persisted>,
+    /// Newest flush of which anything was queued; it may be in a job already.
+    newest_lsn: u64,
     /// Newest flush of which everything is in files.
     applied_lsn: u64,
     drained_lsn: u64,
@@ -248,6 +253,8 @@ struct Group {
     /// Names in the group's directory changed since it was synced.
     names_dirty: bool,
     committed: EntryIndex,
+    /// Truncations that are not applied yet.
+    cuts_coming: u32,
     trim_wanted: Option<Offset>,
     snap: Option<(EntryIndex, Offset, Bytes)>,
     bytes_since_snap: u64,
@@ -415,6 +422,7 @@ impl Segments {
             segments: found.segments.into(),
             stale: found.stale,
             snaps: found.snaps,
+            newest_lsn: found.journaled.iter().map(|p| p.lsn).max().unwrap_or(0),
             queue: found.journaled.into(),
             applied_lsn: 0,
             drained_lsn: 0,
@@ -422,6 +430,7 @@ impl Segments {
             // Names may have been made and not synced by the process before.
             names_dirty: true,
             committed: EntryIndex::ZERO,
+            cuts_coming: 0,
             trim_wanted: None,
             snap: None,
             bytes_since_snap: 0,
@@ -450,6 +459,7 @@ impl Segments {
             return; // hard state only: nothing for files
         }
         self.queued_bytes += piece_bytes(&piece);
+        group.newest_lsn = group.newest_lsn.max(piece.lsn);
         group.queue.push_back(piece);
         self.enlist(gid);
     }
@@ -570,11 +580,16 @@ impl Segments {
             let last = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
             match front.truncate_from {
                 Some(from) if from <= last => return self.cut_job(gid, from),
-                _ if front.entries.is_empty() => {
+                Some(_) => {
+                    // Behind everything that is in files: nothing to cut there.
+                    let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
+                    group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
+                }
+                None if front.entries.is_empty() => {
                     group.applied_lsn = group.applied_lsn.max(front.lsn);
                     group.queue.pop_front();
                 }
-                _ => return Some(self.append_job(now, gid)),
+                None => return Some(self.append_job(now, gid)),
             }
         }
         self.enlist_later(gid);
@@ -831,7 +846,7 @@ impl Segments {
         let group = self.groups.get(&gid)?;
         let at = group.segments.iter().position(Segment::is_open)?;
         let segment = &group.segments[at];
-        if at + 1 == group.segments.len() || segment.last_index() > group.committed {
+        if at + 1 == group.segments.len() || segment.last_index() > group.committed || group.cuts_coming > 0 {
             return None;
         }
         let base = segment.base_index;
@@ -890,11 +905,12 @@ impl Segments {
         segment.cut = false;
         segment.state = SegmentState::Sealed;
         segment.sealed_at_ms = at_ms;
-        steps.extend(self.seal_manifest(gid));
+        steps.extend(self.durable_manifest(gid));
         Some(Job { steps, reads: VecDeque::new(), then: Then::Seal { base } })
     }
 
-    fn seal_manifest(&mut self, gid: Gid) -> VecDeque<(DiskOp, SegmentPoint)> {
+    /// The manifest as the group is now, durable with its name.
+    fn durable_manifest(&mut self, gid: Gid) -> VecDeque<(DiskOp, SegmentPoint)> {
         let mut steps = VecDeque::new();
         let group = &self.groups[&gid];
         let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group).encode());
@@ -938,9 +954,8 @@ impl Segments {
         let last = &group.segments[upto - 1];
         (group.first_index, group.prev_term) = (last.last_index().next(), last.last_term);
         let gone: Vec<Segment> = group.segments.drain(..upto).collect();
-        let mut steps = VecDeque::new();
-        let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group).encode());
-        self.manifest_steps(gid, bytes, &mut steps);
+        // The manifest (and its name) first: one that names removed files would be damage.
+        let mut steps = self.durable_manifest(gid);
         for (_, point) in &mut steps {
             *point = SegmentPoint::TrimManifest;
         }
@@ -956,6 +971,7 @@ impl Segments {
         let group = self.groups.get_mut(&gid)?;
         let last = group.segments.back().map_or(EntryIndex::ZERO, Segment::last_index);
         let ready = group.snap.as_ref().is_some_and(|(i, _, _)| *i <= group.committed && *i <= last);
+        let ready = ready && group.cuts_coming == 0;
         let (index, next_offset, payload) = group.snap.take_if(|_| ready)?;
         if index == EntryIndex::ZERO || group.snaps.last().is_some_and(|newest| *newest >= index) || !group.made {
             return None;
@@ -1159,9 +1175,8 @@ impl Segments {
             last.dirty = true;
             last.sums = None;
         }
-        if let Some(front) = group.queue.front_mut() {
-            front.truncate_from = None;
-        }
+        let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
+        group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
     }
 }
 
@@ -1257,6 +1272,11 @@ impl Local for Segments {
                     }
                 }
             }
+            SegmentEvent::CutComing(gid) => {
+                if let Some(group) = self.groups.get_mut(&gid) {
+                    group.cuts_coming += 1;
+                }
+            }
             SegmentEvent::Committed(gid, index) => {
                 if let Some(group) = self.groups.get_mut(&gid)
                     && group.committed < index
@@ -1272,7 +1292,7 @@ impl Local for Segments {
                 for gid in gids {
                     match self.groups.get_mut(&gid) {
                         Some(group) => {
-                            let newest = group.queue.back().map_or(group.applied_lsn, |p| p.lsn);
+                            let newest = group.newest_lsn;
                             if newest <= group.drained_lsn {
                                 out.push(SegmentEffect::Drained(gid, group.drained_lsn));
                             } else {

@@ -4,6 +4,7 @@
 use super::*;
 use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{LeaderEpoch, PartitionId, TopicId};
+use catchwater_storage::EntryKind;
 use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
 use std::sync::mpsc;

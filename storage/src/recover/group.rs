@@ -206,6 +206,7 @@ pub(super) fn build(
                 create: None,
                 drop: false,
                 truncate_from: None,
+                cuts: 0,
                 entries: vec![entry],
                 tags: Vec::new(),
             }),
@@ -239,10 +240,14 @@ struct End {
 
 impl End {
     fn of(segments: &[Found], fixed: &Manifest) -> End {
-        segments.last().map_or(
-            End { index: fixed.first_index.prev(), offset: fixed.log_start, term: fixed.prev_term },
-            |f| End { index: f.segment.last_index(), offset: f.segment.next_offset, term: f.segment.last_term },
-        )
+        // The log start may lie inside the first segment: where that one begins, its manifest row says.
+        let first = fixed.segments.iter().find(|s| s.base_index == fixed.first_index);
+        let offset = first.map_or(fixed.log_start, |s| s.base_offset);
+        segments.last().map_or(End { index: fixed.first_index.prev(), offset, term: fixed.prev_term }, |f| End {
+            index: f.segment.last_index(),
+            offset: f.segment.next_offset,
+            term: f.segment.last_term,
+        })
     }
 }
 

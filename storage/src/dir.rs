@@ -1,0 +1,242 @@
+//! Pure. Journal and segment machines of one log directory behind one event and one effect: for the simulator and for tests.
+//!
+//! The product runs the two machines on two threads (`raft/driver.rs`), with exactly this wiring between them; here one
+//! caller runs them, performs each operation when it pleases and hands completions back in any order.
+
+use crate::disk::{DiskDone, DiskError, DiskOp};
+use crate::entry::{GroupSpec, PlacedRow};
+use crate::journal::{Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Token};
+use crate::recover::{Layout, Recovered};
+use crate::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, SegmentPoint, Segments};
+use bytes::Bytes;
+use catchwater_base::{Effects, Local, Mono, Now};
+use catchwater_record::{EntryIndex, Gid, Offset};
+
+/// Bounds of both machines.
+#[derive(Clone, Debug)]
+pub struct DirConfig {
+    pub journal_file_bytes: u64,
+    pub journal_files: usize,
+    pub journal_files_max: usize,
+    pub buffer_bytes: usize,
+    pub segment_bytes: u32,
+    pub rows_max: u32,
+    pub write_bytes_max: usize,
+    pub snap_bytes: u64,
+    /// Groups with a segment operation in flight at one time.
+    pub parallel: usize,
+}
+
+impl DirConfig {
+    /// Everything so small that a short run rolls, seals, fills and recycles.
+    pub fn tiny() -> Self {
+        DirConfig {
+            journal_file_bytes: 64 << 10,
+            journal_files: 3,
+            journal_files_max: 6,
+            buffer_bytes: 16 << 10,
+            segment_bytes: 8 << 10,
+            rows_max: 40,
+            write_bytes_max: 4 << 10,
+            snap_bytes: 32 << 10,
+            parallel: 3,
+        }
+    }
+}
+
+/// Names one operation in flight.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum DirToken {
+    Journal(Token),
+    Segment(Token),
+}
+
+/// Which step of the engine an operation belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DirPoint {
+    Journal(JournalPoint),
+    Segment(SegmentPoint),
+}
+
+#[derive(Debug)]
+pub enum DirEvent {
+    /// Makes a group: its CREATE frame goes before everything else of it.
+    Create(Gid, GroupSpec),
+    Batch(JournalBatch),
+    Committed(Gid, EntryIndex),
+    Snap(Gid, EntryIndex, Offset, Bytes),
+    Trim(Gid, Offset),
+    Done(DirToken, Result<DiskDone, DiskError>),
+    Wake,
+    /// Journal first, then [`DirEvent::CloseSegments`] when `JournalClosed` came.
+    CloseJournal,
+    CloseSegments,
+}
+
+#[derive(Debug)]
+pub enum DirEffect {
+    Disk {
+        token: DirToken,
+        op: DiskOp,
+        point: DirPoint,
+    },
+    /// The batch with this tag, and all of the group before it, is durable.
+    Persisted(Gid, u64),
+    Placed(Gid, EntryIndex, Vec<PlacedRow>),
+    WantSnap(Gid),
+    Removed(Gid),
+    Stop(DiskError),
+    JournalClosed(u64),
+    SegmentsClosed,
+}
+
+/// See the file head.
+#[derive(Debug)]
+pub struct Dir {
+    journal: Journal,
+    segments: Segments,
+    journal_out: Effects<JournalEffect>,
+    segment_out: Effects<SegmentEffect>,
+    used_percent: u8,
+    stopped: bool,
+}
+
+impl Dir {
+    /// Starts from what recovery found; send [`DirEvent::Wake`] once.
+    pub fn open(layout: &Layout, config: &DirConfig, found: Recovered, now: Now) -> Self {
+        let journal = Journal::open(
+            JournalConfig {
+                dir: layout.journal(),
+                dir_id: found.meta.dir_id,
+                file_bytes: config.journal_file_bytes,
+                files: config.journal_files,
+                files_max: config.journal_files_max,
+                buffer_bytes: config.buffer_bytes,
+            },
+            found.journal,
+        );
+        let mut segments = Segments::new(SegmentConfig {
+            segment_bytes: config.segment_bytes,
+            rows_max: config.rows_max,
+            write_bytes_max: config.write_bytes_max,
+            snap_bytes: config.snap_bytes,
+            parallel: config.parallel,
+            ..SegmentConfig::new(layout.groups())
+        });
+        let mut segment_out = Effects::new();
+        for (_, group) in found.groups {
+            segments.handle(now, SegmentEvent::Open(Box::new(group)), &mut segment_out);
+        }
+        Dir { journal, segments, journal_out: Effects::new(), segment_out, used_percent: 0, stopped: false }
+    }
+
+    /// Share of the journal in use.
+    pub fn used_percent(&self) -> u8 {
+        self.used_percent
+    }
+    /// Bytes that are durable and not in files yet.
+    pub fn unplaced_bytes(&self) -> u64 {
+        self.segments.queued_bytes()
+    }
+
+    fn drain(&mut self, now: Now, out: &mut Effects<DirEffect>) {
+        while !self.journal_out.is_empty() || !self.segment_out.is_empty() {
+            for effect in self.journal_out.drain().collect::<Vec<_>>() {
+                match effect {
+                    JournalEffect::Disk { token, op, point, .. } => {
+                        let (token, point) = (DirToken::Journal(token), DirPoint::Journal(point));
+                        out.push(DirEffect::Disk { token, op, point });
+                    }
+                    JournalEffect::Persisted(groups) => {
+                        for group in &groups {
+                            if let Some(tag) = group.tags.last() {
+                                out.push(DirEffect::Persisted(group.gid, *tag));
+                            }
+                        }
+                        self.segments.handle(now, SegmentEvent::Queue(groups), &mut self.segment_out);
+                    }
+                    JournalEffect::Checkpoint(gids) => {
+                        self.segments.handle(now, SegmentEvent::Sync(gids), &mut self.segment_out);
+                    }
+                    JournalEffect::Used(percent) => self.used_percent = percent,
+                    JournalEffect::Stop(error) => self.stop(error, out),
+                    JournalEffect::Closed(lsn) => out.push(DirEffect::JournalClosed(lsn)),
+                }
+            }
+            for effect in self.segment_out.drain().collect::<Vec<_>>() {
+                match effect {
+                    SegmentEffect::Disk { token, op, point } => {
+                        let (token, point) = (DirToken::Segment(token), DirPoint::Segment(point));
+                        out.push(DirEffect::Disk { token, op, point });
+                    }
+                    SegmentEffect::Placed(gid, upto, rows) => out.push(DirEffect::Placed(gid, upto, rows)),
+                    SegmentEffect::Drained(gid, lsn) => {
+                        self.journal.handle(now, JournalEvent::Drained(gid, lsn), &mut self.journal_out);
+                    }
+                    SegmentEffect::WantSnap(gid) => out.push(DirEffect::WantSnap(gid)),
+                    SegmentEffect::Sealed(..) => {}
+                    SegmentEffect::Removed(gid) => out.push(DirEffect::Removed(gid)),
+                    SegmentEffect::Stop(error) => self.stop(error, out),
+                    SegmentEffect::Closed => out.push(DirEffect::SegmentsClosed),
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, error: DiskError, out: &mut Effects<DirEffect>) {
+        if !std::mem::replace(&mut self.stopped, true) {
+            out.push(DirEffect::Stop(error));
+        }
+    }
+}
+
+impl Local for Dir {
+    type Event = DirEvent;
+    type Effect = DirEffect;
+
+    fn handle(&mut self, now: Now, event: DirEvent, out: &mut Effects<DirEffect>) {
+        if self.stopped {
+            return; // one failure stops both: nothing is acknowledged any more
+        }
+        let (journal, segments) = (&mut self.journal, &mut self.segments);
+        let (journal_out, segment_out) = (&mut self.journal_out, &mut self.segment_out);
+        match event {
+            DirEvent::Create(gid, spec) => {
+                let group = Box::new(FoundGroup::fresh(gid, spec.clone()));
+                segments.handle(now, SegmentEvent::Open(group), segment_out);
+                let batch = JournalBatch { gid, create: Some(spec), ..JournalBatch::default() };
+                journal.handle(now, JournalEvent::Queue(vec![batch]), journal_out);
+            }
+            DirEvent::Batch(batch) => {
+                if batch.truncate_from.is_some() {
+                    segments.handle(now, SegmentEvent::CutComing(batch.gid), segment_out);
+                }
+                journal.handle(now, JournalEvent::Queue(vec![batch]), journal_out);
+            }
+            DirEvent::Committed(gid, index) => {
+                segments.handle(now, SegmentEvent::Committed(gid, index), segment_out);
+            }
+            DirEvent::Snap(gid, index, offset, payload) => {
+                segments.handle(now, SegmentEvent::Snap(gid, index, offset, payload), segment_out);
+            }
+            DirEvent::Trim(gid, offset) => segments.handle(now, SegmentEvent::Trim(gid, offset), segment_out),
+            DirEvent::Done(DirToken::Journal(token), result) => {
+                journal.handle(now, JournalEvent::Done(token, result), journal_out);
+            }
+            DirEvent::Done(DirToken::Segment(token), result) => {
+                segments.handle(now, SegmentEvent::Done(token, result), segment_out);
+            }
+            DirEvent::Wake => journal.handle(now, JournalEvent::Wake, journal_out),
+            DirEvent::CloseJournal => journal.handle(now, JournalEvent::Close, journal_out),
+            DirEvent::CloseSegments => segments.handle(now, SegmentEvent::Close, segment_out),
+        }
+        self.drain(now, out);
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        self.journal.deadline()
+    }
+}
+
+#[cfg(test)]
+mod tests;

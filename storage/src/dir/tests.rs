@@ -1,0 +1,544 @@
+//! Random operations on journal, segments and recovery, with completions in any order, kills and power cuts, against a
+//! model that is a list. And planted damage: whatever bit is flipped, no wrong byte comes back.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::disk::faulty::{FaultRates, FaultyDisk};
+use crate::disk::memory::{Cut, MemoryDisk};
+use crate::disk::{Disk, DiskExt};
+use crate::entry::{EntryKind, FileRange, Hard, NewEntry, RecoveredGroup, Verdict, derive_flags};
+use crate::format::slot::BootState;
+use crate::read::read_range;
+use crate::recover::{NewIdentity, recover, settle, write_boot_state};
+use catchwater_base::{Rng, Wall};
+use catchwater_record::batch::{build::Builder, patch};
+use catchwater_record::{LeaderEpoch, PartitionId, TopicId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const NEW: NewIdentity = NewIdentity { cluster_id: [1; 16], dir_id: [2; 16], node: 1 };
+
+fn spec(gid: u64) -> GroupSpec {
+    GroupSpec {
+        topic: TopicId([gid as u8; 16]),
+        partition: PartitionId(gid as u32),
+        incarnation: 1,
+        conf: Bytes::from_static(b"conf"),
+    }
+}
+
+fn entry(rng: &mut Rng, index: u64, term: u32, offset: u64) -> NewEntry {
+    let (mut kind, mut body, mut count, mut max_ts) = (EntryKind::Noop, Bytes::new(), 0, -1);
+    if rng.chance(850_000) {
+        let mut builder = Builder::new();
+        for _ in 0..rng.between(1, 3) {
+            let value: Vec<u8> = (0..rng.below(700)).map(|_| rng.next_u64() as u8).collect();
+            builder.push(rng.below(1_000_000) as i64, None, Some(&value), std::iter::empty());
+        }
+        count = builder.count();
+        let mut batch = builder.finish();
+        patch(&mut batch, Offset(offset), LeaderEpoch(term));
+        (kind, body) = (EntryKind::Data, batch.freeze());
+        max_ts = catchwater_record::BatchView::new(&body).unwrap().max_timestamp();
+    }
+    let context = if rng.chance(250_000) {
+        let mut context = vec![1u8, 0];
+        context.extend((0..rng.below(60)).map(|_| rng.next_u64() as u8));
+        Bytes::from(context)
+    } else {
+        Bytes::new()
+    };
+    let flags = derive_flags(kind, &body, &context);
+    NewEntry {
+        index: EntryIndex(index),
+        term: LeaderEpoch(term),
+        kind,
+        flags,
+        base_offset: Offset(offset),
+        count,
+        max_ts,
+        body,
+        context,
+    }
+}
+
+/// What was asked of one group, entry by entry, and how far it was acknowledged.
+#[derive(Default, Clone, Debug)]
+struct Model {
+    /// What a restart found, then what was submitted since.
+    base: Vec<NewEntry>,
+    submitted: Vec<NewEntry>,
+    /// tag → entries of `submitted` that are durable with it.
+    tags: BTreeMap<u64, usize>,
+    acked: usize,
+    term: u32,
+    committed: u64,
+    trimmed: Offset,
+    hards: Vec<Hard>,
+    /// tag → hard states durable with it.
+    hard_tags: BTreeMap<u64, usize>,
+    hards_acked: usize,
+    dropped: bool,
+    drop_acked: bool,
+}
+
+fn fold(base: &[NewEntry], submitted: &[NewEntry]) -> Vec<NewEntry> {
+    let mut log = base.to_vec();
+    for entry in submitted {
+        log.retain(|e| e.index < entry.index);
+        log.push(entry.clone());
+    }
+    log
+}
+
+impl Model {
+    fn now(&self) -> Vec<NewEntry> {
+        fold(&self.base, &self.submitted)
+    }
+}
+
+struct World {
+    seed: u64,
+    rng: Rng,
+    disk: Arc<FaultyDisk>,
+    layout: Layout,
+    config: DirConfig,
+    dir: Dir,
+    boot: (u64, crate::format::slot::Side),
+    out: Effects<DirEffect>,
+    flight: Vec<(DirToken, DiskOp)>,
+    groups: BTreeMap<Gid, Model>,
+    tag: u64,
+    clock: u64,
+    stopped: bool,
+    closed: [Option<u64>; 2],
+    placed: u64,
+    restarts: u64,
+}
+
+impl World {
+    fn now(&self) -> Now {
+        Now { mono: Mono::from_millis(self.clock), wall: Wall::from_millis(1_000_000 + self.clock as i64) }
+    }
+
+    fn new(seed: u64) -> World {
+        let mut rng = Rng::new(seed);
+        let disk = Arc::new(FaultyDisk::new(Arc::new(MemoryDisk::new()), FaultRates::default(), rng.next_u64()));
+        let layout = Layout::new("/data/log");
+        let config = DirConfig::tiny();
+        let found = recover(&*disk, &layout, NEW).unwrap();
+        let boot = found.boot;
+        let dir = Dir::open(&layout, &config, found, Now::default());
+        let mut world = World {
+            seed,
+            rng,
+            disk,
+            layout,
+            config,
+            dir,
+            boot,
+            out: Effects::new(),
+            flight: Vec::new(),
+            groups: BTreeMap::new(),
+            tag: 0,
+            clock: 0,
+            stopped: false,
+            closed: [None; 2],
+            placed: 0,
+            restarts: 0,
+        };
+        world.mark(false, 0, 0);
+        world.tell(DirEvent::Wake);
+        for gid in 1..=3 {
+            world.groups.insert(Gid(gid), Model { term: 1, ..Model::default() });
+            world.tell(DirEvent::Create(Gid(gid), spec(gid)));
+        }
+        world
+    }
+
+    fn mark(&mut self, clean: bool, last_lsn: u64, checkpoint_lsn: u64) {
+        let identity = self.disk.identity("/data/log").unwrap();
+        let state =
+            BootState { boot_id: identity.boot_id, mount_id: identity.mount_id, last_lsn, checkpoint_lsn, clean };
+        self.boot = write_boot_state(&*self.disk, &self.layout, self.boot, state).unwrap();
+    }
+
+    fn tell(&mut self, event: DirEvent) {
+        let now = self.now();
+        self.dir.handle(now, event, &mut self.out);
+        for effect in self.out.drain().collect::<Vec<_>>() {
+            match effect {
+                DirEffect::Disk { token, op, .. } => self.flight.push((token, op)),
+                DirEffect::Persisted(gid, tag) => {
+                    let model = self.groups.get_mut(&gid).unwrap();
+                    model.acked = model.acked.max(model.tags.range(..=tag).map(|(_, n)| *n).max().unwrap_or(0));
+                    model.hards_acked =
+                        model.hards_acked.max(model.hard_tags.range(..=tag).map(|(_, n)| *n).max().unwrap_or(0));
+                    model.drop_acked |= model.dropped;
+                }
+                DirEffect::Placed(gid, upto, rows) => self.check_placed(gid, upto, &rows),
+                DirEffect::WantSnap(gid) => self.snap(gid),
+                DirEffect::Removed(_) => {}
+                DirEffect::Stop(_) => self.stopped = true,
+                DirEffect::JournalClosed(lsn) => self.closed[0] = Some(lsn),
+                DirEffect::SegmentsClosed => self.closed[1] = Some(1),
+            }
+        }
+    }
+
+    fn check_placed(&mut self, gid: Gid, upto: EntryIndex, rows: &[PlacedRow]) {
+        assert_eq!(rows.last().unwrap().row.index, upto);
+        let log = self.groups[&gid].clone();
+        for placed in rows.iter().filter(|p| p.row.kind == EntryKind::Data) {
+            self.placed += 1;
+            let range = FileRange {
+                gid,
+                base_offset: placed.base_offset,
+                generation: placed.generation,
+                pos: placed.row.pos,
+                len: placed.row.len,
+            };
+            let bytes = read_range(&**self.disk.memory(), &self.layout, &range).unwrap();
+            let known = log.base.iter().chain(&log.submitted).any(|e| e.index == placed.row.index && e.body == bytes);
+            assert!(known, "seed {}: placed bytes were never written", self.seed);
+        }
+    }
+
+    fn snap(&mut self, gid: Gid) {
+        let model = &self.groups[&gid];
+        let at = EntryIndex(model.committed);
+        if let Some(entry) = model.now().iter().find(|e| e.index == at) {
+            let event = DirEvent::Snap(gid, at, entry.end_offset(), Bytes::from(at.0.to_le_bytes().to_vec()));
+            self.tell(event);
+        }
+    }
+
+    fn complete_one(&mut self) {
+        if self.flight.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.flight.len() as u64) as usize;
+        let (token, op) = self.flight.remove(at);
+        if std::env::var_os("CATCHWATER_TRACE").is_some() {
+            println!("run {} {}", op.name(), op.path());
+        }
+        let result = self.disk.run(op);
+        self.tell(DirEvent::Done(token, result));
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if self.flight.is_empty() {
+                return;
+            }
+            self.complete_one();
+        }
+        panic!("seed {}: never quiet", self.seed);
+    }
+
+    fn append(&mut self) {
+        let gid = Gid(self.rng.between(1, 3));
+        let mut rng = self.rng.fork(gid.0);
+        let model = self.groups.get_mut(&gid).unwrap();
+        if model.dropped {
+            return;
+        }
+        let log = model.now();
+        let (mut index, mut offset) = log.last().map_or((1, 0), |e| (e.index.0 + 1, e.end_offset().0));
+        let mut truncate_from = None;
+        // As Raft does: a group's first write carries its hard state.
+        let vote = rng.below(3) << 32;
+        let mut hard =
+            model.hards.is_empty().then_some(Hard { term: model.term, vote, commit: EntryIndex(model.committed) });
+        if rng.chance(100_000) {
+            model.term += 1;
+            hard = Some(Hard { term: model.term, vote: rng.below(3) << 32, commit: EntryIndex(model.committed) });
+            let floor = model.committed.max(log.first().map_or(0, |e| e.index.0)) + 1;
+            if rng.chance(600_000) && floor < index {
+                index = rng.between(floor, index - 1);
+                offset = log.iter().find(|e| e.index.0 == index).map_or(offset, |e| e.base_offset.0);
+                truncate_from = Some(EntryIndex(index));
+            }
+        }
+        let mut entries = Vec::new();
+        for _ in 0..rng.between(1, 4) {
+            let entry = entry(&mut rng, index, model.term, offset);
+            (index, offset) = (index + 1, entry.end_offset().0);
+            entries.push(entry);
+        }
+        self.tag += 1;
+        model.submitted.extend(entries.iter().cloned());
+        model.tags.insert(self.tag, model.submitted.len());
+        model.hards.extend(hard);
+        model.hard_tags.insert(self.tag, model.hards.len());
+        let batch = JournalBatch { gid, tag: Some(self.tag), create: None, drop: false, truncate_from, hard, entries };
+        self.tell(DirEvent::Batch(batch));
+    }
+
+    fn commit(&mut self) {
+        let gid = Gid(self.rng.between(1, 3));
+        let model = self.groups.get_mut(&gid).unwrap();
+        // Only what is acknowledged, and not about to be cut, can be committed.
+        let acked = fold(&model.base, &model.submitted[..model.acked]);
+        let now = model.now();
+        let stable = acked.iter().zip(&now).take_while(|(a, b)| a == b).count();
+        let Some(last) = stable.checked_sub(1).map(|at| now[at].index.0) else { return };
+        if last > model.committed {
+            model.committed = self.rng.between(model.committed, last);
+            let index = EntryIndex(model.committed);
+            self.tell(DirEvent::Committed(gid, index));
+            if self.rng.chance(100_000) {
+                self.snap(gid);
+            }
+        }
+    }
+
+    fn trim(&mut self) {
+        let gid = Gid(self.rng.between(1, 3));
+        let model = self.groups.get_mut(&gid).unwrap();
+        let Some(at) = model.now().iter().find(|e| e.index.0 == model.committed).map(|e| e.base_offset) else { return };
+        let offset = Offset(self.rng.below(at.0 + 1));
+        if offset > model.trimmed {
+            model.trimmed = offset;
+            self.tell(DirEvent::Trim(gid, offset));
+        }
+    }
+
+    fn close(&mut self) {
+        self.tell(DirEvent::CloseJournal);
+        self.settle();
+        let lsn =
+            self.closed[0].unwrap_or_else(|| panic!("seed {}: the journal does not close: {:?}", self.seed, self.dir));
+        for gid in 1..=3 {
+            self.snap(Gid(gid));
+        }
+        self.tell(DirEvent::CloseSegments);
+        self.settle();
+        self.closed[1].expect("the segments close");
+        self.mark(true, lsn, lsn);
+        self.disk.kill();
+        self.restart(true);
+    }
+
+    fn crash(&mut self) {
+        // Operations in flight: some reached the disk, some did not; nobody heard of either.
+        while !self.flight.is_empty() && self.rng.chance(500_000) {
+            let at = self.rng.below(self.flight.len() as u64) as usize;
+            let (_, op) = self.flight.remove(at);
+            let _ = self.disk.run(op);
+        }
+        let power = self.rng.chance(600_000);
+        if power {
+            let cut = [Cut::LoseAll, Cut::KeepAll, Cut::Random, Cut::GarbageTail][self.rng.below(4) as usize];
+            self.disk.power_cut(cut);
+        } else {
+            self.disk.kill();
+        }
+        self.restart(false);
+    }
+
+    fn restart(&mut self, clean: bool) {
+        self.restarts += 1;
+        self.flight.clear();
+        self.closed = [None; 2];
+        self.stopped = false;
+        self.disk.set_rates(FaultRates::default());
+        let found = recover(&*self.disk, &self.layout, NEW).unwrap();
+        let seed = self.seed;
+        if std::env::var_os("CATCHWATER_TRACE").is_some() {
+            let live: Vec<_> =
+                found.journal.live.iter().map(|f| (&f.path[19..], f.file_gen, f.first_lsn, f.last_lsn)).collect();
+            println!(
+                "restart {} clean {clean} {:?} live {live:?} free {:?} left {:?} report {:?}",
+                self.restarts, found.survivor, found.journal.free, found.leftovers, found.report
+            );
+        }
+        for gid in self.groups.keys().copied().collect::<Vec<_>>() {
+            let group = found.groups.iter().find(|(g, _)| g.gid == gid).map(|(g, _)| g);
+            let model = self.groups.get_mut(&gid).unwrap();
+            if model.dropped {
+                assert!(group.is_none() || !model.drop_acked, "seed {seed}: group {gid} came back");
+                continue;
+            }
+            let Some(group) = group else {
+                assert!(
+                    model.acked == 0 && model.base.is_empty(),
+                    "seed {seed}: group {gid} is gone at restart {}: {:?} {:?} {:?}",
+                    self.restarts,
+                    found.journal,
+                    found.report,
+                    self.disk.memory().files().iter().map(|(n, b)| (n.clone(), b.len())).collect::<Vec<_>>()
+                );
+                let trimmed = model.trimmed;
+                assert_eq!(trimmed, Offset::ZERO);
+                *model = Model { term: model.term, ..Model::default() };
+                continue;
+            };
+            if group.verdict != Verdict::Ok {
+                let files: Vec<_> = self.disk.memory().files().iter().map(|(n, b)| (n.clone(), b.len())).collect();
+                let rows: Vec<_> = group.segments.iter().map(|s| (s.base_index, s.sealed, s.rows.len())).collect();
+                let journaled: Vec<_> = group.journaled.iter().map(|e| e.index.0).collect();
+                panic!(
+                    "seed {seed}: group {gid} is {:?} at restart {}: {rows:?} {journaled:?} {:?} {:?} {files:?} acked {} submitted {:?} base {:?}",
+                    group.verdict,
+                    self.restarts,
+                    found.journal,
+                    found.report,
+                    model.acked,
+                    model.submitted.iter().map(|e| (e.index.0, e.term.0)).collect::<Vec<_>>(),
+                    model.base.iter().map(|e| (e.index.0, e.term.0)).collect::<Vec<_>>(),
+                );
+            }
+            assert_eq!(group.spec, spec(gid.0));
+            let log = contents(&*self.disk, &self.layout, group);
+            let first = group.first_index;
+            assert!(group.log_start <= model.trimmed, "seed {seed}");
+            let tail = |log: Vec<NewEntry>| log.into_iter().filter(|e| e.index >= first).collect::<Vec<_>>();
+            let from = if clean { model.submitted.len() } else { model.acked };
+            let agrees = (from..=model.submitted.len()).any(|k| tail(fold(&model.base, &model.submitted[..k])) == log);
+            if !agrees {
+                let want: Vec<_> = model.now().iter().map(|e| (e.index.0, e.term.0)).collect();
+                let got: Vec<_> = log.iter().map(|e| (e.index.0, e.term.0)).collect();
+                panic!(
+                    "seed {seed} gid {gid} restart {}: acked {} of {}\nwant {want:?}\ngot {got:?}",
+                    self.restarts,
+                    model.acked,
+                    model.submitted.len()
+                );
+            }
+            let terms: Vec<u32> = model.hards[model.hards_acked.saturating_sub(1)..].iter().map(|h| h.term).collect();
+            let last_term = log.last().map_or(0, |e| e.term.0);
+            if model.hards_acked > 0 {
+                assert!(terms.contains(&group.hard.term) || group.hard.term == last_term, "seed {seed}: hard state");
+            }
+            assert!(group.hard.commit.0 <= log.last().map_or(first.0 - 1, |e| e.index.0).max(model.committed));
+            if let Some((at, payload)) = &group.snap {
+                assert_eq!(&payload[..], at.0.to_le_bytes(), "seed {seed}: snapshot");
+                assert!(at.0 <= model.committed);
+            }
+            check_since(seed, group, &log);
+            model.base = log;
+            model.submitted.clear();
+            model.tags.clear();
+            model.acked = 0;
+            model.term = model.term.max(group.hard.term);
+            model.hards = if group.hard.term == 0 { Vec::new() } else { vec![group.hard] };
+            model.hard_tags.clear();
+            model.hards_acked = model.hards.len();
+        }
+        let found_gids: Vec<Gid> = found.groups.iter().map(|(g, _)| g.gid).collect();
+        let (last, checkpoint) = (found.journal.last_lsn, found.checkpoint_lsn);
+        self.boot = found.boot;
+        self.mark(false, last, checkpoint);
+        settle(&*self.disk, &self.layout, &found.leftovers, &found.journal.free).unwrap();
+        self.dir = Dir::open(&self.layout, &self.config, found, self.now());
+        self.tell(DirEvent::Wake);
+        for gid in self.groups.keys().copied().collect::<Vec<_>>() {
+            if !found_gids.contains(&gid) && !self.groups[&gid].dropped {
+                self.tell(DirEvent::Create(gid, spec(gid.0)));
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        self.clock += self.rng.below(8);
+        match self.rng.below(100) {
+            0..=29 => self.append(),
+            30..=39 => self.commit(),
+            40 => self.trim(),
+            41..=42 => self.tell(DirEvent::Wake),
+            43..=96 => self.complete_one(),
+            97 if self.rng.chance(300_000) => self.close(),
+            98 if self.rng.chance(400_000) => self.crash(),
+            _ => {}
+        }
+        if self.dir.used_percent() >= 90 {
+            self.settle(); // what the broker does by refusing to produce
+        }
+        if self.stopped {
+            self.crash();
+        }
+    }
+}
+
+/// The group's log as its readers would see it: rows with the bytes their files hold, then what only the journal has.
+fn contents(disk: &dyn Disk, layout: &Layout, group: &RecoveredGroup) -> Vec<NewEntry> {
+    try_contents(disk, layout, group).unwrap()
+}
+
+fn try_contents(
+    disk: &dyn Disk,
+    layout: &Layout,
+    group: &RecoveredGroup,
+) -> Result<Vec<NewEntry>, crate::read::ReadError> {
+    let mut out = Vec::new();
+    for segment in &group.segments {
+        let stem = format!("/data/log/p/{:016x}/{}", group.gid.0, crate::segment::segment_stem(segment.base_offset, 0));
+        for row in &segment.rows {
+            let body = if row.kind == EntryKind::Data {
+                let range = FileRange {
+                    gid: group.gid,
+                    base_offset: segment.base_offset,
+                    generation: segment.generation,
+                    pos: row.pos,
+                    len: row.len,
+                };
+                read_range(disk, layout, &range)?
+            } else {
+                Bytes::new()
+            };
+            let context = if row.ext_len > 0 {
+                let record = disk.read(&format!("{stem}.ext"), u64::from(row.ext_pos), usize::from(row.ext_len))?;
+                match crate::format::row::decode_ext(row.index, &record) {
+                    Some(context) => Bytes::copy_from_slice(context),
+                    None => return Err(crate::read::ReadError::Gone(group.gid)),
+                }
+            } else {
+                Bytes::new()
+            };
+            out.push(NewEntry {
+                index: row.index,
+                term: row.term,
+                kind: row.kind,
+                flags: row.flags,
+                base_offset: row.base_offset,
+                count: row.count,
+                max_ts: catchwater_record::BatchView::new(&body).map_or(-1, |b| b.max_timestamp()),
+                body,
+                context,
+            });
+        }
+    }
+    out.extend(group.journaled.iter().cloned());
+    Ok(out)
+}
+
+/// Headers and contexts behind the snapshot are those of the log.
+fn check_since(seed: u64, group: &RecoveredGroup, log: &[NewEntry]) {
+    let snap = group.snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
+    let placed: usize = group.segments.iter().map(|s| s.rows.len()).sum();
+    let want: Vec<&NewEntry> = log[..placed].iter().filter(|e| e.index > snap).collect();
+    assert_eq!(want.len(), group.since_snap.len(), "seed {seed}");
+    for (entry, (row, header, context)) in want.iter().zip(&group.since_snap) {
+        assert_eq!((entry.index, &entry.context), (row.index, context), "seed {seed}");
+        assert_eq!(&entry.body[..entry.body.len().min(61)], &header[..], "seed {seed}");
+    }
+}
+
+#[test]
+fn random_operations_equal_a_list() {
+    let seeds: u64 = std::env::var("CATCHWATER_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20);
+    let from: u64 = std::env::var("CATCHWATER_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    let (mut placed, mut restarts) = (0, 0);
+    for seed in from..from + seeds {
+        let mut world = World::new(seed);
+        for _ in 0..800 {
+            world.step();
+        }
+        world.crash();
+        world.settle();
+        world.close();
+        (placed, restarts) = (placed + world.placed, restarts + world.restarts);
+    }
+    assert!(placed > seeds * 50 && restarts > seeds * 3, "the load did something: {placed}, {restarts}");
+}
