@@ -1,0 +1,261 @@
+//! SQLite as a sink: rows, fence and position in one transaction of the target file.
+//!
+//! One lane, one connection, WAL, `synchronous=FULL`. A transaction of SQLite holds the file's write lock from its first
+//! row, so while a lane is inside one nobody else can claim the target, and a claim that came before is seen by
+//! `position::check`. Blocking calls run on the pool; a connection whose call was dropped is not used again.
+
+pub mod ddl;
+pub mod position;
+pub mod write;
+
+use crate::codes;
+use crate::config::SinkConfig;
+use crate::fault;
+use catchwater_base::crash_point;
+use catchwater_deliver::sink::{
+    Ack, Capabilities, Claim, DdlStep, Group, Lane, Mark, Recovered, Sink, SinkClass, SinkError, TargetName,
+    TargetTable,
+};
+use catchwater_runtime::Fut;
+use catchwater_runtime::spawn::blocking;
+use rusqlite::{Connection, OpenFlags};
+use std::time::Duration;
+
+pub struct SqliteSink {
+    config: SinkConfig,
+    db: Option<Connection>,
+    claim: Option<Claim>,
+}
+
+impl SqliteSink {
+    pub fn new(config: SinkConfig) -> Self {
+        SqliteSink { config, db: None, claim: None }
+    }
+
+    /// One job on the connection, which comes back with its result.
+    fn job<'a, T: Send + 'static>(
+        &'a mut self,
+        work: impl FnOnce(&mut Connection) -> Result<T, SinkError> + Send + 'static,
+    ) -> Fut<'a, Result<T, SinkError>> {
+        let (db, config) = (self.db.take(), self.config.clone());
+        Box::pin(async move {
+            let (db, result) = on_pool(db, config, work).await?;
+            self.db = Some(db);
+            result
+        })
+    }
+}
+
+async fn on_pool<T: Send + 'static>(
+    db: Option<Connection>,
+    config: SinkConfig,
+    work: impl FnOnce(&mut Connection) -> Result<T, SinkError> + Send + 'static,
+) -> Result<(Connection, Result<T, SinkError>), SinkError> {
+    let done = blocking(move || {
+        let mut db = match db {
+            Some(db) => db,
+            None => connect(&config)?,
+        };
+        let result = work(&mut db);
+        Ok((db, result))
+    })
+    .await;
+    match done {
+        Ok(done) => done,
+        Err(e) => Err(SinkError::new(SinkClass::Bug, codes::SINK_BUG, e, "report this")),
+    }
+}
+
+fn connect(config: &SinkConfig) -> Result<Connection, SinkError> {
+    let failed = |e: rusqlite::Error| fault::sink(&format!("open {}", config.file.display()), &e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&config.file, flags).map_err(failed)?;
+    db.busy_timeout(Duration::from_millis(u64::from(config.busy_ms))).map_err(failed)?;
+    db.set_prepared_statement_cache_capacity(256);
+    let mode: String = db.query_row("PRAGMA journal_mode", [], |r| r.get(0)).map_err(failed)?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(failed)?;
+    }
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    Ok(db)
+}
+
+impl Sink for SqliteSink {
+    fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>> {
+        // A connection of before may be in any state.
+        self.db = None;
+        self.claim = Some(claim.clone());
+        self.job(move |db| Ok(Recovered { mark: position::claim(db, &claim)? }))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            atomic_position: true,
+            multi_table_tx: true,
+            truncate: true,
+            rows_max: 100_000,
+            bytes_max: 1 << 30,
+        }
+    }
+
+    fn describe<'a>(&'a mut self, names: &'a [TargetName]) -> Fut<'a, Result<Vec<Option<TargetTable>>, SinkError>> {
+        let names = names.to_vec();
+        self.job(move |db| names.iter().map(|n| ddl::describe(db, n)).collect())
+    }
+
+    fn lane(&mut self) -> Fut<'_, Result<Box<dyn Lane>, SinkError>> {
+        let (config, claim) = (self.config.clone(), self.claim.clone());
+        Box::pin(async move {
+            let Some(claim) = claim else {
+                return Err(SinkError::new(SinkClass::Bug, codes::SINK_BUG, "lane before open", "report this"));
+            };
+            let (db, ()) = match on_pool(None, config.clone(), |_| Ok(())).await? {
+                (db, Ok(())) => (db, ()),
+                (_, Err(e)) => return Err(e),
+            };
+            let lane = SqliteLane { config, claim, db: Some(db), prev: None, broken: false };
+            Ok(Box::new(lane) as Box<dyn Lane>)
+        })
+    }
+
+    fn apply_ddl<'a>(&'a mut self, step: &'a DdlStep) -> Fut<'a, Result<(), SinkError>> {
+        let step = step.clone();
+        self.job(move |db| ddl::apply(db, &step))
+    }
+
+    fn shutdown(&mut self) -> Fut<'_, ()> {
+        let db = self.db.take();
+        self.claim = None;
+        Box::pin(async move {
+            // Closing checkpoints the WAL, which may take a moment.
+            let _ = blocking(move || drop(db)).await;
+        })
+    }
+}
+
+struct SqliteLane {
+    config: SinkConfig,
+    claim: Claim,
+    db: Option<Connection>,
+    /// Inside a transaction: the position it began at.
+    prev: Option<Option<i64>>,
+    /// A call was dropped in its middle: what it did is unknown until the next `abort`.
+    broken: bool,
+}
+
+impl SqliteLane {
+    fn job<'a, T: Send + 'static>(
+        &'a mut self,
+        work: impl FnOnce(&mut Connection, Option<Option<i64>>) -> (Result<T, SinkError>, Option<Option<i64>>)
+        + Send
+        + 'static,
+    ) -> Fut<'a, Result<T, SinkError>> {
+        if self.broken {
+            let e = SinkError::new(SinkClass::UnknownOutcome, codes::SINK_MOVED, "the lane was left in its middle", "");
+            return Box::pin(std::future::ready(Err(e)));
+        }
+        let (db, config, prev) = (self.db.take(), self.config.clone(), self.prev.take());
+        self.broken = true;
+        Box::pin(async move {
+            let (db, result) = on_pool(db, config, move |db| Ok(work(db, prev))).await?;
+            self.broken = false;
+            self.db = Some(db);
+            let (result, prev) = result?;
+            self.prev = prev;
+            result
+        })
+    }
+}
+
+/// Begins the transaction if it is not open, and proves that this claim holds the target.
+fn begin(db: &Connection, claim: &Claim, prev: Option<Option<i64>>) -> Result<Option<i64>, SinkError> {
+    if let Some(prev) = prev {
+        return Ok(prev);
+    }
+    let failed = |e: rusqlite::Error| fault::sink("begin", &e);
+    db.execute_batch("BEGIN IMMEDIATE; PRAGMA defer_foreign_keys = ON").map_err(failed)?;
+    match position::check(db, claim) {
+        Ok(seq) => Ok(seq),
+        Err(e) => {
+            roll_back(db);
+            Err(e)
+        }
+    }
+}
+
+fn roll_back(db: &Connection) {
+    if !db.is_autocommit() {
+        // A rollback that fails leaves a connection that the next call will find broken.
+        let _ = db.execute_batch("ROLLBACK");
+    }
+}
+
+impl Lane for SqliteLane {
+    fn write<'a>(&'a mut self, group: &'a Group) -> Fut<'a, Result<(), SinkError>> {
+        let (group, claim) = (group.clone(), self.claim.clone());
+        self.job(move |db, prev| {
+            let seq = match begin(db, &claim, prev) {
+                Ok(seq) => seq,
+                Err(e) => return (Err(e), None),
+            };
+            crash_point!("sink.before_rows");
+            let done = group.applies.iter().try_for_each(|a| write::apply(db, a));
+            crash_point!("sink.after_rows");
+            // After an error the worker aborts; the transaction stays open until then.
+            (done, Some(seq))
+        })
+    }
+
+    fn commit<'a>(&'a mut self, mark: &'a Mark) -> Fut<'a, Result<Ack, SinkError>> {
+        let (mark, claim) = (mark.clone(), self.claim.clone());
+        self.job(move |db, prev| {
+            let seq = match begin(db, &claim, prev) {
+                Ok(seq) => seq,
+                Err(e) => return (Err(e), None),
+            };
+            crash_point!("sink.before_position");
+            if let Err(e) = position::advance(db, &claim, seq, &mark) {
+                roll_back(db);
+                return (Err(e), None);
+            }
+            crash_point!("sink.after_position");
+            crash_point!("sink.before_commit");
+            let done = db.execute_batch("COMMIT");
+            crash_point!("sink.after_commit");
+            match done {
+                Ok(()) => (Ok(Ack::Durable), None),
+                Err(e) => {
+                    let e = fault::sink("commit", &e);
+                    // A failed COMMIT of SQLite leaves the transaction open: rolled back, nothing happened. An I/O error
+                    // may have closed it; then only the file knows.
+                    let unknown = db.is_autocommit() && e.class != SinkClass::Row;
+                    roll_back(db);
+                    if unknown {
+                        return (Err(SinkError { class: SinkClass::UnknownOutcome, ..e }), None);
+                    }
+                    (Err(e), None)
+                }
+            }
+        })
+    }
+
+    fn abort(&mut self) -> Fut<'_, ()> {
+        let db = self.db.take();
+        self.prev = None;
+        self.broken = false;
+        Box::pin(async move {
+            let Some(db) = db else { return };
+            let rolled = blocking(move || {
+                roll_back(&db);
+                db
+            });
+            if let Ok(db) = rolled.await {
+                self.db = Some(db);
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Tables of the target: describing them, making them like the source's, adding columns. Each step is one transaction
+//! and may be repeated.
+
+use crate::catalog::{RowIdentity, Table, TableError};
+use crate::codes;
+use crate::fault;
+use crate::types::{declared_for, quoted};
+use catchwater_change::{Column, TableSchema};
+use catchwater_deliver::sink::{DdlStep, ForeignKey, SinkClass, SinkError, TargetName, TargetTable};
+use rusqlite::{Connection, TransactionBehavior};
+
+fn table_error(e: TableError) -> SinkError {
+    let what = e.to_string();
+    match e {
+        TableError::Sql(_) => SinkError::new(SinkClass::Environment, codes::SINK_BUSY, what, ""),
+        _ => SinkError::new(SinkClass::Config, codes::SINK_TABLE, what, "give the sink a table it can write"),
+    }
+}
+
+pub fn describe(db: &Connection, name: &TargetName) -> Result<Option<TargetTable>, SinkError> {
+    let failed = |e: rusqlite::Error| fault::sink("describe the target", &e);
+    let table = match Table::read(db, &name.name) {
+        Ok(table) => table,
+        Err(TableError::Missing(_)) => return Ok(None),
+        Err(e) => return Err(table_error(e)),
+    };
+    let schema = table.schema("");
+    let mut columns = schema.columns;
+    if matches!(table.identity, RowIdentity::Alias(_)) && columns.len() > 1 {
+        // The rowid takes any value we write; it fills itself only when nothing is written.
+        columns.iter_mut().for_each(|c| c.identity = false);
+    }
+    let mut statement = db
+        .prepare("SELECT id, \"from\", \"table\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq")
+        .map_err(failed)?;
+    let mut rows = statement.query([&table.name]).map_err(failed)?;
+    let mut foreign_keys: Vec<(i64, ForeignKey)> = Vec::new();
+    while let Some(r) = rows.next().map_err(failed)? {
+        let get = || -> rusqlite::Result<(i64, String, String)> { Ok((r.get(0)?, r.get(1)?, r.get(2)?)) };
+        let (id, column, parent) = get().map_err(failed)?;
+        match foreign_keys.last_mut() {
+            Some((last, key)) if *last == id => key.columns.push(column),
+            _ => foreign_keys.push((
+                id,
+                ForeignKey { columns: vec![column], parent: TargetName { schema: name.schema.clone(), name: parent } },
+            )),
+        }
+    }
+    Ok(Some(TargetTable {
+        name: name.clone(),
+        columns,
+        key: table.key.iter().map(|k| table.columns[*k].name.clone()).collect(),
+        foreign_keys: foreign_keys.into_iter().map(|(_, k)| k).collect(),
+    }))
+}
+
+pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
+    let failed = |e: rusqlite::Error| fault::sink("change the target's tables", &e);
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    match step {
+        DdlStep::CreateTable { name, like } => tx.execute_batch(&create(name, like)).map_err(failed)?,
+        DdlStep::AddColumns { name, columns } => {
+            let table = Table::read(&tx, &name.name).map_err(table_error)?;
+            for column in columns {
+                if table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
+                    continue;
+                }
+                let (t, c) = (quoted(&table.name), quoted(&column.name));
+                tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}", declared_for(column)))
+                    .map_err(failed)?;
+            }
+        }
+        DdlStep::DropNotNull { name, column } => {
+            let table = Table::read(&tx, &name.name).map_err(table_error)?;
+            if table.columns.iter().any(|c| c.name == *column && c.not_null) {
+                let (t, c) = (quoted(&table.name), quoted(column));
+                tx.execute_batch(&format!("ALTER TABLE {t} ALTER COLUMN {c} DROP NOT NULL")).map_err(failed)?;
+            }
+        }
+    }
+    tx.commit().map_err(failed)
+}
+
+fn create(name: &TargetName, like: &TableSchema) -> String {
+    let key: Vec<&Column> = like.key.iter().filter_map(|k| like.columns.get(usize::from(*k))).collect();
+    let mut parts: Vec<String> = like
+        .columns
+        .iter()
+        .filter(|c| !c.generated)
+        .map(|c| {
+            let not_null = if c.nullable == Some(false) { " NOT NULL" } else { "" };
+            format!("{} {}{not_null}", quoted(&c.name), declared_for(c))
+        })
+        .collect();
+    if !key.is_empty() {
+        let names: Vec<String> = key.iter().map(|c| quoted(&c.name)).collect();
+        parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
+    }
+    format!("CREATE TABLE IF NOT EXISTS {} ({})", quoted(&name.name), parts.join(", "))
+}

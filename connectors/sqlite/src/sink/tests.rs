@@ -1,0 +1,100 @@
+use super::*;
+use catchwater_deliver::conformance::{self, Probe};
+use rusqlite::types::ValueRef;
+
+struct File {
+    config: SinkConfig,
+    _dir: Dir,
+}
+
+/// A directory that goes with its test.
+pub struct Dir(pub std::path::PathBuf);
+
+impl Dir {
+    pub fn new(name: &str) -> Dir {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("catchwater-sqlite-{name}-{}-{n}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Probe for File {
+    fn sink(&mut self) -> Box<dyn Sink> {
+        Box::new(SqliteSink::new(self.config.clone()))
+    }
+    fn name(&self, table: &str) -> TargetName {
+        TargetName { schema: String::new(), name: table.into() }
+    }
+    fn rows<'a>(&'a mut self, table: &'a TargetName, columns: &'a [String]) -> Fut<'a, Vec<Vec<Option<String>>>> {
+        let db = Connection::open(&self.config.file).unwrap();
+        let names: Vec<String> = columns.iter().map(|c| crate::types::quoted(c)).collect();
+        let sql = format!("SELECT {} FROM {}", names.join(", "), crate::types::quoted(&table.name));
+        let mut statement = db.prepare(&sql).unwrap();
+        let mut rows = statement.query([]).unwrap();
+        let mut out = Vec::new();
+        while let Some(r) = rows.next().unwrap() {
+            let cells = (0..columns.len()).map(|i| match r.get_ref(i).unwrap() {
+                ValueRef::Null => None,
+                ValueRef::Integer(i) => Some(i.to_string()),
+                ValueRef::Real(f) => Some(f.to_string()),
+                ValueRef::Text(t) => Some(String::from_utf8(t.to_vec()).unwrap()),
+                ValueRef::Blob(b) => Some(b.iter().map(|b| format!("{b:02x}")).collect()),
+            });
+            out.push(cells.collect::<Vec<_>>());
+        }
+        out.sort();
+        Box::pin(std::future::ready(out))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sqlite_sink_passes_the_conformance_suite() {
+    let dir = Dir::new("sink");
+    let config = SinkConfig { busy_ms: 100, ..SinkConfig::new(dir.0.join("copy.db")) };
+    conformance::run(&mut File { config, _dir: dir }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_files_are_named() {
+    let dir = Dir::new("wrong");
+    let claim = |fence| Claim {
+        pipeline: "p".into(),
+        sink: "s".into(),
+        source: "x".into(),
+        cluster: [1; 16],
+        fence,
+        incarnation: catchwater_record::Incarnation(0),
+    };
+    let garbage = dir.0.join("garbage.db");
+    std::fs::write(
+        &garbage,
+        "this is no database, it only says so at some length, more than a hundred bytes, \
+        because SQLite reads a header of one hundred bytes",
+    )
+    .unwrap();
+    for (file, code) in [(garbage, codes::SINK_NOT_A_DATABASE), (dir.0.join("no/such/dir.db"), codes::SINK_FILE)] {
+        let e = SqliteSink::new(SinkConfig::new(file)).open(claim(1)).await.unwrap_err();
+        assert_eq!((e.class, e.code.0), (SinkClass::Config, code), "{e}");
+    }
+    // Held by another program: waits, then says so, and works once it is free.
+    let file = dir.0.join("held.db");
+    let mut sink = SqliteSink::new(SinkConfig { busy_ms: 20, ..SinkConfig::new(&file) });
+    sink.open(claim(1)).await.unwrap();
+    let other = Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let e = sink.open(claim(2)).await.unwrap_err();
+    assert_eq!((e.class, e.code.0), (SinkClass::Environment, codes::SINK_BUSY), "{e}");
+    other.execute_batch("ROLLBACK").unwrap();
+    sink.open(claim(2)).await.unwrap();
+    sink.shutdown().await;
+}
