@@ -1,4 +1,23 @@
 //! Rank 4. Reads the changes of one source and appends them to topics, each source transaction exactly once. Knows the
 //! log only through `client`; connectors know neither Kafka nor topics.
+//!
+//! ```text
+//! connectors/<system>/source ─► worker ─► backfill ─► route ─► emit ─► LogClient::append
+//!                             ▲ confirm ◄── track ◄── answers      resume at start
+//! ```
 
+pub mod backfill;
+pub mod emit;
+pub mod error;
+pub mod resume;
+pub mod route;
 pub mod source;
+pub mod status;
+pub mod tables;
+pub mod testing;
+pub mod track;
+pub mod worker;
+
+pub use error::{End, code};
+pub use status::{State, Status, StatusHandle};
+pub use worker::{Config, Deps, Worker};

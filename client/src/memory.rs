@@ -25,6 +25,8 @@ use std::time::Duration;
 /// Names of the two topics every capture's fence stands in (capture.md 4.4).
 pub const CAPTURES_TOPIC: &str = "__catchwater_captures";
 pub const CUTS_TOPIC: &str = "__catchwater_cuts";
+/// Partitions of each of the two.
+pub const INTERNAL_PARTITIONS: u32 = 16;
 
 /// What happens to one append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -407,6 +409,18 @@ impl LogClient for MemoryClient {
     fn open_capture(&self, capture: CaptureId, epoch: CaptureEpoch) -> Fut<'_, Result<Vec<Tail>, LogError>> {
         Box::pin(async move {
             let mut state = self.shared.lock();
+            for name in [CAPTURES_TOPIC, CUTS_TOPIC] {
+                if state.by_name(&name.into()).is_none() {
+                    let new = NewTopic {
+                        name: name.into(),
+                        partitions: Some(INTERNAL_PARTITIONS),
+                        replication: None,
+                        configs: Vec::new(),
+                        owner: Owner::Nobody,
+                    };
+                    state.create(new).map_err(|e| LogError::Bug(e.to_string()))?;
+                }
+            }
             let known = state.leases.get(&capture).copied().unwrap_or_default();
             let all = state.of_capture(capture);
             let fence = all.iter().filter_map(|at| state.partition(*at)?.captures.get(&capture)).map(|(e, _)| *e).max();

@@ -1,0 +1,201 @@
+//! Pure. Which rows of a snapshot chunk are stale, when the stream has run since before the chunk was read.
+//!
+//! Walk: row-change 5/17
+//!
+//! A chunk is read in one view of the source and placed into the stream at the first boundary at which everything visible
+//! in the view has been emitted. The log is then right about every key it has a whole row of: such a chunk row is
+//! dropped. A key of which only an incomplete row came (a TOAST value that was not sent) takes the chunk's row, if the
+//! view shows what was emitted; else the chunk is read again. Source: capture.md 7.4, 7.5. LSN windows are wrong: a commit
+//! is in the WAL, and streamed, before it is visible to snapshots.
+
+use crate::source::View;
+use bytes::Bytes;
+use catchwater_base::hash::{self, Map};
+use catchwater_change::Native;
+use std::collections::BTreeMap;
+
+/// Most keys remembered while a snapshot is filled up, all tables together (about 1 GiB).
+pub const KEYS_MAX: usize = 16 * 1024 * 1024;
+
+/// When a change was emitted, in the words a view is asked with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum When {
+    /// Before this worker began: read from the topic.
+    Earlier,
+    /// Transaction id, if the source has one, and commit position.
+    Now { xid: Option<u64>, native: Native },
+}
+
+/// The log's knowledge of the tables that are being filled up.
+#[derive(Debug, Default)]
+pub struct Backfill {
+    tables: BTreeMap<u32, Seen>,
+    keys: usize,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    keys: Map<u128, Touch>,
+    truncates: Vec<When>,
+}
+
+#[derive(Debug)]
+struct Touch {
+    /// The log holds the whole row, or that it is gone.
+    whole: bool,
+    when: When,
+}
+
+/// What to do with a chunk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Per row: keep or drop.
+    Rows(Vec<bool>),
+    /// The view is too old for a row the log has only in part: read the chunk again.
+    Again,
+}
+
+/// More keys than [`KEYS_MAX`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("more than {KEYS_MAX} keys changed while the snapshot was filled up")]
+pub struct TooMany;
+
+impl Backfill {
+    /// The table's remaining rows come by chunks.
+    pub fn watch(&mut self, table_no: u32) {
+        self.tables.entry(table_no).or_default();
+    }
+    /// The table is complete.
+    pub fn done(&mut self, table_no: u32) {
+        if let Some(seen) = self.tables.remove(&table_no) {
+            self.keys -= seen.keys.len();
+        }
+    }
+    pub fn watches(&self, table_no: u32) -> bool {
+        self.tables.contains_key(&table_no)
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// A record of this key is in the log or goes there now.
+    pub fn emitted(&mut self, table_no: u32, key: &[u8], whole: bool, when: When) -> Result<(), TooMany> {
+        let Some(seen) = self.tables.get_mut(&table_no) else { return Ok(()) };
+        let before = seen.keys.len();
+        let touch = seen.keys.entry(hash::xxh3_128(key)).or_insert(Touch { whole, when: when.clone() });
+        // Once whole the log stays whole: what follows changes it field by field.
+        touch.whole |= whole;
+        touch.when = when;
+        self.keys += seen.keys.len() - before;
+        if self.keys > KEYS_MAX { Err(TooMany) } else { Ok(()) }
+    }
+
+    pub fn truncated(&mut self, table_no: u32, when: When) {
+        if let Some(seen) = self.tables.get_mut(&table_no) {
+            seen.truncates.push(when);
+        }
+    }
+
+    /// Judges the rows of a chunk at the moment it is placed. Keyless rows (`None`) are kept.
+    pub fn decide(&self, table_no: u32, keys: &[Option<Bytes>], view: &View) -> Verdict {
+        let Some(seen) = self.tables.get(&table_no) else { return Verdict::Rows(vec![true; keys.len()]) };
+        if seen.truncates.iter().any(|when| !is_visible(when, view)) {
+            return Verdict::Rows(vec![false; keys.len()]);
+        }
+        let mut keep = Vec::with_capacity(keys.len());
+        for key in keys {
+            let touch = key.as_ref().and_then(|k| seen.keys.get(&hash::xxh3_128(k)));
+            match touch {
+                None => keep.push(true),
+                Some(t) if t.whole => keep.push(false),
+                Some(t) if is_visible(&t.when, view) => keep.push(true),
+                Some(_) => return Verdict::Again,
+            }
+        }
+        Verdict::Rows(keep)
+    }
+}
+
+/// May a chunk with this view be placed behind `at`?
+pub fn may_place(view: &View, at: &Native) -> bool {
+    match view {
+        View::Exported => true,
+        View::Visibility { place, .. } | View::Exact(place) => at >= place,
+    }
+}
+
+fn is_visible(when: &When, view: &View) -> bool {
+    match (when, view) {
+        (When::Earlier, View::Exact(_)) => true,
+        (When::Now { xid: Some(xid), .. }, View::Visibility { xmin, xmax, running, .. }) => {
+            xid < xmin || (xid < xmax && !running.contains(xid))
+        }
+        (When::Now { native, .. }, View::Exact(at)) => native <= at,
+        // Unknown: not proved to be visible. An exported view is older than all that is emitted.
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(k: &str) -> Option<Bytes> {
+        Some(Bytes::copy_from_slice(k.as_bytes()))
+    }
+    fn at(xid: u64) -> When {
+        When::Now { xid: Some(xid), native: Native::postgres(xid * 10) }
+    }
+    fn view(xmin: u64, xmax: u64, running: &[u64], place: u64) -> View {
+        View::Visibility { xmin, xmax, running: running.to_vec(), place: Native::postgres(place) }
+    }
+
+    #[test]
+    fn keys_the_log_holds_whole_are_dropped() {
+        let mut b = Backfill::default();
+        b.watch(1);
+        b.emitted(1, b"a", true, When::Earlier).expect("room");
+        b.emitted(1, b"c", true, at(50)).expect("room");
+        b.emitted(2, b"b", true, at(50)).expect("not watched");
+        let got = b.decide(1, &[key("a"), key("b"), key("c"), None], &view(60, 60, &[], 0));
+        assert_eq!(got, Verdict::Rows(vec![false, true, false, true]));
+    }
+
+    #[test]
+    fn an_incomplete_row_is_filled_only_by_a_view_that_shows_it() {
+        let mut b = Backfill::default();
+        b.watch(1);
+        b.emitted(1, b"a", false, at(50)).expect("room");
+        assert_eq!(b.decide(1, &[key("a")], &view(60, 60, &[], 0)), Verdict::Rows(vec![true]));
+        // In the WAL and streamed, but not visible yet: a lagging synchronous standby.
+        assert_eq!(b.decide(1, &[key("a")], &view(40, 60, &[50], 0)), Verdict::Again);
+        assert_eq!(b.decide(1, &[key("a")], &view(40, 50, &[], 0)), Verdict::Again);
+        b.emitted(1, b"a", true, at(51)).expect("room");
+        assert_eq!(b.decide(1, &[key("a")], &view(40, 50, &[], 0)), Verdict::Rows(vec![false]));
+    }
+
+    #[test]
+    fn rows_older_than_a_truncate_do_not_come_back() {
+        let mut b = Backfill::default();
+        b.watch(1);
+        b.truncated(1, at(50));
+        assert_eq!(b.decide(1, &[key("a")], &view(40, 45, &[], 0)), Verdict::Rows(vec![false]));
+        assert_eq!(b.decide(1, &[key("a")], &view(60, 60, &[], 0)), Verdict::Rows(vec![true]));
+    }
+
+    #[test]
+    fn a_chunk_waits_for_its_place() {
+        assert!(!may_place(&view(0, 0, &[], 100), &Native::postgres(99)));
+        assert!(may_place(&view(0, 0, &[], 100), &Native::postgres(100)));
+        assert!(!may_place(&View::Exact(Native::sqlite(5)), &Native::sqlite(4)));
+    }
+
+    #[test]
+    fn a_finished_table_gives_its_memory_back() {
+        let mut b = Backfill::default();
+        b.watch(1);
+        b.emitted(1, b"a", true, When::Earlier).expect("room");
+        b.done(1);
+        assert_eq!((b.keys, b.is_empty()), (0, true));
+    }
+}

@@ -1,0 +1,543 @@
+//! Pure. Changes become records, records become batches, batches stand in line per partition until they are acknowledged.
+//!
+//! Walk: row-change 7/17
+//!
+//! ```text
+//!  lane of one partition:   prev │ sent, ≤ in_flight │ sealed, waiting │ open
+//!                           acked└─ each batch: prev = `last` of the one before (nothing enters behind a hole, L1)
+//! ```
+//! A batch is sealed at once when nothing is in flight (a lone commit never waits for a timer), else when it is full or
+//! has waited long enough. After a refused or unknown append the lane stands still until all its answers are in; then it
+//! goes on from the position the log names ([`Emitter::rewound`]). Per record: one encode, one copy into the batch.
+
+use crate::track::{BatchId, Track};
+use bytes::Bytes;
+use catchwater_base::{Mono, Now, Wall};
+use catchwater_change::encode::debezium_json::{EncodeError, Encoder, Piece};
+use catchwater_change::stamp::{STAMP_HEADER, flag};
+use catchwater_change::{Native, RowChange, Stamp, Version};
+use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
+use catchwater_record::batch::build::Builder;
+use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, Position, TopicPartition, TxnId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bounds of the lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A batch is sealed before it grows above this; one larger record makes a larger batch.
+    pub batch_bytes: usize,
+    pub batch_records: u32,
+    /// Appends in flight per partition.
+    pub in_flight: usize,
+    /// Longest time a record waits in an open batch while others are in flight, milliseconds.
+    pub linger_ms: u64,
+    /// Time an append may take, milliseconds.
+    pub append_timeout_ms: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            batch_bytes: 1024 * 1024,
+            batch_records: 10_000,
+            in_flight: 4,
+            linger_ms: 5,
+            append_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// What all records of one transaction or chunk share.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    pub seq: CommitSeq,
+    /// None while the end of a large transaction is not known.
+    pub native: Option<Native>,
+    pub txn: TxnId,
+    pub commit_time: Wall,
+    /// Flags of every stamp: SNAPSHOT, SUPERSET.
+    pub flags: u16,
+}
+
+/// Place of a change inside its unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Records of the unit before this change.
+    pub ordinal: u64,
+    /// The unit ends with this change.
+    pub last: bool,
+}
+
+/// One record that was made, for those who watch keys.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub key: Option<Bytes>,
+    /// No column is unavailable.
+    pub whole: bool,
+}
+
+/// A batch to be appended now.
+pub struct Outgoing {
+    pub at: TopicPartition,
+    pub id: BatchId,
+    pub batch: Bytes,
+    pub how: Append,
+}
+
+/// What an answer means for the worker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Fine,
+    /// The lane stands still: ask `last_positions` when [`Emitter::stuck`] names it.
+    Stuck,
+    Fenced(CaptureEpoch),
+    /// Trying again cannot help.
+    Refused(Why),
+}
+
+struct Lane {
+    /// Records at or below are in the log (R7).
+    tail: Option<Version>,
+    /// `last` of the newest acknowledged batch.
+    prev: Position,
+    open: Option<OpenBatch>,
+    /// Sealed and not acknowledged, in order; the first `sent` of them were handed over.
+    queue: VecDeque<Sealed>,
+    sent: usize,
+    flying: usize,
+    end: Offset,
+    /// Below it lie only records of units that a checkpoint covers: where a restart begins to read stamps (R3). `end` may
+    /// lie behind records of later units, which a replay must see.
+    safe: Offset,
+    /// Ends of acknowledged batches above `safe`, with the last unit in them.
+    marks: VecDeque<(CommitSeq, Offset)>,
+    /// `end` moved since the last cut.
+    changed: bool,
+    stuck: Option<Mono>,
+    failures: u32,
+}
+
+struct OpenBatch {
+    id: BatchId,
+    builder: Builder,
+    first: Position,
+    last: Position,
+    first_seq: CommitSeq,
+    last_seq: CommitSeq,
+    txn: TxnId,
+    flags: u8,
+    since: Mono,
+}
+
+struct Sealed {
+    id: BatchId,
+    batch: Bytes,
+    first: Position,
+    last: Position,
+    first_seq: CommitSeq,
+    last_seq: CommitSeq,
+    txn: TxnId,
+    flags: u8,
+    acked: bool,
+}
+
+/// All lanes of a source.
+pub struct Emitter {
+    encoder: Encoder,
+    capture: CaptureId,
+    epoch: CaptureEpoch,
+    incarnation: Incarnation,
+    limits: Limits,
+    lanes: BTreeMap<TopicPartition, Lane>,
+    next_batch: u64,
+    bytes: usize,
+}
+
+impl Emitter {
+    pub fn new(
+        encoder: Encoder,
+        capture: CaptureId,
+        epoch: CaptureEpoch,
+        incarnation: Incarnation,
+        limits: Limits,
+    ) -> Self {
+        let lanes = BTreeMap::new();
+        Emitter { encoder, capture, epoch, incarnation, limits, lanes, next_batch: 1, bytes: 0 }
+    }
+
+    /// A partition this capture writes to, and where it ends now. Known ones stay as they are.
+    /// `safe` = the offset below which only records of the checkpoint's units lie.
+    pub fn lane(&mut self, at: TopicPartition, last: Position, end: Offset, safe: Offset) {
+        self.lanes.entry(at).or_insert_with(|| Lane {
+            safe,
+            marks: VecDeque::new(),
+            tail: Version::of(&last).map(|(v, _)| v),
+            prev: last,
+            open: None,
+            queue: VecDeque::new(),
+            sent: 0,
+            flying: 0,
+            end,
+            changed: true,
+            stuck: None,
+            failures: 0,
+        });
+    }
+
+    /// Makes the records of one change and puts them into batches. `change.table` is numbered and routed. Returns what
+    /// was made, one per record; those already in the log are counted in `replayed`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn put(
+        &mut self,
+        now: Now,
+        unit: &Unit,
+        place: Place,
+        change: &RowChange,
+        partitions: u32,
+        track: &mut Track,
+        replayed: &mut u64,
+        made: &mut Vec<Made>,
+    ) -> Result<u64, EncodeError> {
+        let pieces = self.encoder.pieces(change);
+        let native = unit.native.clone().unwrap_or_default();
+        for (i, piece) in pieces.iter().enumerate() {
+            let ordinal = place.ordinal + i as u64;
+            let last = place.last && i + 1 == pieces.len();
+            let version = Version { incarnation: self.incarnation, commit_seq: unit.seq, ordinal };
+            let key = self.encoder.key(change, *piece)?;
+            let partition = crate::route::partition(key.as_deref(), partitions);
+            let at = TopicPartition { topic: change.table.topic, partition };
+            let mut flags = unit.flags;
+            if ordinal == 0 {
+                flags |= flag::FIRST;
+            }
+            if last {
+                flags |= flag::LAST;
+                if flags & flag::SNAPSHOT != 0 {
+                    flags |= flag::LAST_OF_CHUNK;
+                }
+            }
+            let stamp = Stamp {
+                op: Encoder::letter(change, *piece),
+                flags,
+                version,
+                total: if last { u32::try_from(ordinal + 1).unwrap_or(0) } else { 0 },
+                source: self.capture,
+                commit_time: unit.commit_time,
+                schema_no: change.table.schema_no,
+                native: native.clone(),
+                txn: Some(unit.txn.clone()).filter(|t| t.0 != native.as_bytes()),
+            };
+            let whole = match &change.after {
+                Some(row) => !row.cells.contains(&catchwater_change::Cell::Unavailable),
+                None => true,
+            };
+            made.push(Made { key, whole });
+            // `ensure_tables` makes the lanes of a topic before its first row.
+            let lane = self.lanes.get(&at);
+            assert!(lane.is_some(), "a record for a partition without a lane");
+            if lane.is_some_and(|l| l.tail.is_some_and(|t| version <= t)) {
+                *replayed += 1;
+                continue;
+            }
+            let encoded = self.encoder.encode(change, *piece, stamp, now.wall)?;
+            self.push(now, at, unit, version.position(&native), last, &encoded, track);
+        }
+        Ok(pieces.len() as u64)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push(
+        &mut self,
+        now: Now,
+        at: TopicPartition,
+        unit: &Unit,
+        position: Position,
+        ends: bool,
+        record: &catchwater_change::encode::debezium_json::Encoded,
+        track: &mut Track,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        let full = lane.open.as_ref().is_some_and(|o| {
+            o.builder.count() >= self.limits.batch_records
+                || o.builder.bytes() + record.bytes() > self.limits.batch_bytes
+        });
+        if full {
+            lane.seal();
+        }
+        if lane.open.is_none() {
+            let id = BatchId(self.next_batch);
+            self.next_batch += 1;
+            track.opened(id, unit.seq);
+            lane.open = Some(OpenBatch {
+                id,
+                builder: Builder::new(),
+                first: position.clone(),
+                last: position.clone(),
+                first_seq: unit.seq,
+                last_seq: unit.seq,
+                txn: unit.txn.clone(),
+                flags: 0,
+                since: now.mono,
+            });
+        }
+        let Some(open) = &mut lane.open else { return };
+        let before = open.builder.bytes();
+        let headers: Vec<(&[u8], Option<&[u8]>)> = record.headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))).collect();
+        open.builder.push(
+            now.wall.as_millis(),
+            record.key.as_deref(),
+            record.value.as_deref(),
+            headers.iter().copied(),
+        );
+        self.bytes += open.builder.bytes() - before;
+        open.last = position;
+        open.last_seq = unit.seq;
+        open.txn = unit.txn.clone();
+        if ends {
+            open.flags |= capture_flag::ENDS;
+        }
+        if unit.flags & flag::SNAPSHOT != 0 {
+            open.flags |= capture_flag::SNAPSHOT;
+        }
+    }
+
+    /// The key bytes a snapshot row's record will have.
+    pub fn key(&self, row: &RowChange) -> Result<Option<Bytes>, EncodeError> {
+        self.encoder.key(row, Piece::Whole)
+    }
+
+    /// Bytes in open and unacknowledged batches.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Batches to hand over now. `all` seals what is open, full or not.
+    pub fn take_outgoing(&mut self, now: Mono, all: bool) -> Vec<Outgoing> {
+        let mut out = Vec::new();
+        for (at, lane) in &mut self.lanes {
+            let due = lane
+                .open
+                .as_ref()
+                .is_some_and(|o| all || lane.queue.is_empty() || now >= o.since.plus_millis(self.limits.linger_ms));
+            if due {
+                lane.seal();
+            }
+            if lane.stuck.is_some() {
+                continue;
+            }
+            while lane.flying < self.limits.in_flight && lane.sent < lane.queue.len() {
+                let prev = match lane.sent {
+                    0 => lane.prev.clone(),
+                    n => lane.queue[n - 1].last.clone(),
+                };
+                let next = &lane.queue[lane.sent];
+                lane.sent += 1;
+                lane.flying += 1;
+                let context = CaptureContext {
+                    capture: self.capture,
+                    epoch: self.epoch,
+                    flags: next.flags,
+                    commit_seq: next.last_seq,
+                    prev,
+                    first: next.first.clone(),
+                    last: next.last.clone(),
+                    txn: Some(next.txn.clone()),
+                };
+                let how = Append {
+                    context: Context::Capture(context),
+                    acks: Acks::All,
+                    timeout_ms: self.limits.append_timeout_ms,
+                };
+                out.push(Outgoing { at: *at, id: next.id, batch: next.batch.clone(), how });
+            }
+        }
+        out
+    }
+
+    /// When [`Emitter::take_outgoing`] or [`Emitter::stuck`] will next have something without an answer coming.
+    pub fn deadline(&self) -> Mono {
+        let lanes = self.lanes.values().flat_map(|l| {
+            let open = l.open.as_ref().map(|o| o.since.plus_millis(self.limits.linger_ms));
+            let stuck = l.stuck.filter(|_| l.flying == 0);
+            [open, stuck]
+        });
+        lanes.flatten().min().unwrap_or(Mono::NEVER)
+    }
+
+    /// The answer to an append. `retry_at` = when a lane that stands still now may ask the log.
+    pub fn answered(
+        &mut self,
+        at: TopicPartition,
+        id: BatchId,
+        outcome: AppendOutcome,
+        retry_at: Mono,
+        track: &mut Track,
+    ) -> Answer {
+        let Some(lane) = self.lanes.get_mut(&at) else { return Answer::Fine };
+        lane.flying = lane.flying.saturating_sub(1);
+        let entered = matches!(outcome, AppendOutcome::Appended { .. });
+        let (end, answer) = match outcome {
+            AppendOutcome::Appended { end, .. } | AppendOutcome::AlreadyThere { end } => (Some(end), Answer::Fine),
+            AppendOutcome::Fenced { by } => return Answer::Fenced(by),
+            AppendOutcome::NotWritten(
+                why @ (Why::Invalid | Why::TooLarge | Why::Denied | Why::NoTopic | Why::Unsupported),
+            ) => return Answer::Refused(why),
+            AppendOutcome::Partly { .. }
+            | AppendOutcome::Gap { .. }
+            | AppendOutcome::NotWritten(Why::NoLeader | Why::NotInSync | Why::NoRoom | Why::Busy)
+            | AppendOutcome::Unknown => (None, Answer::Stuck),
+        };
+        match end {
+            None => {
+                lane.stuck = Some(retry_at.max(lane.stuck.unwrap_or(Mono::ZERO)));
+                lane.failures += 1;
+            }
+            Some(end) => {
+                lane.failures = 0;
+                if let Some(batch) = lane.queue.iter_mut().find(|b| b.id == id) {
+                    batch.acked = true;
+                    // The end of a batch that was there before may lie behind later ones.
+                    if entered {
+                        lane.marks.push_back((batch.last_seq, end));
+                    }
+                }
+                if end > lane.end {
+                    lane.end = end;
+                    lane.changed = true;
+                }
+                self.bytes -= lane.pop_acked(track);
+            }
+        }
+        answer
+    }
+
+    /// Lanes that stand still, have no answer to wait for, and whose time to ask has come.
+    pub fn stuck(&self, now: Mono) -> Vec<TopicPartition> {
+        let ready = |l: &Lane| l.flying == 0 && l.stuck.is_some_and(|at| now >= at);
+        self.lanes.iter().filter(|(_, l)| ready(l)).map(|(at, _)| *at).collect()
+    }
+    pub fn failures(&self, at: TopicPartition) -> u32 {
+        self.lanes.get(&at).map_or(0, |l| l.failures)
+    }
+    /// Appends handed over and not answered.
+    pub fn flying(&self) -> usize {
+        self.lanes.values().map(|l| l.flying).sum()
+    }
+    /// The log could not say where the lane stands; ask again then.
+    pub fn ask_later(&mut self, at: TopicPartition, then: Mono) {
+        if let Some(lane) = self.lanes.get_mut(&at) {
+            lane.stuck = Some(then);
+            lane.failures += 1;
+        }
+    }
+
+    /// The log says where a lane stands: go on from there. What is at or below `known` is in the log.
+    pub fn rewound(&mut self, at: TopicPartition, known: Position, end: Offset, track: &mut Track) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        assert_eq!(lane.flying, 0, "answers are in before a lane goes on");
+        lane.stuck = None;
+        lane.sent = 0;
+        for batch in &mut lane.queue {
+            assert!(!batch.acked || batch.last <= known, "an acknowledged batch is in the log");
+            if batch.last <= known {
+                batch.acked = true;
+                if batch.last == known {
+                    lane.marks.push_back((batch.last_seq, end));
+                }
+            } else if batch.first <= known
+                && let Some((version, _)) = Version::of(&known)
+                && let Some((rest, first)) = cut(&batch.batch, version)
+            {
+                self.bytes -= batch.batch.len().saturating_sub(rest.len());
+                batch.batch = rest;
+                batch.first = first;
+            }
+        }
+        if end > lane.end {
+            lane.end = end;
+            lane.changed = true;
+        }
+        self.bytes -= lane.pop_acked(track);
+        lane.prev = known;
+    }
+
+    /// For a checkpoint at `seq`: where a restart begins to read each partition.
+    pub fn safe_ends(&mut self, seq: CommitSeq) -> Vec<(TopicPartition, Offset)> {
+        for lane in self.lanes.values_mut() {
+            while let Some((last, end)) = lane.marks.front().copied().filter(|(last, _)| *last <= seq) {
+                debug_assert!(last <= seq);
+                lane.safe = lane.safe.max(end);
+                lane.marks.pop_front();
+            }
+        }
+        self.lanes.iter().map(|(at, l)| (*at, l.safe)).collect()
+    }
+
+    /// End offsets for a cut: of the lanes that moved since the last one, or of all.
+    pub fn ends(&self, all: bool) -> Vec<(TopicPartition, Offset)> {
+        self.lanes.iter().filter(|(_, l)| all || l.changed).map(|(at, l)| (*at, l.end)).collect()
+    }
+    /// A cut with these ends is on its way.
+    pub fn cut_taken(&mut self) {
+        self.lanes.values_mut().for_each(|l| l.changed = false);
+    }
+    /// The cut did not enter: its partitions belong to the next one.
+    pub fn cut_lost(&mut self) {
+        self.lanes.values_mut().for_each(|l| l.changed = true);
+    }
+}
+
+impl Lane {
+    fn seal(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.queue.push_back(Sealed {
+            id: open.id,
+            batch: open.builder.finish().freeze(),
+            first: open.first,
+            last: open.last,
+            first_seq: open.first_seq,
+            last_seq: open.last_seq,
+            txn: open.txn,
+            flags: open.flags,
+            acked: false,
+        });
+    }
+
+    /// Forgets acknowledged batches at the head; returns their bytes.
+    fn pop_acked(&mut self, track: &mut Track) -> usize {
+        let mut bytes = 0;
+        while self.queue.front().is_some_and(|b| b.acked) {
+            if let Some(batch) = self.queue.pop_front() {
+                self.sent = self.sent.saturating_sub(1);
+                self.prev = batch.last;
+                bytes += batch.batch.len() - catchwater_record::batch::HEADER_BYTES;
+                track.acked(batch.id, batch.first_seq);
+            }
+        }
+        bytes
+    }
+}
+
+/// The records of a batch above `known`, and the position of the first of them.
+fn cut(batch: &Bytes, known: Version) -> Option<(Bytes, Position)> {
+    let view = BatchView::new(batch).ok()?;
+    let mut builder = Builder::new();
+    let mut first = None;
+    for record in iterate::records(view.records(), view.records_count() as u32) {
+        let record = record.ok()?;
+        let stamp = Stamp::decode(record.header(STAMP_HEADER)??).ok()?;
+        if stamp.version <= known {
+            continue;
+        }
+        first.get_or_insert_with(|| stamp.version.position(&stamp.native));
+        let headers: Vec<(&[u8], Option<&[u8]>)> = record.headers().collect();
+        let timestamp = view.base_timestamp() + record.timestamp_delta;
+        builder.push(timestamp, record.key, record.value, headers.iter().copied());
+    }
+    Some((builder.finish().freeze(), first?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The one loop of a capture: fence, read what the log knows, open the source, snapshot, stream; appends pipelined, cuts
+//! behind acknowledged rounds, checkpoints behind cuts, confirmations behind committed checkpoints.
+//!
+//! Walk: row-change 4/17
+//!
+//! One attempt = one epoch's hold on one connection to the source. An error that time may cure ends the attempt; the next
+//! one begins as after a crash (fence, checkpoint, replay), so there is one way to resume and it is used all the time. The
+//! source is never slowed by sinks or clients, only by the log itself: when more than `credit_bytes` wait for answers, or
+//! more than `replay_bytes_max` lie above the last checkpoint, it is not read.
+//!
+//! `session` holds the log's side (lanes, meta appends, timers), `start` reads what the log knows, `fill` the snapshot.
+
+mod fill;
+mod session;
+mod start;
+mod stream;
+
+use crate::emit::Limits as EmitLimits;
+use crate::error::{End, Trouble};
+use crate::source::Source;
+use crate::status::{State, StatusHandle};
+use catchwater_base::backoff::Backoff;
+use catchwater_base::{Clock, Rng};
+use catchwater_client::{ControlClient, LogClient};
+use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, PipelineName, RevisionNo, SourceName};
+use catchwater_runtime::shutdown::Stopped;
+use catchwater_runtime::time;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Makes a fresh source for each attempt; no I/O in it.
+pub type MakeSource = Box<dyn FnMut() -> Box<dyn Source> + Send>;
+
+/// What a worker works with.
+pub struct Deps {
+    pub log: Arc<dyn LogClient>,
+    pub control: Arc<dyn ControlClient>,
+    pub clock: Arc<dyn Clock>,
+    pub make_source: MakeSource,
+    /// Seeds the back-off.
+    pub seed: u64,
+}
+
+/// What a worker is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: SourceName,
+    pub capture: CaptureId,
+    pub incarnation: Incarnation,
+    /// The task's epoch.
+    pub epoch: CaptureEpoch,
+    pub who: Caller,
+    /// `postgresql`, `sqlite`: `source.connector` of every record.
+    pub connector: &'static str,
+    /// First part of the topic names, and `source.name`.
+    pub prefix: String,
+    pub pipeline: PipelineName,
+    pub revision: RevisionNo,
+    /// The source's block as canonical JSON, secrets as references: kept in CONFIG records.
+    pub canonical: String,
+    /// Partitions of a new topic.
+    pub partitions: u32,
+    /// Read the tables as they are when the capture begins; false = changes only.
+    pub snapshot: bool,
+    /// A tombstone after each delete. Fixed for the life of an incarnation: it decides which records exist (R8).
+    pub tombstones: bool,
+    pub limits: Limits,
+}
+
+/// Bounds, each with its unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub emit: EmitLimits,
+    /// Bytes in batches that wait for an answer; above it the source is not read.
+    pub credit_bytes: usize,
+    /// Bytes appended above the last committed checkpoint; bounds the replay after a crash.
+    pub replay_bytes_max: u64,
+    /// Bytes the source may give out in one go.
+    pub read_bytes: usize,
+    /// A transaction larger than this goes out before its end is known.
+    pub txn_bytes: usize,
+    pub cut_every_ms: u64,
+    /// A cut without news, and the longest time between checkpoints while anything moves.
+    pub idle_every_ms: u64,
+    pub checkpoint_every_ms: u64,
+    pub checkpoint_bytes: u64,
+    pub retry_base_ms: u64,
+    pub retry_cap_ms: u64,
+    /// Times one chunk is read again because its view was too old.
+    pub chunk_retries: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            emit: EmitLimits::default(),
+            credit_bytes: 64 * 1024 * 1024,
+            replay_bytes_max: 256 * 1024 * 1024,
+            read_bytes: 1024 * 1024,
+            txn_bytes: 8 * 1024 * 1024,
+            cut_every_ms: 10,
+            idle_every_ms: 1000,
+            checkpoint_every_ms: 1000,
+            checkpoint_bytes: 64 * 1024 * 1024,
+            retry_base_ms: 100,
+            retry_cap_ms: 30_000,
+            chunk_retries: 20,
+        }
+    }
+}
+
+/// One capture under one epoch.
+pub struct Worker {
+    deps: Deps,
+    config: Config,
+    status: StatusHandle,
+    rng: Rng,
+}
+
+impl Worker {
+    pub fn new(deps: Deps, config: Config) -> (Worker, StatusHandle) {
+        let status = StatusHandle::default();
+        let rng = Rng::new(deps.seed);
+        (Worker { deps, config, status: status.clone(), rng }, status)
+    }
+
+    /// Runs until it is told to stop, is fenced, or needs a person. After `stop` everything that was read is appended,
+    /// cut, checkpointed and confirmed before this returns. Dropping the future is a crash: safe at every point.
+    pub async fn run(mut self, mut stop: Stopped) -> End {
+        let mut backoff = Backoff::new(self.config.limits.retry_base_ms, self.config.limits.retry_cap_ms);
+        loop {
+            let rows_before = self.status.get().rows;
+            let trouble = match self.attempt(stop.clone()).await {
+                Ok(()) => Trouble::Stop,
+                Err(trouble) => trouble,
+            };
+            match trouble {
+                Trouble::Stop => {
+                    self.status.update(|s| s.state = State::Stopped);
+                    return End::Stopped;
+                }
+                Trouble::End(end) => {
+                    self.status.update(|s| match &end {
+                        End::Failed { code, what, .. } => {
+                            s.state = State::NeedsPerson;
+                            s.last_error = Some((*code, what.clone()));
+                        }
+                        _ => s.state = State::Stopped,
+                    });
+                    return end;
+                }
+                Trouble::Retry { code, what } => {
+                    if self.status.get().rows > rows_before {
+                        backoff.reset();
+                    }
+                    self.status.update(|s| {
+                        s.state = State::Retrying;
+                        s.restarts += 1;
+                        s.last_error = Some((code, what));
+                    });
+                    let pause = Duration::from_millis(backoff.next_ms(&mut self.rng));
+                    if time::timeout(pause, stop.wait()).await.is_ok() {
+                        self.status.update(|s| s.state = State::Stopped);
+                        return End::Stopped;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&mut self, stop: Stopped) -> Result<(), Trouble> {
+        let log = self.deps.log.clone();
+        let mut source = (self.deps.make_source)();
+        let begun = start::begin(self, &*log, stop, &mut *source).await;
+        let outcome = match begun {
+            Ok(mut begun) => {
+                let worked = stream::work(&mut begun, &mut *source).await;
+                // What is in flight keeps its place in the log; the next attempt must not race with it.
+                let settled = begun.session.settle().await;
+                worked.and(settled)
+            }
+            Err(trouble) => Err(trouble),
+        };
+        source.close().await;
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests;

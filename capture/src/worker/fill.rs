@@ -1,0 +1,456 @@
+//! The snapshot: everything at the stream's start when the capture begins; what is left of it by chunks beside the stream
+//! after a crash.
+//!
+//! A unit is read as a whole (at most 16 MiB or 50,000 rows), gets a commit sequence, and its CHUNK record is committed
+//! before its first row; so a restart knows which numbers are chunks'. Whether a table is complete stands in one record
+//! per table. The reader runs in a task of its own with its own connections; one unit is read ahead.
+
+use super::session::Driven;
+use super::start::{Begun, WHOLE_TABLE, read_keys, whole_table};
+use super::stream::Stream;
+use crate::backfill::{Verdict, may_place};
+use crate::emit::Unit;
+use crate::error::{Trouble, code};
+use crate::source::{Chunk, Snapshot, Source, SourceError, View};
+use crate::status::State;
+use crate::track::Mark;
+use bytes::{BufMut, Bytes, BytesMut};
+use catchwater_base::crash_point;
+use catchwater_change::checkpoint::{ChunkPhase, ChunkRecord, Stored, StoredKey, chunk_flag};
+use catchwater_change::stamp::flag;
+use catchwater_change::{Native, Op, RowChange, SnapshotMark, TableSchema};
+use catchwater_record::{CommitSeq, TxnId};
+use catchwater_runtime::spawn::{self, Task};
+use catchwater_runtime::sync::{Receiver, Sender, bounded};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+enum Ask {
+    Plan(Vec<Arc<TableSchema>>),
+    Read(Box<Chunk>),
+}
+
+enum Told {
+    Planned(Vec<Chunk>),
+    Read(Box<Read>),
+    Failed(SourceError),
+}
+
+/// A unit as it was read.
+struct Read {
+    chunk: Chunk,
+    rows: Vec<RowChange>,
+    view: View,
+}
+
+/// The reader's handle.
+struct Reader {
+    asks: Sender<Ask>,
+    told: Receiver<Told>,
+    task: Task<()>,
+}
+
+impl Reader {
+    fn start(name: String, mut snapshot: Box<dyn Snapshot>) -> Reader {
+        let (asks, mut asked) = bounded::<Ask>(1);
+        let (tell, told) = bounded::<Told>(1);
+        let task = spawn::spawn(name, async move {
+            while let Some(ask) = asked.recv().await {
+                let answer = match ask {
+                    Ask::Plan(tables) => match snapshot.plan(&tables).await {
+                        Ok(chunks) => Told::Planned(chunks),
+                        Err(e) => Told::Failed(e),
+                    },
+                    Ask::Read(chunk) => {
+                        let mut rows = Vec::new();
+                        match snapshot.read(&chunk, &mut rows).await {
+                            Ok(end) => Told::Read(Box::new(Read { chunk: *chunk, rows, view: end.view })),
+                            Err(e) => Told::Failed(e),
+                        }
+                    }
+                };
+                if tell.send(answer).await.is_err() {
+                    break;
+                }
+            }
+            snapshot.close().await;
+        });
+        Reader { asks, told, task }
+    }
+
+    /// The reader answers each question before the next one is asked, so there is room.
+    fn ask(&self, ask: Ask) {
+        let _ = self.asks.try_send(ask);
+    }
+
+    async fn close(self) {
+        drop(self.asks);
+        drop(self.told);
+        let _ = self.task.join().await;
+    }
+}
+
+/// Reads the tables as they are at the stream's start, before the stream. Or prepares the rest of a snapshot that was
+/// interrupted, to run beside it.
+pub(super) async fn begin(
+    begun: &mut Begun<'_>,
+    source: &mut dyn Source,
+    stream: &mut Stream,
+) -> Result<Option<Fill>, Trouble> {
+    let left: BTreeSet<u32> = begun
+        .history
+        .chunks
+        .iter()
+        .filter(|((_, _, unit), c)| *unit == WHOLE_TABLE && matches!(c.phase, ChunkPhase::Planned | ChunkPhase::Open))
+        .map(|((_, table, _), _)| *table)
+        .collect();
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let name = format!("capture.{}.snapshot", begun.session.config.source);
+    let reader = Reader::start(name, source.snapshot()?);
+    let tables: Vec<Arc<TableSchema>> = begun
+        .opened
+        .tables
+        .iter()
+        .filter(|t| number_of(begun, t).is_some_and(|n| left.contains(&n)))
+        .cloned()
+        .collect();
+    let newest = begun.history.chunks.keys().map(|(snapshot, ..)| *snapshot).max().unwrap_or(0);
+    let mut fill = Fill {
+        reader: Some(reader),
+        snapshot: if begun.fresh { 1 } else { newest + 1 },
+        left,
+        plan: VecDeque::new(),
+        planned: false,
+        busy: true,
+        ready: None,
+        failed: None,
+        retries: 0,
+        first: true,
+        unit: 0,
+        of_table: None,
+    };
+    if begun.fresh {
+        if let Some(reader) = &fill.reader {
+            reader.ask(Ask::Plan(tables));
+        }
+        fill.run_exported(begun, stream).await?;
+        return Ok(None);
+    }
+    fill.give_up_old_units(begun);
+    for table in &tables {
+        let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(table) as usize)) else { continue };
+        let (numbered, partitions) = (numbered.table.clone(), numbered.partitions);
+        if !numbered.key.is_empty() {
+            begun.backfill.watch(numbered.table_no);
+            let log = begun.session.log();
+            read_keys(begun, log, &numbered, partitions).await?;
+        }
+    }
+    if let Some(reader) = &fill.reader {
+        reader.ask(Ask::Plan(tables));
+    }
+    Ok(Some(fill))
+}
+
+fn number_of(begun: &Begun<'_>, table: &Arc<TableSchema>) -> Option<u32> {
+    begun.numbered.get(&(Arc::as_ptr(table) as usize)).map(|n| n.table.table_no)
+}
+
+/// A snapshot in work.
+pub(super) struct Fill {
+    reader: Option<Reader>,
+    snapshot: u32,
+    /// Tables that are not complete.
+    left: BTreeSet<u32>,
+    plan: VecDeque<Chunk>,
+    planned: bool,
+    /// The reader owes an answer.
+    busy: bool,
+    ready: Option<Read>,
+    failed: Option<SourceError>,
+    retries: u32,
+    first: bool,
+    unit: u32,
+    of_table: Option<u32>,
+}
+
+impl Fill {
+    /// Waits until there is something to do. Cancel-safe.
+    pub async fn ready(&mut self) {
+        if !self.busy || self.ready.is_some() {
+            return std::future::pending().await;
+        }
+        let told = match &mut self.reader {
+            Some(reader) => reader.told.recv().await,
+            None => return std::future::pending().await,
+        };
+        self.busy = false;
+        match told {
+            Some(Told::Planned(chunks)) => {
+                self.plan = chunks.into();
+                self.planned = true;
+                self.ask_next();
+            }
+            Some(Told::Read(read)) => self.ready = Some(*read),
+            Some(Told::Failed(e)) => self.failed = Some(e),
+            None => {
+                let what = "the snapshot reader ended";
+                self.failed = Some(SourceError::new(crate::source::SourceClass::Retry, code::LOG, what, ""));
+            }
+        }
+    }
+
+    fn ask_next(&mut self) {
+        if self.busy {
+            return;
+        }
+        if let Some(chunk) = self.plan.pop_front() {
+            self.ask(chunk);
+        }
+    }
+
+    fn ask(&mut self, chunk: Chunk) {
+        if let Some(reader) = &self.reader {
+            reader.ask(Ask::Read(Box::new(chunk)));
+            self.busy = true;
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.planned && !self.busy && self.ready.is_none() && self.plan.is_empty() && self.left.is_empty()
+    }
+
+    pub async fn close(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.close().await;
+        }
+    }
+
+    fn give_up_old_units(&self, begun: &mut Begun<'_>) {
+        let mut given_up = Vec::new();
+        for ((snapshot, table, unit), chunk) in &begun.history.chunks {
+            if *unit != WHOLE_TABLE && chunk.phase == ChunkPhase::Open && self.left.contains(table) {
+                let key = StoredKey::Chunk { snapshot: *snapshot, table: *table, unit: *unit };
+                given_up.push((key, Stored::Chunk(ChunkRecord { phase: ChunkPhase::GivenUp, ..chunk.clone() })));
+            }
+        }
+        begun.session.store(given_up);
+    }
+
+    /// The first snapshot: all units at the stream's start, one after the other, the next one read ahead.
+    async fn run_exported(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<(), Trouble> {
+        begun.session.status.update(|s| s.state = State::Snapshot);
+        let result = self.read_exported(begun, stream).await;
+        self.close().await;
+        result
+    }
+
+    async fn read_exported(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<(), Trouble> {
+        loop {
+            if self.planned && !self.busy && self.ready.is_none() {
+                self.complete_rest(begun);
+                return Ok(());
+            }
+            match begun.session.drive(self.ready()).await? {
+                Driven::Done(()) => {}
+                // The source is told when it streams.
+                Driven::Confirm(_) => continue,
+                Driven::Stop => return Ok(()),
+            }
+            if let Some(e) = self.failed.take() {
+                return Err(e.into());
+            }
+            if let Some(read) = self.ready.take() {
+                self.ask_next();
+                let last_of_all = self.planned && !self.busy;
+                let units = self.plan.len() as u64;
+                begun.session.status.update(|s| s.snapshot_units = s.snapshot_units_done + units + 1);
+                let at = stream.at.clone();
+                self.write(begun, stream, read, at, last_of_all).await?;
+            }
+        }
+    }
+
+    /// Places the unit that was read, if the stream stands where it may.
+    pub async fn place(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<(), Trouble> {
+        if let Some(e) = self.failed.take() {
+            return Err(e.into());
+        }
+        let may = |view: &View| stream.is_between() && begun.resume.is_caught_up() && may_place(view, &stream.at);
+        if !self.ready.as_ref().is_some_and(|r| may(&r.view)) {
+            if self.planned && !self.busy && self.ready.is_none() && self.plan.is_empty() {
+                self.complete_rest(begun);
+            }
+            return Ok(());
+        }
+        let Some(mut read) = self.ready.take() else { return Ok(()) };
+        if !begun.numbered.contains_key(&(Arc::as_ptr(&read.chunk.table) as usize)) {
+            begun.ensure_tables(&[read.chunk.table.clone()]).await?;
+        }
+        let Some(table_no) = number_of(begun, &read.chunk.table) else { return Ok(()) };
+        crash_point!("capture.before_window");
+        let mut keys = Vec::with_capacity(read.rows.len());
+        for row in &read.rows {
+            let key = begun.session.emitter.key(row);
+            keys.push(key.map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?);
+        }
+        let keep = match begun.backfill.decide(table_no, &keys, &read.view) {
+            Verdict::Rows(keep) => keep,
+            Verdict::Again if self.retries < begun.session.config.limits.chunk_retries => {
+                self.retries += 1;
+                self.ask(read.chunk);
+                return Ok(());
+            }
+            Verdict::Again => {
+                return Err(Trouble::retry(code::CONTRACT, "the snapshot's view stays behind the stream"));
+            }
+        };
+        crash_point!("capture.after_window");
+        self.retries = 0;
+        let mut kept = keep.iter();
+        read.rows.retain(|_| kept.next().copied().unwrap_or(true));
+        self.ask_next();
+        let at = stream.at.clone();
+        self.write(begun, stream, read, at, false).await
+    }
+
+    /// Commits the CHUNK record, then appends the rows as one unit.
+    async fn write(
+        &mut self,
+        begun: &mut Begun<'_>,
+        stream: &mut Stream,
+        read: Read,
+        at: Native,
+        last_of_all: bool,
+    ) -> Result<(), Trouble> {
+        let Read { chunk, mut rows, view } = read;
+        if !begun.numbered.contains_key(&(Arc::as_ptr(&chunk.table) as usize)) {
+            begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
+        }
+        let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&chunk.table) as usize)) else { return Ok(()) };
+        let table = numbered.table.clone();
+        let begins = self.of_table.replace(table.table_no) != Some(table.table_no);
+        self.mark(&mut rows, &chunk, begins, last_of_all, begun.fresh);
+        let key = StoredKey::Chunk { snapshot: self.snapshot, table: table.table_no, unit: self.unit };
+        self.unit += 1;
+        let mut seq = CommitSeq(begun.resume.next().0.saturating_sub(1));
+        if !rows.is_empty() {
+            seq = begun.resume.assign_chunk();
+            let mut flags = 0;
+            if chunk.last_of_table {
+                flags |= chunk_flag::LAST_OF_TABLE;
+            }
+            if table.key.is_empty() && !begun.fresh {
+                flags |= chunk_flag::AGAIN;
+            }
+            let record = ChunkRecord {
+                phase: ChunkPhase::Open,
+                method: chunk.method as u8,
+                flags,
+                incarnation: begun.session.config.incarnation,
+                commit_seq: seq,
+                schema_no: table.schema_no,
+                rows: rows.len() as u64,
+                lower: chunk.lower.clone(),
+                upper: chunk.upper.clone(),
+                view: encode_view(&view),
+                filter: String::new(),
+            };
+            begun.session.store([(key, Stored::Chunk(record.clone()))]);
+            begun.session.flush_stored().await?;
+            crash_point!("capture.before_chunk");
+            let commit_time = begun.session.now().wall;
+            let txn = TxnId(Bytes::from(format!("chunk {}/{}/{}", self.snapshot, table.table_no, self.unit - 1)));
+            let unit = Unit { seq, native: Some(at.clone()), txn, commit_time, flags: flag::SNAPSHOT };
+            // A row may hold other Arcs of the same table than the chunk does.
+            rows.iter_mut().for_each(|r| r.table = chunk.table.clone());
+            stream.put_rows(begun, &unit, rows, 0, true, None).await?;
+            crash_point!("capture.after_chunk");
+            begun.session.track.completed(Mark { seq, native: at, commit_time });
+            let finished = ChunkRecord { phase: ChunkPhase::Finished, ..record };
+            begun.session.finished.push((seq, key, Stored::Chunk(finished)));
+        }
+        begun.session.status.update(|s| s.snapshot_units_done += 1);
+        if chunk.last_of_table {
+            self.complete(begun, table.table_no, table.schema_no, seq);
+        }
+        Ok(())
+    }
+
+    /// The table's snapshot is complete once everything up to `seq` is durable.
+    fn complete(&mut self, begun: &mut Begun<'_>, table_no: u32, schema_no: u32, seq: CommitSeq) {
+        if !self.left.remove(&table_no) {
+            return;
+        }
+        begun.backfill.done(table_no);
+        let planned: Vec<u32> = begun
+            .history
+            .chunks
+            .keys()
+            .filter(|(_, table, unit)| *table == table_no && *unit == WHOLE_TABLE)
+            .map(|(snapshot, ..)| *snapshot)
+            .collect();
+        for snapshot in planned {
+            let key = StoredKey::Chunk { snapshot, table: table_no, unit: WHOLE_TABLE };
+            let record = whole_table(&begun.session.config, ChunkPhase::Finished, schema_no);
+            begun.session.finished.push((seq, key, Stored::Chunk(record)));
+        }
+    }
+
+    /// Tables of which the plan says nothing have no rows, or are gone.
+    fn complete_rest(&mut self, begun: &mut Begun<'_>) {
+        let seq = CommitSeq(begun.resume.next().0.saturating_sub(1));
+        for table_no in self.left.clone() {
+            self.complete(begun, table_no, 0, seq);
+        }
+    }
+
+    /// Debezium's `source.snapshot` of each row.
+    fn mark(&mut self, rows: &mut [RowChange], chunk: &Chunk, begins: bool, last_of_all: bool, exported: bool) {
+        let count = rows.len();
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.op = Op::Read;
+            row.before = None;
+            row.snapshot = if !exported {
+                SnapshotMark::Incremental
+            } else if i + 1 == count && last_of_all {
+                SnapshotMark::Last
+            } else if std::mem::take(&mut self.first) {
+                SnapshotMark::First
+            } else if i + 1 == count && chunk.last_of_table {
+                SnapshotMark::LastInCollection
+            } else if i == 0 && begins {
+                SnapshotMark::FirstInCollection
+            } else {
+                SnapshotMark::Middle
+            };
+        }
+    }
+}
+
+/// `00` exported · `01 | xmin u64 | xmax u64 | n × xid u64 | place bytes` · `02 | native bytes`.
+fn encode_view(view: &View) -> Bytes {
+    let mut out = BytesMut::new();
+    let native = |out: &mut BytesMut, n: &Native| {
+        out.put_u32(n.as_bytes().len() as u32);
+        out.put_slice(n.as_bytes());
+    };
+    match view {
+        View::Exported => out.put_u8(0),
+        View::Visibility { xmin, xmax, running, place } => {
+            out.put_u8(1);
+            out.put_u64(*xmin);
+            out.put_u64(*xmax);
+            out.put_u32(running.len() as u32);
+            running.iter().for_each(|x| out.put_u64(*x));
+            native(&mut out, place);
+        }
+        View::Exact(at) => {
+            out.put_u8(2);
+            native(&mut out, at);
+        }
+    }
+    out.freeze()
+}

@@ -1,0 +1,663 @@
+//! How an attempt begins: fence (R1), what the log knows (R3, R9), preflight and identity on the first start, tables,
+//! topics (R2) and configuration.
+
+use super::session::{Place, Session};
+use super::{Config, Worker};
+use crate::backfill::{Backfill, When};
+use crate::emit::Emitter;
+use crate::error::{End, Trouble, code};
+use crate::resume::{Found, Resume};
+use crate::route::{self, Router};
+use crate::source::{Finding, Identity, Opened, Severity, Source, Start, identity_tag};
+use crate::status::State;
+use crate::tables::{Shape, Tables};
+use crate::track::Mark;
+use catchwater_base::crash_point;
+use catchwater_change::checkpoint::{
+    CAPTURES_TOPIC, Checkpoint, ChunkPhase, ChunkRecord, Config as StoredConfig, IdentityRecord, Stored, StoredKey,
+    TableRecord,
+};
+use catchwater_change::cut::CUTS_TOPIC;
+use catchwater_change::decode::debezium_json;
+use catchwater_change::encode::debezium_json::Encoder;
+use catchwater_change::stamp::flag;
+use catchwater_change::{Cut, Native, Stamp, TableSchema, Version};
+use catchwater_client::{
+    ControlClient, ControlError, Fetch, FetchPart, Isolation, LogClient, LogError, NewTopic, Owner, PartitionError,
+    Tail, TopicsWanted,
+};
+use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::{CommitSeq, Offset, Position, TopicId, TopicName, TopicPartition, compress, murmur2};
+use catchwater_runtime::shutdown::Stopped;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Order and number of records that our code makes of a change; another one switches by R8.
+pub(super) const EMIT_VERSION: u32 = 1;
+/// Bytes a fetch may bring.
+const FETCH_BYTES: u32 = 4 * 1024 * 1024;
+/// A batch of ours never decompresses to more.
+const SECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Unit of the record that says whether a table's snapshot is complete.
+pub(super) const WHOLE_TABLE: u32 = u32::MAX;
+/// Topics made by one call.
+const TOPICS_PER_CALL: usize = 256;
+
+/// What a source's partition of `__catchwater_captures` says.
+#[derive(Default)]
+pub(super) struct History {
+    pub checkpoint: Option<Checkpoint>,
+    pub configs: BTreeMap<u32, StoredConfig>,
+    pub chunks: BTreeMap<(u32, u32, u32), ChunkRecord>,
+    pub tables: Vec<TableRecord>,
+    pub identity: Option<IdentityRecord>,
+}
+
+/// Everything an attempt works with.
+pub(super) struct Begun<'a> {
+    pub session: Session<'a>,
+    pub control: Arc<dyn ControlClient>,
+    pub router: Router,
+    pub tables: Tables,
+    pub topics: BTreeMap<TopicName, (TopicId, u32)>,
+    /// Shapes as the source gives them → numbered, routed, partitions. The key holds the Arc, so addresses stay unique.
+    pub numbered: BTreeMap<usize, Numbered>,
+    pub tails: BTreeMap<TopicPartition, Tail>,
+    pub resume: Resume,
+    pub history: History,
+    pub opened: Opened,
+    pub fresh: bool,
+    pub backfill: Backfill,
+    pub superset: bool,
+    pub has_snapshot: bool,
+}
+
+pub(super) struct Numbered {
+    _given: Arc<TableSchema>,
+    pub table: Arc<TableSchema>,
+    pub partitions: u32,
+}
+
+pub(super) async fn begin<'a>(
+    worker: &mut Worker,
+    log: &'a dyn LogClient,
+    stop: Stopped,
+    source: &mut dyn Source,
+) -> Result<Begun<'a>, Trouble> {
+    let config = worker.config.clone();
+    worker.status.update(|s| s.state = State::Starting);
+    crash_point!("capture.before_fence");
+    let tails = log.open_capture(config.capture, config.epoch).await.map_err(log_trouble)?;
+    crash_point!("capture.after_fence");
+    let control = worker.deps.control.clone();
+    let place = internal_places(&*control, &config).await?;
+    let tails: BTreeMap<TopicPartition, Tail> = tails.into_iter().map(|t| (t.at, t)).collect();
+    let end_of = |at: TopicPartition| tails.get(&at).map_or(Offset::ZERO, |t| t.end);
+
+    let mut history = read_history(log, &config, place.captures, end_of(place.captures)).await?;
+    let rows: Vec<&Tail> = tails
+        .values()
+        .filter(|t| t.at.topic != place.captures.topic && t.at.topic != place.cuts.topic && !t.last.is_none())
+        .filter(|t| Version::of(&t.last).is_some_and(|(v, _)| v.incarnation == config.incarnation))
+        .collect();
+    if history.checkpoint.is_none() && !rows.is_empty() {
+        history.checkpoint = Some(checkpoint_of_cut(log, &config, place.cuts, end_of(place.cuts)).await?);
+    }
+    let fresh = history.checkpoint.is_none();
+
+    let found = match &history.checkpoint {
+        Some(at) => read_above(log, &config, at, &rows, &history).await?,
+        None => Found::default(),
+    };
+    let (identity, opened) = match &history.checkpoint {
+        Some(at) => {
+            let native = native(at)?;
+            let known = history.identity.as_ref().map(identity_of);
+            let opened = source.open(Start::After(native), known.clone()).await?;
+            (known.filter(|k| *k == opened.identity), opened)
+        }
+        None => (None, first_open(worker, log, &control, &config, &stop, &place, &history, source).await?),
+    };
+    let at = match &history.checkpoint {
+        Some(c) => Mark { seq: c.commit_seq, native: native(c)?, commit_time: c.commit_time },
+        None => Mark { seq: CommitSeq(0), native: opened.native.clone(), commit_time: worker.deps.clock.now().wall },
+    };
+    let mut encoder = Encoder::new(config.connector, config.prefix.clone());
+    encoder.tombstones = config.tombstones;
+    let emitter = Emitter::new(encoder, config.capture, config.epoch, config.incarnation, config.limits.emit);
+    let capabilities = source.capabilities();
+    let resume = Resume::new(at.seq, at.native.clone(), found);
+    let internal = [place.captures.topic, place.cuts.topic];
+    let mut session = Session::new(
+        log,
+        worker.deps.clock.clone(),
+        config.clone(),
+        worker.status.clone(),
+        worker.rng.fork(1),
+        stop,
+        emitter,
+        at,
+        place,
+    );
+    let mut tables = Tables::default();
+    history.tables.iter().for_each(|t| tables.learn_record(t));
+    session.cut_floor = resume.highest();
+    if !fresh {
+        session.confirm_checkpoint();
+    }
+    let mut begun = Begun {
+        session,
+        control,
+        router: Router::new(config.prefix.clone()),
+        tables,
+        topics: BTreeMap::new(),
+        numbered: BTreeMap::new(),
+        tails,
+        resume,
+        history,
+        opened,
+        fresh,
+        backfill: Backfill::default(),
+        superset: capabilities.superset,
+        has_snapshot: capabilities.has_snapshot,
+    };
+    // Partitions of topics that no table of today goes to still take part in cuts.
+    let known: Vec<Tail> = begun.tails.values().filter(|t| !internal.contains(&t.at.topic)).cloned().collect();
+    for tail in known {
+        let safe = begun.safe(&tail);
+        begun.session.emitter.lane(tail.at, tail.last.clone(), tail.end, safe);
+    }
+    let given = begun.opened.tables.clone();
+    begun.ensure_tables(&given).await?;
+    begun.write_first(identity.is_none()).await?;
+    Ok(begun)
+}
+
+async fn internal_places(control: &dyn ControlClient, config: &Config) -> Result<Place, Trouble> {
+    let names = [CAPTURES_TOPIC, CUTS_TOPIC];
+    let wanted = TopicsWanted::Names(names.iter().map(|n| (*n).into()).collect());
+    let found = control.describe_topics(wanted).await.map_err(control_trouble)?;
+    let place = |name: &str| {
+        let topic = found.iter().find(|t| t.name.as_str() == name);
+        let topic = topic.ok_or_else(|| Trouble::retry(code::LOG, format!("topic {name} is not there yet")))?;
+        let partition = murmur2::partition_for_key(&config.capture.0.to_be_bytes(), topic.partitions);
+        Ok::<_, Trouble>(TopicPartition { topic: topic.id, partition })
+    };
+    Ok(Place { captures: place(names[0])?, cuts: place(names[1])? })
+}
+
+fn native(c: &Checkpoint) -> Result<Native, Trouble> {
+    Native::new(c.native.clone())
+        .ok_or_else(|| Trouble::fail(code::STORED, "the checkpoint's position is too long", ""))
+}
+
+fn identity_of(stored: &IdentityRecord) -> Identity {
+    Identity { system: stored.system, tags: stored.tags.clone() }
+}
+
+/// Preflight, IDENTITY before anything is made, then the source's own objects.
+#[allow(clippy::too_many_arguments)]
+async fn first_open(
+    worker: &mut Worker,
+    log: &dyn LogClient,
+    control: &Arc<dyn ControlClient>,
+    config: &Config,
+    stop: &Stopped,
+    place: &Place,
+    history: &History,
+    source: &mut dyn Source,
+) -> Result<Opened, Trouble> {
+    let _ = control;
+    let findings = source.preflight().await;
+    let errors: Vec<&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
+    if let Some(first) = errors.first() {
+        let what: Vec<String> = errors.iter().map(|f| format!("{}: {} ({})", f.code, f.fault, f.evidence)).collect();
+        let next: Vec<String> = errors
+            .iter()
+            .flat_map(|f| f.sql.iter().cloned().chain([f.cure.clone()]))
+            .filter(|t| !t.is_empty())
+            .collect();
+        return Err(Trouble::End(End::Failed { code: first.code, what: what.join("; "), next: next.join("\n") }));
+    }
+    let mut known = match &history.identity {
+        Some(stored) => identity_of(stored),
+        None => {
+            let identity = source.identify().await?;
+            let record = Stored::Identity(IdentityRecord {
+                incarnation: config.incarnation,
+                system: identity.system,
+                tags: identity.tags.clone(),
+            });
+            // A session of its own: the lanes do not exist yet.
+            let at = Mark { seq: CommitSeq(0), native: Native::default(), commit_time: worker.deps.clock.now().wall };
+            let encoder = Encoder::new(config.connector, config.prefix.clone());
+            let emitter = Emitter::new(encoder, config.capture, config.epoch, config.incarnation, config.limits.emit);
+            let mut session = Session::new(
+                log,
+                worker.deps.clock.clone(),
+                config.clone(),
+                worker.status.clone(),
+                worker.rng.fork(2),
+                stop.clone(),
+                emitter,
+                at,
+                Place { captures: place.captures, cuts: place.cuts },
+            );
+            session.without_cuts();
+            session.store([(StoredKey::Identity, record)]);
+            let written = session.flush_stored().await;
+            session.settle().await?;
+            written?;
+            identity
+        }
+    };
+    // There is no checkpoint, so nothing of this source is in the log: what an earlier start left behind is ours.
+    known.tags.remove(&identity_tag::CONSISTENT_POINT);
+    crash_point!("capture.before_open");
+    let opened = source.open(Start::Fresh, Some(known)).await?;
+    crash_point!("capture.after_open");
+    Ok(opened)
+}
+
+impl Begun<'_> {
+    /// Numbers and routes shapes, makes missing topics, and commits TABLE records before their first row.
+    pub async fn ensure_tables(&mut self, given: &[Arc<TableSchema>]) -> Result<(), Trouble> {
+        let mut named = Vec::with_capacity(given.len());
+        for table in given {
+            let name = self.router.claim(table).map_err(|e| {
+                Trouble::fail(code::ROUTE, e.to_string(), "rename one of the tables, or capture them as two sources")
+            })?;
+            named.push((table.clone(), name));
+        }
+        let mut missing: Vec<(TopicName, bool)> = named
+            .iter()
+            .filter(|(_, name)| !self.topics.contains_key(name))
+            .map(|(table, name)| (name.clone(), !table.key.is_empty()))
+            .collect();
+        missing.sort();
+        missing.dedup_by(|a, b| a.0 == b.0);
+        for some in missing.chunks(TOPICS_PER_CALL) {
+            self.create_topics(some).await?;
+        }
+        for (table, name) in named {
+            let Some((topic, partitions)) = self.topics.get(&name).copied() else { continue };
+            let numbered = match self.tables.resolve(&table, topic) {
+                Shape::Known(known) => known,
+                Shape::New(schema) => {
+                    let schema = self.tables.learn(*schema);
+                    let from = Version {
+                        incarnation: self.session.config.incarnation,
+                        commit_seq: self.resume.next(),
+                        ordinal: 0,
+                    };
+                    let record = TableRecord { schema: (*schema).clone(), from, flags: 0 };
+                    let key = StoredKey::Table { schema_no: schema.schema_no };
+                    self.session.store([(key, Stored::Table(record))]);
+                    schema
+                }
+            };
+            let at = Arc::as_ptr(&table) as usize;
+            self.numbered.insert(at, Numbered { _given: table, table: numbered, partitions });
+        }
+        self.session.flush_stored().await
+    }
+
+    /// Below it no record lies above the checkpoint.
+    fn safe(&self, tail: &Tail) -> Offset {
+        let Some(checkpoint) = &self.history.checkpoint else { return tail.end };
+        match Version::of(&tail.last) {
+            Some((v, _)) if v.incarnation == checkpoint.incarnation && v.commit_seq > checkpoint.commit_seq => {
+                checkpoint.ends.iter().find(|(at, _)| *at == tail.at).map_or(Offset::ZERO, |(_, end)| *end)
+            }
+            _ => tail.end,
+        }
+    }
+
+    async fn create_topics(&mut self, wanted: &[(TopicName, bool)]) -> Result<(), Trouble> {
+        let config = &self.session.config;
+        let owner = Owner::Capture(config.capture, config.epoch);
+        let new = wanted
+            .iter()
+            .map(|(name, keyed)| NewTopic {
+                name: name.clone(),
+                partitions: Some(config.partitions),
+                replication: None,
+                configs: route::topic_configs(*keyed),
+                owner,
+            })
+            .collect();
+        crash_point!("capture.before_topic");
+        let made = self.control.create_topics(&config.who, new).await.map_err(control_trouble)?;
+        crash_point!("capture.after_topic");
+        for ((name, _), made) in wanted.iter().zip(made) {
+            let topic = made.map_err(|e| topic_trouble(name, e))?;
+            for partition in 0..topic.partitions {
+                let at = TopicPartition::new(topic.id, partition);
+                let none = Tail { at, last: Position::NONE, end: Offset::ZERO };
+                let tail = self.tails.get(&at).unwrap_or(&none);
+                let safe = self.safe(tail);
+                self.session.emitter.lane(at, tail.last.clone(), tail.end, safe);
+            }
+            self.topics.insert(name.clone(), (topic.id, topic.partitions));
+        }
+        Ok(())
+    }
+
+    /// On a first start: what makes it one that has begun, the CHECKPOINT last. Later: IDENTITY and CONFIG if they changed.
+    async fn write_first(&mut self, identity_is_new: bool) -> Result<(), Trouble> {
+        let config = self.session.config.clone();
+        let newest = self.history.configs.iter().next_back();
+        let same = newest.is_some_and(|(_, c)| c.source == config.canonical && c.emit_version == EMIT_VERSION);
+        self.session.config_version = match newest {
+            Some((version, _)) if same => *version,
+            Some((version, _)) => version + 1,
+            None => 1,
+        };
+        if self.fresh && config.snapshot && self.has_snapshot {
+            self.plan_tables();
+        }
+        if identity_is_new {
+            let record = IdentityRecord {
+                incarnation: config.incarnation,
+                system: self.opened.identity.system,
+                tags: self.opened.identity.tags.clone(),
+            };
+            self.session.store([(StoredKey::Identity, Stored::Identity(record))]);
+        }
+        if !same {
+            let record = StoredConfig {
+                incarnation: config.incarnation,
+                valid_from: self.resume.next(),
+                emit_version: EMIT_VERSION,
+                revision: config.revision.0,
+                pipeline: config.pipeline.as_str().to_owned(),
+                source: config.canonical.clone(),
+                topics: self.topics.values().copied().collect(),
+            };
+            let key = StoredKey::Config { version: self.session.config_version };
+            crash_point!("capture.before_config");
+            self.session.store([(key, Stored::Config(record))]);
+        }
+        if self.fresh {
+            self.session.flush_stored().await?;
+            self.session.store_checkpoint();
+        }
+        self.session.flush_stored().await?;
+        if !same {
+            crash_point!("capture.after_config");
+        }
+        Ok(())
+    }
+
+    /// One record per table: its snapshot is not complete.
+    fn plan_tables(&mut self) {
+        let mut planned = Vec::new();
+        for numbered in self.numbered.values() {
+            let key = StoredKey::Chunk { snapshot: 1, table: numbered.table.table_no, unit: WHOLE_TABLE };
+            let record = whole_table(&self.session.config, ChunkPhase::Planned, numbered.table.schema_no);
+            self.history.chunks.insert((1, numbered.table.table_no, WHOLE_TABLE), record.clone());
+            planned.push((key, Stored::Chunk(record)));
+        }
+        self.session.store(planned);
+    }
+}
+
+pub(super) fn whole_table(config: &Config, phase: ChunkPhase, schema_no: u32) -> ChunkRecord {
+    ChunkRecord {
+        phase,
+        method: 0,
+        flags: 0,
+        incarnation: config.incarnation,
+        commit_seq: CommitSeq(0),
+        schema_no,
+        rows: 0,
+        lower: Vec::new(),
+        upper: Vec::new(),
+        view: bytes::Bytes::new(),
+        filter: String::new(),
+    }
+}
+
+async fn read_history(
+    log: &dyn LogClient,
+    config: &Config,
+    at: TopicPartition,
+    end: Offset,
+) -> Result<History, Trouble> {
+    let mut history = History::default();
+    let mut damaged = None;
+    read_all(log, at, Offset::ZERO, end, |record| {
+        let (Some(key), Some(value)) = (record.key, record.value) else { return };
+        let (source, key) = match StoredKey::decode(key) {
+            Ok(found) => found,
+            Err(e) => {
+                damaged.get_or_insert(e);
+                return;
+            }
+        };
+        if source != config.capture {
+            return;
+        }
+        let stored = match Stored::decode(key, value) {
+            Ok(stored) => stored,
+            Err(e) => {
+                damaged.get_or_insert(e);
+                return;
+            }
+        };
+        match (key, stored) {
+            (_, Stored::Checkpoint(c)) if c.incarnation == config.incarnation => history.checkpoint = Some(c),
+            (StoredKey::Config { version }, Stored::Config(c)) => drop(history.configs.insert(version, c)),
+            (StoredKey::Chunk { snapshot, table, unit }, Stored::Chunk(c)) if c.incarnation == config.incarnation => {
+                history.chunks.insert((snapshot, table, unit), c);
+            }
+            (_, Stored::Table(t)) => history.tables.push(t),
+            (_, Stored::Identity(i)) if i.incarnation == config.incarnation => history.identity = Some(i),
+            _ => {}
+        }
+    })
+    .await?;
+    match damaged {
+        Some(e) => Err(Trouble::fail(code::STORED, format!("a record of {CAPTURES_TOPIC} cannot be read: {e}"), "")),
+        None => Ok(history),
+    }
+}
+
+/// R9: no checkpoint, but rows: the newest cut says as much.
+async fn checkpoint_of_cut(
+    log: &dyn LogClient,
+    config: &Config,
+    at: TopicPartition,
+    end: Offset,
+) -> Result<Checkpoint, Trouble> {
+    let mut newest: Option<Cut> = None;
+    read_all(log, at, Offset::ZERO, end, |record| {
+        if record.key.and_then(Cut::source) != Some(config.capture) {
+            return;
+        }
+        let Some(Ok(cut)) = record.value.map(Cut::decode) else { return };
+        if cut.incarnation == config.incarnation {
+            newest = Some(cut);
+        }
+    })
+    .await?;
+    let cut = newest.ok_or_else(|| {
+        Trouble::fail(
+            code::NO_CHECKPOINT,
+            format!("the log holds rows of source {} but neither a checkpoint nor a cut", config.source),
+            "compare by hand, then begin the source again under another name",
+        )
+    })?;
+    Ok(Checkpoint {
+        incarnation: config.incarnation,
+        commit_seq: cut.commit_seq,
+        native: bytes::Bytes::copy_from_slice(cut.native.as_bytes()),
+        config_version: 0,
+        emit_version: EMIT_VERSION,
+        commit_time: cut.commit_time,
+        // A cut's ends may lie behind later units: the stamps are read from the beginning.
+        ends: Vec::new(),
+    })
+}
+
+/// R3: the replay map, from the stamps above the checkpoint.
+async fn read_above(
+    log: &dyn LogClient,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    rows: &[&Tail],
+    history: &History,
+) -> Result<Found, Trouble> {
+    let mut found = Found::default();
+    for chunk in history.chunks.values().filter(|c| c.commit_seq.0 > 0) {
+        found.chunks.insert(chunk.commit_seq);
+    }
+    let ends: BTreeMap<TopicPartition, Offset> = checkpoint.ends.iter().copied().collect();
+    for tail in rows {
+        let above = Version::of(&tail.last).is_some_and(|(v, _)| v.commit_seq > checkpoint.commit_seq);
+        if !above {
+            continue;
+        }
+        let from = ends.get(&tail.at).copied().unwrap_or(Offset::ZERO);
+        read_all(log, tail.at, from, tail.end, |record| {
+            let Some(Ok(stamp)) = debezium_json::stamp(record.headers()) else { return };
+            if stamp.source != config.capture
+                || stamp.version.incarnation != config.incarnation
+                || stamp.version.commit_seq <= checkpoint.commit_seq
+            {
+                return;
+            }
+            if stamp.flags & flag::SNAPSHOT != 0 {
+                found.chunks.insert(stamp.version.commit_seq);
+            } else {
+                learn_unit(&mut found, &stamp);
+            }
+        })
+        .await?;
+    }
+    Ok(found)
+}
+
+fn learn_unit(found: &mut Found, stamp: &Stamp) {
+    let native = Some(stamp.native.clone()).filter(|n| !n.is_empty());
+    let id = stamp
+        .txn
+        .clone()
+        .unwrap_or_else(|| catchwater_record::TxnId(bytes::Bytes::copy_from_slice(stamp.native.as_bytes())));
+    let unit = found.units.entry(stamp.version.commit_seq).or_insert((id, None));
+    if native.is_some() {
+        unit.1 = native;
+    }
+}
+
+/// Keys of a table's topic that are in the log: what a chunk must not bring again (capture.md 7.5).
+pub(super) async fn read_keys(
+    begun: &mut Begun<'_>,
+    log: &dyn LogClient,
+    table: &TableSchema,
+    partitions: u32,
+) -> Result<(), Trouble> {
+    let capture = begun.session.config.capture;
+    for partition in 0..partitions {
+        let at = TopicPartition::new(table.topic, partition);
+        let Some(end) = begun.tails.get(&at).map(|t| t.end) else { continue };
+        let (backfill, table_no) = (&mut begun.backfill, table.table_no);
+        let mut full = false;
+        read_all(log, at, Offset::ZERO, end, |record| {
+            let Some(Ok(stamp)) = debezium_json::stamp(record.headers()) else { return };
+            let Some(key) = record.key else { return };
+            if stamp.source == capture {
+                let whole = stamp.flags & flag::INCOMPLETE == 0;
+                full |= backfill.emitted(table_no, key, whole, When::Earlier).is_err();
+            }
+        })
+        .await?;
+        if full {
+            return Err(Trouble::fail(code::CONTRACT, crate::backfill::TooMany.to_string(), "begin the source again"));
+        }
+    }
+    Ok(())
+}
+
+/// Gives every record of `from..end` to `each`.
+async fn read_all(
+    log: &dyn LogClient,
+    at: TopicPartition,
+    from: Offset,
+    end: Offset,
+    mut each: impl FnMut(&iterate::RecordView<'_>) + Send,
+) -> Result<(), Trouble> {
+    let mut offset = from;
+    while offset < end {
+        let want = Fetch {
+            parts: vec![FetchPart { at, offset, max_bytes: FETCH_BYTES }],
+            isolation: Isolation::Uncommitted,
+            min_bytes: 1,
+            max_wait_ms: 1000,
+            credit_bytes: FETCH_BYTES,
+        };
+        let fetched = log.fetch(want).await.map_err(log_trouble)?;
+        let Some(part) = fetched.into_iter().next() else {
+            return Err(Trouble::retry(code::LOG, "a fetch without an answer"));
+        };
+        let bytes = match part.batches {
+            Ok(bytes) => bytes,
+            // Retention took the beginning; what is gone says nothing about now.
+            Err(PartitionError::OutOfRange) if offset < part.bounds.log_start => {
+                offset = part.bounds.log_start;
+                continue;
+            }
+            Err(e) => return Err(Trouble::retry(code::LOG, format!("fetch: {e}"))),
+        };
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (view, tail) = BatchView::split(rest)
+                .map_err(|e| Trouble::fail(code::STORED, format!("a batch of the log is damaged: {e}"), ""))?;
+            rest = tail;
+            let next = view.offset().plus(u64::from(view.offset_count()));
+            if next <= offset {
+                continue;
+            }
+            let section = compress::section(&view, SECTION_BYTES_MAX)
+                .map_err(|e| Trouble::fail(code::STORED, format!("a batch of the log cannot be opened: {e}"), ""))?;
+            for record in iterate::records(&section, view.records_count().max(0) as u32) {
+                let record = record
+                    .map_err(|e| Trouble::fail(code::STORED, format!("a record of the log is damaged: {e}"), ""))?;
+                let here = view.offset().plus(u64::from(record.offset_delta.max(0) as u32));
+                if here >= offset && here < end {
+                    each(&record);
+                }
+            }
+            offset = next;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn log_trouble(e: LogError) -> Trouble {
+    match e {
+        LogError::Fenced { by } => Trouble::End(End::Fenced { by }),
+        LogError::Denied | LogError::Unsupported => Trouble::fail(code::LOG, e.to_string(), ""),
+        other => Trouble::retry(code::LOG, other.to_string()),
+    }
+}
+
+pub(super) fn control_trouble(e: ControlError) -> Trouble {
+    match e {
+        ControlError::Fenced { by } => Trouble::End(End::Fenced { by }),
+        ControlError::NotReady(_) | ControlError::Unknown => Trouble::retry(code::LOG, e.to_string()),
+        other => Trouble::fail(code::TOPIC, other.to_string(), ""),
+    }
+}
+
+fn topic_trouble(name: &TopicName, e: ControlError) -> Trouble {
+    match e {
+        ControlError::Owned(_) => Trouble::fail(
+            code::TOPIC,
+            format!("topic {name} belongs to somebody else, or has records of nobody"),
+            "choose another topic prefix, or delete the topic",
+        ),
+        ControlError::Fenced { .. } | ControlError::NotReady(_) | ControlError::Unknown => control_trouble(e),
+        other => Trouble::fail(code::TOPIC, format!("topic {name}: {other}"), ""),
+    }
+}

@@ -1,0 +1,338 @@
+//! The stream: transactions as the source gives them out, whole and in commit order.
+//!
+//! A transaction is held until its end is known or it grows above `txn_bytes`; then its rows leave, the newest held back,
+//! so that the last record can say that it is the last. Snapshot chunks are placed at the boundaries between.
+
+use super::session::Driven;
+use super::start::Begun;
+use crate::backfill::When;
+use crate::emit::{Made, Place, Unit};
+use crate::error::{Trouble, code};
+use crate::resume::HistoryError;
+use crate::source::{EventBatch, Item, Progress, Source};
+use crate::status::State;
+use crate::track::Mark;
+use catchwater_base::{Wall, crash_point};
+use catchwater_change::stamp::flag;
+use catchwater_change::{Native, Op, RowChange, TableSchema};
+use catchwater_record::{CommitSeq, TxnId};
+use std::sync::Arc;
+
+/// Changes between two turns of the loop.
+const TURN: usize = 256;
+
+/// A transaction whose end has not come.
+pub(super) struct OpenTxn {
+    id: TxnId,
+    commit_time: Wall,
+    xid: Option<u64>,
+    rows: Vec<RowChange>,
+    bytes: usize,
+    /// Given once rows left before the end was known.
+    seq: Option<CommitSeq>,
+    ordinal: u64,
+}
+
+/// What the stream remembers between items.
+pub(super) struct Stream {
+    txn: Option<OpenTxn>,
+    /// End of the newest transaction, or where the source is idle.
+    pub at: Native,
+    pub made: Vec<Made>,
+}
+
+pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Trouble> {
+    let mut stream = Stream { txn: None, at: begun.opened.native.clone(), made: Vec::new() };
+    let mut fill = super::fill::begin(begun, source, &mut stream).await?;
+    if begun.session.is_stopping() {
+        return end(begun, source).await;
+    }
+    begun.session.status.update(|s| s.state = if fill.is_some() { State::Snapshot } else { State::Streaming });
+    let mut batch = EventBatch::new(begun.session.config.limits.read_bytes);
+    begun.pass_holes();
+    loop {
+        begun.session.make_room().await?;
+        enum Work {
+            Read(Result<Progress, crate::source::SourceError>),
+            Filled,
+        }
+        let driven = {
+            let read = source.next(&mut batch);
+            let filled = async {
+                match &mut fill {
+                    Some(fill) => fill.ready().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (mut read, mut filled) = (std::pin::pin!(read), std::pin::pin!(filled));
+            let both = std::future::poll_fn(|cx| {
+                if let std::task::Poll::Ready(done) = read.as_mut().poll(cx) {
+                    return std::task::Poll::Ready(Work::Read(done));
+                }
+                filled.as_mut().poll(cx).map(|()| Work::Filled)
+            });
+            begun.session.drive(both).await?
+        };
+        let mut over = false;
+        let mut failed = None;
+        match driven {
+            Driven::Confirm(native) => {
+                crash_point!("source.before_confirm");
+                source.confirm(&native);
+                crash_point!("source.after_confirm");
+                begun.session.confirmed(native);
+            }
+            Driven::Stop => over = true,
+            Driven::Done(Work::Read(Ok(Progress::End))) => over = true,
+            Driven::Done(Work::Read(Ok(Progress::Items)) | Work::Filled) => {}
+            Driven::Done(Work::Read(Err(e))) => failed = Some(e),
+        }
+        // A dropped `next` keeps what it had added (S6).
+        for item in std::mem::take(&mut batch.items) {
+            crash_point!("capture.before_boundary");
+            let boundary = stream.take(begun, item).await?;
+            crash_point!("capture.after_boundary");
+            if boundary {
+                begun.pass_holes();
+            }
+            if boundary && let Some(running) = &mut fill {
+                running.place(begun, &mut stream).await?;
+            }
+        }
+        batch.clear();
+        if let Some(running) = &mut fill {
+            if stream.txn.is_none() {
+                running.place(begun, &mut stream).await?;
+            }
+            if running.is_done() {
+                running.close().await;
+                fill = None;
+                begun.session.status.update(|s| s.state = State::Streaming);
+            }
+        }
+        let lag = source.lag_bytes();
+        begun.session.status.update(|s| s.lag_bytes = lag);
+        if let Some(e) = failed {
+            return Err(e.into());
+        }
+        if over {
+            if let Some(mut running) = fill.take() {
+                running.close().await;
+            }
+            return end(begun, source).await;
+        }
+    }
+}
+
+impl Begun<'_> {
+    /// Between transactions, once everything that was in the log has come again.
+    fn pass_holes(&mut self) {
+        if self.resume.is_caught_up() {
+            let seq = self.resume.pass_holes();
+            self.session.track.passed(seq);
+        }
+    }
+}
+
+/// A clean end: everything read is appended, cut, checkpointed; then the source is told.
+async fn end(begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Trouble> {
+    begun.session.finish().await?;
+    if let Some(native) = begun.session.take_confirm() {
+        source.confirm(&native);
+        begun.session.confirmed(native);
+    }
+    Err(Trouble::Stop)
+}
+
+impl Stream {
+    /// Takes one item; true at a boundary between transactions.
+    async fn take(&mut self, begun: &mut Begun<'_>, item: Item) -> Result<bool, Trouble> {
+        match item {
+            Item::Begin { txn, commit_time, xid } => {
+                if self.txn.is_some() {
+                    return Err(contract("a transaction begins inside another"));
+                }
+                self.txn =
+                    Some(OpenTxn { id: txn, commit_time, xid, rows: Vec::new(), bytes: 0, seq: None, ordinal: 0 });
+            }
+            Item::Schema(table) => begun.ensure_tables(&[table]).await?,
+            Item::Row(row) => {
+                let Some(txn) = &mut self.txn else { return Err(contract("a row outside of a transaction")) };
+                let known = begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize));
+                txn.bytes += row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
+                txn.bytes += 64;
+                let table = row.table.clone();
+                txn.rows.push(row);
+                if !known {
+                    begun.ensure_tables(&[table]).await?;
+                }
+                if txn.bytes > begun.session.config.limits.txn_bytes {
+                    self.spill(begun).await?;
+                }
+            }
+            Item::Commit { native, txn, commit_time } => {
+                let open = self.txn.take().ok_or_else(|| contract("a commit without its beginning"))?;
+                if open.id != txn {
+                    return Err(contract("a commit of another transaction than the one that began"));
+                }
+                self.commit(begun, open, native, commit_time).await?;
+                return Ok(true);
+            }
+            Item::Idle(native) => {
+                if self.txn.is_some() {
+                    return Err(contract("idle inside a transaction"));
+                }
+                if native > self.at {
+                    self.at = native.clone();
+                    if begun.resume.is_caught_up() {
+                        begun.session.track.idle(native);
+                    }
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends the rows of a large transaction whose end is not known yet; the newest stays.
+    async fn spill(&mut self, begun: &mut Begun<'_>) -> Result<(), Trouble> {
+        let Some(mut txn) = self.txn.take() else { return Ok(()) };
+        let kept = txn.rows.pop();
+        let rows = std::mem::take(&mut txn.rows);
+        txn.bytes = 0;
+        if !rows.is_empty() {
+            let seq = match txn.seq {
+                Some(seq) => seq,
+                None => begun.resume.assign(&txn.id).map_err(history)?,
+            };
+            txn.seq = Some(seq);
+            let unit = self.unit(begun, seq, None, &txn.id, txn.commit_time);
+            let when = When::Now { xid: txn.xid, native: self.at.clone() };
+            txn.ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, false, Some(when)).await?;
+        }
+        txn.rows.extend(kept);
+        self.txn = Some(txn);
+        Ok(())
+    }
+
+    fn unit(&self, begun: &Begun<'_>, seq: CommitSeq, native: Option<Native>, txn: &TxnId, commit_time: Wall) -> Unit {
+        let flags = if begun.superset { flag::SUPERSET } else { 0 };
+        Unit { seq, native, txn: txn.clone(), commit_time, flags }
+    }
+
+    async fn commit(
+        &mut self,
+        begun: &mut Begun<'_>,
+        txn: OpenTxn,
+        native: Native,
+        commit_time: Wall,
+    ) -> Result<(), Trouble> {
+        if txn.seq.is_none() && !begun.resume.is_new(&native) {
+            return Ok(());
+        }
+        if native < self.at {
+            return Err(contract("a transaction ends below one that came before"));
+        }
+        self.at = native.clone();
+        let rows = txn.rows;
+        if rows.is_empty() && txn.seq.is_none() {
+            if begun.resume.is_caught_up() {
+                begun.session.track.idle(native);
+            }
+            return Ok(());
+        }
+        let seq = match txn.seq {
+            Some(seq) => seq,
+            None => begun.resume.assign(&txn.id).map_err(history)?,
+        };
+        let unit = self.unit(begun, seq, Some(native.clone()), &txn.id, commit_time);
+        let when = When::Now { xid: txn.xid, native: native.clone() };
+        self.put_rows(begun, &unit, rows, txn.ordinal, true, Some(when)).await?;
+        begun.resume.ended(seq, &native).map_err(history)?;
+        begun.session.track.completed(Mark { seq, native, commit_time });
+        Ok(())
+    }
+
+    /// Makes records of changes and puts them into batches. Returns the next ordinal.
+    pub async fn put_rows(
+        &mut self,
+        begun: &mut Begun<'_>,
+        unit: &Unit,
+        rows: Vec<RowChange>,
+        mut ordinal: u64,
+        ends: bool,
+        when: Option<When>,
+    ) -> Result<u64, Trouble> {
+        let count = rows.len();
+        let snapshot = unit.flags & flag::SNAPSHOT != 0;
+        let mut replayed = 0;
+        for (i, mut row) in rows.into_iter().enumerate() {
+            if i > 0 && i.is_multiple_of(TURN) {
+                begun.session.make_room().await?;
+            }
+            let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&row.table) as usize)) else {
+                return Err(contract("a row of a table that was not described"));
+            };
+            row.table = numbered.table.clone();
+            let partitions = numbered.partitions;
+            let now = begun.session.now();
+            let place = Place { ordinal, last: ends && i + 1 == count };
+            let session = &mut begun.session;
+            let before = session.emitter.bytes();
+            self.made.clear();
+            crash_point!("capture.before_encode");
+            ordinal += session
+                .emitter
+                .put(now, unit, place, &row, partitions, &mut session.track, &mut replayed, &mut self.made)
+                .map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
+            crash_point!("capture.after_encode");
+            session.wrote(session.emitter.bytes().saturating_sub(before) as u64);
+            if let Some(when) = &when {
+                self.watch(begun, &row.table, row.op, when)?;
+            }
+        }
+        begun.session.status.update(|s| {
+            s.rows += count as u64;
+            if snapshot {
+                s.snapshot_rows += count as u64;
+            }
+            if replayed > 0 {
+                s.replayed += 1;
+            }
+        });
+        Ok(ordinal)
+    }
+
+    /// What the stream emits counts for the chunks that are still to come.
+    fn watch(&self, begun: &mut Begun<'_>, table: &TableSchema, op: Op, when: &When) -> Result<(), Trouble> {
+        if !begun.backfill.watches(table.table_no) {
+            return Ok(());
+        }
+        if op == Op::Truncate {
+            begun.backfill.truncated(table.table_no, when.clone());
+        }
+        for made in &self.made {
+            if let Some(key) = &made.key {
+                let done = begun.backfill.emitted(table.table_no, key, made.whole, when.clone());
+                done.map_err(|e| Trouble::fail(code::CONTRACT, e.to_string(), "begin the source again"))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_between(&self) -> bool {
+        self.txn.is_none()
+    }
+}
+
+fn contract(what: &str) -> Trouble {
+    Trouble::fail(code::CONTRACT, format!("the source broke its contract: {what}"), "report it")
+}
+
+fn history(e: HistoryError) -> Trouble {
+    Trouble::fail(
+        code::HISTORY,
+        format!("another history than the log's: {e}"),
+        "the source was restored, failed over or swapped; compare by hand, then begin it again under another name",
+    )
+}
