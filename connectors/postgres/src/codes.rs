@@ -33,3 +33,26 @@ pub mod source {
     pub const OLD_TRANSACTION: u16 = 529;
     pub const SNAPSHOT_GONE: u16 = 530;
 }
+pub mod sink {
+    pub const UNREACHABLE: u16 = 601;
+    pub const AUTH: u16 = 602;
+    pub const NO_DATABASE: u16 = 603;
+    pub const TLS: u16 = 604;
+    pub const LOST: u16 = 605;
+    pub const FENCED: u16 = 606;
+    pub const FOREIGN_CLUSTER: u16 = 607;
+    pub const UNKNOWN_OUTCOME: u16 = 608;
+    pub const ROW: u16 = 609;
+    pub const SCHEMA: u16 = 610;
+    pub const RIGHTS: u16 = 611;
+    pub const READ_ONLY: u16 = 612;
+    pub const CONFLICT: u16 = 613;
+    pub const MOVED: u16 = 614;
+    pub const ROW_MISSING: u16 = 615;
+    pub const POSITION_TABLE: u16 = 616;
+    pub const SERVER: u16 = 617;
+    pub const STATEMENT: u16 = 618;
+    pub const LOCKED: u16 = 619;
+    pub const URL: u16 = 620;
+    pub const MISUSE: u16 = 621;
+}

@@ -6,8 +6,10 @@ mod codes;
 pub mod config;
 mod fault;
 mod session;
+pub mod sink;
 pub mod source;
 pub mod types;
 
 pub use config::{ConnectConfig, TableRef, UrlError};
+pub use sink::{PgSink, SinkConfig};
 pub use source::{PgSource, SourceConfig};

@@ -2,5 +2,6 @@
 //! without `CW_PG15_URL` each test says SKIP and returns. One database per test.
 #![allow(clippy::unwrap_used)]
 
+mod sink;
 mod source;
 mod support;

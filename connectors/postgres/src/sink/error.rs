@@ -1,0 +1,140 @@
+//! Pure. SQLSTATE → what the worker does (deliver.md 13). Nothing of a row gets into a text: for classes 22 and 23 the
+//! server's own message is left out, names of table, column and constraint stay.
+
+use super::SinkConfig;
+use crate::codes::sink as code;
+use crate::config::UrlError;
+use crate::fault::Fault;
+use catchwater_deliver::sink::{SinkClass, SinkError};
+
+/// A URL that is not taken, as an error with its code.
+pub fn url_error(e: &UrlError) -> SinkError {
+    let code = if e.is_tls() { code::TLS } else { code::URL };
+    SinkError::new(SinkClass::Config, code, e.to_string(), e.cure())
+}
+
+/// The contract was not kept by our own caller.
+pub fn misuse(what: &str) -> SinkError {
+    SinkError::new(SinkClass::Bug, code::MISUSE, what, "")
+}
+
+/// A fault of a connection or of a statement that writes no rows.
+pub fn fault(config: &SinkConfig, f: Fault) -> SinkError {
+    let at = format!("{}:{}", config.connect.host, config.connect.port);
+    let new = SinkError::new;
+    match &f {
+        Fault::Unreachable(e) => new(
+            SinkClass::Environment,
+            code::UNREACHABLE,
+            format!("cannot reach PostgreSQL at {at}: {e}"),
+            "check that the server runs and that host and port of the URL are right",
+        ),
+        Fault::Auth(e) => new(
+            SinkClass::Config,
+            code::AUTH,
+            format!("PostgreSQL at {at} refuses user '{}': {e}", config.connect.user),
+            "check user and password of the URL and the server's pg_hba.conf",
+        ),
+        Fault::NoDatabase(e) => new(
+            SinkClass::Config,
+            code::NO_DATABASE,
+            format!("PostgreSQL at {at}: {e}"),
+            "create the database, or correct its name at the end of the URL",
+        ),
+        Fault::Closed(_) => new(SinkClass::Environment, code::LOST, format!("PostgreSQL at {at}: {f}"), ""),
+        Fault::Protocol(_) | Fault::TooLarge { .. } => {
+            new(SinkClass::Environment, code::LOST, format!("PostgreSQL at {at}: {f}"), "")
+        }
+        Fault::Server { sqlstate, .. } => {
+            let (class, code, next) = classify(sqlstate);
+            new(class, code, format!("PostgreSQL at {at}: {f}"), next)
+        }
+    }
+}
+
+/// A fault of a statement that writes rows of `table`.
+pub fn row_fault(config: &SinkConfig, table: &str, e: tokio_postgres::Error) -> SinkError {
+    let Some(db) = e.as_db_error() else { return fault(config, e.into()) };
+    let sqlstate = db.code().code().to_owned();
+    let (class, code, next) = classify(&sqlstate);
+    let mut what = format!("{table}: ");
+    match class {
+        SinkClass::Row => what.push_str(phrase(&sqlstate)),
+        _ => return with_table(fault(config, e.into()), table),
+    }
+    if let Some(column) = db.column() {
+        what.push_str(&format!(", column {column}"));
+    }
+    if let Some(constraint) = db.constraint() {
+        what.push_str(&format!(", constraint {constraint}"));
+    }
+    what.push_str(&format!(" (SQLSTATE {sqlstate})"));
+    SinkError::new(class, code, what, next)
+}
+
+fn with_table(mut e: SinkError, table: &str) -> SinkError {
+    e.what = format!("{table}: {}", e.what);
+    e
+}
+
+fn phrase(sqlstate: &str) -> &'static str {
+    match sqlstate {
+        "23502" => "a NOT NULL column would be null",
+        "23503" => "a foreign key would point to nothing",
+        "23505" => "a unique key would occur twice",
+        "23514" => "a check constraint is violated",
+        "23P01" => "an exclusion constraint is violated",
+        "21000" => "one statement meets a row twice",
+        "22001" => "a text is too long for its column",
+        "22003" => "a number is out of the column's range",
+        "22007" | "22008" => "a date or time is not legal in the column",
+        "22021" => "a text holds a byte the target's encoding cannot store (NUL, for instance)",
+        "22P02" => "a value is not legal in the column's type",
+        _ => "a value was refused",
+    }
+}
+
+/// What a SQLSTATE asks for.
+pub fn classify(sqlstate: &str) -> (SinkClass, u16, &'static str) {
+    let starts = |p: &str| sqlstate.starts_with(p);
+    match sqlstate {
+        "25006" => (SinkClass::Environment, code::READ_ONLY, "the server became read-only: look for the primary"),
+        "55P03" => {
+            (SinkClass::Environment, code::LOCKED, "another session holds a lock on the target for more than 5 s")
+        }
+        "40001" | "40P01" => (SinkClass::Conflict, code::CONFLICT, ""),
+        "42P01" | "42703" | "42804" | "42P10" | "3F000" => {
+            (SinkClass::Schema, code::SCHEMA, "the target's tables were changed by somebody else")
+        }
+        "42501" => (SinkClass::Config, code::RIGHTS, "grant the user what the text names"),
+        _ if starts("28") || starts("3D") || starts("0A") => (SinkClass::Config, code::STATEMENT, ""),
+        _ if starts("08") || starts("53") || starts("58") || starts("57") => (SinkClass::Environment, code::SERVER, ""),
+        // Idle in transaction for too long: the server closed the session.
+        "25P03" => (SinkClass::Environment, code::LOST, ""),
+        _ if starts("22") || starts("23") || sqlstate == "21000" => {
+            (SinkClass::Row, code::ROW, "repair the row or the target's constraint; the sink stands until then")
+        }
+        _ => (SinkClass::Bug, code::STATEMENT, "report it with the text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_of_the_design_has_its_class() {
+        for (states, class) in [
+            (&["08006", "53100", "53300", "57P01", "57P03", "58030", "25006", "55P03"][..], SinkClass::Environment),
+            (&["40001", "40P01"], SinkClass::Conflict),
+            (&["22001", "22P02", "23502", "23503", "23505", "23514", "23P01", "21000"], SinkClass::Row),
+            (&["42P01", "42703", "42804", "42P10"], SinkClass::Schema),
+            (&["28P01", "3D000", "42501", "0A000"], SinkClass::Config),
+            (&["42601", "XX000"], SinkClass::Bug),
+        ] {
+            for s in states {
+                assert_eq!(classify(s).0, class, "{s}");
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Pure. The statements that write rows. All values are text arrays with a cast per column (one plan for any number of
+//! rows, no second road for arrays, composites, enums); names come in quoted, casts come from the target's own catalogue.
+
+use crate::config::quote_ident;
+use catchwater_deliver::sink::TargetName;
+
+/// A column of a target: its name and the type a text is cast to, as the target prints it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    pub name: String,
+    pub cast: String,
+    /// GENERATED ALWAYS AS IDENTITY: an insert may set it, an update never.
+    pub fixed: bool,
+}
+
+/// Schema of a target; without one it is `public`.
+pub fn schema_of(name: &TargetName) -> &str {
+    if name.schema.is_empty() { "public" } else { &name.schema }
+}
+
+pub fn quoted(name: &TargetName) -> String {
+    format!("{}.{}", quote_ident(schema_of(name)), quote_ident(&name.name))
+}
+
+/// `schema.name`, for messages.
+pub fn shown(name: &TargetName) -> String {
+    format!("{}.{}", schema_of(name), name.name)
+}
+
+fn list(of: impl Iterator<Item = String>) -> String {
+    of.collect::<Vec<_>>().join(", ")
+}
+
+/// `unnest($1::text[], $2::text[]) AS u(c0, c1)`.
+fn unnest(count: usize, first: usize) -> String {
+    let arrays = list((0..count).map(|i| format!("${}::text[]", i + first)));
+    let names = list((0..count).map(|i| format!("c{i}")));
+    format!("unnest({arrays}) AS u({names})")
+}
+
+/// Rows in the order of `columns`; without a key a plain insert.
+pub fn insert(table: &TargetName, columns: &[Target], key: &[u16]) -> String {
+    let names = list(columns.iter().map(|c| quote_ident(&c.name)));
+    let values = list(columns.iter().enumerate().map(|(i, c)| format!("u.c{i}::{}", c.cast)));
+    let mut sql = format!(
+        "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {}",
+        quoted(table),
+        unnest(columns.len(), 1)
+    );
+    if !key.is_empty() {
+        let keys = list(key.iter().map(|k| quote_ident(&columns[usize::from(*k)].name)));
+        let others: Vec<&Target> = columns
+            .iter()
+            .enumerate()
+            .filter(|(i, c)| !c.fixed && !key.contains(&(*i as u16)))
+            .map(|(_, c)| c)
+            .collect();
+        if others.is_empty() {
+            sql.push_str(&format!(" ON CONFLICT ({keys}) DO NOTHING"));
+        } else {
+            let sets = list(others.iter().map(|c| format!("{0} = excluded.{0}", quote_ident(&c.name))));
+            sql.push_str(&format!(" ON CONFLICT ({keys}) DO UPDATE SET {sets}"));
+        }
+    }
+    sql
+}
+
+/// Arrays: the key's columns, then the set ones.
+pub fn update(table: &TargetName, key: &[&Target], set: &[&Target]) -> String {
+    let changed = set.iter().enumerate().filter(|(_, c)| !c.fixed);
+    let mut sets = list(changed.map(|(i, c)| format!("{} = u.c{}::{}", quote_ident(&c.name), i + key.len(), c.cast)));
+    if sets.is_empty() {
+        // Nothing to set: the row still has to be there.
+        sets = list(key.iter().map(|c| format!("{0} = t.{0}", quote_ident(&c.name))));
+    }
+    format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", quoted(table), unnest(key.len() + set.len(), 1), by_key(key))
+}
+
+/// Arrays: the key's columns.
+pub fn delete(table: &TargetName, key: &[&Target]) -> String {
+    format!("DELETE FROM {} AS t USING {} WHERE {}", quoted(table), unnest(key.len(), 1), by_key(key))
+}
+
+fn by_key(key: &[&Target]) -> String {
+    let terms: Vec<String> =
+        key.iter().enumerate().map(|(i, c)| format!("t.{} = u.c{i}::{}", quote_ident(&c.name), c.cast)).collect();
+    terms.join(" AND ")
+}
+
+/// Parameters (single texts): the key. Answers whether the row is there.
+pub fn exists(table: &TargetName, key: &[&Target]) -> String {
+    format!("SELECT EXISTS (SELECT 1 FROM {} AS t, {} WHERE {})", quoted(table), unnest(key.len(), 1), by_key(key))
+}
+
+/// A key change whose new row is not complete: arrays of the old key, then of the set columns.
+pub fn rekey(table: &TargetName, key: &[&Target], set: &[&Target]) -> String {
+    update(table, key, set)
+}
+
+/// One row equal to the given one, of a table without a key: arrays of one element each, in the order of `columns`.
+/// Compared by text, because not every type has an equality (json, point), and text is exact.
+pub fn delete_one(table: &TargetName, columns: &[Target]) -> String {
+    let terms: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(i, c)| format!("r.{}::text IS NOT DISTINCT FROM u.c{i}::{}::text", quote_ident(&c.name), c.cast))
+        .collect();
+    let condition = if terms.is_empty() { "true".to_owned() } else { terms.join(" AND ") };
+    let from = if columns.is_empty() { String::new() } else { format!(", {}", unnest(columns.len(), 1)) };
+    // tableoid: a ctid alone names one row of each partition.
+    format!(
+        "DELETE FROM {0} AS t WHERE (t.tableoid, t.ctid) = (SELECT r.tableoid, r.ctid FROM {0} AS r{from} WHERE {condition} LIMIT 1)",
+        quoted(table)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn t(name: &str, cast: &str) -> Target {
+        Target { name: name.into(), cast: cast.into(), fixed: false }
+    }
+
+    #[test]
+    fn statements() {
+        let table = TargetName { schema: "s".into(), name: "T\"x".into() };
+        let columns = [t("id", "bigint"), t("a", "text"), t("m", "s.mood")];
+        let (id, a, m) = (&columns[0], &columns[1], &columns[2]);
+        assert_eq!(
+            insert(&table, &columns, &[0]),
+            "INSERT INTO \"s\".\"T\"\"x\" (\"id\", \"a\", \"m\") OVERRIDING SYSTEM VALUE SELECT u.c0::bigint, u.c1::text, u.c2::s.mood \
+             FROM unnest($1::text[], $2::text[], $3::text[]) AS u(c0, c1, c2) ON CONFLICT (\"id\") DO UPDATE SET \"a\" = excluded.\"a\", \"m\" = excluded.\"m\""
+        );
+        assert!(insert(&table, &columns[..1], &[0]).ends_with("ON CONFLICT (\"id\") DO NOTHING"));
+        assert!(insert(&table, &columns, &[]).ends_with("AS u(c0, c1, c2)"));
+        assert_eq!(
+            update(&table, &[id], &[a, m]),
+            "UPDATE \"s\".\"T\"\"x\" AS t SET \"a\" = u.c1::text, \"m\" = u.c2::s.mood \
+             FROM unnest($1::text[], $2::text[], $3::text[]) AS u(c0, c1, c2) WHERE t.\"id\" = u.c0::bigint"
+        );
+        assert_eq!(
+            delete(&table, &[id, a]),
+            "DELETE FROM \"s\".\"T\"\"x\" AS t USING unnest($1::text[], $2::text[]) AS u(c0, c1) \
+             WHERE t.\"id\" = u.c0::bigint AND t.\"a\" = u.c1::text"
+        );
+    }
+}

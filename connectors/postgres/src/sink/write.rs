@@ -1,0 +1,708 @@
+//! Walk: row-change 15/17. A lane: rows of a group, then the position, in one transaction.
+//!
+//! Two plans (deliver.md 9), both inside the transaction and behind a savepoint. **Columnar**: table by table, parents
+//! before children, one statement per table and set of columns; deletes last, children before parents. **Source order**:
+//! row by row as the source did it, pipelined. The second is used when the group asks for it, when one key occurs twice
+//! or a row moves to another key with columns missing, and when the first fails with a unique or foreign-key error.
+
+use super::error::{fault, misuse, row_fault};
+use super::position;
+use super::sql::{self, Target, shown};
+use super::{Claimed, SinkConfig};
+use crate::codes::sink as code;
+use crate::session::Session;
+use crate::types::write_literal;
+use catchwater_base::crash_point;
+use catchwater_base::hash::{Map, Seeded, Set};
+use catchwater_change::{Cell, Row};
+use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan, What};
+use catchwater_runtime::Fut;
+use catchwater_runtime::time::timeout;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
+
+/// Prepared statements kept; above it all are dropped and made again as needed.
+const STATEMENTS_MAX: usize = 512;
+/// Rows in one statement; a group above is written in several.
+const STATEMENT_ROWS_MAX: usize = 10_000;
+/// Statements in flight in source order.
+const PIPELINE_MAX: usize = 64;
+/// A COMMIT that is not answered for so long is of unknown outcome.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(330);
+
+pub struct PgLane {
+    config: SinkConfig,
+    session: Session,
+    claimed: Claimed,
+    state: State,
+    statements: Map<String, Statement>,
+    targets: BTreeMap<TargetName, Arc<TargetInfo>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    /// A transaction holds rows that were written whole.
+    Open,
+    /// A write began and has not ended well: only `abort` helps.
+    Broken,
+}
+
+/// What the target's catalogue says of a table we write.
+struct TargetInfo {
+    /// Name → type without length, and whether updates may not set it.
+    columns: BTreeMap<String, (String, bool)>,
+    parents: Vec<TargetName>,
+}
+
+/// A text per cell; `None` = NULL.
+type Texts = Vec<Option<String>>;
+
+/// One statement's rows, column by column.
+struct Columns {
+    arrays: Vec<Texts>,
+    rows: usize,
+}
+
+impl Columns {
+    fn new(count: usize) -> Self {
+        Columns { arrays: (0..count).map(|_| Vec::new()).collect(), rows: 0 }
+    }
+    fn push(&mut self, row: Texts) {
+        self.rows += 1;
+        for (array, text) in self.arrays.iter_mut().zip(row) {
+            array.push(text);
+        }
+    }
+    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.arrays.iter().map(|a| a as &(dyn ToSql + Sync)).collect()
+    }
+}
+
+/// How many rows a statement must hit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hits {
+    Any,
+    /// Each row: fewer means the target lacks one.
+    All,
+}
+
+/// One statement to run.
+struct Step {
+    table: TargetName,
+    sql: String,
+    columns: Columns,
+    hits: Hits,
+}
+
+impl PgLane {
+    pub(super) fn new(config: SinkConfig, session: Session, claimed: Claimed) -> Self {
+        PgLane {
+            config,
+            session,
+            claimed,
+            state: State::Idle,
+            statements: Map::with_hasher(Seeded::default()),
+            targets: BTreeMap::new(),
+        }
+    }
+
+    async fn sql(&self, text: &str) -> Result<(), SinkError> {
+        self.session.client.batch_execute(text).await.map_err(|e| fault(&self.config, e.into()))
+    }
+
+    async fn begin(&mut self) -> Result<(), SinkError> {
+        match self.state {
+            State::Open => Ok(()),
+            State::Broken => Err(misuse("a write after a failed one without an abort between")),
+            State::Idle => {
+                self.state = State::Broken;
+                self.sql("BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL DEFERRED").await
+            }
+        }
+    }
+
+    async fn write_now(&mut self, group: &Group) -> Result<(), SinkError> {
+        self.begin().await?;
+        self.state = State::Broken;
+        crash_point!("sink.before_rows");
+        let result = self.rows(group).await;
+        if let Err(e) = &result
+            && e.class == SinkClass::Schema
+        {
+            // What we knew of the target is old.
+            self.targets.clear();
+            self.statements.clear();
+        }
+        result?;
+        crash_point!("sink.after_rows");
+        self.state = State::Open;
+        Ok(())
+    }
+
+    async fn rows(&mut self, group: &Group) -> Result<(), SinkError> {
+        if group.applies.is_empty() {
+            return Ok(());
+        }
+        for apply in &group.applies {
+            self.know(&apply.table).await?;
+        }
+        if !group.source_order
+            && let Some(steps) = self.columnar(&group.applies)?
+        {
+            self.sql("SAVEPOINT cw").await?;
+            match self.run_steps(steps).await {
+                Ok(()) => return self.sql("RELEASE SAVEPOINT cw").await,
+                Err(Failed { sqlstate, error }) => {
+                    if !matches!(sqlstate.as_str(), "23505" | "23503" | "23P01" | "21000") {
+                        return Err(error);
+                    }
+                    self.sql("ROLLBACK TO SAVEPOINT cw; RELEASE SAVEPOINT cw").await?;
+                }
+            }
+        }
+        self.in_order(&group.applies).await
+    }
+
+    /// Reads the catalogue of a target once, and again when a plan names a column we have not seen.
+    async fn know(&mut self, plan: &TargetPlan) -> Result<(), SinkError> {
+        let fits = |info: &TargetInfo| plan.columns.iter().all(|(_, name)| info.columns.contains_key(name));
+        if self.targets.get(&plan.target).is_some_and(|i| fits(i)) {
+            return Ok(());
+        }
+        let missing = |what: String| {
+            SinkError::new(SinkClass::Schema, code::SCHEMA, what, "the target's tables were changed by somebody else")
+        };
+        let info = self.read_target(&plan.target).await?;
+        let Some(info) = info else {
+            return Err(missing(format!("table {} does not exist in the target", shown(&plan.target))));
+        };
+        if let Some((_, name)) = plan.columns.iter().find(|(_, n)| !info.columns.contains_key(n)) {
+            return Err(missing(format!("table {} has no column {name} in the target", shown(&plan.target))));
+        }
+        self.targets.insert(plan.target.clone(), Arc::new(info));
+        Ok(())
+    }
+
+    async fn read_target(&self, name: &TargetName) -> Result<Option<TargetInfo>, SinkError> {
+        let fail = |e: tokio_postgres::Error| fault(&self.config, e.into());
+        let (schema, table) = (sql::schema_of(name), name.name.as_str());
+        // format_type with -1: the type without its length, so that too long a text is an error and not cut by the cast.
+        let rows = self
+            .session
+            .client
+            .query(
+                "SELECT a.attname::text, format_type(a.atttypid, -1), c.oid, coalesce(a.attidentity = 'a', false) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+                 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r','p','f','v')",
+                &[&schema, &table],
+            )
+            .await
+            .map_err(fail)?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let oid: u32 = first.get(2);
+        let column = |r: &tokio_postgres::Row| {
+            Some((r.get::<_, Option<String>>(0)?, (r.get::<_, String>(1), r.get::<_, bool>(3))))
+        };
+        let columns = rows.iter().filter_map(column).collect();
+        let parents = self
+            .session
+            .client
+            .query(
+                "SELECT DISTINCT n.nspname::text, p.relname::text FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid \
+                 JOIN pg_namespace n ON n.oid = p.relnamespace WHERE f.conrelid = $1::oid AND f.contype = 'f'",
+                &[&oid],
+            )
+            .await
+            .map_err(fail)?;
+        let parents = parents.iter().map(|r| TargetName { schema: r.get(0), name: r.get(1) }).collect();
+        Ok(Some(TargetInfo { columns, parents }))
+    }
+
+    /// The plan's columns with the target's types.
+    fn columns_of(&self, plan: &TargetPlan) -> Result<Vec<Target>, SinkError> {
+        let info = self.targets.get(&plan.target).ok_or_else(|| misuse("a target that was not read"))?;
+        let target = |(_, name): &(u16, String)| {
+            let (cast, fixed) = info.columns.get(name).ok_or_else(|| misuse("a column that was not read"))?;
+            Ok(Target { name: name.clone(), cast: cast.clone(), fixed: *fixed })
+        };
+        plan.columns.iter().map(target).collect()
+    }
+
+    /// Statements table by table; `None` = the group has to go in source order.
+    fn columnar(&self, applies: &[Apply]) -> Result<Option<Vec<Step>>, SinkError> {
+        let mut keys: Map<&TargetName, Set<Texts>> = Map::with_hasher(Seeded::default());
+        let mut tables: Vec<&TargetName> = Vec::new();
+        let mut before: Option<&Apply> = None;
+        for apply in applies {
+            let plan = &apply.table;
+            let rows = match &apply.what {
+                What::Truncate => return Ok(None),
+                What::Insert(_) | What::DeleteOne(_) => None,
+                What::Upsert(row) | What::Update(row) | What::Delete(row) => Some(row),
+            };
+            if before.is_some_and(|b| moves_key(b, apply)) {
+                return Ok(None);
+            }
+            before = Some(apply);
+            if !tables.contains(&&plan.target) {
+                tables.push(&plan.target);
+            }
+            if let Some(row) = rows {
+                let seen = keys.entry(&plan.target).or_insert_with(|| Set::with_hasher(Seeded::default()));
+                if !seen.insert(key_texts(plan, row)?) {
+                    return Ok(None);
+                }
+            }
+        }
+        let order = self.parents_first(&tables);
+        let mut steps = Vec::new();
+        for table in &order {
+            let of = |a: &&Apply| a.table.target == **table;
+            self.table_steps(applies.iter().filter(of), &mut steps)?;
+        }
+        for table in order.iter().rev() {
+            // One statement for each key's columns: two schemas of one table may have different ones.
+            let mut open: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
+            for apply in applies.iter().filter(|a| a.table.target == **table) {
+                if let What::Delete(row) = &apply.what {
+                    let columns = place(&mut open, &apply.table, apply.table.key.len());
+                    columns.push(key_texts(&apply.table, row)?);
+                }
+            }
+            for (plan, columns) in open {
+                let targets = self.columns_of(&plan)?;
+                steps.push(Step {
+                    table: plan.target.clone(),
+                    sql: sql::delete(&plan.target, &key_targets(&plan, &targets)),
+                    columns,
+                    hits: Hits::Any,
+                });
+            }
+        }
+        Ok(Some(steps))
+    }
+
+    /// Upserts, partial updates, and what happens to a table without a key, in its order.
+    fn table_steps<'a>(
+        &self,
+        applies: impl Iterator<Item = &'a Apply>,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), SinkError> {
+        let mut upserts: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
+        let mut updates: BTreeMap<Vec<u16>, Vec<(Arc<TargetPlan>, Columns)>> = BTreeMap::new();
+        for apply in applies {
+            let plan = &apply.table;
+            match &apply.what {
+                What::Upsert(row) | What::Update(row) => match missing_mask(plan, row) {
+                    None => place(&mut upserts, plan, plan.columns.len()).push(row_texts(plan, row)),
+                    Some(set) => {
+                        let texts = update_texts(plan, row, &set)?;
+                        place(updates.entry(set).or_default(), plan, texts.len()).push(texts);
+                    }
+                },
+                What::Insert(row) => {
+                    let text = sql::insert(&plan.target, &self.columns_of(plan)?, &[]);
+                    match steps.last_mut() {
+                        // Neighbours go together; a delete between must stay between.
+                        Some(last) if last.sql == text && last.columns.rows < STATEMENT_ROWS_MAX => {
+                            last.columns.push(row_texts(plan, row));
+                        }
+                        _ => {
+                            let mut columns = Columns::new(plan.columns.len());
+                            columns.push(row_texts(plan, row));
+                            steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
+                        }
+                    }
+                }
+                What::DeleteOne(row) => {
+                    let mut columns = Columns::new(plan.columns.len());
+                    columns.push(row_texts(plan, row));
+                    let text = sql::delete_one(&plan.target, &self.columns_of(plan)?);
+                    steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::All });
+                }
+                What::Delete(_) | What::Truncate => {}
+            }
+        }
+        for (plan, columns) in upserts {
+            let text = sql::insert(&plan.target, &self.columns_of(&plan)?, &plan.key);
+            steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
+        }
+        for (set, open) in updates {
+            for (plan, columns) in open {
+                let targets = self.columns_of(&plan)?;
+                let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
+                let text = sql::update(&plan.target, &key_targets(&plan, &targets), &sets);
+                steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::All });
+            }
+        }
+        Ok(())
+    }
+
+    /// Parents before children; a circle is left as it came (the fall-back handles it).
+    fn parents_first<'a>(&self, tables: &[&'a TargetName]) -> Vec<&'a TargetName> {
+        let mut out: Vec<&TargetName> = Vec::new();
+        let mut rest: Vec<&'a TargetName> = tables.to_vec();
+        while !rest.is_empty() {
+            let waits = |t: &TargetName, among: &[&TargetName]| {
+                let parents = self.targets.get(t).map_or(&[][..], |i| &i.parents);
+                parents.iter().any(|p| p != t && among.contains(&p))
+            };
+            let (free, waiting): (Vec<_>, Vec<_>) = rest.iter().copied().partition(|t| !waits(t, &rest));
+            if free.is_empty() {
+                out.extend(waiting);
+                break;
+            }
+            out.extend(free);
+            rest = waiting;
+        }
+        out
+    }
+
+    async fn run_steps(&mut self, steps: Vec<Step>) -> Result<(), Failed> {
+        for step in steps {
+            for part in split(step.columns) {
+                let statement = self.prepare(&step.table, &step.sql).await?;
+                let rows = part.rows as u64;
+                let hit = self.session.client.execute(&statement, &part.parameters()).await;
+                let hit = hit.map_err(|e| self.failed(&step.table, e))?;
+                if step.hits == Hits::All && hit < rows {
+                    return Err(row_missing(&step.table, rows - hit).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Row by row. Statements of one window are sent at once; the server runs them in order.
+    async fn in_order(&mut self, applies: &[Apply]) -> Result<(), SinkError> {
+        let mut at = 0;
+        while at < applies.len() {
+            let mut window = Vec::new();
+            while at < applies.len() && window.len() < PIPELINE_MAX {
+                let (apply, next) = (&applies[at], applies.get(at + 1));
+                if let Some(next) = next
+                    && moves_key(apply, next)
+                {
+                    // Whether the new key is there decides, so what came before has to be done.
+                    if window.is_empty() {
+                        self.move_key(apply, next).await?;
+                        at += 2;
+                        continue;
+                    }
+                    break;
+                }
+                window.push(self.single(apply)?);
+                at += 1;
+            }
+            self.run_window(window).await?;
+        }
+        Ok(())
+    }
+
+    async fn run_window(&mut self, window: Vec<Step>) -> Result<(), SinkError> {
+        let mut statements = Vec::with_capacity(window.len());
+        for step in &window {
+            statements.push(self.prepare(&step.table, &step.sql).await.map_err(|f| f.error)?);
+        }
+        let client = &self.session.client;
+        let parameters: Vec<_> = window.iter().map(|s| s.columns.parameters()).collect();
+        let calls = statements.iter().zip(&parameters).map(|(s, p)| client.execute(s, p)).collect();
+        for (step, hit) in window.iter().zip(all(calls).await) {
+            let hit = hit.map_err(|e| row_fault(&self.config, &shown(&step.table), e))?;
+            if step.hits == Hits::All && hit == 0 {
+                return Err(row_missing(&step.table, 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn single(&self, apply: &Apply) -> Result<Step, SinkError> {
+        let plan = &apply.table;
+        let table = plan.target.clone();
+        let targets = self.columns_of(plan)?;
+        let one = |texts: Texts| {
+            let mut columns = Columns::new(texts.len());
+            columns.push(texts);
+            columns
+        };
+        Ok(match &apply.what {
+            What::Upsert(row) | What::Update(row) => match missing_mask(plan, row) {
+                None => Step {
+                    sql: sql::insert(&table, &targets, &plan.key),
+                    columns: one(row_texts(plan, row)),
+                    hits: Hits::Any,
+                    table,
+                },
+                Some(set) => {
+                    let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
+                    Step {
+                        sql: sql::update(&table, &key_targets(plan, &targets), &sets),
+                        columns: one(update_texts(plan, row, &set)?),
+                        hits: Hits::All,
+                        table,
+                    }
+                }
+            },
+            What::Delete(row) => Step {
+                sql: sql::delete(&table, &key_targets(plan, &targets)),
+                columns: one(key_texts(plan, row)?),
+                hits: Hits::Any,
+                table,
+            },
+            What::Truncate => Step {
+                sql: format!("TRUNCATE {}", sql::quoted(&table)),
+                columns: Columns::new(0),
+                hits: Hits::Any,
+                table,
+            },
+            What::Insert(row) => Step {
+                sql: sql::insert(&table, &targets, &[]),
+                columns: one(row_texts(plan, row)),
+                hits: Hits::Any,
+                table,
+            },
+            What::DeleteOne(row) => Step {
+                sql: sql::delete_one(&table, &targets),
+                columns: one(row_texts(plan, row)),
+                hits: Hits::All,
+                table,
+            },
+        })
+    }
+
+    /// A delete and an incomplete row of another key behind it: the source moved a row to a new key and did not send
+    /// columns it left alone (unchanged TOAST). The values are in the row that is about to go: move it.
+    async fn move_key(&mut self, delete: &Apply, update: &Apply) -> Result<(), SinkError> {
+        let (What::Delete(old), What::Update(new) | What::Upsert(new)) = (&delete.what, &update.what) else {
+            return Err(misuse("no key change"));
+        };
+        let plan = &update.table;
+        let targets = self.columns_of(plan)?;
+        let key = key_targets(plan, &targets);
+        let there = sql::exists(&plan.target, &key);
+        let statement = self.prepare(&plan.target, &there).await.map_err(|f| f.error)?;
+        let mut columns = Columns::new(key.len());
+        columns.push(key_texts(plan, new)?);
+        let row = self.session.client.query_one(&statement, &columns.parameters()).await;
+        let row = row.map_err(|e| row_fault(&self.config, &shown(&plan.target), e))?;
+        let steps = if row.get::<_, bool>(0) {
+            vec![self.single(delete)?, self.single(update)?]
+        } else {
+            let sent: Vec<u16> = (0..plan.columns.len() as u16).filter(|i| is_sent(plan, new, *i)).collect();
+            let sets: Vec<&Target> = sent.iter().map(|i| &targets[usize::from(*i)]).collect();
+            let mut texts = key_texts(plan, old)?;
+            texts.extend(sent.iter().map(|i| cell_text(plan, new, *i)));
+            let mut columns = Columns::new(texts.len());
+            columns.push(texts);
+            vec![Step {
+                table: plan.target.clone(),
+                sql: sql::rekey(&plan.target, &key, &sets),
+                columns,
+                hits: Hits::All,
+            }]
+        };
+        self.run_window(steps).await
+    }
+
+    async fn prepare(&mut self, table: &TargetName, text: &str) -> Result<Statement, Failed> {
+        if let Some(statement) = self.statements.get(text) {
+            return Ok(statement.clone());
+        }
+        let statement = self.session.client.prepare(text).await.map_err(|e| self.failed(table, e))?;
+        if self.statements.len() >= STATEMENTS_MAX {
+            self.statements.clear();
+        }
+        self.statements.insert(text.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    fn failed(&self, table: &TargetName, e: tokio_postgres::Error) -> Failed {
+        Failed {
+            sqlstate: e.code().map(|c| c.code().to_owned()).unwrap_or_default(),
+            error: row_fault(&self.config, &shown(table), e),
+        }
+    }
+
+    async fn commit_now(&mut self, mark: &Mark) -> Result<Ack, SinkError> {
+        self.begin().await?;
+        self.state = State::Broken;
+        crash_point!("sink.before_position");
+        position::advance(&self.config, &self.session, &self.claimed, mark).await?;
+        crash_point!("sink.after_position");
+        crash_point!("sink.before_commit");
+        let done = timeout(COMMIT_TIMEOUT, self.session.client.batch_execute("COMMIT")).await;
+        let unknown = |why: String| {
+            let what = format!("the commit may or may not have happened: {why}");
+            SinkError::new(SinkClass::UnknownOutcome, code::UNKNOWN_OUTCOME, what, "")
+        };
+        match done {
+            Err(_) => return Err(unknown(format!("no answer within {} s", COMMIT_TIMEOUT.as_secs()))),
+            // The server's own word is sure, but for its last ones: it may have been told to die after the commit.
+            Ok(Err(e)) => match e.as_db_error() {
+                Some(db) if !db.code().code().starts_with("57P") => {
+                    return Err(row_fault(&self.config, "deferred constraint at commit", e));
+                }
+                _ => return Err(unknown(crate::fault::Fault::from(e).to_string())),
+            },
+            Ok(Ok(())) => {}
+        }
+        crash_point!("sink.after_commit");
+        self.claimed.advanced(i64::try_from(mark.seq.0).unwrap_or(i64::MAX));
+        self.state = State::Idle;
+        Ok(Ack::Durable)
+    }
+
+    async fn abort_now(&mut self) {
+        if self.state != State::Idle {
+            // A closed session has rolled back by itself; the next call says that it is closed.
+            let _ = self.session.client.batch_execute("ROLLBACK").await;
+            self.state = State::Idle;
+        }
+    }
+}
+
+/// A statement's failure with its SQLSTATE, which decides about the fall-back.
+struct Failed {
+    sqlstate: String,
+    error: SinkError,
+}
+
+impl From<SinkError> for Failed {
+    fn from(error: SinkError) -> Self {
+        Failed { sqlstate: String::new(), error }
+    }
+}
+
+fn row_missing(table: &TargetName, rows: u64) -> SinkError {
+    SinkError::new(
+        SinkClass::Row,
+        code::ROW_MISSING,
+        format!("{}: {rows} rows that the source changed are not in the target", shown(table)),
+        "somebody else changes the target's rows: repair them, or deliver the table again",
+    )
+}
+
+/// The columns of a plan with these rows, made at the first.
+fn place<'a>(open: &'a mut Vec<(Arc<TargetPlan>, Columns)>, plan: &Arc<TargetPlan>, count: usize) -> &'a mut Columns {
+    let found = open.iter().position(|(p, _)| Arc::ptr_eq(p, plan));
+    let at = found.unwrap_or_else(|| {
+        open.push((plan.clone(), Columns::new(count)));
+        open.len() - 1
+    });
+    &mut open[at].1
+}
+
+/// At most `STATEMENT_ROWS_MAX` rows each.
+fn split(columns: Columns) -> Vec<Columns> {
+    if columns.rows <= STATEMENT_ROWS_MAX {
+        return vec![columns];
+    }
+    let mut out = Vec::new();
+    let mut arrays: Vec<_> = columns.arrays.into_iter().map(Vec::into_iter).collect();
+    let mut left = columns.rows;
+    while left > 0 {
+        let rows = left.min(STATEMENT_ROWS_MAX);
+        out.push(Columns { arrays: arrays.iter_mut().map(|a| a.by_ref().take(rows).collect()).collect(), rows });
+        left -= rows;
+    }
+    out
+}
+
+/// True if `second` continues `first`: a row left its key and came back under another one, not complete.
+fn moves_key(first: &Apply, second: &Apply) -> bool {
+    let (What::Delete(_), What::Update(new) | What::Upsert(new)) = (&first.what, &second.what) else { return false };
+    first.table.target == second.table.target
+        && first.version.commit_seq == second.version.commit_seq
+        && missing_mask(&second.table, new).is_some()
+}
+
+fn cell<'a>(plan: &TargetPlan, row: &'a Row, at: u16) -> &'a Cell {
+    const ABSENT: &Cell = &Cell::Absent;
+    let source = plan.columns.get(usize::from(at)).map(|(c, _)| usize::from(*c));
+    source.and_then(|s| row.cells.get(s)).unwrap_or(ABSENT)
+}
+
+fn is_sent(plan: &TargetPlan, row: &Row, at: u16) -> bool {
+    !matches!(cell(plan, row, at), Cell::Unavailable | Cell::Absent)
+}
+
+fn cell_text(plan: &TargetPlan, row: &Row, at: u16) -> Option<String> {
+    match cell(plan, row, at) {
+        Cell::Value(value) => {
+            let mut text = String::new();
+            write_literal(value, &mut text);
+            Some(text)
+        }
+        Cell::Null | Cell::Unavailable | Cell::Absent => None,
+    }
+}
+
+fn row_texts(plan: &TargetPlan, row: &Row) -> Texts {
+    (0..plan.columns.len() as u16).map(|i| cell_text(plan, row, i)).collect()
+}
+
+fn key_texts(plan: &TargetPlan, row: &Row) -> Result<Texts, SinkError> {
+    let texts: Texts = plan.key.iter().map(|k| cell_text(plan, row, *k)).collect();
+    if texts.iter().any(Option::is_none) || texts.is_empty() {
+        return Err(misuse("a row without a complete key"));
+    }
+    Ok(texts)
+}
+
+fn key_targets<'a>(plan: &TargetPlan, targets: &'a [Target]) -> Vec<&'a Target> {
+    plan.key.iter().filter_map(|k| targets.get(usize::from(*k))).collect()
+}
+
+/// `None` = the row is complete; else the places (but the key's) that were sent.
+fn missing_mask(plan: &TargetPlan, row: &Row) -> Option<Vec<u16>> {
+    let all = 0..plan.columns.len() as u16;
+    if all.clone().all(|i| is_sent(plan, row, i)) {
+        return None;
+    }
+    Some(all.filter(|i| is_sent(plan, row, *i) && !plan.key.contains(i)).collect())
+}
+
+/// Key, then the set columns.
+fn update_texts(plan: &TargetPlan, row: &Row, set: &[u16]) -> Result<Texts, SinkError> {
+    let mut texts = key_texts(plan, row)?;
+    texts.extend(set.iter().map(|i| cell_text(plan, row, *i)));
+    Ok(texts)
+}
+
+/// Polls all, in order, until all are done: what is sent first is sent first.
+async fn all<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
+    let mut calls: Vec<Pin<Box<F>>> = calls.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
+    std::future::poll_fn(move |cx| {
+        let mut waiting = false;
+        for (call, slot) in calls.iter_mut().zip(&mut done) {
+            if slot.is_none() {
+                match call.as_mut().poll(cx) {
+                    Poll::Ready(v) => *slot = Some(v),
+                    Poll::Pending => waiting = true,
+                }
+            }
+        }
+        if waiting { Poll::Pending } else { Poll::Ready(done.iter_mut().filter_map(Option::take).collect()) }
+    })
+    .await
+}
+
+impl Lane for PgLane {
+    fn write<'a>(&'a mut self, group: &'a Group) -> Fut<'a, Result<(), SinkError>> {
+        Box::pin(self.write_now(group))
+    }
+    fn commit<'a>(&'a mut self, mark: &'a Mark) -> Fut<'a, Result<Ack, SinkError>> {
+        Box::pin(self.commit_now(mark))
+    }
+    fn abort(&mut self) -> Fut<'_, ()> {
+        Box::pin(self.abort_now())
+    }
+}
