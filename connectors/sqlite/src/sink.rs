@@ -258,4 +258,4 @@ impl Lane for SqliteLane {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(crate) mod tests;
