@@ -142,8 +142,13 @@ impl ConnectConfig {
     }
 }
 
+/// `localhost`, 127.0.0.0/8, `::1`. Names are not resolved: what they resolve to may change.
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let v4 = || {
+        let parts: Vec<&str> = host.split('.').collect();
+        parts.len() == 4 && parts[0] == "127" && parts.iter().all(|p| p.parse::<u8>().is_ok())
+    };
+    host == "localhost" || host == "::1" || v4()
 }
 
 /// Percent-decoding; what does not decode to UTF-8 is refused.

@@ -145,7 +145,7 @@ async fn why_refused(config: &SinkConfig, session: &Session, claim: &Claim) -> S
             "two clusters must not write one target; take it over on purpose by deleting that row",
         );
     }
-    if fence > claim.fence || fence == claim.fence {
+    if fence >= claim.fence {
         return SinkError::new(
             SinkClass::Fenced,
             code::FENCED,

@@ -472,9 +472,11 @@ impl PgSource {
                 check_timeline(before, system.timeline, position, &history)?;
                 identity.tags.insert(tag::TIMELINE_HISTORY, Bytes::from(history));
             }
-            for t in [tag::SLOT, tag::CONSISTENT_POINT, tag::PUBLICATION_OID, tag::PUBLICATION] {
+            let kept =
+                [tag::SLOT, tag::CONSISTENT_POINT, tag::PUBLICATION_OID, tag::PUBLICATION, tag::TIMELINE_HISTORY];
+            for t in kept {
                 if let Some(bytes) = known.tags.get(&t) {
-                    identity.tags.insert(t, bytes.clone());
+                    identity.tags.entry(t).or_insert_with(|| bytes.clone());
                 }
             }
         }

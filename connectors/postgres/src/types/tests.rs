@@ -1,3 +1,4 @@
+//! Text forms, kinds, and what foreign text does.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! Messages byte by byte, every cut, hostile counts.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;
