@@ -7,6 +7,9 @@
 //! dropped. A key of which only an incomplete row came (a TOAST value that was not sent) takes the chunk's row, if the
 //! view shows what was emitted; else the chunk is read again. Source: capture.md 7.4, 7.5. LSN windows are wrong: a commit
 //! is in the WAL, and streamed, before it is visible to snapshots.
+//!
+//! Asked of the connector: a chunk's view shows every transaction that committed below the stream's start. (A backend that
+//! still waits for a synchronous standby since before the slot was made would break that; the connector waits it out.)
 
 use crate::source::View;
 use bytes::Bytes;

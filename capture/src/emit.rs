@@ -20,7 +20,7 @@ use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Wh
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
 use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, Position, TopicPartition, TxnId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bounds of the lanes.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +112,6 @@ struct Lane {
     safe: Offset,
     /// Ends of acknowledged batches above `safe`, with the last unit in them.
     marks: VecDeque<(CommitSeq, Offset)>,
-    /// `end` moved since the last cut.
-    changed: bool,
     stuck: Option<Mono>,
     failures: u32,
 }
@@ -150,6 +148,10 @@ pub struct Emitter {
     incarnation: Incarnation,
     limits: Limits,
     lanes: BTreeMap<TopicPartition, Lane>,
+    /// Lanes with something open, waiting or in flight: of ten thousand tables a few move at a time.
+    busy: BTreeSet<TopicPartition>,
+    /// Lanes whose end moved since the last cut.
+    moved: BTreeSet<TopicPartition>,
     next_batch: u64,
     bytes: usize,
 }
@@ -162,13 +164,24 @@ impl Emitter {
         incarnation: Incarnation,
         limits: Limits,
     ) -> Self {
-        let lanes = BTreeMap::new();
-        Emitter { encoder, capture, epoch, incarnation, limits, lanes, next_batch: 1, bytes: 0 }
+        Emitter {
+            encoder,
+            capture,
+            epoch,
+            incarnation,
+            limits,
+            lanes: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            next_batch: 1,
+            bytes: 0,
+        }
     }
 
     /// A partition this capture writes to, and where it ends now. Known ones stay as they are.
     /// `safe` = the offset below which only records of the checkpoint's units lie.
     pub fn lane(&mut self, at: TopicPartition, last: Position, end: Offset, safe: Offset) {
+        self.moved.insert(at);
         self.lanes.entry(at).or_insert_with(|| Lane {
             safe,
             marks: VecDeque::new(),
@@ -179,7 +192,6 @@ impl Emitter {
             sent: 0,
             flying: 0,
             end,
-            changed: true,
             stuck: None,
             failures: 0,
         });
@@ -301,6 +313,10 @@ impl Emitter {
         if unit.flags & flag::SNAPSHOT != 0 {
             open.flags |= capture_flag::SNAPSHOT;
         }
+        if open.builder.count() >= self.limits.batch_records {
+            lane.seal();
+        }
+        self.busy.insert(at);
     }
 
     /// The key bytes a snapshot row's record will have.
@@ -316,7 +332,8 @@ impl Emitter {
     /// Batches to hand over now. `all` seals what is open, full or not.
     pub fn take_outgoing(&mut self, now: Mono, all: bool) -> Vec<Outgoing> {
         let mut out = Vec::new();
-        for (at, lane) in &mut self.lanes {
+        for at in &self.busy {
+            let Some(lane) = self.lanes.get_mut(at) else { continue };
             let due = lane
                 .open
                 .as_ref()
@@ -358,7 +375,7 @@ impl Emitter {
 
     /// When [`Emitter::take_outgoing`] or [`Emitter::stuck`] will next have something without an answer coming.
     pub fn deadline(&self) -> Mono {
-        let lanes = self.lanes.values().flat_map(|l| {
+        let lanes = self.busy.iter().filter_map(|at| self.lanes.get(at)).flat_map(|l| {
             let open = l.open.as_ref().map(|o| o.since.plus_millis(self.limits.linger_ms));
             let stuck = l.stuck.filter(|_| l.flying == 0);
             [open, stuck]
@@ -405,9 +422,12 @@ impl Emitter {
                 }
                 if end > lane.end {
                     lane.end = end;
-                    lane.changed = true;
+                    self.moved.insert(at);
                 }
                 self.bytes -= lane.pop_acked(track);
+                if lane.is_idle() {
+                    self.busy.remove(&at);
+                }
             }
         }
         answer
@@ -416,14 +436,14 @@ impl Emitter {
     /// Lanes that stand still, have no answer to wait for, and whose time to ask has come.
     pub fn stuck(&self, now: Mono) -> Vec<TopicPartition> {
         let ready = |l: &Lane| l.flying == 0 && l.stuck.is_some_and(|at| now >= at);
-        self.lanes.iter().filter(|(_, l)| ready(l)).map(|(at, _)| *at).collect()
+        self.busy.iter().filter(|at| self.lanes.get(at).is_some_and(ready)).copied().collect()
     }
     pub fn failures(&self, at: TopicPartition) -> u32 {
         self.lanes.get(&at).map_or(0, |l| l.failures)
     }
     /// Appends handed over and not answered.
     pub fn flying(&self) -> usize {
-        self.lanes.values().map(|l| l.flying).sum()
+        self.busy.iter().filter_map(|at| self.lanes.get(at)).map(|l| l.flying).sum()
     }
     /// The log could not say where the lane stands; ask again then.
     pub fn ask_later(&mut self, at: TopicPartition, then: Mono) {
@@ -457,10 +477,13 @@ impl Emitter {
         }
         if end > lane.end {
             lane.end = end;
-            lane.changed = true;
+            self.moved.insert(at);
         }
         self.bytes -= lane.pop_acked(track);
         lane.prev = known;
+        if lane.is_idle() {
+            self.busy.remove(&at);
+        }
     }
 
     /// For a checkpoint at `seq`: where a restart begins to read each partition.
@@ -477,19 +500,22 @@ impl Emitter {
 
     /// End offsets for a cut: of the lanes that moved since the last one, or of all.
     pub fn ends(&self, all: bool) -> Vec<(TopicPartition, Offset)> {
-        self.lanes.iter().filter(|(_, l)| all || l.changed).map(|(at, l)| (*at, l.end)).collect()
+        if all {
+            return self.lanes.iter().map(|(at, l)| (*at, l.end)).collect();
+        }
+        self.moved.iter().filter_map(|at| Some((*at, self.lanes.get(at)?.end))).collect()
     }
-    /// A cut with these ends is on its way.
+    /// A cut with these ends is on its way; it is sent until it enters.
     pub fn cut_taken(&mut self) {
-        self.lanes.values_mut().for_each(|l| l.changed = false);
-    }
-    /// The cut did not enter: its partitions belong to the next one.
-    pub fn cut_lost(&mut self) {
-        self.lanes.values_mut().for_each(|l| l.changed = true);
+        self.moved.clear();
     }
 }
 
 impl Lane {
+    fn is_idle(&self) -> bool {
+        self.open.is_none() && self.queue.is_empty() && self.flying == 0 && self.stuck.is_none()
+    }
+
     fn seal(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.queue.push_back(Sealed {

@@ -489,7 +489,10 @@ impl Snapshot for MemorySnapshot {
                 let mut state = self.db.lock();
                 let lag = state.habits.visibility_lag as u64;
                 let hidden = state.rng.below(lag + 1) as usize;
-                let visible = state.wal.len().saturating_sub(hidden);
+                // Everything below the slot's start is visible: see `backfill`.
+                let slot = state.slot.unwrap_or(0);
+                let below = state.wal.partition_point(|t| t.end <= slot);
+                let visible = state.wal.len().saturating_sub(hidden).max(below);
                 let running: Vec<u64> = state.wal[visible..].iter().map(|t| t.xid).collect();
                 let xmin = running.first().copied().unwrap_or(state.xid + 1);
                 let view = View::Visibility { xmin, xmax: state.xid + 1, running, place: Native::postgres(state.lsn) };
