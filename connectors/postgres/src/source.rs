@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::session::Session;
 use crate::types::schema::PgTypes;
 use bytes::Bytes;
-use catchwater_base::{Wall, crash_point};
+use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_capture::source::{
     Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source, SourceClass, SourceError,
     Start,
@@ -31,14 +31,18 @@ use catchwater_capture::source::{
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_record::{CaptureEpoch, SourceName, TxnId};
 use catchwater_runtime::Fut;
+use catchwater_runtime::time::SystemClock;
 use decode::{DecodeError, Message, OldTuple};
 use snapshot::Export;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use stream::Stream;
 
 /// First byte of every native position of PostgreSQL.
 pub const SYSTEM: u8 = 1;
+/// How often the publication is looked at while the source runs.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Default of `row.max.bytes`.
 pub const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -79,8 +83,10 @@ impl SourceConfig {
 pub struct PgSource {
     config: SourceConfig,
     open: Option<Running>,
-    /// Kept for readers of the exported snapshot, from `open(Fresh)` to `close`.
+    /// From `open(Fresh)` until the first reader of the snapshot takes it.
     export: Option<Arc<Export>>,
+    /// Readers hold it; with the last one closed the server may clean up behind it.
+    lent: Weak<Export>,
 }
 
 /// A stream that was opened.
@@ -102,6 +108,10 @@ struct Running {
     sql: Session,
     /// The server's end of WAL, as far as it told.
     end: u64,
+    version: i32,
+    clock: SystemClock,
+    /// When the publication was last compared.
+    compared: Mono,
 }
 
 struct OpenTxn {
@@ -121,7 +131,7 @@ struct Known {
 impl PgSource {
     /// No I/O yet.
     pub fn new(config: SourceConfig) -> Self {
-        PgSource { config, open: None, export: None }
+        PgSource { config, open: None, export: None, lent: Weak::new() }
     }
 
     async fn next_now(&mut self, out: &mut EventBatch) -> Result<Progress, SourceError> {
@@ -134,6 +144,9 @@ impl PgSource {
             }
             if out.room() == 0 && !running.block.is_empty() {
                 return Ok(Progress::Items);
+            }
+            if out.items.len() == before {
+                running.compare_publication(config).await?;
             }
             let block = match running.stream.blocks.try_recv() {
                 Ok(block) => block,
@@ -178,6 +191,34 @@ impl Running {
             }
         }
         self.block = rest;
+        Ok(())
+    }
+
+    /// A table that is dropped leaves the publication without a word in the stream, and one made again under its name is
+    /// not in it: without this look its changes would be missing in silence.
+    async fn compare_publication(&mut self, config: &SourceConfig) -> Result<(), SourceError> {
+        let now = self.clock.now().mono;
+        if now.since(self.compared) < COMPARE_EVERY || self.txn.is_some() {
+            return Ok(());
+        }
+        if self.sql.client.is_closed() {
+            self.sql = open::session(config).await?;
+        }
+        let found = open::publication(config, &self.sql, self.version).await?;
+        let missing = |what: String| {
+            let next = "changes made since then are not in the stream: the source must be read again";
+            Err(SourceError::new(SourceClass::Config, code::PUBLICATION, what, next))
+        };
+        let Some(found) = found else {
+            return missing(format!("publication {} was dropped", config.publication()));
+        };
+        let lost = self.tables.values().map(|k| k.schema.qualified()).find(|name| !found.tables.contains(name));
+        // A table may be renamed or dropped on purpose; what the file asks for must be there.
+        let lost = lost.filter(|name| config.tables.iter().any(|t| t.to_string() == *name));
+        if let Some(name) = lost {
+            return missing(format!("table {name} is not in publication {} any more", config.publication()));
+        }
+        self.compared = now;
         Ok(())
     }
 
@@ -530,7 +571,9 @@ impl Source for PgSource {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError> {
-        Ok(Box::new(snapshot::PgSnapshot::new(self.config.clone(), self.export.clone())))
+        let export = self.export.take().or_else(|| self.lent.upgrade());
+        self.lent = export.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        Ok(Box::new(snapshot::PgSnapshot::new(self.config.clone(), export)))
     }
 
     fn lag_bytes(&self) -> Option<u64> {
@@ -546,6 +589,7 @@ impl Source for PgSource {
 impl PgSource {
     async fn shut(&mut self) {
         self.export = None;
+        self.lent = Weak::new();
         if let Some(running) = self.open.take() {
             running.stream.end().await;
         }

@@ -387,6 +387,13 @@ impl PgLane {
             let mut window = Vec::new();
             while at < applies.len() && window.len() < PIPELINE_MAX {
                 let (apply, next) = (&applies[at], applies.get(at + 1));
+                if matches!(apply.what, What::Truncate) {
+                    if window.is_empty() {
+                        at += self.truncate(&applies[at..]).await?;
+                        continue;
+                    }
+                    break;
+                }
                 if let Some(next) = next
                     && moves_key(apply, next)
                 {
@@ -475,6 +482,35 @@ impl PgLane {
                 table,
             },
         })
+    }
+
+    /// The truncates of one transaction at the front of `applies`, as one statement: tables that refer to each other may
+    /// only be truncated together. Where the target has more references than the source, the rows are deleted instead.
+    async fn truncate(&mut self, applies: &[Apply]) -> Result<usize, SinkError> {
+        let first = applies.first().map(|a| a.version.commit_seq);
+        let run = applies
+            .iter()
+            .take_while(|a| matches!(a.what, What::Truncate) && Some(a.version.commit_seq) == first)
+            .count();
+        let mut tables: Vec<&TargetName> = applies[..run].iter().map(|a| &a.table.target).collect();
+        tables.sort();
+        tables.dedup();
+        let list: Vec<String> = tables.iter().map(|t| sql::quoted(t)).collect();
+        self.sql("SAVEPOINT cw").await?;
+        let done = self.session.client.batch_execute(&format!("TRUNCATE {}", list.join(", "))).await;
+        match done {
+            Ok(()) => {}
+            Err(e) if e.code().is_some_and(|c| c.code() == "0A000") => {
+                self.sql("ROLLBACK TO SAVEPOINT cw").await?;
+                for table in self.parents_first(&tables).iter().rev() {
+                    let done = self.session.client.execute(&format!("DELETE FROM {}", sql::quoted(table)), &[]).await;
+                    done.map_err(|e| row_fault(&self.config, &shown(table), e))?;
+                }
+            }
+            Err(e) => return Err(row_fault(&self.config, &list.join(", "), e)),
+        }
+        self.sql("RELEASE SAVEPOINT cw").await?;
+        Ok(run)
     }
 
     /// A delete and an incomplete row of another key behind it: the source moved a row to a new key and did not send

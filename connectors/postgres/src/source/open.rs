@@ -16,10 +16,10 @@ use crate::fault::Fault;
 use crate::session::Session;
 use crate::types::schema::PgTypes;
 use bytes::Bytes;
-use catchwater_base::crash_point;
+use catchwater_base::{Mono, crash_point};
 use catchwater_capture::source::{Identity, Opened, SourceClass, SourceError, identity_tag as tag};
 use catchwater_change::Native;
-use catchwater_runtime::time::sleep;
+use catchwater_runtime::time::{SystemClock, sleep};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -545,6 +545,9 @@ impl PgSource {
             types,
             sql,
             end: from,
+            version,
+            clock: SystemClock::default(),
+            compared: Mono::ZERO,
         });
         Ok(Opened { identity, native: Native::postgres(from), tables: schemas })
     }

@@ -41,11 +41,13 @@ pub struct PgSnapshot {
     export: Option<Arc<Export>>,
     /// Inside the exported snapshot; made at the first use.
     reader: Option<Transport>,
+    /// A use began and did not end well, or was dropped: the connection is in the middle of something.
+    busy: bool,
 }
 
 impl PgSnapshot {
     pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>) -> Self {
-        PgSnapshot { config, export, reader: None }
+        PgSnapshot { config, export, reader: None, busy: false }
     }
 
     fn fail(&self, fault: Fault) -> SourceError {
@@ -374,20 +376,31 @@ async fn copy(
     }
 }
 
+impl PgSnapshot {
+    fn begin(&mut self) {
+        if std::mem::replace(&mut self.busy, true) {
+            self.reader = None;
+        }
+    }
+}
+
 impl Snapshot for PgSnapshot {
     fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>> {
         let tables = tables.to_vec();
-        Box::pin(async move { self.plan_now(&tables).await })
+        Box::pin(async move {
+            self.begin();
+            let chunks = self.plan_now(&tables).await?;
+            self.busy = false;
+            Ok(chunks)
+        })
     }
 
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>> {
         Box::pin(async move {
-            let result = self.read_now(chunk, out).await;
-            if result.is_err() {
-                // Whatever state the connection is in, the next read begins with a new one.
-                self.reader = None;
-            }
-            result
+            self.begin();
+            let end = self.read_now(chunk, out).await?;
+            self.busy = false;
+            Ok(end)
         })
     }
 

@@ -150,6 +150,15 @@ async fn constraints_hold_in_both_plans_and_bad_rows_are_named_without_their_val
     // A unique value released by a delete and taken by an insert.
     lane.write(&group(4, vec![gone(parent, 2), p(3, 10)], false)).await.unwrap();
     lane.commit(&mark(4)).await.unwrap();
+    // Truncates of one transaction go together; what the target refers to besides is deleted row by row.
+    let empty = |plan| (plan, What::Truncate);
+    lane.write(&group(4, vec![c(1, 1), empty(parent), empty(child), p(1, 20), p(3, 10)], true)).await.unwrap();
+    lane.write(&group(4, vec![empty(parent), p(3, 10), c(3, 3), gone(child, 3), empty(parent), p(1, 1)], true))
+        .await
+        .unwrap();
+    lane.commit(&mark(4)).await.unwrap();
+    assert_eq!(db.rows("parent", "id").await, ["{\"u\": 1, \"id\": 1}"]);
+    assert_eq!(db.rows("child", "id").await, Vec::<String>::new());
     // An identity column takes the source's value.
     let s = |v: &str| (short, What::Upsert(row(vec![int_cell(1), text_cell(v), int_cell(7)])));
     lane.write(&group(5, vec![s("abc")], false)).await.unwrap();

@@ -514,6 +514,56 @@ async fn preflight_names_each_fault_with_its_cure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_dropped_and_made_again_is_not_lost_in_silence() {
+    let Some(db) = database("remade").await else { return };
+    db.exec("CREATE TABLE t(id int PRIMARY KEY); CREATE TABLE u(id int PRIMARY KEY)").await;
+    let (mut source, _) = db.open(&["t", "u"]).await;
+    db.exec("DROP TABLE t; CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let start = Instant::now();
+    let e = loop {
+        assert!(start.elapsed() < LIMIT);
+        let mut batch = EventBatch::new(1 << 20);
+        if let Err(e) = source.next(&mut batch).await {
+            break e;
+        }
+    };
+    assert_eq!((e.class, e.code.0), (SourceClass::Config, 521), "{e}");
+    assert!(e.what.contains("public.t"), "{e}");
+    source.close().await;
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exported_snapshot_ends_with_its_last_reader() {
+    let Some(db) = database("export").await else { return };
+    db.exec("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let (mut source, opened) = db.open(&["t"]).await;
+    let held = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND application_name LIKE 'catchwater/%'";
+    assert_ne!(db.one(held).await, "0", "the export holds the server's horizon");
+    let mut one = source.snapshot().unwrap();
+    let mut two = source.snapshot().unwrap();
+    let chunks = one.plan(&opened.tables).await.unwrap();
+    one.close().await;
+    let mut rows = Vec::new();
+    // Dropped in the middle of a use: the next use begins anew.
+    drop(two.read(&chunks[0], &mut rows));
+    let end = two.read(&chunks[0], &mut rows).await.unwrap();
+    assert_eq!((end.view, rows.len()), (View::Exported, 1));
+    two.close().await;
+    let start = Instant::now();
+    while db.one(held).await != "0" {
+        assert!(start.elapsed() < LIMIT, "nothing holds it any more");
+        tokio::task::yield_now().await;
+    }
+    let mut later = source.snapshot().unwrap();
+    let chunks = later.plan(&opened.tables).await.unwrap();
+    assert_eq!(chunks[0].method, ChunkMethod::Chunked);
+    later.close().await;
+    source.close().await;
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_above_the_limit_stops_with_its_name_before_it_is_read() {
     let Some(db) = database("toolarge").await else { return };
     db.exec("CREATE TABLE t(id int PRIMARY KEY, v text)").await;
