@@ -26,6 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Bytes a host reads at a time while it replays.
 const REPLAY_BYTES: u32 = 1 << 20;
+/// A log with fewer entries and no state gets no state snapshot.
+const SNAPSHOT_ENTRIES_MIN: u64 = 1_000;
 /// A planned read whose files went away is planned again so often.
 const REPLANS_MAX: usize = 3;
 
@@ -381,7 +383,15 @@ impl Replica for Partition {
     }
 
     fn snapshot(&self) -> Option<(EntryIndex, Offset, Bytes)> {
-        Some(self.lock().core.group().log().snapshot_payload())
+        let state = self.lock();
+        let log = state.core.group().log();
+        // A handful of entries without state is read again sooner than a file is made durable: dozens of idle
+        // partitions must not hold up the node's end.
+        let entries = log.last_index().0.saturating_sub(log.first_index().prev().0);
+        if entries < SNAPSHOT_ENTRIES_MIN && log.producers().is_empty() && log.captures().is_empty() {
+            return None;
+        }
+        Some(log.snapshot_payload())
     }
 }
 
