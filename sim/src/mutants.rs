@@ -50,3 +50,8 @@ fn ack_or_vote_before_fsync_is_caught() {
 fn vote_not_persisted_is_caught() {
     must_be_caught("vote_not_persisted", &[3]);
 }
+
+#[test]
+fn no_crc_at_recovery_is_caught() {
+    must_be_caught("no_crc_at_recovery", &[1, 3]);
+}

@@ -1,13 +1,27 @@
-//! A node's disk and what writes to it. (A list of frames for now; the journal and segment machines take its place.)
+//! A node's disk and the machines that write to it: the journal and segment machines of the product over a disk in memory
+//! that forgets what was not synced. What the driver's two threads do, done by events.
+//!
+//! An operation takes effect when its time has come, not when it is asked for, so a crash finds it undone, done, or torn.
 
 use crate::engine::Micros;
 use crate::swarm::Swarm;
 use bytes::Bytes;
-use catchwater_base::{Rng, mutant};
+use catchwater_base::{Effects, Local, Mono, Now, Rng};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::{EntryIndex, Gid, Offset};
-use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup, Row};
-use std::collections::BTreeMap;
+use catchwater_storage::dir::{Dir, DirConfig, DirEffect, DirEvent, DirToken};
+use catchwater_storage::disk::faulty::{FaultRates, FaultyDisk};
+use catchwater_storage::disk::memory::{Cut, MemoryDisk};
+use catchwater_storage::disk::{Disk, DiskError, DiskExt, DiskOp};
+use catchwater_storage::format::row;
+use catchwater_storage::format::slot::BootState;
+use catchwater_storage::journal::JournalBatch;
+use catchwater_storage::read::read_range;
+use catchwater_storage::recover::{Layout, NewIdentity, RecoverError, recover, settle, write_boot_state};
+use catchwater_storage::segment::{group_dir, segment_stem};
+use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, Log, NewEntry, RecoveredGroup, Row};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What the storage of a node wants from the world.
 pub enum Wish {
@@ -17,128 +31,263 @@ pub enum Wish {
     Event(Gid, Event),
     /// State of the replica at a committed index, please.
     Snapshot(Gid),
-    Stopped(String),
+    /// A write failed: the process ends.
+    Stopped(DiskError),
 }
 
-#[derive(Clone)]
-enum Frame {
-    Hard(Hard),
-    Entry(NewEntry),
+/// Why a node does not come up.
+pub enum StartError {
+    /// The disk failed: try again.
+    Disk(DiskError),
+    Broken(String),
+}
+
+const WAKE: u64 = u64::MAX;
+
+struct Live {
+    dir: Dir,
+    flying: BTreeMap<u64, (DirToken, DiskOp)>,
+    /// The wake under way, so that each moment is asked for once.
+    wake: Option<Mono>,
+    first: Vec<DirEvent>,
 }
 
 pub struct NodeStorage {
     rng: Rng,
     fsync: (Micros, Micros),
     fsync_tail: u32,
-    specs: BTreeMap<Gid, GroupSpec>,
-    durable: Vec<(Gid, Frame)>,
-    /// Not written yet.
-    queue: Vec<(Gid, Frame)>,
-    queue_tags: Vec<(Gid, ReadyNo)>,
-    /// Being written.
-    flight: Vec<(Gid, Frame)>,
-    flight_tags: Vec<(Gid, ReadyNo)>,
-    busy: Option<u64>,
+    config: DirConfig,
+    node: u32,
+    specs: Vec<(Gid, GroupSpec)>,
+    disk: Arc<FaultyDisk>,
+    layout: Layout,
+    live: Option<Live>,
     next: u64,
 }
 
 impl NodeStorage {
-    pub fn new(seed: u64, swarm: &Swarm, groups: &[(Gid, GroupSpec)]) -> Self {
+    pub fn new(node: u32, seed: u64, swarm: &Swarm, groups: &[(Gid, GroupSpec)]) -> Self {
+        let mut rng = Rng::new(seed);
+        let rates = FaultRates { write_error: swarm.write_error, ..FaultRates::default() };
+        let disk = FaultyDisk::new(Arc::new(MemoryDisk::new()), rates, rng.next_u64());
+        let config = DirConfig {
+            journal_file_bytes: swarm.journal_file_bytes,
+            buffer_bytes: swarm.journal_file_bytes as usize / 4,
+            segment_bytes: swarm.segment_bytes,
+            snap_bytes: swarm.snap_bytes,
+            ..DirConfig::tiny()
+        };
         NodeStorage {
-            rng: Rng::new(seed),
+            rng,
             fsync: swarm.fsync,
             fsync_tail: swarm.fsync_tail,
-            specs: groups.iter().cloned().collect(),
-            durable: Vec::new(),
-            queue: Vec::new(),
-            queue_tags: Vec::new(),
-            flight: Vec::new(),
-            flight_tags: Vec::new(),
-            busy: None,
+            config,
+            node,
+            specs: groups.to_vec(),
+            disk: Arc::new(disk),
+            layout: Layout::new("/data"),
+            live: None,
             next: 0,
         }
     }
 
+    /// Recovers, as a process that starts does. Everything in here happens at one moment.
+    pub fn recover(&mut self, now: Now) -> Result<Vec<RecoveredGroup>, StartError> {
+        let id = NewIdentity { cluster_id: [7; 16], dir_id: [self.node as u8 + 1; 16], node: self.node };
+        let found = recover(&*self.disk, &self.layout, id).map_err(|e| match e {
+            RecoverError::Disk(e) => StartError::Disk(e),
+            other => StartError::Broken(other.to_string()),
+        })?;
+        let running = BootState {
+            boot_id: found.identity.boot_id,
+            mount_id: found.identity.mount_id,
+            last_lsn: found.journal.last_lsn,
+            checkpoint_lsn: found.checkpoint_lsn,
+            clean: false,
+        };
+        let disk = &*self.disk;
+        write_boot_state(disk, &self.layout, found.boot, running).map_err(StartError::Disk)?;
+        settle(disk, &self.layout, &found.leftovers, &found.journal.free).map_err(StartError::Disk)?;
+        disk.mkdir(&self.layout.journal()).map_err(StartError::Disk)?;
+        disk.mkdir(&self.layout.groups()).map_err(StartError::Disk)?;
+        let mut groups: Vec<RecoveredGroup> = found.groups.iter().map(|(group, _)| group.clone()).collect();
+        let known: BTreeSet<Gid> = groups.iter().map(|g| g.gid).collect();
+        let mut first = vec![DirEvent::Wake];
+        for (gid, spec) in self.specs.iter().filter(|(gid, _)| !known.contains(gid)) {
+            first.push(DirEvent::Create(*gid, spec.clone()));
+            groups.push(RecoveredGroup::fresh(*gid, spec.clone()));
+        }
+        let dir = Dir::open(&self.layout, &self.config, found, now);
+        self.live = Some(Live { dir, flying: BTreeMap::new(), wake: None, first });
+        Ok(groups)
+    }
+
+    /// The replicas are there: the machines may begin.
+    pub fn started(&mut self, now: Now, out: &mut Vec<Wish>) {
+        if let Some(first) = self.live.as_mut().map(|l| std::mem::take(&mut l.first)) {
+            first.into_iter().for_each(|event| self.drive(now, event, out));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
     pub fn persist(
         &mut self,
+        now: Now,
         gid: Gid,
         ready: ReadyNo,
         entries: Vec<NewEntry>,
         hard: Option<Hard>,
-        _truncate_from: Option<EntryIndex>,
+        truncate_from: Option<EntryIndex>,
         out: &mut Vec<Wish>,
     ) {
-        self.queue.extend(hard.map(|h| (gid, Frame::Hard(h))));
-        self.queue.extend(entries.into_iter().map(|e| (gid, Frame::Entry(e))));
-        self.queue_tags.push((gid, ready));
-        self.flush(out);
+        let batch = JournalBatch { gid, tag: Some(ready.0), truncate_from, hard, entries, ..JournalBatch::default() };
+        self.drive(now, DirEvent::Batch(batch), out);
     }
 
-    fn flush(&mut self, out: &mut Vec<Wish>) {
-        if self.busy.is_some() || self.queue_tags.is_empty() {
-            return;
-        }
-        self.flight = std::mem::take(&mut self.queue);
-        self.flight_tags = std::mem::take(&mut self.queue_tags);
-        self.next += 1;
-        self.busy = Some(self.next);
-        let mut delay = self.rng.between(self.fsync.0, self.fsync.1);
-        if self.rng.chance(self.fsync_tail) {
-            delay += 500_000;
-        }
-        out.push(Wish::Done(delay, self.next));
+    pub fn committed(&mut self, now: Now, gid: Gid, upto: EntryIndex, out: &mut Vec<Wish>) {
+        self.drive(now, DirEvent::Committed(gid, upto), out);
     }
 
-    pub fn done(&mut self, token: u64, out: &mut Vec<Wish>) {
-        if self.busy != Some(token) {
-            return;
-        }
-        self.busy = None;
-        if !mutant!("fsync_lies") {
-            self.durable.append(&mut self.flight);
-        }
-        out.extend(self.flight_tags.drain(..).map(|(gid, ready)| Wish::Event(gid, Event::Persisted(ready))));
-        self.flush(out);
+    pub fn snapshot(&mut self, now: Now, gid: Gid, state: (EntryIndex, Offset, Bytes), out: &mut Vec<Wish>) {
+        self.drive(now, DirEvent::Snap(gid, state.0, state.1, state.2), out);
     }
 
-    pub fn crash(&mut self, _power: bool) {
-        let keep = self.rng.below(self.flight.len() as u64 + 1) as usize;
-        self.durable.extend(self.flight.drain(..).take(keep));
-        self.flight.clear();
-        self.queue.clear();
-        self.queue_tags.clear();
-        self.flight_tags.clear();
-        self.busy = None;
+    /// An operation's time has come.
+    pub fn done(&mut self, now: Now, token: u64, out: &mut Vec<Wish>) {
+        let Some(live) = &mut self.live else { return };
+        if token == WAKE {
+            live.wake = None;
+            self.drive(now, DirEvent::Wake, out);
+        } else if let Some((owner, op)) = live.flying.remove(&token) {
+            let result = self.disk.run(op);
+            self.drive(now, DirEvent::Done(owner, result), out);
+        }
     }
 
-    pub fn recover(&mut self) -> Result<Vec<RecoveredGroup>, String> {
-        let mut found: BTreeMap<Gid, RecoveredGroup> =
-            self.specs.iter().map(|(g, s)| (*g, RecoveredGroup::fresh(*g, s.clone()))).collect();
-        for (gid, frame) in &self.durable {
-            let Some(group) = found.get_mut(gid) else { continue };
-            match frame {
-                Frame::Hard(hard) => group.hard = *hard,
-                Frame::Entry(e) => {
-                    group.journaled.retain(|j| j.index < e.index);
-                    group.journaled.push(e.clone());
+    fn drive(&mut self, now: Now, event: DirEvent, out: &mut Vec<Wish>) {
+        let Some(live) = &mut self.live else { return };
+        let mut effects = Effects::new();
+        live.dir.handle(now, event, &mut effects);
+        for effect in effects.drain() {
+            match effect {
+                DirEffect::Disk { token, op, .. } => {
+                    let slow =
+                        matches!(op, DiskOp::Fdatasync { .. } | DiskOp::WriteDirect { .. } | DiskOp::SyncDir { .. });
+                    let (least, most) = if slow { self.fsync } else { (5, 200) };
+                    let mut delay = self.rng.between(least, most);
+                    if slow && self.rng.chance(self.fsync_tail) {
+                        delay += 500_000;
+                    }
+                    self.next += 1;
+                    live.flying.insert(self.next, (token, op));
+                    out.push(Wish::Done(delay, self.next));
+                }
+                DirEffect::Persisted(gid, tag) => out.push(Wish::Event(gid, Event::Persisted(ReadyNo(tag)))),
+                DirEffect::Placed(gid, upto, rows) => out.push(Wish::Event(gid, Event::Segmented(upto, rows))),
+                DirEffect::WantSnap(gid) => out.push(Wish::Snapshot(gid)),
+                DirEffect::Stop(error) => out.push(Wish::Stopped(error)),
+                DirEffect::Removed(_) | DirEffect::JournalClosed(_) | DirEffect::SegmentsClosed => {}
+            }
+        }
+        // What is due already waits for an operation in flight; its completion comes through here again.
+        if let Some(at) = live.dir.deadline()
+            && (at > now.mono || live.flying.is_empty())
+            && live.wake.is_none_or(|before| before > at)
+        {
+            live.wake = Some(at);
+            out.push(Wish::Done(at.since(now.mono).as_micros() as u64 + 1, WAKE));
+        }
+    }
+
+    /// The process dies, or the whole machine. What was under way is done, not done, or torn.
+    pub fn crash(&mut self, power: bool) {
+        let flying = self.live.take().map(|l| l.flying).unwrap_or_default();
+        for (_, op) in flying.into_values() {
+            match op {
+                // A direct write that the power interrupts lies there like any un-synced one: in pieces.
+                DiskOp::WriteDirect { path, at, buf } if power => {
+                    if self.rng.chance(700_000) {
+                        let bufs = vec![Bytes::copy_from_slice(buf.bytes())];
+                        let _ = self.disk.memory().run(DiskOp::Write { path, at, bufs });
+                    }
+                }
+                DiskOp::Write { path, at, bufs } => {
+                    let all: Vec<u8> = bufs.concat();
+                    let keep = self.rng.below(all.len() as u64 + 1) as usize;
+                    let bufs = vec![Bytes::copy_from_slice(&all[..keep])];
+                    let _ = self.disk.memory().run(DiskOp::Write { path, at, bufs });
+                }
+                op => {
+                    if self.rng.chance(500_000) {
+                        let _ = self.disk.memory().run(op);
+                    }
                 }
             }
         }
-        Ok(found.into_values().collect())
+        if power {
+            let cut = match self.rng.below(8) {
+                0 => Cut::LoseAll,
+                1 => Cut::KeepAll,
+                2..=5 => Cut::Random,
+                _ => Cut::GarbageTail,
+            };
+            self.disk.power_cut(cut);
+        } else {
+            self.disk.kill();
+        }
     }
 
-    /// Whole entries for a cold read.
-    pub fn entries(&self, _gid: Gid, _rows: &[Row]) -> Option<Vec<NewEntry>> {
-        None
+    /// Whole batches, checked as the driver checks them.
+    pub fn read(&self, ranges: &[FileRange]) -> Result<Vec<Bytes>, String> {
+        let read = |r| read_range(&*self.disk, &self.layout, r).map_err(|e| e.to_string());
+        ranges.iter().map(read).collect()
     }
 
-    pub fn read(&self, _ranges: &[FileRange]) -> Result<Vec<Bytes>, String> {
-        Err("no files".into())
+    /// Whole entries for a cold read: body from `.log`, context from `.ext`.
+    pub fn entries(&self, log: &Log, rows: &[Row]) -> Option<Vec<NewEntry>> {
+        let gid = log.gid();
+        rows.iter()
+            .map(|row| {
+                let segments = log.segments();
+                let s = segments.get(segments.partition_point(|s| s.base_index <= row.index).checked_sub(1)?)?;
+                let stem =
+                    format!("{}/{}", group_dir(&self.layout.groups(), gid), segment_stem(s.base_offset, s.generation));
+                let body = match row.kind {
+                    EntryKind::Data => {
+                        self.disk.read(&format!("{stem}.log"), u64::from(row.pos), row.len as usize).ok()?
+                    }
+                    _ => Bytes::new(),
+                };
+                if row.kind == EntryKind::Data && !row::batch_matches(row, &body) {
+                    return None;
+                }
+                let context = match row.ext_len {
+                    0 => Bytes::new(),
+                    len => {
+                        let record =
+                            self.disk.read(&format!("{stem}.ext"), u64::from(row.ext_pos), usize::from(len)).ok()?;
+                        Bytes::copy_from_slice(row::decode_ext(row.index, &record)?)
+                    }
+                };
+                let max_ts = catchwater_record::BatchView::new(&body).map_or(-1, |b| b.max_timestamp());
+                Some(NewEntry {
+                    index: row.index,
+                    term: row.term,
+                    kind: row.kind,
+                    flags: row.flags,
+                    base_offset: row.base_offset,
+                    count: row.count,
+                    max_ts,
+                    body,
+                    context,
+                })
+            })
+            .collect()
     }
-    pub fn started(&mut self, _out: &mut Vec<Wish>) {}
-    pub fn committed(&mut self, _gid: Gid, _upto: EntryIndex) {}
-    pub fn snapshot(&mut self, _gid: Gid, _payload: (EntryIndex, Offset, Bytes), _out: &mut Vec<Wish>) {}
+
+    /// No more faults.
     pub fn calm(&mut self) {
         self.fsync_tail = 0;
+        self.disk.set_rates(FaultRates::default());
     }
 }

@@ -34,6 +34,11 @@ pub struct Swarm {
     pub journal_file_bytes: u64,
     pub segment_bytes: u32,
     pub tail_bytes: u64,
+    pub snap_bytes: u64,
+    /// Padding of a record's value: batches from one sector to many.
+    pub value_bytes: usize,
+    /// Writes and syncs that fail once.
+    pub write_error: u32,
 }
 
 impl Swarm {
@@ -65,6 +70,9 @@ impl Swarm {
             think: (100, r.between(500, 40_000)),
             journal_file_bytes: 4096 * r.between(16, 64),
             segment_bytes: r.between(2_000, 40_000) as u32,
+            value_bytes: if r.chance(500_000) { 0 } else { r.below(1_500) as usize },
+            snap_bytes: r.between(1_000, 30_000),
+            write_error: if r.chance(300_000) { r.below(300) as u32 } else { 0 },
             tail_bytes: if r.chance(500_000) { 0 } else { r.below(20_000) },
         }
     }

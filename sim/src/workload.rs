@@ -54,6 +54,16 @@ pub fn position(n: u32) -> Position {
     if n == 0 { Position::NONE } else { Position::copy_from(&n.to_be_bytes()).unwrap_or_default() }
 }
 
+/// So many characters that differ from row to row.
+fn padding(row: u32, bytes: usize) -> String {
+    let mut x = row.wrapping_mul(0x9e37_79b9) | 1;
+    let next = || {
+        x = x.wrapping_mul(0x0019_660d).wrapping_add(0x3c6e_f35f);
+        char::from(b'a' + (x >> 27) as u8 % 26)
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
 pub fn number(p: &Position) -> u32 {
     p.as_bytes().try_into().map_or(0, u32::from_be_bytes)
 }
@@ -79,12 +89,13 @@ impl Producer {
         self.flying.is_none()
     }
     /// The next batch, or the unanswered one again.
-    pub fn request(&mut self, records: u32, at_ms: i64) -> Request {
+    pub fn request(&mut self, records: u32, at_ms: i64, value_bytes: usize) -> Request {
         let (id, _, _, body) = self.flying.get_or_insert_with(|| {
             self.number += 1;
             let mut b = Builder::new().producer(self.id as i64 + 1, 0, self.next_sequence);
             for i in 0..records {
-                let value = format!("p{}:{}", self.id, self.next_sequence as u32 + i);
+                let row = self.next_sequence as u32 + i;
+                let value = format!("p{}:{row}:{}", self.id, padding(row, value_bytes));
                 b.push(at_ms, None, Some(value.as_bytes()), []);
             }
             let sequence = self.next_sequence;
@@ -127,6 +138,7 @@ pub struct Worker {
     pub epoch: CaptureEpoch,
     pub gid: Gid,
     pub target: usize,
+    value_bytes: usize,
     pub state: WorkerState,
     number: u64,
     /// Last row sent.
@@ -138,13 +150,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(id: usize, capture: CaptureId, epoch: u32, gid: Gid) -> Self {
+    pub fn new(id: usize, capture: CaptureId, epoch: u32, gid: Gid, value_bytes: usize) -> Self {
         Worker {
             id,
             capture,
             epoch: CaptureEpoch(epoch),
             gid,
             target: 0,
+            value_bytes,
             state: WorkerState::Opening,
             number: 0,
             sent: 0,
@@ -156,7 +169,8 @@ impl Worker {
     fn build(&self, id: u64, prev: u32, first: u32, last: u32) -> Request {
         let mut b = Builder::new();
         for row in first..=last {
-            b.push(i64::from(row), None, Some(format!("c{}:{row}", self.capture).as_bytes()), []);
+            let value = format!("c{}:{row}:{}", self.capture, padding(row, self.value_bytes));
+            b.push(i64::from(row), None, Some(value.as_bytes()), []);
         }
         let body: BytesMut = b.finish();
         let context = CaptureContext {

@@ -120,8 +120,16 @@ impl Faults {
 
 impl Disk for FaultyDisk {
     fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
-        if matches!(op, DiskOp::Fdatasync { .. }) && mutant!("fsync_lies") {
-            return Ok(DiskDone::Done);
+        if mutant!("fsync_lies") {
+            match op {
+                DiskOp::Fdatasync { .. } => return Ok(DiskDone::Done),
+                DiskOp::WriteDirect { path, at, buf } => {
+                    let bufs = vec![Bytes::copy_from_slice(buf.bytes())];
+                    self.inner.run(DiskOp::Write { path, at, bufs })?;
+                    return Ok(DiskDone::Buffer(buf));
+                }
+                _ => {}
+            }
         }
         let fault = self.lock().draw(&op);
         match fault {
