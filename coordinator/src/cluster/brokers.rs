@@ -25,10 +25,10 @@ pub fn register(image: &Image, registration: &Registration, records: &mut Vec<Cl
     let there = image.broker(id);
     let epoch = there.map_or(1, |b| b.epoch + 1);
     let broker = Broker { id, process, epoch, listeners, rack, roles, dirs };
-    if let Some(there) = there {
-        if **there == (Broker { epoch: there.epoch, ..broker.clone() }) {
-            return there.epoch;
-        }
+    if let Some(there) = there
+        && **there == (Broker { epoch: there.epoch, ..broker.clone() })
+    {
+        return there.epoch;
     }
     records.push(ClusterRecord::Broker { id, broker: Some(broker) });
     epoch

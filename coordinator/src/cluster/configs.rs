@@ -311,7 +311,7 @@ pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
                 item.split_once(':')
                     .is_some_and(|(p, b)| [p, b].iter().all(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit())))
             };
-            if items == ["*"] || items.iter().all(|i| pair(i)) {
+            if items == ["*"] || items.iter().all(pair) {
                 Ok(())
             } else {
                 Err(bad("must be the literal '*' or a list of [partitionId]:[brokerId] pairs".into()))

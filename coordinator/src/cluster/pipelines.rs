@@ -119,10 +119,12 @@ fn put(image: &Image, tasks: &Tasks, want: Put<'_>, out: &mut Written) -> Result
     }
     let there = image.pipeline(want.name);
     let have = there.map_or(RevisionNo(0), |p| p.revision);
-    if let Some(there) = there {
-        if there.text == want.text && there.captures == want.captures && there.sinks == want.sinks {
-            return Ok(have);
-        }
+    if let Some(there) = there
+        && there.text == want.text
+        && there.captures == want.captures
+        && there.sinks == want.sinks
+    {
+        return Ok(have);
     }
     if have != want.base {
         return Err(PipelineError::StaleBase { base: want.base, have });

@@ -151,10 +151,10 @@ fn create_one(
     if is_internal(&want.name) && !want.internal {
         return Err(TopicError::Internal(TopicName::from(want.name.as_str())));
     }
-    if let Owner::Capture(capture, epoch) = want.owner {
-        if let Some(by) = (facts.lease_epoch)(capture).filter(|by| *by > epoch) {
-            return Err(TopicError::Fenced { by });
-        }
+    if let Owner::Capture(capture, epoch) = want.owner
+        && let Some(by) = (facts.lease_epoch)(capture).filter(|by| *by > epoch)
+    {
+        return Err(TopicError::Fenced { by });
     }
     if let Some(there) = facts.image.topic_by_name(&want.name) {
         return existing(want, there, records);

@@ -514,13 +514,14 @@ impl Live {
 
     /// The time of the join phase is over.
     fn end_join(&mut self, t: &mut Turn<'_>) {
-        if let Some(initial) = self.initial {
-            if initial.grew && initial.remaining_ms > 0 {
-                let delay = u64::from(t.settings.initial_delay_ms).min(initial.remaining_ms);
-                self.initial = Some(Initial { remaining_ms: initial.remaining_ms - delay, grew: false });
-                self.join_until = t.now.mono.plus_millis(delay);
-                return;
-            }
+        if let Some(initial) = self.initial
+            && initial.grew
+            && initial.remaining_ms > 0
+        {
+            let delay = u64::from(t.settings.initial_delay_ms).min(initial.remaining_ms);
+            self.initial = Some(Initial { remaining_ms: initial.remaining_ms - delay, grew: false });
+            self.join_until = t.now.mono.plus_millis(delay);
+            return;
         }
         self.complete(t);
     }
@@ -736,10 +737,10 @@ impl Live {
         let Some(member) = self.members.remove(id) else { return };
         self.lost = true;
         self.unsynced.remove(id);
-        if let Some(instance) = &member.instance {
-            if self.instances.get(instance).is_some_and(|m| m == id) {
-                self.instances.remove(instance);
-            }
+        if let Some(instance) = &member.instance
+            && self.instances.get(instance).is_some_and(|m| m == id)
+        {
+            self.instances.remove(instance);
         }
         if let Some(ticket) = member.joining {
             t.fail_join(ticket, GroupError::UnknownMember);

@@ -409,7 +409,8 @@ fn a_silent_member_is_forgotten_once_and_costs_one_rebalance() {
     let a = rig.join(again(&a));
     let (a, b) = (rig.joined(a).unwrap(), rig.joined(b).unwrap());
     let (s, t) = (rig.sync(&a, &[]), rig.sync(&b, &[]));
-    (rig.synced(s).unwrap(), rig.synced(t).unwrap());
+    rig.synced(s).unwrap();
+    rig.synced(t).unwrap();
     for _ in 0..2 {
         rig.pass(4_000);
         assert_eq!(rig.beat(&a.member, 2), Ok(()));
