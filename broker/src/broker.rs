@@ -203,8 +203,10 @@ impl Broker {
         if !cluster.ready(LOAD_LIMIT).await {
             return Err(StartError::Controller("was not loaded in time".into()));
         }
-        let group_settings =
-            group::Settings { initial_delay_ms: config.group_initial_delay_ms, ..group::Settings::default() };
+        let group_settings = group::Settings {
+            initial_delay_ms: config.group_initial_delay_ms,
+            ..group::Settings::from_file(&config.settings)
+        };
         let groups = GroupHosts::new(group_settings, topics.clone(), cluster.clone(), clock.clone());
         cluster.also(groups.clone());
         let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());

@@ -194,6 +194,8 @@ pub fn group(error: &GroupError) -> i16 {
         GroupError::SessionTimeout(_) => INVALID_SESSION_TIMEOUT,
         GroupError::Full => GROUP_MAX_SIZE_REACHED,
         GroupError::MetadataTooLong(_) => OFFSET_METADATA_TOO_LARGE,
+        // Kafka's own answer when the group's record is larger than a message of its offsets topic may be.
+        GroupError::TooLarge { .. } => UNKNOWN_SERVER_ERROR,
         GroupError::NotEmpty => NON_EMPTY_GROUP,
         GroupError::NotFound => GROUP_ID_NOT_FOUND,
     }

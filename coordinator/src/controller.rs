@@ -19,6 +19,7 @@ use catchwater_record::{
     CaptureEpoch, CaptureId, Incarnation, NodeId, ProducerId, RevisionNo, SourceName, TaskEpoch, TaskId, TasksVersion,
     TopicId, TopicName,
 };
+use std::borrow::Cow;
 
 /// What never changes while the process lives: settings of this node that shape decisions, not state.
 #[derive(Clone, Debug)]
@@ -234,11 +235,11 @@ impl Controller {
         }
     }
 
-    /// The machine as it will be after `draft`.
-    fn after(&self, draft: &Draft) -> (Image, Tasks) {
-        let (mut image, mut tasks) = (self.image.clone(), self.tasks.clone());
+    /// The machine as it will be after `draft`. The image is large and seldom changed: copied only then.
+    fn after(&self, draft: &Draft) -> (Cow<'_, Image>, Tasks) {
+        let (mut image, mut tasks) = (Cow::Borrowed(&self.image), self.tasks.clone());
         for record in &draft.cluster {
-            image.apply(record);
+            image.to_mut().apply(record);
         }
         for record in &draft.tasks {
             tasks.apply(record);

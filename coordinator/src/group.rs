@@ -39,6 +39,31 @@ pub struct Settings {
     pub retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub retention_check_ms: u64,
+    /// Most bytes of subscriptions and assignments of one group: its record must fit into a batch, as Kafka's must into
+    /// a message of its offsets topic.
+    pub group_bytes_max: usize,
+}
+
+impl Settings {
+    /// From the configuration file's broker keys; what is absent or no number keeps its default.
+    pub fn from_file(file: &BTreeMap<String, String>) -> Self {
+        let number = |key: &str| file.get(key).and_then(|v| v.trim().parse::<i64>().ok());
+        let mut s = Settings::default();
+        let int = |key: &str, default: i32| number(key).and_then(|n| i32::try_from(n).ok()).unwrap_or(default);
+        s.session_min_ms = int("group.min.session.timeout.ms", s.session_min_ms);
+        s.session_max_ms = int("group.max.session.timeout.ms", s.session_max_ms);
+        let unsigned = |key: &str| number(key).and_then(|n| usize::try_from(n).ok());
+        s.size_max = unsigned("group.max.size").unwrap_or(s.size_max);
+        s.metadata_max = unsigned("offset.metadata.max.bytes").unwrap_or(s.metadata_max);
+        let delay = number("group.initial.rebalance.delay.ms").and_then(|n| u32::try_from(n).ok());
+        s.initial_delay_ms = delay.unwrap_or(s.initial_delay_ms);
+        if let Some(minutes) = number("offsets.retention.minutes").filter(|n| *n > 0) {
+            s.retention_ms = minutes.saturating_mul(60_000);
+        }
+        let check = number("offsets.retention.check.interval.ms").and_then(|n| u64::try_from(n).ok());
+        s.retention_check_ms = check.filter(|n| *n > 0).unwrap_or(s.retention_check_ms);
+        s
+    }
 }
 
 impl Default for Settings {
@@ -51,6 +76,7 @@ impl Default for Settings {
             metadata_max: 4096,
             retention_ms: 7 * 24 * 3_600_000,
             retention_check_ms: 600_000,
+            group_bytes_max: 8 << 20,
         }
     }
 }
@@ -278,6 +304,8 @@ pub enum GroupError {
     Full,
     #[error("metadata of {0} bytes is too long")]
     MetadataTooLong(usize),
+    #[error("the group's subscriptions or assignments are larger than {max} bytes")]
+    TooLarge { max: usize },
     #[error("group has members")]
     NotEmpty,
     #[error("group does not exist")]

@@ -38,6 +38,9 @@ impl Hosted for Controller {
     fn wake() -> Request {
         Request::Wake
     }
+    fn may_write(request: &Request) -> bool {
+        !matches!(request, Request::Barrier)
+    }
 }
 
 /// Group 0 on this node.

@@ -32,6 +32,18 @@ impl Hosted for Groups {
     fn wake() -> Request {
         Request::Wake
     }
+    fn may_write(request: &Request) -> bool {
+        match request {
+            Request::Heartbeat(_) | Request::Fetch(_) | Request::Describe { .. } | Request::List => false,
+            Request::Wake
+            | Request::Join(_)
+            | Request::Sync(_)
+            | Request::Leave(_)
+            | Request::Commit(_)
+            | Request::TopicDeleted { .. }
+            | Request::Delete { .. } => true,
+        }
+    }
 }
 
 fn unavailable(error: HostError) -> GroupsError {

@@ -1,4 +1,8 @@
 //! The log a machine stands on, as its host sees it. Implemented by the partition.
+//!
+//! Walk: commit-offset 8/8
+//!
+//! A machine's log is a log like any other: followers replicate it and replay nothing until they lead.
 
 use bytes::{Bytes, BytesMut};
 use catchwater_record::{LeaderEpoch, Offset};
@@ -13,6 +17,11 @@ pub trait HostLog: Send + Sync {
     /// Whole batches from the one that holds `from` up to the high watermark, at least one unless `from` stands there;
     /// bounded by about 1 MiB a call. Blocking: called on a thread that may block.
     fn read_committed(&self, from: Offset) -> Result<Vec<Bytes>, ReadError>;
+    /// Whether a batch would find room now. A host asks before it decides, because a decision that cannot be written
+    /// costs a reload.
+    fn room(&self) -> Result<(), ProposeError> {
+        Ok(())
+    }
     fn high_watermark(&self) -> Offset;
     /// First offset that is still there; a machine begins to replay here.
     fn log_start(&self) -> Offset {

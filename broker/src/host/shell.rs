@@ -42,7 +42,12 @@ pub trait Hosted:
 {
     /// The request that tells the machine its deadline came.
     fn wake() -> Self::Request;
+    /// Whether the answer may need a record. Those are not decided while the log has no room.
+    fn may_write(request: &Self::Request) -> bool;
 }
+
+/// A wake-up that finds no room is tried again after so long.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 enum Event {
     Role,
@@ -125,6 +130,12 @@ impl<M: Hosted> Host<M> {
         {
             let mut inner = self.lock();
             let inner = &mut *inner;
+            if inner.core.is_leading()
+                && M::may_write(&request)
+                && let Err(why) = self.log.room()
+            {
+                return Box::pin(std::future::ready(Err(HostError::Refused(why))));
+            }
             inner.waiting.insert(ticket, sender);
             let now = self.clock.now();
             crash_point!("host.before_propose");
@@ -268,6 +279,9 @@ impl<M: Hosted> Host<M> {
             let inner = &mut *inner;
             let now = self.clock.now();
             if inner.core.deadline().is_some_and(|at| at <= now.mono) {
+                if self.log.room().is_err() {
+                    return Some(NO_ROOM_PAUSE);
+                }
                 inner.core.wake(now, &mut |batch| self.log.propose(batch), &mut inner.effects);
             }
             inner.armed = inner.core.deadline();

@@ -430,6 +430,13 @@ impl HostLog for Partition {
         Ok(batches)
     }
 
+    fn room(&self) -> Result<(), ProposeError> {
+        if self.dir.is_stopped().is_some() {
+            return Err(ProposeError::Stopped);
+        }
+        if self.dir.pressure() == Pressure::Stop { Err(ProposeError::NoRoom) } else { Ok(()) }
+    }
+
     fn high_watermark(&self) -> Offset {
         self.ends().high_watermark
     }

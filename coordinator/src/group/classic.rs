@@ -261,11 +261,22 @@ impl Live {
     // ---- join ------------------------------------------------------------------------------------------------------
 
     pub fn join(&mut self, t: &mut Turn<'_>, ticket: Ticket, join: Join) {
+        let offered: usize = join.protocols.iter().map(|(name, m)| name.len() + m.len()).sum();
+        let max = t.settings.group_bytes_max;
+        if self.bytes_but(&join.member) + offered > max {
+            return t.fail_join(ticket, GroupError::TooLarge { max });
+        }
         if !self.accepts(t.settings, &join.member) {
             self.pending.remove(&join.member);
             return t.fail_join(ticket, GroupError::Full);
         }
         if join.member.is_empty() { self.join_new(t, ticket, join) } else { self.join_known(t, ticket, join) }
+    }
+
+    /// Bytes the other members brought.
+    fn bytes_but(&self, member: &str) -> usize {
+        let others = self.members.iter().filter(|(id, _)| *id != member);
+        others.map(|(_, m)| m.protocols.iter().map(|(name, d)| name.len() + d.len()).sum::<usize>()).sum()
     }
 
     /// During a rebalance only those who joined it count: members that will not come back must not keep new ones out.
@@ -604,6 +615,10 @@ impl Live {
     pub fn sync(&mut self, t: &mut Turn<'_>, ticket: Ticket, sync: Sync) {
         if let Err(error) = self.check_sync(&sync) {
             return t.reply(ticket, Reply::Sync(Err(error)));
+        }
+        let max = t.settings.group_bytes_max;
+        if sync.assignments.iter().map(|(id, a)| id.len() + a.len()).sum::<usize>() > max {
+            return t.reply(ticket, Reply::Sync(Err(GroupError::TooLarge { max })));
         }
         match self.state {
             State::Empty => t.reply(ticket, Reply::Sync(Err(GroupError::UnknownMember))),

@@ -496,6 +496,30 @@ fn bounds_of_the_session_the_group_and_its_name() {
 }
 
 #[test]
+fn a_group_stays_small_enough_to_be_stored() {
+    let mut rig = Rig::with(Settings { group_bytes_max: 100, initial_delay_ms: 0, ..Settings::default() });
+    let sized = |n| vec![("range".to_owned(), Bytes::from(vec![0; n]))];
+    let ticket = rig.join(Join { protocols: sized(96), ..nth(1) });
+    assert_eq!(rig.joined(ticket), Err(GroupError::TooLarge { max: 100 }));
+    let a = rig.join(Join { protocols: sized(60), ..nth(1) });
+    let a = rig.joined(a).unwrap();
+    let ticket = rig.join(Join { protocols: sized(60), ..nth(2) });
+    assert_eq!(rig.joined(ticket), Err(GroupError::TooLarge { max: 100 }), "together with the first");
+    let ticket = rig.sync(&a, &[(&a.member, &"x".repeat(101))]);
+    assert_eq!(rig.synced(ticket), Err(GroupError::TooLarge { max: 100 }));
+    let ticket = rig.sync(&a, &[(&a.member, "x")]);
+    assert_eq!(rig.synced(ticket), Ok("x".into()));
+}
+
+#[test]
+fn settings_come_from_the_file_by_kafkas_names() {
+    let file = [("offsets.retention.minutes", "2"), ("group.min.session.timeout.ms", "1000"), ("group.max.size", "x")];
+    let file = file.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let s = Settings::from_file(&file);
+    assert_eq!((s.retention_ms, s.session_min_ms, s.size_max), (120_000, 1_000, i32::MAX as usize));
+}
+
+#[test]
 fn a_new_coordinator_goes_on_with_the_last_stable_generation() {
     let mut rig = Rig::new();
     let a = rig.stable();

@@ -14,6 +14,9 @@ impl Hosted for Sum {
     fn wake() -> Ask {
         Ask::Wake
     }
+    fn may_write(request: &Ask) -> bool {
+        matches!(request, Ask::Add(_))
+    }
 }
 
 /// Commits at once inside `propose` (`inline`), or when told to.
@@ -29,6 +32,7 @@ struct FakeState {
     end: Offset,
     high_watermark: Offset,
     leads: Option<LeaderEpoch>,
+    full: bool,
     observers: Vec<Arc<dyn HostObserver>>,
 }
 
@@ -72,6 +76,9 @@ impl HostLog for FakeLog {
         let upto = state.high_watermark;
         // One batch a call: a load of many parts.
         Ok(state.batches.iter().filter(|(b, _)| *b >= from && *b < upto).map(|(_, b)| b.clone()).take(1).collect())
+    }
+    fn room(&self) -> Result<(), ProposeError> {
+        if self.state.lock().unwrap().full { Err(ProposeError::NoRoom) } else { Ok(()) }
     }
     fn high_watermark(&self) -> Offset {
         self.state.lock().unwrap().high_watermark
@@ -151,6 +158,23 @@ async fn leadership_comes_and_goes_and_the_log_is_replayed_in_parts() {
     log.lead(Some(2));
     assert_eq!(host.ask_ready(Ask::Get, LIMIT).await, Ok(6));
     assert_eq!(*told.0.lock().unwrap(), ["[Added(1)]@1", "[Added(2)]@2", "[Added(3)]@3", "leading"]);
+}
+
+#[tokio::test]
+async fn without_room_nothing_is_decided_that_might_write_and_nothing_is_lost() {
+    let log = Arc::new(FakeLog { inline: true, ..FakeLog::default() });
+    log.lead(Some(1));
+    let (host, _) = start(&log);
+    assert!(host.ready(LIMIT).await);
+    let waiting = host.ask(Ask::Wait);
+    log.state.lock().unwrap().full = true;
+    assert_eq!(host.ask(Ask::Add(1)).await, Err(HostError::Refused(ProposeError::NoRoom)));
+    let seen = host.ask(Ask::Get).await.unwrap();
+    assert!(host.is_leading());
+    log.state.lock().unwrap().full = false;
+    // Who waited still waits: no reload has dropped it.
+    assert_eq!(host.ask(Ask::Add(1)).await.map(|n| n % 1000), Ok((seen + 1) % 1000));
+    assert!(waiting.await.is_ok());
 }
 
 #[tokio::test]
