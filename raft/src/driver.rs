@@ -12,7 +12,7 @@ use catchwater_base::{Clock, Effects, Local, Mono, crash_point};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::thread;
 use catchwater_runtime::time::SystemClock;
-use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, Identity};
+use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp, Identity};
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{
     Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Lane, Token,
@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A replica as its log directory's threads see it. Implemented by the broker's partition: lock, `GroupCore::handle`,
 /// perform the effects, complete waiters. Called from the driver's threads, never while they hold a lock of their own,
@@ -60,8 +61,9 @@ pub struct LogDirConfig {
     pub segment_ms: u64,
     /// Bytes of entries that are journaled but not yet in segments, for the whole directory, before producers are slowed.
     pub unplaced_bytes_max: u64,
-    /// Open descriptors for segment files.
-    pub descriptors_max: usize,
+    /// A clean stop takes at most so long for bringing the journal into segments, ms; the rest stays in the journal and
+    /// is read from there at the next start.
+    pub close_ms_max: u64,
 }
 
 impl Default for LogDirConfig {
@@ -75,7 +77,7 @@ impl Default for LogDirConfig {
             segment_bytes: 1 << 30,
             segment_ms: 7 * 24 * 3600 * 1000,
             unplaced_bytes_max: 64 << 20,
-            descriptors_max: 512,
+            close_ms_max: 3000,
         }
     }
 }
@@ -168,6 +170,9 @@ struct Inner {
     closed_wake: Condvar,
     boot: Mutex<(u64, Side)>,
     dir_identity: Identity,
+    /// Entries in flushes up to here were durable in segments when the directory was opened.
+    checkpoint_lsn: u64,
+    close_ms_max: u64,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -293,6 +298,8 @@ impl LogDir {
             closed_wake: Condvar::new(),
             boot: Mutex::new(boot),
             dir_identity: found.identity,
+            checkpoint_lsn: found.checkpoint_lsn,
+            close_ms_max: config.close_ms_max,
             threads: Mutex::new(Vec::new()),
         });
         let dir = LogDir { inner: inner.clone(), _end: Arc::new(EndThreads(Arc::downgrade(&inner))) };
@@ -415,7 +422,7 @@ impl LogDir {
 
     /// Set once a write or sync has failed.
     pub fn is_stopped(&self) -> Option<DirError> {
-        lock(&self.inner.stopped).clone()
+        self.inner.stopped_error()
     }
 
     /// Calls `hook` when the directory stops (at once if it has). One hook; a later one replaces it.
@@ -435,7 +442,7 @@ impl LogDir {
             lock(&inner.journal).events.push(JournalEvent::Close);
             inner.journal_wake.notify_one();
         }
-        let last_lsn = inner.wait_closed(|closed| closed.journal);
+        let last_lsn = inner.wait_closed(Duration::MAX, |closed| closed.journal);
         if last_lsn.is_some() {
             let replicas: Vec<(Gid, Arc<dyn Replica>)> = lock(&inner.replicas)
                 .iter()
@@ -452,15 +459,17 @@ impl LogDir {
             events.push(SegmentEvent::Close);
             inner.tell_segments(events);
         }
-        let all = last_lsn.and_then(|lsn| inner.wait_closed(|closed| closed.segments.then_some(lsn)));
-        if let Some(lsn) = all {
-            // Only now: every entry up to the last flush is durable in segments.
+        if let Some(lsn) = last_lsn {
+            let limit = Duration::from_millis(inner.close_ms_max);
+            let all = inner.wait_closed(limit, |closed| closed.segments.then_some(lsn));
+            inner.end_threads();
+            // With `all`, every entry up to the last flush is durable in segments; else only what was so at the start.
             let state = BootState {
                 boot_id: inner.dir_identity.boot_id,
                 mount_id: inner.dir_identity.mount_id,
                 last_lsn: lsn,
-                checkpoint_lsn: lsn,
-                clean: true,
+                checkpoint_lsn: all.unwrap_or(inner.checkpoint_lsn),
+                clean: inner.stopped_error().is_none(),
             };
             crash_point!("boot.before_clean");
             let boot = *lock(&inner.boot);
@@ -479,12 +488,10 @@ impl LogDir {
     }
 
     fn end(&self) {
-        self.inner.abandon();
-        let threads = std::mem::take(&mut *lock(&self.inner.threads));
-        for thread in threads {
-            // A panic of ours in there has been reported by the panic hook already.
-            let _ = thread.join();
-        }
+        self.inner.end_threads();
+        // Replicas hold handles of this directory: the circle ends here.
+        let replicas = std::mem::take(&mut *lock(&self.inner.replicas));
+        drop(replicas);
         let _ = self.inner.disk.run(DiskOp::Unlock { path: self.inner.layout.root.as_str().into() });
     }
 }
@@ -527,6 +534,19 @@ impl Inner {
         self.closed_wake.notify_all();
     }
 
+    fn end_threads(&self) {
+        self.abandon();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            // A panic of ours in there has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+
+    fn stopped_error(&self) -> Option<DirError> {
+        lock(&self.stopped).clone()
+    }
+
     fn is_over(&self) -> bool {
         self.abandoned.load(Ordering::SeqCst)
     }
@@ -547,8 +567,9 @@ impl Inner {
         self.abandon();
     }
 
-    fn wait_closed(&self, what: impl Fn(&Closed) -> Option<u64>) -> Option<u64> {
+    fn wait_closed(&self, limit: Duration, what: impl Fn(&Closed) -> Option<u64>) -> Option<u64> {
         let mut closed = lock(&self.closed);
+        let start = self.clock.now().mono;
         loop {
             if let Some(found) = what(&closed) {
                 return Some(found);
@@ -556,7 +577,14 @@ impl Inner {
             if self.is_over() {
                 return None;
             }
-            closed = self.closed_wake.wait(closed).unwrap_or_else(PoisonError::into_inner);
+            let left = limit.saturating_sub(self.clock.now().mono.since(start));
+            if left.is_zero() {
+                return None;
+            }
+            closed = match limit {
+                Duration::MAX => self.closed_wake.wait(closed).unwrap_or_else(PoisonError::into_inner),
+                _ => self.closed_wake.wait_timeout(closed, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
@@ -666,10 +694,7 @@ fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, 
             let mut pieces = Vec::with_capacity(groups.len());
             let mut told = Vec::with_capacity(groups.len());
             for mut group in groups {
-                let bytes: u64 = group.entries.iter().map(|e| e.body.len() as u64).sum();
-                inner
-                    .waiting_bytes
-                    .fetch_sub(bytes.min(inner.waiting_bytes.load(Ordering::Relaxed)), Ordering::Relaxed);
+                inner.waiting_bytes.fetch_sub(group.body_bytes, Ordering::Relaxed);
                 if let Some(tag) = group.tags.pop() {
                     told.push((group.gid, tag));
                 }

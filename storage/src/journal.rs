@@ -88,6 +88,8 @@ pub struct Persisted {
     /// Truncations that `truncate_from` stands for.
     pub cuts: u32,
     pub entries: Vec<NewEntry>,
+    /// Bytes of bodies that became durable, cut ones included.
+    pub body_bytes: u64,
     /// Batches that are whole now, in order.
     pub tags: Vec<u64>,
 }
@@ -646,6 +648,7 @@ impl Journal {
                     truncate_from: None,
                     cuts: 0,
                     entries: Vec::new(),
+                    body_bytes: 0,
                     tags: Vec::new(),
                 });
                 persisted.len() - 1
@@ -661,7 +664,10 @@ impl Journal {
                     p.cuts += 1;
                     p.truncate_from = Some(p.truncate_from.map_or(from, |f| f.min(from)));
                 }
-                What::Entry(entry) => p.entries.push(entry),
+                What::Entry(entry) => {
+                    p.body_bytes += entry.body.len() as u64;
+                    p.entries.push(entry);
+                }
                 What::Hard(_) => {}
             }
             p.tags.extend(item.tag);

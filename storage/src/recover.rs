@@ -194,13 +194,16 @@ fn found_dir(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recov
     };
     disk.mkdir(&layout.journal())?;
     disk.mkdir(&layout.groups())?;
-    let path = layout.slot("dir.meta", Side::A);
-    match disk.create_new(&path) {
-        Err(e) if e.kind == DiskFault::Exists => disk.truncate(&path, 0)?, // a half-made one
-        other => other?,
+    // Both sides at once: this is written once and read for ever.
+    for (generation, side) in [(1, Side::A), (2, Side::B)] {
+        let path = layout.slot("dir.meta", side);
+        match disk.create_new(&path) {
+            Err(e) if e.kind == DiskFault::Exists => disk.truncate(&path, 0)?, // a half-made one
+            other => other?,
+        }
+        disk.write(&path, 0, Bytes::from(slot::encode(SlotKind::DirMeta, generation, &meta.encode())))?;
+        disk.fdatasync(&path)?;
     }
-    disk.write(&path, 0, Bytes::from(slot::encode(SlotKind::DirMeta, 1, &meta.encode())))?;
-    disk.fdatasync(&path)?;
     disk.sync_dir(&layout.root)?;
     disk.sync_dir(parent(&layout.root))?;
     Ok(Recovered {

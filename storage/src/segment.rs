@@ -201,6 +201,8 @@ pub struct FoundGroup {
     pub stale: Vec<String>,
     /// Indexes of the `.snap` files, ascending.
     pub snaps: Vec<EntryIndex>,
+    /// Bytes of batches behind the newest snapshot.
+    pub bytes_since_snap: u64,
     /// Entries that only the journal has, as the flushes brought them.
     pub journaled: Vec<Persisted>,
 }
@@ -221,6 +223,7 @@ impl FoundGroup {
             segments: Vec::new(),
             stale: Vec::new(),
             snaps: Vec::new(),
+            bytes_since_snap: 0,
             journaled: Vec::new(),
         }
     }
@@ -257,6 +260,7 @@ struct Group {
     cuts_coming: u32,
     trim_wanted: Option<Offset>,
     snap: Option<(EntryIndex, Offset, Bytes)>,
+    snap_asked: bool,
     bytes_since_snap: u64,
     segment_bytes: u32,
     segment_ms: u64,
@@ -433,7 +437,8 @@ impl Segments {
             cuts_coming: 0,
             trim_wanted: None,
             snap: None,
-            bytes_since_snap: 0,
+            snap_asked: false,
+            bytes_since_snap: found.bytes_since_snap,
             segment_bytes: self.config.segment_bytes,
             segment_ms: self.config.segment_ms,
             dropped: false,
@@ -1056,6 +1061,7 @@ impl Segments {
                     segment.sums = None;
                     out.push(SegmentEffect::Sealed(gid, segment.base_offset));
                 }
+                group.snap_asked = true;
                 out.push(SegmentEffect::WantSnap(gid));
             }
             Then::Snap { index } => {
@@ -1118,8 +1124,8 @@ impl Segments {
             group.applied_lsn = group.applied_lsn.max(lsn);
         }
         group.bytes_since_snap += done.bytes;
-        if group.bytes_since_snap >= snap_bytes {
-            group.bytes_since_snap = 0;
+        if group.bytes_since_snap >= snap_bytes && !group.snap_asked {
+            group.snap_asked = true;
             out.push(SegmentEffect::WantSnap(gid));
         }
         if let Some(last) = done.placed.last() {
@@ -1308,6 +1314,10 @@ impl Local for Segments {
             SegmentEvent::Snap(gid, index, next_offset, payload) => {
                 if let Some(group) = self.groups.get_mut(&gid) {
                     group.committed = group.committed.max(index);
+                    // Unasked (at close), it is worth a file and two syncs only if it saves a later start some reading.
+                    if !std::mem::take(&mut group.snap_asked) && group.bytes_since_snap < self.config.snap_bytes / 16 {
+                        return;
+                    }
                     group.snap = Some((index, next_offset, payload));
                     self.enlist(gid);
                 }

@@ -135,7 +135,10 @@ pub(super) fn build(
                 None => reader.rescue(&hints, at)?.map(|e| (e, frames.lost.get(&at).copied().unwrap_or(0))),
             };
             match entry {
-                Some((entry, lsn)) if entry.base_offset == next.offset && entry.term.0 >= next.term => {
+                Some((mut entry, lsn)) if entry.base_offset == next.offset && entry.term.0 >= next.term => {
+                    // Copied: a slice would keep the whole journal file in memory as long as the tail cache has it.
+                    entry.body = Bytes::copy_from_slice(&entry.body);
+                    entry.context = Bytes::copy_from_slice(&entry.context);
                     next = End { index: at, offset: entry.end_offset(), term: entry.term.0 };
                     journaled.push((entry, lsn));
                 }
@@ -207,6 +210,7 @@ pub(super) fn build(
                 drop: false,
                 truncate_from: None,
                 cuts: 0,
+                body_bytes: 0,
                 entries: vec![entry],
                 tags: Vec::new(),
             }),
@@ -225,6 +229,7 @@ pub(super) fn build(
         segments: segments.into_iter().map(|f| f.segment).collect(),
         stale: names.into_iter().filter(|n| !known.contains(n)).collect(),
         snaps,
+        bytes_since_snap: group.since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum(),
         journaled: pieces,
     };
     Ok(Built { group, found })
