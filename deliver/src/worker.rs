@@ -771,18 +771,22 @@ impl Worker {
         self.status.update(|s| {
             s.state = State::Running;
             s.last_error = None;
+            s.seq = mark.seq;
+            s.position = mark.native;
+            s.commit_time = mark.commit_time;
+            s.bytes = bytes;
+            if counted.is_empty() {
+                // The position alone, of a quiet source: no delivery took that long.
+                return;
+            }
             s.rows += counted.values().sum::<u64>();
             s.folded += folded;
             s.groups += 1;
             for (table, n) in counted {
                 *s.tables.entry(plan::shown(&table)).or_default() += n;
             }
-            s.seq = mark.seq;
-            s.position = mark.native;
-            s.commit_time = mark.commit_time;
             s.lag_ms = age_ms;
             s.latency_ms = age_ms;
-            s.bytes = bytes;
         });
         Ok(())
     }

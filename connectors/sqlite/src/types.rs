@@ -71,8 +71,11 @@ pub fn cell_of(column: &Column, stored: ValueRef<'_>) -> Cell {
     })
 }
 
+/// A number as a decimal of its column's scale, if a REAL could carry all its digits: more would not come back.
 fn decimal(text: &str, scale: i32) -> Option<Value> {
-    Decimal::parse(text).ok()?.rescale(scale).map(Value::Decimal)
+    let d = Decimal::parse(text).ok()?.rescale(scale)?;
+    let digits = d.to_string().bytes().filter(u8::is_ascii_digit).count();
+    (digits <= EXACT_DIGITS as usize).then_some(Value::Decimal(d))
 }
 
 /// A real as a decimal of its column's scale, if that gives the very same real back.
@@ -315,6 +318,7 @@ mod tests {
         // More digits than the declaration allows: SQLite does not care, so the value stays what it is.
         assert_eq!(of("DECIMAL(10,2)", ValueRef::Real(0.125)), Value::Float64(0.125));
         assert_eq!(of("DECIMAL(10,2)", ValueRef::Real(1e300)), Value::Float64(1e300));
+        assert_eq!(of("DECIMAL(10,2)", ValueRef::Integer(i64::MAX)), Value::Int(i64::MAX));
     }
 
     #[test]

@@ -272,7 +272,9 @@ pub fn follow_schema(
             changed = true;
             let version = captured.version + 1;
             install(db, shapes, config, *number, version, now.clone()).map_err(failed)?;
-            let again = Triggers { table: &now, number: *number, version }.report_again(taken_upto);
+            let known = |name: &str| captured.table.columns.iter().any(|c| c.name == name);
+            let new: Vec<usize> = (0..now.columns.len()).filter(|i| !known(&now.columns[*i].name)).collect();
+            let again = Triggers { table: &now, number: *number, version }.report_again(&new, taken_upto);
             db.execute_batch(&again).map_err(failed)?;
         } else if now.uniques != captured.table.uniques || stands("bi")? != fresh.needs_pending() {
             // A unique index came or went: the triggers watch other collisions from here on.

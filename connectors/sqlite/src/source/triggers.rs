@@ -109,11 +109,12 @@ impl Triggers<'_> {
         format!("{} SELECT {}, {CREATE}, {}, {} FROM {t};", self.into(), self.number, self.version, cells.join(", "))
     }
 
-    /// Reports again, under this version, rows that changed above `seq` under an older one: the older one did not know
-    /// all columns. Rows without a key cannot be found again.
-    pub fn report_again(&self, seq: i64) -> String {
+    /// Reports again, under this version, what an older one could not say because it did not know the columns `new`
+    /// (indexes): rows that changed above `seq`; of a table without a key all rows that have something in them, because
+    /// one of them can only be found by all its cells later.
+    pub fn report_again(&self, new: &[usize], seq: i64) -> String {
         if self.table.key.is_empty() {
-            return String::new();
+            return self.report_again_keyless(new);
         }
         let t = quoted(&self.table.name);
         let cells: Vec<String> = self.table.columns.iter().map(|c| format!("{t}.{}", quoted(&c.name))).collect();
@@ -131,6 +132,25 @@ impl Triggers<'_> {
             same.join(" AND "),
             n = self.number,
             v = self.version,
+        )
+    }
+
+    fn report_again_keyless(&self, new: &[usize]) -> String {
+        let t = quoted(&self.table.name);
+        let cell = |i: usize| format!("{t}.{}", quoted(&self.table.columns[i].name));
+        let filled: Vec<String> = new.iter().map(|i| format!("{} IS NOT NULL", cell(*i))).collect();
+        if filled.is_empty() {
+            return String::new();
+        }
+        let filled = filled.join(" OR ");
+        let before: Vec<String> =
+            self.cells().map(|i| if new.contains(&i) { "NULL".into() } else { cell(i) }).collect();
+        let after: Vec<String> = self.cells().map(cell).collect();
+        let (into, n, v) = (self.into(), self.number, self.version);
+        format!(
+            "{into} SELECT {n}, {DELETE}, {v}, {} FROM {t} WHERE {filled}; {into} SELECT {n}, {CREATE}, {v}, {} FROM {t} WHERE {filled};",
+            before.join(", "),
+            after.join(", ")
         )
     }
 
