@@ -873,6 +873,3 @@ fn after_segment(point: SegmentPoint) {
         SegmentPoint::Read => {}
     }
 }
-
-#[cfg(test)]
-mod tests;

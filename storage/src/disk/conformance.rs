@@ -130,6 +130,8 @@ fn facts(disk: &dyn Disk, root: &str) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::disk::faulty::{FaultRates, FaultyDisk};
     use crate::disk::memory::MemoryDisk;

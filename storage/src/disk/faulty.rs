@@ -154,6 +154,8 @@ impl Disk for FaultyDisk {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::disk::DiskExt;
 

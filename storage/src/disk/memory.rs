@@ -442,6 +442,8 @@ impl Disk for MemoryDisk {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::disk::DiskExt;
 

@@ -387,6 +387,8 @@ pub(crate) fn scratch(name: &str) -> Scratch {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::disk::DiskExt;
 

@@ -444,6 +444,8 @@ fn walk(lsn: u64, bytes: &Bytes, end: usize) -> (Vec<Frame>, usize) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::super::assert_golden;
     use super::*;
     use catchwater_record::batch::{build::Builder, patch};

@@ -187,6 +187,8 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::super::assert_golden;
     use super::super::slot::{self, SlotKind};
     use super::*;

@@ -192,6 +192,8 @@ pub fn decode_ext(index: EntryIndex, record: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::super::assert_golden;
     use super::*;
 

@@ -193,6 +193,8 @@ impl BootState {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::super::assert_golden;
     use super::*;
 

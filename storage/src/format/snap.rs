@@ -84,6 +84,8 @@ pub fn sections(payload: &Bytes) -> Option<Vec<(u16, Bytes)>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::super::assert_golden;
     use super::*;
 

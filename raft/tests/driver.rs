@@ -1,13 +1,21 @@
 //! The driver with real threads: a fake replica, the memory disk and the real one.
 #![allow(clippy::unwrap_used)]
 
-use super::*;
+use bytes::Bytes;
+use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, OpenError, Replica};
+use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::batch::{build::Builder, patch};
+use catchwater_record::{EntryIndex, Gid, Offset};
 use catchwater_record::{LeaderEpoch, PartitionId, TopicId};
 use catchwater_storage::EntryKind;
+use catchwater_storage::disk::Disk;
 use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
+use catchwater_storage::recover::Survivor;
+use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
+use std::path::PathBuf;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 
 const SEED: IdentitySeed = IdentitySeed { cluster_id: [1; 16], dir_id: [2; 16] };
 
@@ -18,10 +26,10 @@ struct Fake {
 
 impl Replica for Fake {
     fn handle(&self, event: Event) {
-        let _ = lock(&self.events).send(event);
+        let _ = self.events.lock().unwrap().send(event);
     }
     fn snapshot(&self) -> Option<(EntryIndex, Offset, Bytes)> {
-        lock(&self.snap).clone()
+        self.snap.lock().unwrap().clone()
     }
 }
 
@@ -90,10 +98,8 @@ fn life(disk: &dyn Fn() -> Arc<dyn Disk>, path: &str) {
     assert_eq!(dir.create(gid, spec()), RecoveredGroup::fresh(gid, spec()));
     let (replica, events) = fake();
     dir.attach(gid, replica.clone());
-    let mut offset = 0;
     for i in 1..=50u64 {
-        dir.persist(gid, ReadyNo(i), vec![entry(i, offset, b"value")], hard().filter(|_| i == 1), None);
-        offset += 1;
+        dir.persist(gid, ReadyNo(i), vec![entry(i, i - 1, b"value")], hard().filter(|_| i == 1), None);
     }
     wait_persisted(&events, 50);
     dir.committed(gid, EntryIndex(50));
@@ -108,7 +114,7 @@ fn life(disk: &dyn Fn() -> Arc<dyn Disk>, path: &str) {
     let ranges: Vec<FileRange> = rows.iter().map(range).collect();
     let read = dir.read(&ranges).unwrap();
     assert_eq!(read.len(), rows.len());
-    *lock(&replica.snap) = Some((EntryIndex(50), Offset(50), Bytes::new()));
+    *replica.snap.lock().unwrap() = Some((EntryIndex(50), Offset(50), Bytes::new()));
     dir.close();
 
     let (dir, opened) = LogDir::open(disk(), config(path), SEED).unwrap();

@@ -1,0 +1,107 @@
+//! Pure. Cutting an uncommitted tail: rows say where the bytes end, then the files are shortened, rows first.
+
+use super::{CutTo, Job, Segment, SegmentEffect, SegmentPoint, Segments, Then, group_dir};
+use crate::disk::{DiskError, DiskFault, DiskOp};
+use crate::format::row;
+use crate::journal::Persisted;
+use bytes::Bytes;
+use catchwater_base::Effects;
+use catchwater_record::{EntryIndex, Gid};
+use std::collections::VecDeque;
+
+impl Segments {
+    pub(super) fn cut_job(&mut self, gid: Gid, from: EntryIndex) -> Option<Job> {
+        let group = self.groups.get(&gid)?;
+        let sealed = group.segments.iter().rev().find(|s| !s.is_open()).map(Segment::last_index);
+        assert!(sealed.is_none_or(|end| from > end), "a cut never reaches a sealed segment");
+        let inside = group.segments.iter().rev().find(|s| s.base_index < from && from <= s.last_index());
+        let Some(segment) = inside else {
+            return Some(self.cut_files_job(gid, from, None));
+        };
+        // The row before the cut tells the running maximum, the row at the cut where the bytes end.
+        let at = row::HEADER_BYTES as u64 + (from.0 - 1 - segment.base_index.0) * row::ROW_BYTES as u64;
+        let op = DiskOp::Read { path: self.file(gid, segment, "ent"), at, len: 2 * row::ROW_BYTES };
+        Some(Job {
+            steps: VecDeque::from([(op, SegmentPoint::Read)]),
+            reads: VecDeque::new(),
+            then: Then::CutRead { from, base: segment.base_index },
+        })
+    }
+
+    pub(super) fn cut_files_job(&self, gid: Gid, from: EntryIndex, left: Option<(EntryIndex, CutTo)>) -> Job {
+        let group = &self.groups[&gid];
+        let mut steps = VecDeque::new();
+        for index in group.snaps.iter().filter(|i| **i >= from) {
+            let path = self.path(gid, &format!("{:020}.snap", index.0));
+            steps.push_back((DiskOp::Unlink { path }, SegmentPoint::TruncFile));
+        }
+        for segment in group.segments.iter().filter(|s| s.base_index >= from) {
+            for ext in ["ent", "ext", "log"] {
+                steps.push_back((DiskOp::Unlink { path: self.file(gid, segment, ext) }, SegmentPoint::TruncFile));
+            }
+        }
+        if let Some((base, to)) = left
+            && let Some(segment) = group.segments.iter().find(|s| s.base_index == base)
+        {
+            let ent_len = (row::HEADER_BYTES + to.rows as usize * row::ROW_BYTES) as u64;
+            let cuts = [("ent", ent_len), ("log", u64::from(to.log_len)), ("ext", u64::from(to.ext_len))];
+            for (ext, len) in cuts.into_iter().filter(|(ext, _)| *ext != "ext" || segment.has_ext) {
+                let point = if ext == "ent" { SegmentPoint::TruncRows } else { SegmentPoint::TruncFile };
+                steps.push_back((DiskOp::Truncate { path: self.file(gid, segment, ext), len }, point));
+            }
+        }
+        Job { steps, reads: VecDeque::new(), then: Then::Cut { from, left: left.map(|(_, to)| to) } }
+    }
+
+    pub(super) fn cut_read(
+        &mut self,
+        gid: Gid,
+        from: EntryIndex,
+        base: EntryIndex,
+        read: Option<Bytes>,
+        out: &mut Effects<SegmentEffect>,
+    ) -> Option<Job> {
+        let bytes = read.unwrap_or_default();
+        let before = row::decode_row(&bytes, gid, base);
+        let at = bytes.get(row::ROW_BYTES..).and_then(|rest| row::decode_row(rest, gid, base));
+        let (Some(before), Some(at)) = (before, at) else {
+            // Rows that this process (or recovery) has checked cannot be read any more: the disk lies.
+            if !std::mem::replace(&mut self.stopped, true) {
+                let path = group_dir(&self.config.dir, gid).into();
+                out.push(SegmentEffect::Stop(DiskError { op: "read rows of", path, kind: DiskFault::Io }));
+            }
+            return None;
+        };
+        let left = CutTo {
+            rows: u32::try_from(from.0 - base.0).unwrap_or(u32::MAX),
+            log_len: at.pos,
+            ext_len: at.ext_pos,
+            max_ts: before.max_ts,
+            last_term: before.term.0,
+            next_offset: at.base_offset,
+        };
+        Some(self.cut_files_job(gid, from, Some((base, left))))
+    }
+
+    pub(super) fn cut_done(&mut self, gid: Gid, from: EntryIndex, left: Option<CutTo>) {
+        let Some(group) = self.groups.get_mut(&gid) else { return };
+        group.segments.retain(|s| s.base_index < from);
+        group.snaps.retain(|i| *i < from);
+        group.snap.take_if(|(i, _, _)| *i >= from);
+        group.epochs.retain(|e| e.index < from);
+        (group.names_dirty, group.manifest_dirty) = (true, true);
+        if let (Some(to), Some(last)) = (left, group.segments.back_mut()) {
+            last.rows = to.rows;
+            last.log_len = to.log_len;
+            last.ext_len = to.ext_len;
+            last.max_ts = to.max_ts;
+            last.min_ts = i64::MAX;
+            last.last_term = to.last_term;
+            last.next_offset = to.next_offset;
+            last.dirty = true;
+            last.sums = None;
+        }
+        let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
+        group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
+    }
+}

@@ -1,0 +1,267 @@
+//! Pure. What makes files last and what ends them: sync, seal, manifest, trim, snapshot, drop.
+
+use super::{Group, Job, Part, Segment, SegmentPoint, Segments, Then, group_dir, piece_bytes, side_index};
+use crate::disk::{DiskOp, FilePath};
+use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
+use crate::format::row::Footer;
+use crate::format::slot::{self, SlotKind};
+use crate::format::snap::Snap;
+use bytes::Bytes;
+use catchwater_base::Now;
+use catchwater_record::{EntryIndex, Gid};
+use std::collections::VecDeque;
+
+impl Segments {
+    /// Files, then the manifest that names them, then the names.
+    pub(super) fn sync_steps(&mut self, gid: Gid, manifest: bool) -> VecDeque<(DiskOp, SegmentPoint)> {
+        let mut steps = VecDeque::new();
+        let group = &self.groups[&gid];
+        for segment in group.segments.iter().filter(|s| s.is_open() && s.dirty) {
+            steps.push_back((DiskOp::Fdatasync { path: self.file(gid, segment, "log") }, SegmentPoint::CkptSync));
+            if segment.has_ext {
+                steps.push_back((DiskOp::Fdatasync { path: self.file(gid, segment, "ext") }, SegmentPoint::CkptSync));
+            }
+            steps.push_back((DiskOp::Fdatasync { path: self.file(gid, segment, "ent") }, SegmentPoint::CkptSync));
+        }
+        let names_before = group.names_dirty;
+        if manifest {
+            let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group).encode());
+            self.manifest_steps(gid, bytes, &mut steps);
+        }
+        let group = &self.groups[&gid];
+        let dir: FilePath = group_dir(&self.config.dir, gid).into();
+        if names_before || group.names_dirty {
+            steps.push_back((DiskOp::SyncDir { path: dir }, SegmentPoint::RollDirsync));
+        }
+        if !group.name_durable {
+            steps.push_back((DiskOp::SyncDir { path: self.config.dir.as_str().into() }, SegmentPoint::RollDirsync));
+        }
+        steps
+    }
+
+    pub(super) fn manifest_steps(&mut self, gid: Gid, bytes: Vec<u8>, steps: &mut VecDeque<(DiskOp, SegmentPoint)>) {
+        let dir = group_dir(&self.config.dir, gid);
+        let Some(group) = self.groups.get_mut(&gid) else { return };
+        let side = group.manifest_side;
+        let path: FilePath = format!("{dir}/manifest.{}", side.suffix()).into();
+        if !std::mem::replace(&mut group.manifest_exists[side_index(side)], true) {
+            group.names_dirty = true;
+            steps.push_back((DiskOp::CreateNew { path: path.clone() }, SegmentPoint::SealManifest));
+        }
+        steps.push_back((
+            DiskOp::Write { path: path.clone(), at: 0, bufs: vec![bytes.into()] },
+            SegmentPoint::SealManifest,
+        ));
+        steps.push_back((DiskOp::Fdatasync { path }, SegmentPoint::SealManifest));
+        group.manifest_gen += 1;
+        group.manifest_side = side.other();
+    }
+
+    pub(super) fn sync_job(&mut self, gid: Gid) -> Job {
+        let group = &self.groups[&gid];
+        let (lsn, manifest) = (group.applied_lsn, group.manifest_dirty && group.made);
+        let steps = if group.made { self.sync_steps(gid, manifest) } else { VecDeque::new() };
+        Job { steps, reads: VecDeque::new(), then: Then::Sync { lsn } }
+    }
+
+    /// The oldest rolled segment, if its last entry is committed.
+    pub(super) fn seal_job(&mut self, now: Now, gid: Gid) -> Option<Job> {
+        let group = self.groups.get(&gid)?;
+        let at = group.segments.iter().position(Segment::is_open)?;
+        let segment = &group.segments[at];
+        if at + 1 == group.segments.len() || segment.last_index() > group.committed || group.cuts_coming > 0 {
+            return None;
+        }
+        let base = segment.base_index;
+        if segment.sums.is_none() {
+            let parts = if segment.has_ext { vec![Part::Ent, Part::Ext] } else { vec![Part::Ent] };
+            return Some(Job {
+                steps: self.sum_steps(gid, segment, Part::Log),
+                reads: VecDeque::new(),
+                then: Then::Sums { base, part: Part::Log, left: parts.into(), sums: Box::default() },
+            });
+        }
+        let sums = segment.sums.as_deref()?;
+        let footer = Footer {
+            rows: segment.rows,
+            last_index: segment.last_index(),
+            next_offset: segment.next_offset,
+            log_len: u64::from(segment.log_len),
+            log_crc64: sums.log.finish(),
+            ent_crc64: sums.ent.finish(),
+            ext_crc64: sums.ext.finish(),
+            min_ts: if segment.min_ts == i64::MAX { -1 } else { segment.min_ts },
+            max_ts: segment.max_ts,
+            ext_len: segment.ext_len,
+            txn_len: 0,
+            last_term: segment.last_term,
+        };
+        let (log, ent, ext) =
+            (self.file(gid, segment, "log"), self.file(gid, segment, "ent"), self.file(gid, segment, "ext"));
+        let (ent_len, has_ext) = (segment.ent_len(), segment.has_ext);
+        let mut steps = VecDeque::new();
+        if segment.cut {
+            // Found by recovery with bytes behind its last row: a footer has its place there.
+            steps.push_back((DiskOp::Truncate { path: ent.clone(), len: ent_len }, SegmentPoint::TruncRows));
+            let len = u64::from(segment.log_len);
+            steps.push_back((DiskOp::Truncate { path: log.clone(), len }, SegmentPoint::TruncFile));
+        }
+        steps.push_back((DiskOp::Fdatasync { path: log }, SegmentPoint::SealLog));
+        let bufs = vec![Bytes::from(footer.encode())];
+        steps.push_back((DiskOp::Write { path: ent.clone(), at: ent_len, bufs }, SegmentPoint::SealEnt));
+        steps.push_back((DiskOp::Fdatasync { path: ent }, SegmentPoint::SealEnt));
+        if has_ext {
+            steps.push_back((DiskOp::Fdatasync { path: ext }, SegmentPoint::SealExt));
+        }
+        let at_ms = now.wall.as_millis();
+        let group = self.groups.get_mut(&gid)?;
+        let dir: FilePath = group_dir(&self.config.dir, gid).into();
+        // The segment's names must be durable before the manifest says "sealed".
+        if std::mem::take(&mut group.names_dirty) {
+            steps.push_back((DiskOp::SyncDir { path: dir }, SegmentPoint::RollDirsync));
+        }
+        if !group.name_durable {
+            let path: FilePath = self.config.dir.as_str().into();
+            steps.push_back((DiskOp::SyncDir { path }, SegmentPoint::RollDirsync));
+        }
+        let segment = group.segments.get_mut(at)?;
+        segment.cut = false;
+        segment.state = SegmentState::Sealed;
+        segment.sealed_at_ms = at_ms;
+        steps.extend(self.durable_manifest(gid));
+        Some(Job { steps, reads: VecDeque::new(), then: Then::Seal { base } })
+    }
+
+    /// The manifest as the group is now, durable with its name.
+    pub(super) fn durable_manifest(&mut self, gid: Gid) -> VecDeque<(DiskOp, SegmentPoint)> {
+        let mut steps = VecDeque::new();
+        let group = &self.groups[&gid];
+        let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group).encode());
+        self.manifest_steps(gid, bytes, &mut steps);
+        if self.groups[&gid].names_dirty {
+            let path: FilePath = group_dir(&self.config.dir, gid).into();
+            steps.push_back((DiskOp::SyncDir { path }, SegmentPoint::RollDirsync));
+        }
+        steps
+    }
+
+    pub(super) fn sum_steps(&self, gid: Gid, segment: &Segment, part: Part) -> VecDeque<(DiskOp, SegmentPoint)> {
+        const PIECE: u64 = 4 << 20;
+        let (ext, len) = match part {
+            Part::Log => ("log", u64::from(segment.log_len)),
+            Part::Ent => ("ent", segment.ent_len()),
+            Part::Ext => ("ext", u64::from(segment.ext_len)),
+        };
+        let path = self.file(gid, segment, ext);
+        (0..len.div_ceil(PIECE))
+            .map(|i| {
+                let at = i * PIECE;
+                let len = PIECE.min(len - at) as usize;
+                (DiskOp::Read { path: path.clone(), at, len }, SegmentPoint::Read)
+            })
+            .collect()
+    }
+
+    pub(super) fn trim_job(&mut self, gid: Gid) -> Option<Job> {
+        let group = self.groups.get_mut(&gid)?;
+        let log_start = group.trim_wanted.take()?;
+        if log_start <= group.log_start {
+            return None;
+        }
+        group.log_start = log_start;
+        group.manifest_dirty = true;
+        let upto = group.segments.iter().take_while(|s| !s.is_open() && s.next_offset <= log_start).count();
+        if upto == 0 {
+            return None; // the manifest says it with its next write
+        }
+        let last = &group.segments[upto - 1];
+        (group.first_index, group.prev_term) = (last.last_index().next(), last.last_term);
+        let gone: Vec<Segment> = group.segments.drain(..upto).collect();
+        // The manifest (and its name) first: one that names removed files would be damage.
+        let mut steps = self.durable_manifest(gid);
+        for (_, point) in &mut steps {
+            *point = SegmentPoint::TrimManifest;
+        }
+        for segment in &gone {
+            for ext in ["log", "ext", "ent"] {
+                steps.push_back((DiskOp::Unlink { path: self.file(gid, segment, ext) }, SegmentPoint::TrimUnlink));
+            }
+        }
+        Some(Job { steps, reads: VecDeque::new(), then: Then::Trim })
+    }
+
+    pub(super) fn snap_job(&mut self, gid: Gid) -> Option<Job> {
+        let group = self.groups.get_mut(&gid)?;
+        let last = group.segments.back().map_or(EntryIndex::ZERO, Segment::last_index);
+        let ready = group.snap.as_ref().is_some_and(|(i, _, _)| *i <= group.committed && *i <= last);
+        let ready = ready && group.cuts_coming == 0;
+        let (index, next_offset, payload) = group.snap.take_if(|_| ready)?;
+        if index == EntryIndex::ZERO || group.snaps.last().is_some_and(|newest| *newest >= index) || !group.made {
+            return None;
+        }
+        let bytes = Snap { gid, index, next_offset, payload }.encode();
+        let name = |i: EntryIndex| format!("{:020}.snap", i.0);
+        let path = self.path(gid, &name(index));
+        let mut steps = VecDeque::from([
+            (DiskOp::CreateNew { path: path.clone() }, SegmentPoint::SnapWrite),
+            (DiskOp::Write { path: path.clone(), at: 0, bufs: vec![bytes.into()] }, SegmentPoint::SnapWrite),
+            (DiskOp::Fdatasync { path }, SegmentPoint::SnapSync),
+            (DiskOp::SyncDir { path: group_dir(&self.config.dir, gid).into() }, SegmentPoint::SnapSync),
+        ]);
+        let snaps = &self.groups[&gid].snaps;
+        for old in snaps.iter().take(snaps.len().saturating_sub(1)) {
+            steps.push_back((DiskOp::Unlink { path: self.path(gid, &name(*old)) }, SegmentPoint::SnapSync));
+        }
+        Some(Job { steps, reads: VecDeque::new(), then: Then::Snap { index } })
+    }
+
+    pub(super) fn drop_job(&mut self, gid: Gid) -> Option<Job> {
+        let group = self.groups.get_mut(&gid)?;
+        let lsn = group.queue.front()?.lsn;
+        group.dropped = true;
+        self.queued_bytes -= group.queue.iter().map(piece_bytes).sum::<u64>();
+        group.queue.iter_mut().for_each(|p| p.entries.clear());
+        let dir = group_dir(&self.config.dir, gid);
+        let gone: FilePath = format!("{dir}.deleted").into();
+        let steps = if group.made {
+            VecDeque::from([
+                (DiskOp::Rename { from: dir.into(), to: gone.clone() }, SegmentPoint::DelRename),
+                (DiskOp::SyncDir { path: self.config.dir.as_str().into() }, SegmentPoint::DelRename),
+                (DiskOp::List { path: gone }, SegmentPoint::DelRemove),
+            ])
+        } else {
+            VecDeque::new()
+        };
+        Some(Job { steps, reads: VecDeque::new(), then: Then::DropList { lsn } })
+    }
+}
+
+fn manifest_of(gid: Gid, group: &Group) -> Manifest {
+    Manifest {
+        gid: gid.0,
+        topic: group.spec.topic,
+        partition: group.spec.partition.0,
+        incarnation: group.spec.incarnation,
+        log_start: group.log_start,
+        first_index: group.first_index,
+        prev_term: group.prev_term,
+        epochs: group.epochs.clone(),
+        segments: group
+            .segments
+            .iter()
+            .map(|s| ManifestSegment {
+                base_index: s.base_index,
+                base_offset: s.base_offset,
+                generation: s.generation,
+                state: s.state,
+                rows: s.rows,
+                last_term: s.last_term,
+                sealed_at_ms: s.sealed_at_ms,
+                max_ts: s.max_ts,
+            })
+            .collect(),
+        conf: group.spec.conf.to_vec(),
+        local_start: group.log_start,
+        ..Manifest::default()
+    }
+}
