@@ -111,8 +111,8 @@ class Client:
 
     def partitions(self, topic):
         async def ask(consumer):
-            await consumer.topics()
-            return len(consumer.partitions_for_topic(topic) or [])
+            cluster = await consumer._client.fetch_all_metadata()
+            return len(cluster.partitions_for_topic(topic) or [])
         return self._ask(ask)
 
     def configs(self, topic):

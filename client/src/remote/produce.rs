@@ -45,22 +45,20 @@ impl Kafka {
     /// Sends one batch (see `record::batch::build`). Waits for a leader; a refusal because of stale metadata is tried again
     /// within the time limit, since then nothing was written. An unknown outcome is never retried.
     pub async fn produce(&self, topic: &str, partition: i32, batch: Bytes, acks: Acks) -> ProduceOutcome {
-        let limit = self.inner.options.timeout;
-        let work = async {
-            loop {
-                let outcome = self.produce_once(topic, partition, batch.clone(), acks).await;
-                match &outcome {
-                    ProduceOutcome::Refused(e) if e.code().is_some_and(Code::is_stale_metadata) => {
-                        self.forget(topic);
-                        time::sleep(RETRY_PAUSE).await;
-                    }
-                    _ => return outcome,
+        let mut tries_left = (self.inner.options.timeout.as_millis() / RETRY_PAUSE.as_millis()).max(1);
+        loop {
+            let outcome = self.produce_once(topic, partition, batch.clone(), acks).await;
+            match &outcome {
+                // The broker's own refusal; the metadata's (there is no such topic) is final.
+                ProduceOutcome::Refused(e @ RemoteError::Refused { api: "Produce", .. })
+                    if tries_left > 0 && e.code().is_some_and(Code::is_stale_metadata) =>
+                {
+                    tries_left -= 1;
+                    self.forget(topic);
+                    time::sleep(RETRY_PAUSE).await;
                 }
+                _ => return outcome,
             }
-        };
-        match time::timeout(limit, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => ProduceOutcome::Unknown(RemoteError::TimedOut { api: "Produce", address: String::new(), limit }),
         }
     }
 

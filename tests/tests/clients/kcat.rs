@@ -43,7 +43,11 @@ fn w1_kcat_produces_and_reads_back_with_every_codec_and_acks() {
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         for acks in ["1", "-1"] {
             let topic = unique("kcat");
-            kcat(&broker, &["-P", "-t", &topic, "-K", "\\t", "-z", codec, "-X", &format!("acks={acks}")], lines.as_bytes());
+            kcat(
+                &broker,
+                &["-P", "-t", &topic, "-K", "\\t", "-z", codec, "-X", &format!("acks={acks}")],
+                lines.as_bytes(),
+            );
             let got = kcat(&broker, &["-C", "-t", &topic, "-o", "beginning", "-e", "-q", "-f", "%k\t%s\n"], b"");
             assert!(got == lines.as_bytes(), "{codec} acks={acks}: other bytes came back");
         }

@@ -83,7 +83,14 @@ fn all(driver: &str) {
     let only = std::env::var("CW_TEST_SCENARIO").ok();
     let mut failed = Vec::new();
     for scenario in SCENARIOS.into_iter().filter(|s| only.as_deref().is_none_or(|o| s.starts_with(o))) {
-        match run(driver, scenario, broker.kafka(), None) {
+        let mut outcome = run(driver, scenario, broker.kafka(), None);
+        // kafka-python 3.0.12 joins now and then before it knows its topics and then stays without partitions: about one
+        // run in twenty against Apache Kafka 4.3.1 as well. A second failure counts.
+        if let (Err(first), "kafkapython") = (&outcome, driver) {
+            println!("again: {scenario}: {first}");
+            outcome = run(driver, scenario, broker.kafka(), None);
+        }
+        match outcome {
             Ok(line) => println!("{line}"),
             Err(e) => failed.push(format!("{scenario}: {e}")),
         }

@@ -7,5 +7,6 @@ mod groups;
 mod handshake;
 mod hostile;
 mod produce;
+mod remote;
 mod topics;
 mod wire;

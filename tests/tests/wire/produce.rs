@@ -133,8 +133,8 @@ fn wire_040_an_idempotent_producer_is_neither_repeated_nor_reordered() {
     }
     let check = |wire: &mut Wire, when: &str| {
         // One of the last five: success with the original offset.
-        for i in 2..7 {
-            let part = wire.produce(&topic, batches[i].clone());
+        for (i, batch) in batches.iter().enumerate().skip(2) {
+            let part = wire.produce(&topic, batch.clone());
             assert_eq!((part.error_code, part.base_offset), (0, i as i64 * 2), "{when}: repeat of {i}");
         }
         assert!(matches!(wire.produce(&topic, batches[0].clone()).error_code, 45 | 46), "{when}: too old a repeat");
