@@ -1,6 +1,6 @@
 //! CreateTopics: each topic succeeds or fails alone; from version 5 on the answer tells all settings with their sources.
 
-use super::{Refuse, RequestContext, Response, decode, respond};
+use super::{Refuse, RequestContext, Response, decode, metadata, respond};
 use crate::error_code;
 use bytes::Bytes;
 use catchwater_coordinator::cluster::configs;
@@ -9,7 +9,9 @@ use catchwater_coordinator::controller::{Reply, Request};
 use catchwater_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult};
 use catchwater_protocol::api::{CreateTopicsRequest, CreateTopicsResponse};
 use catchwater_record::TopicId;
+use catchwater_runtime::time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<Response, Refuse> {
     let request: CreateTopicsRequest = decode(body, version)?;
@@ -34,6 +36,17 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             return respond(&response, version);
         }
     };
+    if !validate_only {
+        // A made topic leads and knows its end before the answer, if that is a matter of a second: the client's next call
+        // may be ListOffsets, and not every client asks again after 78.
+        let made = results.iter().flatten().filter_map(|made| ctx.node.topics.by_id(made.id));
+        let ready = async {
+            for here in made {
+                metadata::led(&here).await;
+            }
+        };
+        let _ = time::timeout(Duration::from_millis(ctx.node.config.create_wait_ms), ready).await;
+    }
     // A name that stands twice in the request fails once.
     let mut told = BTreeSet::new();
     for (asked, result) in request.topics.iter().zip(results) {

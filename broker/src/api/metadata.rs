@@ -182,7 +182,7 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) -> BTreeMap<Strin
 }
 
 /// Returns once every partition of the topic on this node leads.
-async fn led(here: &Here) {
+pub(crate) async fn led(here: &Here) {
     for partition in here.partitions.iter().flatten() {
         let watch = Watch::new(vec![partition.clone()]);
         while !partition.ends().leads || !partition.ends().settled {

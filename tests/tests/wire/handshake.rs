@@ -141,8 +141,7 @@ fn wire_008_a_null_client_id_is_accepted_at_every_header_version() {
     let broker = Broker::start();
     let mut wire = Wire::to(&broker);
     for version in 0..=12 {
-        let request =
-            kp!(MetadataRequest { topics: Some(vec![]), allow_auto_topic_creation: version != 4 });
+        let request = kp!(MetadataRequest { topics: Some(vec![]), allow_auto_topic_creation: version != 4 });
         let body = encoded(&request, version);
         for client in [None, Some(""), Some("ünïcode")] {
             let id = wire.frame(3, version, client, version >= 9, &body);

@@ -219,6 +219,24 @@ fn wire_020_create_topics() {
     }
 }
 
+/// librdkafka's get_watermark_offsets does not ask again after 78.
+#[test]
+fn wire_020b_a_topic_that_was_made_knows_its_end() {
+    let broker = Broker::start();
+    if broker.is_foreign() {
+        // Kafka answers 3 or 6 for a moment, which clients do ask again.
+        return;
+    }
+    let mut wire = Wire::to(&broker);
+    for _ in 0..20 {
+        let name = unique("made");
+        let mut topic = create(&name, &[]);
+        topic.num_partitions = 5;
+        wire.call(7, &create_all(vec![topic], false));
+        assert_eq!(crate::fetch::offset_at(&mut wire, &name, -1), 0);
+    }
+}
+
 #[test]
 fn wire_021_names_that_collide_in_metrics_are_refused() {
     let broker = Broker::start();
