@@ -449,12 +449,18 @@ fn a_restart_of_the_node_raises_the_epoch_of_all_it_held() {
     assert_eq!(rig.tasks_of(1), [(1, 1, Wish::Run), (2, 1, Wish::Run)], "a new leader of group 0 moves nothing");
     rig.register(1, 2);
     assert_eq!(rig.tasks_of(1), [(1, 2, Wish::Run), (2, 2, Wish::Run)]);
+    // What the old process held paused is not the new one's, until it runs again.
+    rig.pipeline(PipelineChange::Pause { name: "p".into() }).unwrap();
+    rig.register(1, 3);
+    assert_eq!(rig.tasks_of(1), []);
+    rig.pipeline(PipelineChange::Resume { name: "p".into() }).unwrap();
+    assert_eq!(rig.tasks_of(1), [(1, 3, Wish::Run), (2, 3, Wish::Run)]);
     // Silent beyond its lease, but alone: a task without any node helps nobody.
     rig.pass(60_000);
-    assert_eq!(rig.tasks_of(1), [(1, 2, Wish::Run), (2, 2, Wish::Run)]);
+    assert_eq!(rig.tasks_of(1), [(1, 3, Wish::Run), (2, 3, Wish::Run)]);
     // Released at the end of the process, it is given again.
-    rig.ask(Request::Release { node: NodeId(1), task: TaskId(2), epoch: TaskEpoch(2) });
-    assert_eq!(rig.tasks_of(1), [(1, 2, Wish::Run), (2, 3, Wish::Run)]);
+    rig.ask(Request::Release { node: NodeId(1), task: TaskId(2), epoch: TaskEpoch(3) });
+    assert_eq!(rig.tasks_of(1), [(1, 3, Wish::Run), (2, 4, Wish::Run)]);
 }
 
 /// Random requests of three nodes: epochs never fall, one holder each, a folded log equals the machine at every step,

@@ -497,7 +497,6 @@ impl Live {
         self.cancel_syncs(t, || GroupError::Rebalancing);
         self.sync_until = None;
         self.unsynced.clear();
-        self.lost = false;
         let timeout = self.rebalance_timeout_ms();
         if self.state == State::Empty {
             let delay = u64::from(t.settings.initial_delay_ms);

@@ -445,6 +445,55 @@ fn members_that_do_not_join_or_sync_in_time_are_left_behind() {
 }
 
 #[test]
+fn who_waits_for_a_slow_rebalance_is_not_silent() {
+    let mut rig = Rig::new();
+    let a = rig.stable();
+    let b = rig.join(nth(2));
+    let a = rig.join(again(&a));
+    let (a, b) = (rig.joined(a).unwrap(), rig.joined(b).unwrap());
+    // b waits for its assignment longer than its session; the leader takes its time, but is heard.
+    let waiting = rig.sync(&b, &[]);
+    for _ in 0..5 {
+        rig.pass(5_000);
+        assert_eq!(rig.beat(&a.member, 2), Ok(()));
+    }
+    let leads = rig.sync(&a, &[(&b.member, "p1")]);
+    assert_eq!((rig.synced(leads), rig.synced(waiting)), (Ok(String::new()), Ok("p1".into())));
+    rig.pass(5_000);
+    assert_eq!(rig.beat(&b.member, 2), Ok(()), "its session began anew with the assignment");
+    // The same while it waits in a join: b only beats, until the rebalance timeout leaves it behind.
+    let a = rig.join(again(&a));
+    for _ in 0..5 {
+        rig.pass(5_000);
+        assert_eq!(rig.beat(&b.member, 2), Err(GroupError::Rebalancing));
+    }
+    rig.pass(5_000);
+    let a = rig.joined(a).unwrap();
+    assert_eq!((a.generation, a.members.len()), (3, 1));
+}
+
+#[test]
+fn a_static_member_keeps_its_place_in_a_rebalance_until_its_session_ends() {
+    let mut rig = Rig::with(Settings { initial_delay_ms: 100, ..Settings::default() });
+    let (a, s) = (rig.join(nth(1)), rig.join(Join { session_timeout_ms: 60_000, ..fixed("i", 2) }));
+    rig.pass(1_000);
+    let (a, s) = (rig.joined(a).unwrap(), rig.joined(s).unwrap());
+    for j in [&a, &s] {
+        rig.sync(j, &[]);
+    }
+    // The leader asks for a rebalance; the static one is away, and stays a member of the next generation.
+    let a = rig.join(again(&a));
+    rig.pass(30_000);
+    let a = rig.joined(a).unwrap();
+    assert_eq!((a.generation, a.members.len()), (2, 2));
+    // It comes back before the assignment is made: that must be made anew, for its new id.
+    let back = rig.join(Join { session_timeout_ms: 60_000, ..fixed("i", 3) });
+    assert_eq!((rig.got(back), rig.state()), (None, "PreparingRebalance"));
+    let a = rig.join(again(&a));
+    assert_eq!((rig.joined(a).unwrap().generation, rig.joined(back).unwrap().generation), (3, 3));
+}
+
+#[test]
 fn leaving_is_told_one_by_one_and_by_instance() {
     let mut rig = Rig::with(Settings { initial_delay_ms: 100, ..Settings::default() });
     let (a, b, c) = (rig.join(nth(1)), rig.join(fixed("i", 2)), rig.join(fixed("j", 3)));
