@@ -24,8 +24,9 @@ use catchwater_coordinator::cluster::image::{Listener, role};
 use catchwater_coordinator::controller;
 use catchwater_coordinator::group;
 use catchwater_raft::Event;
-use catchwater_raft::driver::{self, IdentitySeed, LogDir, LogDirConfig};
+use catchwater_raft::driver::{self, IdentitySeed, LogDir, LogDirConfig, Opened};
 use catchwater_record::{Gid, NodeId, TopicId, TopicName, TopicPartition};
+use catchwater_runtime::net::TcpListener;
 use catchwater_runtime::spawn::{self, Tasks};
 use catchwater_runtime::time::{self, SystemClock};
 use catchwater_storage::disk::Disk;
@@ -135,6 +136,18 @@ pub enum StartError {
     Bug(String),
 }
 
+/// What is there before the log directory is open.
+struct Parts {
+    config: BrokerConfig,
+    server: ServerConfig,
+    listeners: Vec<TcpListener>,
+    clock: Arc<dyn Clock>,
+    /// Unguessable.
+    seed: u64,
+    /// Of this process start.
+    process: [u8; 16],
+}
+
 /// A running node.
 pub struct Broker {
     node: Arc<Node>,
@@ -183,8 +196,22 @@ impl Broker {
         let identity = IdentitySeed { cluster_id: config.cluster_id.unwrap_or(random[0]), dir_id: random[1] };
         let (dir, opened) =
             spawn::blocking(move || LogDir::open(disk, dir_config, identity)).await.map_err(StartError::Bug)??;
-        let node_id = opened.node_id;
         let seed = u64::from_le_bytes(random[2][..8].try_into().unwrap_or_default());
+        let parts = Parts { config, server, listeners, clock, seed, process: random[3] };
+        match Self::assemble(parts, dir.clone(), opened).await {
+            Ok(broker) => Ok(broker),
+            Err(e) => {
+                // Nothing is left running: the threads end, the lock on the directory goes.
+                let _ = spawn::blocking(move || dir.close()).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Everything behind the open log directory.
+    async fn assemble(parts: Parts, dir: LogDir, opened: Opened) -> Result<Broker, StartError> {
+        let Parts { config, server, listeners, clock, seed, process } = parts;
+        let node_id = opened.node_id;
         let topics =
             Arc::new(Topics::new(node_id, dir.clone(), opened.groups, (clock.clone(), seed), config.settings.clone()));
         let at = TopicPartition::new(TopicId::NONE, 0);
@@ -210,7 +237,7 @@ impl Broker {
         let groups = GroupHosts::new(group_settings, topics.clone(), cluster.clone(), clock.clone());
         cluster.also(groups.clone());
         let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
-        let registration = registration(&config, node_id, port, (random[3], opened.dir_id));
+        let registration = registration(&config, node_id, port, (process, opened.dir_id));
         cluster.begin(opened.cluster_id, registration).await.map_err(|e| StartError::Controller(e.to_string()))?;
         groups.open();
         let node = Arc::new(Node {

@@ -24,7 +24,7 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 /// Bytes read at a time while a batch is looked for.
 const LOOK_BYTES: u32 = 256 * 1024;
 /// What one batch may give out when it is opened for its times, bytes.
-const OUTPUT_BYTES_MAX: usize = 256 << 20;
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// Timestamp, offset and epoch of an answer; `None` = there is no such record.
 type Answer = Option<(i64, Offset, Option<LeaderEpoch>)>;

@@ -242,11 +242,24 @@ impl Partition {
         insync_min: usize,
         until: Until,
     ) -> Result<Pending, NotTaken> {
-        if self.dir.is_stopped().is_some() {
-            return Err(NotTaken::Storage);
-        }
         if self.dir.pressure() == Pressure::Stop {
             return Err(NotTaken::NoRoom);
+        }
+        self.append_always(batch, capture, insync_min, until)
+    }
+
+    /// The same without regard to pressure: machines of the node itself. They write little, their log is bounded by the
+    /// group, and a node under pressure (just after a crash the journal is full until its content is in segments) must
+    /// still be able to say that it is there.
+    fn append_always(
+        &self,
+        batch: BytesMut,
+        capture: Option<&CaptureContext>,
+        insync_min: usize,
+        until: Until,
+    ) -> Result<Pending, NotTaken> {
+        if self.dir.is_stopped().is_some() {
+            return Err(NotTaken::Storage);
         }
         let bytes = batch.len() as u64;
         let (waiter, done) = oneshot::channel();
@@ -401,7 +414,7 @@ impl HostLog for Partition {
             return Err(ProposeError::TooLarge);
         }
         // A host waits by offsets, not by waiters: the high watermark tells it.
-        match self.append(batch, None, 1, Until::Proposed) {
+        match self.append_always(batch, None, 1, Until::Proposed) {
             Ok(pending) => Ok(pending.placed.end),
             Err(NotTaken::NotLeader) => Err(ProposeError::NotLeader),
             Err(NotTaken::NoRoom | NotTaken::NotEnoughInSync) => Err(ProposeError::NoRoom),
@@ -434,7 +447,8 @@ impl HostLog for Partition {
         if self.dir.is_stopped().is_some() {
             return Err(ProposeError::Stopped);
         }
-        if self.dir.pressure() == Pressure::Stop { Err(ProposeError::NoRoom) } else { Ok(()) }
+        // Not the directory's pressure: see `append_always`.
+        if self.lock().core.has_room(REPLAY_BYTES as usize) { Ok(()) } else { Err(ProposeError::NoRoom) }
     }
 
     fn high_watermark(&self) -> Offset {
