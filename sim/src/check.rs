@@ -24,6 +24,8 @@ pub struct History {
     leaders: BTreeMap<u32, usize>,
     /// Highest acknowledged entry.
     pub acked: (EntryIndex, u32),
+    /// Highest log start that a settled leader had.
+    pub log_start: Offset,
 }
 
 #[derive(Default)]
@@ -65,7 +67,17 @@ impl Checker {
         let log = core.log();
         let history = self.groups.entry(gid).or_default();
         let mut wrong = None;
-        for index in from + 1..=upto.0 {
+        if core.view().own_term_committed {
+            if log.log_start() < history.log_start {
+                wrong = Some(format!(
+                    "node {node} {gid:?}: the log start fell from {} to {}",
+                    history.log_start,
+                    log.log_start()
+                ));
+            }
+            history.log_start = history.log_start.max(log.log_start());
+        }
+        for index in (from + 1).max(log.first_index().0)..=upto.0 {
             let at = EntryIndex(index);
             let Some(row) = log.row(at) else {
                 wrong = Some(format!("node {node} {gid:?}: entry {index} is committed but not there"));

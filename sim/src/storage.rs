@@ -148,6 +148,10 @@ impl NodeStorage {
         self.drive(now, DirEvent::Committed(gid, upto), out);
     }
 
+    pub fn trim(&mut self, now: Now, gid: Gid, log_start: Offset, out: &mut Vec<Wish>) {
+        self.drive(now, DirEvent::Trim(gid, log_start), out);
+    }
+
     pub fn snapshot(&mut self, now: Now, gid: Gid, state: (EntryIndex, Offset, Bytes), out: &mut Vec<Wish>) {
         self.drive(now, DirEvent::Snap(gid, state.0, state.1, state.2), out);
     }

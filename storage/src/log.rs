@@ -149,6 +149,8 @@ pub struct Log {
 
 const SECTION_PRODUCERS: u16 = 1;
 const SECTION_CAPTURES: u16 = 2;
+/// `offset u64`: the log start at the snapshot's index. The manifest says it too, but not always that early.
+const SECTION_LOG_START: u16 = 3;
 
 impl Log {
     pub fn open(found: RecoveredGroup) -> Result<Log, LogOpenError> {
@@ -158,10 +160,12 @@ impl Log {
     /// Rebuilds state from what recovery found. Everything found counts as persisted; the commit index is
     /// `found.hard.commit` as far as there are entries, and only a hint.
     pub fn open_with(found: RecoveredGroup, config: LogConfig) -> Result<Log, LogOpenError> {
+        // A log without rows ends at its start, unless the journal knows better: the start may lie inside what it brings.
+        let empty_end = found.journaled.first().map_or(found.log_start, |e| e.base_offset);
         let mut log = Log {
             gid: found.gid,
             config,
-            table: Table::new(found.first_index, found.log_start, found.segments),
+            table: Table::new(found.first_index, empty_end, found.segments),
             log_start: found.log_start,
             prev_term: found.prev_term,
             epochs: found.epochs,
@@ -250,11 +254,11 @@ impl Log {
     pub fn persisted_index(&self) -> EntryIndex {
         self.persisted
     }
-    /// First offset behind the entry at `at`.
+    /// First offset behind the entry at `at`; of the first entry if `at` lies before it.
     pub fn end_offset_at(&self, at: EntryIndex) -> Offset {
         match self.table.row(at) {
             Some(row) => row.base_offset.plus(u64::from(row.count)),
-            None => self.log_start,
+            None => self.table.first_offset(),
         }
     }
     /// First offset not committed.
@@ -490,6 +494,19 @@ impl Log {
         while self.starts.front().is_some_and(|(i, _)| *i <= self.commit) {
             if let Some((_, offset)) = self.starts.pop_front() {
                 self.log_start = self.log_start.max(offset.min(self.high_watermark()));
+                self.trim();
+            }
+        }
+    }
+
+    /// Forgets whole segments below the log start: their files go too (the shell tells the driver).
+    fn trim(&mut self) {
+        let Some((gone, term)) = self.table.trim(self.log_start) else { return };
+        self.prev_term = term.0;
+        while self.cache.front().is_some_and(|e| e.index <= gone) {
+            if let Some(entry) = self.cache.pop_front() {
+                self.cache_bytes -= entry_bytes(&entry);
+                self.release(entry_bytes(&entry));
             }
         }
     }
@@ -507,6 +524,7 @@ impl Log {
                 budget.add(added);
             }
         }
+        self.trim();
         let keep = match &self.config.budget {
             Some(budget) if budget.over() => 0,
             _ => self.config.tail_bytes_max,
@@ -601,6 +619,7 @@ impl Log {
         let mut out = BytesMut::new();
         put_section(&mut out, SECTION_PRODUCERS, |out| producers.as_ref().unwrap_or(&self.producers).encode(out));
         put_section(&mut out, SECTION_CAPTURES, |out| captures.as_ref().unwrap_or(&self.captures).encode(out));
+        put_section(&mut out, SECTION_LOG_START, |out| out.put_u64_le(self.log_start.0));
         for (kind, bytes) in &self.foreign_sections {
             put_section(&mut out, *kind, |out| out.put_slice(bytes));
         }
@@ -622,6 +641,10 @@ impl Log {
             match kind {
                 SECTION_PRODUCERS => self.producers = Producers::decode(section)?,
                 SECTION_CAPTURES => self.captures = Captures::decode(section)?,
+                SECTION_LOG_START => {
+                    let offset = Offset(u64::from_le_bytes(section[..].try_into().ok()?));
+                    self.log_start = self.log_start.max(offset);
+                }
                 _ => self.foreign_sections.push((kind, section)),
             }
         }

@@ -10,7 +10,7 @@
 //! Invariants: indexes are dense (a gap row covers its run), terms never fall, offsets are dense.
 
 use crate::entry::{EntryKind, FileRange, PlacedRow, Row, SegmentInfo};
-use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset};
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug)]
@@ -45,6 +45,11 @@ impl Table {
     }
     pub fn last_index(&self) -> EntryIndex {
         self.last().map_or(self.first_index.prev(), |r| EntryIndex(r.index.0 + span(r) - 1))
+    }
+    /// Offset of the first row.
+    pub fn first_offset(&self) -> Offset {
+        let first = self.segments.first().and_then(|s| s.rows.first()).or(self.behind.front());
+        first.map_or(self.empty_end, |r| r.base_offset)
     }
     /// First offset after the last row.
     pub fn next_offset(&self) -> Offset {
@@ -132,6 +137,17 @@ impl Table {
             }
             self.segments.pop();
         }
+    }
+
+    /// Lets go of leading segments that end at or below `log_start`, never of the last one. Gives the last index that went
+    /// and its term.
+    pub fn trim(&mut self, log_start: Offset) -> Option<(EntryIndex, LeaderEpoch)> {
+        let below = |s: &SegmentInfo| s.rows.last().is_some_and(|r| end_offset(r) <= log_start);
+        let gone = self.segments.iter().take(self.segments.len().saturating_sub(1)).take_while(|s| below(s)).count();
+        let last = self.segments.drain(..gone).next_back().and_then(|s| s.rows.last().copied())?;
+        let index = EntryIndex(last.index.0 + span(&last) - 1);
+        self.first_index = index.next();
+        Some((index, last.term))
     }
 
     /// Takes over the places of rows. One that is not the next without a place, by index and term, was cut meanwhile.

@@ -34,9 +34,7 @@ pub(super) fn check(gid: Gid, node: &RawNode<Store>, msg: &PeerMsg) -> Result<()
             let mut term = *prev_term;
             let matches = log.term(*prev_index).is_some_and(|t| t.0 == *prev_term);
             // Known only if the logs agree there: else the crate refuses the append anyway.
-            let mut next = matches.then(|| {
-                if *prev_index < log.first_index() { log.log_start() } else { log.end_offset_at(*prev_index) }
-            });
+            let mut next = matches.then(|| log.end_offset_at(*prev_index));
             for e in entries {
                 at = at.next();
                 if e.index != at {

@@ -222,6 +222,37 @@ fn the_log_start_moves_when_its_entry_is_committed() {
 }
 
 #[test]
+fn segments_below_the_log_start_are_forgotten_and_it_survives_in_the_snapshot() {
+    let mut log = fresh(LogConfig::default());
+    for term in [1, 1, 2, 2, 3, 3] {
+        push(&mut log, term, 1, 0);
+    }
+    let mut writer = Writer { per_segment: 2, placed: vec![] };
+    let placed = writer.place(&log, EntryIndex(6));
+    log.segmented(EntryIndex(6), &placed);
+    let start = LogStart { offset: Offset(5), reason: TrimReason::Retention };
+    let e = internal(&log, 3, EntryKind::LogStart, start.encode());
+    log.append(vec![e]);
+    log.persisted(EntryIndex(7));
+    log.committed(EntryIndex(7));
+    assert_eq!((log.log_start(), log.first_index(), log.segments().len()), (Offset(5), EntryIndex(5), 1));
+    assert_eq!(
+        (log.term(EntryIndex(4)), log.term(EntryIndex(3)), log.row(EntryIndex(4))),
+        (Some(LeaderEpoch(2)), None, None)
+    );
+    assert!(log.cached(EntryIndex(4)).is_none() && log.cached(EntryIndex(5)).is_some());
+    assert!(matches!(log.plan_read(Offset(5), Offset(6), 100), ReadPlan::Tail(b) if b.len() == 1));
+    assert_eq!(log.plan_read(Offset(4), Offset(6), 100), ReadPlan::OutOfRange);
+    push(&mut log, 3, 1, 0);
+    log.truncate(EntryIndex(8));
+    // The manifest may lag behind: the state snapshot knows.
+    let (at, _, payload) = log.snapshot_payload();
+    let mut found = RecoveredGroup::fresh(GID, spec());
+    found.snap = Some((at, payload));
+    assert_eq!(Log::open(found).unwrap().log_start(), Offset(5));
+}
+
+#[test]
 fn epochs_answer_where_a_term_ends() {
     let mut log = fresh(LogConfig::default());
     push(&mut log, 1, 3, 0);
