@@ -48,6 +48,7 @@ const HOMES: [(&str, &[&str]); 10] = [
             "connectors/",
             "sim/",
             "broker/tests/",
+            "protocol/tests/",
             "raft/tests/",
         ],
     ),

@@ -6,6 +6,7 @@ mod differential;
 mod golden;
 mod hostile;
 mod layout;
+mod page;
 mod sys;
 
 use bytes::Bytes;
