@@ -22,7 +22,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ("connector-sqlite", &["capture", "deliver", "change", "record", "runtime", "base"]),
     ("sim", &["raft", "storage", "record", "runtime", "base"]),
     ("tests", &["client", "record", "base", "runtime"]),
-    ("bench", &["client", "record", "base", "runtime", "storage", "raft", "broker", "capture", "deliver", "change"]),
+    ("bench", &["tests"]),
     ("xtask", &[]),
 ];
 
