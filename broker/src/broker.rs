@@ -284,6 +284,11 @@ impl Broker {
         crate::metadata::cluster_id(self.cluster_id)
     }
 
+    /// The same, raw: what a sink's position row is claimed with.
+    pub fn cluster_bytes(&self) -> [u8; 16] {
+        self.cluster_id
+    }
+
     /// Set once the disk has failed: the process must end, nothing is acknowledged any more.
     pub fn disk_failure(&self) -> Option<driver::DirError> {
         self.dir.is_stopped()

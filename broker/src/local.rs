@@ -47,6 +47,10 @@ impl LocalClient {
         LocalClient { node, lanes: Mutex::default() }
     }
 
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// Another handle onto the same node.
     pub fn handle(&self) -> LocalClient {
         LocalClient::new(self.node.clone())

@@ -4,11 +4,13 @@ mod assemble;
 mod cli;
 mod command;
 mod config;
+mod groups;
 mod http;
 mod metrics;
 mod observe;
 mod pipeline;
 mod report;
+mod screen;
 mod signal;
 
 use clap::Parser;
@@ -37,7 +39,8 @@ fn main() -> ExitCode {
         Command::Group(group) => block_on(async { command::group::run(group).await.into() }),
         Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),
-        _ => Failure::new(Exit::Refused, "CW0004", "not built yet").into(),
+        Command::Dev(args) => block_on(command::node::dev(args, output)),
+        Command::Doctor { file, node } => block_on(async { command::doctor::run(file.as_deref(), &node).await.into() }),
     };
     let code = report::finish(name, output, ended.outcome);
     ExitCode::from(if code == 0 { ended.signal.unwrap_or(0) } else { code })

@@ -10,4 +10,4 @@ pub mod tree;
 
 pub use check::{Options, check};
 pub use finding::Finding;
-pub use model::{Component, Pipeline};
+pub use model::Pipeline;

@@ -16,6 +16,10 @@ use catchwater_runtime::Fut;
 use std::sync::Arc;
 
 pub trait Sink: Send {
+    /// Before anything is claimed: can the target be reached and entered? Changes nothing in a target that exists.
+    fn preflight(&mut self) -> Fut<'_, Result<(), SinkError>> {
+        Box::pin(async { Ok(()) })
+    }
     /// Installs the fence and returns the position the target holds for the source, if any. Makes the position table
     /// when it is missing.
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>>;

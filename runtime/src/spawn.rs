@@ -40,6 +40,10 @@ impl<T> Task<T> {
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
     }
+    /// As [`Task::join`], without giving the task up.
+    pub async fn result(&mut self) -> Result<T, String> {
+        (&mut self.handle).await.map_err(panic_text)
+    }
     /// Waits for the end; `Err` carries the panic's text (or "cancelled").
     pub async fn join(mut self) -> Result<T, String> {
         (&mut self.handle).await.map_err(panic_text)

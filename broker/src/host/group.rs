@@ -167,6 +167,19 @@ impl GroupsAccess for GroupHosts {
     fn ask(&self, group: &GroupName, request: Request) -> Fut<'_, Result<Reply, GroupsError>> {
         Box::pin(self.answer(group.clone(), request))
     }
+
+    fn list(&self) -> Fut<'_, Vec<catchwater_coordinator::group::Listed>> {
+        Box::pin(async move {
+            let mut found = Vec::new();
+            for host in self.all() {
+                if let Ok(Reply::List(groups)) = host.ask_ready(Request::List, READY).await {
+                    found.extend(groups);
+                }
+            }
+            found.sort_by(|a, b| a.group.cmp(&b.group));
+            found
+        })
+    }
 }
 
 impl ClusterListener for GroupHosts {

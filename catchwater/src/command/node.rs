@@ -1,11 +1,16 @@
 //! `catchwater start` and `catchwater dev`: a node in the foreground until a signal.
 
 use crate::assemble::Node;
-use crate::cli::Start;
+use crate::cli::{Dev, Start};
+use crate::command::validate;
 use crate::config::{self, NodeConfig};
-use crate::report::{Done, Exit, Failure};
+use crate::pipeline::{Options, Pipeline};
+use crate::report::{Done, Exit, Failure, Output};
+use crate::screen::Screen;
 use crate::{observe, signal};
 use catchwater_base::log::Level;
+use catchwater_connector_sqlite::demo::Shop;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often a failed disk is looked for.
@@ -64,4 +69,122 @@ async fn until_signal(node: Node) -> Ended {
         }
     };
     Ended { outcome: node.shutdown().await.map(|()| Done::silent()), signal: Some(code) }
+}
+
+/// A directory that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch, Failure> {
+        let nanos = catchwater_runtime::time::wall().as_micros();
+        let path = std::env::temp_dir().join(format!("catchwater-dev.{}.{nanos}", std::process::id()));
+        make_dir(&path, "set TMPDIR, or give --data-dir")?;
+        Ok(Scratch(path))
+    }
+}
+
+fn make_dir(path: &Path, next: &str) -> Result<(), Failure> {
+    std::fs::create_dir_all(path).map_err(|e| {
+        Failure::new(Exit::Environment, "CW0002", format!("cannot make {}", path.display())).cause(e.to_string()).next(next)
+    })
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The demo's pipeline file: a shop in SQLite, copied into a second file.
+const DEMO: &str = "\
+version: 1
+pipeline: demo
+sources:
+  shop:
+    sqlite: { file: shop.db, tables: [customers, orders, items] }
+sinks:
+  copy:
+    from: shop
+    sqlite: { file: copy.db }
+    mode: upsert
+";
+
+pub async fn dev(args: Dev, output: Output) -> Ended {
+    observe::start_logging(Level::Warn);
+    match prepare_dev(&args, output) {
+        Ok(dev) => dev.run().await,
+        Err(f) => f.into(),
+    }
+}
+
+/// `dev` before anything runs.
+struct Prepared {
+    config: NodeConfig,
+    pipeline: Pipeline,
+    text: String,
+    /// Files of the pipeline are relative to it.
+    base: PathBuf,
+    demo: bool,
+    /// Removed last.
+    scratch: Option<Scratch>,
+}
+
+fn prepare_dev(args: &Dev, output: Output) -> Result<Prepared, Failure> {
+    let scratch = if args.node.data_dir.is_none() { Some(Scratch::new()?) } else { None };
+    let root = scratch.as_ref().map(|s| s.0.clone()).or(args.node.data_dir.clone()).unwrap_or_default();
+    let mut flags = args.node.clone();
+    if args.file.is_none() || flags.data_dir.is_none() {
+        // The demo keeps its databases beside the log.
+        flags.data_dir = Some(root.join("log"));
+    }
+    let defaults = [("group.initial.rebalance.delay.ms", "0".to_owned())];
+    let config = config::load(&flags, None, None, &defaults)?;
+    match &args.file {
+        Some(file) => {
+            let (pipeline, text, _) = validate::load(file, Options { plain_secrets: true }, output)?;
+            let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok(Prepared { config, pipeline, text, base: base.to_path_buf(), demo: false, scratch })
+        }
+        None => {
+            let (pipeline, findings) = crate::pipeline::check(DEMO.as_bytes(), Options { plain_secrets: false });
+            let bug = || Failure::new(Exit::Runtime, "CW0303", format!("the demo's own pipeline is wrong: {findings:?}"));
+            make_dir(&root, "give a writable --data-dir")?;
+            Ok(Prepared { config, pipeline: pipeline.ok_or_else(bug)?, text: DEMO.into(), base: root, demo: true, scratch })
+        }
+    }
+}
+
+impl Prepared {
+    async fn run(self) -> Ended {
+        let Prepared { config, pipeline, text, base, demo, scratch } = self;
+        let shop = if demo { Some(base.join("shop.db")) } else { None };
+        let shop = match shop.map(|file| Shop::open(&file)).transpose() {
+            Ok(shop) => shop,
+            Err(e) => {
+                return Failure::new(Exit::Environment, "CW0011", "cannot make the demo's database")
+                    .cause(e.to_string())
+                    .next("give a writable --data-dir")
+                    .into();
+            }
+        };
+        let begun = async {
+            let node = Node::start(&config).await?;
+            if let Err(f) = node.run_pipeline(pipeline, text, &base).await {
+                node.shutdown().await?;
+                return Err(f);
+            }
+            ready(&config, node).await
+        };
+        let node = match begun.await {
+            Ok(node) => node,
+            Err(f) => return f.into(),
+        };
+        let writer = shop.map(Shop::start_writer);
+        let screen = Screen::start(node.state(), node.kafka.clone(), demo.then(|| base.clone()));
+        let ended = until_signal(node).await;
+        drop(screen);
+        drop(writer);
+        drop(scratch);
+        ended
+    }
 }

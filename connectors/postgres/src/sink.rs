@@ -153,6 +153,12 @@ async fn foreign_keys(
 }
 
 impl Sink for PgSink {
+    fn preflight(&mut self) -> Fut<'_, Result<(), SinkError>> {
+        Box::pin(async move {
+            let session = Session::connect(&self.config.connect, "catchwater/preflight", SETTINGS).await;
+            session.map(drop).map_err(|f| fault(&self.config, f))
+        })
+    }
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>> {
         Box::pin(self.open_now(claim))
     }

@@ -81,6 +81,9 @@ fn connect(config: &SinkConfig) -> Result<Connection, SinkError> {
 }
 
 impl Sink for SqliteSink {
+    fn preflight(&mut self) -> Fut<'_, Result<(), SinkError>> {
+        self.job(|_| Ok(()))
+    }
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>> {
         // A connection of before may be in any state.
         self.db = None;
