@@ -80,7 +80,9 @@ fn pair(test: &str) -> Result<(Database, Database)> {
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, a int, b bigint, c text, d timestamptz, e numeric(12,2), f bool, g text, h int, i double precision)";
 
 fn fill(from: u64, to: u64) -> String {
-    format!("INSERT INTO t SELECT i, i % 1000, i * 7, 'name ' || i, now(), (i % 10000) / 100.0, i % 2 = 0, repeat('x', 40), i % 77, i / 3.0 FROM generate_series({from}, {to}) i;")
+    format!(
+        "INSERT INTO t SELECT i, i % 1000, i * 7, 'name ' || i, now(), (i % 10000) / 100.0, i % 2 = 0, repeat('x', 40), i % 77, i / 3.0 FROM generate_series({from}, {to}) i;"
+    )
 }
 
 /// Rows per second from the replication stream into the durable log, against `pg_recvlogical` to nowhere over the same
@@ -104,7 +106,9 @@ fn stream() -> Result<Value> {
         a.pg.run("SELECT pg_create_logical_replication_slot('probe', 'pgoutput')")?;
         let mut at = 1;
         while at <= rows {
-            let batch: String = (0..20).map(|i| fill(at + i * per_txn, at + (i + 1) * per_txn - 1).replace(';', "; COMMIT; BEGIN;")).collect();
+            let batch: String = (0..20)
+                .map(|i| fill(at + i * per_txn, at + (i + 1) * per_txn - 1).replace(';', "; COMMIT; BEGIN;"))
+                .collect();
             a.pg.run(&format!("BEGIN; {batch} COMMIT"))?;
             at += 20 * per_txn;
         }
@@ -112,7 +116,22 @@ fn stream() -> Result<Value> {
         let end = a.pg.one("SELECT pg_current_wal_lsn()")?;
         let from = Instant::now();
         let status = Command::new(format!("{bin}/pg_recvlogical"))
-            .args(["-d", a.url(), "-S", "probe", "--start", "-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names=catchwater_s", "--no-loop", "-E", &end])
+            .args([
+                "-d",
+                a.url(),
+                "-S",
+                "probe",
+                "--start",
+                "-f",
+                "/dev/null",
+                "-o",
+                "proto_version=1",
+                "-o",
+                "publication_names=catchwater_s",
+                "--no-loop",
+                "-E",
+                &end,
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()?;

@@ -79,7 +79,11 @@ enum WorkerStatus {
 enum End {
     Stopped,
     Fenced,
-    Failed { code: String, what: String, next: String },
+    Failed {
+        code: String,
+        what: String,
+        next: String,
+    },
     /// It must be started again under a new epoch.
     NewEpoch,
 }
@@ -200,7 +204,11 @@ impl Node {
             let left = deadline.saturating_duration_since(Instant::now());
             let name = w.running.name().to_owned();
             if timeout(left, w.running.join()).await.is_err() {
-                log!(Warn, "node.late", "{name} was still running at the end; it goes on where it was at the next start");
+                log!(
+                    Warn,
+                    "node.late",
+                    "{name} was still running at the end; it goes on where it was at the next start"
+                );
             }
         }
         self.broker.shutdown().await;
@@ -247,7 +255,8 @@ fn start_failure(c: &NodeConfig, e: StartError) -> Failure {
 }
 
 fn control_failure(e: catchwater_client::ControlError) -> Failure {
-    Failure::new(Exit::Runtime, "CW0303", format!("the pipeline was refused: {e}")).next("correct the file and start again")
+    Failure::new(Exit::Runtime, "CW0303", format!("the pipeline was refused: {e}"))
+        .next("correct the file and start again")
 }
 
 /// A pipeline whose references are resolved.
@@ -261,8 +270,13 @@ struct Plan {
 impl Plan {
     fn resolve(pipeline: Pipeline, base: &Path) -> Result<Plan, Failure> {
         let one = |c: &Component| resolve_component(c, base);
-        let sources = pipeline.sources.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
-        let sinks = pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
+        let sources = pipeline
+            .sources
+            .iter()
+            .map(|(n, s)| Ok((n.clone(), one(&s.component)?)))
+            .collect::<Result<_, Failure>>()?;
+        let sinks =
+            pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
         Ok(Plan { pipeline, sources, sinks })
     }
 
@@ -272,7 +286,8 @@ impl Plan {
         for (name, source) in &self.pipeline.sources {
             let mut make = self.source_maker(name, source, CaptureEpoch(0))?;
             let mut connector = make();
-            let found = timeout(PREFLIGHT_LIMIT, connector.preflight()).await.unwrap_or_else(|_| vec![late("the source")]);
+            let found =
+                timeout(PREFLIGHT_LIMIT, connector.preflight()).await.unwrap_or_else(|_| vec![late("the source")]);
             findings.extend(found.into_iter().map(|f| (format!("source {name}"), f)));
             connector.close().await;
         }
@@ -289,7 +304,12 @@ impl Plan {
         Ok(findings)
     }
 
-    fn source_maker(&self, name: &str, source: &Source, epoch: CaptureEpoch) -> Result<capture::worker::MakeSource, Failure> {
+    fn source_maker(
+        &self,
+        name: &str,
+        source: &Source,
+        epoch: CaptureEpoch,
+    ) -> Result<capture::worker::MakeSource, Failure> {
         let source_name = SourceName::from(name);
         match &self.sources[name] {
             Component::Postgres { url, slot, publication, .. } => {
@@ -330,7 +350,9 @@ fn resolve_component(c: &Component, base: &Path) -> Result<Component, Failure> {
     };
     let mut one = |text: &str| {
         secret::resolve(text, &mut read).map_err(|why| {
-            Failure::new(Exit::Refused, "CW0332", "a reference cannot be read").cause(why).next("set the variable, or write the file")
+            Failure::new(Exit::Refused, "CW0332", "a reference cannot be read")
+                .cause(why)
+                .next("set the variable, or write the file")
         })
     };
     Ok(match c {
@@ -447,7 +469,10 @@ impl Supervisor {
             keep
         });
         for task in tasks {
-            if task.wish != Wish::Run || workers.contains_key(&task.id) || task.pipeline.as_str() != self.plan.pipeline.name {
+            if task.wish != Wish::Run
+                || workers.contains_key(&task.id)
+                || task.pipeline.as_str() != self.plan.pipeline.name
+            {
                 continue;
             }
             match self.start(&task) {
@@ -459,8 +484,13 @@ impl Supervisor {
 
     /// Workers that ended by themselves: what a person must know is said once; a used-up epoch is asked for anew.
     async fn look_after(&self) {
-        let ended: Vec<TaskId> =
-            self.state.workers().iter().filter(|(_, w)| w.running.is_finished() && !w.told).map(|(id, _)| *id).collect();
+        let ended: Vec<TaskId> = self
+            .state
+            .workers()
+            .iter()
+            .filter(|(_, w)| w.running.is_finished() && !w.told)
+            .map(|(id, _)| *id)
+            .collect();
         for id in ended {
             let Some(mut w) = self.state.workers().remove(&id) else { continue };
             let name = w.running.name().to_owned();
@@ -494,7 +524,14 @@ impl Supervisor {
         Ok(Worker { task: task.clone(), stop, status, running, told: false })
     }
 
-    fn capture(&self, task: &Task, node: &str, id: CaptureId, name: String, stopped: Stopped) -> Result<(WorkerStatus, Running<End>), Failure> {
+    fn capture(
+        &self,
+        task: &Task,
+        node: &str,
+        id: CaptureId,
+        name: String,
+        stopped: Stopped,
+    ) -> Result<(WorkerStatus, Running<End>), Failure> {
         let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no source {node}"));
         let source = self.plan.pipeline.sources.get(node).ok_or_else(missing)?;
         let epoch = CaptureEpoch(task.epoch.0);
@@ -537,7 +574,13 @@ impl Supervisor {
         Ok((WorkerStatus::Capture(status), running))
     }
 
-    fn deliver(&self, task: &Task, node: &str, name: String, stopped: Stopped) -> Result<(WorkerStatus, Running<End>), Failure> {
+    fn deliver(
+        &self,
+        task: &Task,
+        node: &str,
+        name: String,
+        stopped: Stopped,
+    ) -> Result<(WorkerStatus, Running<End>), Failure> {
         let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no sink {node}"));
         let sink = self.plan.pipeline.sinks.get(node).ok_or_else(missing)?;
         let source = sink.source().to_owned();
@@ -715,7 +758,8 @@ impl State {
     /// Names of the captured topics.
     pub async fn captured_topics(&self) -> Vec<catchwater_client::Topic> {
         let mut topics = self.local.describe_topics(TopicsWanted::All).await.unwrap_or_default();
-        topics.retain(|t| matches!(t.owner, catchwater_client::Owner::Capture(..)) && !t.name.as_str().starts_with("__"));
+        topics
+            .retain(|t| matches!(t.owner, catchwater_client::Owner::Capture(..)) && !t.name.as_str().starts_with("__"));
         topics
     }
 }

@@ -15,7 +15,9 @@ pub async fn list(local: &LocalClient) -> Value {
             Ok(Reply::Describe(Ok(d))) => Some(d.members.len()),
             _ => None,
         };
-        out.push(json!({"group": g.group.as_str(), "state": g.state, "protocol_type": g.protocol_type, "members": members}));
+        out.push(
+            json!({"group": g.group.as_str(), "state": g.state, "protocol_type": g.protocol_type, "members": members}),
+        );
     }
     Value::Array(out)
 }

@@ -30,7 +30,11 @@ impl Screen {
         let mut painter = Painter { state, kafka, demo, last: BTreeMap::new(), began: Instant::now(), frames: 0 };
         let task = spawn("screen", async move {
             loop {
-                if terminal { painter.paint().await } else { painter.line() }
+                if terminal {
+                    painter.paint().await
+                } else {
+                    painter.line()
+                }
                 catchwater_runtime::time::sleep(EVERY).await;
             }
         });
@@ -100,7 +104,15 @@ impl Painter {
             .zip(&rates)
             .map(|(l, rate)| {
                 let lag = if l.kind == "sink" { format!("{} ms", l.lag_ms) } else { String::new() };
-                vec![l.kind.into(), l.node.clone(), state_word(l.state).into(), l.rows.to_string(), format!("{rate}/s"), lag, l.position.clone()]
+                vec![
+                    l.kind.into(),
+                    l.node.clone(),
+                    state_word(l.state).into(),
+                    l.rows.to_string(),
+                    format!("{rate}/s"),
+                    lag,
+                    l.position.clone(),
+                ]
             })
             .collect();
         body.push_str(&table(&["", "NODE", "STATE", "ROWS", "RATE", "LAG", "POSITION"], &rows));
@@ -113,10 +125,14 @@ impl Painter {
         for c in changes {
             body.push_str(&format!("  {}\n", c.chars().take(110).collect::<String>()));
         }
-        let topic = topics.iter().max_by_key(|t| t.name.as_str().contains("orders")).map_or("TOPIC", |t| t.name.as_str());
+        let topic =
+            topics.iter().max_by_key(|t| t.name.as_str().contains("orders")).map_or("TOPIC", |t| t.name.as_str());
         body.push_str(&format!("\ntry     kcat -b {} -C -t {topic} -o beginning\n", self.kafka));
         if let Some(folder) = &self.demo {
-            body.push_str(&format!("        sqlite3 {} 'select count(*) from orders'\n", folder.join("copy.db").display()));
+            body.push_str(&format!(
+                "        sqlite3 {} 'select count(*) from orders'\n",
+                folder.join("copy.db").display()
+            ));
         }
         body.push_str("Ctrl-C ends it.\n");
         // Each line cleared to its end, the rest of the screen below: no flicker, nothing left over.

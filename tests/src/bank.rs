@@ -163,8 +163,8 @@ pub fn check_topics(kafka: &str, source: &Pg, prefix: &str) -> Result<()> {
 
 /// Values of a topic as JSON, read by kcat; a tombstone is null.
 pub fn read_topic(kafka: &str, topic: &str) -> Result<Vec<serde_json::Value>> {
-    let out = Command::new("kcat")
-        .args(["-b", kafka, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-J"])
+    let out = Command::new("timeout")
+        .args(["60", "kcat", "-b", kafka, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-J"])
         .output()
         .context("kcat")?;
     ensure!(out.status.success(), "kcat: {}", String::from_utf8_lossy(&out.stderr));

@@ -9,12 +9,16 @@ use crate::report::{Done, Exit, Failure, Output};
 use crate::screen::Screen;
 use crate::{observe, signal};
 use catchwater_base::log::Level;
-use catchwater_connector_sqlite::demo::Shop;
+use catchwater_connector_sqlite::demo::{ShopWriter, make_shop};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often a failed disk is looked for.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
+
+/// The demo's shop: how its rows are drawn, and how lively it is.
+const SHOP_SEED: u64 = 7;
+const SHOP_TRANSACTIONS_PER_S: u32 = 50;
 
 /// What a foreground command ends with: its outcome and, after a signal, the exit code of the signal.
 pub struct Ended {
@@ -85,7 +89,9 @@ impl Scratch {
 
 fn make_dir(path: &Path, next: &str) -> Result<(), Failure> {
     std::fs::create_dir_all(path).map_err(|e| {
-        Failure::new(Exit::Environment, "CW0002", format!("cannot make {}", path.display())).cause(e.to_string()).next(next)
+        Failure::new(Exit::Environment, "CW0002", format!("cannot make {}", path.display()))
+            .cause(e.to_string())
+            .next(next)
     })
 }
 
@@ -147,9 +153,17 @@ fn prepare_dev(args: &Dev, output: Output) -> Result<Prepared, Failure> {
         }
         None => {
             let (pipeline, findings) = crate::pipeline::check(DEMO.as_bytes(), Options { plain_secrets: false });
-            let bug = || Failure::new(Exit::Runtime, "CW0303", format!("the demo's own pipeline is wrong: {findings:?}"));
+            let bug =
+                || Failure::new(Exit::Runtime, "CW0303", format!("the demo's own pipeline is wrong: {findings:?}"));
             make_dir(&root, "give a writable --data-dir")?;
-            Ok(Prepared { config, pipeline: pipeline.ok_or_else(bug)?, text: DEMO.into(), base: root, demo: true, scratch })
+            Ok(Prepared {
+                config,
+                pipeline: pipeline.ok_or_else(bug)?,
+                text: DEMO.into(),
+                base: root,
+                demo: true,
+                scratch,
+            })
         }
     }
 }
@@ -157,16 +171,17 @@ fn prepare_dev(args: &Dev, output: Output) -> Result<Prepared, Failure> {
 impl Prepared {
     async fn run(self) -> Ended {
         let Prepared { config, pipeline, text, base, demo, scratch } = self;
-        let shop = if demo { Some(base.join("shop.db")) } else { None };
-        let shop = match shop.map(|file| Shop::open(&file)).transpose() {
-            Ok(shop) => shop,
-            Err(e) => {
-                return Failure::new(Exit::Environment, "CW0011", "cannot make the demo's database")
-                    .cause(e.to_string())
-                    .next("give a writable --data-dir")
-                    .into();
-            }
+        let shop = demo.then(|| base.join("shop.db"));
+        let no_shop = |e: catchwater_connector_sqlite::demo::DemoError| {
+            Failure::new(Exit::Environment, "CW0011", "cannot make the demo's database")
+                .cause(e.to_string())
+                .next("give a writable --data-dir")
         };
+        if let Some(file) = shop.as_ref().filter(|f| !f.exists())
+            && let Err(e) = make_shop(file, SHOP_SEED)
+        {
+            return no_shop(e).into();
+        }
         let begun = async {
             let node = Node::start(&config).await?;
             if let Err(f) = node.run_pipeline(pipeline, text, &base).await {
@@ -179,11 +194,19 @@ impl Prepared {
             Ok(node) => node,
             Err(f) => return f.into(),
         };
-        let writer = shop.map(Shop::start_writer);
+        let writer = match shop.map(|file| ShopWriter::start(&file, SHOP_TRANSACTIONS_PER_S, SHOP_SEED)).transpose() {
+            Ok(writer) => writer,
+            Err(e) => {
+                let _ = node.shutdown().await;
+                return no_shop(e).into();
+            }
+        };
         let screen = Screen::start(node.state(), node.kafka.clone(), demo.then(|| base.clone()));
         let ended = until_signal(node).await;
         drop(screen);
-        drop(writer);
+        if let Some(writer) = writer {
+            writer.stop();
+        }
         drop(scratch);
         ended
     }
