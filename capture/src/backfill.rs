@@ -93,6 +93,12 @@ impl Backfill {
         if self.keys > KEYS_MAX { Err(TooMany) } else { Ok(()) }
     }
 
+    /// True if the log holds no whole record of this key, and a chunk that is still to come brings the row.
+    pub fn row_comes(&self, table_no: u32, key: &[u8]) -> bool {
+        let Some(seen) = self.tables.get(&table_no) else { return false };
+        !seen.keys.get(&hash::xxh3_128(key)).is_some_and(|touch| touch.whole)
+    }
+
     pub fn truncated(&mut self, table_no: u32, when: When) {
         if let Some(seen) = self.tables.get_mut(&table_no) {
             seen.truncates.push(when);
@@ -131,11 +137,26 @@ fn is_visible(when: &When, view: &View) -> bool {
     match (when, view) {
         (When::Earlier, View::Exact(_)) => true,
         (When::Now { xid: Some(xid), .. }, View::Visibility { xmin, xmax, running, .. }) => {
-            xid < xmin || (xid < xmax && !running.contains(xid))
+            let xid = widen(*xid, *xmax);
+            xid < *xmin || (xid < *xmax && !running.contains(&xid))
         }
         (When::Now { native, .. }, View::Exact(at)) => native <= at,
         // Unknown: not proved to be visible. An exported view is older than all that is emitted.
         _ => false,
+    }
+}
+
+/// An id read back from a stamp has 32 bits: the one nearest to `near` is meant.
+fn widen(xid: u64, near: u64) -> u64 {
+    const EPOCH: u64 = 1 << 32;
+    if xid >= EPOCH {
+        return xid;
+    }
+    let same = (near & !(EPOCH - 1)) | xid;
+    match same {
+        s if s > near && s - near > EPOCH / 2 && s >= EPOCH => s - EPOCH,
+        s if s < near && near - s > EPOCH / 2 => s + EPOCH,
+        s => s,
     }
 }
 
@@ -162,6 +183,29 @@ mod tests {
         b.emitted(2, b"b", true, at(50)).expect("not watched");
         let got = b.decide(1, &[key("a"), key("b"), key("c"), None], &view(60, 60, &[], 0));
         assert_eq!(got, Verdict::Rows(vec![false, true, false, true]));
+    }
+
+    #[test]
+    fn ids_of_32_bits_are_those_nearest_to_the_view() {
+        let epoch = 1u64 << 32;
+        for (xid, near, want) in [
+            (7, 9, 7),
+            (7, epoch + 9, epoch + 7),
+            (epoch - 3, epoch + 9, epoch - 3),
+            (7, epoch - 9, epoch + 7),
+            (epoch + 1, 5, epoch + 1),
+        ] {
+            assert_eq!(widen(xid, near), want, "{xid} near {near}");
+        }
+        let mut b = Backfill::default();
+        b.watch(1);
+        // Read back after a restart, an epoch later.
+        b.emitted(1, b"a", false, at(50)).expect("room");
+        assert!(b.row_comes(1, b"a") && b.row_comes(1, b"z") && !b.row_comes(2, b"a"));
+        assert_eq!(b.decide(1, &[key("a")], &view(epoch + 60, epoch + 60, &[], 0)), Verdict::Rows(vec![true]));
+        assert_eq!(b.decide(1, &[key("a")], &view(epoch + 40, epoch + 60, &[epoch + 50], 0)), Verdict::Again);
+        b.emitted(1, b"a", true, at(51)).expect("room");
+        assert!(!b.row_comes(1, b"a"));
     }
 
     #[test]

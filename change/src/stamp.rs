@@ -132,6 +132,9 @@ pub mod flag {
     pub const SUPERSET: u16 = 1 << 6;
     pub const SYNTHETIC: u16 = 1 << 7;
     pub const SUB: u16 = 1 << 8;
+    /// An incomplete update of a row that the log holds no whole record of, because a snapshot chunk that is still to come
+    /// brings it, this change included: who builds state from the log passes over it.
+    pub const ROW_COMES: u16 = 1 << 9;
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

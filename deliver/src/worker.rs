@@ -19,11 +19,14 @@ use crate::evolve::{self, OnSchemaChange};
 use crate::plan::{self, Claimed, SchemaNaming, TableFilter};
 use crate::regroup::{Regroup, Run, Step};
 use crate::retry::{Failed, Next, Ordered, Retry};
-use crate::sink::{Ack, Claim, DdlStep, Lane, Mark, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable};
+use crate::sink::{
+    Ack, Claim, DdlStep, Lane, Mark, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What,
+};
 use crate::status::{State, StatusHandle};
 use crate::wire::{RawRecord, Wire, WireError, records};
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
+use catchwater_change::stamp::flag;
 use catchwater_change::{Cut, Native, Stamp, TableSchema};
 use catchwater_client::{
     At, ControlClient, ControlError, Fetch, FetchPart, Fetched, Isolation, LogClient, LogError, PartitionError,
@@ -714,7 +717,11 @@ impl Worker {
             offset: record.offset,
             why,
         })?;
-        let applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
+        let mut applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
+        if stamp.flags & flag::ROW_COMES != 0 {
+            // The row is not in the target; the chunk that brings it brings this change, too.
+            applies.retain(|a| !matches!(a.what, What::Update(_)));
+        }
         let seq = stamp.version.commit_seq;
         session.at = Place { seq, native: stamp.native, commit_time: stamp.commit_time };
         *session.counted.entry(plan.target.clone()).or_default() += 1;

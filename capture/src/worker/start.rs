@@ -568,7 +568,13 @@ pub(super) async fn read_keys(
             let Some(key) = record.key else { return };
             if stamp.source == capture {
                 let whole = stamp.flags & flag::INCOMPLETE == 0;
-                full |= backfill.emitted(table_no, key, whole, When::Earlier).is_err();
+                // PostgreSQL's transaction ids are numbers, and a view is asked by them.
+                let id = stamp.txn.as_ref().and_then(|t| std::str::from_utf8(&t.0).ok()?.parse::<u64>().ok());
+                let when = match id {
+                    Some(xid) => When::Now { xid: Some(xid), native: stamp.native },
+                    None => When::Earlier,
+                };
+                full |= backfill.emitted(table_no, key, whole, when).is_err();
             }
         })
         .await?;

@@ -13,8 +13,9 @@ use crate::source::{EventBatch, Item, Progress, Source};
 use crate::status::State;
 use crate::track::Mark;
 use catchwater_base::{Wall, crash_point};
+use catchwater_change::encode::debezium_json::key_changed;
 use catchwater_change::stamp::flag;
-use catchwater_change::{Native, Op, RowChange, TableSchema};
+use catchwater_change::{Cell, Native, Op, RowChange, TableSchema};
 use catchwater_record::{CommitSeq, TxnId};
 use std::sync::Arc;
 
@@ -275,6 +276,9 @@ impl Stream {
             };
             row.table = numbered.table.clone();
             let partitions = numbered.partitions;
+            let comes = when.is_some() && row_comes(begun, &row)?;
+            let marked = comes.then(|| Unit { flags: unit.flags | flag::ROW_COMES, ..unit.clone() });
+            let unit = marked.as_ref().unwrap_or(unit);
             let now = begun.session.now();
             let place = Place { ordinal, last: ends && i + 1 == count };
             let session = &mut begun.session;
@@ -323,6 +327,16 @@ impl Stream {
     pub fn is_between(&self) -> bool {
         self.txn.is_none()
     }
+}
+
+/// An incomplete update of a row that a chunk will bring. Not one to a new key: that key's chunk may be done.
+fn row_comes(begun: &Begun<'_>, row: &RowChange) -> Result<bool, Trouble> {
+    let partial = row.after.as_ref().is_some_and(|r| r.cells.contains(&Cell::Unavailable));
+    if !partial || row.op != Op::Update || !begun.backfill.watches(row.table.table_no) || key_changed(row) {
+        return Ok(false);
+    }
+    let key = begun.session.emitter.key(row).map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
+    Ok(key.is_some_and(|key| begun.backfill.row_comes(row.table.table_no, &key)))
 }
 
 fn contract(what: &str) -> Trouble {
