@@ -3,11 +3,11 @@
 use crate::support::*;
 use catchwater_base::Wall;
 use catchwater_capture::source::Source;
-use catchwater_change::{Cell, Native, Row, TableSchema, Value, Version};
+use catchwater_change::{Cell, Native, Row, RowChange, Stamp, TableSchema, Value, Version};
 use catchwater_connector_postgres::{ConnectConfig, PgSink, SinkConfig};
 use catchwater_deliver::conformance::{self, Probe};
 use catchwater_deliver::sink::*;
-use catchwater_record::{CommitSeq, Incarnation};
+use catchwater_record::{CaptureId, CommitSeq, Incarnation};
 use catchwater_runtime::Fut;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -385,6 +385,41 @@ async fn every_type_goes_from_source_to_sink_as_it_is() {
     }
 }
 
+/// The schema as a TABLE record gives it back.
+fn through_stored(table: &Arc<TableSchema>) -> Arc<TableSchema> {
+    use catchwater_change::checkpoint::{Stored, StoredKey, TableRecord};
+    let from = Version { incarnation: Incarnation(0), commit_seq: CommitSeq(1), ordinal: 0 };
+    let bytes = Stored::Table(TableRecord { schema: (**table).clone(), from, flags: 0 }).encode();
+    let Ok(Stored::Table(back)) = Stored::decode(StoredKey::Table { schema_no: 0 }, &bytes) else { panic!() };
+    assert_eq!(back.schema, **table);
+    Arc::new(back.schema)
+}
+
+/// Event → record → event, as capture writes and deliver reads it.
+fn through_log(change: &RowChange, schema: &Arc<TableSchema>) -> RowChange {
+    use catchwater_change::decode::debezium_json::{Decoded, decode};
+    use catchwater_change::encode::debezium_json::{Encoder, Piece};
+    let stamp = Stamp {
+        op: change.op.letter() as u8,
+        flags: 0,
+        version: Version { incarnation: Incarnation(0), commit_seq: CommitSeq(1), ordinal: 0 },
+        total: 0,
+        source: CaptureId(1),
+        commit_time: Wall::from_micros(0),
+        schema_no: 0,
+        native: Native::postgres(1),
+        txn: None,
+    };
+    let made = Encoder::new("postgresql", "p").encode(change, Piece::Whole, stamp, Wall::from_micros(0)).unwrap();
+    let headers = made.headers.iter().map(|(k, v)| (&k[..], Some(&v[..])));
+    let Decoded::Event(event) = decode(made.value.as_deref(), headers, schema).unwrap() else { panic!() };
+    let (was, is) = (change.after.as_ref().unwrap(), event.change.after.as_ref().unwrap());
+    for ((a, b), column) in was.cells.iter().zip(&is.cells).zip(&schema.columns) {
+        assert_eq!(text(a), text(b), "{} through the log", column.native_type);
+    }
+    event.change
+}
+
 async fn types_on(server: &str) {
     let db = database_on(server, "types").await;
     // Settings that would bend text forms; our sessions set their own.
@@ -449,6 +484,10 @@ async fn types_on(server: &str) {
             assert_eq!(text(&a.cells[i]), text(&b.cells[i]), "{}: COPY against stream", column.native_type);
         }
     }
+    // Through the log's own form: JSON and its exact cells, against the schema as the TABLE record holds it.
+    let stored = through_stored(table);
+    let read: Vec<_> = read.iter().map(|c| through_log(c, &stored)).collect();
+    let streamed: Vec<_> = streamed.iter().map(|c| through_log(c, &stored)).collect();
     // Into two targets: one in this database, where all types are known, one where user types and extensions are not.
     let other = database_on(server, "types2").await;
     for (target, native) in [(&db, true), (&other, false)] {
@@ -479,16 +518,18 @@ async fn types_on(server: &str) {
             lane.commit(&mark(seq)).await.unwrap();
         }
         // Compared by the server's own text of each column.
+        let client = connect(&target.url).await;
+        client
+            .batch_execute("SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'Asia/Kathmandu'; SET bytea_output = 'escape'; SET extra_float_digits = -5")
+            .await
+            .unwrap();
         for (i, (kind, _)) in columns.iter().enumerate() {
             if !native && kind.starts_with("reg") {
                 continue;
             }
             let sql = |t: &str| format!("SELECT c{i}::text FROM {t} ORDER BY id");
-            let (want, got) = (setup.query(&sql("source_t"), &[]).await.unwrap(), {
-                let client = connect(&target.url).await;
-                client.batch_execute("SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'Asia/Kathmandu'; SET bytea_output = 'escape'; SET extra_float_digits = -5").await.unwrap();
-                client.query(&sql("copy.source_t"), &[]).await.unwrap()
-            });
+            let want = setup.query(&sql("source_t"), &[]).await.unwrap();
+            let got = client.query(&sql("copy.source_t"), &[]).await.unwrap();
             let texts =
                 |rows: &[tokio_postgres::Row]| rows.iter().map(|r| r.get::<_, Option<String>>(0)).collect::<Vec<_>>();
             assert_eq!(texts(&got), texts(&want), "{kind} on {server}, native {native}");
