@@ -19,7 +19,7 @@ use crate::server::{Server, ServerConfig};
 use crate::topics::Topics;
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::brokers::Registration;
-use catchwater_coordinator::cluster::configs::FileSettings;
+use catchwater_coordinator::cluster::configs::{FileSettings, broker_key};
 use catchwater_coordinator::cluster::image::{Listener, role};
 use catchwater_coordinator::controller;
 use catchwater_coordinator::group;
@@ -212,8 +212,9 @@ impl Broker {
     async fn assemble(parts: Parts, dir: LogDir, opened: Opened) -> Result<Broker, StartError> {
         let Parts { config, server, listeners, clock, seed, process } = parts;
         let node_id = opened.node_id;
-        let topics =
-            Arc::new(Topics::new(node_id, dir.clone(), opened.groups, (clock.clone(), seed), config.settings.clone()));
+        let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
+        let file = facts(&config, node_id, port);
+        let topics = Arc::new(Topics::new(node_id, dir.clone(), opened.groups, (clock.clone(), seed), file));
         let at = TopicPartition::new(TopicId::NONE, 0);
         let controller_log =
             topics.open(Gid(0), at, TopicName::from(CONTROLLER_LOG)).map_err(StartError::Controller)?;
@@ -236,7 +237,6 @@ impl Broker {
         };
         let groups = GroupHosts::new(group_settings, topics.clone(), cluster.clone(), clock.clone());
         cluster.also(groups.clone());
-        let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
         let registration = registration(&config, node_id, port, (process, opened.dir_id));
         cluster.begin(opened.cluster_id, registration).await.map_err(|e| StartError::Controller(e.to_string()))?;
         groups.open();
@@ -312,6 +312,31 @@ impl Broker {
             log!(Error, "broker.shutdown", "closing the log directory: {why}");
         }
     }
+}
+
+/// What DescribeConfigs says of this node beside its file: what it really runs with, where that is not the default.
+fn facts(config: &BrokerConfig, node_id: NodeId, port: u16) -> FileSettings {
+    let mut file = config.settings.clone();
+    let listen = format!("PLAINTEXT://{}:{port}", config.listen.ip());
+    let told = config.advertised.as_ref().map_or(listen.clone(), |(host, port)| format!("PLAINTEXT://{host}:{port}"));
+    let known = [
+        ("advertised.listeners", told),
+        ("auto.create.topics.enable", config.auto_create.to_string()),
+        ("broker.id", node_id.to_string()),
+        ("fetch.max.bytes", config.fetch_bytes_max.to_string()),
+        ("group.initial.rebalance.delay.ms", config.group_initial_delay_ms.to_string()),
+        ("listeners", listen),
+        ("log.dirs", config.data_dir.display().to_string()),
+        ("log.segment.bytes", config.segment_bytes.to_string()),
+        ("node.id", node_id.to_string()),
+        ("num.partitions", config.partitions_default.to_string()),
+    ];
+    for (key, value) in known {
+        if broker_key(key).is_some_and(|definition| definition.default != value) {
+            file.insert(key.to_owned(), value);
+        }
+    }
+    file
 }
 
 /// What this node says of itself to group 0.

@@ -7,7 +7,8 @@ use super::core::HostError;
 use super::log::HostLog;
 use super::shell::{Follower, Host, Hosted};
 use crate::node::{ControllerAccess, ControllerError};
-use catchwater_base::{Clock, Rng, log};
+use catchwater_base::hash::Seeded;
+use catchwater_base::{Clock, log};
 use catchwater_coordinator::Controller;
 use catchwater_coordinator::cluster::brokers::Registration;
 use catchwater_coordinator::cluster::image::{Change, Image, Topic};
@@ -15,6 +16,8 @@ use catchwater_coordinator::controller::{Record, Reply, Request, Settings};
 use catchwater_coordinator::tasks::state::Tasks;
 use catchwater_record::{NodeId, Offset, ProducerId, TopicId};
 use catchwater_runtime::Fut;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -47,7 +50,8 @@ impl Hosted for Controller {
 pub struct ClusterHost {
     host: Arc<Host<Controller>>,
     published: Arc<Published>,
-    rng: Mutex<Rng>,
+    /// Keyed by a secret, fed by a counter: nobody who has seen some ids can guess others.
+    draw: (Seeded, AtomicU64),
     /// What is left of this node's block: the next id and how many.
     producer_ids: Mutex<(ProducerId, u32)>,
 }
@@ -70,7 +74,7 @@ impl ClusterHost {
         });
         let host = Host::start("cluster", Controller::new(settings), log, clock, published.clone());
         let producer_ids = Mutex::new((ProducerId(0), 0));
-        Arc::new(ClusterHost { host, published, rng: Mutex::new(Rng::new(seed)), producer_ids })
+        Arc::new(ClusterHost { host, published, draw: (Seeded::new(seed), AtomicU64::new(0)), producer_ids })
     }
 
     /// First words of a node: founds the cluster if it has no id yet, then registers. Waits for group 0.
@@ -134,7 +138,11 @@ impl ClusterHost {
 
     /// 16 unguessable bytes: topic ids, member ids.
     pub fn draw(&self) -> [u8; 16] {
-        let mut bytes = self.rng.lock().unwrap_or_else(PoisonError::into_inner).bytes16();
+        let (secret, counter) = &self.draw;
+        let n = counter.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&secret.hash_one((n, 0u8)).to_le_bytes());
+        bytes[8..].copy_from_slice(&secret.hash_one((n, 1u8)).to_le_bytes());
         // The form of a random UUID (RFC 9562, version 4), as Kafka's ids have.
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
