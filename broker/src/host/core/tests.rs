@@ -273,3 +273,100 @@ fn kinds_of_a_newer_release_are_skipped() {
     rig.load(true);
     assert_eq!(rig.effects(), ["load 0", "committed [Added(4)] 2", "leading"]);
 }
+
+/// Random requests, commits, refusals and elections, in which the uncommitted end of the log may be lost: what was
+/// answered is in the log for ever, what was surely refused never is, followers see each record once and in order.
+#[test]
+fn a_storm_of_elections_keeps_what_was_answered_and_nothing_that_was_refused() {
+    for seed in 0..300 {
+        let mut rng = catchwater_base::Rng::new(seed);
+        let mut rig = Rig::idle();
+        let mut committed = 0u64;
+        let mut epoch = 1;
+        // Ticket → the number it added.
+        let mut open: std::collections::BTreeMap<u64, i64> = Default::default();
+        let (mut kept, mut never, mut told) = (Vec::new(), Vec::new(), 0u64);
+        for step in 1..=200i64 {
+            match rng.below(10) {
+                0..4 => {
+                    if rng.chance(50_000) {
+                        rig.log.refuse = Some(ProposeError::NoRoom);
+                    }
+                    // Each adds a number of its own, so that it can be found in the log.
+                    let ticket = rig.ask(Ask::Add(step));
+                    rig.log.refuse = None;
+                    open.insert(ticket, step);
+                }
+                4 => drop(open.insert(rig.ask(Ask::Get), 0)),
+                5 => drop(open.insert(rig.ask(Ask::Wait), 0)),
+                6 | 7 => {
+                    // The high watermark moves by whole batches; each batch here holds one record.
+                    committed = rng.between(committed, rig.log.end);
+                    rig.commit(committed);
+                }
+                8 => {
+                    rig.core.role(None, Offset::ZERO, &mut rig.out);
+                    // Another leader may not have the uncommitted end.
+                    if rng.chance(500_000) {
+                        rig.log.end = rng.between(committed, rig.log.end);
+                        rig.log.batches.truncate(rig.log.end as usize);
+                    }
+                    committed = rig.log.end;
+                }
+                _ => {
+                    epoch += 1;
+                    // A new leader's own entry commits everything before it.
+                    rig.core.role(None, Offset::ZERO, &mut rig.out);
+                    committed = rig.log.end;
+                    rig.core.role(Some(LeaderEpoch(epoch)), Offset::ZERO, &mut rig.out);
+                }
+            }
+            let mut loads = true;
+            while loads {
+                loads = false;
+                for effect in rig.out.drain().collect::<Vec<_>>() {
+                    match effect {
+                        Effect::Load { epoch, from } => {
+                            loads = true;
+                            let part = &rig.log.batches[from.0 as usize..committed as usize];
+                            let half = part.len() / 2;
+                            rig.core.loaded(now(), epoch, &part[..half], false, &mut rig.out);
+                            rig.core.loaded(now(), epoch, &part[half..], true, &mut rig.out);
+                        }
+                        Effect::Committed { records, end } => {
+                            // After a reload all is told again; what is new continues without a gap.
+                            assert!(end.0 <= committed);
+                            if end.0 > told {
+                                assert_eq!(end.0, told + records.len() as u64, "seed {seed}");
+                                told = end.0;
+                            }
+                        }
+                        Effect::Leading => {}
+                        Effect::Reply(ticket, sum) => {
+                            let added = open.remove(&ticket.0).expect("one answer each");
+                            let truth: i64 = sum_of(&rig.log.batches[..committed as usize]);
+                            assert!(sum <= truth, "seed {seed}: an answer saw {sum}, committed is {truth}");
+                            if added > 0 {
+                                kept.push(added);
+                            }
+                        }
+                        Effect::Fail(ticket, why) => {
+                            let added = open.remove(&ticket.0).expect("one answer each");
+                            if why != HostError::Unknown && added > 0 {
+                                never.push(added);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let log: Vec<i64> = rig.log.batches.iter().map(|b| sum_of(std::slice::from_ref(b))).collect();
+        assert!(kept.iter().all(|n| log.contains(n)), "seed {seed}: an answered record is lost");
+        assert!(!never.iter().any(|n| log.contains(n)), "seed {seed}: a refused record is there");
+    }
+}
+
+fn sum_of(batches: &[Bytes]) -> i64 {
+    let decoded = batches.iter().map(|b| decode::<Added>(b, Offset::ZERO).unwrap().unwrap().0);
+    decoded.flatten().map(|added| added.0).sum()
+}
