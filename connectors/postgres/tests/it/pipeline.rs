@@ -149,7 +149,7 @@ fn transaction(rng: &mut Rng, writer: u64, n: u64, moves: bool) -> String {
         9 if a != b => format!(
             "UPDATE account SET slot = -{id} WHERE id = {a}; UPDATE account SET slot = {a} WHERE id = {b} AND slot <> {a} AND NOT EXISTS (SELECT 1 FROM account x WHERE x.slot = {a});"
         ),
-        10 if n % 40 == 0 => "TRUNCATE bag, nokey;".to_owned(),
+        10 if n.is_multiple_of(40) => "TRUNCATE bag, nokey;".to_owned(),
         _ => String::new(),
     };
     let end = if rng.below(10) == 0 { "ROLLBACK" } else { "COMMIT" };
