@@ -44,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS: u32 = 10;
 /// How long loading group 0 may take at start.
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
+/// How long the start waits for partitions to have their leaders.
+const LEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long connections may take to end.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -72,6 +74,8 @@ pub struct BrokerConfig {
     pub group_initial_delay_ms: u32,
     /// A node silent for so long loses its tasks.
     pub lease_ms: u32,
+    /// Bytes of newest batches kept in memory for readers, of all partitions together.
+    pub tail_bytes_max: u64,
     /// `log.retention.check.interval.ms`
     pub retention_check_ms: u64,
     /// `queued.max.request.bytes`
@@ -104,6 +108,7 @@ impl BrokerConfig {
             auto_create: true,
             group_initial_delay_ms: 3_000,
             lease_ms: 9_000,
+            tail_bytes_max: 64 << 20,
             retention_check_ms: 300_000,
             request_bytes_max: 256 << 20,
             response_bytes_max: 256 << 20,
@@ -214,7 +219,13 @@ impl Broker {
         let node_id = opened.node_id;
         let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
         let file = facts(&config, node_id, port);
-        let topics = Arc::new(Topics::new(node_id, dir.clone(), opened.groups, (clock.clone(), seed), file));
+        let topics = Arc::new(Topics::new(
+            node_id,
+            dir.clone(),
+            opened.groups,
+            (clock.clone(), seed),
+            (file, config.tail_bytes_max),
+        ));
         let at = TopicPartition::new(TopicId::NONE, 0);
         let controller_log =
             topics.open(Gid(0), at, TopicName::from(CONTROLLER_LOG)).map_err(StartError::Controller)?;
@@ -240,6 +251,8 @@ impl Broker {
         let registration = registration(&config, node_id, port, (process, opened.dir_id));
         cluster.begin(opened.cluster_id, registration).await.map_err(|e| StartError::Controller(e.to_string()))?;
         groups.open();
+        // So that the first Metadata answer names leaders. A partition that cannot lead shows there as such.
+        topics.led(LEAD_LIMIT).await;
         let node = Arc::new(Node {
             config: NodeConfig {
                 id: node_id,

@@ -5,7 +5,7 @@
 
 use crate::host::cluster::ClusterListener;
 use crate::partition::UNCOMMITTED_BYTES_MAX;
-use crate::partition::shell::Partition;
+use crate::partition::shell::{Partition, Watch};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
@@ -13,10 +13,13 @@ use catchwater_raft::driver::{LogDir, Replica};
 use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
 use catchwater_record::batch::validate::{Depth, Rules};
 use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
+use catchwater_runtime::time;
+use catchwater_storage::log::TailBudget;
 use catchwater_storage::retain::Retention;
-use catchwater_storage::{GroupSpec, RecoveredGroup};
+use catchwater_storage::{GroupSpec, LogConfig, RecoveredGroup};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 /// A topic and its partitions on this node.
 pub struct Here {
@@ -30,6 +33,13 @@ pub struct Here {
 impl Here {
     pub fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
         self.partitions.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+
+    /// Returns once every partition of the topic on this node leads and knows its high watermark.
+    pub async fn led(&self) {
+        for partition in self.partitions.iter().flatten() {
+            led(partition.clone()).await;
+        }
     }
 }
 
@@ -98,6 +108,8 @@ pub struct Topics {
     dir: LogDir,
     clock: Arc<dyn Clock>,
     seed: u64,
+    /// Bytes that are in files already and stay in memory for readers at the end, of all partitions together.
+    tail: Arc<TailBudget>,
 }
 
 impl Topics {
@@ -106,7 +118,7 @@ impl Topics {
         dir: LogDir,
         found: Vec<RecoveredGroup>,
         (clock, seed): (Arc<dyn Clock>, u64),
-        file: FileSettings,
+        (file, tail_bytes_max): (FileSettings, u64),
     ) -> Self {
         Topics {
             index: RwLock::default(),
@@ -117,6 +129,7 @@ impl Topics {
             dir,
             clock,
             seed,
+            tail: TailBudget::new(tail_bytes_max),
         }
     }
 
@@ -136,6 +149,16 @@ impl Topics {
     /// Every partition there is, in the order of (topic, number).
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.read().by_id.values().flat_map(|here| here.partitions.iter().flatten().cloned()).collect()
+    }
+
+    /// Returns once every partition on this node leads and knows its high watermark, or after `limit`.
+    pub async fn led(&self, limit: Duration) {
+        let all = async {
+            for partition in self.partitions() {
+                led(partition).await;
+            }
+        };
+        let _ = time::timeout(limit, all).await;
     }
 
     pub fn settings(&self, here: &Here) -> Arc<Settings> {
@@ -165,7 +188,8 @@ impl Topics {
                 self.dir.create(gid, spec)
             }
         };
-        let config = GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, ..GroupConfig::new(peer) };
+        let log = LogConfig { budget: Some(self.tail.clone()), ..LogConfig::default() };
+        let config = GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, log, ..GroupConfig::new(peer) };
         let group = GroupCore::open(&config, found, self.seed ^ gid.0).map_err(|e| e.to_string())?;
         let partition = Partition::new((gid, at, name), group, self.dir.clone(), self.clock.clone());
         self.dir.attach(gid, partition.clone() as Arc<dyn Replica>);
@@ -201,6 +225,15 @@ impl Topics {
     }
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns once the partition leads and knows its high watermark.
+async fn led(partition: Arc<Partition>) {
+    let watch = Watch::new(vec![partition.clone()]);
+    while !partition.ends().leads || !partition.ends().settled {
+        watch.woken().await;
+        watch.again();
     }
 }
 

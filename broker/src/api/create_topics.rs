@@ -1,6 +1,6 @@
 //! CreateTopics: each topic succeeds or fails alone; from version 5 on the answer tells all settings with their sources.
 
-use super::{Refuse, RequestContext, Response, decode, metadata, respond};
+use super::{Refuse, RequestContext, Response, decode, respond};
 use crate::error_code;
 use bytes::Bytes;
 use catchwater_coordinator::cluster::configs;
@@ -42,7 +42,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         let made = results.iter().flatten().filter_map(|made| ctx.node.topics.by_id(made.id));
         let ready = async {
             for here in made {
-                metadata::led(&here).await;
+                here.led().await;
             }
         };
         let _ = time::timeout(Duration::from_millis(ctx.node.config.create_wait_ms), ready).await;

@@ -5,8 +5,6 @@ use super::{Refuse, RequestContext, Response, decode, respond};
 use crate::error_code::{self, MetadataError};
 use crate::metadata::{cluster_id, topic};
 use crate::node::wire_id;
-use crate::partition::shell::Watch;
-use crate::topics::Here;
 use bytes::Bytes;
 use catchwater_coordinator::cluster::image::{Image, Topic, is_internal};
 use catchwater_coordinator::cluster::topics::{CreateTopic, TopicError};
@@ -163,7 +161,7 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) -> BTreeMap<Strin
                 match made {
                     Ok(made) => {
                         if let Some(here) = ctx.node.topics.by_id(made.id) {
-                            led(&here).await;
+                            here.led().await;
                         }
                     }
                     Err(TopicError::Exists(_)) => {}
@@ -179,15 +177,4 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) -> BTreeMap<Strin
     };
     let _ = time::timeout(limit, make).await;
     failures
-}
-
-/// Returns once every partition of the topic on this node leads.
-pub(crate) async fn led(here: &Here) {
-    for partition in here.partitions.iter().flatten() {
-        let watch = Watch::new(vec![partition.clone()]);
-        while !partition.ends().leads || !partition.ends().settled {
-            watch.woken().await;
-            watch.again();
-        }
-    }
 }
