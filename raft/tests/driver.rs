@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, OpenError, Replica};
+use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, OpenError, Pressure, Replica};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{EntryIndex, Gid, Offset};
@@ -12,7 +12,7 @@ use catchwater_storage::disk::Disk;
 use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
 use catchwater_storage::recover::Survivor;
-use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
+use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -176,4 +176,137 @@ fn a_life_on_the_real_disk() {
 fn a_life_without_direct_writes() {
     let root = scratch("buffered");
     life(&|| Arc::new(RealDisk::buffered()), &root.0.display().to_string());
+}
+
+/// Counts acknowledgements of one group.
+struct Counting {
+    acked: std::sync::atomic::AtomicU64,
+    placed: std::sync::atomic::AtomicU64,
+}
+
+impl Replica for Counting {
+    fn handle(&self, event: Event) {
+        match event {
+            Event::Persisted(ready) => {
+                self.acked.fetch_max(ready.0, std::sync::atomic::Ordering::SeqCst);
+            }
+            Event::Segmented(upto, _) => {
+                self.placed.fetch_max(upto.0, std::sync::atomic::Ordering::SeqCst);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn entries_of(group: &RecoveredGroup) -> u64 {
+    group.segments.iter().map(|s| s.rows.len() as u64).sum::<u64>() + group.journaled.len() as u64
+}
+
+/// Many groups from many threads through tiny files; killed at an arbitrary moment, again and again.
+#[test]
+fn what_was_acknowledged_outlives_every_kill() {
+    use std::sync::atomic::Ordering::SeqCst;
+    const GROUPS: u64 = 40;
+    let disk = Arc::new(MemoryDisk::new());
+    let config = LogDirConfig {
+        path: "/d".into(),
+        journal_file_bytes: 64 << 10,
+        segment_bytes: 4 << 10,
+        unplaced_bytes_max: 1 << 20,
+        ..LogDirConfig::default()
+    };
+    let mut acked = vec![0u64; GROUPS as usize];
+    let mut lengths = vec![0u64; GROUPS as usize];
+    for round in 0..8u64 {
+        let (dir, opened) = LogDir::open(disk.clone(), config.clone(), SEED).unwrap();
+        for group in &opened.groups {
+            let at = (group.gid.0 - 1) as usize;
+            assert_eq!(group.verdict, Verdict::Ok);
+            let found = entries_of(group);
+            assert!(found >= acked[at], "round {round}: {} lost {} of {}", group.gid, acked[at] - found, acked[at]);
+            assert!(found <= lengths[at]);
+            lengths[at] = found;
+        }
+        let replicas: Vec<Arc<Counting>> = (1..=GROUPS)
+            .map(|gid| {
+                let replica = Arc::new(Counting { acked: Default::default(), placed: Default::default() });
+                if !opened.groups.iter().any(|g| g.gid == Gid(gid)) {
+                    assert_eq!(acked[(gid - 1) as usize], 0, "round {round}");
+                    lengths[(gid - 1) as usize] = 0;
+                    dir.create(Gid(gid), spec());
+                }
+                dir.attach(Gid(gid), replica.clone());
+                replica
+            })
+            .collect();
+        // One batch at a time per group, from four threads; each thread stops after a share that differs by round.
+        let chunks: Vec<Vec<u64>> = (0..4).map(|t| (1..=GROUPS).filter(|g| g % 4 == t).collect()).collect();
+        let ends: Vec<Vec<(u64, u64)>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = chunks
+                .iter()
+                .map(|gids| {
+                    let (dir, lengths) = (&dir, &lengths);
+                    scope.spawn(move || {
+                        let mut ends = Vec::new();
+                        for gid in gids {
+                            let mut index = lengths[(gid - 1) as usize];
+                            for _ in 0..30 + (round * 7 + gid) % 40 {
+                                while dir.pressure() == Pressure::Stop {
+                                    std::thread::yield_now();
+                                }
+                                index += 1;
+                                let first = hard().filter(|_| index == 1);
+                                let entry = entry(index, index - 1, &[7; 200]);
+                                dir.persist(Gid(*gid), ReadyNo(index), vec![entry], first, None);
+                                dir.committed(Gid(*gid), EntryIndex(index));
+                            }
+                            ends.push((*gid, index));
+                        }
+                        ends
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|w| w.join().unwrap()).collect()
+        });
+        if round % 3 == 2 {
+            dir.close();
+        } else {
+            dir.abandon();
+            disk.kill();
+        }
+        for (gid, end) in ends.into_iter().flatten() {
+            let at = (gid - 1) as usize;
+            lengths[at] = end;
+            acked[at] = acked[at].max(replicas[at].acked.load(SeqCst));
+            if round % 3 == 2 {
+                assert_eq!(acked[at], end, "a clean stop acknowledges everything");
+            }
+        }
+    }
+    assert!(acked.iter().all(|n| *n > 50), "{acked:?}");
+}
+
+/// A thousand groups need two threads and few descriptors, and come back quickly.
+#[test]
+fn a_thousand_groups_share_two_threads() {
+    let root = scratch("thousand");
+    let path = root.0.display().to_string();
+    let config = LogDirConfig { journal_file_bytes: 4 << 20, ..config(&path) };
+    let disk = || Arc::new(RealDisk::with_descriptor_budget(64));
+    let (dir, _) = LogDir::open(disk(), config.clone(), SEED).unwrap();
+    let (replica, events) = fake();
+    for gid in 1..=1000 {
+        dir.create(Gid(gid), spec());
+        dir.attach(Gid(gid), replica.clone());
+        dir.persist(Gid(gid), ReadyNo(gid), vec![entry(1, 0, b"value")], hard(), None);
+    }
+    let mut persisted = 0;
+    while persisted < 1000 {
+        persisted += u32::from(matches!(events.recv().unwrap(), Event::Persisted(_)));
+    }
+    dir.abandon();
+    let (dir, opened) = LogDir::open(disk(), config, SEED).unwrap();
+    assert_eq!(opened.groups.len(), 1000);
+    assert!(opened.groups.iter().all(|g| entries_of(g) == 1 && g.hard.term == 1));
+    dir.abandon();
 }
