@@ -19,7 +19,7 @@ use catchwater_storage::journal::{
 };
 pub use catchwater_storage::read::{ReadError, read_range};
 use catchwater_storage::recover::{
-    Layout, NewIdentity, RecoverError, Recovered, Report, Survivor, recover, settle, write_boot_state,
+    Layout, NewIdentity, RecoverError, Recovered, Report, Survivor, quarantine, recover, settle, write_boot_state,
 };
 use catchwater_storage::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, SegmentPoint, Segments};
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
@@ -254,6 +254,7 @@ impl LogDir {
         let boot = write_boot_state(&*disk, &layout, found.boot, running)?;
         crash_point!("boot.after_clear");
         settle(&*disk, &layout, &found.leftovers, &found.journal.free)?;
+        quarantine(&*disk, &layout, &found.groups)?;
 
         let journal_config = JournalConfig {
             dir: layout.journal(),
@@ -274,7 +275,9 @@ impl LogDir {
         let mut inbox = SegmentInbox::default();
         for (group, files) in found.groups {
             replicas.insert(group.gid, Slot::Waiting(Vec::new()));
-            inbox.events.push(SegmentEvent::Open(Box::new(files)));
+            if files.quarantine.is_none() {
+                inbox.events.push(SegmentEvent::Open(Box::new(files)));
+            }
             groups.push(group);
         }
         let inner = Arc::new(Inner {

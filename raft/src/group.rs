@@ -68,7 +68,7 @@ pub enum OpenError {
     #[error("group {gid}: {cause}")]
     Log { gid: Gid, cause: LogOpenError },
     #[error(
-        "group {gid} of {voters} voters: durable state is missing ({verdict:?}); it may not vote before it is repaired"
+        "group {gid} of {voters} voters: durable state is missing ({verdict:?}); it stays closed until it is repaired"
     )]
     NotProven { gid: Gid, voters: usize, verdict: Verdict },
     #[error("group {gid}: {cause}")]
@@ -111,7 +111,10 @@ impl GroupCore {
         }
         let sole = conf.voters == [peer];
         let (verdict, mut hard) = (found.verdict, found.hard);
-        if !sole && matches!(verdict, Verdict::Suspect | Verdict::HardStateUncertain) {
+        // A lone voter has nobody to repair it from, and going on would put new entries in the place of lost ones: it stays
+        // closed until somebody decides. Only an uncertain hard state has a safe answer, the next term.
+        let lost = matches!(verdict, Verdict::Suspect | Verdict::Damaged);
+        if lost || (!sole && verdict == Verdict::HardStateUncertain) {
             return Err(OpenError::NotProven { gid, voters: conf.voters.len(), verdict });
         }
         let log = Log::open_with(found, config.log.clone()).map_err(|cause| OpenError::Log { gid, cause })?;

@@ -124,7 +124,7 @@ impl Dir {
             ..SegmentConfig::new(layout.groups())
         });
         let mut segment_out = Effects::new();
-        for (_, group) in found.groups {
+        for (_, group) in found.groups.into_iter().filter(|(_, g)| g.quarantine.is_none()) {
             segments.handle(now, SegmentEvent::Open(Box::new(group)), &mut segment_out);
         }
         Dir { journal, segments, journal_out: Effects::new(), segment_out, used_percent: 0, stopped: false }

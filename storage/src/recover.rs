@@ -13,11 +13,12 @@
 mod group;
 mod journal;
 
-use crate::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp, FilePath, Identity};
-use crate::entry::{RecoveredGroup, Verdict};
+use crate::disk::{AlignedBuf, Disk, DiskError, DiskExt, DiskFault, DiskOp, FilePath, Identity};
+use crate::entry::{Frame, RecoveredGroup, Verdict};
+use crate::format::journal::{FlushBuilder, HEADER_BYTES, frame_bytes};
 use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, Side, SlotKind};
 use crate::journal::FoundJournal;
-use crate::segment::FoundGroup;
+use crate::segment::{FoundGroup, group_dir};
 use bytes::Bytes;
 use catchwater_record::Gid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -259,7 +260,8 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
     for gid in gids.into_iter().filter(|gid| !replay.dropped.contains(gid)) {
         let frames = replay.groups.remove(&gid).unwrap_or_default();
         journal.heads.insert(gid, frames.head());
-        let built = group::build(disk, layout, gid, frames, replay.unknown_loss)?;
+        let loss = group::Loss { unknown: replay.unknown_loss, files: replay.files_lost };
+        let built = group::build(disk, layout, gid, frames, loss)?;
         if built.found.manifest.0 > 0
             && let Some(head) = journal.heads.get_mut(&gid)
         {
@@ -267,7 +269,9 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
         }
         for piece in &built.found.journaled {
             report.entries_from_journal += piece.entries.len() as u64;
-            if let Some(file) = journal.live.iter_mut().rev().find(|f| f.first_lsn <= piece.lsn) {
+            if built.found.quarantine.is_none()
+                && let Some(file) = journal.live.iter_mut().rev().find(|f| f.first_lsn <= piece.lsn)
+            {
                 let pin = file.pins.entry(gid).or_insert(0);
                 *pin = (*pin).max(piece.lsn);
             }
@@ -314,6 +318,37 @@ pub fn write_boot_state(
         disk.sync_dir(&layout.root)?;
     }
     Ok((generation + 1, side.other()))
+}
+
+/// In a group's directory: entries that only the journal had when the group was found Suspect or Damaged, as one flush in
+/// the journal's format. While it is there, the group stays Suspect. Removing it by hand says: go on with what is proved.
+pub const SALVAGE_FILE: &str = "salvage";
+
+/// Writes the salvage file of every quarantined group that has none yet, durably, before the journal may let go.
+pub fn quarantine(disk: &dyn Disk, layout: &Layout, groups: &[(RecoveredGroup, FoundGroup)]) -> Result<(), DiskError> {
+    for (_, found) in groups {
+        let Some(entries) = &found.quarantine else { continue };
+        let dir = group_dir(&layout.groups(), found.gid);
+        let path = format!("{dir}/{SALVAGE_FILE}");
+        disk.mkdir(&dir)?;
+        if disk.list(&dir)?.iter().any(|name| name == SALVAGE_FILE) {
+            continue;
+        }
+        let new = format!("{path}.new");
+        disk.unlink(&new)?;
+        disk.create_new(&new)?;
+        let frames: Vec<Frame> = entries.iter().map(|e| Frame::Entry(found.gid, e.clone())).collect();
+        let bytes = HEADER_BYTES + frames.iter().map(frame_bytes).sum::<usize>();
+        let mut builder = FlushBuilder::new(AlignedBuf::with_capacity(bytes), 0, usize::MAX);
+        frames.iter().for_each(|frame| builder.push(frame));
+        let flush = builder.finish(0, 0, 0, [0; 16]);
+        disk.write(&new, 0, Bytes::copy_from_slice(flush.bytes()))?;
+        disk.fdatasync(&new)?;
+        disk.run(DiskOp::Rename { from: new.into(), to: path.into() })?;
+        disk.sync_dir(&dir)?;
+        disk.sync_dir(&layout.groups())?;
+    }
+    Ok(())
 }
 
 /// Before the first write after a start: removes what belongs to nothing, and makes durable what the process before may

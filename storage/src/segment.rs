@@ -200,6 +200,9 @@ pub struct FoundGroup {
     pub epochs: Vec<EpochStart>,
     /// Ascending; all but the last of the open ones are rolled.
     pub segments: Vec<Segment>,
+    /// Set if the group's verdict is Suspect or Damaged: its entries that only the journal has. Such a group is not opened
+    /// here (nothing of it is written, cut or removed); [`crate::recover::quarantine`] keeps these entries.
+    pub quarantine: Option<Vec<NewEntry>>,
     /// Names in the group's directory that belong to nothing: removed before the next append.
     pub stale: Vec<String>,
     /// Indexes of the `.snap` files, ascending.
@@ -224,6 +227,7 @@ impl FoundGroup {
             prev_term: 0,
             epochs: Vec::new(),
             segments: Vec::new(),
+            quarantine: None,
             stale: Vec::new(),
             snaps: Vec::new(),
             bytes_since_snap: 0,

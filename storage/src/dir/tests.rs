@@ -9,7 +9,7 @@ use crate::disk::{Disk, DiskExt};
 use crate::entry::{EntryKind, FileRange, Hard, NewEntry, RecoveredGroup, Verdict, derive_flags};
 use crate::format::slot::BootState;
 use crate::read::read_range;
-use crate::recover::{NewIdentity, recover, settle, write_boot_state};
+use crate::recover::{NewIdentity, quarantine, recover, settle, write_boot_state};
 use catchwater_base::{Rng, Wall};
 use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{LeaderEpoch, PartitionId, TopicId};
@@ -696,4 +696,91 @@ fn after_a_failed_write_nothing_is_acknowledged_and_a_restart_loses_nothing() {
         world.crash();
         world.settle();
     }
+}
+
+/// A lost entry of a lone replica: what is proved stays readable, what lies behind is kept aside, nothing is cut, and the
+/// group stays closed over any number of starts.
+#[test]
+fn a_lost_entry_puts_its_group_aside_and_only_that() {
+    let world = busy(7);
+    let disk = world.disk.memory().clone();
+    disk.kill();
+    // An entry of group 1 that only the journal has, with more of the group behind it.
+    let found = recover(&*disk, &world.layout, NEW).unwrap();
+    disk.kill();
+    let group = &found.groups.iter().find(|(g, _)| g.gid == Gid(1)).unwrap().0;
+    let placed: u64 = group.segments.iter().map(|s| s.rows.len() as u64).sum::<u64>() + group.first_index.0 - 1;
+    let victims: Vec<&NewEntry> =
+        group.journaled.iter().rev().skip(1).filter(|e| e.body.len() > 100 && e.index.0 > placed).collect();
+    let body = victims.first().expect("the load leaves some in the journal").body.clone();
+    let index = victims[0].index;
+    for (name, bytes) in disk.files().into_iter().filter(|(name, _)| !name.contains("boot") && !name.contains("meta")) {
+        if let Some(at) = bytes.windows(body.len()).position(|w| w == &body[..]) {
+            disk.damage(&name, |bytes| bytes[at + 70] ^= 1);
+        }
+    }
+    {
+        let found = recover(&*disk, &world.layout, NEW).unwrap();
+        for (group, files) in &found.groups {
+            let suspect = group.gid == Gid(1);
+            assert_eq!(group.verdict, if suspect { Verdict::Suspect } else { Verdict::Ok });
+            assert_eq!(files.quarantine.is_some(), suspect);
+        }
+        settle(&*disk, &world.layout, &found.leftovers, &found.journal.free).unwrap();
+        quarantine(&*disk, &world.layout, &found.groups).unwrap();
+        // The others go on until the journal has been used all over again.
+        let mut dir = Dir::open(&world.layout, &world.config, found, Now::default());
+        let mut out = Effects::new();
+        let mut next: BTreeMap<Gid, (u64, u64)> = world
+            .groups
+            .iter()
+            .map(|(gid, m)| (*gid, m.now().last().map_or((1, 0), |e| (e.index.0 + 1, e.end_offset().0))))
+            .collect();
+        let mut rng = Rng::new(5);
+        dir.handle(Now::default(), DirEvent::Wake, &mut out);
+        for n in 0..300u64 {
+            let gid = Gid(2 + n % 2);
+            let (index, offset) = next[&gid];
+            let entry = entry(&mut rng, index, 100, offset);
+            next.insert(gid, (index + 1, entry.end_offset().0));
+            let batch = JournalBatch { gid, tag: Some(n), entries: vec![entry], ..JournalBatch::default() };
+            dir.handle(Now::default(), DirEvent::Batch(batch), &mut out);
+            loop {
+                let ops: Vec<_> = out.drain().collect();
+                if ops.is_empty() {
+                    break;
+                }
+                for effect in ops {
+                    match effect {
+                        DirEffect::Disk { token, op, .. } => {
+                            let result = disk.run(op);
+                            dir.handle(Now::default(), DirEvent::Done(token, result), &mut out);
+                        }
+                        DirEffect::Stop(e) => panic!("{e}"),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        disk.kill();
+    }
+    for _ in 0..2 {
+        let found = recover(&*disk, &world.layout, NEW).unwrap();
+        let (group, _) = found.groups.iter().find(|(g, _)| g.gid == Gid(1)).unwrap();
+        assert_eq!(group.verdict, Verdict::Suspect, "it stays aside");
+        disk.kill();
+    }
+    let salvage = disk.read_all("/data/log/p/0000000000000001/salvage").unwrap().unwrap();
+    let header = crate::format::journal::FlushHeader::decode(&salvage).unwrap();
+    let content = crate::format::journal::decode_flush(&header, &salvage);
+    let kept: Vec<NewEntry> = content
+        .frames
+        .into_iter()
+        .map(|f| match f {
+            crate::entry::Frame::Entry(_, e) => e,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let last = world.groups[&Gid(1)].now().last().unwrap().index;
+    assert!(kept.iter().any(|e| e.index == last) && !kept.iter().any(|e| e.index == index));
 }

@@ -1,7 +1,7 @@
 //! One group's part of recovery: manifest, segments, rows, and the journal's frames over them.
 
 use super::journal::GroupFrames;
-use super::{Layout, RecoverError};
+use super::{Layout, RecoverError, SALVAGE_FILE};
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{
     EntryKind, EpochStart, GroupSpec, Hard, NewEntry, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag,
@@ -16,6 +16,13 @@ use bytes::Bytes;
 use catchwater_record::batch::HEADER_BYTES as BATCH_HEADER_BYTES;
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
 use std::collections::BTreeSet;
+
+/// What is known to be lost besides this group's own frames.
+#[derive(Clone, Copy)]
+pub(super) struct Loss {
+    pub unknown: bool,
+    pub files: bool,
+}
 
 pub(super) struct Built {
     pub group: RecoveredGroup,
@@ -40,7 +47,7 @@ pub(super) fn build(
     layout: &Layout,
     gid: Gid,
     frames: GroupFrames,
-    unknown_loss: bool,
+    loss: Loss,
 ) -> Result<Built, RecoverError> {
     let mut reader = Reader { disk, dir: group_dir(&layout.groups(), gid), gid, verdict: Verdict::Ok };
     let names: BTreeSet<String> = match disk.list(&reader.dir) {
@@ -151,13 +158,13 @@ pub(super) fn build(
             at = at.next();
         }
     }
-    if unknown_loss {
+    if loss.unknown || names.contains(SALVAGE_FILE) {
         reader.worse(Verdict::Suspect);
     }
 
     let mut hard = frames.hard.map_or(Hard::default(), |(hard, _)| hard);
     let has_entries = next.index >= EntryIndex(1) && next.index >= fixed.first_index;
-    if frames.hard_lost || (frames.hard.is_none() && has_entries) {
+    if frames.hard_lost || loss.files || (frames.hard.is_none() && has_entries) {
         reader.worse(Verdict::HardStateUncertain);
     }
     if hard.term < next.term {
@@ -166,9 +173,15 @@ pub(super) fn build(
     // What is sealed was committed.
     hard.commit = hard.commit.max(sealed_end.max(fixed.first_index.prev())).min(next.index.max(hard.commit));
 
+    // Kept out of the way of the segment writer, and of the journal's recycling, until somebody decides.
+    let quarantine = matches!(reader.verdict, Verdict::Suspect | Verdict::Damaged).then(|| {
+        let rest = std::mem::take(&mut frames.entries).into_values().map(|(entry, _)| entry);
+        journaled.iter().map(|(entry, _)| entry.clone()).chain(rest).collect()
+    });
     let epochs = epochs(&fixed, &segments);
     let snaps: Vec<EntryIndex> =
         names.iter().filter_map(|n| n.strip_suffix(".snap")?.parse().ok()).map(EntryIndex).collect();
+    known.insert(SALVAGE_FILE.to_owned());
     known.extend(snaps.iter().map(|i| format!("{:020}.snap", i.0)));
     let snap = reader.newest_snap(&snaps, next.index)?;
     let snap_index = snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
@@ -227,6 +240,7 @@ pub(super) fn build(
         prev_term: fixed.prev_term,
         epochs,
         segments: segments.into_iter().map(|f| f.segment).collect(),
+        quarantine,
         stale: names.into_iter().filter(|n| !known.contains(n)).collect(),
         snaps,
         bytes_since_snap: group.since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum(),

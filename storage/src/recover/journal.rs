@@ -22,6 +22,8 @@ pub(super) struct Replay {
     pub dropped: BTreeSet<Gid>,
     /// Frames are lost and nobody knows whose.
     pub unknown_loss: bool,
+    /// Whole journal files are missing.
+    pub files_lost: bool,
 }
 
 /// What the journal says of one group.
@@ -160,12 +162,8 @@ pub(super) fn scan(
     }
     files.sort_by_key(|f| f.file_gen);
     let mut replay = Replay::default();
-    if files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1) {
-        replay.unknown_loss = true;
-    }
-    if files.is_empty() && boot.last_lsn > 0 {
-        replay.unknown_loss = true;
-    }
+    let broken_run = files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1);
+    replay.files_lost = broken_run || (files.is_empty() && boot.last_lsn > 0);
 
     // What is certain to have been durable, and where the valid flushes end.
     let mut claimed = boot.last_lsn;
@@ -210,6 +208,8 @@ pub(super) fn scan(
                     place = Some((file, stop));
                     content
                 }
+                // In a file that is gone: `files_lost` says so.
+                None if replay.files_lost => FlushContent::default(),
                 None => FlushContent { frames: Vec::new(), lost: vec![None] },
             },
         };
