@@ -161,7 +161,9 @@ impl Log {
     /// `found.hard.commit` as far as there are entries, and only a hint.
     pub fn open_with(found: RecoveredGroup, config: LogConfig) -> Result<Log, LogOpenError> {
         // A log without rows ends at its start, unless the journal knows better: the start may lie inside what it brings.
-        let empty_end = found.journaled.first().map_or(found.log_start, |e| e.base_offset);
+        let first_row = found.segments.iter().find_map(|s| s.rows.first()).map(|r| r.base_offset);
+        let first = first_row.or_else(|| found.journaled.first().map(|e| e.base_offset));
+        let empty_end = first.unwrap_or(found.log_start);
         let mut log = Log {
             gid: found.gid,
             config,

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug)]
 pub struct Table {
     first_index: EntryIndex,
-    /// End of a log without rows.
+    /// Offset of the first index: where a log without rows ends.
     empty_end: Offset,
     segments: Vec<SegmentInfo>,
     behind: VecDeque<Row>,
@@ -147,6 +147,7 @@ impl Table {
         let last = self.segments.drain(..gone).next_back().and_then(|s| s.rows.last().copied())?;
         let index = EntryIndex(last.index.0 + span(&last) - 1);
         self.first_index = index.next();
+        self.empty_end = end_offset(&last);
         Some((index, last.term))
     }
 
