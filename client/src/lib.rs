@@ -2,6 +2,7 @@
 //! (who runs what), [`ControlClient`] (topics, configs, sources, pipelines). Implementations: `memory` (fake),
 //! `broker/local` (in process), `remote` (Kafka's protocol, foreign clusters and the CLI).
 
+pub mod conformance;
 pub mod control;
 pub mod log;
 pub mod memory;

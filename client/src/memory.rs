@@ -10,7 +10,7 @@ use crate::control::*;
 use crate::log::*;
 use crate::tasks::*;
 use bytes::{Bytes, BytesMut};
-use catchwater_base::Rng;
+use catchwater_base::{Rng, crash_point};
 use catchwater_record::batch::{self, BatchView, iterate};
 use catchwater_record::{
     Caller, CaptureEpoch, CaptureId, GroupName, Incarnation, LeaderEpoch, Offset, PipelineName, Position, RevisionNo,
@@ -310,6 +310,7 @@ impl LogClient for MemoryClient {
         let Some(flight) = self.take_flight(to) else {
             return Box::pin(ready(AppendOutcome::NotWritten(Why::Busy)));
         };
+        crash_point!("log.before_append");
         let fault = match &mut *self.shared.hook.lock().unwrap_or_else(|e| e.into_inner()) {
             Some(hook) => hook(&to, &how),
             None => AppendFault::None,
@@ -325,6 +326,7 @@ impl LogClient for MemoryClient {
             AppendFault::None => (self.shared.lock().append(to, &bytes, &how.context), 0),
         };
         self.shared.bump();
+        crash_point!("log.after_append");
         let timeout_ms = u64::from(how.timeout_ms);
         Box::pin(async move {
             let _flight = flight;
@@ -708,5 +710,42 @@ impl ControlClient for MemoryClient {
         let answer = self.shared.lock().change(change);
         self.shared.bump();
         Box::pin(ready(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::conformance;
+
+    #[test]
+    fn conforms() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let cluster = MemoryCluster::new(1);
+            let make = || -> Arc<dyn LogClient> { cluster.client() };
+            conformance::run(&make, cluster.client()).await;
+        });
+    }
+
+    #[test]
+    fn tasks_rise_in_epoch_and_tell_who_lost_them() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let cluster = MemoryCluster::new(1);
+            let client = cluster.client();
+            let first = cluster.assign(TaskKind::Deliver, "p", "sink");
+            let seen = client.mine(TasksVersion(0)).await.unwrap();
+            assert_eq!(seen.tasks, vec![first.clone()]);
+            let second = cluster.assign(TaskKind::Deliver, "p", "sink");
+            assert_eq!((second.id, second.epoch), (first.id, TaskEpoch(2)));
+            let report =
+                |epoch| Report { task: first.id, epoch, state: TaskState::Running, code: None, progress: Bytes::new() };
+            assert_eq!(client.report(vec![report(first.epoch)]).await, Ok(vec![first.id]));
+            assert_eq!(client.report(vec![report(second.epoch)]).await, Ok(vec![]));
+            client.release(second.id, second.epoch).await.unwrap();
+            assert_eq!(client.mine(seen.version).await.unwrap().tasks[0].epoch, TaskEpoch(3));
+        });
     }
 }

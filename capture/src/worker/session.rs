@@ -1,7 +1,5 @@
 //! The log's side of an attempt: lanes, the two internal topics, timers, and the one place where all of them are polled.
 //!
-//! Walk: row-change 17/17
-//!
 //! [`Session::drive`] polls one future of the caller's (the source, a chunk reader, nothing) together with everything that
 //! is in flight, and performs what the pure parts ask for. No task and no channel per partition.
 
@@ -341,9 +339,7 @@ impl<'a> Session<'a> {
     pub fn pump(&mut self, all: bool) {
         let now = self.now();
         for out in self.emitter.take_outgoing(now.mono, all || self.stopping) {
-            crash_point!("log.before_append");
             let answer = self.log.append(out.at, out.batch, out.how);
-            crash_point!("log.after_append");
             self.flights.push(Flight { at: out.at, id: out.id, answer });
         }
         self.pump_cut(now, all);

@@ -250,7 +250,9 @@ impl Stream {
         let when = When::Now { xid: txn.xid, native: native.clone() };
         self.put_rows(begun, &unit, rows, txn.ordinal, true, Some(when)).await?;
         begun.resume.ended(seq, &native).map_err(history)?;
+        crash_point!("capture.before_track");
         begun.session.track.completed(Mark { seq, native, commit_time });
+        crash_point!("capture.after_track");
         Ok(())
     }
 
@@ -271,11 +273,13 @@ impl Stream {
             if i > 0 && i.is_multiple_of(TURN) {
                 begun.session.make_room().await?;
             }
+            crash_point!("capture.before_route");
             let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&row.table) as usize)) else {
                 return Err(contract("a row of a table that was not described"));
             };
             row.table = numbered.table.clone();
             let partitions = numbered.partitions;
+            crash_point!("capture.after_route");
             let comes = when.is_some() && row_comes(begun, &row)?;
             let marked = comes.then(|| Unit { flags: unit.flags | flag::ROW_COMES, ..unit.clone() });
             let unit = marked.as_ref().unwrap_or(unit);

@@ -1,5 +1,7 @@
 //! Pure. Debezium's JSON → event, the inverse of [`crate::encode::debezium_json`] for our own records.
 //!
+//! Walk: row-change 14/17
+//!
 //! `decode(encode(x)) == x` for every change; a change of a key comes back as the delete and the creation it was written
 //! as. Reads `{schema, payload}` and bare values alike. Foreign bytes: bounded nesting, no panic, a cell that does not
 //! fit its column is an error with the column's name and never with its content.

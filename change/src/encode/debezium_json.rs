@@ -1,6 +1,8 @@
 //! Pure. Event → key, value and headers in Debezium's JSON: envelope `before, after, source, transaction, op, ts_ms, ts_us,
 //! ts_ns`, default representations, field order included.
 //!
+//! Walk: row-change 7/17
+//!
 //! One change gives one record, a delete two (`d`, tombstone), a change of the key three (`d` of the old key with
 //! `__debezium.newkey`, tombstone, `c` of the new key with `__debezium.oldkey`); each has an ordinal of its own, so a
 //! crash between them loses none and repeats none. How many is a function of the change alone (capture.md 4.5 R7).
