@@ -32,7 +32,7 @@ use catchwater_base::Now;
 use catchwater_protocol::header::{self, RequestHeader};
 use catchwater_protocol::{Message, Reader, Writer, versions};
 use catchwater_record::Caller;
-use catchwater_runtime::sync::OwnedSemaphorePermit;
+use catchwater_runtime::sync::{Notify, OwnedSemaphorePermit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,20 +63,45 @@ pub struct Address {
     pub port: u16,
 }
 
-/// The ordering point of one request, shared between its handler and its connection.
+/// The ordering point of one request and its turn to answer, shared between its handler and its connection.
 #[derive(Clone, Default)]
-pub struct Order(Arc<AtomicBool>);
+pub struct Order(Arc<Place>);
+
+#[derive(Default)]
+struct Place {
+    held: AtomicBool,
+    turn: AtomicBool,
+    turned: Notify,
+}
 
 impl Order {
     /// Nothing behind this request starts until [`Order::release`] (or until the handler is done).
     pub fn hold(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.held.store(true, Ordering::Release);
     }
     pub fn release(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.held.store(false, Ordering::Release);
     }
     pub(crate) fn is_held(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.held.load(Ordering::Acquire)
+    }
+
+    /// Whether this request is the connection's oldest and the replies before it were taken: what it reserves now leaves
+    /// at once. A large answer is made only then, so that a client that sends and never reads holds the room of one
+    /// answer, and no answer holds room that an older one of its connection waits for.
+    pub fn is_next(&self) -> bool {
+        self.0.turn.load(Ordering::Acquire)
+    }
+    /// Waits until [`Order::is_next`]. Cancel-safe.
+    pub async fn next(&self) {
+        while !self.is_next() {
+            self.0.turned.notified().await;
+        }
+    }
+    pub(crate) fn give_turn(&self) {
+        if !self.0.turn.swap(true, Ordering::AcqRel) {
+            self.0.turned.notify_one();
+        }
     }
 }
 

@@ -145,6 +145,9 @@ where
             let _ = time::timeout(Duration::from_millis(limits.write_ms.min(1_000)), out.write_all()).await;
             return closed;
         }
+        if out.bytes <= limits.unsent_bytes_max {
+            flight.give_turn();
+        }
         let may_read = flight.slots.len() < limits.requests_max
             && !flight.is_held()
             && !flight.closing
@@ -355,6 +358,13 @@ impl Flight {
 
     fn is_held(&self) -> bool {
         self.slots.iter().any(|s| matches!(s.state, State::Working(_)) && s.order.is_held())
+    }
+
+    /// The oldest request may make its answer, however large.
+    fn give_turn(&self) {
+        if let Some(slot) = self.slots.front() {
+            slot.order.give_turn();
+        }
     }
 
     fn is_settled(&self) -> bool {

@@ -493,9 +493,7 @@ impl Journal {
     }
 
     fn prepare_next(&mut self, out: &mut Effects<JournalEffect>) {
-        // Frames to copy forward wait for room too: producers that were told to wait queue nothing, so nobody else would ask.
-        let waits = !self.queue.is_empty() || self.closing || self.forward_limit().is_some();
-        let waited_for = self.writing.is_none() && waits;
+        let waited_for = self.writing.is_none() && (!self.queue.is_empty() || self.closing);
         if self.preparing.is_some() || (self.closing && !waited_for) {
             return;
         }

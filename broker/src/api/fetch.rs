@@ -68,7 +68,13 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
     let mut watch: Option<Watch> = None;
     let looks = loop {
         let (looks, found) = look(&parts, max_bytes, committed_only);
+        let found_bytes = found.bytes;
         match wait.judge(ctx.now().mono, found) {
+            // Nothing is reserved or pinned while older replies of this connection are not taken.
+            Verdict::Answer if found_bytes > 0 && !ctx.order.is_next() => {
+                drop(looks);
+                ctx.order.next().await;
+            }
             Verdict::Answer => break looks,
             Verdict::Park(deadline) => match &watch {
                 // Into the lists first, then another look: nothing can slip in between.
@@ -90,7 +96,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         0 => None,
         n => ctx.node.response_budget.reserve(n).await,
     };
-    let response = answer(ctx, version, &request.topics, &parts, looks).await;
+    let response = answer(ctx, version, &request.topics, &parts, looks, committed_only).await;
     let response = Response::parts(encode(&response, version)?);
     Ok(match permit {
         Some(permit) => response.holding(permit),
@@ -155,6 +161,7 @@ async fn answer(
     topics: &[FetchTopic],
     parts: &[Part<'_>],
     mut looks: Vec<Got>,
+    committed_only: bool,
 ) -> FetchResponse {
     let mut plans = Vec::new();
     for (part, got) in parts.iter().zip(&mut looks) {
@@ -177,7 +184,10 @@ async fn answer(
             Ok(_) => read.next().unwrap_or(Ok(Vec::new())),
             Err(e) => Err(e.clone()),
         };
-        let out = partition_data(part, got, records, version);
+        let mut out = partition_data(part, got, records, version);
+        if !committed_only {
+            out.aborted_transactions = None;
+        }
         names_leader |= out.current_leader.leader_id >= 0;
         out
     });

@@ -202,8 +202,7 @@ impl Lane for SqliteLane {
                 Err(e) => return (Err(e), None),
             };
             crash_point!("sink.before_rows");
-            let mut writer = write::Writer::default();
-            let done = group.applies.iter().try_for_each(|a| writer.apply(db, a));
+            let done = group.applies.iter().try_for_each(|a| write::apply(db, a));
             crash_point!("sink.after_rows");
             // After an error the worker aborts; the transaction stays open until then.
             (done, Some(seq))

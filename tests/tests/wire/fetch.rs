@@ -244,3 +244,64 @@ fn wire_053_every_partition_of_a_fetch_is_answered() {
     let bytes: usize = reply.responses.iter().map(|t| t.partitions[0].records.as_ref().map_or(0, |r| r.len())).sum();
     assert!(bytes > 30_000 && bytes <= 64 * 1024, "{bytes}");
 }
+
+#[test]
+fn wire_055_read_committed_lists_aborted_transactions_and_read_uncommitted_none() {
+    let broker = Broker::start();
+    let mut wire = Wire::to(&broker);
+    let topic = unique("isolation");
+    wire.topic(&topic);
+    wire.produce(&topic, batch(&["a", "b"]));
+    for (level, aborted) in [(0, None), (1, Some(0))] {
+        let mut request = fetch_request(&topic, 0, 1 << 20, 100);
+        request.isolation_level = level;
+        let reply = wire.call(11, &request);
+        let part = &reply.responses[0].partitions[0];
+        assert_eq!(values(part, 0), ["a", "b"]);
+        assert_eq!(part.aborted_transactions.as_ref().map(Vec::len), aborted, "isolation {level}");
+    }
+}
+
+#[test]
+fn wire_061_a_thousand_partitions_in_one_fetch() {
+    let broker = Broker::start();
+    if broker.is_foreign() {
+        // A Kafka takes minutes to make them.
+        return;
+    }
+    let mut wire = Wire::to(&broker);
+    let topic = unique("wide");
+    let mut wide = crate::topics::create(&topic, &[]);
+    wide.num_partitions = 1_000;
+    let reply = wire.call(7, &crate::topics::create_all(vec![wide], false));
+    assert_eq!(reply.topics[0].error_code, 0);
+    assert_eq!(wire.topic(&topic).partitions.len(), 1_000);
+    let mut request = fetch_request(&topic, 0, 50 << 20, 100);
+    let template = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = (0..1_000)
+        .map(|partition| {
+            let mut one = template.clone();
+            one.partition = partition;
+            one
+        })
+        .collect();
+    let answer = |wire: &mut Wire| {
+        let reply = wire.call(11, &request);
+        let parts = reply.responses[0].partitions.clone();
+        assert_eq!(parts.len(), 1_000);
+        parts
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while answer(&mut wire).iter().any(|p| p.error_code != 0) {
+        assert!(Instant::now() < deadline, "all partitions are led");
+    }
+    wire.produce(&topic, batch(&["x"]));
+    let parts = answer(&mut wire);
+    assert_eq!(parts.iter().map(|p| p.high_watermark).sum::<i64>(), 1);
+    let began = Instant::now();
+    request.max_wait_ms = 0;
+    for _ in 0..10 {
+        wire.call(11, &request);
+    }
+    println!("a fetch of 1,000 partitions: {:?}", began.elapsed() / 10);
+}

@@ -304,3 +304,71 @@ fn wire_013b_a_slow_sender_is_served() {
     let reply = wire.reply::<MetadataRequest>(1, 9);
     assert_eq!(reply.brokers.len(), 1);
 }
+
+#[test]
+fn wire_014_connections_killed_in_the_middle_leak_nothing() {
+    let broker = Broker::start();
+    let mut bystander = Wire::to(&broker);
+    let topic = unique("killed");
+    bystander.topic(&topic);
+    bystander.produce(&topic, batch(&[&"x".repeat(300_000)]));
+    let files = |broker: &Broker| broker.pid().map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count());
+    let before = files(&broker);
+    for i in 0..200 {
+        let mut wire = Wire::to(&broker);
+        match i % 4 {
+            // In the middle of a request.
+            0 => wire.bytes(b"\0\0\x10\0\0\x03\0\x0c\0\0\0\x01\xff\xff"),
+            // While a fetch is parked.
+            1 => drop(wire.send(11, &fetch_request(&topic, 1, 1 << 20, 60_000))),
+            // In the middle of a large reply.
+            2 => drop(wire.send(11, &fetch_request(&topic, 0, 1 << 20, 100))),
+            // With a produce under way.
+            _ => drop(wire.send(9, &produce_request(&topic, -1, Some(batch(&["y"]))))),
+        }
+    }
+    // A new fetch beyond the end is parked and woken as before.
+    let part = bystander.fetch(&topic, 1);
+    assert_eq!(part.error_code, 0);
+    if let Some(before) = before {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while files(&broker).is_some_and(|now| now > before + 5) {
+            assert!(std::time::Instant::now() < deadline, "{:?} open files, {before} before", files(&broker));
+            bystander.lives();
+        }
+    }
+}
+
+/// A client that sends and never reads: it stops being read, and the others do not notice.
+#[test]
+fn wire_107b_a_consumer_that_never_reads_is_held_back() {
+    let broker = Broker::start();
+    if broker.is_foreign() {
+        return;
+    }
+    let mut bystander = Wire::to(&broker);
+    let topic = unique("greedy");
+    bystander.topic(&topic);
+    for _ in 0..8 {
+        bystander.produce(&topic, batch(&[&"x".repeat(900_000)]));
+    }
+    let before = broker.resident_bytes().unwrap();
+    let mut greedy = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::to(&broker);
+        wire.patience(Duration::from_millis(200));
+        // 7 MB each, 100 times: 7 GB of replies over the ten connections.
+        for _ in 0..100 {
+            wire.send(11, &fetch_request(&topic, 0, 50 << 20, 100));
+        }
+        greedy.push(wire);
+    }
+    for _ in 0..20 {
+        assert_eq!(bystander.produce(&topic, batch(&["z"])).error_code, 0);
+        bystander.fetch_bytes(&topic, 7, 1 << 20);
+    }
+    let after = broker.resident_bytes().unwrap();
+    assert!(after < before + 400 * 1024 * 1024, "resident memory grew from {before} to {after}");
+    drop(greedy);
+    bystander.lives();
+}

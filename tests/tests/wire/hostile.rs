@@ -6,6 +6,7 @@ use catchwater_base::rng::Rng;
 use catchwater_protocol::versions::{self, State};
 use catchwater_tests::broker::{Broker, unique};
 
+use crate::layout;
 use crate::wire::*;
 
 /// CVE-2022-34917 and its heirs, on a running broker: the largest count at the first count of every served request.
@@ -107,4 +108,49 @@ fn wire_107_idle_and_half_open_connections_do_not_hinder_others() {
     }
     drop((idle, half));
     wire.lives();
+}
+
+/// Random but well-formed requests, straight from the descriptions: absurd counts, names, times and offsets in every field.
+#[test]
+fn wire_106c_well_formed_nonsense_is_answered_or_closes() {
+    let broker = Broker::start();
+    if broker.is_foreign() {
+        return;
+    }
+    let rounds: u64 = std::env::var("CW_TEST_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
+    let mut bystander = Wire::to(&broker);
+    let topic = unique("calm");
+    bystander.topic(&topic);
+    let before = broker.resident_bytes().unwrap();
+    let (mut answered, mut closed, mut silent) = (0, 0, 0);
+    for api in layout::apis() {
+        let served = versions::find(api.key).unwrap();
+        for version in served.served_min..=served.max {
+            for round in 0..rounds {
+                let mut rng = Rng::new(round << 32 | (api.key as u64) << 8 | version as u64);
+                let mut body = layout::random(&api, layout::Direction::Request, version, &mut rng).body;
+                if round % 3 == 2 && !body.is_empty() {
+                    let at = rng.below(body.len() as u64) as usize;
+                    body[at] = rng.below(256) as u8;
+                }
+                let mut wire = Wire::to(&broker);
+                wire.patience(Duration::from_millis(400));
+                wire.frame(api.key, version, Some("w"), api.flex.is_some_and(|f| version >= f), &body);
+                match wire.next() {
+                    Next::Frame(_) => answered += 1,
+                    Next::Closed => closed += 1,
+                    // A parked fetch or join, or acks=0.
+                    Next::Silent => silent += 1,
+                }
+            }
+        }
+        bystander.lives();
+    }
+    println!("answered {answered}, closed {closed}, silent {silent}");
+    assert!(answered > 100, "answered {answered}, closed {closed}, silent {silent}");
+    assert_eq!(bystander.produce(&topic, batch(&["a"])).error_code, 0);
+    let after = broker.resident_bytes().unwrap();
+    assert!(after < before + 96 * 1024 * 1024, "resident memory grew from {before} to {after}");
+    let log = broker.log();
+    assert!(!log.contains("panic") && !log.contains("\"ERROR\""), "{log}");
 }

@@ -6,7 +6,11 @@ mod fetch;
 mod groups;
 mod handshake;
 mod hostile;
+#[allow(dead_code)]
+#[path = "../../../protocol/tests/codec/layout.rs"]
+mod layout;
 mod produce;
 mod remote;
+mod storm;
 mod topics;
 mod wire;

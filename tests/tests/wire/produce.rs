@@ -324,3 +324,16 @@ fn wire_acked_batches_survive_a_kill_at_once() {
     wire.topic(&topic);
     assert_eq!(values(&wire.fetch(&topic, 0), 0), acked);
 }
+
+#[test]
+fn wire_047_transactional_batches_without_a_transactional_id_are_53() {
+    let broker = Broker::start();
+    let mut wire = Wire::to(&broker);
+    let topic = unique("txn");
+    wire.topic(&topic);
+    let (id, epoch) = producer_id(&mut wire);
+    let plain = batch_with(Builder::new().producer(id, epoch, 0), now_ms(), &["x"]);
+    let transactional = with(&plain, 21, &[0, 16]);
+    assert_eq!(wire.produce(&topic, transactional).error_code, 53);
+    assert_eq!(latest(&mut wire, &topic), 0);
+}

@@ -137,7 +137,8 @@ impl Stream {
             .query_row("SELECT coalesce(max(seq), 0) FROM _catchwater_changes", [], |r| r.get(0))
             .map_err(lost)?;
         if shape != *schema || newest > self.last {
-            *schema = self.close_unit(*schema)?;
+            self.close_unit(shape != *schema)?;
+            *schema = self.db.query_row("PRAGMA schema_version", [], |r| r.get(0)).map_err(failed)?;
         }
         let mut gave = false;
         loop {
@@ -158,13 +159,10 @@ impl Stream {
         }
     }
 
-    /// Returns the schema's version that was followed: read inside the transaction, so a change that comes right behind
-    /// it is not taken for ours.
-    fn close_unit(&mut self, followed: i64) -> Result<i64, Over> {
+    fn close_unit(&mut self, shapes_too: bool) -> Result<(), Over> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let version = || tx.query_row("PRAGMA schema_version", [], |r| r.get::<_, i64>(0)).map_err(failed);
         let mut shapes = self.shapes.clone();
-        if version()? != followed {
+        if shapes_too {
             if attach::uuid(&tx).map_err(failed)?.as_deref() != Some(&self.uuid[..]) {
                 return Err(Over::Failed(SourceError::new(
                     SourceClass::Identity,
@@ -176,12 +174,11 @@ impl Stream {
             attach::follow_schema(&tx, &self.config, &mut shapes, self.last)?;
         }
         attach::boundary(&tx, wall()).map_err(failed)?;
-        let now = version()?;
         crash_point!("source.before_frame");
         tx.commit().map_err(failed)?;
         crash_point!("source.after_frame");
         self.shapes = shapes;
-        Ok(now)
+        Ok(())
     }
 
     fn give_unit(&mut self, end: i64, at: Wall) -> Result<(), Over> {
