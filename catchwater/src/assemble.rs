@@ -36,7 +36,9 @@ use std::time::{Duration, Instant};
 const END_LIMIT: Duration = Duration::from_millis(1000);
 /// Workers report at least that often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How long a databases' preflight may take.
+/// How long `run_pipeline` waits for the tasks to begin.
+const BEGIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a database's preflight may take.
 const PREFLIGHT_LIMIT: Duration = Duration::from_secs(20);
 
 /// A node at work.
@@ -65,8 +67,8 @@ struct Worker {
     stop: Stop,
     status: WorkerStatus,
     running: Running<End>,
-    /// Said once in the log.
-    told: bool,
+    /// Why it ended for good.
+    failure: Option<Failure>,
 }
 
 #[derive(Clone)]
@@ -179,8 +181,31 @@ impl Node {
             node: id,
             clock: Arc::clone(&self.clock),
         };
+        let wanted = supervisor.plan.pipeline.sources.len() + supervisor.plan.pipeline.sinks.len();
         self.tasks.spawn("tasks.supervisor", supervisor.run(self.stopped.clone()));
-        Ok(())
+        self.begun(wanted).await
+    }
+
+    /// Waits until every task has begun its work, or is retrying what time may cure. One that cannot begin without a
+    /// person is the failure.
+    async fn begun(&self, wanted: usize) -> Result<(), Failure> {
+        let deadline = Instant::now() + BEGIN_LIMIT;
+        loop {
+            {
+                let workers = self.state.workers();
+                if let Some(f) = workers.values().find_map(|w| w.failure.clone()) {
+                    return Err(f);
+                }
+                let begun = workers.values().filter(|w| w.status.line(&w.task).state != TaskState::Starting);
+                if begun.filter(|w| w.status.line(&w.task).state != TaskState::NeedsPerson).count() >= wanted {
+                    return Ok(());
+                }
+            }
+            if Instant::now() > deadline {
+                return Ok(());
+            }
+            catchwater_runtime::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Set once the log directory has failed: nothing is acknowledged any more.
@@ -488,7 +513,7 @@ impl Supervisor {
             .state
             .workers()
             .iter()
-            .filter(|(_, w)| w.running.is_finished() && !w.told)
+            .filter(|(_, w)| w.running.is_finished() && w.failure.is_none())
             .map(|(id, _)| *id)
             .collect();
         for id in ended {
@@ -497,7 +522,7 @@ impl Supervisor {
             match w.running.result().await {
                 Ok(End::Failed { code, what, next }) => {
                     log!(Error, "task.failed", "{name}: {code} {what}; next: {next}");
-                    w.told = true;
+                    w.failure = Some(Failure::new(Exit::Environment, &code, format!("{name}: {what}")).next(next));
                     self.state.workers().insert(id, w);
                 }
                 Ok(End::Stopped | End::Fenced | End::NewEpoch) => {
@@ -521,7 +546,7 @@ impl Supervisor {
             TaskKind::Deliver => self.deliver(task, &node, name, stopped)?,
         };
         log!(Info, "task.started", "{} {} epoch {}", task.pipeline, task.node, task.epoch);
-        Ok(Worker { task: task.clone(), stop, status, running, told: false })
+        Ok(Worker { task: task.clone(), stop, status, running, failure: None })
     }
 
     fn capture(

@@ -180,9 +180,11 @@ pub fn read_topic(kafka: &str, topic: &str) -> Result<Vec<serde_json::Value>> {
         .collect()
 }
 
-/// A pipeline of the bank's two tables between two databases.
-pub fn pipeline(source: &str, target: &str) -> String {
+/// A pipeline of the bank's two tables between two databases. The source's name is part of the slot's, and slots are
+/// one name space per server: so it is the database's.
+pub fn pipeline(source: &crate::pg::Database, target: &crate::pg::Database) -> String {
+    let (name, source, target) = (source.name(), source.url(), target.url());
     format!(
-        "version: 1\npipeline: bank\nsources:\n  bank:\n    postgres: {{ url: \"{source}\", tables: [accounts, txlog] }}\nsinks:\n  copy:\n    from: bank\n    postgres: {{ url: \"{target}\" }}\n"
+        "version: 1\npipeline: bank\nsources:\n  {name}:\n    postgres: {{ url: \"{source}\", tables: [accounts, txlog] }}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{target}\" }}\n"
     )
 }

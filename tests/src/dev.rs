@@ -49,7 +49,7 @@ impl Dev {
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
-            .stdout(Stdio::from(log.try_clone()?))
+            .stdout(Stdio::null())
             .stderr(Stdio::from(log));
         Ok(command)
     }

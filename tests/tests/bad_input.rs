@@ -96,9 +96,11 @@ fn one_directory_two_processes() {
     );
 }
 
+/// The source is called as its database: slots are one name space per server.
 fn pipeline(source: &str, target: &str, tables: &str) -> String {
+    let name = source.rsplit('/').next().unwrap_or("s");
     format!(
-        "version: 1\npipeline: p\nsources:\n  s:\n    postgres: {{ url: \"{source}\", tables: [{tables}] }}\nsinks:\n  k:\n    from: s\n    postgres: {{ url: \"{target}\" }}\n"
+        "version: 1\npipeline: p\nsources:\n  {name}:\n    postgres: {{ url: \"{source}\", tables: [{tables}] }}\nsinks:\n  k:\n    from: {name}\n    postgres: {{ url: \"{target}\" }}\n"
     )
 }
 
@@ -130,9 +132,10 @@ fn sources_that_cannot_be_captured() {
     dev_refused(&pipeline("postgres://postgres@127.0.0.1:1/x", b.url(), "t"), "CW0501");
     dev_refused(&pipeline(&a.url().replace("postgres@", "cw_plain@"), b.url(), "t"), "CW0509");
     // A slot of that name that somebody else uses.
-    a.pg.run("SELECT pg_create_logical_replication_slot('catchwater_s', 'test_decoding')").expect("slot");
+    let slot = format!("catchwater_{}", a.name());
+    a.pg.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')")).expect("slot");
     dev_refused(&pipeline(a.url(), b.url(), "t"), "CW0520");
-    a.pg.run("SELECT pg_drop_replication_slot('catchwater_s')").expect("slot");
+    a.pg.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).expect("slot");
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn a_sink_that_is_down_stops_neither_capture_nor_clients() {
     b.cut();
     a.pg.run("INSERT INTO t SELECT i FROM generate_series(2, 500) i").expect("rows");
     dev.wait(LIMIT, || {
-        let n = catchwater_tests::bank::read_topic(&dev.kafka, "s.public.t").map_or(0, |r| r.len());
+        let n = catchwater_tests::bank::read_topic(&dev.kafka, &format!("{}.public.t", a.name())).map_or(0, |r| r.len());
         if n == 500 { String::new() } else { format!("{n} of 500 records in the topic") }
     })
     .expect("capture and clients go on");

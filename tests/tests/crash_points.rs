@@ -77,7 +77,7 @@ fn every_point_of_the_stream() {
     let Some(source) = Database::create("pg15", "crash_source") else { return };
     let Some(target) = Database::create("pg15", "crash_target") else { return };
     bank::create(&source.pg, ACCOUNTS).expect("tables");
-    let mut dev = Dev::new(&bank::pipeline(source.url(), target.url()));
+    let mut dev = Dev::new(&bank::pipeline(&source, &target));
     dev.start().expect("first start");
     dev.wait(Duration::from_secs(30), || bank::missing(&source.pg, &target.pg)).expect("the snapshot");
     dev.kill();
@@ -108,7 +108,7 @@ fn every_point_of_the_stream() {
         }
     }
     dev.start().expect("the last start");
-    bank::check_topics(&dev.kafka, &source.pg, "bank").expect("the topics hold each transaction once");
+    bank::check_topics(&dev.kafka, &source.pg, source.name()).expect("the topics hold each transaction once");
     assert!(not_reached.is_empty(), "never reached: {not_reached:?}");
 }
 
@@ -125,7 +125,7 @@ fn every_point_of_the_first_start() {
             let Some(source) = Database::create("pg15", "first_source") else { return };
             let Some(target) = Database::create("pg15", "first_target") else { return };
             bank::create(&source.pg, ACCOUNTS).expect("tables");
-            let mut dev = Dev::new(&bank::pipeline(source.url(), target.url()));
+            let mut dev = Dev::new(&bank::pipeline(&source, &target));
             let (mut rng, mut txid) = (Rng::new(9), 0u64);
             let early = dev.start_or_end(&[("CATCHWATER_CRASH_AT", &name)]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
             let reached = early.is_some()
@@ -141,7 +141,7 @@ fn every_point_of_the_first_start() {
             dev.start().unwrap_or_else(|e| panic!("after {name}: {e:#}"));
             dev.wait(Duration::from_secs(60), || bank::missing(&source.pg, &target.pg))
                 .unwrap_or_else(|e| panic!("after {name}: {e:#}"));
-            bank::check_topics(&dev.kafka, &source.pg, "bank").unwrap_or_else(|e| panic!("after {name}: {e:#}"));
+            bank::check_topics(&dev.kafka, &source.pg, source.name()).unwrap_or_else(|e| panic!("after {name}: {e:#}"));
             bank::check_state(&target.pg, ACCOUNTS).expect("a state that existed");
         }
     }

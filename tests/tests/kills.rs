@@ -18,7 +18,7 @@ fn random_kills_lose_and_double_nothing() {
     let Some(source) = Database::create("pg15", "kills_source") else { return };
     let Some(target) = Database::create("pg15", "kills_target") else { return };
     bank::create(&source.pg, ACCOUNTS).expect("tables");
-    let mut dev = Dev::new(&bank::pipeline(source.url(), target.url()));
+    let mut dev = Dev::new(&bank::pipeline(&source, &target));
     let writers = bank::Writers::start(source.url(), ACCOUNTS, 4, seed);
 
     let (stop, polls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -53,7 +53,7 @@ fn random_kills_lose_and_double_nothing() {
     stop.store(true, Ordering::Relaxed);
     watcher.join().expect("the watcher lives").expect("every state of the target existed");
     assert!(polls.load(Ordering::Relaxed) > 100, "the target was looked at too rarely");
-    bank::check_topics(&dev.kafka, &source.pg, "bank").expect("the topics hold each transaction once");
+    bank::check_topics(&dev.kafka, &source.pg, source.name()).expect("the topics hold each transaction once");
     println!("{begun} transactions, {kills} kills, {} polls of the target", polls.load(Ordering::Relaxed));
     let (status, took) = dev.stop().expect("a clean end");
     assert!(status.success(), "ended with {status}");

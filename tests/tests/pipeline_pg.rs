@@ -11,9 +11,10 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 fn pipeline(source: &Database, target: &Database, tables: &str) -> Dev {
     Dev::new(&format!(
-        "version: 1\npipeline: shop\nsources:\n  shop:\n    postgres: {{ url: \"{}\", tables: [{tables}] }}\nsinks:\n  copy:\n    from: shop.*\n    postgres: {{ url: \"{}\" }}\n    mode: upsert\n",
+        "version: 1\npipeline: shop\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [{tables}] }}\nsinks:\n  copy:\n    from: {name}.*\n    postgres: {{ url: \"{}\" }}\n    mode: upsert\n",
         source.url(),
-        target.url()
+        target.url(),
+        name = source.name()
     ))
 }
 
@@ -37,7 +38,7 @@ fn insert_update_key_change_delete_truncate_reach_client_and_target() {
     a.pg.run("UPDATE orders SET id = 9 WHERE id = 2").expect("key change");
     a.pg.run("DELETE FROM orders WHERE id = 1").expect("delete");
     dev.wait(LIMIT, same).expect("changes");
-    let events: Vec<Value> = read_topic(&dev.kafka, "shop.public.orders").expect("kcat reads");
+    let events: Vec<Value> = read_topic(&dev.kafka, &format!("{}.public.orders", a.name())).expect("kcat reads");
     let ops: Vec<Value> = events.iter().map(|e| e["op"].clone()).collect();
     assert_eq!(ops, [json!("r"), json!("c"), json!("u"), json!("d"), json!(null), json!("c"), json!("d"), json!(null)]);
     assert_eq!(events[0]["after"]["v"], "old");
@@ -53,7 +54,7 @@ fn insert_update_key_change_delete_truncate_reach_client_and_target() {
     let source = &events[1]["source"];
     assert_eq!(
         (&source["connector"], &source["name"], &source["db"], &source["schema"], &source["table"]),
-        (&json!("postgresql"), &json!("shop"), &json!(a.name()), &json!("public"), &json!("orders"))
+        (&json!("postgresql"), &json!(a.name()), &json!(a.name()), &json!("public"), &json!("orders"))
     );
     assert!(source["lsn"].is_u64() && source["txId"].is_u64(), "{source}");
 
@@ -64,14 +65,14 @@ fn insert_update_key_change_delete_truncate_reach_client_and_target() {
             .expect("position row");
     assert_eq!(row.len(), 1, "{row:?}");
     let text: Vec<&str> = row[0].iter().map(|c| c.as_deref().unwrap_or("")).collect();
-    assert_eq!((&text[..4], &text[5..]), (&["shop", "copy", "shop", "0"][..], &["t", "t"][..]));
+    assert_eq!((&text[..4], &text[5..]), (&["shop", "copy", a.name(), "0"][..], &["t", "t"][..]));
     let (status, _) = dev.stop().expect("stop");
     assert!(status.success());
     // Changes made while nothing runs are there after the next start, once.
     a.pg.run("INSERT INTO orders VALUES (6, 'offline', 0); UPDATE orders SET v = 'x' WHERE id = 5").expect("offline");
     dev.start().expect("second start");
     dev.wait(LIMIT, same).expect("resume");
-    let after = read_topic(&dev.kafka, "shop.public.orders").expect("kcat reads");
+    let after = read_topic(&dev.kafka, &format!("{}.public.orders", a.name())).expect("kcat reads");
     let tail: Vec<(&Value, &Value)> = after[after.len() - 2..].iter().map(|e| (&e["op"], &e["after"]["id"])).collect();
     assert_eq!(tail, [(&json!("c"), &json!(6)), (&json!("u"), &json!(5))]);
 }
