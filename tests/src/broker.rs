@@ -130,7 +130,8 @@ impl Broker {
         let deadline = Instant::now() + Duration::from_secs(READY_SECONDS);
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait()? {
-                if !status.success() {
+                // A clean end after SIGTERM has its own exit code.
+                if status.code() != Some(143) {
                     bail!("ended with {status}:\n{}", tail(&self.log()));
                 }
                 return Ok(());
