@@ -38,10 +38,19 @@ fn unnest(count: usize, first: usize) -> String {
     format!("unnest({arrays}) AS u({names})")
 }
 
+/// The text of column `i` as the target's type. `regclass` alone has a cast from text that is not its input function: it
+/// does not know `-`, the printed form of 0.
+fn cast(i: usize, column: &Target) -> String {
+    if column.cast == "regclass" {
+        return format!("(CASE u.c{i} WHEN '-' THEN 0::oid::regclass ELSE nullif(u.c{i}, '-')::regclass END)");
+    }
+    format!("u.c{i}::{}", column.cast)
+}
+
 /// Rows in the order of `columns`; without a key a plain insert.
 pub fn insert(table: &TargetName, columns: &[Target], key: &[u16]) -> String {
     let names = list(columns.iter().map(|c| quote_ident(&c.name)));
-    let values = list(columns.iter().enumerate().map(|(i, c)| format!("u.c{i}::{}", c.cast)));
+    let values = list(columns.iter().enumerate().map(|(i, c)| cast(i, c)));
     let mut sql = format!(
         "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {}",
         quoted(table),
@@ -68,7 +77,7 @@ pub fn insert(table: &TargetName, columns: &[Target], key: &[u16]) -> String {
 /// Arrays: the key's columns, then the set ones.
 pub fn update(table: &TargetName, key: &[&Target], set: &[&Target]) -> String {
     let changed = set.iter().enumerate().filter(|(_, c)| !c.fixed);
-    let mut sets = list(changed.map(|(i, c)| format!("{} = u.c{}::{}", quote_ident(&c.name), i + key.len(), c.cast)));
+    let mut sets = list(changed.map(|(i, c)| format!("{} = {}", quote_ident(&c.name), cast(i + key.len(), c))));
     if sets.is_empty() {
         // Nothing to set: the row still has to be there.
         sets = list(key.iter().map(|c| format!("{0} = t.{0}", quote_ident(&c.name))));
@@ -83,7 +92,7 @@ pub fn delete(table: &TargetName, key: &[&Target]) -> String {
 
 fn by_key(key: &[&Target]) -> String {
     let terms: Vec<String> =
-        key.iter().enumerate().map(|(i, c)| format!("t.{} = u.c{i}::{}", quote_ident(&c.name), c.cast)).collect();
+        key.iter().enumerate().map(|(i, c)| format!("t.{} = {}", quote_ident(&c.name), cast(i, c))).collect();
     terms.join(" AND ")
 }
 
@@ -103,7 +112,7 @@ pub fn delete_one(table: &TargetName, columns: &[Target]) -> String {
     let terms: Vec<String> = columns
         .iter()
         .enumerate()
-        .map(|(i, c)| format!("r.{}::text IS NOT DISTINCT FROM u.c{i}::{}::text", quote_ident(&c.name), c.cast))
+        .map(|(i, c)| format!("r.{}::text IS NOT DISTINCT FROM {}::text", quote_ident(&c.name), cast(i, c)))
         .collect();
     let condition = if terms.is_empty() { "true".to_owned() } else { terms.join(" AND ") };
     let from = if columns.is_empty() { String::new() } else { format!(", {}", unnest(columns.len(), 1)) };
