@@ -17,6 +17,7 @@ use catchwater_connector_postgres as postgres;
 use catchwater_connector_sqlite as sqlite;
 use catchwater_deliver as deliver;
 use catchwater_deliver::sink::SinkError;
+use catchwater_raft::driver::OpenError;
 use catchwater_record::{
     Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, PipelineName, RevisionNo, SinkName, SourceName, TaskEpoch,
     TaskId, TasksVersion,
@@ -225,7 +226,7 @@ impl Node {
         }
         // Deliver commits what is written, capture confirms what is durable; all at the same time.
         let deadline = Instant::now() + END_LIMIT;
-        for w in workers.into_values() {
+        for w in workers.into_values().filter(|w| w.failure.is_none()) {
             let left = deadline.saturating_duration_since(Instant::now());
             let name = w.running.name().to_owned();
             if timeout(left, w.running.join()).await.is_err() {
@@ -270,12 +271,24 @@ fn start_failure(c: &NodeConfig, e: StartError) -> Failure {
         StartError::BeyondLoopback(address) => {
             Failure::new(Exit::Refused, "CW0005", format!("{address} is not a loopback address"))
         }
+        StartError::LogDir(OpenError::Locked(_)) => {
+            Failure::new(Exit::Environment, "CW0201", format!("the data directory {dir} is in use"))
+                .cause("another process holds its lock")
+                .next("stop that process, or use another --data-dir")
+        }
+        StartError::LogDir(OpenError::Format { path, why }) => {
+            Failure::new(Exit::Environment, "CW0202", format!("{path} is not a log directory of this version"))
+                .cause(why.clone())
+                .next("use the version that wrote it, or an empty directory")
+        }
         StartError::LogDir(open) => {
             Failure::new(Exit::Environment, "CW0002", format!("the data directory {dir} cannot be used"))
                 .cause(chain(open))
                 .next("give a writable directory with --data-dir")
         }
-        other => Failure::new(Exit::Runtime, "CW0203", "the node did not start").cause(chain(other)),
+        other => Failure::new(Exit::Runtime, "CW0203", "the node did not start")
+            .cause(chain(other))
+            .next("keep the data directory as it is and report this"),
     }
 }
 

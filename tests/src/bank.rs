@@ -17,6 +17,7 @@ pub fn create(pg: &Pg, accounts: u32) -> Result<()> {
     pg.run(&format!(
         "CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL, version bigint NOT NULL, note text);
          CREATE TABLE txlog (txid bigint PRIMARY KEY, writer int NOT NULL, n_rows int NOT NULL);
+         INSERT INTO txlog VALUES (0, 0, 1);
          INSERT INTO accounts SELECT i, {START_BALANCE}, 0, 'account ' || i FROM generate_series(1, {accounts}) i;"
     ))
 }

@@ -153,7 +153,8 @@ fn a_sink_that_is_down_stops_neither_capture_nor_clients() {
     b.cut();
     a.pg.run("INSERT INTO t SELECT i FROM generate_series(2, 500) i").expect("rows");
     dev.wait(LIMIT, || {
-        let n = catchwater_tests::bank::read_topic(&dev.kafka, &format!("{}.public.t", a.name())).map_or(0, |r| r.len());
+        let n =
+            catchwater_tests::bank::read_topic(&dev.kafka, &format!("{}.public.t", a.name())).map_or(0, |r| r.len());
         if n == 500 { String::new() } else { format!("{n} of 500 records in the topic") }
     })
     .expect("capture and clients go on");

@@ -109,6 +109,8 @@ pub fn classify(sqlstate: &str) -> (SinkClass, u16, &'static str) {
         "42501" => (SinkClass::Config, code::RIGHTS, "grant the user what the text names"),
         _ if starts("28") || starts("3D") || starts("0A") => (SinkClass::Config, code::STATEMENT, ""),
         _ if starts("08") || starts("53") || starts("58") || starts("57") => (SinkClass::Environment, code::SERVER, ""),
+        // The database accepts no connections for now (ALLOW_CONNECTIONS false, a maintenance window).
+        "55000" => (SinkClass::Environment, code::SERVER, ""),
         // Idle in transaction for too long: the server closed the session.
         "25P03" => (SinkClass::Environment, code::LOST, ""),
         _ if starts("22") || starts("23") || sqlstate == "21000" => {
@@ -125,7 +127,10 @@ mod tests {
     #[test]
     fn each_state_of_the_design_has_its_class() {
         for (states, class) in [
-            (&["08006", "53100", "53300", "57P01", "57P03", "58030", "25006", "55P03"][..], SinkClass::Environment),
+            (
+                &["08006", "53100", "53300", "57P01", "57P03", "58030", "25006", "55P03", "55000"][..],
+                SinkClass::Environment,
+            ),
             (&["40001", "40P01"], SinkClass::Conflict),
             (&["22001", "22P02", "23502", "23503", "23505", "23514", "23P01", "21000"], SinkClass::Row),
             (&["42P01", "42703", "42804", "42P10"], SinkClass::Schema),
