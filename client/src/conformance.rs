@@ -1,30 +1,36 @@
-//! The contract of [`LogClient`] and of the topic half of [`ControlClient`] as cases, run against every implementation:
-//! `memory` here, `broker/local` there. A case panics with its clause when it does not hold.
+//! The contract of [`LogClient`], of the topic half of [`ControlClient`] and of [`TaskClient`] as cases, run against every
+//! implementation: `memory` here, `broker/local` there. A case panics with its clause when it does not hold.
 //!
-//! Needs one node or a cluster at rest that makes topics at once; leaves its topics (`conformance-…`) behind.
+//! Needs one node or a cluster at rest that makes topics at once and gives this node its tasks; leaves its topics and its
+//! pipeline (`conformance-…`) behind.
 
 use crate::control::*;
 use crate::log::*;
+use crate::tasks::*;
 use bytes::Bytes;
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{self, BatchView};
 use catchwater_record::{
-    Caller, CaptureEpoch, CaptureId, CommitSeq, GroupName, LeaderEpoch, NodeId, Offset, Position, TopicId,
-    TopicPartition, TxnId,
+    Caller, CaptureEpoch, CaptureId, CommitSeq, GroupName, LeaderEpoch, NodeId, Offset, Position, RevisionNo,
+    TaskEpoch, TasksVersion, TopicId, TopicPartition, TxnId,
 };
 use catchwater_runtime::time;
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 /// Makes a fresh handle.
 pub type Make<'m> = &'m (dyn Fn() -> Arc<dyn LogClient> + Sync);
 
 const TIMEOUT_MS: u32 = 10_000;
 const NOW_MS: i64 = 1_700_000_000_000;
+/// Longest a call without a time of its own may take (L9), and what a loaded machine may add.
+const CALL: Duration = Duration::from_secs(35);
 
 /// Runs every case, one after the other.
-pub async fn run(make: Make<'_>, control: Arc<dyn ControlClient>) {
-    let suite = Suite { log: make(), make, control, who: Caller::node(NodeId(1)) };
+pub async fn run(make: Make<'_>, control: Arc<dyn ControlClient>, tasks: Arc<dyn TaskClient>) {
+    let suite = Suite { log: make(), make, control, tasks, who: Caller::node(NodeId(1)) };
     suite.order_of_calls().await;
     suite.bytes_as_stored().await;
     suite.nothing_behind_a_hole().await;
@@ -32,18 +38,32 @@ pub async fn run(make: Make<'_>, control: Arc<dyn ControlClient>) {
     suite.not_written_is_sure().await;
     suite.fence_everywhere().await;
     suite.dropped_appends_keep_their_place().await;
+    suite.dropped_reads_and_changes_do_no_harm().await;
+    suite.every_call_ends().await;
     suite.fetch_gives_whole_batches().await;
     suite.fetch_waits_and_ends().await;
     suite.ninth_in_flight_is_busy().await;
     suite.group_offsets().await;
     suite.owners().await;
+    suite.leases().await;
 }
 
 struct Suite<'m> {
     log: Arc<dyn LogClient>,
     make: Make<'m>,
     control: Arc<dyn ControlClient>,
+    tasks: Arc<dyn TaskClient>,
     who: Caller,
+}
+
+/// Polls once and drops the call.
+async fn begun_and_dropped<T>(call: impl Future<Output = T>) -> Option<T> {
+    let mut call = std::pin::pin!(call);
+    std::future::poll_fn(|cx| match call.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// A batch of `count` records whose values name it.
@@ -55,8 +75,9 @@ fn batch(name: &str, count: u32) -> Bytes {
     b.finish().freeze()
 }
 
+/// 0 = none.
 fn at(n: u8) -> Position {
-    Position::copy_from(&[n]).unwrap_or_default()
+    if n == 0 { Position::NONE } else { Position::copy_from(&[n]).unwrap_or_default() }
 }
 
 fn plain() -> Append {
@@ -260,6 +281,145 @@ impl Suite<'_> {
         }
         let tails = self.log.last_positions(capture, vec![to]).await.expect("L10 last_positions");
         assert_eq!(tails[0], Tail { at: to, last: at(1), end: Offset(1) }, "L6 and it is there once");
+        // Dropped answers hold no place in flight, and what was handed over does not change the order of the others.
+        let handle = (self.make)();
+        let mut last = at(1);
+        for n in 2..=3 * APPENDS_IN_FLIGHT_MAX as u8 {
+            let append = handle.append(to, batch("d", 1), captured(capture, 1, last.clone(), at(n), at(n)));
+            begun_and_dropped(append).await;
+            last = at(n);
+            // Before the next is called: its outcome is unknown, and this is how one finds out.
+            let known = handle.last_positions(capture, vec![to]).await.expect("L10 last_positions").remove(0);
+            assert!(known.last == last || known.last == at(n - 1), "L6 its place or none: {known:?} after {n}");
+            let send = captured(capture, 1, at(n - 1), at(n), at(n));
+            match handle.append(to, batch("d", 1), send).await {
+                AppendOutcome::Appended { .. } | AppendOutcome::AlreadyThere { .. } => {}
+                other => panic!("L6 the place in flight was given back, sending again is safe: {other:?}"),
+            }
+        }
+        let tail = handle.last_positions(capture, vec![to]).await.expect("L10 last_positions").remove(0);
+        assert_eq!(
+            tail,
+            Tail { at: to, last: last.clone(), end: Offset(u64::from(3 * APPENDS_IN_FLIGHT_MAX as u8)) },
+            "L6 each once"
+        );
+        // Dropped without ever being polled.
+        drop(handle.append(to, batch("e", 1), captured(capture, 1, last.clone(), at(99), at(99))));
+        let behind = handle.append(to, batch("f", 1), captured(capture, 1, at(99), at(100), at(100))).await;
+        match behind {
+            AppendOutcome::Appended { .. } => {}
+            AppendOutcome::Gap { known } => {
+                assert_eq!(known, last, "L6 L1 it did not enter, so nothing behind it does")
+            }
+            other => panic!("L6 {other:?}"),
+        }
+    }
+
+    async fn dropped_reads_and_changes_do_no_harm(&self) {
+        let topic = self.topic("dropped", 1, Owner::Nobody).await;
+        let to = TopicPartition::new(topic.id, 0);
+        for _ in 0..20 {
+            let waiting = begun_and_dropped(self.fetch_now(to, 0, 1 << 20, 20_000)).await;
+            assert!(waiting.is_none(), "L6 a fetch that waits was dropped");
+        }
+        let outcome = self.log.append(to, batch("x", 5), plain()).await;
+        assert_eq!(outcome, AppendOutcome::Appended { offset: Offset(0), end: Offset(5) }, "L6 after dropped reads");
+        let whole = self.fetch(to, 0, 1 << 20).await;
+        begun_and_dropped(self.fetch_now(to, 0, 1 << 20, 0)).await;
+        begun_and_dropped(self.log.bounds(vec![to], At::Now)).await;
+        assert_eq!(self.fetch(to, 0, 1 << 20).await, whole, "L6 reads change nothing");
+        // A dropped commit is unknown: in time it is there or it is not, and what is committed later stands.
+        let group = || GroupName::from("conformance-dropped");
+        begun_and_dropped(self.log.commit(group(), vec![(to, Offset(2))])).await;
+        let found = self.log.committed(group(), vec![to]).await.expect("L10 committed").remove(0);
+        assert!(found.is_none() || found == Some(Offset(2)), "L6 a dropped commit: {found:?}");
+        assert_eq!(self.log.commit(group(), vec![(to, Offset(4))]).await, Ok(()), "L3 commit");
+        assert_eq!(self.log.committed(group(), vec![to]).await, Ok(vec![Some(Offset(4))]), "L6 the later one stands");
+        // A dropped change: the same again gives the topic, made before or now.
+        begun_and_dropped(self.control.create_topics(&self.who, vec![self.new_topic("unsure", 2, Owner::Nobody)]))
+            .await;
+        let again = self.control.create_topics(&self.who, vec![self.new_topic("unsure", 2, Owner::Nobody)]).await;
+        match again.expect("L12 create_topics answers").remove(0) {
+            Ok(made) => assert!(made.created, "L12 made now"),
+            Err(ControlError::TopicExists(_)) => {}
+            Err(e) => panic!("L6 a dropped change: {e}"),
+        }
+        let name = self.new_topic("unsure", 2, Owner::Nobody).name;
+        let there = self.control.describe_topics(TopicsWanted::Names(vec![name])).await.expect("L10 describe_topics");
+        assert_eq!(there.iter().map(|t| t.partitions).collect::<Vec<_>>(), [2], "L6 it is there once");
+    }
+
+    /// Runs a call that has no time of its own.
+    async fn ends<T>(&self, what: &str, call: impl Future<Output = T>) -> T {
+        match time::timeout(CALL, call).await {
+            Ok(answer) => answer,
+            Err(_) => panic!("L9 {what} does not end"),
+        }
+    }
+
+    async fn every_call_ends(&self) {
+        let capture = self.capture("ends").await;
+        let topic = self.topic("ends", 1, Owner::Capture(capture, CaptureEpoch(1))).await;
+        let to = TopicPartition::new(topic.id, 0);
+        // An append ends at its time, whatever that is, and says no more than it knows.
+        // Large enough that the disk is not done within it.
+        let large = || {
+            let mut b = Builder::new();
+            b.push(NOW_MS, Some(b"large"), Some(&vec![b'x'; 900_000]), []);
+            b.finish().freeze()
+        };
+        for (n, timeout_ms) in [(1, 0), (2, 1), (3, 5), (4, 0)] {
+            let how = Append { timeout_ms, ..captured(capture, 1, at(n - 1), at(n), at(n)) };
+            let asked = Instant::now();
+            let outcome = self.ends("append", self.log.append(to, large(), how)).await;
+            assert!(asked.elapsed() < Duration::from_secs(5), "L9 an append of {timeout_ms} ms: {:?}", asked.elapsed());
+            match outcome {
+                AppendOutcome::Appended { .. } | AppendOutcome::Unknown => {}
+                // Never in the log, so it can be sent again as if nothing had been.
+                AppendOutcome::NotWritten(_) => {
+                    let tail = self.log.last_positions(capture, vec![to]).await.expect("L10 last_positions").remove(0);
+                    assert_eq!(tail.last, at(n - 1), "L4 not written is sure");
+                }
+                other => panic!("L9 {other:?}"),
+            }
+            match self.log.append(to, large(), captured(capture, 1, at(n - 1), at(n), at(n))).await {
+                AppendOutcome::Appended { .. } | AppendOutcome::AlreadyThere { .. } => {}
+                other => panic!("L4 sending again is safe: {other:?}"),
+            }
+        }
+        let tail = self.log.last_positions(capture, vec![to]).await.expect("L10 last_positions").remove(0);
+        assert_eq!(tail, Tail { at: to, last: at(4), end: Offset(4) }, "L2 each once");
+        // A fetch ends at its time; an error of one part ends it at once.
+        let asked = Instant::now();
+        let got = self.ends("fetch", self.fetch_now(to, 4, 1 << 20, 300)).await.expect("L7 fetch");
+        assert!(got.is_empty() && asked.elapsed() >= Duration::from_millis(250), "L7 waits for something to come");
+        assert!(asked.elapsed() < Duration::from_millis(300 + 5_000), "L9 a fetch of 300 ms: {:?}", asked.elapsed());
+        let nowhere = TopicPartition::new(TopicId([0xed; 16]), 0);
+        let part = |at, offset| FetchPart { at, offset: Offset(offset), max_bytes: 1 << 20 };
+        let want = Fetch {
+            parts: vec![part(to, 4), part(nowhere, 0)],
+            isolation: Isolation::Committed,
+            min_bytes: 1,
+            max_wait_ms: 60_000,
+            credit_bytes: 1 << 20,
+        };
+        let got = self.ends("fetch", self.log.fetch(want)).await.expect("L7 fetch");
+        assert_eq!(got[1].batches, Err(PartitionError::NoTopic), "L7 the part that failed says so");
+        assert_eq!(got[0].batches, Ok(Bytes::new()), "L7 and the other is not harmed");
+        // What names nothing ends with a name for it.
+        let e = self.ends("bounds", self.log.bounds(vec![to, nowhere], At::Now)).await;
+        assert_eq!(e, Err(LogError::NoTopic(nowhere)), "L9 bounds");
+        let e = self.ends("last_positions", self.log.last_positions(capture, vec![nowhere])).await;
+        assert_eq!(e, Err(LogError::NoTopic(nowhere)), "L9 last_positions");
+        let group = || GroupName::from("conformance-ends");
+        let e = self.ends("commit", self.log.commit(group(), vec![(nowhere, Offset(1))])).await;
+        assert_eq!(e, Err(LogError::NoTopic(nowhere)), "L9 commit");
+        let e = self.ends("committed", self.log.committed(group(), vec![nowhere])).await;
+        assert_eq!(e, Err(LogError::NoTopic(nowhere)), "L9 committed");
+        let tails = self.ends("open_capture", self.log.open_capture(CaptureId(u64::MAX), CaptureEpoch(1))).await;
+        assert!(tails.is_ok_and(|t| t.iter().all(|t| t.last.is_none())), "L9 open_capture of a capture without topics");
+        let gone = self.ends("delete_topics", self.control.delete_topics(&self.who, vec![nowhere.topic])).await;
+        assert!(matches!(gone.as_deref(), Ok([Err(ControlError::NoTopic(_))])), "L9 delete_topics: {gone:?}");
     }
 
     async fn fetch_gives_whole_batches(&self) {
@@ -357,9 +517,13 @@ impl Suite<'_> {
         };
         let other = make("owner", Owner::Capture(two, CaptureEpoch(1))).await;
         assert!(matches!(other, Err(ControlError::Owned(_))), "L12 somebody else's: {other:?}");
-        self.log.open_capture(one, CaptureEpoch(4)).await.expect("L5 open_capture");
-        let below = make("owner-below", Owner::Capture(one, CaptureEpoch(3))).await;
-        assert!(matches!(below, Err(ControlError::Fenced { .. })), "L12 R2 an epoch below the lease's: {below:?}");
+        let newer = self.topic("owner", 2, Owner::Capture(one, CaptureEpoch(4))).await;
+        assert!(!newer.created && newer.id == first.id, "L12 the next holder finds it: {newer:?}");
+        let below = make("owner", owner).await;
+        assert!(
+            matches!(below, Err(ControlError::Fenced { by: CaptureEpoch(4) })),
+            "L12 and the one before: {below:?}"
+        );
         let nobody = self.topic("nobody", 2, Owner::Nobody).await;
         let adopted = make("nobody", Owner::Capture(one, CaptureEpoch(4))).await.expect("L12 an empty one is adopted");
         assert!(adopted.id == nobody.id && !adopted.created, "L12 adopted: {adopted:?}");
@@ -371,5 +535,56 @@ impl Suite<'_> {
         assert!(matches!(outcome, AppendOutcome::Appended { .. }), "{outcome:?}");
         let refused = make("full", Owner::Capture(one, CaptureEpoch(4))).await;
         assert!(matches!(refused, Err(ControlError::Owned(_))), "L12 one of nobody with records: {refused:?}");
+    }
+
+    /// The task of a capture, as this node holds it, once `fits`.
+    async fn task(&self, capture: CaptureId, fits: impl Fn(&Task) -> bool) -> Task {
+        let mut seen = TasksVersion(0);
+        let look = async {
+            loop {
+                let tasks = self.tasks.mine(seen).await.expect("L11 mine answers");
+                seen = tasks.version;
+                if let Some(task) = tasks.tasks.into_iter().find(|t| t.kind == TaskKind::Capture(capture) && fits(t)) {
+                    return task;
+                }
+            }
+        };
+        time::timeout(CALL, look).await.expect("L11 the task comes to this node")
+    }
+
+    async fn leases(&self) {
+        let capture = self.capture("lease").await;
+        let put = PipelineChange::Put {
+            name: "conformance-lease".into(),
+            base: RevisionNo(0),
+            text: "conformance".into(),
+            captures: vec![("in".into(), capture)],
+            sinks: Vec::new(),
+        };
+        let made = self.control.change_pipeline(&self.who, put.clone()).await.expect("L12 change_pipeline");
+        assert_eq!(self.control.change_pipeline(&self.who, put).await, Ok(made), "L12 the same change again");
+        let first = self.task(capture, |_| true).await;
+        let report =
+            |epoch| Report { task: first.id, epoch, state: TaskState::Running, code: None, progress: Bytes::new() };
+        assert_eq!(self.tasks.report(vec![report(first.epoch)]).await, Ok(vec![]), "L11 the holder's report");
+        self.tasks.release(first.id, first.epoch).await.expect("L11 release");
+        let second = self.task(capture, |t| t.epoch != first.epoch).await;
+        assert!(second.id == first.id && second.epoch > first.epoch, "L11 epochs rise: {first:?} {second:?}");
+        let lost = self.tasks.report(vec![report(first.epoch), report(second.epoch)]).await;
+        assert_eq!(lost, Ok(vec![first.id]), "L11 a report below the epoch");
+        self.tasks.release(first.id, first.epoch).await.expect("L11 release");
+        let lost = self.tasks.report(vec![report(second.epoch)]).await;
+        assert_eq!(lost, Ok(vec![]), "L11 a release below the epoch frees nothing");
+        // R2: the lease's epoch counts from the moment it is given, before its holder has fenced anything.
+        let TaskEpoch(old) = first.epoch;
+        let below = self.new_topic("lease-below", 1, Owner::Capture(capture, CaptureEpoch(old)));
+        let below = self.control.create_topics(&self.who, vec![below]).await.expect("L12 answers").remove(0);
+        let TaskEpoch(new) = second.epoch;
+        let by = CaptureEpoch(new);
+        assert_eq!(below, Err(ControlError::Fenced { by }), "L12 R2 an epoch below the lease's");
+        let topic = self.topic("lease", 1, Owner::Capture(capture, by)).await;
+        let part = TopicPartition::new(topic.id, 0);
+        let zombie = self.log.append(part, batch("z", 1), captured(capture, old, Position::NONE, at(1), at(1))).await;
+        assert_eq!(zombie, AppendOutcome::Fenced { by }, "L5 the holder before");
     }
 }

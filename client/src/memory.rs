@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use catchwater_base::{Rng, crash_point};
 use catchwater_record::batch::{self, BatchView, iterate};
 use catchwater_record::{
-    Caller, CaptureEpoch, CaptureId, GroupName, Incarnation, LeaderEpoch, Offset, PipelineName, Position, RevisionNo,
-    SourceName, TaskEpoch, TaskId, TasksVersion, TopicId, TopicName, TopicPartition,
+    Caller, CaptureEpoch, CaptureId, GroupName, Incarnation, LeaderEpoch, NodeName, Offset, PipelineName, Position,
+    RevisionNo, SourceName, TaskEpoch, TaskId, TasksVersion, TopicId, TopicName, TopicPartition,
 };
 use catchwater_runtime::{Fut, sync::watch};
 use std::collections::BTreeMap;
@@ -142,35 +142,7 @@ impl MemoryCluster {
     /// Gives a task out (again): a fresh epoch, so the holder before has lost it.
     pub fn assign(&self, kind: TaskKind, pipeline: &str, node: &str) -> Task {
         let mut state = self.shared.lock();
-        let found = state
-            .tasks
-            .values()
-            .find(|t| t.kind == kind && t.pipeline.as_str() == pipeline && t.node.as_str() == node)
-            .cloned();
-        let task = match found {
-            Some(mut t) => {
-                t.epoch = TaskEpoch(t.epoch.0 + 1);
-                t
-            }
-            None => {
-                let id = TaskId(state.next_task);
-                state.next_task += 1;
-                Task {
-                    id,
-                    kind,
-                    epoch: TaskEpoch(1),
-                    wish: Wish::Run,
-                    pipeline: pipeline.into(),
-                    revision: RevisionNo(1),
-                    node: node.into(),
-                }
-            }
-        };
-        if let TaskKind::Capture(capture) = kind {
-            state.leases.insert(capture, CaptureEpoch(task.epoch.0));
-        }
-        state.tasks.insert(task.id, task.clone());
-        state.tasks_version += 1;
+        let task = state.assign(kind, pipeline.into(), node.into());
         drop(state);
         self.shared.bump();
         task
@@ -394,13 +366,17 @@ impl LogClient for MemoryClient {
 
     fn committed(&self, group: GroupName, of: Vec<TopicPartition>) -> Fut<'_, Result<Vec<Option<Offset>>, LogError>> {
         let state = self.shared.lock();
-        let answer = of.iter().map(|at| state.offsets.get(&(group.clone(), *at)).copied()).collect();
+        let known = |at: &TopicPartition| state.partition(*at).ok_or(LogError::NoTopic(*at));
+        let answer = of.iter().map(|at| known(at).map(|_| state.offsets.get(&(group.clone(), *at)).copied())).collect();
         drop(state);
-        Box::pin(ready(Ok(answer)))
+        Box::pin(ready(answer))
     }
 
     fn commit(&self, group: GroupName, offsets: Vec<(TopicPartition, Offset)>) -> Fut<'_, Result<(), LogError>> {
         let mut state = self.shared.lock();
+        if let Some((at, _)) = offsets.iter().find(|(at, _)| state.partition(*at).is_none()) {
+            return Box::pin(ready(Err(LogError::NoTopic(*at))));
+        }
         for (at, offset) in offsets {
             state.offsets.insert((group.clone(), at), offset);
         }
@@ -562,6 +538,9 @@ impl State {
         }
         if let Some((id, there)) = self.by_name(&new.name) {
             match (there.owner, new.owner) {
+                (Owner::Capture(have, by), Owner::Capture(want, epoch)) if have == want && epoch < by => {
+                    return Err(ControlError::Fenced { by });
+                }
                 (Owner::Capture(have, _), Owner::Capture(want, _)) if have == want => {}
                 (Owner::Nobody, Owner::Nobody) => return Err(ControlError::TopicExists(new.name)),
                 (Owner::Nobody, Owner::Capture(..)) if there.partitions.iter().all(|p| p.end == Offset::ZERO) => {}
@@ -592,10 +571,28 @@ impl State {
         self.describe(id, true).ok_or_else(|| ControlError::Bug("topic vanished".into()))
     }
 
+    fn assign(&mut self, kind: TaskKind, pipeline: PipelineName, node: NodeName) -> Task {
+        let same = |t: &&Task| t.kind == kind && t.pipeline == pipeline && t.node == node;
+        let task = match self.tasks.values().find(same) {
+            Some(t) => Task { epoch: TaskEpoch(t.epoch.0 + 1), ..t.clone() },
+            None => {
+                let id = TaskId(self.next_task);
+                self.next_task += 1;
+                Task { id, kind, epoch: TaskEpoch(1), wish: Wish::Run, pipeline, revision: RevisionNo(1), node }
+            }
+        };
+        if let TaskKind::Capture(capture) = kind {
+            self.leases.insert(capture, CaptureEpoch(task.epoch.0));
+        }
+        self.tasks.insert(task.id, task.clone());
+        self.tasks_version += 1;
+        task
+    }
+
     fn change(&mut self, change: PipelineChange) -> Result<RevisionNo, ControlError> {
         let none = |name: &PipelineName| ControlError::Invalid(format!("no pipeline {name}"));
         match change {
-            PipelineChange::Put { name, base, text, .. } => {
+            PipelineChange::Put { name, base, text, captures, sinks } => {
                 let have = self.pipelines.get(&name).map_or(RevisionNo(0), |p| p.revision);
                 if self.pipelines.get(&name).is_some_and(|p| p.text == text) {
                     return Ok(have);
@@ -604,6 +601,15 @@ impl State {
                     return Err(ControlError::StaleBase { base, have });
                 }
                 let revision = RevisionNo(have.0 + 1);
+                let captures = captures.into_iter().map(|(node, capture)| (node, TaskKind::Capture(capture)));
+                let wanted: Vec<(String, TaskKind)> =
+                    captures.chain(sinks.into_iter().map(|node| (node, TaskKind::Deliver))).collect();
+                let is_wanted = |t: &Task| wanted.iter().any(|(node, kind)| t.node.as_str() == node && t.kind == *kind);
+                self.tasks.retain(|_, t| t.pipeline != name || is_wanted(t));
+                for (node, kind) in &wanted {
+                    let task = self.assign(*kind, name.clone(), node.as_str().into());
+                    self.tasks.insert(task.id, Task { revision, ..task });
+                }
                 self.pipelines.insert(name.clone(), Pipeline { name, revision, text, running: true });
                 Ok(revision)
             }
@@ -614,9 +620,15 @@ impl State {
                 let running = matches!(change, PipelineChange::Resume { .. });
                 let p = self.pipelines.get_mut(name).ok_or_else(|| none(name))?;
                 p.running = running;
-                Ok(p.revision)
+                let revision = p.revision;
+                let wish = if running { Wish::Run } else { Wish::Pause };
+                self.tasks.values_mut().filter(|t| t.pipeline == *name).for_each(|t| t.wish = wish);
+                self.tasks_version += 1;
+                Ok(revision)
             }
             PipelineChange::Delete { name } => {
+                self.tasks.retain(|_, t| t.pipeline != name);
+                self.tasks_version += 1;
                 self.pipelines.remove(&name).map(|p| p.revision).ok_or_else(|| none(&name))
             }
         }
@@ -725,7 +737,7 @@ mod tests {
         runtime.block_on(async {
             let cluster = MemoryCluster::new(1);
             let make = || -> Arc<dyn LogClient> { cluster.client() };
-            conformance::run(&make, cluster.client()).await;
+            conformance::run(&make, cluster.client(), cluster.client()).await;
         });
     }
 
