@@ -35,7 +35,7 @@ pub struct Failure {
     /// Already shown in full (the validator's rendering): print nothing more in table form.
     pub shown: bool,
     /// Machine-readable details for the JSON envelope.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
 }
 
 impl Failure {
@@ -98,7 +98,7 @@ pub fn finish(command: &str, output: Output, outcome: Result<Done, Failure>) -> 
             if output == Output::Json {
                 let mut error = json!({"code": f.code, "message": f.message, "cause": f.cause, "next": f.next});
                 if let (Some(details), Some(map)) = (f.details, error.as_object_mut()) {
-                    map.insert("details".into(), details);
+                    map.insert("details".into(), *details);
                 }
                 let envelope =
                     json!({"command": command, "ok": false, "summary": f.message, "result": null, "error": error});

@@ -238,6 +238,9 @@ pub struct FetchedOffset {
     pub metadata: String,
 }
 
+/// A member that was asked to leave, and whether it did.
+pub type Left = (LeaveMember, Result<(), GroupError>);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// To a wake-up; nobody reads it.
@@ -246,7 +249,7 @@ pub enum Reply {
     Sync(Result<Synced, GroupError>),
     Heartbeat(Result<(), GroupError>),
     /// One result per member asked for; `Err` = the whole request.
-    Leave(Result<Vec<(LeaveMember, Result<(), GroupError>)>, GroupError>),
+    Leave(Result<Vec<Left>, GroupError>),
     /// Per offset, in the order of the request.
     Commit(Vec<Result<(), GroupError>>),
     Fetch(Result<Vec<FetchedOffset>, GroupError>),

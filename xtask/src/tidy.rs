@@ -36,7 +36,7 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("tokio_postgres", &["connectors/postgres/", "tests/", "bench/"]),
     ("postgres_protocol", &["connectors/postgres/"]),
     ("rusqlite", &["connectors/sqlite/", "tests/", "bench/"]),
-    ("kafka_protocol", &["protocol/tests/", "record/", "tests/", "bench/", "broker/tests/", "protocol/src/tests"]),
+    ("kafka_protocol::", &["protocol/tests/", "record/", "tests/", "bench/", "broker/tests/", "protocol/src/tests"]),
     (
         "std::fs::",
         &[

@@ -52,7 +52,7 @@ pub async fn run(file: Option<&Path>, node: &Node) -> Result<Done, Failure> {
         let mut f = Failure::new(Exit::Environment, "CW0010", "something would stop Catchwater here")
             .cause("see the lines marked ERROR")
             .next("cure them and run doctor again");
-        f.details = Some(result);
+        f.details = Some(Box::new(result));
         return Err(f);
     }
     Ok(Done::new("nothing would stop Catchwater here", result, text))

@@ -29,7 +29,7 @@ pub fn load(file: &Path, options: Options, output: Output) -> Result<(Pipeline, 
                 failure = failure.next(f.suggestions.first().cloned().unwrap_or_default());
             }
             failure.shown = true;
-            failure.details = Some(with_file(&name, &findings));
+            failure.details = Some(Box::new(with_file(&name, &findings)));
             Err(failure)
         }
     }

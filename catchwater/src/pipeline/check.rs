@@ -182,14 +182,6 @@ impl Walk {
                     }
                 }
             }
-            Shape::Bool => {
-                if let Some(text) = self.scalar(entry, path, "true or false")
-                    && !["true", "false"].contains(&text)
-                {
-                    let message = format!("`{}` must be true or false (in YAML 1.2 `{text}` is a text)", entry.key);
-                    self.error(codes::WRONG_TYPE, span, path, message);
-                }
-            }
             Shape::Number { min, max } => {
                 if let Some(text) = self.scalar(entry, path, "a number") {
                     let ok = text.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n));

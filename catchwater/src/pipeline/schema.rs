@@ -15,7 +15,6 @@ pub enum Shape {
     /// The integer 1.
     Version,
     Choice(&'static [&'static str]),
-    Bool,
     Number {
         min: u64,
         max: u64,

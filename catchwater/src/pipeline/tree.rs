@@ -4,6 +4,8 @@
 //! anchors, aliases, merge keys, tags, several documents. Columns of the parser count from 0, lines from 1; ours count
 //! both from 1, in Unicode scalar values.
 
+#![allow(clippy::result_large_err)] // a finding ends the parse of a file: it is built once
+
 use super::finding::{Finding, Span, codes};
 use saphyr_parser::{Event, Parser, ScalarStyle};
 

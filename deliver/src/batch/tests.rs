@@ -1,3 +1,5 @@
+//! Folding and group limits.
+
 use super::*;
 use crate::sink::TargetName;
 use crate::testing::table;

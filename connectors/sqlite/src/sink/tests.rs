@@ -1,3 +1,5 @@
+//! The sink against its conformance suite and its own stories.
+
 use super::*;
 use catchwater_deliver::conformance::{self, Probe};
 use rusqlite::types::ValueRef;

@@ -1,3 +1,5 @@
+//! Random statements against a shadow, stream, snapshot, schema changes, preflight.
+
 use super::*;
 use crate::sink::tests::Dir;
 use crate::types::quoted;
