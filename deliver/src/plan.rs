@@ -101,18 +101,39 @@ pub fn shown(name: &TargetName) -> String {
 /// Keeps two source tables from sharing one target.
 #[derive(Default)]
 pub struct Claimed {
-    by: BTreeMap<TargetName, String>,
+    by: BTreeMap<TargetName, Holder>,
+}
+
+struct Holder {
+    source: String,
+    /// Rows of it have come. Without, the target is only kept ready, and a table with rows takes its place.
+    rows: bool,
 }
 
 impl Claimed {
+    /// For a table whose rows come.
     pub fn claim(&mut self, target: &TargetName, source: &TableSchema) -> Result<(), PlanError> {
         let name = source.qualified();
-        let first = self.by.entry(target.clone()).or_insert_with(|| name.clone());
-        if *first == name {
-            Ok(())
-        } else {
-            Err(PlanError::SameTarget { first: first.clone(), second: name, target: shown(target) })
+        match self.by.get_mut(target) {
+            Some(first) if first.rows && first.source != name => {
+                Err(PlanError::SameTarget { first: first.source.clone(), second: name, target: shown(target) })
+            }
+            Some(first) => {
+                *first = Holder { source: name, rows: true };
+                Ok(())
+            }
+            None => {
+                self.by.insert(target.clone(), Holder { source: name, rows: true });
+                Ok(())
+            }
         }
+    }
+
+    /// For a table that has shown no row yet (it may be gone from the source): false if the target is another's.
+    pub fn claim_unused(&mut self, target: &TargetName, source: &TableSchema) -> bool {
+        let name = source.qualified();
+        let first = self.by.entry(target.clone()).or_insert_with(|| Holder { source: name.clone(), rows: false });
+        first.source == name
     }
 }
 
@@ -166,5 +187,12 @@ mod tests {
         assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_ok());
         assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_ok());
         assert!(c.claim(&to.target(&b, &BTreeMap::new()), &b).is_err());
+        assert!(!c.claim_unused(&to.target(&b, &BTreeMap::new()), &b));
+        // A table without rows gives way to one that has them.
+        let mut c = Claimed::default();
+        assert!(c.claim_unused(&to.target(&a, &BTreeMap::new()), &a));
+        assert!(!c.claim_unused(&to.target(&b, &BTreeMap::new()), &b));
+        assert!(c.claim(&to.target(&b, &BTreeMap::new()), &b).is_ok());
+        assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_err());
     }
 }

@@ -54,6 +54,8 @@ const INTERNAL_BYTES: u32 = 1 << 20;
 const FETCH_WAIT_MS: u32 = 500;
 /// Rows between two looks at the other futures.
 const ROWS_PER_BREATH: usize = 256;
+/// Tables described in one call of the sink.
+const TABLES_PER_CALL: usize = 256;
 /// Wait after a fetch that failed in a way that passes.
 const PAUSE_MS: u64 = 50;
 /// How long an `abort` or `shutdown` may take.
@@ -185,6 +187,21 @@ struct Book {
     schemas: BTreeMap<u32, Arc<TableSchema>>,
     /// Does `from` take the table of this topic?
     topics: BTreeMap<TopicId, bool>,
+    /// A TABLE record came: there may be tables whose target is not ready.
+    grown: bool,
+}
+
+impl Book {
+    /// The newest schema of each table that we take, tables in the order in which they were last described.
+    fn newest(&self) -> Vec<Arc<TableSchema>> {
+        let mut of: BTreeMap<TopicId, &Arc<TableSchema>> = BTreeMap::new();
+        for schema in self.schemas.values().filter(|s| self.topics.get(&s.topic) == Some(&true)) {
+            of.insert(schema.topic, schema);
+        }
+        let mut newest: Vec<_> = of.into_values().cloned().collect();
+        newest.sort_by_key(|s| s.schema_no);
+        newest
+    }
 }
 
 /// The internal partitions that speak of our source.
@@ -434,6 +451,7 @@ impl Worker {
         for no in std::mem::take(&mut self.prepare_first) {
             self.prepare(&mut session, no).await?;
         }
+        self.prepare_tables(&mut session).await?;
         self.status.update(|s| {
             s.state = State::Running;
             s.seq = session.at.seq;
@@ -500,6 +518,7 @@ impl Worker {
                     self.book.topics.insert(table.topic, self.config.tables.takes(&table));
                 }
                 self.book.schemas.insert(table.schema_no, Arc::new(table));
+                self.book.grown = true;
             }
         }
         self.book.next = self.book.next.max(next);
@@ -578,18 +597,59 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes the target table of a schema ready and its plan. No sink transaction is open.
+    /// Makes the targets of all tables ready, whether they have rows or not: a copy has every captured table. What only
+    /// a person can cure (a type, a key, a shared target) waits for the first row: rows of an older shape still pass.
+    async fn prepare_tables(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        self.book.grown = false;
+        let mut due: Vec<(Arc<TableSchema>, TargetName)> = Vec::new();
+        for schema in self.book.newest() {
+            // A topic that is gone has no table any more.
+            let alive = session.regroup.is_subscribed(TopicPartition::new(schema.topic, 0));
+            let name = self.config.naming.target(&schema, &self.config.renames);
+            let ready = self.plans.contains_key(&schema.schema_no);
+            if alive && !ready && self.claimed.claim_unused(&name, &schema) {
+                due.push((schema, name));
+            }
+        }
+        for some in due.chunks(TABLES_PER_CALL) {
+            let names: Vec<TargetName> = some.iter().map(|(_, name)| name.clone()).collect();
+            self.describe(session, &names).await?;
+            for (schema, name) in some {
+                match self.make_ready(session, schema, name).await {
+                    Ok(()) => {}
+                    Err(Trouble::Fatal(_)) => continue,
+                    Err(other) => return Err(other),
+                }
+                if self.stop.is_stopped() {
+                    return Err(Trouble::Stopped);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the target table of a schema whose rows come ready, and its plan. No sink transaction is open.
     async fn prepare(&mut self, session: &mut Session<'_>, no: u32) -> Result<(), Trouble> {
-        debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
         let Some(schema) = self.book.schemas.get(&no).cloned() else { return Ok(()) };
         let name = self.config.naming.target(&schema, &self.config.renames);
         self.claimed.claim(&name, &schema).map_err(|e| Trouble::Fatal(e.into()))?;
-        let fatal = |e: Failure| Trouble::Fatal(e);
         if !session.described.contains_key(&name) {
-            self.describe(session, &name).await?;
+            self.describe(session, std::slice::from_ref(&name)).await?;
         }
+        self.make_ready(session, &schema, &name).await
+    }
+
+    /// DDL, if the target as it was described needs any, and the plan. `Fatal` before the first step changes nothing.
+    async fn make_ready(
+        &mut self,
+        session: &mut Session<'_>,
+        schema: &Arc<TableSchema>,
+        name: &TargetName,
+    ) -> Result<(), Trouble> {
+        debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
+        let fatal = |e: Failure| Trouble::Fatal(e);
         let steps: Vec<DdlStep> =
-            evolve::steps(&schema, &name, session.described.get(&name), self.config.on_schema_change)
+            evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change)
                 .map_err(|e| fatal(e.into()))?;
         if !steps.is_empty() {
             for step in &steps {
@@ -598,27 +658,28 @@ impl Worker {
                 session.flight.beside(work).await.map_err(sink_trouble)?;
                 crash_point!("sink.after_ddl");
             }
-            self.describe(session, &name).await?;
+            self.describe(session, std::slice::from_ref(name)).await?;
         }
-        let Some(target) = session.described.get(&name) else {
+        let Some(target) = session.described.get(name) else {
             return Err(Trouble::Sink(
-                SinkError::new(SinkClass::Schema, code::COLUMN, format!("{} is missing", plan::shown(&name)), ""),
+                SinkError::new(SinkClass::Schema, code::COLUMN, format!("{} is missing", plan::shown(name)), ""),
                 None,
             ));
         };
-        let plan = plan::plan(&schema, target).map_err(|e| fatal(e.into()))?;
-        self.plans.insert(no, Arc::new(plan));
+        let plan = plan::plan(schema, target).map_err(|e| fatal(e.into()))?;
+        self.plans.insert(schema.schema_no, Arc::new(plan));
         Ok(())
     }
 
-    async fn describe(&mut self, session: &mut Session<'_>, name: &TargetName) -> Result<(), Trouble> {
-        let names = [name.clone()];
-        let work = self.deps.sink.describe(&names);
+    async fn describe(&mut self, session: &mut Session<'_>, names: &[TargetName]) -> Result<(), Trouble> {
+        let work = self.deps.sink.describe(names);
         let found = session.flight.beside(work).await.map_err(sink_trouble)?;
-        match found.into_iter().next().flatten() {
-            Some(table) => session.described.insert(name.clone(), table),
-            None => session.described.remove(name),
-        };
+        for (name, table) in names.iter().zip(found) {
+            match table {
+                Some(table) => session.described.insert(name.clone(), table),
+                None => session.described.remove(name),
+            };
+        }
         Ok(())
     }
 
@@ -631,6 +692,10 @@ impl Worker {
             if let Some(landed) = session.flight.landed.take() {
                 crash_point!("deliver.after_fetch");
                 self.handle_fetched(session, landed).await?;
+            }
+            if self.book.grown && !session.lane_open {
+                self.subscribe(session, &BTreeMap::new()).await?;
+                self.prepare_tables(session).await?;
             }
             let now = self.now().mono;
             if session.flight.going.is_none() && now >= session.paused_until {
@@ -980,6 +1045,7 @@ impl Worker {
             if unknown {
                 self.read_book(session.internal).await?;
                 self.subscribe(session, &BTreeMap::new()).await?;
+                self.book.grown = true;
             }
             session.regroup.add_cut(offset, &cut).map_err(|e| Trouble::Fatal(e.into()))?;
         }

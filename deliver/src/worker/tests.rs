@@ -361,6 +361,116 @@ async fn a_target_ahead_of_the_log_or_of_another_incarnation_stops() {
     assert!(matches!(&end, End::Failed(f) if f.code.0 == code::OTHER_INCARNATION), "{end:?}");
 }
 
+/// Until it is so; the worker's turns are short, so the first moment is seen.
+async fn wait(done: impl Fn() -> bool) {
+    for _ in 0..200_000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    panic!("it never is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_without_rows_exist_at_the_target_too() {
+    let cluster = MemoryCluster::new(5);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("t", &["id"], &["id"], 1).await;
+    source.table("empty", &["id", "a"], &["id"], 2).await;
+    source.table("empty", &["id", "a", "b"], &["id"], 2).await;
+    source.table("left_out", &["id"], &["id"], 1).await;
+    // Another shape of the key there: its first row will say so, and only its first row.
+    source.table("odd", &["id", "a"], &["id"], 1).await;
+    let odd = table("", "odd", &[("id", INT), ("a", INT)], &["a"]);
+    let odd =
+        TargetTable { name: name("odd"), columns: odd.columns.clone(), key: vec!["a".into()], foreign_keys: vec![] };
+    target.create(odd.clone());
+    let mut c = config(1);
+    c.tables = TableFilter::Named(vec!["t".into(), "empty".into(), "late".into(), "odd".into()]);
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let work = Worker::run(deps(&cluster, &target), c, status.clone(), stopped);
+    let task = catchwater_runtime::spawn::spawn("worker", work);
+    let columns = |t: &str| -> Option<Vec<String>> {
+        Some(target.table(&name(t)).shape?.columns.iter().map(|c| c.name.clone()).collect())
+    };
+    let until = async |t: &str, n: usize| {
+        wait(|| columns(t).is_some_and(|c| c.len() >= n) || task.is_finished()).await;
+        assert!(!task.is_finished(), "{:?}", status.read());
+    };
+    until("empty", 3).await;
+    assert_eq!((status.read().rows, target.commits()), (0, 0), "no row was waited for");
+    assert!(columns("t").is_some() && columns("left_out").is_none());
+    // A new table, then a new column of it, while nothing happens.
+    source.table("late", &["id"], &["id"], 1).await;
+    until("late", 1).await;
+    source.table("late", &["id", "x"], &["id"], 1).await;
+    until("late", 2).await;
+    // A topic that is gone has no table any more.
+    let (_, gone, _) = source.tables["late"];
+    source.begin();
+    source.row("t", Op::Create, None, Some(&[1])).await;
+    source.cut(true).await;
+    wait(|| status.read().rows == 1).await;
+    stop.stop();
+    assert_eq!(task.join().await.unwrap(), End::Stopped);
+    let who = Caller::node(NodeId(1));
+    let client = cluster.client();
+    let deleted = client.delete_topics(&who, vec![gone]).await.unwrap();
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let other = MemoryTarget::new();
+    other.create(odd);
+    let (end, _) = run_until(deps(&cluster, &other), config(2), |s| s.rows == 1).await;
+    assert_eq!(end, End::Stopped);
+    assert!(other.table(&name("late")).shape.is_none() && other.table(&name("empty")).shape.is_some());
+    // The odd one stops the sink with its first row.
+    source.begin();
+    source.row("odd", Op::Create, None, Some(&[1, 1])).await;
+    source.cut(false).await;
+    let (end, _) = run_until(deps(&cluster, &other), config(3), |_| false).await;
+    assert!(matches!(&end, End::Failed(f) if f.code.0 == code::KEY), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_comes_inside_an_open_sink_transaction_waits_for_its_end() {
+    let cluster = MemoryCluster::new(6);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("t", &["id"], &["id"], 1).await;
+    source.begin();
+    for id in 0..10 {
+        source.row("t", Op::Create, None, Some(&[id])).await;
+    }
+    let calls: Arc<Mutex<Vec<crate::testing::Call>>> = Arc::default();
+    let seen = calls.clone();
+    target.on_call(Some(Box::new(move |call| {
+        seen.lock().unwrap().push(call);
+        None
+    })));
+    let mut c = config(1);
+    c.batch.rows = 2;
+    // The cut is there, half of the rows are fetched at a time.
+    c.credit_bytes = 300;
+    source.cut(true).await;
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let task =
+        catchwater_runtime::spawn::spawn("worker", Worker::run(deps(&cluster, &target), c, status.clone(), stopped));
+    wait(|| calls.lock().unwrap().contains(&crate::testing::Call::Write)).await;
+    source.table("late", &["id"], &["id"], 1).await;
+    wait(|| target.table(&name("late")).shape.is_some()).await;
+    stop.stop();
+    assert_eq!(task.join().await.unwrap(), End::Stopped);
+    let calls = calls.lock().unwrap();
+    let first = calls.iter().position(|c| *c == crate::testing::Call::Write).unwrap();
+    let commit = calls.iter().position(|c| *c == crate::testing::Call::Commit).unwrap();
+    let inside = &calls[first..commit];
+    assert!(inside.iter().all(|c| *c == crate::testing::Call::Write), "{calls:?}");
+    assert!(inside.len() >= 5, "{calls:?}");
+}
+
 /// What the source looked like after each transaction.
 type History = Arc<Mutex<BTreeMap<u64, State_>>>;
 #[derive(Clone, Default, PartialEq, Debug)]
