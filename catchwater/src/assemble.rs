@@ -247,6 +247,10 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
     b.partitions_default = c.num_partitions;
     b.auto_create = c.auto_create;
     b.group_initial_delay_ms = u32::try_from(c.initial_rebalance_ms).unwrap_or(u32::MAX);
+    b.settings.insert("message.max.bytes".into(), c.message_bytes_max.to_string());
+    if c.compat {
+        b.settings.insert("produce.validation".into(), "full".into());
+    }
     b.segment_bytes = u32::try_from(c.segment_bytes).unwrap_or(u32::MAX);
     b
 }

@@ -188,7 +188,7 @@ pub const TOPIC_KEYS: &[Definition] = keys! {
         "Stored and described; a replica without all committed batches is never elected here.";
     "storage.durability" String "fsync", Rule::OneOf(&["fsync", "relaxed"]), [],
         "fsync: acknowledged means on disk. relaxed: acknowledged means given to the operating system.";
-    "produce.validation" String "header", Rule::OneOf(&["header", "walk", "full"]), [],
+    "produce.validation" String "header", Rule::OneOf(&["header", "walk", "full"]), ["produce.validation"],
         "How far produced batches are looked into: their header and checksum, every record of plain batches, or all.";
 };
 

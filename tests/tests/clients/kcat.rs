@@ -78,15 +78,21 @@ fn kcat_acks_0_headers_and_the_end_of_a_partition() {
 }
 
 #[test]
-fn kcat_group_commits_and_resumes() {
+fn w2_a_group_commits_the_broker_is_killed_and_the_group_resumes() {
     if !installed() {
         return;
     }
-    let broker = Broker::start();
+    let mut broker = Broker::start();
     let (topic, group) = (unique("kcat"), unique("group"));
     kcat(&broker, &["-P", "-t", &topic], b"1\n2\n3\n");
-    let read = |n: &str| kcat(&broker, &["-G", &group, "-c", n, "-q", "-X", "auto.offset.reset=earliest", &topic], b"");
-    assert_eq!(read("3"), b"1\n2\n3\n");
+    let read = |broker: &Broker, n: &str| {
+        kcat(broker, &["-G", &group, "-c", n, "-q", "-X", "auto.offset.reset=earliest", &topic], b"")
+    };
+    assert_eq!(read(&broker, "3"), b"1\n2\n3\n");
+    if !broker.is_foreign() {
+        broker.kill();
+        broker.restart().expect("starts again on the same data");
+    }
     kcat(&broker, &["-P", "-t", &topic], b"4\n5\n");
-    assert_eq!(read("2"), b"4\n5\n", "the group goes on where it stopped");
+    assert_eq!(read(&broker, "2"), b"4\n5\n", "the group goes on where it stopped");
 }
