@@ -7,7 +7,6 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0003", include_str!("../../../../docs/errors/CW0003.md")),
     ("CW0004", include_str!("../../../../docs/errors/CW0004.md")),
     ("CW0005", include_str!("../../../../docs/errors/CW0005.md")),
-    ("CW0006", include_str!("../../../../docs/errors/CW0006.md")),
     ("CW0007", include_str!("../../../../docs/errors/CW0007.md")),
     ("CW0008", include_str!("../../../../docs/errors/CW0008.md")),
     ("CW0009", include_str!("../../../../docs/errors/CW0009.md")),
