@@ -10,15 +10,22 @@
 //!
 //! Asked of the connector: a chunk's view shows every transaction that committed below the stream's start. (A backend that
 //! still waits for a synchronous standby since before the slot was made would break that; the connector waits it out.)
+//!
+//! Rows without a key cannot be told apart, so such a table begins again: it is truncated, read in one view, and what the
+//! stream emitted that the view does not show follows once more, all of it as one unit. Nothing else is exact: a row that
+//! was streamed may be in the view or not, and equal rows have no names.
 
 use crate::source::View;
 use bytes::Bytes;
 use catchwater_base::hash::{self, Map};
-use catchwater_change::Native;
-use std::collections::BTreeMap;
+use catchwater_change::{Native, RowChange};
+use catchwater_record::CommitSeq;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Most keys remembered while a snapshot is filled up, all tables together (about 1 GiB).
 pub const KEYS_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of changes remembered of tables that begin again, all together; a view must show what was forgotten.
+const LATER_BYTES_MAX: usize = if cfg!(test) { 2048 } else { 64 * 1024 * 1024 };
 
 /// When a change was emitted, in the words a view is asked with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +41,38 @@ pub enum When {
 pub struct Backfill {
     tables: BTreeMap<u32, Seen>,
     keys: usize,
+    again: BTreeMap<u32, Again>,
+    later_bytes: usize,
+}
+
+/// A table without a key that begins again.
+#[derive(Debug, Default)]
+struct Again {
+    /// The log holds records of it.
+    has_records: bool,
+    /// What the stream emitted since this worker began, oldest first.
+    later: VecDeque<Later>,
+    /// The newest change that was forgotten.
+    forgotten: Option<(CommitSeq, When)>,
+}
+
+#[derive(Debug)]
+struct Later {
+    seq: CommitSeq,
+    when: When,
+    change: RowChange,
+    bytes: usize,
+}
+
+/// How a table without a key begins again.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Restart {
+    /// It does not.
+    No,
+    /// The view may not show changes that are forgotten: read the table again.
+    Again,
+    /// After a truncate if the log holds anything of it; `later` comes behind the rows of the view.
+    From { truncate: bool, later: Vec<RowChange> },
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +112,64 @@ impl Backfill {
         if let Some(seen) = self.tables.remove(&table_no) {
             self.keys -= seen.keys.len();
         }
+        if let Some(again) = self.again.remove(&table_no) {
+            self.later_bytes -= again.later.iter().map(|l| l.bytes).sum::<usize>();
+        }
     }
+
+    /// The table has no key and is read from its beginning, in one view.
+    pub fn begin_again(&mut self, table_no: u32, has_records: bool) {
+        self.again.entry(table_no).or_default().has_records |= has_records;
+    }
+    pub fn begins_again(&self, table_no: u32) -> bool {
+        self.again.contains_key(&table_no)
+    }
+    /// The stream has emitted a change of a table that begins again.
+    pub fn emitted_again(&mut self, table_no: u32, seq: CommitSeq, change: RowChange, when: When) {
+        let Some(again) = self.again.get_mut(&table_no) else { return };
+        let row = |r: &Option<catchwater_change::Row>| r.as_ref().map_or(0, |r| r.bytes());
+        let bytes = 128 + row(&change.before) + row(&change.after);
+        self.later_bytes += bytes;
+        again.later.push_back(Later { seq, when, change, bytes });
+        while self.later_bytes > LATER_BYTES_MAX
+            && let Some(oldest) = again.later.pop_front()
+        {
+            self.later_bytes -= oldest.bytes;
+            let when = match &again.forgotten {
+                Some((_, newest)) if is_newer(newest, &oldest.when) => newest.clone(),
+                _ => oldest.when,
+            };
+            again.forgotten = Some((oldest.seq, when));
+        }
+    }
+    /// A transaction whose first rows left before its end was known has ended here.
+    pub fn ended(&mut self, seq: CommitSeq, at: &Native) {
+        for again in self.again.values_mut() {
+            let later = again.later.iter_mut().rev().take_while(|l| l.seq == seq).map(|l| &mut l.when);
+            let forgotten = again.forgotten.iter_mut().filter(|(s, _)| *s == seq).map(|(_, when)| when);
+            for when in later.chain(forgotten) {
+                if let When::Now { native, .. } = when {
+                    *native = at.clone();
+                }
+            }
+        }
+    }
+    /// What the first unit of a table is, read in `view`, when it is placed now.
+    pub fn restart(&self, table_no: u32, view: &View) -> Restart {
+        let Some(again) = self.again.get(&table_no) else { return Restart::No };
+        let shown = |when: &When| match (when, view) {
+            // Older ones may be running still, and are not known one by one.
+            (When::Now { xid: Some(xid), .. }, View::Visibility { xmin, xmax, .. }) => widen(*xid, *xmax) < *xmin,
+            _ => is_visible(when, view),
+        };
+        if again.forgotten.as_ref().is_some_and(|(_, when)| !shown(when)) {
+            return Restart::Again;
+        }
+        let later = again.later.iter().filter(|l| !is_visible(&l.when, view)).map(|l| l.change.clone());
+        let emitted = again.forgotten.is_some() || !again.later.is_empty();
+        Restart::From { truncate: again.has_records || emitted, later: later.collect() }
+    }
+
     pub fn watches(&self, table_no: u32) -> bool {
         self.tables.contains_key(&table_no)
     }
@@ -130,6 +226,16 @@ pub fn may_place(view: &View, at: &Native) -> bool {
     match view {
         View::Exported => true,
         View::Visibility { place, .. } | View::Exact(place) => at >= place,
+    }
+}
+
+/// By transaction id, if both have one, else by place.
+fn is_newer(a: &When, b: &When) -> bool {
+    match (a, b) {
+        (When::Now { xid: Some(a), .. }, When::Now { xid: Some(b), .. }) => widen(*a, *b) > *b,
+        (When::Now { native: a, .. }, When::Now { native: b, .. }) => a > b,
+        (_, When::Earlier) => true,
+        _ => false,
     }
 }
 
@@ -228,6 +334,64 @@ mod tests {
         b.truncated(1, at(50));
         assert_eq!(b.decide(1, &[key("a")], &view(40, 45, &[], 0)), Verdict::Rows(vec![false]));
         assert_eq!(b.decide(1, &[key("a")], &view(60, 60, &[], 0)), Verdict::Rows(vec![true]));
+    }
+
+    fn change(id: i64) -> RowChange {
+        use catchwater_change::{Cell, Op, Row, SnapshotMark, SourceInfo, Value};
+        let tables = crate::testing::memory_source::MemoryDb::new(1, &[("t", false)]);
+        RowChange {
+            table: tables.tables()[0].clone(),
+            op: Op::Create,
+            before: None,
+            after: Some(Row::new(vec![Cell::Value(Value::Int(id))])),
+            snapshot: SnapshotMark::No,
+            info: SourceInfo::None,
+        }
+    }
+
+    #[test]
+    fn a_table_without_a_key_begins_again_with_what_its_view_does_not_show() {
+        let mut b = Backfill::default();
+        let nothing = |truncate| Restart::From { truncate, later: vec![] };
+        assert_eq!(b.restart(1, &view(60, 60, &[], 0)), Restart::No);
+        b.begin_again(1, false);
+        assert_eq!(b.restart(1, &view(60, 60, &[], 0)), nothing(false), "the log holds nothing of it");
+        b.emitted_again(1, CommitSeq(5), change(50), at(50));
+        b.emitted_again(1, CommitSeq(6), change(51), at(51));
+        b.emitted_again(2, CommitSeq(6), change(51), at(51));
+        assert_eq!(b.restart(1, &view(60, 60, &[], 0)), nothing(true));
+        let got = b.restart(1, &view(50, 60, &[50], 0));
+        assert_eq!(got, Restart::From { truncate: true, later: vec![change(50)] });
+        let got = b.restart(1, &view(51, 51, &[], 0));
+        assert_eq!(got, Restart::From { truncate: true, later: vec![change(51)] });
+        b.done(1);
+        assert_eq!((b.begins_again(1), b.later_bytes), (false, 0));
+    }
+
+    #[test]
+    fn rows_of_a_transaction_that_left_before_its_end_stand_at_its_end() {
+        let mut b = Backfill::default();
+        b.begin_again(1, true);
+        let when = |at| When::Now { xid: None, native: Native::sqlite(at) };
+        b.emitted_again(1, CommitSeq(4), change(1), when(4));
+        b.emitted_again(1, CommitSeq(5), change(2), when(4));
+        b.ended(CommitSeq(5), &Native::sqlite(5));
+        let got = b.restart(1, &View::Exact(Native::sqlite(4)));
+        assert_eq!(got, Restart::From { truncate: true, later: vec![change(2)] });
+    }
+
+    #[test]
+    fn a_view_must_show_what_was_forgotten() {
+        let mut b = Backfill::default();
+        b.begin_again(1, true);
+        for xid in 100..200 {
+            // The ids do not come in their order.
+            b.emitted_again(1, CommitSeq(xid), change(1), at(xid ^ 1));
+        }
+        assert!(b.later_bytes <= LATER_BYTES_MAX);
+        assert_eq!(b.restart(1, &view(150, 300, &[150], 0)), Restart::Again);
+        let Restart::From { later, .. } = b.restart(1, &view(198, 198, &[], 0)) else { panic!("all is shown") };
+        assert_eq!(later.len(), 2);
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub trait Source: Send {
 }
 
 pub trait Snapshot: Send {
-    /// Units of at most 16 MiB or 50,000 rows, table by table. `after_crash` = the exported view is gone: chunks.
+    /// Units of at most 16 MiB or 50,000 rows, table by table. After a crash the exported view is gone: chunks, each in a
+    /// view of its own, and then a table without a key is one unit (rows that cannot be told apart need one view).
     fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>>;
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>>;
     fn close(&mut self) -> Fut<'_, ()>;

@@ -27,7 +27,7 @@ use crate::wire::{RawRecord, Wire, WireError, records};
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_change::stamp::flag;
-use catchwater_change::{Cut, Native, Stamp, TableSchema};
+use catchwater_change::{Cut, Native, Op, Stamp, TableSchema};
 use catchwater_client::{
     At, ControlClient, ControlError, Fetch, FetchPart, Fetched, Isolation, LogClient, LogError, PartitionError,
     TopicsWanted,
@@ -782,8 +782,13 @@ impl Worker {
             offset: record.offset,
             why,
         })?;
-        let mut applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
-        if stamp.flags & flag::ROW_COMES != 0 {
+        let comes = stamp.flags & flag::ROW_COMES != 0;
+        let mut applies = Vec::new();
+        // Of a table without a key that begins again, nothing here counts: the truncate and the rows to come say it all.
+        if !comes || !schema.key.is_empty() || change.op == Op::Truncate {
+            applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
+        }
+        if comes {
             // The row is not in the target; the chunk that brings it brings this change, too.
             applies.retain(|a| !matches!(a.what, What::Update(_)));
         }

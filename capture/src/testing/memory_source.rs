@@ -2,7 +2,7 @@
 //!
 //! It behaves as PostgreSQL does where that matters: a transaction's position is the end of its commit; what was confirmed
 //! is forgotten, and asking for it is a `Gap`; an update sends its key only if the key changed and a large value only if
-//! it changed; a commit may be streamed before it is visible to snapshots. Time goes by the caller's runtime.
+//! it changed (all of a table without a key, which has REPLICA IDENTITY FULL); a commit may be streamed before it is visible to snapshots. Time goes by the caller's runtime.
 
 use crate::source::*;
 use bytes::Bytes;
@@ -166,14 +166,11 @@ impl MemoryDb {
         let mut changes = Vec::new();
         for _ in 0..count {
             let table = rng.below(self.tables.len() as u64) as usize;
-            let keyed = !self.tables[table].key.is_empty();
             let id = rng.below(ids) as i64;
             let text = |rng: &mut Rng| format!("v{}", rng.below(1000));
             let here = rows[table].get(&id).cloned();
             let change = match here {
                 None => DbChange::Insert(DbRow { id, v: text(rng), big: text(rng) }),
-                // A keyless table's application can only insert (replica identity).
-                Some(_) if !keyed => continue,
                 Some(old) => match rng.below(20) {
                     0..=3 => DbChange::Delete(old),
                     4 if rng.below(4) == 0 => DbChange::Truncate,
@@ -240,12 +237,16 @@ impl MemoryDb {
             DbChange::Update(old, new) => {
                 let mut after = full(new);
                 // An unchanged large value is not sent.
-                if old.big == new.big {
+                if keyed && old.big == new.big {
                     after.cells[2] = Cell::Unavailable;
                 }
-                (Op::Update, (keyed && old.id != new.id).then(|| key_only(old)), Some(after))
+                let before = match keyed {
+                    true => (old.id != new.id).then(|| key_only(old)),
+                    false => Some(full(old)),
+                };
+                (Op::Update, before, Some(after))
             }
-            DbChange::Delete(old) => (Op::Delete, Some(key_only(old)), None),
+            DbChange::Delete(old) => (Op::Delete, Some(if keyed { key_only(old) } else { full(old) }), None),
             DbChange::Truncate => (Op::Truncate, None, None),
         };
         let info = SourceInfo::Postgres { lsn: Some(lsn), txid: Some(xid as u32), last_commit_lsn: None };
@@ -285,7 +286,7 @@ fn schema(at: usize, name: &str, keyed: bool) -> TableSchema {
         schema: "public".into(),
         name: name.into(),
         comment: String::new(),
-        identity: b'd',
+        identity: if keyed { b'd' } else { b'f' },
         key_from: if keyed { KeyFrom::PrimaryKey } else { KeyFrom::None },
         columns: vec![
             column(1, "id", Type::Int { bits: 64, unsigned: false }),

@@ -4,11 +4,14 @@
 //! A unit is read as a whole (at most 16 MiB or 50,000 rows), gets a commit sequence, and its CHUNK record is committed
 //! before its first row; so a restart knows which numbers are chunks'. Whether a table is complete stands in one record
 //! per table. The reader runs in a task of its own with its own connections; one unit is read ahead.
+//!
+//! A table without a key that was interrupted begins again: one unit that truncates it, brings it as one view shows it,
+//! and after that what the stream emitted behind the view. So a reader of the log ends with each row once.
 
 use super::session::Driven;
 use super::start::{Begun, WHOLE_TABLE, read_keys, whole_table};
 use super::stream::Stream;
-use crate::backfill::{Verdict, may_place};
+use crate::backfill::{Restart, Verdict, may_place};
 use crate::emit::Unit;
 use crate::error::{Trouble, code};
 use crate::source::{Chunk, Snapshot, Source, SourceError, View};
@@ -19,7 +22,7 @@ use catchwater_base::crash_point;
 use catchwater_change::checkpoint::{ChunkPhase, ChunkRecord, Stored, StoredKey, chunk_flag};
 use catchwater_change::stamp::flag;
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, TableSchema};
-use catchwater_record::{CommitSeq, TxnId};
+use catchwater_record::{CommitSeq, Offset, TopicPartition, TxnId};
 use catchwater_runtime::spawn::{self, Task};
 use catchwater_runtime::sync::{Receiver, Sender, bounded};
 use std::collections::{BTreeSet, VecDeque};
@@ -146,6 +149,10 @@ pub(super) async fn begin(
             begun.backfill.watch(numbered.table_no);
             let log = begun.session.log();
             read_keys(begun, log, &numbered, partitions).await?;
+        } else {
+            let end = |p| begun.tails.get(&TopicPartition::new(numbered.topic, p)).map_or(Offset::ZERO, |t| t.end);
+            let has_records = (0..partitions).any(|p| end(p) > Offset::ZERO);
+            begun.backfill.begin_again(numbered.table_no, has_records);
         }
     }
     if let Some(reader) = &fill.reader {
@@ -268,7 +275,7 @@ impl Fill {
                 let units = self.plan.len() as u64;
                 begun.session.status.update(|s| s.snapshot_units = s.snapshot_units_done + units + 1);
                 let at = stream.at.clone();
-                self.write(begun, stream, read, at, last_of_all).await?;
+                self.write(begun, stream, read, at, last_of_all, Restart::No).await?;
             }
         }
     }
@@ -296,7 +303,15 @@ impl Fill {
             let key = begun.session.emitter.key(row);
             keys.push(key.map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?);
         }
-        let keep = match begun.backfill.decide(table_no, &keys, &read.view) {
+        let restart = match read.chunk.unit {
+            0 => begun.backfill.restart(table_no, &read.view),
+            _ => Restart::No,
+        };
+        let verdict = match restart {
+            Restart::Again => Verdict::Again,
+            _ => begun.backfill.decide(table_no, &keys, &read.view),
+        };
+        let keep = match verdict {
             Verdict::Rows(keep) => keep,
             Verdict::Again if self.retries < begun.session.config.limits.chunk_retries => {
                 self.retries += 1;
@@ -313,7 +328,7 @@ impl Fill {
         read.rows.retain(|_| kept.next().copied().unwrap_or(true));
         self.ask_next();
         let at = stream.at.clone();
-        self.write(begun, stream, read, at, false).await
+        self.write(begun, stream, read, at, false, restart).await
     }
 
     /// Commits the CHUNK record, then appends the rows as one unit.
@@ -324,6 +339,7 @@ impl Fill {
         read: Read,
         at: Native,
         last_of_all: bool,
+        restart: Restart,
     ) -> Result<(), Trouble> {
         let Read { chunk, mut rows, view } = read;
         if !begun.numbered.contains_key(&(Arc::as_ptr(&chunk.table) as usize)) {
@@ -333,6 +349,12 @@ impl Fill {
         let table = numbered.table.clone();
         let begins = self.of_table.replace(table.table_no) != Some(table.table_no);
         self.mark(&mut rows, &chunk, begins, last_of_all, begun.fresh);
+        // A row may hold other Arcs of the same table than the chunk does.
+        rows.iter_mut().for_each(|r| r.table = chunk.table.clone());
+        let read_rows = rows.len() as u64;
+        if let Restart::From { truncate, later } = restart {
+            begin_again(&mut rows, &chunk, truncate, later);
+        }
         let key = StoredKey::Chunk { snapshot: self.snapshot, table: table.table_no, unit: self.unit };
         self.unit += 1;
         let mut seq = CommitSeq(begun.resume.next().0.saturating_sub(1));
@@ -352,7 +374,7 @@ impl Fill {
                 incarnation: begun.session.config.incarnation,
                 commit_seq: seq,
                 schema_no: table.schema_no,
-                rows: rows.len() as u64,
+                rows: read_rows,
                 lower: chunk.lower.clone(),
                 upper: chunk.upper.clone(),
                 view: encode_view(&view),
@@ -364,8 +386,6 @@ impl Fill {
             let commit_time = begun.session.now().wall;
             let txn = TxnId(Bytes::from(format!("chunk {}/{}/{}", self.snapshot, table.table_no, self.unit - 1)));
             let unit = Unit { seq, native: Some(at.clone()), txn, commit_time, flags: flag::SNAPSHOT };
-            // A row may hold other Arcs of the same table than the chunk does.
-            rows.iter_mut().for_each(|r| r.table = chunk.table.clone());
             stream.put_rows(begun, &unit, rows, 0, true, None).await?;
             crash_point!("capture.after_chunk");
             begun.session.track.completed(Mark { seq, native: at, commit_time });
@@ -428,6 +448,23 @@ impl Fill {
             };
         }
     }
+}
+
+/// Truncate, the rows of the view, and what came behind it: together the table as the log has it to be now.
+fn begin_again(rows: &mut Vec<RowChange>, chunk: &Chunk, truncate: bool, later: Vec<RowChange>) {
+    if truncate {
+        let info = rows.first().map(|r| r.info.clone()).unwrap_or_default();
+        let first = RowChange {
+            table: chunk.table.clone(),
+            op: Op::Truncate,
+            before: None,
+            after: None,
+            snapshot: SnapshotMark::First,
+            info,
+        };
+        rows.insert(0, first);
+    }
+    rows.extend(later.into_iter().map(|change| RowChange { snapshot: SnapshotMark::Incremental, ..change }));
 }
 
 /// `00` exported · `01 | xmin u64 | xmax u64 | n × xid u64 | place bytes` · `02 | native bytes`.

@@ -249,6 +249,7 @@ impl Stream {
         let unit = self.unit(begun, seq, Some(native.clone()), &txn.id, commit_time);
         let when = When::Now { xid: txn.xid, native: native.clone() };
         self.put_rows(begun, &unit, rows, txn.ordinal, true, Some(when)).await?;
+        begun.backfill.ended(seq, &native);
         begun.resume.ended(seq, &native).map_err(history)?;
         crash_point!("capture.before_track");
         begun.session.track.completed(Mark { seq, native, commit_time });
@@ -277,10 +278,15 @@ impl Stream {
             let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&row.table) as usize)) else {
                 return Err(contract("a row of a table that was not described"));
             };
-            row.table = numbered.table.clone();
-            let partitions = numbered.partitions;
+            let (table_no, partitions) = (numbered.table.table_no, numbered.partitions);
+            let given = std::mem::replace(&mut row.table, numbered.table.clone());
+            let again = when.is_some() && begun.backfill.begins_again(table_no);
+            if let Some(when) = when.as_ref().filter(|_| again) {
+                let kept = RowChange { table: given, ..row.clone() };
+                begun.backfill.emitted_again(table_no, unit.seq, kept, when.clone());
+            }
             crash_point!("capture.after_route");
-            let comes = when.is_some() && row_comes(begun, &row)?;
+            let comes = again || when.is_some() && row_comes(begun, &row)?;
             let marked = comes.then(|| Unit { flags: unit.flags | flag::ROW_COMES, ..unit.clone() });
             let unit = marked.as_ref().unwrap_or(unit);
             let now = begun.session.now();

@@ -11,6 +11,7 @@ use crate::testing::memory_source::{DbChange, DbRow, Habits, MemoryDb};
 use catchwater_base::{Clock, Mono, Now, Rng, Wall};
 use catchwater_change::checkpoint::{Stored, StoredKey};
 use catchwater_change::decode::debezium_json::{self, Decoded};
+use catchwater_change::stamp::flag;
 use catchwater_change::{Cell, Cut, Op, Row, TableSchema, Value};
 use catchwater_client::memory::{AppendFault, AppendHook, CAPTURES_TOPIC, CUTS_TOPIC, MemoryCluster};
 use catchwater_client::{Context, ControlClient, Why};
@@ -293,7 +294,8 @@ impl Bench {
                     DbChange::Insert(_) => letters.push('c'),
                     DbChange::Update(old, new) if keyed && old.id != new.id => letters.extend(['d', 'b', 'c']),
                     DbChange::Update(..) => letters.push('u'),
-                    DbChange::Delete(_) => letters.extend(['d', 'b']),
+                    DbChange::Delete(_) if keyed => letters.extend(['d', 'b']),
+                    DbChange::Delete(_) => letters.push('d'),
                     DbChange::Truncate => letters.push('t'),
                 }
             }
@@ -312,11 +314,24 @@ impl Bench {
     fn check_state(&self, all: &[Entry]) {
         let mut state: BTreeMap<(String, i64), Row> = BTreeMap::new();
         let mut snapshot: BTreeMap<(String, i64), u32> = BTreeMap::new();
-        for (_, _, _, decoded) in all {
+        let mut bags: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+        for (stamp, _, _, decoded) in all {
             let Decoded::Event(event) = decoded else { continue };
             let change = &event.change;
             let name = change.table.name.clone();
             if change.table.key.is_empty() {
+                let bag = bags.entry(name).or_default();
+                match change.op {
+                    Op::Truncate => bag.clear(),
+                    _ if stamp.flags & flag::ROW_COMES != 0 => {}
+                    _ => {
+                        if let Some(before) = &change.before {
+                            let at = bag.iter().position(|r| r == before);
+                            bag.swap_remove(at.unwrap_or_else(|| panic!("{:?}: no {before:?}", stamp.version)));
+                        }
+                        bag.extend(change.after.clone());
+                    }
+                }
                 continue;
             }
             let id = |row: &Row| match &row.cells[0] {
@@ -344,6 +359,24 @@ impl Bench {
         }
         for (at, times) in snapshot {
             assert_eq!(times, 1, "{at:?} is in the snapshot more than once");
+        }
+        for (i, table) in self.db.tables().iter().enumerate().filter(|(_, t)| t.key.is_empty()) {
+            let show = |id: i64, v: &str, big: &str| format!("{id} {v} {big}");
+            let mut want: Vec<String> = self.db.rows(i).values().map(|r| show(r.id, &r.v, &r.big)).collect();
+            let mut got: Vec<String> = bags
+                .remove(&table.name)
+                .unwrap_or_default()
+                .iter()
+                .map(|r| match &r.cells[..] {
+                    [Cell::Value(Value::Int(id)), Cell::Value(Value::Text(v)), Cell::Value(Value::Text(big))] => {
+                        show(*id, v.as_str(), big.as_str())
+                    }
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            want.sort();
+            got.sort();
+            assert_eq!(got, want, "rows of {}, which has no key", table.name);
         }
         let mut want: BTreeMap<(String, i64), DbRow> = BTreeMap::new();
         for (i, table) in self.db.tables().iter().enumerate().filter(|(_, t)| !t.key.is_empty()) {

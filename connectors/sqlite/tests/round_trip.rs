@@ -276,3 +276,51 @@ async fn every_storage_class_in_every_column_arrives_as_it_was() {
     .unwrap();
     until_equal(&bench, &running, &["odd", "bag", "pairs", "late"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_without_a_key_whose_snapshot_is_killed_ends_equal() {
+    let dir = Dir::new("keyless");
+    let (file, copy) = (dir.0.join("bag.db"), dir.0.join("copy.db"));
+    let db = Connection::open(&file).unwrap();
+    db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+    db.execute_batch(
+        "CREATE TABLE bag(x, y); CREATE TABLE keyed(id INTEGER PRIMARY KEY, v);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
+         INSERT INTO bag SELECT i % 7, 'row ' || (i % 5) FROM n; INSERT INTO keyed VALUES (1, 'a');",
+    )
+    .unwrap();
+    db.busy_timeout(Duration::from_secs(5)).unwrap();
+    let mut bench = Bench::new(file, copy).await;
+    let mut running = bench.start();
+    for kill in 0..3 {
+        let begun = Instant::now();
+        // The first is killed between units, the others wherever they are.
+        while kill == 0 && running.captured.get().snapshot_units_done < 3 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", running.captured.get());
+            tokio::task::yield_now().await;
+        }
+        if kill == 0 {
+            let status = running.captured.get();
+            assert!(status.snapshot_units_done < status.snapshot_units, "killed too late: {status:?}");
+        }
+        running.capture = None;
+        // Rows of the part that never came change and go, equal ones come.
+        db.execute_batch(
+            "DELETE FROM bag WHERE rowid > 5000 AND rowid % 3 = 0; UPDATE bag SET x = 100 WHERE rowid > 5000 AND rowid % 5 = 0;
+             INSERT INTO bag VALUES (1, 'row 1'), (1, 'row 1'); UPDATE keyed SET v = v || 'b'; UPDATE bag SET y = 'early' WHERE rowid < 9;",
+        )
+        .unwrap();
+        bench.start_capture(&mut running);
+    }
+    for _ in 0..50 {
+        db.execute_batch(
+            "INSERT INTO bag VALUES (1, 'row 1'); DELETE FROM bag WHERE rowid = (SELECT max(rowid) - 9 FROM bag)",
+        )
+        .unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    until_equal(&bench, &running, &["bag", "keyed"]).await;
+    db.execute_batch("DELETE FROM bag WHERE rowid % 2 = 0").unwrap();
+    until_equal(&bench, &running, &["bag", "keyed"]).await;
+    assert_eq!(running.delivered.read().last_error, None);
+}

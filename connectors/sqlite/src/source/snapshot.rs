@@ -172,11 +172,13 @@ fn plan_table(
         let sql = format!("SELECT {columns} FROM {t}{condition} ORDER BY {columns} LIMIT 1 OFFSET {rows}");
         let mut statement = db.prepare(&sql).map_err(failed)?;
         let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(output))).map_err(failed)?;
+        // Chunks have views of their own; a table without a key needs one.
+        let whole = method == ChunkMethod::Chunked && schema.key.is_empty();
         let upper: Vec<String> = match found.next().map_err(failed)? {
-            Some(r) => {
+            Some(r) if !whole => {
                 (0..count).map(|i| r.get_ref(i).map(bound_text)).collect::<rusqlite::Result<_>>().map_err(failed)?
             }
-            None => Vec::new(),
+            _ => Vec::new(),
         };
         let last = upper.is_empty();
         out.push(Chunk {
