@@ -7,6 +7,7 @@
 //! ```
 
 pub mod backfill;
+pub mod conformance;
 pub mod emit;
 pub mod error;
 pub mod resume;

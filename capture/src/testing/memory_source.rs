@@ -73,6 +73,8 @@ struct State {
     slot: Option<u64>,
     confirmed: u64,
     habits: Habits,
+    /// Rises when all connections break.
+    cuts: u64,
 }
 
 /// The database. Cheap to clone.
@@ -96,6 +98,7 @@ impl MemoryDb {
             slot: None,
             confirmed: 0,
             habits: Habits::default(),
+            cuts: 0,
         };
         let tables = tables.iter().enumerate().map(|(i, (name, keyed))| Arc::new(schema(i, name, *keyed))).collect();
         MemoryDb { state: Arc::new(Mutex::new(state)), grown: watch::channel(0).0, tables }
@@ -128,6 +131,11 @@ impl MemoryDb {
     }
     pub fn drop_slot(&self) {
         self.lock().slot = None;
+    }
+    /// Breaks the streams that are open.
+    pub fn cut(&self) {
+        self.lock().cuts += 1;
+        self.grown.send_modify(|n| *n += 1);
     }
 
     /// Commits a transaction.
@@ -314,6 +322,8 @@ struct StreamAt {
     /// Items of it that were given out: 0 = not begun, 1 = Begin, …
     part: usize,
     told: Vec<bool>,
+    /// [`State::cuts`] when it was opened.
+    cuts: u64,
 }
 
 impl MemorySource {
@@ -321,7 +331,11 @@ impl MemorySource {
         Err(SourceError::new(class, 599, what, ""))
     }
 
-    fn open_now(&mut self, start: Start) -> Result<Opened, SourceError> {
+    fn open_now(&mut self, start: Start, known: Option<Identity>) -> Result<Opened, SourceError> {
+        let id = identity_tag::SYSTEM_ID;
+        if known.is_some_and(|k| k.tags.get(&id).is_some_and(|of| Some(of) != self.identity().tags.get(&id))) {
+            return Self::fail(SourceClass::Identity, "another server");
+        }
         let mut state = self.db.lock();
         let native = match &start {
             Start::Fresh => {
@@ -352,8 +366,9 @@ impl MemorySource {
             }
             _ => state.wal.partition_point(|t| t.end <= at),
         };
+        let cuts = state.cuts;
         drop(state);
-        self.stream = Some(StreamAt { next, part: 0, told: vec![false; self.db.tables.len()] });
+        self.stream = Some(StreamAt { next, part: 0, told: vec![false; self.db.tables.len()], cuts });
         let mut identity = self.identity();
         identity.tags.insert(identity_tag::CONSISTENT_POINT, Bytes::copy_from_slice(&[0; 8]));
         Ok(Opened { identity, native, tables: self.db.tables.clone() })
@@ -400,8 +415,8 @@ impl Source for MemorySource {
         let identity = self.identity();
         Box::pin(ready(Ok(identity)))
     }
-    fn open(&mut self, start: Start, _known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>> {
-        Box::pin(async move { self.open_now(start) })
+    fn open(&mut self, start: Start, known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>> {
+        Box::pin(async move { self.open_now(start, known) })
     }
     fn next<'a>(&'a mut self, out: &'a mut EventBatch) -> Fut<'a, Result<Progress, SourceError>> {
         Box::pin(async move {
@@ -411,7 +426,8 @@ impl Source for MemorySource {
                 let (most, breaks) = {
                     let mut state = self.db.lock();
                     let breaks = state.habits.breaks;
-                    (1 + state.rng.below(12), state.rng.chance(breaks))
+                    let cut = self.stream.as_ref().is_some_and(|s| s.cuts != state.cuts);
+                    (1 + state.rng.below(12), state.rng.chance(breaks) || cut)
                 };
                 if breaks {
                     return Self::fail(SourceClass::Retry, "the connection broke");
@@ -525,5 +541,105 @@ impl Snapshot for MemorySnapshot {
 
     fn close(&mut self) -> Fut<'_, ()> {
         Box::pin(ready(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{self, Ask, Change, ITEM, OTHER, Probe};
+
+    struct Twin {
+        db: MemoryDb,
+        databases: u64,
+    }
+
+    impl Twin {
+        fn made() -> Self {
+            Twin { db: MemoryDb::new(0, &[]), databases: 0 }
+        }
+    }
+
+    impl Probe for Twin {
+        fn unmet(&self) -> Vec<(Ask, &'static str)> {
+            let no_sessions = "its transactions are made in one piece";
+            vec![
+                (Ask::OpenTxn, no_sessions),
+                (Ask::Beside, no_sessions),
+                (Ask::Savepoint, no_sessions),
+                (Ask::Reshape, "its tables keep their shape"),
+                (Ask::LargeRow, "its rows are the tests' own"),
+                (Ask::Unknown, "nothing is decoded"),
+            ]
+        }
+        fn fresh(&mut self) -> Fut<'_, ()> {
+            self.databases += 1;
+            self.db = MemoryDb::new(self.databases, &[(ITEM, true), (OTHER, true)]);
+            Box::pin(ready(()))
+        }
+        fn source(&mut self) -> Box<dyn Source> {
+            self.db.source()
+        }
+        fn commit<'a>(&'a mut self, changes: &'a [Change]) -> Fut<'a, ()> {
+            let mut rows = [self.db.rows(0), self.db.rows(1)];
+            let at = |name: &str| usize::from(name == OTHER);
+            let row = |id: i64, v: &str| DbRow { id, v: v.into(), big: "big".into() };
+            let mut made = Vec::new();
+            for change in changes {
+                made.push(match change {
+                    Change::Insert(t, id, v) => {
+                        rows[at(t)].insert(*id, row(*id, v));
+                        (at(t), DbChange::Insert(row(*id, v)))
+                    }
+                    Change::Update(t, id, v) => {
+                        let old = rows[at(t)].insert(*id, row(*id, v)).unwrap();
+                        (at(t), DbChange::Update(old, row(*id, v)))
+                    }
+                    Change::Delete(t, id) => (at(t), DbChange::Delete(rows[at(t)].remove(id).unwrap())),
+                    Change::Truncate(t) => {
+                        rows[at(t)].clear();
+                        (at(t), DbChange::Truncate)
+                    }
+                });
+            }
+            self.db.commit(made);
+            Box::pin(ready(()))
+        }
+        fn roll_back<'a>(&'a mut self, _: &'a [Change]) -> Fut<'a, ()> {
+            Box::pin(ready(()))
+        }
+        fn savepoint<'a>(&'a mut self, _: &'a [Change], _: &'a [Change]) -> Fut<'a, ()> {
+            unreachable!()
+        }
+        fn begin<'a>(&'a mut self, _: &'a [Change]) -> Fut<'a, ()> {
+            unreachable!()
+        }
+        fn end(&mut self, _: bool) -> Fut<'_, ()> {
+            unreachable!()
+        }
+        fn add_column(&mut self) -> Fut<'_, ()> {
+            unreachable!()
+        }
+        fn cut(&mut self) -> Fut<'_, ()> {
+            self.db.cut();
+            Box::pin(ready(()))
+        }
+        fn restart(&mut self) -> Fut<'_, ()> {
+            self.cut()
+        }
+        fn unknown(&mut self) -> Fut<'_, ()> {
+            unreachable!()
+        }
+        fn forgot<'a>(&'a mut self, upto: &'a Native) -> Fut<'a, bool> {
+            Box::pin(ready(upto.as_postgres().is_some_and(|lsn| self.db.confirmed() >= lsn)))
+        }
+        fn leftovers(&mut self) -> Fut<'_, Vec<String>> {
+            Box::pin(ready(Vec::new()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_twin_passes_the_conformance_suite() {
+        conformance::run(&mut Twin::made()).await;
     }
 }

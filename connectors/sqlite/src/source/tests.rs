@@ -1,5 +1,7 @@
 //! Random statements against a shadow, stream, snapshot, schema changes, preflight.
 
+mod conformance;
+
 use super::*;
 use crate::sink::tests::Dir;
 use crate::types::quoted;
