@@ -546,6 +546,7 @@ impl Snapshot for MemorySnapshot {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::conformance::{self, Ask, Change, ITEM, OTHER, Probe};
 
