@@ -19,6 +19,8 @@ use catchwater_deliver::sink::{
 use catchwater_runtime::Fut;
 use catchwater_runtime::spawn::blocking;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::Access;
+use std::path::Path;
 use std::time::Duration;
 
 pub struct SqliteSink {
@@ -80,9 +82,53 @@ fn connect(config: &SinkConfig) -> Result<Connection, SinkError> {
     Ok(db)
 }
 
+/// Can the file be used, or made? Makes nothing, and leaves a file's journal mode as it is.
+fn look(config: &SinkConfig) -> Result<(), SinkError> {
+    let said = |e: &dyn std::fmt::Display| format!("open {}: {e}", config.file.display());
+    let next = "give a path in a directory that exists and that this user may write";
+    let bad_file = |e: &dyn std::fmt::Display| SinkError::new(SinkClass::Config, codes::SINK_FILE, said(e), next);
+    let parent = match config.file.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    if !std::fs::metadata(parent).map_err(|e| bad_file(&e))?.is_dir() {
+        return Err(bad_file(&format!("{} is no directory", parent.display())));
+    }
+    // A file that exists needs it, too: SQLite's log stands beside it.
+    rustix::fs::access(parent, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| {
+        let what = said(&format!("the directory cannot be written: {e}"));
+        SinkError::new(SinkClass::Config, codes::SINK_READ_ONLY, what, "give this user write access to the directory")
+    })?;
+    match std::fs::metadata(&config.file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(bad_file(&e)),
+        Ok(found) if !found.is_file() => return Err(bad_file(&"it is no file")),
+        Ok(_) => {}
+    }
+    let failed = |e: rusqlite::Error| fault::sink(&format!("open {}", config.file.display()), &e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&config.file, flags).map_err(failed)?;
+    db.busy_timeout(Duration::from_millis(u64::from(config.busy_ms))).map_err(failed)?;
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
+    if db.is_readonly("main").map_err(failed)? {
+        let next = "give this user write access to the file and its directory";
+        return Err(SinkError::new(
+            SinkClass::Config,
+            codes::SINK_READ_ONLY,
+            said(&"the file cannot be written"),
+            next,
+        ));
+    }
+    Ok(())
+}
+
 impl Sink for SqliteSink {
     fn preflight(&mut self) -> Fut<'_, Result<(), SinkError>> {
-        self.job(|_| Ok(()))
+        let config = self.config.clone();
+        Box::pin(async move {
+            let done = blocking(move || look(&config)).await;
+            done.unwrap_or_else(|e| Err(SinkError::new(SinkClass::Bug, codes::SINK_BUG, e, "report this")))
+        })
     }
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>> {
         // A connection of before may be in any state.

@@ -100,3 +100,42 @@ async fn wrong_files_are_named() {
     sink.open(claim(2)).await.unwrap();
     sink.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn preflight_says_what_is_wrong_and_changes_nothing() {
+    let dir = Dir::new("preflight");
+    let listing = || {
+        let mut names: Vec<_> = std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let check = async |file: &str| {
+        let found = SqliteSink::new(SinkConfig { busy_ms: 20, ..SinkConfig::new(dir.0.join(file)) }).preflight().await;
+        found.map_err(|e| (e.class, e.code.0))
+    };
+    // A file that is missing is made by the sink, not by a look at it.
+    assert_eq!(check("new.db").await, Ok(()));
+    assert!(listing().is_empty(), "{:?}", listing());
+    assert_eq!(check("no/such/dir.db").await, Err((SinkClass::Config, codes::SINK_FILE)));
+    // One that is there keeps its journal mode, its bytes and its neighbours.
+    let there = dir.0.join("there.db");
+    let db = Connection::open(&there).unwrap();
+    db.execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES (1)").unwrap();
+    let before = (std::fs::read(&there).unwrap(), listing());
+    assert_eq!(check("there.db").await, Ok(()));
+    assert_eq!((std::fs::read(&there).unwrap(), listing()), before);
+    let mode: String = db.query_row("PRAGMA journal_mode", [], |r| r.get(0)).unwrap();
+    assert_eq!(mode, "delete");
+    // One held by another program is fine: the sink waits for it.
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(check("there.db").await, Ok(()));
+    db.execute_batch("ROLLBACK").unwrap();
+    // An empty file is a database without tables.
+    std::fs::write(dir.0.join("empty.db"), "").unwrap();
+    assert_eq!(check("empty.db").await, Ok(()));
+    std::fs::write(dir.0.join("garbage.db"), "no database, but long enough to have a header of one. ".repeat(40))
+        .unwrap();
+    assert_eq!(check("garbage.db").await, Err((SinkClass::Config, codes::SINK_NOT_A_DATABASE)));
+    std::fs::create_dir(dir.0.join("folder.db")).unwrap();
+    assert_eq!(check("folder.db").await, Err((SinkClass::Config, codes::SINK_FILE)));
+}
