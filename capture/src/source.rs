@@ -202,6 +202,8 @@ pub struct Finding {
     pub evidence: String,
     pub cure: String,
     pub sql: Vec<String>,
+    /// Time alone may cure it (the server cannot be reached, or is starting): a worker that was begun tries again.
+    pub retry: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -428,6 +428,7 @@ fn late(what: &str) -> Finding {
         evidence: String::new(),
         cure: "check that it is reachable and not overloaded".into(),
         sql: Vec::new(),
+        retry: true,
     }
 }
 
@@ -444,6 +445,7 @@ fn as_finding(e: &SinkError) -> Finding {
         evidence: String::new(),
         cure: e.next.clone(),
         sql: Vec::new(),
+        retry: false,
     }
 }
 

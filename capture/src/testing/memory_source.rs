@@ -61,6 +61,19 @@ pub struct Habits {
     pub visibility_lag: usize,
     /// Chance per million of `next` that the connection breaks.
     pub breaks: u32,
+    /// What preflight finds.
+    pub fault: Fault,
+}
+
+/// What stands in the way of a first start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fault {
+    #[default]
+    None,
+    /// The server is down.
+    Unreachable,
+    /// The server is down, and a setting is wrong: a person must act.
+    Setting,
 }
 
 struct State {
@@ -409,7 +422,21 @@ impl Source for MemorySource {
         Capabilities { superset: false, truncate: true, has_snapshot: true }
     }
     fn preflight(&mut self) -> Fut<'_, Vec<Finding>> {
-        Box::pin(ready(Vec::new()))
+        let finding = |code, retry| Finding {
+            code: catchwater_record::ErrorCode(code),
+            severity: Severity::Error,
+            fault: "not as it should be".into(),
+            evidence: String::new(),
+            cure: String::new(),
+            sql: Vec::new(),
+            retry,
+        };
+        let found = match self.db.lock().habits.fault {
+            Fault::None => vec![],
+            Fault::Unreachable => vec![finding(598, true)],
+            Fault::Setting => vec![finding(598, true), finding(597, false)],
+        };
+        Box::pin(ready(found))
     }
     fn identify(&mut self) -> Fut<'_, Result<Identity, SourceError>> {
         let identity = self.identity();

@@ -212,6 +212,9 @@ async fn first_open(
     let errors: Vec<&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     if let Some(first) = errors.first() {
         let what: Vec<String> = errors.iter().map(|f| format!("{}: {} ({})", f.code, f.fault, f.evidence)).collect();
+        if errors.iter().all(|f| f.retry) {
+            return Err(Trouble::Retry { code: first.code, what: what.join("; ") });
+        }
         let next: Vec<String> = errors
             .iter()
             .flat_map(|f| f.sql.iter().cloned().chain([f.cure.clone()]))

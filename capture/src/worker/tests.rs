@@ -7,7 +7,7 @@ use super::{Config, Deps, Limits, Worker};
 use crate::emit::Limits as EmitLimits;
 use crate::error::End;
 use crate::status::{State, StatusHandle};
-use crate::testing::memory_source::{DbChange, DbRow, Habits, MemoryDb};
+use crate::testing::memory_source::{DbChange, DbRow, Fault, Habits, MemoryDb};
 use catchwater_base::{Clock, Mono, Now, Rng, Wall};
 use catchwater_change::checkpoint::{Stored, StoredKey};
 use catchwater_change::decode::debezium_json::{self, Decoded};
@@ -473,7 +473,8 @@ fn life(seed: u64) {
         let resends = rng.below(2) == 0;
         for round in 0..2 + rng.below(6) {
             let breaks = if rng.below(3) == 0 { 20_000 } else { 0 };
-            bench.db.set_habits(Habits { resends, visibility_lag: rng.below(4) as usize, breaks });
+            let visibility_lag = rng.below(4) as usize;
+            bench.db.set_habits(Habits { resends, visibility_lag, breaks, ..Habits::default() });
             if rng.below(4) != 0 {
                 bench.cluster.on_append(Some(faults(seed ^ round)));
             }
@@ -608,6 +609,37 @@ fn foreign_wal_is_confirmed_on_a_quiet_source() {
         assert_eq!(bench.db.confirmed(), bench.db.lsn());
         stop.stop();
         assert_eq!(worker.join().await, Ok(End::Stopped));
+    });
+}
+
+#[test]
+fn a_server_that_is_down_at_the_first_start_is_waited_for_and_a_wrong_setting_is_not() {
+    runtime().block_on(async {
+        let mut rng = Rng::new(9);
+        let mut bench = Bench::new(9).await;
+        bench.db.random_commit(&mut rng, 8, 30);
+        bench.db.set_habits(Habits { fault: Fault::Setting, ..Habits::default() });
+        let (worker, _) = bench.next(&mut rng);
+        let (_stop, stopped) = shutdown::channel();
+        let end = worker.run(stopped).await;
+        assert!(matches!(&end, End::Failed { what, .. } if what.contains("CW0597")), "{end:?}");
+        bench.db.set_habits(Habits { fault: Fault::Unreachable, ..Habits::default() });
+        let (worker, status) = bench.next(&mut rng);
+        let (stop, stopped) = shutdown::channel();
+        let worker = catchwater_runtime::spawn::spawn("worker", worker.run(stopped));
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert!(!worker.is_finished());
+        let s = status.get();
+        assert_eq!(s.state, State::Retrying, "{s:?}");
+        assert!(s.last_error.is_some(), "{s:?}");
+        bench.db.set_habits(Habits::default());
+        while status.get().native.as_postgres().is_none_or(|n| n < bench.db.lsn()) {
+            assert!(!worker.is_finished());
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        stop.stop();
+        assert_eq!(worker.join().await, Ok(End::Stopped));
+        bench.check();
     });
 }
 

@@ -245,13 +245,14 @@ fn check_identity(db: &rusqlite::Connection, known: Option<&Identity>) -> Result
 }
 
 fn finding(code: u16, severity: Severity, fault: String, evidence: String, cure: &str, sql: Vec<String>) -> Finding {
-    Finding { code: ErrorCode(code), severity, fault, evidence, cure: cure.into(), sql }
+    Finding { code: ErrorCode(code), severity, fault, evidence, cure: cure.into(), sql, retry: false }
 }
 
 /// Everything preflight can see without changing the file.
 fn findings(config: &SourceConfig) -> Vec<Finding> {
     let of = |e: SourceError| {
         vec![Finding {
+            retry: e.is_retry(),
             code: e.code,
             severity: Severity::Error,
             fault: e.what,
@@ -306,6 +307,7 @@ fn findings(config: &SourceConfig) -> Vec<Finding> {
                 let e = attach::table_error(e);
                 let evidence = if missing { format!("tables there: {}", names.join(", ")) } else { String::new() };
                 out.push(Finding {
+                    retry: e.is_retry(),
                     code: e.code,
                     severity: Severity::Error,
                     fault: e.what,

@@ -17,13 +17,22 @@ use catchwater_record::ErrorCode;
 const OLD_TRANSACTION_S: f64 = 60.0;
 
 fn finding(code: u16, fault: String, evidence: String, cure: &str, sql: Vec<String>) -> Finding {
-    Finding { code: ErrorCode(code), severity: Severity::Error, fault, evidence, cure: cure.to_owned(), sql }
+    Finding {
+        code: ErrorCode(code),
+        severity: Severity::Error,
+        fault,
+        evidence,
+        cure: cure.to_owned(),
+        sql,
+        retry: false,
+    }
 }
 
 pub(super) async fn run(config: &SourceConfig) -> Vec<Finding> {
     let mut out = Vec::new();
     if let Err(e) = look(config, &mut out).await {
         out.push(Finding {
+            retry: e.is_retry(),
             code: e.code,
             severity: Severity::Error,
             fault: e.what,

@@ -498,17 +498,17 @@ async fn preflight_names_each_fault_with_its_cure() {
     assert_eq!(e.code.0, 513);
 
     // Errors of the connection itself.
-    let one = async |url: &str| -> u16 {
+    let one = async |url: &str| -> (u16, bool) {
         let mut config = db.config(&["good"]);
         config.connect = ConnectConfig::parse(url).unwrap();
         let findings = PgSource::new(config).preflight().await;
         assert_eq!(findings.len(), 1, "{findings:?}");
-        findings[0].code.0
+        (findings[0].code.0, findings[0].retry)
     };
-    assert_eq!(one(&db.url.replace(&db.name, "no_such_database")).await, 503);
-    assert_eq!(one(&db.url.replace("postgres@", "no_such_user@")).await, 502);
+    assert_eq!(one(&db.url.replace(&db.name, "no_such_database")).await, (503, false));
+    assert_eq!(one(&db.url.replace("postgres@", "no_such_user@")).await, (502, false));
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_eq!(one(&format!("postgres://x@127.0.0.1:{free}/x")).await, 501);
+    assert_eq!(one(&format!("postgres://x@127.0.0.1:{free}/x")).await, (501, true));
     db.exec(&format!("DROP OWNED BY {user}; DROP ROLE {user}")).await;
     db.drop().await;
 }
