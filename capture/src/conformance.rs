@@ -408,7 +408,7 @@ async fn stories(probe: &mut dyn Probe) {
         }
     }
     // From the last: only what comes later.
-    let last = first.last().unwrap().native.clone();
+    let last = first[first.len() - 1].native.clone();
     let mut end = Reader::after(probe, &last, &known).await.expect("S2 from the newest position");
     probe.commit(&[insert(ITEM, 900)]).await;
     let units = end.rows(1).await;
