@@ -592,37 +592,46 @@ async fn polled<T>(times: u64, call: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// Calls that are dropped at whatever await they stand.
+async fn dropped_calls(reader: &mut Reader, rng: &mut Rng, count: u64) {
+    for _ in 0..count {
+        let next = reader.source.next(&mut reader.out);
+        let answer = match rng.below(2) {
+            0 => polled(1 + rng.below(3), time::timeout(IDLE, next)).await.and_then(Result::ok),
+            _ => time::timeout(Duration::from_millis(rng.below(4)), next).await.ok(),
+        };
+        if let Some(Err(e)) = answer {
+            panic!("S6 S9 {e}");
+        }
+        // What stands in the batch was given, whether the call ended or not.
+        reader.look();
+    }
+}
+
 async fn cancelled_reads(probe: &mut dyn Probe) {
     probe.fresh().await;
     let mut reader = Reader::fresh(probe).await.with_room(500);
     let superset = reader.source.capabilities().superset;
     let mut rng = Rng::new(5);
     let mut want = Vec::new();
-    let story = async {
-        for n in 0..40i64 {
-            let changes: Vec<Change> =
-                (0..4).flat_map(|i| [insert(ITEM, n * 4 + i), insert(OTHER, n * 4 + i)]).collect();
-            probe.commit(&changes).await;
-            want.push(changes);
-            for _ in 0..rng.below(8) {
-                let next = reader.source.next(&mut reader.out);
-                let answer = match rng.below(2) {
-                    0 => polled(1 + rng.below(3), time::timeout(IDLE, next)).await.and_then(Result::ok),
-                    _ => time::timeout(Duration::from_millis(rng.below(4)), next).await.ok(),
-                };
-                if let Some(Err(e)) = answer {
-                    panic!("S6 S9 {e}");
-                }
-                // What stands in the batch was given, whether the call ended or not.
-                if !reader.out.items.is_empty() {
-                    reader.look();
-                }
-            }
-        }
-    };
-    ends("S6 cancelled reads", story).await;
-    let units = reader.rows(40 * 8).await;
-    whole(superset, units, &want);
+    for n in 0..40i64 {
+        let changes: Vec<Change> = (0..4).flat_map(|i| [insert(ITEM, n * 4 + i), insert(OTHER, n * 4 + i)]).collect();
+        probe.commit(&changes).await;
+        want.push(changes);
+        let count = rng.below(8);
+        ends("S6 cancelled reads", dropped_calls(&mut reader, &mut rng, count)).await;
+    }
+    let count = 40 * 8;
+    reader.rows(count).await;
+    whole(superset, &reader.units, &want);
+    if may(probe, Ask::Reshape) {
+        // A new shape may have to be asked for: that is an await, too.
+        probe.add_column().await;
+        probe.commit(&[insert(ITEM, 1_000)]).await;
+        ends("S6 cancelled reads", dropped_calls(&mut reader, &mut rng, 60)).await;
+        let created = reader.created(count + 1).await;
+        assert_eq!(created[count..], ["c item 1000 v1000"], "S6 across a change of shape");
+    }
     reader.close().await;
 }
 
