@@ -16,6 +16,21 @@ impl Segments {
     pub(super) fn sync_steps(&mut self, gid: Gid, manifest: bool) -> VecDeque<(DiskOp, SegmentPoint)> {
         let mut steps = VecDeque::new();
         let group = &self.groups[&gid];
+        for segment in group.segments.iter().filter(|s| s.is_open() && s.cut) {
+            // Found by recovery with rows behind its end that the journal replaces, and left by a roll before anything was
+            // appended. Once the journal lets go, nothing else would say that they are void.
+            let (log, ext, ent) = (u64::from(segment.log_len), u64::from(segment.ext_len), segment.ent_len());
+            let cut = |path, len, point| (DiskOp::Truncate { path, len }, point);
+            steps.push_back(cut(self.file(gid, segment, "ent"), ent, SegmentPoint::TruncRows));
+            steps.push_back(cut(self.file(gid, segment, "log"), log, SegmentPoint::TruncFile));
+            if segment.has_ext {
+                steps.push_back(cut(self.file(gid, segment, "ext"), ext, SegmentPoint::TruncFile));
+            }
+        }
+        if let Some(group) = self.groups.get_mut(&gid) {
+            group.segments.iter_mut().for_each(|s| s.cut &= !s.is_open());
+        }
+        let group = &self.groups[&gid];
         for segment in group.segments.iter().filter(|s| s.is_open() && s.dirty) {
             steps.push_back((DiskOp::Fdatasync { path: self.file(gid, segment, "log") }, SegmentPoint::CkptSync));
             if segment.has_ext {
