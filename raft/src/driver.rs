@@ -12,7 +12,7 @@ use catchwater_base::{Clock, Effects, Local, Mono, crash_point};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::thread;
 use catchwater_runtime::time::SystemClock;
-use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp, Identity};
+use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, Identity};
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{
     Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Lane, Token,
@@ -170,8 +170,10 @@ struct Inner {
     closed_wake: Condvar,
     boot: Mutex<(u64, Side)>,
     dir_identity: Identity,
-    /// Entries in flushes up to here were durable in segments when the directory was opened.
-    checkpoint_lsn: u64,
+    /// Entries in flushes up to here are durable in segments, and `boot.state` says so.
+    checkpoint_lsn: AtomicU64,
+    /// The last flush that was found at the start.
+    found_lsn: u64,
     close_ms_max: u64,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -189,8 +191,10 @@ struct SegmentInbox {
     events: Vec<SegmentEvent>,
     /// Commit indexes, delivered with whatever wakes the thread next.
     committed: BTreeMap<Gid, EntryIndex>,
-    /// Journal files to prepare, where nobody waits for it.
-    behind: Vec<(Token, DiskOp)>,
+    /// Journal files to prepare or to remove, where nobody waits for it.
+    behind: Vec<(Token, DiskOp, JournalPoint)>,
+    /// To be noted in `boot.state`.
+    checkpoint: Option<u64>,
 }
 
 #[derive(Default)]
@@ -254,6 +258,10 @@ impl LogDir {
         let boot = write_boot_state(&*disk, &layout, found.boot, running)?;
         crash_point!("boot.after_clear");
         settle(&*disk, &layout, &found.leftovers, &found.journal.free)?;
+        // A write that the process before did not see return counts from now on: it must last.
+        if let Some(newest) = found.journal.live.last() {
+            disk.fdatasync(&newest.path)?;
+        }
         quarantine(&*disk, &layout, &found.groups)?;
 
         let journal_config = JournalConfig {
@@ -267,7 +275,8 @@ impl LogDir {
         let mut segment_config = SegmentConfig::new(layout.groups());
         segment_config.segment_bytes = config.segment_bytes;
         segment_config.segment_ms = config.segment_ms;
-        let journal = Journal::open(journal_config, found.journal);
+        let (files, found_lsn) = (journal_config.files, found.journal.last_lsn);
+        let mut journal = Journal::open(journal_config, found.journal);
         let mut segments = Segments::new(segment_config);
 
         let mut groups = Vec::with_capacity(found.groups.len());
@@ -301,11 +310,16 @@ impl LogDir {
             closed_wake: Condvar::new(),
             boot: Mutex::new(boot),
             dir_identity: found.identity,
-            checkpoint_lsn: found.checkpoint_lsn,
+            checkpoint_lsn: AtomicU64::new(found.checkpoint_lsn),
+            found_lsn,
             close_ms_max: config.close_ms_max,
             threads: Mutex::new(Vec::new()),
         });
         let dir = LogDir { inner: inner.clone(), _end: Arc::new(EndThreads(Arc::downgrade(&inner))) };
+        catch_up(&inner, &mut journal, &mut segments, files);
+        if let Some(stopped) = inner.stopped_error() {
+            return Err(OpenError::Disk(stopped.source));
+        }
         let shared = inner.clone();
         let journal_thread = thread::spawn("cw-journal", move || run_journal(&shared, journal))?;
         lock(&inner.threads).push(journal_thread);
@@ -466,12 +480,12 @@ impl LogDir {
             let limit = Duration::from_millis(inner.close_ms_max);
             let all = inner.wait_closed(limit, |closed| closed.segments.then_some(lsn));
             inner.end_threads();
-            // With `all`, every entry up to the last flush is durable in segments; else only what was so at the start.
+            // With `all`, every entry up to the last flush is durable in segments; else what was noted last.
             let state = BootState {
                 boot_id: inner.dir_identity.boot_id,
                 mount_id: inner.dir_identity.mount_id,
                 last_lsn: lsn,
-                checkpoint_lsn: all.unwrap_or(inner.checkpoint_lsn),
+                checkpoint_lsn: all.unwrap_or(inner.checkpoint_lsn.load(Ordering::SeqCst)),
                 clean: inner.stopped_error().is_none(),
             };
             crash_point!("boot.before_clean");
@@ -619,7 +633,7 @@ fn run_journal(inner: &Inner, mut journal: Journal) {
     let mut out = Effects::new();
     let mut batches = Vec::new();
     let mut events = Vec::new();
-    let mut seal_at = None;
+    let mut seal_at = journal.deadline();
     while wait_journal(inner, seal_at, &mut batches, &mut events) {
         let now = inner.clock.now();
         if !batches.is_empty() {
@@ -631,16 +645,42 @@ fn run_journal(inner: &Inner, mut journal: Journal) {
         for event in events.drain(..) {
             journal.handle(now, event, &mut out);
         }
-        while !out.is_empty() {
-            let effects: Vec<JournalEffect> = out.drain().collect();
-            for effect in effects {
-                if inner.is_over() {
-                    return;
-                }
-                perform_journal(inner, &mut journal, effect, &mut out);
-            }
-        }
+        perform_all_journal(inner, &mut journal, &mut out);
         seal_at = journal.deadline();
+    }
+}
+
+fn perform_all_journal(inner: &Inner, journal: &mut Journal, out: &mut Effects<JournalEffect>) {
+    while !out.is_empty() {
+        let effects: Vec<JournalEffect> = out.drain().collect();
+        for effect in effects {
+            if inner.is_over() {
+                return;
+            }
+            perform_journal(inner, journal, effect, out);
+        }
+    }
+}
+
+/// Before the threads start, if there are more journal files than configured: lives too short to drain what they found
+/// left them, so this one drains before it is ready, until the files are back at their number. Work is noted as it
+/// goes: killed in here, the next start goes on where this one ended.
+fn catch_up(inner: &Inner, journal: &mut Journal, segments: &mut Segments, files: usize) {
+    let (mut journal_out, mut segment_out) = (Effects::new(), Effects::new());
+    while journal.file_count() > files && !inner.is_over() {
+        let events = std::mem::take(&mut lock(&inner.journal).events);
+        let work = lock(&inner.segments).take();
+        if events.is_empty() && work.is_none() {
+            return; // the rest comes with what is queued later
+        }
+        let now = inner.clock.now();
+        for event in events {
+            journal.handle(now, event, &mut journal_out);
+        }
+        perform_all_journal(inner, journal, &mut journal_out);
+        if let Some(work) = work {
+            segments_work(inner, segments, work, &mut segment_out);
+        }
     }
 }
 
@@ -676,8 +716,8 @@ fn wait_journal(
 
 fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, out: &mut Effects<JournalEffect>) {
     match effect {
-        JournalEffect::Disk { token, op, lane: Lane::Behind, .. } => {
-            lock(&inner.segments).behind.push((token, op));
+        JournalEffect::Disk { token, op, lane: Lane::Behind, point } => {
+            lock(&inner.segments).behind.push((token, op, point));
             inner.segments_wake.notify_one();
         }
         JournalEffect::Disk { token, op, lane: Lane::Commit, point } => {
@@ -712,6 +752,10 @@ fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, 
             inner.tell_segments([SegmentEvent::Queue(pieces)]);
         }
         JournalEffect::Checkpoint(gids) => inner.tell_segments([SegmentEvent::Sync(gids)]),
+        JournalEffect::Checkpointed(lsn) => {
+            lock(&inner.segments).checkpoint = Some(lsn);
+            inner.segments_wake.notify_one();
+        }
         JournalEffect::Used(percent) => inner.journal_used_percent.store(percent, Ordering::Relaxed),
         JournalEffect::Stop(error) => inner.stop(error),
         JournalEffect::Closed(lsn) => {
@@ -725,42 +769,104 @@ fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, 
 
 fn run_segments(inner: &Inner, segments: &mut Segments) {
     let mut out = Effects::new();
-    while let Some((events, behind)) = wait_segments(inner) {
-        prepare(inner, behind);
-        for event in events {
-            segments.handle(inner.clock.now(), event, &mut out);
-            inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
-        }
-        while !out.is_empty() {
-            let effects: Vec<SegmentEffect> = out.drain().collect();
-            for effect in effects {
-                if inner.is_over() {
-                    return;
-                }
-                perform_segment(inner, segments, effect, &mut out);
-            }
-            // Between two operations: journal files that somebody may soon wait for.
-            prepare_some(inner);
-        }
+    while let Some(work) = wait_segments(inner) {
+        segments_work(inner, segments, work, &mut out);
+    }
+}
+
+fn segments_work(
+    inner: &Inner,
+    segments: &mut Segments,
+    (events, errands): SegmentWork,
+    out: &mut Effects<SegmentEffect>,
+) {
+    run_errands(inner, errands);
+    for event in events {
+        segments.handle(inner.clock.now(), event, out);
         inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
     }
+    while !out.is_empty() {
+        let effects: Vec<SegmentEffect> = out.drain().collect();
+        for effect in effects {
+            if inner.is_over() {
+                return;
+            }
+            perform_segment(inner, segments, effect, out);
+        }
+        // Between two operations: journal files that somebody may soon wait for.
+        let errands = lock(&inner.segments).take_errands();
+        run_errands(inner, errands);
+    }
+    inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
 }
 
-fn prepare_some(inner: &Inner) {
-    let behind = std::mem::take(&mut lock(&inner.segments).behind);
-    prepare(inner, behind);
+/// What this thread does for the journal.
+#[derive(Default)]
+struct Errands {
+    behind: Vec<(Token, DiskOp, JournalPoint)>,
+    checkpoint: Option<u64>,
 }
 
-fn prepare(inner: &Inner, behind: Vec<(Token, DiskOp)>) {
-    for (token, op) in behind {
-        before_journal(JournalPoint::Prepare);
-        let result = inner.run(op);
-        after_journal(JournalPoint::Prepare);
-        inner.tell_journal(JournalEvent::Done(token, result));
+type SegmentWork = (Vec<SegmentEvent>, Errands);
+
+impl SegmentInbox {
+    fn take_errands(&mut self) -> Errands {
+        Errands { behind: std::mem::take(&mut self.behind), checkpoint: self.checkpoint.take() }
+    }
+
+    fn take(&mut self) -> Option<SegmentWork> {
+        if self.events.is_empty() && self.behind.is_empty() && self.checkpoint.is_none() {
+            return None;
+        }
+        let mut events: Vec<SegmentEvent> = std::mem::take(&mut self.events);
+        let committed = std::mem::take(&mut self.committed);
+        let at = if matches!(events.last(), Some(SegmentEvent::Close)) { events.len() - 1 } else { events.len() };
+        let committed = committed.into_iter().map(|(gid, index)| SegmentEvent::Committed(gid, index));
+        events.splice(at..at, committed);
+        Some((events, self.take_errands()))
     }
 }
 
-type SegmentWork = (Vec<SegmentEvent>, Vec<(Token, DiskOp)>);
+fn run_errands(inner: &Inner, errands: Errands) {
+    for (token, op, point) in errands.behind {
+        if inner.is_over() {
+            return;
+        }
+        before_journal(point);
+        let result = inner.run(op);
+        after_journal(point);
+        inner.tell_journal(JournalEvent::Done(token, result));
+    }
+    if let Some(lsn) = errands.checkpoint.filter(|lsn| *lsn > inner.checkpoint_lsn.load(Ordering::SeqCst))
+        && !inner.is_over()
+    {
+        note_checkpoint(inner, lsn);
+    }
+}
+
+/// The next recovery need not replay what is durable in segments, even if the files that held it are still there.
+fn note_checkpoint(inner: &Inner, lsn: u64) {
+    let state = BootState {
+        boot_id: inner.dir_identity.boot_id,
+        mount_id: inner.dir_identity.mount_id,
+        last_lsn: inner.found_lsn.max(lsn),
+        checkpoint_lsn: lsn,
+        clean: false,
+    };
+    let mut boot = lock(&inner.boot);
+    crash_point!("ckpt.before_note");
+    match write_boot_state(&*inner.disk, &inner.layout, *boot, state) {
+        Ok(next) => {
+            *boot = next;
+            inner.checkpoint_lsn.store(lsn, Ordering::SeqCst);
+            crash_point!("ckpt.after_note");
+        }
+        Err(error) => {
+            drop(boot);
+            inner.stop(error);
+        }
+    }
+}
 
 fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
     let mut inbox = lock(&inner.segments);
@@ -768,13 +874,8 @@ fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
         if inner.is_over() {
             return None;
         }
-        if !inbox.events.is_empty() || !inbox.behind.is_empty() {
-            let mut events: Vec<SegmentEvent> = std::mem::take(&mut inbox.events);
-            let committed = std::mem::take(&mut inbox.committed);
-            let at = if matches!(events.last(), Some(SegmentEvent::Close)) { events.len() - 1 } else { events.len() };
-            let committed = committed.into_iter().map(|(gid, index)| SegmentEvent::Committed(gid, index));
-            events.splice(at..at, committed);
-            return Some((events, std::mem::take(&mut inbox.behind)));
+        if let Some(work) = inbox.take() {
+            return Some(work);
         }
         inbox = inner.segments_wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
     }
@@ -817,6 +918,7 @@ fn before_journal(point: JournalPoint) {
         JournalPoint::Seal => crash_point!("journal.before_seal"),
         JournalPoint::Recycle => crash_point!("journal.before_recycle"),
         JournalPoint::Prepare => crash_point!("journal.before_prepare"),
+        JournalPoint::Remove => crash_point!("journal.before_remove"),
     }
 }
 
@@ -826,6 +928,7 @@ fn after_journal(point: JournalPoint) {
         JournalPoint::Seal => crash_point!("journal.after_seal"),
         JournalPoint::Recycle => crash_point!("journal.after_recycle"),
         JournalPoint::Prepare => crash_point!("journal.after_prepare"),
+        JournalPoint::Remove => crash_point!("journal.after_remove"),
     }
 }
 

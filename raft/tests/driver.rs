@@ -8,9 +8,9 @@ use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{EntryIndex, Gid, Offset};
 use catchwater_record::{LeaderEpoch, PartitionId, TopicId};
 use catchwater_storage::EntryKind;
-use catchwater_storage::disk::Disk;
 use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
+use catchwater_storage::disk::{Disk, DiskExt};
 use catchwater_storage::recover::Survivor;
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
 use std::path::PathBuf;
@@ -309,4 +309,54 @@ fn a_thousand_groups_share_two_threads() {
     assert_eq!(opened.groups.len(), 1000);
     assert!(opened.groups.iter().all(|g| entries_of(g) == 1 && g.hard.term == 1));
     dir.abandon();
+}
+
+/// Sixty lives, each killed right after its last acknowledgement: what they leave is given back, and nothing is lost.
+fn crash_loop(disk: &dyn Fn() -> Arc<dyn Disk>, killed: &dyn Fn(), path: &str) {
+    const GROUPS: u64 = 5;
+    const EACH: u64 = 3;
+    let journal = format!("{path}/journal");
+    let files_max = config(path).journal_files as usize + 2;
+    for round in 0..60u64 {
+        let (dir, opened) = LogDir::open(disk(), config(path), SEED).unwrap();
+        for group in &opened.groups {
+            assert_eq!((group.verdict, group.hard.term), (Verdict::Ok, 1), "round {round}: {}", group.gid);
+            assert_eq!(entries_of(group), round * EACH, "round {round}: {}", group.gid);
+        }
+        assert_eq!(opened.groups.len() as u64, if round == 0 { 0 } else { GROUPS }, "round {round}");
+        let (replica, events) = fake();
+        for gid in 1..=GROUPS {
+            if round == 0 {
+                dir.create(Gid(gid), spec());
+            }
+            dir.attach(Gid(gid), replica.clone());
+            for index in round * EACH + 1..=(round + 1) * EACH {
+                let entry = entry(index, index - 1, &[gid as u8; 100]);
+                dir.persist(Gid(gid), ReadyNo(gid * 1000 + index), vec![entry], hard().filter(|_| index == 1), None);
+            }
+        }
+        // The last piece of the group that was queued last: flushes go in order.
+        wait_persisted(&events, GROUPS * 1000 + (round + 1) * EACH);
+        dir.abandon();
+        killed();
+        let files = disk().list(&journal).unwrap();
+        assert!(files.len() <= files_max, "round {round}: {} journal files", files.len());
+    }
+    let (dir, opened) = LogDir::open(disk(), config(path), SEED).unwrap();
+    for group in &opened.groups {
+        assert_eq!((group.verdict, entries_of(group)), (Verdict::Ok, 60 * EACH), "{}", group.gid);
+    }
+    dir.close();
+}
+
+#[test]
+fn a_crash_loop_gives_its_journal_files_back_in_memory() {
+    let disk = Arc::new(MemoryDisk::new());
+    crash_loop(&|| disk.clone(), &|| disk.kill(), "/d");
+}
+
+#[test]
+fn a_crash_loop_gives_its_journal_files_back_on_disk() {
+    let root = scratch("crashes");
+    crash_loop(&|| Arc::new(RealDisk::new()), &|| {}, &root.0.display().to_string());
 }

@@ -14,7 +14,7 @@ use catchwater_storage::disk::faulty::{FaultRates, FaultyDisk};
 use catchwater_storage::disk::memory::{Cut, MemoryDisk};
 use catchwater_storage::disk::{Disk, DiskError, DiskExt, DiskOp};
 use catchwater_storage::format::row;
-use catchwater_storage::format::slot::BootState;
+use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::JournalBatch;
 use catchwater_storage::read::read_range;
 use catchwater_storage::recover::{Layout, NewIdentity, RecoverError, recover, settle, write_boot_state};
@@ -50,6 +50,9 @@ struct Live {
     /// The wake under way, so that each moment is asked for once.
     wake: Option<Mono>,
     first: Vec<DirEvent>,
+    /// What `boot.state` says, and where the next one goes.
+    running: BootState,
+    boot: (u64, Side),
 }
 
 pub struct NodeStorage {
@@ -106,7 +109,7 @@ impl NodeStorage {
             clean: false,
         };
         let disk = &*self.disk;
-        write_boot_state(disk, &self.layout, found.boot, running).map_err(StartError::Disk)?;
+        let boot = write_boot_state(disk, &self.layout, found.boot, running).map_err(StartError::Disk)?;
         settle(disk, &self.layout, &found.leftovers, &found.journal.free).map_err(StartError::Disk)?;
         disk.mkdir(&self.layout.journal()).map_err(StartError::Disk)?;
         disk.mkdir(&self.layout.groups()).map_err(StartError::Disk)?;
@@ -118,7 +121,7 @@ impl NodeStorage {
             groups.push(RecoveredGroup::fresh(*gid, spec.clone()));
         }
         let dir = Dir::open(&self.layout, &self.config, found, now);
-        self.live = Some(Live { dir, flying: BTreeMap::new(), wake: None, first });
+        self.live = Some(Live { dir, flying: BTreeMap::new(), wake: None, first, running, boot });
         Ok(groups)
     }
 
@@ -189,6 +192,14 @@ impl NodeStorage {
                 DirEffect::Persisted(gid, tag) => out.push(Wish::Event(gid, Event::Persisted(ReadyNo(tag)))),
                 DirEffect::Placed(gid, upto, rows) => out.push(Wish::Event(gid, Event::Segmented(upto, rows))),
                 DirEffect::WantSnap(gid) => out.push(Wish::Snapshot(gid)),
+                DirEffect::Checkpointed(lsn) => {
+                    live.running.last_lsn = live.running.last_lsn.max(lsn);
+                    live.running.checkpoint_lsn = live.running.checkpoint_lsn.max(lsn);
+                    match write_boot_state(&*self.disk, &self.layout, live.boot, live.running) {
+                        Ok(next) => live.boot = next,
+                        Err(error) => out.push(Wish::Stopped(error)),
+                    }
+                }
                 DirEffect::Stop(error) => out.push(Wish::Stopped(error)),
                 DirEffect::Removed(_) | DirEffect::JournalClosed(_) | DirEffect::SegmentsClosed => {}
             }

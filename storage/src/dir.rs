@@ -85,6 +85,8 @@ pub enum DirEffect {
     Placed(Gid, EntryIndex, Vec<PlacedRow>),
     WantSnap(Gid),
     Removed(Gid),
+    /// Every entry in flushes up to this one is durable in segments: may be noted in `boot.state`.
+    Checkpointed(u64),
     Stop(DiskError),
     JournalClosed(u64),
     SegmentsClosed,
@@ -134,6 +136,10 @@ impl Dir {
     pub fn used_percent(&self) -> u8 {
         self.used_percent
     }
+    /// Journal files on the disk.
+    pub fn journal_files(&self) -> usize {
+        self.journal.file_count()
+    }
     /// Bytes that are durable and not in files yet.
     pub fn unplaced_bytes(&self) -> u64 {
         self.segments.queued_bytes()
@@ -158,6 +164,7 @@ impl Dir {
                     JournalEffect::Checkpoint(gids) => {
                         self.segments.handle(now, SegmentEvent::Sync(gids), &mut self.segment_out);
                     }
+                    JournalEffect::Checkpointed(lsn) => out.push(DirEffect::Checkpointed(lsn)),
                     JournalEffect::Used(percent) => self.used_percent = percent,
                     JournalEffect::Stop(error) => self.stop(error, out),
                     JournalEffect::Closed(lsn) => out.push(DirEffect::JournalClosed(lsn)),

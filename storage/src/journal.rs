@@ -6,11 +6,14 @@
 //!
 //! ```text
 //!  file:  preparing ──> ready ──> active ──> full ──(all its groups drained, newest HARD/CREATE forwarded)──> ready
+//!                       └──(more files than configured, and the burst is over or was in a life before)──> removed
 //!  cost of an acknowledged entry: 64 + 24 bytes of frame and directory, one copy into the aligned buffer, a share of one write
 //! ```
 //! Invariants: `Persisted` leaves only after the write that holds the frames returned; a file is used again only when every
 //! group with an entry in it is durable in segments past it, and the newest HARD and CREATE of every group lie in a later
-//! file; after a failed operation nothing is persisted any more. Not here: reading (`recover.rs`), threads (`raft/driver.rs`).
+//! file; generations on disk stay one unbroken run, so files are used again and removed oldest first, never both at one
+//! time; after a failed operation nothing is persisted any more. What a life before left is drained at once and noted
+//! ([`JournalEffect::Checkpointed`]), so that lives too short to finish do not begin anew each time. Not here: reading (`recover.rs`), threads (`raft/driver.rs`).
 
 use crate::disk::{AlignedBuf, BLOCK_BYTES, DiskDone, DiskError, DiskOp, FilePath};
 use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
@@ -18,7 +21,7 @@ use crate::format::journal::{FLAG_CLEAN_STOP, FLAG_SEAL, FileHeader, FlushBuilde
 use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now};
 use catchwater_record::{EntryIndex, Gid};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Idle time after which a flush with content is sealed, ms.
 pub const SEAL_AFTER_MS: u64 = 10;
@@ -62,6 +65,8 @@ pub enum JournalPoint {
     /// Block 0 of a file that is used (again).
     Recycle,
     Prepare,
+    /// A file beyond the configured number goes.
+    Remove,
 }
 
 /// What one group wants durable, in this order: create, drop, truncation, hard state, entries.
@@ -121,6 +126,8 @@ pub enum JournalEffect {
     Persisted(Vec<Persisted>),
     /// The segment writer must make these groups durable: their journal file is wanted back.
     Checkpoint(Vec<Gid>),
+    /// Every entry in flushes up to this one is durable in segments: a recovery that knows it need not replay them.
+    Checkpointed(u64),
     /// Share of the journal that is in use, percent, when it changes.
     Used(u8),
     /// Nothing will be persisted any more.
@@ -172,6 +179,10 @@ enum FileState {
     Ready,
     Active,
     Full,
+    /// Its name goes; `true` once it is gone and the directory must be synced.
+    Removing(bool),
+    /// A free place in the list: the others are known by their place.
+    Gone,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,6 +205,8 @@ struct File {
     next: u64,
     pins: BTreeMap<Gid, u64>,
     checkpoint_asked: bool,
+    /// A life before wrote it.
+    found: bool,
 }
 
 #[derive(Debug)]
@@ -248,6 +261,11 @@ pub struct Journal {
     next_name: u64,
     heads: BTreeMap<Gid, Head>,
     drained: BTreeMap<Gid, u64>,
+    /// What was reported last.
+    checkpoint_lsn: u64,
+    /// Files that may stay: the configured number, more after a burst until the journal is idle.
+    allowed: usize,
+    found_asked: bool,
     seal_at: Option<Mono>,
     closing: bool,
     closed: bool,
@@ -271,6 +289,7 @@ impl Journal {
                 next: f.len,
                 pins: f.pins,
                 checkpoint_asked: false,
+                found: true,
             });
         }
         for (path, len) in found.free {
@@ -288,6 +307,9 @@ impl Journal {
             next_name: found.last_name + 1,
             heads: found.heads,
             drained: BTreeMap::new(),
+            checkpoint_lsn: 0,
+            allowed: config.files,
+            found_asked: false,
             seal_at: None,
             closing: false,
             closed: false,
@@ -303,6 +325,16 @@ impl Journal {
             Some((_, Writing::Flush { lsn, .. })) => lsn - 1,
             _ => self.next_lsn - 1,
         }
+    }
+
+    /// Files that lie on the disk.
+    pub fn file_count(&self) -> usize {
+        self.files.iter().filter(|f| f.state != FileState::Gone).count()
+    }
+
+    /// Files that stay.
+    fn kept(&self) -> usize {
+        self.files.iter().filter(|f| !matches!(f.state, FileState::Gone | FileState::Removing(_))).count()
     }
 
     /// Frames that wait.
@@ -355,11 +387,19 @@ impl Journal {
         self.report_use(out);
     }
 
-    /// Gives back full files, oldest first, and asks for those that hold too much.
-    fn free_files(&mut self, out: &mut Effects<JournalEffect>) {
+    /// Full files, oldest first.
+    fn full(&self) -> Vec<usize> {
         let mut full: Vec<usize> = (0..self.files.len()).filter(|i| self.files[*i].state == FileState::Full).collect();
         full.sort_unstable_by_key(|i| self.files[*i].file_gen);
+        full
+    }
+
+    /// Gives back full files, oldest first, and asks for those that hold too much.
+    fn free_files(&mut self, out: &mut Effects<JournalEffect>) {
+        self.ask_found(out);
+        let full = self.full();
         let many = full.len() * 2 >= self.config.files.max(2);
+        let (mut drained_upto, mut forwarded) = (0, true);
         for at in full {
             let drained = &self.drained;
             let file = &mut self.files[at];
@@ -370,22 +410,47 @@ impl Journal {
                     out.push(JournalEffect::Checkpoint(file.pins.keys().copied().collect()));
                 }
                 // Files are freed in order, so what is left is one unbroken run of flushes.
-                return;
+                break;
             }
             let last = file.last_lsn;
-            if self.heads.values().any(|head| head.is_within(last)) {
-                return; // forwarded with the next flush
+            drained_upto = last;
+            // If not, then with the next flush.
+            forwarded = forwarded && !self.heads.values().any(|head| head.is_within(last));
+            if forwarded {
+                let file = &mut self.files[at];
+                file.state = FileState::Ready;
+                file.checkpoint_asked = false;
+                file.found = false;
             }
-            let file = &mut self.files[at];
-            file.state = FileState::Ready;
-            file.checkpoint_asked = false;
+        }
+        if drained_upto > self.checkpoint_lsn {
+            self.checkpoint_lsn = drained_upto;
+            out.push(JournalEffect::Checkpointed(drained_upto));
         }
     }
 
-    /// The oldest full file that only waits for its newest HARD and CREATE frames to be copied forward.
+    /// Once: what a life before left goes to segments now, not when the journal is half full. A life that ends before it
+    /// comes so far leaves one file more than it found.
+    fn ask_found(&mut self, out: &mut Effects<JournalEffect>) {
+        if std::mem::replace(&mut self.found_asked, true) {
+            return;
+        }
+        let mut gids = BTreeSet::new();
+        for file in self.files.iter_mut().filter(|f| f.found && !f.pins.is_empty()) {
+            file.checkpoint_asked = true;
+            gids.extend(file.pins.keys().copied());
+        }
+        if !gids.is_empty() {
+            out.push(JournalEffect::Checkpoint(gids.into_iter().collect()));
+        }
+    }
+
+    /// The end of the oldest full files that only wait for their newest HARD and CREATE frames to be copied forward.
     fn forward_limit(&self) -> Option<u64> {
-        let oldest = self.files.iter().filter(|f| f.state == FileState::Full).min_by_key(|f| f.file_gen)?;
-        (oldest.pins.is_empty() && self.heads.values().any(|h| h.is_within(oldest.last_lsn))).then_some(oldest.last_lsn)
+        let full = self.full();
+        let last = full.into_iter().take_while(|at| self.files[*at].pins.is_empty()).last()?;
+        let last = self.files[last].last_lsn;
+        self.heads.values().any(|h| h.is_within(last)).then_some(last)
     }
 
     fn write_next(&mut self, now: Now, out: &mut Effects<JournalEffect>) {
@@ -463,7 +528,12 @@ impl Journal {
     /// The active file is full (or there is none): the next ready one gets a generation.
     fn switch_file(&mut self, now: Now, least: u64, out: &mut Effects<JournalEffect>) {
         // The oldest first: what lies on disk stays one unbroken run of generations, so that a hole means damage.
-        let fits = |f: &File| f.state == FileState::Ready && f.len >= least + BLOCK_BYTES as u64;
+        // One that is being removed is older than they: using them first would tear the run if its name came back. Never
+        // used ones are in no run.
+        let removing = self.files.iter().any(|f| matches!(f.state, FileState::Removing(_)) && f.file_gen > 0);
+        let fits = |f: &File| {
+            f.state == FileState::Ready && f.len >= least + BLOCK_BYTES as u64 && !(removing && f.file_gen > 0)
+        };
         let ready = (0..self.files.len()).filter(|i| fits(&self.files[*i]));
         let Some(next) = ready.min_by_key(|i| self.files[*i].file_gen) else {
             return; // one is being prepared, or the segment writer must free one
@@ -493,38 +563,49 @@ impl Journal {
     }
 
     fn prepare_next(&mut self, out: &mut Effects<JournalEffect>) {
-        let waited_for = self.writing.is_none() && (!self.queue.is_empty() || self.closing);
+        // Frames to copy forward wait for room too: producers that were told to wait queue nothing, so nobody else would ask.
+        let waits = !self.queue.is_empty() || self.closing || self.forward_limit().is_some();
+        let waited_for = self.writing.is_none() && waits;
         if self.preparing.is_some() || (self.closing && !waited_for) {
             return;
         }
         let ready = self.files.iter().filter(|f| f.state == FileState::Ready).count();
-        let half_made = self.files.iter().position(|f| matches!(f.state, FileState::Preparing(_)));
-        let at = match half_made {
+        let half_made = |f: &File| matches!(f.state, FileState::Preparing(_) | FileState::Removing(_));
+        let at = match self.files.iter().position(half_made) {
             Some(at) => at,
             None => {
-                let total = self.files.len();
-                let wanted = total < self.config.files || (ready == 0 && total < self.config.files_max);
+                let total = self.kept();
+                let active = self.files.iter().find(|f| f.state == FileState::Active);
+                let soon = active.is_none_or(|f| f.next * 2 >= f.len) || waited_for;
+                let wanted = total < self.config.files || (ready == 0 && soon && total < self.config.files_max);
                 // After a crash loop every file may hold something; or the oldest could be freed if only there were room
                 // to copy a few frames forward. One more is allowed then, else nothing would ever move again.
-                let no_active = !self.files.iter().any(|f| f.state == FileState::Active);
-                let stuck = ready == 0 && waited_for && (no_active || self.forward_limit().is_some());
-                if !wanted && !stuck {
+                let stuck = ready == 0 && waited_for && (active.is_none() || self.forward_limit().is_some());
+                if wanted || stuck {
+                    self.add_file()
+                } else if let Some(at) = self.surplus() {
+                    self.files[at].state = FileState::Removing(false);
+                    at
+                } else {
                     return;
                 }
-                let path = format!("{}/{:016x}.wal", self.config.dir, self.next_name);
-                self.next_name += 1;
-                self.files.push(File::new(
-                    path.into(),
-                    self.config.file_bytes,
-                    FileState::Preparing(PrepareStep::Create),
-                ));
-                total
             }
         };
         let lane = if waited_for && ready == 0 { Lane::Commit } else { Lane::Behind };
         let file = &self.files[at];
-        let FileState::Preparing(step) = file.state else { return };
         let path = file.path.clone();
+        let sync_dir = DiskOp::SyncDir { path: self.config.dir.as_str().into() };
+        let step = match file.state {
+            FileState::Preparing(step) => step,
+            FileState::Removing(gone) => {
+                let op = if gone { sync_dir } else { DiskOp::Unlink { path } };
+                let token = self.token();
+                self.preparing = Some((token, at));
+                out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Remove });
+                return;
+            }
+            _ => return,
+        };
         let op = match step {
             PrepareStep::Create => DiskOp::CreateNew { path },
             PrepareStep::Allocate => DiskOp::Fallocate { path, len: file.len },
@@ -534,11 +615,47 @@ impl Journal {
                 DiskOp::Write { path, at: from, bufs: vec![Bytes::from_static(&ZEROS[..len])] }
             }
             PrepareStep::Sync => DiskOp::Fdatasync { path },
-            PrepareStep::SyncDir => DiskOp::SyncDir { path: self.config.dir.as_str().into() },
+            PrepareStep::SyncDir => sync_dir,
         };
         let token = self.token();
         self.preparing = Some((token, at));
         out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Prepare });
+    }
+
+    /// A new file, its place in the list.
+    fn add_file(&mut self) -> usize {
+        let path = format!("{}/{:016x}.wal", self.config.dir, self.next_name);
+        self.next_name += 1;
+        // A burst may keep what it made until it is over. Room that is only wanted because a life before left its files
+        // full goes when they are given back.
+        if !self.files.iter().any(|f| f.found && f.state == FileState::Full) {
+            self.allowed = self.allowed.max(self.kept() + 1);
+        }
+        let file = File::new(path.into(), self.config.file_bytes, FileState::Preparing(PrepareStep::Create));
+        match self.files.iter().position(|f| f.state == FileState::Gone) {
+            Some(at) => {
+                self.files[at] = file;
+                at
+            }
+            None => {
+                self.files.push(file);
+                self.files.len() - 1
+            }
+        }
+    }
+
+    /// The file that goes next, if there are more than may stay: one that was never used, else the oldest, so that what
+    /// lies on disk stays one unbroken run. Never the newest: that is not the oldest of two.
+    fn surplus(&self) -> Option<usize> {
+        // Until a header is durable, the file it goes to still counts as the oldest.
+        if self.closing || self.kept() <= self.allowed || matches!(self.writing, Some((_, Writing::Header { .. }))) {
+            return None;
+        }
+        let ready: Vec<usize> = (0..self.files.len()).filter(|i| self.files[*i].state == FileState::Ready).collect();
+        if ready.len() < 2 {
+            return None;
+        }
+        ready.into_iter().min_by_key(|i| self.files[*i].file_gen)
     }
 
     fn report_use(&mut self, out: &mut Effects<JournalEffect>) {
@@ -591,6 +708,9 @@ impl Journal {
                 if !seal && self.queue.is_empty() {
                     self.seal_at = Some(now.mono.plus_millis(SEAL_AFTER_MS));
                 }
+                if seal {
+                    self.allowed = self.config.files; // idle
+                }
                 if close {
                     self.closed = true;
                     out.push(JournalEffect::Closed(lsn));
@@ -601,7 +721,14 @@ impl Journal {
 
     fn prepared(&mut self, at: usize) {
         let file = &mut self.files[at];
-        let FileState::Preparing(step) = file.state else { return };
+        let step = match file.state {
+            FileState::Preparing(step) => step,
+            FileState::Removing(gone) => {
+                file.state = if gone { FileState::Gone } else { FileState::Removing(true) };
+                return;
+            }
+            _ => return,
+        };
         let next = match step {
             PrepareStep::Create => PrepareStep::Allocate,
             PrepareStep::Allocate => PrepareStep::Zero(0),
@@ -687,7 +814,17 @@ impl Head {
 
 impl File {
     fn new(path: FilePath, len: u64, state: FileState) -> Self {
-        File { path, len, state, file_gen: 0, last_lsn: 0, next: 0, pins: BTreeMap::new(), checkpoint_asked: false }
+        File {
+            path,
+            len,
+            state,
+            file_gen: 0,
+            last_lsn: 0,
+            next: 0,
+            pins: BTreeMap::new(),
+            checkpoint_asked: false,
+            found: false,
+        }
     }
 }
 
