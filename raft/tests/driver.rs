@@ -360,3 +360,97 @@ fn a_crash_loop_gives_its_journal_files_back_on_disk() {
     let root = scratch("crashes");
     crash_loop(&|| Arc::new(RealDisk::new()), &|| {}, &root.0.display().to_string());
 }
+
+/// Deaths at any write, many of them before the start is through: each start takes up where the one before ended.
+#[test]
+fn deaths_at_any_write_do_not_pile_up_journal_files() {
+    use catchwater_storage::disk::faulty::{FaultRates, FaultyDisk};
+    const GROUPS: u64 = 5;
+    let (mut most, mut unborn, mut acked) = (0, 0, vec![0u64; GROUPS as usize + 1]);
+    let memory = Arc::new(MemoryDisk::new());
+    for round in 0..300u64 {
+        let disk = Arc::new(FaultyDisk::new(memory.clone(), FaultRates::default(), round));
+        disk.fail_write_in(if round == 299 { u64::MAX } else { round * 7919 % 83 });
+        match LogDir::open(disk.clone(), config("/d"), SEED) {
+            Err(_) => unborn += 1,
+            Ok((dir, opened)) => {
+                let (replica, events) = fake();
+                let stopped = replica.events.lock().unwrap().clone();
+                dir.on_stop(move |_| drop(stopped.send(Event::Persisted(ReadyNo(u64::MAX)))));
+                let mut lengths = vec![0u64; GROUPS as usize + 1];
+                for group in &opened.groups {
+                    assert_eq!(group.verdict, Verdict::Ok, "round {round}: {}", group.gid);
+                    lengths[group.gid.0 as usize] = entries_of(group);
+                }
+                for gid in 1..=GROUPS as usize {
+                    assert!(
+                        lengths[gid] >= acked[gid],
+                        "round {round}: group {gid} {} of {}",
+                        lengths[gid],
+                        acked[gid]
+                    );
+                    if !opened.groups.iter().any(|g| g.gid == Gid(gid as u64)) {
+                        dir.create(Gid(gid as u64), spec());
+                    }
+                    dir.attach(Gid(gid as u64), replica.clone());
+                    let (index, first) = (lengths[gid] + 1, hard().filter(|_| lengths[gid] == 0));
+                    let entry = entry(index, index - 1, &[gid as u8; 100]);
+                    dir.persist(Gid(gid as u64), ReadyNo(gid as u64 * 1_000_000 + index), vec![entry], first, None);
+                }
+                let mut left = GROUPS;
+                while left > 0 {
+                    match events.recv().unwrap() {
+                        Event::Persisted(ReadyNo(u64::MAX)) => break,
+                        Event::Persisted(ReadyNo(n)) => {
+                            acked[(n / 1_000_000) as usize] = n % 1_000_000;
+                            left -= 1;
+                        }
+                        _ => {}
+                    }
+                }
+                dir.abandon();
+            }
+        }
+        memory.kill();
+        let files = memory.list("/d/journal").map_or(0, |names| names.len());
+        most = most.max(files);
+        assert!(files <= config("/d").journal_files as usize + 2, "round {round}: {files} journal files");
+    }
+    assert!(unborn > 20 && acked[1..].iter().all(|n| *n > 60), "{unborn} unborn, {acked:?}, {most} files at most");
+}
+
+/// What one life has drained, the next does not replay, though nothing was closed and the file is still there.
+#[test]
+fn a_checkpoint_is_noted_without_a_close() {
+    use catchwater_storage::format::slot::{BootState, SlotKind, newest};
+    let disk = Arc::new(MemoryDisk::new());
+    let noted = || {
+        let slots = ["a", "b"].map(|side| disk.read_all(&format!("/d/boot.state.{side}")).unwrap());
+        let pair = newest(SlotKind::BootState, slots[0].as_deref(), slots[1].as_deref());
+        let state = BootState::decode(&pair.newest.unwrap().payload).unwrap();
+        state.checkpoint_lsn >= state.last_lsn // the last flush that the start found
+    };
+    let life = |round: u64| {
+        let (dir, opened) = LogDir::open(disk.clone(), config("/d"), SEED).unwrap();
+        if round == 0 {
+            dir.create(Gid(1), spec());
+        }
+        let (replica, events) = fake();
+        dir.attach(Gid(1), replica);
+        let entry = entry(round + 1, round, b"value");
+        dir.persist(Gid(1), ReadyNo(round + 1), vec![entry], hard().filter(|_| round == 0), None);
+        wait_persisted(&events, round + 1);
+        (dir, opened.report.entries_from_journal)
+    };
+    for round in 0..5 {
+        let (dir, replayed) = life(round);
+        assert_eq!(replayed, u64::from(round > 0), "round {round}");
+        let begin = std::time::Instant::now();
+        while !noted() {
+            assert!(begin.elapsed().as_secs() < 60, "round {round}: never noted");
+            std::thread::yield_now();
+        }
+        dir.abandon();
+        disk.kill();
+    }
+}
