@@ -163,8 +163,7 @@ pub fn applies_of(change: RowChange, plan: &Arc<TargetPlan>, version: Version) -
     let apply = |what| Apply { table: plan.clone(), what, version };
     let table = || plan.source.qualified();
     let op = change.op;
-    let key: Vec<u16> = key_columns(plan);
-    let keyed = !key.is_empty();
+    let keyed = !plan.key.is_empty();
     let whole = |row: &Row| ident::is_complete(row, plan.columns.iter().map(|(c, _)| *c));
     if op == Op::Truncate {
         return Ok(vec![apply(What::Truncate)]);
@@ -185,15 +184,15 @@ pub fn applies_of(change: RowChange, plan: &Arc<TargetPlan>, version: Version) -
         }
         (Op::Delete, true) => {
             let row = change.before.ok_or_else(|| ApplyError::NoRow { table: table(), op })?;
-            if ident::of(&row, &key).is_none() {
+            if ident::of(&row, key_columns(plan)).is_none() {
                 return Err(ApplyError::NoKey { table: table(), op });
             }
             Ok(vec![apply(What::Delete(row))])
         }
         (_, true) => {
             let after = change.after.ok_or_else(|| ApplyError::NoRow { table: table(), op })?;
-            let now = ident::of(&after, &key).ok_or_else(|| ApplyError::NoKey { table: table(), op })?;
-            let was = change.before.as_ref().and_then(|b| ident::of(b, &key));
+            let now = ident::of(&after, key_columns(plan)).ok_or_else(|| ApplyError::NoKey { table: table(), op })?;
+            let was = change.before.as_ref().and_then(|b| ident::of(b, key_columns(plan)));
             let write = if whole(&after) { What::Upsert(after) } else { What::Update(after) };
             match (change.before, was) {
                 (Some(before), Some(was)) if was != now => Ok(vec![apply(What::Delete(before)), apply(write)]),
@@ -204,13 +203,14 @@ pub fn applies_of(change: RowChange, plan: &Arc<TargetPlan>, version: Version) -
 }
 
 /// The key as indexes into the source's columns.
-pub fn key_columns(plan: &TargetPlan) -> Vec<u16> {
-    plan.key.iter().filter_map(|k| plan.columns.get(usize::from(*k)).map(|(c, _)| *c)).collect()
+pub fn key_columns(plan: &TargetPlan) -> impl Iterator<Item = u16> {
+    plan.key.iter().filter_map(|k| plan.columns.get(usize::from(*k)).map(|(c, _)| *c))
 }
 
 fn fold(applies: Vec<Apply>) -> Vec<Apply> {
-    // (table, key) → place in `out`. Tables are told apart by their target.
-    let mut at: Map<(String, String, Vec<u8>), usize> = Map::with_capacity_and_hasher(applies.len(), Seeded::default());
+    // (table, key) → place in `out`. Tables are told apart by their target; there are few.
+    let mut tables: Vec<Arc<TargetPlan>> = Vec::new();
+    let mut at: Map<(usize, Vec<u8>), usize> = Map::with_capacity_and_hasher(applies.len(), Seeded::default());
     let mut out: Vec<Option<Apply>> = Vec::with_capacity(applies.len());
     for apply in applies {
         let row = match &apply.what {
@@ -221,12 +221,16 @@ fn fold(applies: Vec<Apply>) -> Vec<Apply> {
                 continue;
             }
         };
-        let Some(key) = ident::of(row, &key_columns(&apply.table)) else {
+        let Some(key) = ident::of(row, key_columns(&apply.table)) else {
             out.push(Some(apply));
             continue;
         };
-        let target = &apply.table.target;
-        let place = at.entry((target.schema.clone(), target.name.clone(), key)).or_insert(usize::MAX);
+        let same = |t: &Arc<TargetPlan>| Arc::ptr_eq(t, &apply.table) || t.target == apply.table.target;
+        let table = tables.iter().position(same).unwrap_or_else(|| {
+            tables.push(apply.table.clone());
+            tables.len() - 1
+        });
+        let place = at.entry((table, key)).or_insert(usize::MAX);
         let earlier = out.get_mut(*place).and_then(Option::take);
         let (what, stays) = match (earlier.as_ref().map(|e| &e.what), apply.what) {
             (Some(What::Upsert(old)), What::Upsert(new) | What::Update(new)) => (What::Upsert(merge(old, new)), true),

@@ -26,11 +26,11 @@ pub fn needs_source_order(applies: &[Apply]) -> bool {
         if apply.table.source.unique.is_empty() {
             continue;
         }
-        let Some(key) = ident::of(row, &key_columns(&apply.table)) else { continue };
+        let Some(key) = ident::of(row, key_columns(&apply.table)) else { continue };
         let key = xxh3_64(&key);
         for (n, (_, columns)) in apply.table.source.unique.iter().enumerate() {
             // NULL meets nothing in a unique key.
-            let Some(value) = ident::of(row, columns) else { continue };
+            let Some(value) = ident::of(row, columns.iter().copied()) else { continue };
             let holder = holders.entry((&apply.table.target, n, xxh3_64(&value))).or_insert(key);
             if *holder != key {
                 return true;

@@ -344,7 +344,6 @@ impl Lane for MemoryLane {
 fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<(), SinkError> {
     let plan = &apply.table;
     let table = tables.entry(plan.target.clone()).or_default();
-    let key = crate::batch::key_columns(plan);
     let cells = |row: &Row| -> BTreeMap<String, Cell> {
         plan.columns
             .iter()
@@ -353,14 +352,16 @@ fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<
     };
     let row_error = |what: &str| Err(SinkError::new(SinkClass::Row, 693, what, ""));
     match &apply.what {
-        What::Upsert(row) => match ident::of(row, &key) {
+        What::Upsert(row) => match ident::of(row, crate::batch::key_columns(plan)) {
             Some(k) => {
                 table.rows.insert(k, cells(row));
             }
             None => return row_error("upsert without a key"),
         },
         What::Update(row) => {
-            let Some(k) = ident::of(row, &key) else { return row_error("update without a key") };
+            let Some(k) = ident::of(row, crate::batch::key_columns(plan)) else {
+                return row_error("update without a key");
+            };
             let Some(have) = table.rows.get_mut(&k) else { return row_error("row missing") };
             for (name, cell) in cells(row) {
                 if !matches!(cell, Cell::Unavailable | Cell::Absent) {
@@ -369,7 +370,9 @@ fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<
             }
         }
         What::Delete(row) => {
-            let Some(k) = ident::of(row, &key) else { return row_error("delete without a key") };
+            let Some(k) = ident::of(row, crate::batch::key_columns(plan)) else {
+                return row_error("delete without a key");
+            };
             table.rows.remove(&k);
         }
         What::Truncate => {

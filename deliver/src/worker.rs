@@ -12,6 +12,9 @@
 //!
 //! Crash points: `deliver.{before,after}_{fetch,group,mirror}`, `sink.{before,after}_{claim,ddl}`.
 
+mod book;
+mod flight;
+
 use crate::batch::{Batch, BatchLimits, Taken, Verdict, applies_of};
 use crate::commit::{Commit, mirror_group};
 use crate::error::{Failure, code};
@@ -23,27 +26,27 @@ use crate::sink::{
     Ack, Claim, DdlStep, Lane, Mark, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What,
 };
 use crate::status::{State, StatusHandle};
-use crate::wire::{RawRecord, Wire, WireError, records};
+use crate::wire::{Wire, WireError, records};
+use book::Book;
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_change::stamp::flag;
-use catchwater_change::{Cut, Native, Op, Stamp, TableSchema};
+use catchwater_change::{Cut, Native, Op, TableSchema};
 use catchwater_client::{
-    At, ControlClient, ControlError, Fetch, FetchPart, Fetched, Isolation, LogClient, LogError, PartitionError,
-    TopicsWanted,
+    At, ControlClient, ControlError, Fetch, FetchPart, Isolation, LogClient, LogError, PartitionError, TopicsWanted,
 };
 use catchwater_record::{
-    CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicId, TopicName,
+    CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicName,
     TopicPartition, murmur2,
 };
-use catchwater_runtime::Fut;
 use catchwater_runtime::shutdown::Stopped;
 use catchwater_runtime::time::timeout;
+use flight::{Cargo, Content, Decoding, Flight, Held, Landed};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 const CAPTURES_TOPIC: &str = "__catchwater_captures";
@@ -179,81 +182,11 @@ fn sink_trouble(e: SinkError) -> Trouble {
     Trouble::Sink(e, None)
 }
 
-/// Tables and topics of the source, as its TABLE records say.
-#[derive(Default)]
-struct Book {
-    /// Next offset of the captures partition.
-    next: Offset,
-    schemas: BTreeMap<u32, Arc<TableSchema>>,
-    /// Does `from` take the table of this topic?
-    topics: BTreeMap<TopicId, bool>,
-    /// A TABLE record came: there may be tables whose target is not ready.
-    grown: bool,
-}
-
-impl Book {
-    /// The newest schema of each table that we take, tables in the order in which they were last described.
-    fn newest(&self) -> Vec<Arc<TableSchema>> {
-        let mut of: BTreeMap<TopicId, &Arc<TableSchema>> = BTreeMap::new();
-        for schema in self.schemas.values().filter(|s| self.topics.get(&s.topic) == Some(&true)) {
-            of.insert(schema.topic, schema);
-        }
-        let mut newest: Vec<_> = of.into_values().cloned().collect();
-        newest.sort_by_key(|s| s.schema_no);
-        newest
-    }
-}
-
 /// The internal partitions that speak of our source.
 #[derive(Clone, Copy)]
 struct Internal {
     captures: TopicPartition,
     cuts: TopicPartition,
-}
-
-/// What a row needs to be decoded.
-struct Held {
-    stamp: Stamp,
-    record: RawRecord,
-}
-
-/// The fetch that is on its way while the sink works.
-struct Flight<'a> {
-    going: Option<Fut<'a, Result<Vec<Fetched>, LogError>>>,
-    landed: Option<Result<Vec<Fetched>, LogError>>,
-}
-
-impl Flight<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if let Some(going) = &mut self.going
-            && let Poll::Ready(result) = going.as_mut().poll(cx)
-        {
-            self.going = None;
-            self.landed = Some(result);
-        }
-    }
-    /// Runs `work` to its end and the fetch beside it. Cancel-safe if `work` is.
-    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
-            self.poll(cx);
-            work.as_mut().poll(cx)
-        })
-        .await
-    }
-    /// Lets others run, and the fetch move.
-    async fn breathe(&mut self) {
-        let mut yielded = false;
-        poll_fn(|cx| {
-            self.poll(cx);
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
 }
 
 /// State of one session.
@@ -273,8 +206,8 @@ struct Session<'a> {
     described: BTreeMap<TargetName, TargetTable>,
     /// The boundary reached: every transaction ≤ it was given out.
     at: Place,
-    /// Rows since the last commit, per target table, for the status.
-    counted: BTreeMap<TargetName, u64>,
+    /// Rows since the last commit, per schema, for the status.
+    counted: BTreeMap<u32, u64>,
     folded: u64,
     pending_cuts: VecDeque<(Offset, Cut)>,
     paused_until: Mono,
@@ -433,7 +366,7 @@ impl Worker {
             lane,
             lane_open: false,
             ordered: Ordered::AsTheSource,
-            flight: Flight { going: None, landed: None },
+            flight: Flight::default(),
             ends: BTreeMap::new(),
             described: BTreeMap::new(),
             at: Place {
@@ -506,23 +439,7 @@ impl Worker {
     }
 
     fn read_captures(&mut self, at: TopicPartition, bytes: &Bytes) -> Result<(), Trouble> {
-        let (found, next) = records(at, self.book.next, bytes)?;
-        for record in found {
-            let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
-            let table =
-                self.deps.wire.table(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
-            if let Some((capture, table)) = table
-                && capture == self.config.capture
-            {
-                if !table.topic.is_none() {
-                    self.book.topics.insert(table.topic, self.config.tables.takes(&table));
-                }
-                self.book.schemas.insert(table.schema_no, Arc::new(table));
-                self.book.grown = true;
-            }
-        }
-        self.book.next = self.book.next.max(next);
-        Ok(())
+        Ok(self.book.read(&*self.deps.wire, self.config.capture, &self.config.tables, at, bytes)?)
     }
 
     /// Is what the sink holds still in the log, and the log not younger than the sink?
@@ -568,7 +485,7 @@ impl Worker {
         let topics = self.deps.control.describe_topics(TopicsWanted::OwnedBy(self.config.capture)).await?;
         let mut fresh = Vec::new();
         for topic in topics {
-            if self.book.topics.get(&topic.id) != Some(&true) {
+            if self.book.takes(topic.id) != Some(true) {
                 continue;
             }
             for p in 0..topic.partitions {
@@ -701,7 +618,13 @@ impl Worker {
             if session.flight.going.is_none() && now >= session.paused_until {
                 crash_point!("deliver.before_fetch");
                 let want = self.want(session);
-                session.flight.going = Some(log.fetch(want));
+                let decoding = Decoding {
+                    wire: self.deps.wire.clone(),
+                    schemas: self.book.schemas.clone(),
+                    capture: self.config.capture,
+                    internal: [session.internal.cuts, session.internal.captures],
+                };
+                session.flight.start(log, want, decoding);
             }
             self.drain(session).await?;
             self.mirror(session).await;
@@ -759,14 +682,14 @@ impl Worker {
     }
 
     async fn take(&mut self, session: &mut Session<'_>, at: TopicPartition, run: Run<Held>) -> Result<(), Trouble> {
-        let Held { stamp, record } = run.row;
+        let Held { stamp, content } = run.row;
         let no = stamp.schema_no;
         if !self.book.schemas.contains_key(&no) {
             // Committed before the row, so it is there by now.
             self.read_book(session.internal).await?;
         }
         let Some(schema) = self.book.schemas.get(&no).cloned() else {
-            return Err(WireError::NoSchema { at, offset: record.offset, no }.into());
+            return Err(WireError::NoSchema { at, offset: run.offset, no }.into());
         };
         if !self.plans.contains_key(&no) {
             if session.lane_open {
@@ -775,13 +698,16 @@ impl Worker {
             self.prepare(session, no).await?;
         }
         let Some(plan) = self.plans.get(&no).cloned() else {
-            return Err(WireError::NoSchema { at, offset: record.offset, no }.into());
+            return Err(WireError::NoSchema { at, offset: run.offset, no }.into());
         };
-        let change = self.deps.wire.row(&record, &stamp, &schema).map_err(|why| WireError::Record {
-            at,
-            offset: record.offset,
-            why,
-        })?;
+        let change = match content {
+            Content::Row(row) => *row,
+            Content::Raw(record) => self.deps.wire.row(&record, &stamp, &schema).map_err(|why| WireError::Record {
+                at,
+                offset: run.offset,
+                why,
+            })?,
+        };
         let comes = stamp.flags & flag::ROW_COMES != 0;
         let mut applies = Vec::new();
         // Of a table without a key that begins again, nothing here counts: the truncate and the rows to come say it all.
@@ -794,7 +720,7 @@ impl Worker {
         }
         let seq = stamp.version.commit_seq;
         session.at = Place { seq, native: stamp.native, commit_time: stamp.commit_time };
-        *session.counted.entry(plan.target.clone()).or_default() += 1;
+        *session.counted.entry(no).or_default() += 1;
         session.batch.push(self.now().mono, seq, run.bytes, applies);
         Ok(())
     }
@@ -841,7 +767,10 @@ impl Worker {
         if ack == Ack::Durable {
             session.commit.handle_durable(now.mono, mark.clone());
         }
-        let counted = std::mem::take(&mut session.counted);
+        let counted: Vec<(String, u64)> = std::mem::take(&mut session.counted)
+            .into_iter()
+            .filter_map(|(no, n)| Some((plan::shown(&self.plans.get(&no)?.target), n)))
+            .collect();
         let folded = std::mem::take(&mut session.folded);
         let bytes = session.regroup.bytes();
         let age_ms = age_ms(now.wall, mark.commit_time);
@@ -856,11 +785,11 @@ impl Worker {
                 // The position alone, of a quiet source: no delivery took that long.
                 return;
             }
-            s.rows += counted.values().sum::<u64>();
+            s.rows += counted.iter().map(|(_, n)| n).sum::<u64>();
             s.folded += folded;
             s.groups += 1;
             for (table, n) in counted {
-                *s.tables.entry(plan::shown(&table)).or_default() += n;
+                *s.tables.entry(table).or_default() += n;
             }
             s.lag_ms = age_ms;
             s.latency_ms = age_ms;
@@ -969,7 +898,7 @@ impl Worker {
     async fn handle_fetched(
         &mut self,
         session: &mut Session<'_>,
-        landed: Result<Vec<Fetched>, LogError>,
+        landed: Result<Vec<Landed>, LogError>,
     ) -> Result<(), Trouble> {
         let fetched = match landed {
             Ok(f) => f,
@@ -987,7 +916,7 @@ impl Worker {
         let (captures, cuts) = (session.internal.captures, session.internal.cuts);
         // TABLE records first: rows and cuts of the same fetch may need them.
         for f in fetched.iter().filter(|f| f.at == captures) {
-            if let Ok(bytes) = &f.batches {
+            if let Ok(Cargo::Stored(bytes)) = &f.what {
                 self.read_captures(f.at, bytes)?;
             }
         }
@@ -996,8 +925,8 @@ impl Worker {
             if at == captures {
                 continue;
             }
-            let bytes = match f.batches {
-                Ok(bytes) => bytes,
+            let cargo = match f.what {
+                Ok(cargo) => cargo,
                 Err(PartitionError::OutOfRange) if at == cuts => {
                     session.regroup.cuts_lost(f.bounds.log_start);
                     continue;
@@ -1013,29 +942,34 @@ impl Worker {
                     continue;
                 }
             };
-            if at == cuts {
-                let (found, next) = records(at, session.regroup.cuts_next(), &bytes)?;
-                for record in found {
-                    let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
-                    let (capture, cut) = self.deps.wire.cut(key, value).map_err(|why| WireError::Record {
-                        at,
-                        offset: record.offset,
-                        why,
-                    })?;
-                    if capture == self.config.capture {
-                        session.pending_cuts.push_back((record.offset, cut));
+            match cargo {
+                Cargo::Unreadable(e) => return Err(e.into()),
+                Cargo::Stored(bytes) => self.read_cuts(session, &bytes).await?,
+                Cargo::Rows { runs, next, foreign } => {
+                    session.regroup.add_rows(at, runs, next).map_err(|e| Trouble::Fatal(e.into()))?;
+                    session.ends.insert(at, f.bounds.lso);
+                    if foreign > 0 {
+                        self.status.update(|s| s.foreign += foreign);
                     }
                 }
-                self.enter_cuts(session).await?;
-                session.regroup.cuts_read(next);
-            } else {
-                let from = session.regroup.next(at).unwrap_or_default();
-                let (found, next) = records(at, from, &bytes)?;
-                let runs = self.runs(at, found)?;
-                session.regroup.add_rows(at, runs, next).map_err(|e| Trouble::Fatal(e.into()))?;
-                session.ends.insert(at, f.bounds.lso);
             }
         }
+        Ok(())
+    }
+
+    async fn read_cuts(&mut self, session: &mut Session<'_>, bytes: &Bytes) -> Result<(), Trouble> {
+        let at = session.internal.cuts;
+        let (found, next) = records(at, session.regroup.cuts_next(), bytes)?;
+        for record in found {
+            let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
+            let (capture, cut) =
+                self.deps.wire.cut(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
+            if capture == self.config.capture {
+                session.pending_cuts.push_back((record.offset, cut));
+            }
+        }
+        self.enter_cuts(session).await?;
+        session.regroup.cuts_read(next);
         Ok(())
     }
 
@@ -1043,9 +977,7 @@ impl Worker {
     async fn enter_cuts(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
         while let Some((offset, cut)) = session.pending_cuts.pop_front() {
             let unknown = cut.ends.iter().any(|(at, end)| {
-                *end > Offset::ZERO
-                    && !session.regroup.is_subscribed(*at)
-                    && self.book.topics.get(&at.topic) != Some(&false)
+                *end > Offset::ZERO && !session.regroup.is_subscribed(*at) && self.book.takes(at.topic) != Some(false)
             });
             if unknown {
                 self.read_book(session.internal).await?;
@@ -1055,28 +987,6 @@ impl Worker {
             session.regroup.add_cut(offset, &cut).map_err(|e| Trouble::Fatal(e.into()))?;
         }
         Ok(())
-    }
-
-    /// Records of a table's topic → rows of the merge. Tombstones, schema changes and messages are no rows.
-    fn runs(&self, at: TopicPartition, found: Vec<RawRecord>) -> Result<Vec<Run<Held>>, Trouble> {
-        let (mut out, mut foreign) = (Vec::with_capacity(found.len()), 0);
-        for record in found {
-            let Some(stamp) = &record.stamp else {
-                foreign += 1;
-                continue;
-            };
-            let offset = record.offset;
-            let stamp = Stamp::decode(stamp).map_err(|e| WireError::Record { at, offset, why: e.to_string() })?;
-            if stamp.source != self.config.capture || matches!(stamp.op, b'b' | b's' | b'm') {
-                continue;
-            }
-            let bytes = record.bytes();
-            out.push(Run { version: stamp.version, offset, bytes, row: Held { stamp, record } });
-        }
-        if foreign > 0 {
-            self.status.update(|s| s.foreign += foreign);
-        }
-        Ok(out)
     }
 
     fn now(&self) -> catchwater_base::Now {

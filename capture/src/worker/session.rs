@@ -347,6 +347,7 @@ impl<'a> Session<'a> {
         if mutant!("confirm_before_checkpoint") {
             let native = self.track.durable().native.clone();
             if self.confirmed.as_ref().is_none_or(|c| native > *c) && !native.is_empty() {
+                self.confirmed = Some(native.clone());
                 self.confirm = Some(native);
             }
         }

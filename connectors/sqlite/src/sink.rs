@@ -248,7 +248,8 @@ impl Lane for SqliteLane {
                 Err(e) => return (Err(e), None),
             };
             crash_point!("sink.before_rows");
-            let done = group.applies.iter().try_for_each(|a| write::apply(db, a));
+            let mut writer = write::Writer::default();
+            let done = group.applies.iter().try_for_each(|a| writer.apply(db, a));
             crash_point!("sink.after_rows");
             // After an error the worker aborts; the transaction stays open until then.
             (done, Some(seq))

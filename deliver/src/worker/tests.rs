@@ -8,11 +8,11 @@ use crate::wire::ChangeWire;
 use catchwater_base::{Now, Rng};
 use catchwater_change::checkpoint::{Stored, StoredKey, TableRecord};
 use catchwater_change::encode::debezium_json::Encoder;
-use catchwater_change::{Cell, Row, RowChange, SnapshotMark, SourceInfo, Type, Value, Version};
+use catchwater_change::{Cell, Op, Row, RowChange, SnapshotMark, SourceInfo, Stamp, TableSchema, Type, Value, Version};
 use catchwater_client::memory::{MemoryClient, MemoryCluster};
 use catchwater_client::{Acks, Append, AppendOutcome, Context as AppendContext, NewTopic, Owner};
 use catchwater_record::batch::build::Builder;
-use catchwater_record::{Caller, CaptureEpoch, NodeId};
+use catchwater_record::{Caller, CaptureEpoch, NodeId, TopicId};
 use catchwater_runtime::shutdown;
 use std::sync::Mutex;
 

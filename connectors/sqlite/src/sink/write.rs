@@ -11,59 +11,92 @@ use catchwater_deliver::sink::{Apply, SinkClass, SinkError, TargetPlan, What};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 
-pub fn apply(db: &Connection, apply: &Apply) -> Result<(), SinkError> {
-    let plan = &*apply.table;
-    match &apply.what {
-        What::Upsert(row) => upsert(db, plan, row),
-        What::Update(row) => update(db, plan, row),
-        What::Delete(row) => {
-            let (names, values) = key(plan, row)?;
-            let sql = format!("DELETE FROM {} WHERE {}", target(plan), equal(&names));
-            run(db, plan, &sql, &values).map(|_| ())
-        }
-        What::Truncate => run(db, plan, &format!("DELETE FROM {}", target(plan)), &[]).map(|_| ()),
-        What::Insert(row) => {
-            let (names, values) = sent(plan, row);
-            let sql = insert(plan, &names);
-            run(db, plan, &sql, &values).map(|_| ())
-        }
-        What::DeleteOne(row) => {
-            let (names, values) = sent(plan, row);
-            let same: Vec<String> = names.iter().map(|n| format!("{n} IS ?")).collect();
-            let t = target(plan);
-            let sql =
-                format!("DELETE FROM {t} WHERE rowid = (SELECT rowid FROM {t} WHERE {} LIMIT 1)", same.join(" AND "));
-            match run(db, plan, &sql, &values)? {
-                0 => Err(missing(plan)),
-                _ => Ok(()),
+/// Writes the rows of one group. Remembers the statements of whole rows, so their text is made once per table.
+#[derive(Default)]
+pub struct Writer {
+    texts: Vec<(*const TargetPlan, Kind, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Upsert,
+    Insert,
+    Delete,
+}
+
+impl Writer {
+    pub fn apply(&mut self, db: &Connection, apply: &Apply) -> Result<(), SinkError> {
+        let plan = &*apply.table;
+        match &apply.what {
+            What::Upsert(row) => {
+                let values = whole(plan, row);
+                // A key that was not sent is found here, not by the target.
+                key(plan, row)?;
+                let sql = self.text(plan, Kind::Upsert, || upsert(plan));
+                run(db, plan, sql, &values).map(|_| ())
+            }
+            What::Update(row) => update(db, plan, row),
+            What::Delete(row) => {
+                let values = key(plan, row)?;
+                let sql =
+                    self.text(plan, Kind::Delete, || format!("DELETE FROM {} WHERE {}", target(plan), key_equal(plan)));
+                run(db, plan, sql, &values).map(|_| ())
+            }
+            What::Truncate => run(db, plan, &format!("DELETE FROM {}", target(plan)), &[]).map(|_| ()),
+            What::Insert(row) => {
+                let values = whole(plan, row);
+                let sql = self.text(plan, Kind::Insert, || insert(plan));
+                run(db, plan, sql, &values).map(|_| ())
+            }
+            What::DeleteOne(row) => {
+                let (names, values) = sent(plan, row);
+                let same: Vec<String> = names.iter().map(|n| format!("{n} IS ?")).collect();
+                let t = target(plan);
+                let sql = format!(
+                    "DELETE FROM {t} WHERE rowid = (SELECT rowid FROM {t} WHERE {} LIMIT 1)",
+                    same.join(" AND ")
+                );
+                match run(db, plan, &sql, &values)? {
+                    0 => Err(missing(plan)),
+                    _ => Ok(()),
+                }
             }
         }
     }
+
+    fn text(&mut self, plan: &TargetPlan, kind: Kind, make: impl FnOnce() -> String) -> &str {
+        let at = match self.texts.iter().position(|(p, k, _)| std::ptr::eq(*p, plan) && *k == kind) {
+            Some(at) => at,
+            None => {
+                self.texts.push((plan, kind, make()));
+                self.texts.len() - 1
+            }
+        };
+        self.texts.get(at).map_or("", |(_, _, text)| text)
+    }
 }
 
-fn upsert(db: &Connection, plan: &TargetPlan, row: &Row) -> Result<(), SinkError> {
-    let (names, values) = sent(plan, row);
-    let (keys, _) = key(plan, row)?;
+fn upsert(plan: &TargetPlan) -> String {
     // The key's own cells, too: equal under the target's collation is not always the same bytes.
-    let sets: Vec<String> = names.iter().map(|n| format!("{n} = excluded.{n}")).collect();
-    let sql = format!("{} ON CONFLICT ({}) DO UPDATE SET {}", insert(plan, &names), keys.join(", "), sets.join(", "));
-    run(db, plan, &sql, &values).map(|_| ())
+    let sets: Vec<String> = plan.columns.iter().map(|(_, n)| format!("{0} = excluded.{0}", quoted(n))).collect();
+    let keys: Vec<String> = key_names(plan).collect();
+    format!("{} ON CONFLICT ({}) DO UPDATE SET {}", insert(plan), keys.join(", "), sets.join(", "))
 }
 
 /// Cells that were not sent keep what the target has.
 fn update(db: &Connection, plan: &TargetPlan, row: &Row) -> Result<(), SinkError> {
     let (names, mut values) = sent(plan, row);
-    let (keys, key_values) = key(plan, row)?;
-    values.extend(key_values);
+    values.extend(key(plan, row)?);
     let sets: Vec<String> = names.iter().map(|n| format!("{n} = ?")).collect();
-    let sql = format!("UPDATE {} SET {} WHERE {}", target(plan), sets.join(", "), equal(&keys));
+    let sql = format!("UPDATE {} SET {} WHERE {}", target(plan), sets.join(", "), key_equal(plan));
     match run(db, plan, &sql, &values)? {
         0 => Err(missing(plan)),
         _ => Ok(()),
     }
 }
 
-fn insert(plan: &TargetPlan, names: &[String]) -> String {
+fn insert(plan: &TargetPlan) -> String {
+    let names: Vec<String> = plan.columns.iter().map(|(_, n)| quoted(n)).collect();
     let marks = vec!["?"; names.len()].join(", ");
     format!("INSERT INTO {} ({}) VALUES ({marks})", target(plan), names.join(", "))
 }
@@ -72,8 +105,23 @@ fn target(plan: &TargetPlan) -> String {
     quoted(&plan.target.name)
 }
 
-fn equal(names: &[String]) -> String {
-    names.iter().map(|n| format!("{n} = ?")).collect::<Vec<_>>().join(" AND ")
+fn key_names(plan: &TargetPlan) -> impl Iterator<Item = String> {
+    plan.key.iter().filter_map(|k| plan.columns.get(usize::from(*k)).map(|(_, n)| quoted(n)))
+}
+
+fn key_equal(plan: &TargetPlan) -> String {
+    key_names(plan).map(|n| format!("{n} = ?")).collect::<Vec<_>>().join(" AND ")
+}
+
+/// Values of all columns of the plan; a cell that was never captured is NULL.
+fn whole(plan: &TargetPlan, row: &Row) -> Vec<Sql> {
+    plan.columns
+        .iter()
+        .map(|(index, _)| {
+            let cell = row.cells.get(usize::from(*index)).unwrap_or(&Cell::Absent);
+            bound(kind_at(&plan.source, *index), cell).unwrap_or(Sql::Null)
+        })
+        .collect()
 }
 
 /// Columns and values of the cells that are there.
@@ -87,25 +135,22 @@ fn sent(plan: &TargetPlan, row: &Row) -> (Vec<String>, Vec<Sql>) {
         .unzip()
 }
 
-fn key(plan: &TargetPlan, row: &Row) -> Result<(Vec<String>, Vec<Sql>), SinkError> {
-    let (mut names, mut values) = (Vec::new(), Vec::new());
-    for k in &plan.key {
-        let found = plan.columns.get(usize::from(*k)).and_then(|(index, name)| {
-            let cell = row.cells.get(usize::from(*index))?;
-            Some((quoted(name), bound(kind_at(&plan.source, *index), cell)?))
-        });
-        let Some((name, value)) = found else {
-            return Err(SinkError::new(
+fn key(plan: &TargetPlan, row: &Row) -> Result<Vec<Sql>, SinkError> {
+    plan.key
+        .iter()
+        .map(|k| {
+            let (index, _) = plan.columns.get(usize::from(*k))?;
+            bound(kind_at(&plan.source, *index), row.cells.get(usize::from(*index))?)
+        })
+        .collect::<Option<Vec<Sql>>>()
+        .ok_or_else(|| {
+            SinkError::new(
                 SinkClass::Bug,
                 codes::SINK_BUG,
                 format!("a change of {} came without its key", plan.target.name),
                 "report this",
-            ));
-        };
-        names.push(name);
-        values.push(value);
-    }
-    Ok((names, values))
+            )
+        })
 }
 
 fn missing(plan: &TargetPlan) -> SinkError {

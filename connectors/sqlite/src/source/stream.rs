@@ -137,8 +137,7 @@ impl Stream {
             .query_row("SELECT coalesce(max(seq), 0) FROM _catchwater_changes", [], |r| r.get(0))
             .map_err(lost)?;
         if shape != *schema || newest > self.last {
-            self.close_unit(shape != *schema)?;
-            *schema = self.db.query_row("PRAGMA schema_version", [], |r| r.get(0)).map_err(failed)?;
+            *schema = self.close_unit(*schema)?;
         }
         let mut gave = false;
         loop {
@@ -159,10 +158,13 @@ impl Stream {
         }
     }
 
-    fn close_unit(&mut self, shapes_too: bool) -> Result<(), Over> {
+    /// Returns the schema's version that was followed: read inside the transaction, so a change that comes right behind
+    /// it is not taken for ours.
+    fn close_unit(&mut self, followed: i64) -> Result<i64, Over> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let version = || tx.query_row("PRAGMA schema_version", [], |r| r.get::<_, i64>(0)).map_err(failed);
         let mut shapes = self.shapes.clone();
-        if shapes_too {
+        if version()? != followed {
             if attach::uuid(&tx).map_err(failed)?.as_deref() != Some(&self.uuid[..]) {
                 return Err(Over::Failed(SourceError::new(
                     SourceClass::Identity,
@@ -174,11 +176,12 @@ impl Stream {
             attach::follow_schema(&tx, &self.config, &mut shapes, self.last)?;
         }
         attach::boundary(&tx, wall()).map_err(failed)?;
+        let now = version()?;
         crash_point!("source.before_frame");
         tx.commit().map_err(failed)?;
         crash_point!("source.after_frame");
         self.shapes = shapes;
-        Ok(())
+        Ok(now)
     }
 
     fn give_unit(&mut self, end: i64, at: Wall) -> Result<(), Over> {

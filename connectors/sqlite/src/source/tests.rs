@@ -394,6 +394,27 @@ async fn new_columns_new_tables_and_broken_triggers() {
     other.close().await;
 }
 
+/// A change of schema right behind the one that is being followed was once taken for our own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schema_changes_in_a_row_are_all_followed() {
+    let dir = Dir::new("ddl-row");
+    let file = database(&dir, "CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let writer = Connection::open(&file).unwrap();
+    let mut source = SqliteSource::new(fast(&file));
+    source.open(Start::Fresh, None).await.unwrap();
+    let mut rng = Rng::new(5);
+    for n in 0..60 {
+        writer.execute_batch("UPDATE t SET id = id").unwrap();
+        tokio::time::sleep(std::time::Duration::from_micros(rng.below(3_000))).await;
+        writer.execute_batch(&format!("ALTER TABLE t ADD COLUMN c{n}")).unwrap();
+        writer.execute_batch(&format!("UPDATE t SET c{n} = {n}")).unwrap();
+        let want = format!("Int({n})");
+        let seen = take(&mut source, |i| rows(i).last().is_some_and(|r| r.ends_with(&want)));
+        tokio::time::timeout(std::time::Duration::from_secs(5), seen).await.expect("the new column is followed");
+    }
+    source.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn preflight_names_what_is_wrong() {
     let dir = Dir::new("preflight");
