@@ -81,6 +81,7 @@ fn every_point_of_the_stream() {
     dev.start().expect("first start");
     dev.wait(Duration::from_secs(30), || bank::missing(&source.pg, &target.pg)).expect("the snapshot");
     dev.kill();
+    let mut watch = bank::Watch::default();
     let (mut rng, mut txid, mut not_reached) = (Rng::new(5), 0u64, Vec::new());
     for point in STREAM {
         for side in ["before", "after"] {
@@ -94,7 +95,7 @@ fn every_point_of_the_stream() {
                     || died(&mut dev, Duration::from_secs(6), || {
                         txid += 1;
                         bank::transfer(&source.pg, &mut rng, ACCOUNTS, 0, txid).expect("a transfer");
-                        bank::check_state(&target.pg, ACCOUNTS).expect("a state that existed");
+                        watch.look(&target.pg, ACCOUNTS).expect("a state that existed");
                     });
                 if !reached {
                     not_reached.push(name.clone());
@@ -126,13 +127,13 @@ fn every_point_of_the_first_start() {
             let Some(target) = Database::create("pg15", "first_target") else { return };
             bank::create(&source.pg, ACCOUNTS).expect("tables");
             let mut dev = Dev::new(&bank::pipeline(&source, &target));
-            let (mut rng, mut txid) = (Rng::new(9), 0u64);
+            let (mut rng, mut txid, mut watch) = (Rng::new(9), 0u64, bank::Watch::default());
             let early = dev.start_or_end(&[("CATCHWATER_CRASH_AT", &name)]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
             let reached = early.is_some()
                 || died(&mut dev, Duration::from_secs(6), || {
                     txid += 1;
                     bank::transfer(&source.pg, &mut rng, ACCOUNTS, 0, txid).expect("a transfer");
-                    bank::check_state(&target.pg, ACCOUNTS).expect("a state that existed");
+                    watch.look(&target.pg, ACCOUNTS).expect("a state that existed");
                 });
             if !reached {
                 not_reached.push(name.clone());
@@ -142,7 +143,7 @@ fn every_point_of_the_first_start() {
             dev.wait(Duration::from_secs(60), || bank::missing(&source.pg, &target.pg))
                 .unwrap_or_else(|e| panic!("after {name}: {e:#}"));
             bank::check_topics(&dev.kafka, &source.pg, source.name()).unwrap_or_else(|e| panic!("after {name}: {e:#}"));
-            bank::check_state(&target.pg, ACCOUNTS).expect("a state that existed");
+            watch.look(&target.pg, ACCOUNTS).expect("a state that existed");
         }
     }
     // No window is open without a chunk; a chunk read after a crash has one, and the kills hit it.

@@ -25,9 +25,12 @@ fn random_kills_lose_and_double_nothing() {
     let watcher = {
         let (stop, polls, pg) = (Arc::clone(&stop), Arc::clone(&polls), target.connect());
         std::thread::spawn(move || -> Result<(), String> {
+            let mut watch = bank::Watch::default();
             while !stop.load(Ordering::Relaxed) {
-                bank::check_state(&pg, ACCOUNTS).map_err(|e| format!("{e:#}"))?;
-                polls.fetch_add(1, Ordering::Relaxed);
+                watch.look(&pg, ACCOUNTS).map_err(|e| format!("{e:#}"))?;
+                if watch.complete() {
+                    polls.fetch_add(1, Ordering::Relaxed);
+                }
                 std::thread::sleep(Duration::from_millis(5));
             }
             Ok(())

@@ -12,7 +12,14 @@ mod describe;
 pub use describe::Api;
 use describe::{Body, Field, File, Range, Type};
 
-use crate::Direction;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Request,
+    Response,
+}
+
+/// From the package that uses this file: this one, or the tests of the broker.
+const MESSAGES: &str = "../protocol/messages";
 
 /// A count or length in a body.
 #[derive(Clone, Debug)]
@@ -37,7 +44,7 @@ pub struct Sample {
 }
 
 pub fn apis() -> Vec<Api> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("messages");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(MESSAGES);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

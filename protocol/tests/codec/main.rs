@@ -9,14 +9,10 @@ mod layout;
 mod page;
 mod sys;
 
+pub use layout::Direction;
+
 use bytes::Bytes;
 use catchwater_protocol::{DecodeError, Message, Reader, Request, api};
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    Request,
-    Response,
-}
 
 /// What became of a body.
 #[derive(Debug)]
