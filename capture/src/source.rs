@@ -37,6 +37,17 @@ pub trait Source: Send {
         None
     }
     fn close(&mut self) -> Fut<'_, ()>;
+    /// For a log that is thrown away: removes what this log made in the source (slot, publication, triggers), nothing
+    /// else. The source is closed. `identity` is the newest that the log holds, `opened` = an `open` has answered with it.
+    fn detach<'a>(&'a mut self, identity: &'a Identity, opened: bool) -> Fut<'a, Result<(), SourceError>> {
+        let _ = (identity, opened);
+        Box::pin(async { Ok(()) })
+    }
+    /// The SQL that does the same by hand; empty = there is nothing to remove.
+    fn detach_sql(&self, identity: &Identity, opened: bool) -> String {
+        let _ = (identity, opened);
+        String::new()
+    }
 }
 
 pub trait Snapshot: Send {
@@ -84,6 +95,8 @@ pub mod identity_tag {
     pub const SERVER_ID: u8 = 10;
     pub const SQLITE_UUID: u8 = 12;
     pub const SERVER_VERSION: u8 = 13;
+    /// The publication is ours: it was not there before the slot.
+    pub const PUBLICATION_MADE: u8 = 14;
 }
 
 /// One item of the stream, in order.

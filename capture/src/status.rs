@@ -1,5 +1,6 @@
 //! What a capture tells of itself while it runs; read by the CLI, the admin interface and the task report.
 
+use crate::source::Identity;
 use catchwater_base::Wall;
 use catchwater_change::Native;
 use catchwater_record::{CommitSeq, ErrorCode};
@@ -42,6 +43,8 @@ pub struct Status {
     /// Transactions that were in the log already when they came again.
     pub replayed: u64,
     pub last_error: Option<(ErrorCode, String)>,
+    /// The source's newest identity in the log, and whether the source was opened: proves what in it is ours.
+    pub identity: Option<(Identity, bool)>,
 }
 
 /// Read side; cheap to clone.

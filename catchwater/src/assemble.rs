@@ -1,5 +1,7 @@
 //! The one file that knows who is who: broker, workers, connectors, HTTP become one node.
 
+mod give_back;
+
 use crate::config::NodeConfig;
 use crate::groups;
 use crate::http::{self, View};
@@ -30,11 +32,17 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long the workers may take to end; with the broker's part below the two seconds that Ctrl-C promises.
 const END_LIMIT: Duration = Duration::from_millis(1000);
+/// The same for a log that is thrown away: what it made elsewhere must be removed, too.
+const END_LIMIT_THROWN: Duration = Duration::from_millis(700);
+/// When the end must have come, counted from its beginning: what a thrown-away log made elsewhere is removed until then.
+const GIVE_BACK_UNTIL: Duration = Duration::from_millis(1300);
+/// And databases have at least this long for it.
+const GIVE_BACK_LEAST: Duration = Duration::from_millis(500);
 /// Workers report at least that often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How long `run_pipeline` waits for the tasks to begin.
@@ -50,6 +58,8 @@ pub struct Node {
     stop: Stop,
     stopped: Stopped,
     tasks: Tasks,
+    /// The pipeline of a log that is thrown away at the end.
+    thrown_away: OnceLock<Arc<Plan>>,
     pub kafka: String,
     pub http: String,
 }
@@ -124,7 +134,8 @@ impl Node {
         tasks.spawn("http.server", http::serve(listener, Arc::clone(&state) as Arc<dyn View>, stopped.clone()));
         let kafka = broker.kafka_address().to_string();
         let clock = Arc::new(SystemClock::default());
-        let node = Node { broker, state, clock, stop, stopped, tasks, kafka, http: http.to_string() };
+        let thrown_away = OnceLock::new();
+        let node = Node { broker, state, clock, stop, stopped, tasks, thrown_away, kafka, http: http.to_string() };
         log!(Info, "node.ready", "kafka {} http {}", node.kafka, node.http);
         Ok(node)
     }
@@ -146,8 +157,14 @@ impl Node {
     }
 
     /// Stores the pipeline and runs its tasks. On the first start, what is wrong with a database is an error here; later,
-    /// one that does not answer is retried.
-    pub async fn run_pipeline(&self, pipeline: Pipeline, text: String, base: &Path) -> Result<(), Failure> {
+    /// one that does not answer is retried. `throw_away`: at its end the node removes what it made in the databases.
+    pub async fn run_pipeline(
+        &self,
+        pipeline: Pipeline,
+        text: String,
+        base: &Path,
+        throw_away: bool,
+    ) -> Result<(), Failure> {
         let id = self.broker.node().config.id;
         let who = Caller::node(id);
         let local = &self.state.local;
@@ -174,6 +191,9 @@ impl Node {
             sinks: plan.pipeline.sinks.keys().cloned().collect(),
         };
         local.change_pipeline(&who, change).await.map_err(control_failure)?;
+        if throw_away {
+            let _ = self.thrown_away.set(Arc::clone(&plan));
+        }
         let supervisor = Supervisor {
             state: self.state(),
             plan,
@@ -216,6 +236,7 @@ impl Node {
 
     /// Drain, persist, confirm, end.
     pub async fn shutdown(self) -> Result<(), Failure> {
+        let begun = Instant::now();
         self.state.ready.store(false, Ordering::Relaxed);
         self.stop.stop();
         // The supervisor first, so that it starts nothing again.
@@ -224,8 +245,10 @@ impl Node {
         for w in workers.values() {
             w.stop.stop();
         }
+        let made: Vec<_> = workers.values().filter_map(give_back::made_by).collect();
         // Deliver commits what is written, capture confirms what is durable; all at the same time.
-        let deadline = Instant::now() + END_LIMIT;
+        let limit = if self.thrown_away.get().is_some() { END_LIMIT_THROWN } else { END_LIMIT };
+        let deadline = Instant::now() + limit;
         for w in workers.into_values().filter(|w| w.failure.is_none()) {
             let left = deadline.saturating_duration_since(Instant::now());
             let name = w.running.name().to_owned();
@@ -237,7 +260,21 @@ impl Node {
                 );
             }
         }
-        self.broker.shutdown().await;
+        let cluster = self.broker.cluster_bytes();
+        let limit = GIVE_BACK_UNTIL.saturating_sub(begun.elapsed()).max(GIVE_BACK_LEAST);
+        let give_back = async {
+            if let Some(plan) = self.thrown_away.get() {
+                give_back::run(plan, made, cluster, limit).await;
+            }
+        };
+        let close = async {
+            match self.thrown_away.get() {
+                // Nobody reads this log again: a slow disk must not hold up the end.
+                Some(_) => drop(timeout(limit, self.broker.shutdown()).await),
+                None => self.broker.shutdown().await,
+            }
+        };
+        tokio::join!(close, give_back);
         Ok(())
     }
 }
@@ -422,7 +459,7 @@ fn sink_failure(name: &str, e: &SinkError) -> Failure {
 
 fn late(what: &str) -> Finding {
     Finding {
-        code: catchwater_record::ErrorCode(7),
+        code: catchwater_record::ErrorCode(13),
         severity: Severity::Error,
         fault: format!("{what} gave no answer within {} s", PREFLIGHT_LIMIT.as_secs()),
         evidence: String::new(),

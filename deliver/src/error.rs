@@ -6,7 +6,7 @@ use crate::plan::PlanError;
 use crate::regroup::OrderError;
 use crate::sink::SinkError;
 use crate::wire::WireError;
-use catchwater_record::ErrorCode;
+use catchwater_record::{ErrorCode, TopicPartition};
 
 /// Codes of deliver's own: 0670–0689. 0601–0669 belong to the sinks.
 pub mod code {
@@ -47,21 +47,29 @@ impl From<SinkError> for Failure {
     }
 }
 
-impl From<OrderError> for Failure {
-    fn from(e: OrderError) -> Self {
-        let (code, next) = match &e {
-            OrderError::NotAscending { .. } => {
-                (code::ORDER, "the topic was written by something else than its capture, or this is a bug: report it")
-            }
-            OrderError::LateTable { .. } => (
+impl Failure {
+    /// `name` says which table a partition belongs to.
+    pub(crate) fn order(e: &OrderError, name: impl Fn(TopicPartition) -> String) -> Self {
+        match e {
+            OrderError::NotAscending { at, last, next } => Failure::new(
+                code::ORDER,
+                format!("version {next} after {last} in {}", name(*at)),
+                "the topic was written by something else than its capture, or this is a bug: report it",
+            ),
+            OrderError::LateTable { at, seq } => Failure::new(
                 code::LATE_TABLE,
+                format!(
+                    "{} has rows of transaction {seq}, at or below the sink's position, and is new to this sink",
+                    name(*at)
+                ),
                 "use a new sink name (it starts from the beginning), or leave the table out of `from`",
             ),
-            OrderError::Incarnation { .. } => {
-                (code::OTHER_INCARNATION, "the source was dropped and made anew: rebuild the sink under a new name")
-            }
-        };
-        Failure::new(code, e.to_string(), next)
+            OrderError::Incarnation { .. } => Failure::new(
+                code::OTHER_INCARNATION,
+                e.to_string(),
+                "the source was dropped and made anew: rebuild the sink under a new name",
+            ),
+        }
     }
 }
 

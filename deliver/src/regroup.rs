@@ -55,9 +55,9 @@ pub struct Reached {
 /// The log broke the order it promises. A bug of ours or a foreign writer: the sink must stop.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OrderError {
-    #[error("version {next} after {last} in {at:?}")]
+    #[error("version {next} after {last} in {at}")]
     NotAscending { at: TopicPartition, last: Version, next: Version },
-    #[error("{at:?} has rows of transaction {seq}, at or below the sink's position, and is new to this sink")]
+    #[error("{at} has rows of transaction {seq}, at or below the sink's position, and is new to this sink")]
     LateTable { at: TopicPartition, seq: CommitSeq },
     #[error("source incarnation {got} where {want} was due")]
     Incarnation { want: Incarnation, got: Incarnation },

@@ -29,6 +29,25 @@ pub trait Sink: Send {
     fn lane(&mut self) -> Fut<'_, Result<Box<dyn Lane>, SinkError>>;
     fn apply_ddl<'a>(&'a mut self, step: &'a DdlStep) -> Fut<'a, Result<(), SinkError>>;
     fn shutdown(&mut self) -> Fut<'_, ()>;
+    /// For a log that is thrown away: deletes exactly the position rows of this sink and cluster. Target tables stay.
+    /// The sink need not be open.
+    fn forget<'a>(&'a mut self, owner: &'a Owner) -> Fut<'a, Result<(), SinkError>> {
+        let _ = owner;
+        Box::pin(async { Ok(()) })
+    }
+    /// The SQL that does the same by hand.
+    fn forget_sql(&self, owner: &Owner) -> String {
+        let _ = owner;
+        String::new()
+    }
+}
+
+/// Whose position rows: every lane and source of one sink in one cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    pub pipeline: PipelineName,
+    pub sink: SinkName,
+    pub cluster: [u8; 16],
 }
 
 pub trait Lane: Send {

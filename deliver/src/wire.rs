@@ -37,11 +37,11 @@ impl RawRecord {
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
-    #[error("{at:?} offset {offset}: {why}")]
+    #[error("{at} offset {offset}: {why}")]
     Record { at: TopicPartition, offset: Offset, why: String },
-    #[error("{at:?}: {why}")]
+    #[error("{at}: {why}")]
     Batch { at: TopicPartition, why: String },
-    #[error("schema {no} of the row at {at:?} offset {offset} is in no TABLE record")]
+    #[error("schema {no} of the row at {at} offset {offset} is in no TABLE record")]
     NoSchema { at: TopicPartition, offset: Offset, no: u32 },
 }
 

@@ -20,7 +20,7 @@ use crate::commit::{Commit, mirror_group};
 use crate::error::{Failure, code};
 use crate::evolve::{self, OnSchemaChange};
 use crate::plan::{self, Claimed, SchemaNaming, TableFilter};
-use crate::regroup::{Regroup, Run, Step};
+use crate::regroup::{OrderError, Regroup, Run, Step};
 use crate::retry::{Failed, Next, Ordered, Retry};
 use crate::sink::{
     Ack, Claim, DdlStep, Lane, Mark, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What,
@@ -946,7 +946,7 @@ impl Worker {
                 Cargo::Unreadable(e) => return Err(e.into()),
                 Cargo::Stored(bytes) => self.read_cuts(session, &bytes).await?,
                 Cargo::Rows { runs, next, foreign } => {
-                    session.regroup.add_rows(at, runs, next).map_err(|e| Trouble::Fatal(e.into()))?;
+                    session.regroup.add_rows(at, runs, next).map_err(|e| self.disorder(&e))?;
                     session.ends.insert(at, f.bounds.lso);
                     if foreign > 0 {
                         self.status.update(|s| s.foreign += foreign);
@@ -973,6 +973,13 @@ impl Worker {
         Ok(())
     }
 
+    fn disorder(&self, e: &OrderError) -> Trouble {
+        Trouble::Fatal(Failure::order(e, |at| match self.book.schemas.values().rev().find(|s| s.topic == at.topic) {
+            Some(schema) => format!("table {}", schema.qualified()),
+            None => at.to_string(),
+        }))
+    }
+
     /// Cuts enter once the partitions they name are known.
     async fn enter_cuts(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
         while let Some((offset, cut)) = session.pending_cuts.pop_front() {
@@ -984,7 +991,7 @@ impl Worker {
                 self.subscribe(session, &BTreeMap::new()).await?;
                 self.book.grown = true;
             }
-            session.regroup.add_cut(offset, &cut).map_err(|e| Trouble::Fatal(e.into()))?;
+            session.regroup.add_cut(offset, &cut).map_err(|e| self.disorder(&e))?;
         }
         Ok(())
     }
@@ -1012,7 +1019,7 @@ fn denied(what: &str) -> Failure {
 fn ahead(at: TopicPartition, why: &str) -> Failure {
     Failure::new(
         code::SINK_AHEAD,
-        format!("the sink is ahead of the log at {at:?}: {why}"),
+        format!("the sink is ahead of the log at {at}: {why}"),
         "the log was restored or replaced: use a new sink name, or restore the newer log",
     )
 }
@@ -1020,7 +1027,7 @@ fn ahead(at: TopicPartition, why: &str) -> Failure {
 fn rebuild(at: TopicPartition) -> Failure {
     Failure::new(
         code::NEEDS_REBUILD,
-        format!("the log of {at:?} no longer reaches back to where this sink stands"),
+        format!("the log of {at} no longer reaches back to where this sink stands"),
         "retention has removed rows the sink never saw: rebuild it under a new name from a fresh snapshot",
     )
 }

@@ -16,6 +16,8 @@ pub struct Dev {
     pub env: Vec<(String, String)>,
     pub kafka: String,
     pub http: String,
+    /// Without `--data-dir`: each start has a log of its own, thrown away at its end.
+    pub throw_away: bool,
 }
 
 impl Dev {
@@ -26,7 +28,7 @@ impl Dev {
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a temporary folder");
         std::fs::write(folder.join("pipeline.yaml"), pipeline).expect("the pipeline file");
-        Dev { folder, child: None, env: Vec::new(), kafka: String::new(), http: String::new() }
+        Dev { folder, child: None, env: Vec::new(), kafka: String::new(), http: String::new(), throw_away: false }
     }
 
     pub fn folder(&self) -> &Path {
@@ -44,13 +46,15 @@ impl Dev {
             .arg(self.folder.join("pipeline.yaml"))
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--port-file"])
             .arg(port_file)
-            .arg("--data-dir")
-            .arg(self.data_dir())
+            .env("TMPDIR", &self.folder)
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(log));
+        if !self.throw_away {
+            command.arg("--data-dir").arg(self.data_dir());
+        }
         Ok(command)
     }
 

@@ -113,11 +113,13 @@ pub(super) async fn begin<'a>(
         Some(at) => {
             let native = native(at)?;
             let known = history.identity.as_ref().map(identity_of);
+            worker.status.update(|s| s.identity = known.clone().map(|k| (k, true)));
             let opened = source.open(Start::After(native), known.clone()).await?;
             (known.filter(|k| *k == opened.identity), opened)
         }
         None => (None, first_open(worker, log, &control, &config, &stop, &place, &history, source).await?),
     };
+    worker.status.update(|s| s.identity = Some((opened.identity.clone(), true)));
     let at = match &history.checkpoint {
         Some(c) => Mark { seq: c.commit_seq, native: native(c)?, commit_time: c.commit_time },
         None => Mark { seq: CommitSeq(0), native: opened.native.clone(), commit_time: worker.deps.clock.now().wall },
@@ -256,6 +258,7 @@ async fn first_open(
     };
     // There is no checkpoint, so nothing of this source is in the log: what an earlier start left behind is ours.
     known.tags.remove(&identity_tag::CONSISTENT_POINT);
+    worker.status.update(|s| s.identity = Some((known.clone(), false)));
     crash_point!("capture.before_open");
     let opened = source.open(Start::Fresh, Some(known)).await?;
     crash_point!("capture.after_open");

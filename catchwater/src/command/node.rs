@@ -40,7 +40,10 @@ pub async fn start(args: Start) -> Ended {
         ready(&config, node).await
     };
     match begun.await {
-        Ok(node) => until_signal(node).await,
+        Ok(node) => {
+            let why = until_signal(&node).await;
+            end(node, why).await
+        }
         Err(f) => f.into(),
     }
 }
@@ -57,22 +60,27 @@ async fn ready(config: &NodeConfig, node: Node) -> Result<Node, Failure> {
     Ok(node)
 }
 
-/// Waits for a signal or a failed disk, then ends the node.
-async fn until_signal(node: Node) -> Ended {
+/// Waits for a signal, which is answered with its exit code, or for a failed disk.
+async fn until_signal(node: &Node) -> Result<u8, Failure> {
     let mut signalled = std::pin::pin!(signal::wait());
-    let code = loop {
+    loop {
         tokio::select! {
-            code = &mut signalled => break code,
+            code = &mut signalled => return Ok(code),
             () = tokio::time::sleep(WATCH_EVERY) => if let Some(why) = node.broken() {
-                let f = Failure::new(Exit::Runtime, "CW0012", "the log directory failed; nothing is acknowledged any more")
+                return Err(Failure::new(Exit::Runtime, "CW0012", "the log directory failed; nothing is acknowledged any more")
                     .cause(why)
-                    .next("check the disk, then start again: everything acknowledged is recovered");
-                let _ = node.shutdown().await;
-                return f.into();
+                    .next("check the disk, then start again: everything acknowledged is recovered"));
             },
         }
-    };
-    Ended { outcome: node.shutdown().await.map(|()| Done::silent()), signal: Some(code) }
+    }
+}
+
+async fn end(node: Node, why: Result<u8, Failure>) -> Ended {
+    let ended = node.shutdown().await;
+    match why {
+        Ok(code) => Ended { outcome: ended.map(|()| Done::silent()), signal: Some(code) },
+        Err(f) => f.into(),
+    }
 }
 
 /// A directory that is removed at the end.
@@ -97,7 +105,12 @@ fn make_dir(path: &Path, next: &str) -> Result<(), Failure> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // A log that was not closed in time may make a file while this runs.
+        for _ in 0..3 {
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+        }
     }
 }
 
@@ -182,9 +195,11 @@ impl Prepared {
         {
             return no_shop(e).into();
         }
+        // The demo's databases are thrown away whole.
+        let throw_away = scratch.is_some() && !demo;
         let begun = async {
             let node = Node::start(&config).await?;
-            if let Err(f) = node.run_pipeline(pipeline, text, &base).await {
+            if let Err(f) = node.run_pipeline(pipeline, text, &base, throw_away).await {
                 node.shutdown().await?;
                 return Err(f);
             }
@@ -202,8 +217,10 @@ impl Prepared {
             }
         };
         let screen = Screen::start(node.state(), node.kafka.clone(), demo.then(|| base.clone()));
-        let ended = until_signal(node).await;
+        let why = until_signal(&node).await;
+        // Before the workers go: its last line shows them.
         drop(screen);
+        let ended = end(node, why).await;
         if let Some(writer) = writer {
             writer.stop();
         }

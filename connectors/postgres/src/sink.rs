@@ -14,7 +14,7 @@ use crate::config::{ConnectConfig, TableRef};
 use crate::session::Session;
 use crate::types::schema::PgTypes;
 use catchwater_deliver::sink::{
-    Capabilities, Claim, DdlStep, ForeignKey, Lane, Recovered, Sink, SinkError, TargetName, TargetTable,
+    Capabilities, Claim, DdlStep, ForeignKey, Lane, Owner, Recovered, Sink, SinkError, TargetName, TargetTable,
 };
 use catchwater_runtime::Fut;
 use error::{fault, misuse};
@@ -199,6 +199,18 @@ impl Sink for PgSink {
         self.control = None;
         self.claimed = None;
         Box::pin(std::future::ready(()))
+    }
+
+    fn forget<'a>(&'a mut self, owner: &'a Owner) -> Fut<'a, Result<(), SinkError>> {
+        Box::pin(async move {
+            let session = Session::connect(&self.config.connect, "catchwater/forget", SETTINGS).await;
+            let session = session.map_err(|f| fault(&self.config, f))?;
+            position::forget(&self.config, &session, owner).await
+        })
+    }
+
+    fn forget_sql(&self, owner: &Owner) -> String {
+        position::forget_sql(&self.config, owner.pipeline.as_str(), owner.sink.as_str(), &owner.cluster)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod ack;
 pub mod decode;
+mod detach;
 mod open;
 mod preflight;
 mod slot;
@@ -583,6 +584,17 @@ impl Source for PgSource {
 
     fn close(&mut self) -> Fut<'_, ()> {
         Box::pin(self.shut())
+    }
+
+    fn detach<'a>(&'a mut self, identity: &'a Identity, _opened: bool) -> Fut<'a, Result<(), SourceError>> {
+        Box::pin(async move {
+            self.shut().await;
+            detach::run(&self.config, identity).await
+        })
+    }
+
+    fn detach_sql(&self, identity: &Identity, _opened: bool) -> String {
+        detach::sql(&self.config, identity)
     }
 }
 

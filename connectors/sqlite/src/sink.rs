@@ -13,7 +13,7 @@ use crate::config::SinkConfig;
 use crate::fault;
 use catchwater_base::crash_point;
 use catchwater_deliver::sink::{
-    Ack, Capabilities, Claim, DdlStep, Group, Lane, Mark, Recovered, Sink, SinkClass, SinkError, TargetName,
+    Ack, Capabilities, Claim, DdlStep, Group, Lane, Mark, Owner, Recovered, Sink, SinkClass, SinkError, TargetName,
     TargetTable,
 };
 use catchwater_runtime::Fut;
@@ -22,6 +22,9 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::Access;
 use std::path::Path;
 use std::time::Duration;
+
+/// How long `forget` waits for another writer: its caller is about to end.
+const FORGET_BUSY_MS: u32 = 400;
 
 pub struct SqliteSink {
     config: SinkConfig,
@@ -179,6 +182,23 @@ impl Sink for SqliteSink {
             // Closing checkpoints the WAL, which may take a moment.
             let _ = blocking(move || drop(db)).await;
         })
+    }
+
+    fn forget<'a>(&'a mut self, owner: &'a Owner) -> Fut<'a, Result<(), SinkError>> {
+        let (config, owner) = (SinkConfig { busy_ms: FORGET_BUSY_MS, ..self.config.clone() }, owner.clone());
+        Box::pin(async move {
+            self.shutdown().await;
+            // A file that was never made is not made now.
+            if !config.file.exists() {
+                return Ok(());
+            }
+            let (_, result) = on_pool(None, config, move |db| position::forget(db, &owner)).await?;
+            result
+        })
+    }
+
+    fn forget_sql(&self, owner: &Owner) -> String {
+        position::forget_sql(owner.pipeline.as_str(), owner.sink.as_str(), &owner.cluster)
     }
 }
 

@@ -33,6 +33,8 @@ use stream::{Shared, Stream};
 
 /// First byte of our natives.
 const SYSTEM: u8 = 6;
+/// How long `detach` waits for another writer: its caller is about to end.
+const DETACH_BUSY_MS: u32 = 400;
 /// Pieces of the stream that wait for the capture.
 const PIECES: usize = 4;
 
@@ -211,6 +213,29 @@ impl Source for SqliteSource {
                 let _ = blocking(move || thread.join()).await;
             }
         })
+    }
+
+    fn detach<'a>(&'a mut self, identity: &'a Identity, opened: bool) -> Fut<'a, Result<(), SourceError>> {
+        // Before `open` answers, what stands in the file is an earlier capture's.
+        let ours = identity.tags.get(&identity_tag::SQLITE_UUID).filter(|_| opened).cloned();
+        let config = SourceConfig { busy_ms: DETACH_BUSY_MS, ..self.config.clone() };
+        Box::pin(async move {
+            self.close().await;
+            let Some(ours) = ours else { return Ok(()) };
+            pool(move || {
+                let failed = |e: rusqlite::Error| fault::source("remove our triggers and tables", &e);
+                let mut db = attach::connect(&config)?;
+                // After a power cut they may be there again: harmless, and the end does not wait for the disk.
+                db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+                attach::detach(&mut db, &ours).map_err(failed)
+            })
+            .await
+        })
+    }
+
+    fn detach_sql(&self, identity: &Identity, opened: bool) -> String {
+        let ours = opened && identity.tags.contains_key(&identity_tag::SQLITE_UUID);
+        if ours { attach::LIST_DROPS.to_owned() } else { String::new() }
     }
 }
 

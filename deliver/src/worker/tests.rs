@@ -299,7 +299,9 @@ async fn new_tables_new_columns_and_a_subset() {
     source.row("a", Op::Update, None, Some(&[1, 9, 9])).await;
     source.cut(true).await;
     let (end, _) = run_until(deps(&cluster, &target), config(2), |_| false).await;
-    assert!(matches!(&end, End::Failed(f) if f.code.0 == code::LATE_TABLE), "{end:?}");
+    let End::Failed(f) = &end else { panic!("{end:?}") };
+    assert_eq!(f.code.0, code::LATE_TABLE);
+    assert!(f.what.starts_with("table ") && !f.what.contains('{'), "a person knows tables: {}", f.what);
 }
 
 #[tokio::test(start_paused = true)]

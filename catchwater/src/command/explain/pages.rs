@@ -13,6 +13,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0010", include_str!("../../../../docs/errors/CW0010.md")),
     ("CW0011", include_str!("../../../../docs/errors/CW0011.md")),
     ("CW0012", include_str!("../../../../docs/errors/CW0012.md")),
+    ("CW0013", include_str!("../../../../docs/errors/CW0013.md")),
     ("CW0201", include_str!("../../../../docs/errors/CW0201.md")),
     ("CW0202", include_str!("../../../../docs/errors/CW0202.md")),
     ("CW0203", include_str!("../../../../docs/errors/CW0203.md")),

@@ -4,12 +4,12 @@
 use super::error::fault;
 use super::{Claimed, SinkConfig};
 use crate::codes::sink as code;
-use crate::config::quote_ident;
+use crate::config::{quote_ident, quote_literal};
 use crate::session::Session;
 use bytes::Bytes;
 use catchwater_base::{Wall, crash_point};
 use catchwater_change::Native;
-use catchwater_deliver::sink::{Claim, Mark, SinkClass, SinkError};
+use catchwater_deliver::sink::{Claim, Mark, Owner, SinkClass, SinkError};
 use catchwater_record::{CommitSeq, Incarnation};
 use tokio_postgres::{Client, Row};
 
@@ -142,7 +142,10 @@ async fn why_refused(config: &SinkConfig, session: &Session, claim: &Claim) -> S
             SinkClass::Config,
             code::FOREIGN_CLUSTER,
             format!("the target belongs to cluster {cluster}: its row in {name} says so"),
-            "two clusters must not write one target; take it over on purpose by deleting that row",
+            format!(
+                "two clusters must not write one target; if that one is gone (a throw-away dev that was killed): {}",
+                delete_sql(config, claim.pipeline.as_str(), claim.sink.as_str(), &cluster)
+            ),
         );
     }
     if fence >= claim.fence {
@@ -232,6 +235,37 @@ async fn why_not_advanced(config: &SinkConfig, session: &Session, claimed: &Clai
         ),
         Ok(_) => why_refused(config, session, claim).await,
     }
+}
+
+/// Deletes the rows of one sink of one cluster; without the table there is nothing to do.
+pub async fn forget(config: &SinkConfig, session: &Session, owner: &Owner) -> Result<(), SinkError> {
+    let done = session
+        .client
+        .execute(
+            &format!("DELETE FROM {} WHERE pipeline = $1 AND sink = $2 AND cluster = $3::text::uuid", table(config)),
+            &[&owner.pipeline.as_str(), &owner.sink.as_str(), &uuid_text(owner.cluster)],
+        )
+        .await;
+    match done {
+        Ok(_) => Ok(()),
+        Err(e) if e.code().is_some_and(|c| matches!(c.code(), "42P01" | "3F000")) => Ok(()),
+        Err(e) => Err(fault(config, e.into())),
+    }
+}
+
+/// The same for a person.
+pub fn forget_sql(config: &SinkConfig, pipeline: &str, sink: &str, cluster: &[u8; 16]) -> String {
+    delete_sql(config, pipeline, sink, &uuid_text(*cluster))
+}
+
+fn delete_sql(config: &SinkConfig, pipeline: &str, sink: &str, cluster: &str) -> String {
+    format!(
+        "DELETE FROM {} WHERE pipeline = {} AND sink = {} AND cluster = {};",
+        table(config),
+        quote_literal(pipeline),
+        quote_literal(sink),
+        quote_literal(cluster)
+    )
 }
 
 /// Back from `Native`'s text for people.

@@ -4,6 +4,7 @@
 //! so it is ours, half made, and is made again.
 
 use super::decode::POSTGRES_EPOCH_MICROS;
+use super::detach::remove_sql;
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
 use super::stream::{Ask, Stream, lsn_text, parse_lsn};
@@ -11,7 +12,7 @@ use super::transport::{Mode, Rows, Transport};
 use super::{Known, PgSource, Running, SYSTEM, SourceConfig, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
 use crate::codes::source as code;
-use crate::config::{quote_ident, quote_literal};
+use crate::config::quote_ident;
 use crate::fault::Fault;
 use crate::session::Session;
 use crate::types::schema::PgTypes;
@@ -98,6 +99,10 @@ pub(super) async fn identify(config: &SourceConfig) -> Result<Identity, SourceEr
     if slot_row(config, &sql).await?.is_none() {
         identity.tags.insert(tag::SLOT, Bytes::from(config.slot()));
         identity.tags.insert(tag::PUBLICATION, Bytes::from(config.publication()));
+        // So does this mark of the publication, which may be another's even then.
+        if publication(config, &sql, version).await?.is_none() {
+            identity.tags.insert(tag::PUBLICATION_MADE, Bytes::new());
+        }
     }
     Ok(identity)
 }
@@ -124,7 +129,7 @@ fn same_server(known: &Option<Identity>, now: &Identity) -> Result<(), SourceErr
     Ok(())
 }
 
-async fn slot_row(config: &SourceConfig, sql: &Session) -> Result<Option<SlotRow>, SourceError> {
+pub(super) async fn slot_row(config: &SourceConfig, sql: &Session) -> Result<Option<SlotRow>, SourceError> {
     let rows = sql
         .client
         .query(
@@ -383,7 +388,10 @@ impl PgSource {
                     SourceClass::Config,
                     code::SLOT_FOREIGN,
                     format!("replication slot {} exists, and the log knows nothing of it", config.slot()),
-                    format!("if nobody needs it: SELECT pg_drop_replication_slot({});", quote_literal(&config.slot())),
+                    format!(
+                        "another log uses it, or a throw-away dev that was killed left it; if nobody needs it: {}",
+                        remove_sql(config, true, config.publication.is_none())
+                    ),
                 ));
             }
             claim_slot(config, &sql, None).await?;
@@ -392,6 +400,7 @@ impl PgSource {
             dropped.map_err(|e| fail(e.into()))?;
         }
 
+        let mut publication_made = known.as_ref().is_some_and(|k| k.tags.contains_key(&tag::PUBLICATION_MADE));
         let publication_oid = match publication(config, &sql, version).await? {
             Some(found) => {
                 if let Some((what, sql)) = difference(config, &found, &tables, true) {
@@ -412,9 +421,13 @@ impl PgSource {
                         _ => source_error(config, fault),
                     }
                 })?;
+                publication_made = true;
                 publication(config, &sql, version).await?.map_or(0, |p| p.oid)
             }
         };
+        if publication_made {
+            identity.tags.insert(tag::PUBLICATION_MADE, Bytes::new());
+        }
 
         crash_point!("source.before_slot");
         let options = if version >= 150_000 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
@@ -472,8 +485,14 @@ impl PgSource {
                 check_timeline(before, system.timeline, position, &history)?;
                 identity.tags.insert(tag::TIMELINE_HISTORY, Bytes::from(history));
             }
-            let kept =
-                [tag::SLOT, tag::CONSISTENT_POINT, tag::PUBLICATION_OID, tag::PUBLICATION, tag::TIMELINE_HISTORY];
+            let kept = [
+                tag::SLOT,
+                tag::CONSISTENT_POINT,
+                tag::PUBLICATION_OID,
+                tag::PUBLICATION,
+                tag::PUBLICATION_MADE,
+                tag::TIMELINE_HISTORY,
+            ];
             for t in kept {
                 if let Some(bytes) = known.tags.get(&t) {
                     identity.tags.entry(t).or_insert_with(|| bytes.clone());

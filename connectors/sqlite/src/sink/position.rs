@@ -6,7 +6,7 @@ use crate::codes;
 use crate::fault;
 use catchwater_base::Wall;
 use catchwater_change::Native;
-use catchwater_deliver::sink::{Claim, Mark, SinkClass, SinkError};
+use catchwater_deliver::sink::{Claim, Mark, Owner, SinkClass, SinkError};
 use catchwater_record::{CommitSeq, Incarnation};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -41,7 +41,10 @@ pub fn claim(db: &mut Connection, claim: &Claim) -> Result<Option<Mark>, SinkErr
                 SinkClass::Config,
                 codes::SINK_FOREIGN,
                 "the target is held by another Catchwater cluster",
-                "give this sink a target of its own, or remove the other's row from catchwater_position on purpose",
+                format!(
+                    "give this sink a target of its own; if that cluster is gone (a throw-away dev that was killed): {}",
+                    forget_sql(claim.pipeline.as_str(), claim.sink.as_str(), &cluster)
+                ),
             ));
         }
         Some((_, fence)) if fence >= claim.fence => return Err(fenced()),
@@ -63,6 +66,29 @@ pub fn claim(db: &mut Connection, claim: &Claim) -> Result<Option<Mark>, SinkErr
     let mark = read(&tx, claim)?;
     tx.commit().map_err(failed)?;
     Ok(mark)
+}
+
+/// Deletes the rows of one sink of one cluster; without the table there is nothing to do.
+pub fn forget(db: &mut Connection, owner: &Owner) -> Result<(), SinkError> {
+    let failed = |e: rusqlite::Error| fault::sink("delete the position", &e);
+    if !crate::catalog::exists(db, "catchwater_position").map_err(failed)? {
+        return Ok(());
+    }
+    // After a power cut the row may be there again: refused with its SQL, and the end does not wait for the disk.
+    db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+    db.execute(
+        "DELETE FROM catchwater_position WHERE pipeline = ?1 AND sink = ?2 AND cluster = ?3",
+        params![owner.pipeline.as_str(), owner.sink.as_str(), &owner.cluster[..]],
+    )
+    .map(drop)
+    .map_err(failed)
+}
+
+/// The same for a person.
+pub fn forget_sql(pipeline: &str, sink: &str, cluster: &[u8]) -> String {
+    let hex: String = cluster.iter().map(|b| format!("{b:02x}")).collect();
+    // Names of pipelines and sinks are `[a-z0-9_]`.
+    format!("DELETE FROM catchwater_position WHERE pipeline = '{pipeline}' AND sink = '{sink}' AND cluster = x'{hex}';")
 }
 
 fn read(db: &Connection, claim: &Claim) -> Result<Option<Mark>, SinkError> {

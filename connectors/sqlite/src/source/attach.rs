@@ -79,12 +79,18 @@ pub fn uuid(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
     db.query_row("SELECT uuid FROM _catchwater_meta WHERE id = 1", [], |r| r.get(0)).optional()
 }
 
-/// Removes everything of ours: tables, triggers.
-pub fn detach(db: &mut Connection) -> rusqlite::Result<()> {
+/// Removes everything of ours, tables and triggers, if the capture that stands in the file is `ours`.
+pub fn detach(db: &mut Connection, ours: &[u8]) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    remove_all(&tx)?;
+    if uuid(&tx)?.as_deref() == Some(ours) {
+        remove_all(&tx)?;
+    }
     tx.commit()
 }
+
+/// Prints the statements that do the same by hand, triggers first.
+pub const LIST_DROPS: &str = "SELECT 'DROP ' || type || ' \"' || name || '\";' FROM sqlite_schema WHERE type IN ('trigger', 'table') \
+     AND name GLOB '_catchwater_*' ORDER BY type DESC; -- prints the statements to run";
 
 fn remove_all(db: &Connection) -> rusqlite::Result<()> {
     let mut statement = db.prepare(

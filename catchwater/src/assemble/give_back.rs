@@ -1,0 +1,86 @@
+//! The end of a log that is thrown away: what it made in the databases goes with it, or the next throw-away start is
+//! refused and a forgotten slot keeps WAL. Only what the log can prove to be its own; what a database does not let go in
+//! time is named once, with the SQL that removes it.
+
+use super::{Plan, Worker, WorkerStatus};
+use catchwater_base::log;
+use catchwater_capture::source::Identity;
+use catchwater_deliver::sink::Owner;
+use catchwater_record::{CaptureEpoch, PipelineName, SinkName};
+use catchwater_runtime::spawn::{Task as Running, spawn};
+use catchwater_runtime::time::timeout;
+use std::time::{Duration, Instant};
+
+/// What a capture's log says of its source.
+pub(super) struct Made {
+    node: String,
+    epoch: CaptureEpoch,
+    status: catchwater_capture::StatusHandle,
+}
+
+pub(super) fn made_by(worker: &Worker) -> Option<Made> {
+    match &worker.status {
+        WorkerStatus::Capture(status) => Some(Made {
+            node: worker.task.node.as_str().to_owned(),
+            epoch: CaptureEpoch(worker.task.epoch.0),
+            status: status.clone(),
+        }),
+        WorkerStatus::Deliver(_) => None,
+    }
+}
+
+/// One database at work.
+struct Job {
+    what: String,
+    sql: String,
+    running: Running<Result<(), String>>,
+}
+
+/// Asks all databases at the same time. The workers have ended.
+pub(super) async fn run(plan: &Plan, made: Vec<Made>, cluster: [u8; 16], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let sources = made.iter().filter_map(|m| {
+        let (identity, opened) = m.status.get().identity?;
+        detach(plan, m, identity, opened)
+    });
+    let sinks = plan.pipeline.sinks.keys().filter_map(|name| forget(plan, name, cluster));
+    let jobs: Vec<Job> = sources.chain(sinks).collect();
+    for job in jobs {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let why = match timeout(left, job.running.join()).await {
+            Ok(Ok(Ok(()))) => continue,
+            Ok(Ok(Err(why)) | Err(why)) => why,
+            Err(_) => format!("no answer within {} ms", limit.as_millis()),
+        };
+        log!(Warn, "node.left", "{}: what this run made there stays: {why}; to remove it: {}", job.what, job.sql);
+    }
+}
+
+fn detach(plan: &Plan, made: &Made, identity: Identity, opened: bool) -> Option<Job> {
+    let name = made.node.as_str();
+    let mut make = plan.source_maker(name, plan.pipeline.sources.get(name)?, made.epoch).ok()?;
+    let mut source = make();
+    let sql = source.detach_sql(&identity, opened);
+    if sql.is_empty() {
+        return None;
+    }
+    let running = spawn(format!("detach.{name}"), async move {
+        let done = source.detach(&identity, opened).await;
+        source.close().await;
+        done.map_err(|e| e.what)
+    });
+    Some(Job { what: format!("source {name}"), sql, running })
+}
+
+fn forget(plan: &Plan, name: &str, cluster: [u8; 16]) -> Option<Job> {
+    let mut sink = plan.sink(name).ok()?;
+    let pipeline = PipelineName::from(plan.pipeline.name.as_str());
+    let owner = Owner { pipeline, sink: SinkName::from(name), cluster };
+    let sql = sink.forget_sql(&owner);
+    let running = spawn(format!("forget.{name}"), async move {
+        let done = sink.forget(&owner).await;
+        sink.shutdown().await;
+        done.map_err(|e| e.what)
+    });
+    Some(Job { what: format!("sink {name}"), sql, running })
+}
