@@ -614,7 +614,7 @@ fn offsets_come_back_whole_and_unknown_is_minus_one() {
         };
     let found = FetchedOffset { topic: "t".into(), partition: 0, offset: 7, leader_epoch: 3, metadata: "m".into() };
     let none = FetchedOffset { partition: 1, offset: -1, leader_epoch: -1, metadata: String::new(), ..found.clone() };
-    assert_eq!(fetch(&mut rig, None), [found.clone()]);
+    assert_eq!(fetch(&mut rig, None), std::slice::from_ref(&found));
     assert_eq!(fetch(&mut rig, Some(vec![("t".into(), vec![0, 1])])), [found, none]);
     let mut long = commit_of("", -1, 8);
     long.offsets[0].metadata = "x".repeat(4097);
