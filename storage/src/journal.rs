@@ -15,19 +15,19 @@
 //! time; after a failed operation nothing is persisted any more. What a life before left is drained at once and noted
 //! ([`JournalEffect::Checkpointed`]), so that lives too short to finish do not begin anew each time. Not here: reading (`recover.rs`), threads (`raft/driver.rs`).
 
+mod files;
+mod flush;
+
 use crate::disk::{AlignedBuf, BLOCK_BYTES, DiskDone, DiskError, DiskOp, FilePath};
 use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
-use crate::format::journal::{FLAG_CLEAN_STOP, FLAG_SEAL, FileHeader, FlushBuilder, HEADER_BYTES, frame_bytes};
-use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now};
 use catchwater_record::{EntryIndex, Gid};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use files::{File, FileState};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Idle time after which a flush with content is sealed, ms.
 pub const SEAL_AFTER_MS: u64 = 10;
 /// Zeros are written to a new file in pieces of this size, bytes.
-const PREPARE_BYTES: u64 = 1 << 20;
-
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     /// The `journal` directory.
@@ -172,43 +172,6 @@ pub struct FoundJournal {
     pub heads: BTreeMap<Gid, Head>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum FileState {
-    /// Next step of preparing it.
-    Preparing(PrepareStep),
-    Ready,
-    Active,
-    Full,
-    /// Its name goes; `true` once it is gone and the directory must be synced.
-    Removing(bool),
-    /// A free place in the list: the others are known by their place.
-    Gone,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum PrepareStep {
-    Create,
-    Allocate,
-    Zero(u64),
-    Sync,
-    SyncDir,
-}
-
-#[derive(Debug)]
-struct File {
-    path: FilePath,
-    len: u64,
-    state: FileState,
-    file_gen: u64,
-    last_lsn: u64,
-    /// Where the next flush starts.
-    next: u64,
-    pins: BTreeMap<Gid, u64>,
-    checkpoint_asked: bool,
-    /// A life before wrote it.
-    found: bool,
-}
-
 #[derive(Debug)]
 enum What {
     Create(GroupSpec),
@@ -332,11 +295,6 @@ impl Journal {
         self.files.iter().filter(|f| f.state != FileState::Gone).count()
     }
 
-    /// Files that stay.
-    fn kept(&self) -> usize {
-        self.files.iter().filter(|f| !matches!(f.state, FileState::Gone | FileState::Removing(_))).count()
-    }
-
     /// Frames that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()
@@ -387,295 +345,6 @@ impl Journal {
         self.report_use(out);
     }
 
-    /// Full files, oldest first.
-    fn full(&self) -> Vec<usize> {
-        let mut full: Vec<usize> = (0..self.files.len()).filter(|i| self.files[*i].state == FileState::Full).collect();
-        full.sort_unstable_by_key(|i| self.files[*i].file_gen);
-        full
-    }
-
-    /// Gives back full files, oldest first, and asks for those that hold too much.
-    fn free_files(&mut self, out: &mut Effects<JournalEffect>) {
-        self.ask_found(out);
-        let full = self.full();
-        let many = full.len() * 2 >= self.config.files.max(2);
-        let (mut drained_upto, mut forwarded) = (0, true);
-        for at in full {
-            let drained = &self.drained;
-            let file = &mut self.files[at];
-            file.pins.retain(|gid, lsn| drained.get(gid).is_none_or(|d| d < lsn));
-            if !file.pins.is_empty() {
-                if many && !file.checkpoint_asked {
-                    file.checkpoint_asked = true;
-                    out.push(JournalEffect::Checkpoint(file.pins.keys().copied().collect()));
-                }
-                // Files are freed in order, so what is left is one unbroken run of flushes.
-                break;
-            }
-            let last = file.last_lsn;
-            drained_upto = last;
-            // If not, then with the next flush.
-            forwarded = forwarded && !self.heads.values().any(|head| head.is_within(last));
-            if forwarded {
-                let file = &mut self.files[at];
-                file.state = FileState::Ready;
-                file.checkpoint_asked = false;
-                file.found = false;
-            }
-        }
-        if drained_upto > self.checkpoint_lsn {
-            self.checkpoint_lsn = drained_upto;
-            out.push(JournalEffect::Checkpointed(drained_upto));
-        }
-    }
-
-    /// Once: what a life before left goes to segments now, not when the journal is half full. A life that ends before it
-    /// comes so far leaves one file more than it found.
-    fn ask_found(&mut self, out: &mut Effects<JournalEffect>) {
-        if std::mem::replace(&mut self.found_asked, true) {
-            return;
-        }
-        let mut gids = BTreeSet::new();
-        for file in self.files.iter_mut().filter(|f| f.found && !f.pins.is_empty()) {
-            file.checkpoint_asked = true;
-            gids.extend(file.pins.keys().copied());
-        }
-        if !gids.is_empty() {
-            out.push(JournalEffect::Checkpoint(gids.into_iter().collect()));
-        }
-    }
-
-    /// The end of the oldest full files that only wait for their newest HARD and CREATE frames to be copied forward.
-    fn forward_limit(&self) -> Option<u64> {
-        let full = self.full();
-        let last = full.into_iter().take_while(|at| self.files[*at].pins.is_empty()).last()?;
-        let last = self.files[last].last_lsn;
-        self.heads.values().any(|h| h.is_within(last)).then_some(last)
-    }
-
-    fn write_next(&mut self, now: Now, out: &mut Effects<JournalEffect>) {
-        if self.writing.is_some() {
-            return;
-        }
-        let forward = self.forward_limit();
-        let seal = self.seal_at.is_some_and(|at| at <= now.mono);
-        if self.queue.is_empty() && forward.is_none() && !seal && !self.closing {
-            return;
-        }
-        let first = self.queue.front().and_then(Item::frame).map_or(0, |f| frame_bytes(&f));
-        let least = (HEADER_BYTES + first).next_multiple_of(BLOCK_BYTES);
-        let active = self.files.iter().position(|f| f.state == FileState::Active);
-        let room = active.map_or(0, |at| self.files[at].len - self.files[at].next);
-        match active {
-            Some(at) if room >= least as u64 => {
-                let wish = self.config.buffer_bytes.max(least).next_multiple_of(BLOCK_BYTES);
-                let limit = usize::try_from(room).unwrap_or(usize::MAX).min(wish);
-                self.submit_flush(at, limit, forward, out);
-            }
-            _ => self.switch_file(now, least as u64, out),
-        }
-    }
-
-    fn submit_flush(&mut self, at: usize, limit: usize, forward: Option<u64>, out: &mut Effects<JournalEffect>) {
-        let buf = match self.buffer.take() {
-            Some(buf) if buf.capacity() >= limit => buf,
-            _ => AlignedBuf::with_capacity(limit),
-        };
-        let lsn = self.next_lsn;
-        let mut builder = FlushBuilder::new(buf, lsn, limit);
-        let mut items = Vec::new();
-        // Nothing is in flight, so `heads` is the newest durable state; put first, nothing newer can be overtaken.
-        if let Some(last) = forward {
-            for (gid, head) in &self.heads {
-                let create = head.create.iter().filter(|(_, l)| *l <= last).map(|(spec, _)| What::Create(spec.clone()));
-                let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| What::Hard(*hard));
-                for what in create.chain(hard) {
-                    items.push(Item { gid: *gid, what, tag: None, forwarded: true });
-                }
-            }
-            items.retain(|item| match item.frame() {
-                Some(frame) if builder.fits(&frame) => {
-                    builder.push(&frame);
-                    true
-                }
-                _ => false,
-            });
-        }
-        while let Some(item) = self.queue.front() {
-            if let Some(frame) = item.frame() {
-                if !builder.fits(&frame) {
-                    break;
-                }
-                builder.push(&frame);
-            }
-            items.extend(self.queue.pop_front());
-        }
-        let close = self.closing && self.queue.is_empty();
-        let seal = builder.count() == 0;
-        let flags = if close { FLAG_CLEAN_STOP } else { 0 } | if seal { FLAG_SEAL } else { 0 };
-        let file = &self.files[at];
-        let buf = builder.finish(file.file_gen, lsn - 1, flags, self.config.dir_id);
-        let bytes = buf.len() as u64;
-        let op = DiskOp::WriteDirect { path: file.path.clone(), at: file.next, buf };
-        self.next_lsn += 1;
-        self.seal_at = None;
-        let token = self.token();
-        self.writing = Some((token, Writing::Flush { file: at, lsn, bytes, items, seal, close }));
-        let point = if seal { JournalPoint::Seal } else { JournalPoint::Submit };
-        out.push(JournalEffect::Disk { token, op, lane: Lane::Commit, point });
-    }
-
-    /// The active file is full (or there is none): the next ready one gets a generation.
-    fn switch_file(&mut self, now: Now, least: u64, out: &mut Effects<JournalEffect>) {
-        // The oldest first: what lies on disk stays one unbroken run of generations, so that a hole means damage.
-        // One that is being removed is older than they: using them first would tear the run if its name came back. Never
-        // used ones are in no run.
-        let removing = self.files.iter().any(|f| matches!(f.state, FileState::Removing(_)) && f.file_gen > 0);
-        let fits = |f: &File| {
-            f.state == FileState::Ready && f.len >= least + BLOCK_BYTES as u64 && !(removing && f.file_gen > 0)
-        };
-        let ready = (0..self.files.len()).filter(|i| fits(&self.files[*i]));
-        let Some(next) = ready.min_by_key(|i| self.files[*i].file_gen) else {
-            return; // one is being prepared, or the segment writer must free one
-        };
-        if let Some(active) = self.files.iter_mut().find(|f| f.state == FileState::Active) {
-            active.state = FileState::Full;
-        }
-        let header = FileHeader {
-            file_gen: self.next_gen,
-            first_lsn: self.next_lsn,
-            dir_id: self.config.dir_id,
-            created_ms: now.wall.as_millis(),
-        };
-        let mut buf = AlignedBuf::with_capacity(BLOCK_BYTES);
-        buf.put(&header.encode());
-        let file = &mut self.files[next];
-        file.file_gen = self.next_gen;
-        file.last_lsn = self.next_lsn - 1;
-        file.next = BLOCK_BYTES as u64;
-        file.pins.clear();
-        file.state = FileState::Active;
-        let op = DiskOp::WriteDirect { path: file.path.clone(), at: 0, buf };
-        self.next_gen += 1;
-        let token = self.token();
-        self.writing = Some((token, Writing::Header { file: next }));
-        out.push(JournalEffect::Disk { token, op, lane: Lane::Commit, point: JournalPoint::Recycle });
-    }
-
-    fn prepare_next(&mut self, out: &mut Effects<JournalEffect>) {
-        // Frames to copy forward wait for room too: producers that were told to wait queue nothing, so nobody else would ask.
-        let waits = !self.queue.is_empty() || self.closing || self.forward_limit().is_some();
-        let waited_for = self.writing.is_none() && waits;
-        if self.preparing.is_some() || (self.closing && !waited_for) {
-            return;
-        }
-        let ready = self.files.iter().filter(|f| f.state == FileState::Ready).count();
-        let half_made = |f: &File| matches!(f.state, FileState::Preparing(_) | FileState::Removing(_));
-        let at = match self.files.iter().position(half_made) {
-            Some(at) => at,
-            None => {
-                let total = self.kept();
-                let active = self.files.iter().find(|f| f.state == FileState::Active);
-                let soon = active.is_none_or(|f| f.next * 2 >= f.len) || waited_for;
-                let wanted = total < self.config.files || (ready == 0 && soon && total < self.config.files_max);
-                // After a crash loop every file may hold something; or the oldest could be freed if only there were room
-                // to copy a few frames forward. One more is allowed then, else nothing would ever move again.
-                let stuck = ready == 0 && waited_for && (active.is_none() || self.forward_limit().is_some());
-                if wanted || stuck {
-                    self.add_file()
-                } else if let Some(at) = self.surplus() {
-                    self.files[at].state = FileState::Removing(false);
-                    at
-                } else {
-                    return;
-                }
-            }
-        };
-        let lane = if waited_for && ready == 0 { Lane::Commit } else { Lane::Behind };
-        let file = &self.files[at];
-        let path = file.path.clone();
-        let sync_dir = DiskOp::SyncDir { path: self.config.dir.as_str().into() };
-        let step = match file.state {
-            FileState::Preparing(step) => step,
-            FileState::Removing(gone) => {
-                let op = if gone { sync_dir } else { DiskOp::Unlink { path } };
-                let token = self.token();
-                self.preparing = Some((token, at));
-                out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Remove });
-                return;
-            }
-            _ => return,
-        };
-        let op = match step {
-            PrepareStep::Create => DiskOp::CreateNew { path },
-            PrepareStep::Allocate => DiskOp::Fallocate { path, len: file.len },
-            PrepareStep::Zero(from) => {
-                let len = PREPARE_BYTES.min(file.len - from) as usize;
-                static ZEROS: [u8; PREPARE_BYTES as usize] = [0; PREPARE_BYTES as usize];
-                DiskOp::Write { path, at: from, bufs: vec![Bytes::from_static(&ZEROS[..len])] }
-            }
-            PrepareStep::Sync => DiskOp::Fdatasync { path },
-            PrepareStep::SyncDir => sync_dir,
-        };
-        let token = self.token();
-        self.preparing = Some((token, at));
-        out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Prepare });
-    }
-
-    /// A new file, its place in the list.
-    fn add_file(&mut self) -> usize {
-        let path = format!("{}/{:016x}.wal", self.config.dir, self.next_name);
-        self.next_name += 1;
-        // A burst may keep what it made until it is over. Room that is only wanted because a life before left its files
-        // full goes when they are given back.
-        if !self.files.iter().any(|f| f.found && f.state == FileState::Full) {
-            self.allowed = self.allowed.max(self.kept() + 1);
-        }
-        let file = File::new(path.into(), self.config.file_bytes, FileState::Preparing(PrepareStep::Create));
-        match self.files.iter().position(|f| f.state == FileState::Gone) {
-            Some(at) => {
-                self.files[at] = file;
-                at
-            }
-            None => {
-                self.files.push(file);
-                self.files.len() - 1
-            }
-        }
-    }
-
-    /// The file that goes next, if there are more than may stay: one that was never used, else the oldest, so that what
-    /// lies on disk stays one unbroken run. Never the newest: that is not the oldest of two.
-    fn surplus(&self) -> Option<usize> {
-        // Until a header is durable, the file it goes to still counts as the oldest.
-        if self.closing || self.kept() <= self.allowed || matches!(self.writing, Some((_, Writing::Header { .. }))) {
-            return None;
-        }
-        let ready: Vec<usize> = (0..self.files.len()).filter(|i| self.files[*i].state == FileState::Ready).collect();
-        if ready.len() < 2 {
-            return None;
-        }
-        ready.into_iter().min_by_key(|i| self.files[*i].file_gen)
-    }
-
-    fn report_use(&mut self, out: &mut Effects<JournalEffect>) {
-        let total = self.config.files_max.max(1) as u64 * 100;
-        let used: u64 = self
-            .files
-            .iter()
-            .map(|f| match f.state {
-                FileState::Full => 100,
-                FileState::Active => f.next * 100 / f.len.max(1),
-                _ => 0,
-            })
-            .sum();
-        let percent = u8::try_from(used * 100 / total).unwrap_or(u8::MAX).min(100);
-        if percent != self.used_percent {
-            self.used_percent = percent;
-            out.push(JournalEffect::Used(percent));
-        }
-    }
-
     fn done(&mut self, now: Now, token: Token, result: Result<DiskDone, DiskError>, out: &mut Effects<JournalEffect>) {
         let done = match result {
             Ok(done) => done,
@@ -718,113 +387,12 @@ impl Journal {
             }
         }
     }
-
-    fn prepared(&mut self, at: usize) {
-        let file = &mut self.files[at];
-        let step = match file.state {
-            FileState::Preparing(step) => step,
-            FileState::Removing(gone) => {
-                file.state = if gone { FileState::Gone } else { FileState::Removing(true) };
-                return;
-            }
-            _ => return,
-        };
-        let next = match step {
-            PrepareStep::Create => PrepareStep::Allocate,
-            PrepareStep::Allocate => PrepareStep::Zero(0),
-            PrepareStep::Zero(from) if from + PREPARE_BYTES < file.len => PrepareStep::Zero(from + PREPARE_BYTES),
-            PrepareStep::Zero(_) => PrepareStep::Sync,
-            PrepareStep::Sync => PrepareStep::SyncDir,
-            PrepareStep::SyncDir => {
-                file.state = FileState::Ready;
-                return;
-            }
-        };
-        file.state = FileState::Preparing(next);
-    }
-
-    fn flushed(&mut self, at: usize, lsn: u64, bytes: u64, items: Vec<Item>, out: &mut Effects<JournalEffect>) {
-        let file = &mut self.files[at];
-        file.last_lsn = lsn;
-        file.next += bytes;
-        let mut persisted: Vec<Persisted> = Vec::new();
-        let mut place: BTreeMap<Gid, usize> = BTreeMap::new();
-        for item in items {
-            let gid = item.gid;
-            match &item.what {
-                What::Create(spec) => self.heads.entry(gid).or_default().create = Some((spec.clone(), lsn)),
-                What::Hard(hard) => self.heads.entry(gid).or_default().hard = Some((*hard, lsn)),
-                What::Drop => {
-                    self.heads.remove(&gid);
-                    file.pins.insert(gid, lsn);
-                }
-                What::Entry(_) => {
-                    file.pins.insert(gid, lsn);
-                }
-                What::Truncate(_) => {}
-            }
-            if item.forwarded {
-                continue;
-            }
-            let slot = *place.entry(gid).or_insert_with(|| {
-                persisted.push(Persisted {
-                    gid,
-                    lsn,
-                    create: None,
-                    drop: false,
-                    truncate_from: None,
-                    cuts: 0,
-                    entries: Vec::new(),
-                    body_bytes: 0,
-                    tags: Vec::new(),
-                });
-                persisted.len() - 1
-            });
-            let p = &mut persisted[slot];
-            match item.what {
-                What::Create(spec) => p.create = Some(spec),
-                What::Drop => p.drop = true,
-                What::Truncate(EntryIndex(u64::MAX)) => {}
-                What::Truncate(from) => {
-                    // Entries of this very flush that a later batch of it cut again never reach a segment.
-                    p.entries.retain(|e| e.index < from);
-                    p.cuts += 1;
-                    p.truncate_from = Some(p.truncate_from.map_or(from, |f| f.min(from)));
-                }
-                What::Entry(entry) => {
-                    p.body_bytes += entry.body.len() as u64;
-                    p.entries.push(entry);
-                }
-                What::Hard(_) => {}
-            }
-            p.tags.extend(item.tag);
-        }
-        if !persisted.is_empty() {
-            out.push(JournalEffect::Persisted(persisted));
-        }
-    }
 }
 
 impl Head {
     /// True if a newest frame of this group lies in a flush up to `last`.
     fn is_within(&self, last: u64) -> bool {
         self.hard.as_ref().is_some_and(|(_, l)| *l <= last) || self.create.as_ref().is_some_and(|(_, l)| *l <= last)
-    }
-}
-
-impl File {
-    fn new(path: FilePath, len: u64, state: FileState) -> Self {
-        File {
-            path,
-            len,
-            state,
-            file_gen: 0,
-            last_lsn: 0,
-            next: 0,
-            pins: BTreeMap::new(),
-            checkpoint_asked: false,
-            found: false,
-        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! The journal thread: takes what partitions queue, flushes it, tells the replicas.
+
+use super::points::{after_journal, before_journal};
+use super::segment_thread::segments_work;
+use super::{Inner, lock};
+use crate::effect::{Event, ReadyNo};
+use catchwater_base::{Clock, Effects, Local, Mono, crash_point};
+use catchwater_runtime::thread;
+use catchwater_storage::journal::{Journal, JournalBatch, JournalEffect, JournalEvent, Lane};
+use catchwater_storage::segment::{SegmentEvent, Segments};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+pub(super) fn run_journal(inner: &Inner, mut journal: Journal) {
+    thread::raise_priority();
+    let mut out = Effects::new();
+    let mut batches = Vec::new();
+    let mut events = Vec::new();
+    let mut seal_at = journal.deadline();
+    while wait_journal(inner, seal_at, &mut batches, &mut events) {
+        let now = inner.clock.now();
+        if !batches.is_empty() {
+            journal.handle(now, JournalEvent::Queue(std::mem::take(&mut batches)), &mut out);
+        }
+        if events.is_empty() {
+            journal.handle(now, JournalEvent::Wake, &mut out);
+        }
+        for event in events.drain(..) {
+            journal.handle(now, event, &mut out);
+        }
+        perform_all_journal(inner, &mut journal, &mut out);
+        seal_at = journal.deadline();
+    }
+}
+
+pub(super) fn perform_all_journal(inner: &Inner, journal: &mut Journal, out: &mut Effects<JournalEffect>) {
+    while !out.is_empty() {
+        let effects: Vec<JournalEffect> = out.drain().collect();
+        for effect in effects {
+            if inner.is_over() {
+                return;
+            }
+            perform_journal(inner, journal, effect, out);
+        }
+    }
+}
+
+/// Before the threads start, if there are more journal files than configured: lives too short to drain what they found
+/// left them, so this one drains before it is ready, until the files are back at their number. Work is noted as it
+/// goes: killed in here, the next start goes on where this one ended.
+pub(super) fn catch_up(inner: &Inner, journal: &mut Journal, segments: &mut Segments, files: usize) {
+    let (mut journal_out, mut segment_out) = (Effects::new(), Effects::new());
+    while journal.file_count() > files && !inner.is_over() {
+        let events = std::mem::take(&mut lock(&inner.journal).events);
+        let work = lock(&inner.segments).take();
+        if events.is_empty() && work.is_none() {
+            return; // the rest comes with what is queued later
+        }
+        let now = inner.clock.now();
+        for event in events {
+            journal.handle(now, event, &mut journal_out);
+        }
+        perform_all_journal(inner, journal, &mut journal_out);
+        if let Some(work) = work {
+            segments_work(inner, segments, work, &mut segment_out);
+        }
+    }
+}
+
+/// Waits for work or for the moment to seal; false = the end.
+fn wait_journal(
+    inner: &Inner,
+    seal_at: Option<Mono>,
+    batches: &mut Vec<JournalBatch>,
+    events: &mut Vec<JournalEvent>,
+) -> bool {
+    let mut inbox = lock(&inner.journal);
+    loop {
+        if inner.is_over() {
+            return false;
+        }
+        if !inbox.batches.is_empty() || !inbox.events.is_empty() {
+            std::mem::swap(&mut inbox.batches, batches);
+            std::mem::swap(&mut inbox.events, events);
+            return true;
+        }
+        inbox = match seal_at {
+            None => inner.journal_wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+            Some(at) => {
+                let left = at.since(inner.clock.now().mono);
+                if left.is_zero() {
+                    return true;
+                }
+                inner.journal_wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+    }
+}
+
+fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, out: &mut Effects<JournalEffect>) {
+    match effect {
+        JournalEffect::Disk { token, op, lane: Lane::Behind, point } => {
+            lock(&inner.segments).behind.push((token, op, point));
+            inner.segments_wake.notify_one();
+        }
+        JournalEffect::Disk { token, op, lane: Lane::Commit, point } => {
+            before_journal(point);
+            let result = inner.run(op);
+            after_journal(point);
+            // What arrived during the write belongs into the next flush, which `Done` starts.
+            let batches = std::mem::take(&mut lock(&inner.journal).batches);
+            let now = inner.clock.now();
+            if !batches.is_empty() {
+                journal.handle(now, JournalEvent::Queue(batches), out);
+            }
+            journal.handle(now, JournalEvent::Done(token, result), out);
+        }
+        JournalEffect::Persisted(groups) => {
+            crash_point!("journal.before_complete");
+            let mut pieces = Vec::with_capacity(groups.len());
+            let mut told = Vec::with_capacity(groups.len());
+            for mut group in groups {
+                inner.waiting_bytes.fetch_sub(group.body_bytes, Ordering::Relaxed);
+                if let Some(tag) = group.tags.pop() {
+                    told.push((group.gid, tag));
+                }
+                group.tags.clear();
+                pieces.push(group);
+            }
+            // Acknowledgements first; the segment writer is in nobody's way.
+            for (gid, tag) in told {
+                inner.deliver(gid, Event::Persisted(ReadyNo(tag)));
+            }
+            crash_point!("journal.after_complete");
+            inner.tell_segments([SegmentEvent::Queue(pieces)]);
+        }
+        JournalEffect::Checkpoint(gids) => inner.tell_segments([SegmentEvent::Sync(gids)]),
+        JournalEffect::Checkpointed(lsn) => {
+            lock(&inner.segments).checkpoint = Some(lsn);
+            inner.segments_wake.notify_one();
+        }
+        JournalEffect::Used(percent) => inner.journal_used_percent.store(percent, Ordering::Relaxed),
+        JournalEffect::Stop(error) => inner.stop(error),
+        JournalEffect::Closed(lsn) => {
+            lock(&inner.closed).journal = Some(lsn);
+            inner.closed_wake.notify_all();
+        }
+    }
+}

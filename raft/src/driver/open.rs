@@ -1,0 +1,148 @@
+//! From a path to a running log directory: recovery, what must be durable before the first write, the two threads.
+
+use super::journal_thread::{catch_up, run_journal};
+use super::segment_thread::run_segments;
+use super::{
+    Closed, EndThreads, IdentitySeed, Inner, JournalInbox, LogDir, LogDirConfig, OpenError, Opened, SegmentInbox, Slot,
+    lock,
+};
+use catchwater_base::crash_point;
+use catchwater_record::NodeId;
+use catchwater_runtime::thread;
+use catchwater_runtime::time::SystemClock;
+use catchwater_storage::disk::{Disk, DiskExt, DiskFault, DiskOp};
+use catchwater_storage::format::slot::BootState;
+use catchwater_storage::journal::{Journal, JournalConfig, JournalEvent};
+use catchwater_storage::recover::{
+    Layout, NewIdentity, RecoverError, Recovered, Survivor, quarantine, recover, settle, write_boot_state,
+};
+use catchwater_storage::segment::{SegmentConfig, SegmentEvent, Segments};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::{Arc, Condvar, Mutex};
+
+impl LogDir {
+    /// Takes the directory (or makes it), recovers it, starts its threads. Blocking: call it before the runtime serves.
+    pub fn open(disk: Arc<dyn Disk>, config: LogDirConfig, seed: IdentitySeed) -> Result<(LogDir, Opened), OpenError> {
+        let layout = Layout::new(config.path.display().to_string());
+        let new = NewIdentity { cluster_id: seed.cluster_id, dir_id: seed.dir_id, node: config.node_id.0 };
+        let found = recover(&*disk, &layout, new).map_err(open_error)?;
+        match Self::start(disk.clone(), config, layout.clone(), found) {
+            Ok(opened) => Ok(opened),
+            Err(error) => {
+                let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
+                Err(error)
+            }
+        }
+    }
+
+    fn start(
+        disk: Arc<dyn Disk>,
+        config: LogDirConfig,
+        layout: Layout,
+        found: Recovered,
+    ) -> Result<(LogDir, Opened), OpenError> {
+        let clock = SystemClock::default();
+        // The clean flag goes before the first write: from here on a death is a death.
+        crash_point!("boot.before_clear");
+        let running = BootState {
+            boot_id: found.identity.boot_id,
+            mount_id: found.identity.mount_id,
+            last_lsn: found.journal.last_lsn,
+            checkpoint_lsn: found.checkpoint_lsn,
+            clean: false,
+        };
+        let boot = write_boot_state(&*disk, &layout, found.boot, running)?;
+        crash_point!("boot.after_clear");
+        settle(&*disk, &layout, &found.leftovers, &found.journal.free)?;
+        // A write that the process before did not see return counts from now on: it must last.
+        if let Some(newest) = found.journal.live.last() {
+            disk.fdatasync(&newest.path)?;
+        }
+        quarantine(&*disk, &layout, &found.groups)?;
+
+        let journal_config = JournalConfig {
+            dir: layout.journal(),
+            dir_id: found.meta.dir_id,
+            file_bytes: config.journal_file_bytes.max(64 << 10) / 4096 * 4096,
+            files: config.journal_files.max(2) as usize,
+            files_max: config.journal_files_max.max(config.journal_files).max(2) as usize,
+            buffer_bytes: usize::try_from((config.journal_file_bytes / 4).min(4 << 20)).unwrap_or(4 << 20),
+        };
+        let mut segment_config = SegmentConfig::new(layout.groups());
+        segment_config.segment_bytes = config.segment_bytes;
+        segment_config.segment_ms = config.segment_ms;
+        let (files, found_lsn) = (journal_config.files, found.journal.last_lsn);
+        let mut journal = Journal::open(journal_config, found.journal);
+        let mut segments = Segments::new(segment_config);
+
+        let mut groups = Vec::with_capacity(found.groups.len());
+        let mut replicas = BTreeMap::new();
+        let mut inbox = SegmentInbox::default();
+        for (group, files) in found.groups {
+            replicas.insert(group.gid, Slot::Waiting(Vec::new()));
+            if files.quarantine.is_none() {
+                inbox.events.push(SegmentEvent::Open(Box::new(files)));
+            }
+            groups.push(group);
+        }
+        let inner = Arc::new(Inner {
+            disk,
+            layout,
+            clock,
+            unplaced_bytes_max: config.unplaced_bytes_max,
+            body_bytes_max: journal.body_bytes_max(),
+            journal: Mutex::new(JournalInbox { batches: Vec::new(), events: vec![JournalEvent::Wake] }),
+            journal_wake: Condvar::new(),
+            segments: Mutex::new(inbox),
+            segments_wake: Condvar::new(),
+            replicas: Mutex::new(replicas),
+            stopped: Mutex::new(None),
+            on_stop: Mutex::new(None),
+            abandoned: AtomicBool::new(false),
+            journal_used_percent: AtomicU8::new(0),
+            waiting_bytes: AtomicU64::new(0),
+            unplaced_bytes: AtomicU64::new(0),
+            closed: Mutex::new(Closed::default()),
+            closed_wake: Condvar::new(),
+            boot: Mutex::new(boot),
+            dir_identity: found.identity,
+            checkpoint_lsn: AtomicU64::new(found.checkpoint_lsn),
+            found_lsn,
+            close_ms_max: config.close_ms_max,
+            threads: Mutex::new(Vec::new()),
+        });
+        let dir = LogDir { inner: inner.clone(), _end: Arc::new(EndThreads(Arc::downgrade(&inner))) };
+        catch_up(&inner, &mut journal, &mut segments, files);
+        if let Some(stopped) = inner.stopped_error() {
+            return Err(OpenError::Disk(stopped.source));
+        }
+        let shared = inner.clone();
+        let journal_thread = thread::spawn("cw-journal", move || run_journal(&shared, journal))?;
+        lock(&inner.threads).push(journal_thread);
+        let shared = inner.clone();
+        let segment_thread = thread::spawn("cw-segment", move || run_segments(&shared, &mut segments))?;
+        lock(&inner.threads).push(segment_thread);
+        let opened = Opened {
+            cluster_id: found.meta.cluster_id,
+            node_id: NodeId(found.meta.node),
+            dir_id: found.meta.dir_id,
+            fresh: found.survivor == Survivor::Fresh,
+            survivor: found.survivor,
+            report: found.report,
+            groups,
+        };
+        Ok((dir, opened))
+    }
+}
+
+fn open_error(error: RecoverError) -> OpenError {
+    match error {
+        RecoverError::Locked(path) => OpenError::Locked(path),
+        RecoverError::Format { path, why } => OpenError::Format { path, why: why.to_owned() },
+        RecoverError::Disk(source) if source.kind == DiskFault::Denied => {
+            OpenError::NotWritable { path: source.path.to_string(), source }
+        }
+        RecoverError::Disk(source) => OpenError::Disk(source),
+    }
+}

@@ -1,0 +1,156 @@
+//! The segment writer: brings journaled entries into files behind the acknowledgements, and runs the journal's errands.
+
+use super::points::{after_journal, after_segment, before_journal, before_segment};
+use super::{Inner, SegmentInbox, Slot, lock};
+use crate::effect::Event;
+use catchwater_base::{Clock, Effects, Local, crash_point};
+use catchwater_storage::disk::DiskOp;
+use catchwater_storage::format::slot::BootState;
+use catchwater_storage::journal::{JournalEvent, JournalPoint, Token};
+use catchwater_storage::recover::write_boot_state;
+use catchwater_storage::segment::{SegmentEffect, SegmentEvent, Segments};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+pub(super) fn run_segments(inner: &Inner, segments: &mut Segments) {
+    let mut out = Effects::new();
+    while let Some(work) = wait_segments(inner) {
+        segments_work(inner, segments, work, &mut out);
+    }
+}
+
+pub(super) fn segments_work(
+    inner: &Inner,
+    segments: &mut Segments,
+    (events, errands): SegmentWork,
+    out: &mut Effects<SegmentEffect>,
+) {
+    run_errands(inner, errands);
+    for event in events {
+        segments.handle(inner.clock.now(), event, out);
+        inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
+    }
+    while !out.is_empty() {
+        let effects: Vec<SegmentEffect> = out.drain().collect();
+        for effect in effects {
+            if inner.is_over() {
+                return;
+            }
+            perform_segment(inner, segments, effect, out);
+        }
+        // Between two operations: journal files that somebody may soon wait for.
+        let errands = lock(&inner.segments).take_errands();
+        run_errands(inner, errands);
+    }
+    inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
+}
+
+/// What this thread does for the journal.
+#[derive(Default)]
+pub(super) struct Errands {
+    behind: Vec<(Token, DiskOp, JournalPoint)>,
+    checkpoint: Option<u64>,
+}
+
+pub(super) type SegmentWork = (Vec<SegmentEvent>, Errands);
+
+impl SegmentInbox {
+    fn take_errands(&mut self) -> Errands {
+        Errands { behind: std::mem::take(&mut self.behind), checkpoint: self.checkpoint.take() }
+    }
+
+    pub(super) fn take(&mut self) -> Option<SegmentWork> {
+        if self.events.is_empty() && self.behind.is_empty() && self.checkpoint.is_none() {
+            return None;
+        }
+        let mut events: Vec<SegmentEvent> = std::mem::take(&mut self.events);
+        let committed = std::mem::take(&mut self.committed);
+        let at = if matches!(events.last(), Some(SegmentEvent::Close)) { events.len() - 1 } else { events.len() };
+        let committed = committed.into_iter().map(|(gid, index)| SegmentEvent::Committed(gid, index));
+        events.splice(at..at, committed);
+        Some((events, self.take_errands()))
+    }
+}
+
+fn run_errands(inner: &Inner, errands: Errands) {
+    for (token, op, point) in errands.behind {
+        if inner.is_over() {
+            return;
+        }
+        before_journal(point);
+        let result = inner.run(op);
+        after_journal(point);
+        inner.tell_journal(JournalEvent::Done(token, result));
+    }
+    if let Some(lsn) = errands.checkpoint.filter(|lsn| *lsn > inner.checkpoint_lsn.load(Ordering::SeqCst))
+        && !inner.is_over()
+    {
+        note_checkpoint(inner, lsn);
+    }
+}
+
+/// The next recovery need not replay what is durable in segments, even if the files that held it are still there.
+fn note_checkpoint(inner: &Inner, lsn: u64) {
+    let state = BootState {
+        boot_id: inner.dir_identity.boot_id,
+        mount_id: inner.dir_identity.mount_id,
+        last_lsn: inner.found_lsn.max(lsn),
+        checkpoint_lsn: lsn,
+        clean: false,
+    };
+    let mut boot = lock(&inner.boot);
+    crash_point!("ckpt.before_note");
+    match write_boot_state(&*inner.disk, &inner.layout, *boot, state) {
+        Ok(next) => {
+            *boot = next;
+            inner.checkpoint_lsn.store(lsn, Ordering::SeqCst);
+            crash_point!("ckpt.after_note");
+        }
+        Err(error) => {
+            drop(boot);
+            inner.stop(error);
+        }
+    }
+}
+
+fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
+    let mut inbox = lock(&inner.segments);
+    loop {
+        if inner.is_over() {
+            return None;
+        }
+        if let Some(work) = inbox.take() {
+            return Some(work);
+        }
+        inbox = inner.segments_wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect, out: &mut Effects<SegmentEffect>) {
+    match effect {
+        SegmentEffect::Disk { token, op, point } => {
+            before_segment(point);
+            let result = inner.run(op);
+            after_segment(point);
+            segments.handle(inner.clock.now(), SegmentEvent::Done(token, result), out);
+        }
+        SegmentEffect::Placed(gid, upto, rows) => inner.deliver(gid, Event::Segmented(upto, rows)),
+        SegmentEffect::Drained(gid, lsn) => inner.tell_journal(JournalEvent::Drained(gid, lsn)),
+        SegmentEffect::WantSnap(gid) => {
+            let replica = match lock(&inner.replicas).get(&gid) {
+                Some(Slot::Attached(replica)) => replica.clone(),
+                _ => return,
+            };
+            if let Some((index, next_offset, payload)) = replica.snapshot() {
+                let event = SegmentEvent::Snap(gid, index, next_offset, payload);
+                segments.handle(inner.clock.now(), event, out);
+            }
+        }
+        SegmentEffect::Sealed(..) | SegmentEffect::Removed(_) => {}
+        SegmentEffect::Stop(error) => inner.stop(error),
+        SegmentEffect::Closed => {
+            lock(&inner.closed).segments = true;
+            inner.closed_wake.notify_all();
+        }
+    }
+}

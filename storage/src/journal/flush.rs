@@ -1,0 +1,156 @@
+//! Pure. One flush: what goes in, and what is durable once it returned.
+
+use super::{BLOCK_BYTES, FileState, Item, Journal, JournalEffect, JournalPoint, Lane, Persisted, What, Writing};
+use crate::disk::{AlignedBuf, DiskOp};
+use crate::format::journal::{FLAG_CLEAN_STOP, FLAG_SEAL, FlushBuilder, HEADER_BYTES, frame_bytes};
+use catchwater_base::{Effects, Now};
+use catchwater_record::{EntryIndex, Gid};
+use std::collections::BTreeMap;
+
+impl Journal {
+    pub(super) fn write_next(&mut self, now: Now, out: &mut Effects<JournalEffect>) {
+        if self.writing.is_some() {
+            return;
+        }
+        let forward = self.forward_limit();
+        let seal = self.seal_at.is_some_and(|at| at <= now.mono);
+        if self.queue.is_empty() && forward.is_none() && !seal && !self.closing {
+            return;
+        }
+        let first = self.queue.front().and_then(Item::frame).map_or(0, |f| frame_bytes(&f));
+        let least = (HEADER_BYTES + first).next_multiple_of(BLOCK_BYTES);
+        let active = self.files.iter().position(|f| f.state == FileState::Active);
+        let room = active.map_or(0, |at| self.files[at].len - self.files[at].next);
+        match active {
+            Some(at) if room >= least as u64 => {
+                let wish = self.config.buffer_bytes.max(least).next_multiple_of(BLOCK_BYTES);
+                let limit = usize::try_from(room).unwrap_or(usize::MAX).min(wish);
+                self.submit_flush(at, limit, forward, out);
+            }
+            _ => self.switch_file(now, least as u64, out),
+        }
+    }
+
+    pub(super) fn submit_flush(
+        &mut self,
+        at: usize,
+        limit: usize,
+        forward: Option<u64>,
+        out: &mut Effects<JournalEffect>,
+    ) {
+        let buf = match self.buffer.take() {
+            Some(buf) if buf.capacity() >= limit => buf,
+            _ => AlignedBuf::with_capacity(limit),
+        };
+        let lsn = self.next_lsn;
+        let mut builder = FlushBuilder::new(buf, lsn, limit);
+        let mut items = Vec::new();
+        // Nothing is in flight, so `heads` is the newest durable state; put first, nothing newer can be overtaken.
+        if let Some(last) = forward {
+            for (gid, head) in &self.heads {
+                let create = head.create.iter().filter(|(_, l)| *l <= last).map(|(spec, _)| What::Create(spec.clone()));
+                let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| What::Hard(*hard));
+                for what in create.chain(hard) {
+                    items.push(Item { gid: *gid, what, tag: None, forwarded: true });
+                }
+            }
+            items.retain(|item| match item.frame() {
+                Some(frame) if builder.fits(&frame) => {
+                    builder.push(&frame);
+                    true
+                }
+                _ => false,
+            });
+        }
+        while let Some(item) = self.queue.front() {
+            if let Some(frame) = item.frame() {
+                if !builder.fits(&frame) {
+                    break;
+                }
+                builder.push(&frame);
+            }
+            items.extend(self.queue.pop_front());
+        }
+        let close = self.closing && self.queue.is_empty();
+        let seal = builder.count() == 0;
+        let flags = if close { FLAG_CLEAN_STOP } else { 0 } | if seal { FLAG_SEAL } else { 0 };
+        let file = &self.files[at];
+        let buf = builder.finish(file.file_gen, lsn - 1, flags, self.config.dir_id);
+        let bytes = buf.len() as u64;
+        let op = DiskOp::WriteDirect { path: file.path.clone(), at: file.next, buf };
+        self.next_lsn += 1;
+        self.seal_at = None;
+        let token = self.token();
+        self.writing = Some((token, Writing::Flush { file: at, lsn, bytes, items, seal, close }));
+        let point = if seal { JournalPoint::Seal } else { JournalPoint::Submit };
+        out.push(JournalEffect::Disk { token, op, lane: Lane::Commit, point });
+    }
+
+    pub(super) fn flushed(
+        &mut self,
+        at: usize,
+        lsn: u64,
+        bytes: u64,
+        items: Vec<Item>,
+        out: &mut Effects<JournalEffect>,
+    ) {
+        let file = &mut self.files[at];
+        file.last_lsn = lsn;
+        file.next += bytes;
+        let mut persisted: Vec<Persisted> = Vec::new();
+        let mut place: BTreeMap<Gid, usize> = BTreeMap::new();
+        for item in items {
+            let gid = item.gid;
+            match &item.what {
+                What::Create(spec) => self.heads.entry(gid).or_default().create = Some((spec.clone(), lsn)),
+                What::Hard(hard) => self.heads.entry(gid).or_default().hard = Some((*hard, lsn)),
+                What::Drop => {
+                    self.heads.remove(&gid);
+                    file.pins.insert(gid, lsn);
+                }
+                What::Entry(_) => {
+                    file.pins.insert(gid, lsn);
+                }
+                What::Truncate(_) => {}
+            }
+            if item.forwarded {
+                continue;
+            }
+            let slot = *place.entry(gid).or_insert_with(|| {
+                persisted.push(Persisted {
+                    gid,
+                    lsn,
+                    create: None,
+                    drop: false,
+                    truncate_from: None,
+                    cuts: 0,
+                    entries: Vec::new(),
+                    body_bytes: 0,
+                    tags: Vec::new(),
+                });
+                persisted.len() - 1
+            });
+            let p = &mut persisted[slot];
+            match item.what {
+                What::Create(spec) => p.create = Some(spec),
+                What::Drop => p.drop = true,
+                What::Truncate(EntryIndex(u64::MAX)) => {}
+                What::Truncate(from) => {
+                    // Entries of this very flush that a later batch of it cut again never reach a segment.
+                    p.entries.retain(|e| e.index < from);
+                    p.cuts += 1;
+                    p.truncate_from = Some(p.truncate_from.map_or(from, |f| f.min(from)));
+                }
+                What::Entry(entry) => {
+                    p.body_bytes += entry.body.len() as u64;
+                    p.entries.push(entry);
+                }
+                What::Hard(_) => {}
+            }
+            p.tags.extend(item.tag);
+        }
+        if !persisted.is_empty() {
+            out.push(JournalEffect::Persisted(persisted));
+        }
+    }
+}
