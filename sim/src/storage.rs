@@ -178,8 +178,13 @@ impl NodeStorage {
         for effect in effects.drain() {
             match effect {
                 DirEffect::Disk { token, op, .. } => {
-                    let slow =
-                        matches!(op, DiskOp::Fdatasync { .. } | DiskOp::WriteDirect { .. } | DiskOp::SyncDir { .. });
+                    let slow = matches!(
+                        op,
+                        DiskOp::Fdatasync { .. }
+                            | DiskOp::WriteDirect { .. }
+                            | DiskOp::SyncDir { .. }
+                            | DiskOp::SyncFs { .. }
+                    );
                     let (least, most) = if slow { self.fsync } else { (5, 200) };
                     let mut delay = self.rng.between(least, most);
                     if slow && self.rng.chance(self.fsync_tail) {

@@ -25,6 +25,8 @@ pub struct DirConfig {
     pub snap_bytes: u64,
     /// Groups with a segment operation in flight at one time.
     pub parallel: usize,
+    /// Groups that are made durable together, at least.
+    pub sweep_groups_min: usize,
 }
 
 impl DirConfig {
@@ -40,6 +42,7 @@ impl DirConfig {
             write_bytes_max: 4 << 10,
             snap_bytes: 32 << 10,
             parallel: 3,
+            sweep_groups_min: 2,
         }
     }
 }
@@ -123,6 +126,7 @@ impl Dir {
             write_bytes_max: config.write_bytes_max,
             snap_bytes: config.snap_bytes,
             parallel: config.parallel,
+            sweep_groups_min: config.sweep_groups_min,
             ..SegmentConfig::new(layout.groups())
         });
         let mut segment_out = Effects::new();

@@ -73,6 +73,10 @@ pub enum DiskOp {
     SyncDir {
         path: FilePath,
     },
+    /// Makes everything durable that was written, named or removed on the filesystem of this directory: files and names.
+    SyncFs {
+        path: FilePath,
+    },
     Rename {
         from: FilePath,
         to: FilePath,
@@ -124,6 +128,7 @@ impl DiskOp {
                 | DiskOp::Truncate { .. }
                 | DiskOp::Fdatasync { .. }
                 | DiskOp::SyncDir { .. }
+                | DiskOp::SyncFs { .. }
                 | DiskOp::Rename { .. }
         )
     }
@@ -141,6 +146,7 @@ impl DiskOp {
             | DiskOp::Truncate { path, .. }
             | DiskOp::Fdatasync { path }
             | DiskOp::SyncDir { path }
+            | DiskOp::SyncFs { path }
             | DiskOp::Unlink { path }
             | DiskOp::RemoveDir { path }
             | DiskOp::List { path }
@@ -166,6 +172,7 @@ impl DiskOp {
             DiskOp::Truncate { .. } => "truncate",
             DiskOp::Fdatasync { .. } => "sync",
             DiskOp::SyncDir { .. } => "sync directory",
+            DiskOp::SyncFs { .. } => "sync the filesystem of",
             DiskOp::Rename { .. } => "rename",
             DiskOp::Unlink { .. } => "remove",
             DiskOp::RemoveDir { .. } => "remove directory",

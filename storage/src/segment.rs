@@ -17,6 +17,7 @@
 mod append;
 mod cut;
 mod keep;
+mod sweep;
 
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
 use crate::entry::{EpochStart, GroupSpec, NewEntry, PlacedRow};
@@ -45,6 +46,8 @@ pub struct SegmentConfig {
     pub snap_bytes: u64,
     /// Groups with an operation in flight at one time.
     pub parallel: usize,
+    /// So many groups that want to be durable at one time are made so together, by syncing the filesystem.
+    pub sweep_groups_min: usize,
 }
 
 impl SegmentConfig {
@@ -57,6 +60,7 @@ impl SegmentConfig {
             write_bytes_max: 1 << 20,
             snap_bytes: 16 << 20,
             parallel: 1,
+            sweep_groups_min: 64,
         }
     }
 }
@@ -273,6 +277,10 @@ struct Group {
     segment_ms: u64,
     dropped: bool,
     in_line: bool,
+    /// Waits for, or is in, a sweep: nothing else is done with it.
+    held: bool,
+    /// It waited, and too few others did: its sync is a job of its own.
+    sync_now: bool,
     job: Option<Job>,
 }
 
@@ -359,6 +367,11 @@ pub struct Segments {
     flying: BTreeMap<Token, Gid>,
     next_token: u64,
     queued_bytes: u64,
+    /// Groups that wait for a sweep.
+    held: Vec<Gid>,
+    /// Turns of others before it begins.
+    patience: usize,
+    sweep: Option<sweep::Sweep>,
     closing: bool,
     closed: bool,
     stopped: bool,
@@ -390,6 +403,9 @@ impl Segments {
             flying: BTreeMap::new(),
             next_token: 1,
             queued_bytes: 0,
+            held: Vec::new(),
+            patience: 0,
+            sweep: None,
             closing: false,
             closed: false,
             stopped: false,
@@ -402,7 +418,7 @@ impl Segments {
     }
 
     pub fn is_busy(&self) -> bool {
-        !self.flying.is_empty() || !self.line.is_empty()
+        !self.flying.is_empty() || !self.line.is_empty() || !self.held.is_empty() || self.sweep.is_some()
     }
 
     fn path(&self, gid: Gid, name: &str) -> FilePath {
@@ -450,6 +466,8 @@ impl Segments {
             segment_ms: self.config.segment_ms,
             dropped: false,
             in_line: false,
+            held: false,
+            sync_now: false,
             job: None,
         };
         let known = self.groups.insert(gid, group);
@@ -491,7 +509,11 @@ impl Segments {
             return;
         }
         while self.flying.len() < self.config.parallel {
+            if self.sweep.is_none() && self.is_gathered() {
+                self.begin_sweep(now, out);
+            }
             let Some(gid) = self.line.pop_front() else { break };
+            self.patience = self.patience.saturating_sub(1);
             if let Some(group) = self.groups.get_mut(&gid) {
                 group.in_line = false;
             }
@@ -499,7 +521,7 @@ impl Segments {
                 self.run_step(now, gid, job, out);
             }
         }
-        if self.closing && !self.closed && self.flying.is_empty() && self.line.is_empty() {
+        if self.closing && !self.closed && !self.is_busy() {
             self.closed = true;
             out.push(SegmentEffect::Closed);
         }
@@ -529,6 +551,9 @@ impl Segments {
     }
 
     fn done(&mut self, now: Now, token: Token, result: Result<DiskDone, DiskError>, out: &mut Effects<SegmentEffect>) {
+        if self.sweep_done(now, token, &result, out) {
+            return;
+        }
         let Some(gid) = self.flying.remove(&token) else { return };
         match result {
             Err(error) => {
@@ -555,14 +580,18 @@ impl Segments {
     fn next_job(&mut self, now: Now, gid: Gid) -> Option<Job> {
         let closing = self.closing;
         let group = self.groups.get(&gid)?;
-        if group.job.is_some() {
+        if group.job.is_some() || group.held {
             return None;
+        }
+        if group.sync_now {
+            return Some(self.sync_job(gid));
         }
         if group.queue.front().is_some_and(|p| p.drop) {
             return self.drop_job(gid);
         }
         if group.sync_wanted > group.drained_lsn && group.applied_lsn >= group.sync_wanted {
-            return Some(self.sync_job(gid));
+            self.hold(gid);
+            return None;
         }
         if let Some(job) = self.seal_job(now, gid) {
             return Some(job);
@@ -578,7 +607,7 @@ impl Segments {
             return self.append_or_cut_job(now, gid);
         }
         if closing && (group.applied_lsn > group.drained_lsn || (group.made && group.manifest_dirty)) {
-            return Some(self.sync_job(gid));
+            self.hold(gid);
         }
         None
     }

@@ -33,6 +33,7 @@ fn names(disk: &dyn Disk, dir: &str) {
     assert_eq!(disk.read_all(&format!("{dir}/none")).expect("missing is no error"), None);
     assert_eq!(kind(disk.read(&format!("{dir}/none"), 0, 1)), DiskFault::NotFound);
     disk.sync_dir(dir).expect("sync dir");
+    disk.run(DiskOp::SyncFs { path: dir.into() }).expect("sync the filesystem");
     disk.unlink(&format!("{dir}/b")).expect("unlink");
     disk.run(DiskOp::RemoveDir { path: dir.into() }).expect("remove dir");
     disk.run(DiskOp::RemoveDir { path: dir.into() }).expect("remove of nothing is fine");

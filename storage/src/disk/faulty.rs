@@ -122,7 +122,7 @@ impl Disk for FaultyDisk {
     fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
         if mutant!("fsync_lies") {
             match op {
-                DiskOp::Fdatasync { .. } => return Ok(DiskDone::Done),
+                DiskOp::Fdatasync { .. } | DiskOp::SyncFs { .. } => return Ok(DiskDone::Done),
                 DiskOp::WriteDirect { path, at, buf } => {
                     let bufs = vec![Bytes::copy_from_slice(buf.bytes())];
                     self.inner.run(DiskOp::Write { path, at, bufs })?;

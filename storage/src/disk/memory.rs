@@ -361,6 +361,13 @@ impl State {
                     self.names.iter().filter(|(name, _)| inside(name)).map(|(n, i)| (n.clone(), *i)).collect();
                 self.durable_names.extend(now);
             }
+            DiskOp::SyncFs { path } => {
+                if self.names.get(&*path) != Some(&DIRECTORY) {
+                    return Err(DiskFault::NotFound);
+                }
+                self.inodes.values_mut().for_each(Inode::sync);
+                self.durable_names = self.names.clone();
+            }
             DiskOp::Rename { from, to } => {
                 self.need_parent(&to)?;
                 let inode = self.names.remove(&*from).ok_or(DiskFault::NotFound)?;

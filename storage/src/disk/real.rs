@@ -1,7 +1,7 @@
 //! The operating system's disk, through `rustix`. Not pure; one of the few files of the crate that touch the world.
 //!
-//! Descriptors are an LRU of a fixed budget, keyed by path, so ten thousand partitions cost none at rest. A descriptor
-//! with writes that were not synced is synced before it is closed: the kernel may forget a write-back error once nobody
+//! Descriptors are an LRU with a budget, half of what the process may open, keyed by path. A descriptor with writes
+//! that were not synced is synced before it is closed: the kernel may forget a write-back error once nobody
 //! has the file open. Journal writes go past the page cache (O_DIRECT | O_DSYNC); where the filesystem refuses that
 //! (some overlays, some tmpfs), they are buffered and followed by fdatasync. The first refusal settles it for this disk.
 
@@ -15,8 +15,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Default budget of open files.
-pub const DESCRIPTORS_DEFAULT: usize = 512;
+/// Budget of open files, at least and at most. In between it is half of what the process may open: connections and the
+/// rest of the process take the other half.
+const DESCRIPTORS_MIN: usize = 256;
+const DESCRIPTORS_MAX: usize = 65_536;
 /// `O_DSYNC`; `rustix` maps its own constant to O_SYNC, which also waits for the modification time.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10000);
 /// `STATX_MNT_ID_UNIQUE`, Linux ≥ 6.8.
@@ -58,7 +60,9 @@ impl Default for RealDisk {
 
 impl RealDisk {
     pub fn new() -> Self {
-        Self::with_descriptor_budget(DESCRIPTORS_DEFAULT)
+        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let half = allowed.map_or(DESCRIPTORS_MAX, |n| usize::try_from(n / 2).unwrap_or(DESCRIPTORS_MAX));
+        Self::with_descriptor_budget(half.clamp(DESCRIPTORS_MIN, DESCRIPTORS_MAX))
     }
 
     /// At most about `budget` files stay open.
@@ -141,6 +145,19 @@ impl RealDisk {
             }
         }
         Ok(())
+    }
+
+    /// The kernel reports a write-back error to every descriptor of the filesystem that was open before it (Linux ≥ 5.8),
+    /// so this uses the one that holds the lock, opened before the first write, if `path` lies below it.
+    fn sync_filesystem(&self, path: &FilePath) -> Result<(), Errno> {
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        match locks.iter().find(|(root, _)| path.starts_with(&***root)) {
+            Some((_, fd)) => rustix::fs::syncfs(fd),
+            None => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::syncfs(rustix::fs::open(&**path, flags, Mode::empty())?)
+            }
+        }
     }
 
     /// The path, and everything below it, means something else now.
@@ -252,6 +269,7 @@ impl RealDisk {
                 let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
                 rustix::fs::fsync(&fd)?;
             }
+            DiskOp::SyncFs { path } => self.sync_filesystem(&path)?,
             DiskOp::Rename { from, to } => {
                 self.forget(&from);
                 self.forget(&to);

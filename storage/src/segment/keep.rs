@@ -73,6 +73,9 @@ impl Segments {
     }
 
     pub(super) fn sync_job(&mut self, gid: Gid) -> Job {
+        if let Some(group) = self.groups.get_mut(&gid) {
+            group.sync_now = false;
+        }
         let group = &self.groups[&gid];
         let (lsn, manifest) = (group.applied_lsn, group.manifest_dirty && group.made);
         let steps = if group.made { self.sync_steps(gid, manifest) } else { VecDeque::new() };
