@@ -1,8 +1,9 @@
-//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | sim`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | sim | history`. Knows nothing of the product's crates.
 
 mod codegen;
 mod db;
 mod errors;
+mod history;
 mod sim;
 mod stats;
 mod tidy;
@@ -20,9 +21,10 @@ fn main() -> anyhow::Result<()> {
         Some("stats") => stats::run(),
         Some("codegen") => codegen::run(rest),
         Some("db") => db::run(rest),
+        Some("history") => history::run(rest),
         Some("sim") => sim::run(rest),
         _ => {
-            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | sim>");
+            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | sim | history>");
             std::process::exit(2)
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// What each crate may import of ours, by folder. A crate's rank is in its manifest; lower ranks only.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     ("base", &[]),
     ("runtime", &["base"]),
     ("record", &["base"]),
@@ -20,8 +20,9 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ("deliver", &["client", "change", "record", "runtime", "base"]),
     ("connector-postgres", &["capture", "deliver", "change", "record", "runtime", "base"]),
     ("connector-sqlite", &["capture", "deliver", "change", "record", "runtime", "base"]),
-    ("sim", &["raft", "storage", "record", "runtime", "base"]),
-    ("tests", &["client", "record", "base", "runtime"]),
+    ("check", &["base"]),
+    ("sim", &["check", "raft", "storage", "record", "runtime", "base"]),
+    ("tests", &["client", "record", "base", "runtime", "check"]),
     ("bench", &["tests"]),
     ("xtask", &[]),
 ];
