@@ -115,3 +115,23 @@ impl From<WireError> for Failure {
         Failure::new(code::UNREADABLE, e.to_string(), "the topic holds what its capture does not write: report it")
     }
 }
+
+pub(crate) fn denied(what: &str) -> Failure {
+    Failure::new(code::LOG_DENIED, what, "the log is not there for this sink yet; it is tried again")
+}
+
+pub(crate) fn ahead(at: TopicPartition, why: &str) -> Failure {
+    Failure::new(
+        code::SINK_AHEAD,
+        format!("the sink is ahead of the log at {at}: {why}"),
+        "the log was restored or replaced: use a new sink name, or restore the newer log",
+    )
+}
+
+pub(crate) fn rebuild(at: TopicPartition) -> Failure {
+    Failure::new(
+        code::NEEDS_REBUILD,
+        format!("the log of {at} no longer reaches back to where this sink stands"),
+        "retention has removed rows the sink never saw: rebuild it under a new name from a fresh snapshot",
+    )
+}

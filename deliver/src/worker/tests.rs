@@ -3,15 +3,21 @@
 //! kills at any await, zombies. At every state a reader could see, the target is a prefix of the source's history.
 
 use super::*;
+use crate::error::code;
+use crate::sink::{Mark, SinkClass};
 use crate::testing::{Fault, MemoryTarget, table};
 use crate::wire::ChangeWire;
+use bytes::Bytes;
 use catchwater_base::{Now, Rng};
-use catchwater_change::checkpoint::{Stored, StoredKey, TableRecord};
+use catchwater_change::checkpoint::{CAPTURES_TOPIC, Stored, StoredKey, TableRecord};
+use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::encode::debezium_json::Encoder;
+use catchwater_change::stamp::flag;
 use catchwater_change::{Cell, Op, Row, RowChange, SnapshotMark, SourceInfo, Stamp, TableSchema, Type, Value, Version};
 use catchwater_client::memory::{MemoryClient, MemoryCluster};
 use catchwater_client::{Acks, Append, AppendOutcome, Context as AppendContext, NewTopic, Owner};
 use catchwater_record::batch::build::Builder;
+use catchwater_record::murmur2;
 use catchwater_record::{Caller, CaptureEpoch, NodeId, TopicId};
 use catchwater_runtime::shutdown;
 use std::sync::Mutex;

@@ -1,0 +1,188 @@
+//! From rows in their turn to a commit at the sink: what a change does, the write, the mark, and what is told of it.
+//!
+//! Walk: row-change 14/17
+
+use super::flight::{Content, Held};
+use super::{Place, Session, Trouble, Worker};
+use crate::batch::{Taken, applies_of};
+use crate::commit::mirror_group;
+use crate::plan;
+use crate::regroup::Run;
+use crate::retry::Ordered;
+use crate::sink::{Ack, Mark, What};
+use crate::status::State;
+use crate::wire::WireError;
+use catchwater_base::{Wall, crash_point};
+use catchwater_change::Op;
+use catchwater_change::stamp::flag;
+use catchwater_record::TopicPartition;
+
+impl Worker {
+    pub(super) async fn take(
+        &mut self,
+        session: &mut Session<'_>,
+        at: TopicPartition,
+        run: Run<Held>,
+    ) -> Result<(), Trouble> {
+        let Held { stamp, content } = run.row;
+        let no = stamp.schema_no;
+        if !self.book.schemas.contains_key(&no) {
+            // Committed before the row, so it is there by now.
+            self.read_book(session.internal).await?;
+        }
+        let Some(schema) = self.book.schemas.get(&no).cloned() else {
+            return Err(WireError::NoSchema { at, offset: run.offset, no }.into());
+        };
+        if !self.plans.contains_key(&no) {
+            if session.lane_open {
+                return Err(Trouble::Prepare(no));
+            }
+            self.prepare(session, no).await?;
+        }
+        let Some(plan) = self.plans.get(&no).cloned() else {
+            return Err(WireError::NoSchema { at, offset: run.offset, no }.into());
+        };
+        let change = match content {
+            Content::Row(row) => *row,
+            Content::Raw(record) => self.deps.wire.row(&record, &stamp, &schema).map_err(|why| WireError::Record {
+                at,
+                offset: run.offset,
+                why,
+            })?,
+        };
+        let comes = stamp.flags & flag::ROW_COMES != 0;
+        let mut applies = Vec::new();
+        // Of a table without a key that begins again, nothing here counts: the truncate and the rows to come say it all.
+        if !comes || !schema.key.is_empty() || change.op == Op::Truncate {
+            applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
+        }
+        if comes {
+            // The row is not in the target; the chunk that brings it brings this change, too.
+            applies.retain(|a| !matches!(a.what, What::Update(_)));
+        }
+        let seq = stamp.version.commit_seq;
+        session.at = Place { seq, native: stamp.native, commit_time: stamp.commit_time };
+        *session.counted.entry(no).or_default() += 1;
+        session.batch.push(self.now().mono, seq, run.bytes, applies);
+        Ok(())
+    }
+
+    /// Writes what the batch holds into the open sink transaction.
+    pub(super) async fn write(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        let in_order = self.source_order.is_some_and(|upto| session.batch.first_seq() <= upto);
+        let Taken { group, folded, .. } = session.batch.take(in_order);
+        session.folded += folded as u64;
+        if group.applies.is_empty() {
+            return Ok(());
+        }
+        if !group.source_order {
+            session.ordered = Ordered::Folded;
+        }
+        crash_point!("deliver.before_group");
+        session.lane_open = true;
+        let work = session.lane.write(&group);
+        let done = session.flight.beside(work).await;
+        done.map_err(|e| Trouble::Sink(e, Some((group.last_seq, session.ordered))))
+    }
+
+    /// Writes the rest and commits: rows, position and fence become visible as one.
+    pub(super) async fn flush(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        self.write(session).await?;
+        let mark = self.mark(session);
+        self.commit(session, mark).await?;
+        crash_point!("deliver.after_group");
+        Ok(())
+    }
+
+    pub(super) async fn commit(&mut self, session: &mut Session<'_>, mark: Mark) -> Result<(), Trouble> {
+        let last = mark.seq;
+        let work = session.lane.commit(&mark);
+        let done = session.flight.beside(work).await;
+        let ack = done.map_err(|e| Trouble::Sink(e, Some((last, session.ordered))))?;
+        session.lane_open = false;
+        session.ordered = Ordered::AsTheSource;
+        if self.source_order.is_some_and(|upto| last >= upto) {
+            self.source_order = None;
+        }
+        self.retry.progress();
+        let now = self.now();
+        if ack == Ack::Durable {
+            session.commit.handle_durable(now.mono, mark.clone());
+        }
+        let counted: Vec<(String, u64)> = std::mem::take(&mut session.counted)
+            .into_iter()
+            .filter_map(|(no, n)| Some((plan::shown(&self.plans.get(&no)?.target), n)))
+            .collect();
+        let folded = std::mem::take(&mut session.folded);
+        let bytes = session.regroup.bytes();
+        let age_ms = age_ms(now.wall, mark.commit_time);
+        self.status.update(|s| {
+            s.state = State::Running;
+            s.last_error = None;
+            s.seq = mark.seq;
+            s.position = mark.native;
+            s.commit_time = mark.commit_time;
+            s.bytes = bytes;
+            if counted.is_empty() {
+                // The position alone, of a quiet source: no delivery took that long.
+                return;
+            }
+            s.rows += counted.iter().map(|(_, n)| n).sum::<u64>();
+            s.folded += folded;
+            s.groups += 1;
+            for (table, n) in counted {
+                *s.tables.entry(table).or_default() += n;
+            }
+            s.lag_ms = age_ms;
+            s.latency_ms = age_ms;
+        });
+        Ok(())
+    }
+
+    pub(super) fn mark(&self, session: &Session<'_>) -> Mark {
+        Mark {
+            incarnation: self.config.incarnation,
+            seq: session.at.seq,
+            offsets: session.regroup.offsets(session.internal.cuts),
+            native: session.at.native.clone(),
+            commit_time: session.at.commit_time,
+        }
+    }
+
+    /// Nothing to apply: the mirror, and now and then the position alone.
+    pub(super) async fn idle(&mut self, session: &mut Session<'_>, behind: bool) -> Result<(), Trouble> {
+        let now = self.now().mono;
+        if let Some(mark) = session.commit.poll_idle(now) {
+            self.commit(session, mark).await?;
+        }
+        if !behind && !session.regroup.has_backlog() {
+            let (seq, native) = (session.at.seq, session.at.native.clone());
+            self.status.update(|s| {
+                s.lag_ms = 0;
+                s.seq = seq;
+                s.position = native;
+                s.bytes = 0;
+                // A cut was reached without trouble.
+                s.last_error = None;
+                s.state = State::Running;
+            });
+        }
+        Ok(())
+    }
+
+    /// The group offsets for lag tools, at most once a second.
+    pub(super) async fn mirror(&mut self, session: &mut Session<'_>) {
+        let hidden = [session.internal.cuts, session.internal.captures];
+        let Some(offsets) = session.commit.poll_mirror(self.now().mono, &hidden) else { return };
+        crash_point!("deliver.before_mirror");
+        let group = mirror_group(&self.config.pipeline, &self.config.sink);
+        let work = self.deps.log.commit(group, offsets);
+        // A failure costs those tools a second, nothing else.
+        let _ = session.flight.beside(work).await;
+        crash_point!("deliver.after_mirror");
+    }
+}
+
+fn age_ms(now: Wall, then: Wall) -> u64 {
+    u64::try_from(now.as_millis().saturating_sub(then.as_millis())).unwrap_or(0)
+}

@@ -1,0 +1,153 @@
+//! What is asked of the log, and what comes back: rows to the merge, TABLE records to the book, cuts to both.
+//!
+//! Walk: row-change 14/17
+
+use super::flight::{Cargo, Landed};
+use super::{PAUSE_MS, Session, Trouble, Worker};
+use crate::error::{Failure, ahead, denied, rebuild};
+use crate::regroup::OrderError;
+use crate::status::State;
+use crate::wire::{WireError, records};
+use bytes::Bytes;
+use catchwater_client::{Fetch, FetchPart, Isolation, LogError, PartitionError};
+use catchwater_record::Offset;
+use std::collections::BTreeMap;
+
+/// Room asked for a partition that holds up the merge: above the largest batch a topic may hold.
+const LACKING_BYTES: usize = 25 << 20;
+pub(super) const INTERNAL_BYTES: u32 = 1 << 20;
+pub(super) const FETCH_WAIT_MS: u32 = 500;
+
+impl Worker {
+    pub(super) fn want(&self, session: &Session<'_>) -> Fetch {
+        let held = session.regroup.bytes() + session.batch.bytes();
+        let share = (self.config.credit_bytes / (session.regroup.parts() + 1)).max(1);
+        let room = self.config.credit_bytes.saturating_sub(held);
+        let wire = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let mut parts = Vec::new();
+        let mut lacking = Vec::new();
+        for (at, offset, space) in session.regroup.wanted(share) {
+            if session.regroup.is_lacking(at) {
+                lacking.push(FetchPart { at, offset, max_bytes: wire(LACKING_BYTES) });
+            } else if room > 0 {
+                parts.push(FetchPart { at, offset, max_bytes: wire(space) });
+            }
+        }
+        // First those that hold up the merge, then the small internal ones: a first batch comes whatever its size.
+        let mut all = lacking;
+        for (at, offset) in
+            [(session.internal.cuts, session.regroup.cuts_next()), (session.internal.captures, self.book.next)]
+        {
+            all.push(FetchPart { at, offset, max_bytes: INTERNAL_BYTES });
+        }
+        all.append(&mut parts);
+        Fetch {
+            parts: all,
+            isolation: Isolation::Committed,
+            min_bytes: 1,
+            max_wait_ms: FETCH_WAIT_MS,
+            credit_bytes: wire(room.max(LACKING_BYTES)),
+        }
+    }
+
+    pub(super) async fn handle_fetched(
+        &mut self,
+        session: &mut Session<'_>,
+        landed: Result<Vec<Landed>, LogError>,
+    ) -> Result<(), Trouble> {
+        let fetched = match landed {
+            Ok(f) => f,
+            Err(e @ (LogError::Denied | LogError::Unsupported | LogError::NoTopic(_))) => return Err(Trouble::Log(e)),
+            Err(e) => {
+                let wait = self.retry.wait();
+                session.paused_until = self.now().mono.plus_millis(wait);
+                self.status.update(|s| {
+                    s.state = State::Retrying;
+                    s.last_error = Some(denied(&e.to_string()));
+                });
+                return Ok(());
+            }
+        };
+        let (captures, cuts) = (session.internal.captures, session.internal.cuts);
+        // TABLE records first: rows and cuts of the same fetch may need them.
+        for f in fetched.iter().filter(|f| f.at == captures) {
+            if let Ok(Cargo::Stored(bytes)) = &f.what {
+                self.read_captures(f.at, bytes)?;
+            }
+        }
+        for f in fetched {
+            let at = f.at;
+            if at == captures {
+                continue;
+            }
+            let cargo = match f.what {
+                Ok(cargo) => cargo,
+                Err(PartitionError::OutOfRange) if at == cuts => {
+                    session.regroup.cuts_lost(f.bounds.log_start);
+                    continue;
+                }
+                Err(PartitionError::OutOfRange) => {
+                    let lost = session.regroup.next(at).is_some_and(|n| n < f.bounds.log_start);
+                    return Err(Trouble::Fatal(if lost { rebuild(at) } else { ahead(at, "the log is shorter") }));
+                }
+                Err(PartitionError::Denied) => return Err(Trouble::Log(LogError::Denied)),
+                Err(PartitionError::NoTopic) => return Err(Trouble::Log(LogError::NoTopic(at))),
+                Err(PartitionError::NotLeader | PartitionError::Storage(_) | PartitionError::Bug(_)) => {
+                    session.paused_until = self.now().mono.plus_millis(PAUSE_MS);
+                    continue;
+                }
+            };
+            match cargo {
+                Cargo::Unreadable(e) => return Err(e.into()),
+                Cargo::Stored(bytes) => self.read_cuts(session, &bytes).await?,
+                Cargo::Rows { runs, next, foreign } => {
+                    session.regroup.add_rows(at, runs, next).map_err(|e| self.disorder(&e))?;
+                    session.ends.insert(at, f.bounds.lso);
+                    if foreign > 0 {
+                        self.status.update(|s| s.foreign += foreign);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read_cuts(&mut self, session: &mut Session<'_>, bytes: &Bytes) -> Result<(), Trouble> {
+        let at = session.internal.cuts;
+        let (found, next) = records(at, session.regroup.cuts_next(), bytes)?;
+        for record in found {
+            let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
+            let (capture, cut) =
+                self.deps.wire.cut(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
+            if capture == self.config.capture {
+                session.pending_cuts.push_back((record.offset, cut));
+            }
+        }
+        self.enter_cuts(session).await?;
+        session.regroup.cuts_read(next);
+        Ok(())
+    }
+
+    pub(super) fn disorder(&self, e: &OrderError) -> Trouble {
+        Trouble::Fatal(Failure::order(e, |at| match self.book.schemas.values().rev().find(|s| s.topic == at.topic) {
+            Some(schema) => format!("table {}", schema.qualified()),
+            None => at.to_string(),
+        }))
+    }
+
+    /// Cuts enter once the partitions they name are known.
+    pub(super) async fn enter_cuts(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        while let Some((offset, cut)) = session.pending_cuts.pop_front() {
+            let unknown = cut.ends.iter().any(|(at, end)| {
+                *end > Offset::ZERO && !session.regroup.is_subscribed(*at) && self.book.takes(at.topic) != Some(false)
+            });
+            if unknown {
+                self.read_book(session.internal).await?;
+                self.subscribe(session, &BTreeMap::new()).await?;
+                self.book.grown = true;
+            }
+            session.regroup.add_cut(offset, &cut).map_err(|e| self.disorder(&e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Targets are made ready for rows: described, changed by DDL where the policy lets us, and planned. DDL runs only while
+//! no sink transaction is open.
+
+use super::{Session, Trouble, Worker, sink_trouble};
+use crate::error::{Failure, code};
+use crate::evolve;
+use crate::plan;
+use crate::sink::{DdlStep, SinkClass, SinkError, TargetName};
+use catchwater_base::crash_point;
+use catchwater_change::TableSchema;
+use catchwater_record::TopicPartition;
+use std::sync::Arc;
+
+/// Tables described in one call of the sink.
+const TABLES_PER_CALL: usize = 256;
+
+impl Worker {
+    /// Makes the targets of all tables ready, whether they have rows or not: a copy has every captured table. What only
+    /// a person can cure (a type, a key, a shared target) waits for the first row: rows of an older shape still pass.
+    pub(super) async fn prepare_tables(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        self.book.grown = false;
+        let mut due: Vec<(Arc<TableSchema>, TargetName)> = Vec::new();
+        for schema in self.book.newest() {
+            // A topic that is gone has no table any more.
+            let alive = session.regroup.is_subscribed(TopicPartition::new(schema.topic, 0));
+            let name = self.config.naming.target(&schema, &self.config.renames);
+            let ready = self.plans.contains_key(&schema.schema_no);
+            if alive && !ready && self.claimed.claim_unused(&name, &schema) {
+                due.push((schema, name));
+            }
+        }
+        for some in due.chunks(TABLES_PER_CALL) {
+            let names: Vec<TargetName> = some.iter().map(|(_, name)| name.clone()).collect();
+            self.describe(session, &names).await?;
+            for (schema, name) in some {
+                match self.make_ready(session, schema, name).await {
+                    Ok(()) => {}
+                    Err(Trouble::Fatal(_)) => continue,
+                    Err(other) => return Err(other),
+                }
+                if self.stop.is_stopped() {
+                    return Err(Trouble::Stopped);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the target table of a schema whose rows come ready, and its plan. No sink transaction is open.
+    pub(super) async fn prepare(&mut self, session: &mut Session<'_>, no: u32) -> Result<(), Trouble> {
+        let Some(schema) = self.book.schemas.get(&no).cloned() else { return Ok(()) };
+        let name = self.config.naming.target(&schema, &self.config.renames);
+        self.claimed.claim(&name, &schema).map_err(|e| Trouble::Fatal(e.into()))?;
+        if !session.described.contains_key(&name) {
+            self.describe(session, std::slice::from_ref(&name)).await?;
+        }
+        self.make_ready(session, &schema, &name).await
+    }
+
+    /// DDL, if the target as it was described needs any, and the plan. `Fatal` before the first step changes nothing.
+    pub(super) async fn make_ready(
+        &mut self,
+        session: &mut Session<'_>,
+        schema: &Arc<TableSchema>,
+        name: &TargetName,
+    ) -> Result<(), Trouble> {
+        debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
+        let fatal = |e: Failure| Trouble::Fatal(e);
+        let steps: Vec<DdlStep> =
+            evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change)
+                .map_err(|e| fatal(e.into()))?;
+        if !steps.is_empty() {
+            for step in &steps {
+                crash_point!("sink.before_ddl");
+                let work = self.deps.sink.apply_ddl(step);
+                session.flight.beside(work).await.map_err(sink_trouble)?;
+                crash_point!("sink.after_ddl");
+            }
+            self.describe(session, std::slice::from_ref(name)).await?;
+        }
+        let Some(target) = session.described.get(name) else {
+            return Err(Trouble::Sink(
+                SinkError::new(SinkClass::Schema, code::COLUMN, format!("{} is missing", plan::shown(name)), ""),
+                None,
+            ));
+        };
+        let plan = plan::plan(schema, target).map_err(|e| fatal(e.into()))?;
+        self.plans.insert(schema.schema_no, Arc::new(plan));
+        Ok(())
+    }
+
+    pub(super) async fn describe(&mut self, session: &mut Session<'_>, names: &[TargetName]) -> Result<(), Trouble> {
+        let work = self.deps.sink.describe(names);
+        let found = session.flight.beside(work).await.map_err(sink_trouble)?;
+        for (name, table) in names.iter().zip(found) {
+            match table {
+                Some(table) => session.described.insert(name.clone(), table),
+                None => session.described.remove(name),
+            };
+        }
+        Ok(())
+    }
+}
