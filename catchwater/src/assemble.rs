@@ -30,7 +30,7 @@ use catchwater_runtime::spawn::{Task as Running, Tasks, spawn};
 use catchwater_runtime::time::{SystemClock, timeout};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -344,6 +344,8 @@ struct Plan {
     /// Fully resolved component of each node: holds secrets, never printed.
     sources: BTreeMap<String, Component>,
     sinks: BTreeMap<String, Component>,
+    /// The folder of the pipeline file.
+    base: PathBuf,
 }
 
 impl Plan {
@@ -356,7 +358,7 @@ impl Plan {
             .collect::<Result<_, Failure>>()?;
         let sinks =
             pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
-        Ok(Plan { pipeline, sources, sinks })
+        Ok(Plan { pipeline, sources, sinks, base: base.to_owned() })
     }
 
     /// Asks every source and target what would stop it.
@@ -393,6 +395,7 @@ impl Plan {
         match &self.sources[name] {
             Component::Postgres { url, slot, publication, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
+                    .map(|c| c.relative_to(&self.base))
                     .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
                 let tables = source.tables.iter().map(|t| postgres::TableRef::parse(t)).collect();
                 let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
@@ -412,6 +415,7 @@ impl Plan {
         Ok(match &self.sinks[name] {
             Component::Postgres { url, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
+                    .map(|c| c.relative_to(&self.base))
                     .map_err(|e| sink_failure(name, &postgres::sink::url_error(&e)))?;
                 Box::new(postgres::PgSink::new(postgres::SinkConfig::new(connect)))
             }

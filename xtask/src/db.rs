@@ -26,7 +26,10 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
             "fetch" => drop(binaries(name)?),
             "start" => start(name)?,
             "stop" => stop(name)?,
-            "env" => println!("export CW_{}_URL={}", name.to_uppercase(), url(name)?),
+            "env" => {
+                println!("export CW_{}_URL={}", name.to_uppercase(), url(name)?);
+                println!("export CW_{}_DIR={}", name.to_uppercase(), work().join(name).display());
+            }
             _ => bail!("unknown verb {verb}"),
         }
     }
@@ -134,13 +137,16 @@ fn start(name: &str) -> anyhow::Result<()> {
             .output()?;
         ensure!(out.status.success(), "initdb: {}", String::from_utf8_lossy(&out.stderr));
     }
+    certificates(name, &home)?;
+    std::fs::write(data.join("pg_hba.conf"), HBA)?;
     let log = home.join("log").to_string_lossy().into_owned();
     for attempt in 0..5 {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let options = format!(
             "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories='' -c wal_level=logical \
              -c max_wal_senders=30 -c max_replication_slots=60 -c max_connections=200 -c wal_sender_timeout=30s -c shared_buffers=128MB \
-             -c synchronous_commit=on"
+             -c synchronous_commit=on -c max_prepared_transactions=20 -c ssl=on -c ssl_cert_file=../server.crt \
+             -c ssl_key_file=../server.key -c ssl_ca_file=../ca.crt"
         );
         let status = as_postgres(&b, "pg_ctl", &home)
             .args(["-D", &data_text, "-l", &log, "-w", "-t", "60", "-o", &options, "start"])
@@ -158,6 +164,47 @@ fn start(name: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Who gets in, by the role's name, so that tests can ask for each way. A role must be made before it is used.
+const HBA: &str = "\
+hostssl all tls_only 127.0.0.1/32 trust
+hostnossl all tls_only 127.0.0.1/32 reject
+hostnossl all clear_only 127.0.0.1/32 trust
+hostssl all clear_only 127.0.0.1/32 reject
+hostssl all cert_only 127.0.0.1/32 cert
+hostnossl all cert_only 127.0.0.1/32 reject
+host all scram_only 127.0.0.1/32 scram-sha-256
+host all all 127.0.0.1/32 trust
+host replication all 127.0.0.1/32 trust
+";
+
+/// An authority of the server's own, a certificate of it for 127.0.0.1 and localhost, one for the role `cert_only`, an
+/// authority that signed nothing, and a certificate that is its own authority: PEM files in the server's folder.
+fn certificates(name: &str, home: &Path) -> anyhow::Result<()> {
+    if home.join("stranger.crt").exists() {
+        return Ok(());
+    }
+    let openssl = |args: &str| -> anyhow::Result<()> {
+        let args: Vec<&str> = args.split_whitespace().collect();
+        sh("openssl", &args, home).with_context(|| format!("certificates of {name}"))
+    };
+    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256";
+    for (file, subject) in [("ca", "authority"), ("stranger", "stranger")] {
+        openssl(&format!("req -x509 {new} -days 3650 -subj /CN={subject} -keyout {file}.key -out {file}.crt"))?;
+    }
+    std::fs::write(home.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n")?;
+    std::fs::write(home.join("client.ext"), "extendedKeyUsage=clientAuth\n")?;
+    for (file, subject) in [("server", "server"), ("client", "cert_only")] {
+        openssl(&format!("req -new {new} -subj /CN={subject} -keyout {file}.key -out {file}.csr"))?;
+        openssl(&format!(
+            "x509 -req -in {file}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -sha256 -extfile {file}.ext -out {file}.crt"
+        ))?;
+    }
+    if is_root() {
+        sh("chown", &["postgres", "server.key", "server.crt", "ca.crt"], home)?;
+    }
+    sh("chmod", &["600", "server.key"], home)
 }
 
 /// Pid of the running server.

@@ -32,6 +32,7 @@ pub mod source {
     pub const STATEMENT: u16 = 528;
     pub const OLD_TRANSACTION: u16 = 529;
     pub const SNAPSHOT_GONE: u16 = 530;
+    pub const EXPOSED: u16 = 531;
 }
 pub mod sink {
     pub const UNREACHABLE: u16 = 601;

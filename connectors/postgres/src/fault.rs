@@ -7,6 +7,11 @@ pub enum Fault {
     Unreachable(String),
     #[error("{0}")]
     Auth(String),
+    /// 28000: no rule of the server lets us in like this.
+    #[error("{0}")]
+    NotAdmitted(String),
+    #[error("TLS: {0}")]
+    Tls(String),
     /// 3D000.
     #[error("{0}")]
     NoDatabase(String),
@@ -23,7 +28,8 @@ pub enum Fault {
 impl Fault {
     pub fn from_server(sqlstate: String, message: String) -> Self {
         match sqlstate.as_str() {
-            "28P01" | "28000" => Fault::Auth(message),
+            "28P01" => Fault::Auth(message),
+            "28000" => Fault::NotAdmitted(message),
             "3D000" => Fault::NoDatabase(message),
             // Going down, starting up, terminated by an administrator, too many connections.
             "57P01" | "57P02" | "57P03" => Fault::Closed(message),
@@ -49,11 +55,17 @@ impl From<tokio_postgres::Error> for Fault {
         if let Some(db) = e.as_db_error() {
             return Fault::from_server(db.code().code().to_owned(), db.message().to_owned());
         }
+        let io = e.source().and_then(|s| s.downcast_ref::<std::io::Error>());
+        if let Some(io) = io
+            && let fault @ Fault::Tls(_) = crate::tls::fault_of(io)
+        {
+            return fault;
+        }
         let mut text = e.to_string();
         if let Some(source) = e.source() {
             text = format!("{text}: {source}");
         }
-        if e.is_closed() || e.source().is_some_and(|s| s.downcast_ref::<std::io::Error>().is_some()) {
+        if e.is_closed() || io.is_some() {
             Fault::Closed(text)
         } else if text.contains("password missing") || text.contains("authentication") {
             Fault::Auth(text)

@@ -4,10 +4,12 @@
 mod catalog;
 mod codes;
 pub mod config;
+mod dial;
 mod fault;
 mod session;
 pub mod sink;
 pub mod source;
+mod tls;
 pub mod types;
 
 pub use config::{ConnectConfig, TableRef, UrlError};

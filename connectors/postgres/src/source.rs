@@ -475,24 +475,28 @@ pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
         Fault::Unreachable(e) => new(
             SourceClass::Retry,
             code::UNREACHABLE,
-            format!("cannot reach PostgreSQL at {}:{}: {e}", at.host, at.port),
+            format!("cannot reach PostgreSQL at {}: {e}", at.place()),
             "check that the server runs and that host and port of the URL are right",
         ),
-        Fault::Auth(e) => new(
+        Fault::Auth(e) | Fault::NotAdmitted(e) => new(
             SourceClass::Config,
             code::AUTH,
-            format!("PostgreSQL at {}:{} refuses user '{}': {e}", at.host, at.port, at.user),
+            format!("PostgreSQL at {} refuses user '{}': {e}", at.place(), at.user),
             "check user and password of the URL and the server's pg_hba.conf",
+        ),
+        Fault::Tls(e) => new(
+            SourceClass::Config,
+            code::TLS,
+            format!("TLS to PostgreSQL at {}: {e}", at.place()),
+            "check sslmode, sslrootcert, sslcert and sslkey of the URL and the server's certificate",
         ),
         Fault::NoDatabase(e) => new(
             SourceClass::Config,
             code::NO_DATABASE,
-            format!("PostgreSQL at {}:{}: {e}", at.host, at.port),
+            format!("PostgreSQL at {}: {e}", at.place()),
             "check the database name at the end of the URL",
         ),
-        Fault::Closed(_) => {
-            new(SourceClass::Retry, code::LOST, format!("PostgreSQL at {}:{}: {fault}", at.host, at.port), "")
-        }
+        Fault::Closed(_) => new(SourceClass::Retry, code::LOST, format!("PostgreSQL at {}: {fault}", at.place()), ""),
         Fault::TooLarge { .. } => new(
             SourceClass::RowTooLarge,
             code::ROW_TOO_LARGE,
@@ -520,7 +524,7 @@ pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
                 "55P03" => (SourceClass::Retry, code::LOST, ""),
                 _ => (SourceClass::Config, code::STATEMENT, ""),
             };
-            new(class, code, format!("PostgreSQL at {}:{}: {fault}", at.host, at.port), next)
+            new(class, code, format!("PostgreSQL at {}: {fault}", at.place()), next)
         }
     }
 }

@@ -64,6 +64,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0528", include_str!("../../../../docs/errors/CW0528.md")),
     ("CW0529", include_str!("../../../../docs/errors/CW0529.md")),
     ("CW0530", include_str!("../../../../docs/errors/CW0530.md")),
+    ("CW0531", include_str!("../../../../docs/errors/CW0531.md")),
     ("CW0550", include_str!("../../../../docs/errors/CW0550.md")),
     ("CW0551", include_str!("../../../../docs/errors/CW0551.md")),
     ("CW0552", include_str!("../../../../docs/errors/CW0552.md")),

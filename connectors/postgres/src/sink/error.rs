@@ -20,7 +20,7 @@ pub fn misuse(what: &str) -> SinkError {
 
 /// A fault of a connection or of a statement that writes no rows.
 pub fn fault(config: &SinkConfig, f: Fault) -> SinkError {
-    let at = format!("{}:{}", config.connect.host, config.connect.port);
+    let at = config.connect.place();
     let new = SinkError::new;
     match &f {
         Fault::Unreachable(e) => new(
@@ -29,11 +29,17 @@ pub fn fault(config: &SinkConfig, f: Fault) -> SinkError {
             format!("cannot reach PostgreSQL at {at}: {e}"),
             "check that the server runs and that host and port of the URL are right",
         ),
-        Fault::Auth(e) => new(
+        Fault::Auth(e) | Fault::NotAdmitted(e) => new(
             SinkClass::Config,
             code::AUTH,
             format!("PostgreSQL at {at} refuses user '{}': {e}", config.connect.user),
             "check user and password of the URL and the server's pg_hba.conf",
+        ),
+        Fault::Tls(e) => new(
+            SinkClass::Config,
+            code::TLS,
+            format!("TLS to PostgreSQL at {at}: {e}"),
+            "check sslmode, sslrootcert, sslcert and sslkey of the URL and the server's certificate",
         ),
         Fault::NoDatabase(e) => new(
             SinkClass::Config,

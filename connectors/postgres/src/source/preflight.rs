@@ -51,6 +51,18 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
     if version < VERSION_MIN {
         return Err(too_old(version));
     }
+    if let Some(how) = sql.exposure(&config.connect) {
+        out.push(Finding {
+            severity: Severity::Warning,
+            ..finding(
+                code::EXPOSED,
+                "others on the network may read the rows or stand in for the server".into(),
+                how,
+                "put sslmode=verify-full and sslrootcert into the URL",
+                vec![],
+            )
+        });
+    }
     server(config, &sql, out).await.map_err(fail)?;
     let mut types = PgTypes::new();
     let found = catalog::load(&sql.client, Wanted::Names(&config.tables), &mut types).await;

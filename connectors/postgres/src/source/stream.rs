@@ -5,16 +5,19 @@
 //! Bounds: `BLOCKS_MAX` blocks wait, each about as large as one read, or as one message if that is larger; a message above
 //! the limit ends the stream before it is read.
 
+use crate::dial::Wire;
 use crate::fault::Fault;
 use crate::source::ack::Ack;
 use crate::source::transport::{self, Reader};
+use crate::tls::fault_of;
 use bytes::{BufMut, Bytes, BytesMut};
 use catchwater_base::{Clock, Mono, crash_point};
-use catchwater_runtime::net::{AsyncWriteExt, tcp};
+use catchwater_runtime::net::AsyncWriteExt;
 use catchwater_runtime::spawn::{self, Task};
 use catchwater_runtime::sync::{Receiver, Sender, bounded, watch};
 use catchwater_runtime::time::{SystemClock, sleep, timeout, wall};
 use std::time::Duration;
+use tokio::io::WriteHalf;
 
 /// Blocks between the task and `next`.
 const BLOCKS_MAX: usize = 4;
@@ -39,7 +42,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn start(reader: Reader, write: tcp::OwnedWriteHalf, from: u64, message_bytes_max: usize) -> Self {
+    pub fn start(reader: Reader, write: WriteHalf<Wire>, from: u64, message_bytes_max: usize) -> Self {
         let (tx, blocks) = bounded(BLOCKS_MAX);
         let (wish, wish_rx) = watch::channel(Wish { confirm: from, end: false });
         let pump = Pump { reader, write, blocks: tx, wish: wish_rx, ack: Ack::new(from), message_bytes_max };
@@ -78,7 +81,7 @@ enum Turn {
 
 struct Pump {
     reader: Reader,
-    write: tcp::OwnedWriteHalf,
+    write: WriteHalf<Wire>,
     blocks: Sender<Result<Bytes, Fault>>,
     wish: watch::Receiver<Wish>,
     ack: Ack,
@@ -172,10 +175,14 @@ impl Pump {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        timeout(WRITE_TIMEOUT, self.write.write_all(bytes))
+        let write = async {
+            self.write.write_all(bytes).await?;
+            self.write.flush().await
+        };
+        timeout(WRITE_TIMEOUT, write)
             .await
             .map_err(|_| Fault::Closed("the server does not read".into()))?
-            .map_err(|e| Fault::Closed(e.to_string()))
+            .map_err(|e| fault_of(&e))
     }
 
     async fn good_bye(&mut self) -> Result<(), Fault> {

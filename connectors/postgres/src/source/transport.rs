@@ -3,14 +3,17 @@
 //! one growing buffer. A frame longer than the bound is an error before it is read.
 
 use crate::config::ConnectConfig;
+use crate::dial::{Dialer, Shown, Wire, silent};
 use crate::fault::Fault;
+use crate::tls::fault_of;
 use crate::types::SESSION;
 use bytes::{Buf, Bytes, BytesMut};
-use catchwater_runtime::net::{AsyncReadExt, AsyncWriteExt, TcpStream, tcp};
+use catchwater_runtime::net::{AsyncReadExt, AsyncWriteExt};
 use catchwater_runtime::time::timeout;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
 use std::time::Duration;
+use tokio::io::{ReadHalf, WriteHalf, split};
 
 /// Bytes asked from the socket at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -37,7 +40,7 @@ pub struct Frame {
 
 /// A connection that is logged in and idle.
 pub struct Transport {
-    stream: TcpStream,
+    stream: Wire,
     buffer: BytesMut,
 }
 
@@ -46,17 +49,29 @@ pub type Rows = Vec<Vec<Option<Bytes>>>;
 
 impl Transport {
     pub async fn connect(config: &ConnectConfig, application: &str, mode: Mode) -> Result<Self, Fault> {
-        let limit = Duration::from_millis(u64::from(config.connect_timeout_ms));
-        timeout(limit, Self::connect_now(config, application, mode))
-            .await
-            .map_err(|_| Fault::Unreachable(format!("no answer within {} ms", limit.as_millis())))?
+        let mut dialer = Dialer::new(config);
+        let limit = dialer.limit();
+        loop {
+            let wire = dialer.next().await?;
+            let login = timeout(limit, Self::login(wire, config, application, mode)).await;
+            match login.unwrap_or_else(|_| Err(silent(limit))) {
+                Ok((this, shown)) => {
+                    if dialer.fits(shown)? {
+                        return Ok(this);
+                    }
+                    this.close().await;
+                }
+                Err(fault) => dialer.failed(fault)?,
+            }
+        }
     }
 
-    async fn connect_now(config: &ConnectConfig, application: &str, mode: Mode) -> Result<Self, Fault> {
-        let stream = TcpStream::connect((config.host.as_str(), config.port))
-            .await
-            .map_err(|e| Fault::Unreachable(e.to_string()))?;
-        let _ = stream.set_nodelay(true);
+    async fn login(
+        stream: Wire,
+        config: &ConnectConfig,
+        application: &str,
+        mode: Mode,
+    ) -> Result<(Self, Shown), Fault> {
         let mut this = Transport { stream, buffer: BytesMut::new() };
         let mut out = BytesMut::new();
         let mut parameters = vec![
@@ -75,11 +90,12 @@ impl Transport {
         }
         frontend::startup_message(parameters, &mut out).map_err(|e| Fault::Protocol(e.to_string()))?;
         this.send(&out).await?;
-        this.login(config).await?;
-        Ok(this)
+        let shown = this.authenticate(config).await?;
+        Ok((this, shown))
     }
 
-    async fn login(&mut self, config: &ConnectConfig) -> Result<(), Fault> {
+    async fn authenticate(&mut self, config: &ConnectConfig) -> Result<Shown, Fault> {
+        let mut shown = Shown::default();
         let password = || {
             config.password.as_deref().ok_or_else(|| {
                 Fault::Auth(format!("the server asks for a password and the URL of user '{}' has none", config.user))
@@ -129,15 +145,22 @@ impl Transport {
                     self.send(&out).await?;
                 }
                 b'E' => return Err(error_of(&frame.body)),
-                b'Z' => return Ok(()),
-                b'S' | b'K' | b'N' | b'v' => {}
+                b'Z' => return Ok(shown),
+                b'S' => {
+                    let on = |name: &[u8]| frame.body.strip_prefix(name) == Some(b"\0on\0");
+                    shown.standby |= on(b"in_hot_standby");
+                    shown.read_only |= on(b"default_transaction_read_only");
+                }
+                b'K' | b'N' | b'v' => {}
                 tag => return Err(Fault::Protocol(format!("message 0x{tag:02x} during login"))),
             }
         }
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.stream.write_all(bytes).await.map_err(|e| Fault::Closed(e.to_string()))
+        self.stream.write_all(bytes).await.map_err(|e| fault_of(&e))?;
+        // TLS keeps what the socket did not take at once.
+        self.stream.flush().await.map_err(|e| fault_of(&e))
     }
 
     async fn read(&mut self, bytes_max: usize) -> Result<Frame, Fault> {
@@ -146,7 +169,7 @@ impl Transport {
                 return Ok(frame);
             }
             self.buffer.reserve(READ_BYTES);
-            let n = self.stream.read_buf(&mut self.buffer).await.map_err(|e| Fault::Closed(e.to_string()))?;
+            let n = self.stream.read_buf(&mut self.buffer).await.map_err(|e| fault_of(&e))?;
             if n == 0 {
                 return Err(Fault::Closed("the server closed the connection".into()));
             }
@@ -209,7 +232,7 @@ impl Transport {
     }
 
     /// Starts a replication stream: the connection becomes its two halves and what was read already.
-    pub async fn start_replication(mut self, sql: &str) -> Result<(Reader, tcp::OwnedWriteHalf), Fault> {
+    pub async fn start_replication(mut self, sql: &str) -> Result<(Reader, WriteHalf<Wire>), Fault> {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out).map_err(|e| Fault::Protocol(e.to_string()))?;
         self.send(&out).await?;
@@ -224,7 +247,7 @@ impl Transport {
                 tag => return Err(Fault::Protocol(format!("message 0x{tag:02x} answers START_REPLICATION"))),
             }
         }
-        let (half, write) = self.stream.into_split();
+        let (half, write) = split(self.stream);
         Ok((Reader { half, buffer: self.buffer }, write))
     }
 
@@ -239,7 +262,7 @@ impl Transport {
 
 /// The reading half of a replication stream.
 pub struct Reader {
-    half: tcp::OwnedReadHalf,
+    half: ReadHalf<Wire>,
     buffer: BytesMut,
 }
 
@@ -262,7 +285,7 @@ impl Reader {
         match self.half.read_buf(&mut self.buffer).await {
             Ok(0) => Err(Fault::Closed("the server closed the connection".into())),
             Ok(_) => Ok(()),
-            Err(e) => Err(Fault::Closed(e.to_string())),
+            Err(e) => Err(fault_of(&e)),
         }
     }
 }

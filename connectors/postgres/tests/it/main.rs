@@ -7,3 +7,4 @@ mod pipeline;
 mod sink;
 mod source;
 mod support;
+mod tls;
