@@ -6,13 +6,16 @@
 //! to wait *before* its ordering point calls [`Order::hold`] and later [`Order::release`]: until then nothing behind
 //! it on the same connection starts. Everything else may wait as long as it likes; replies leave in request order.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_configs;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
@@ -232,8 +235,11 @@ async fn dispatch(ctx: &RequestContext, key: i16, version: i16, body: Bytes) -> 
         versions::SYNC_GROUP => sync_group::handle(ctx, version, body).await,
         versions::CREATE_TOPICS => create_topics::handle(ctx, version, body).await,
         versions::DELETE_TOPICS => delete_topics::handle(ctx, version, body).await,
+        versions::DELETE_RECORDS => delete_records::handle(ctx, version, body).await,
         versions::INIT_PRODUCER_ID => init_producer_id::handle(ctx, version, body).await,
         versions::DESCRIBE_CONFIGS => describe_configs::handle(ctx, version, body).await,
+        versions::ALTER_CONFIGS => alter_configs::handle(ctx, version, body).await,
+        versions::INCREMENTAL_ALTER_CONFIGS => incremental_alter_configs::handle(ctx, version, body).await,
         other => Err(Refuse::UnknownApi(other)),
     }
 }

@@ -48,6 +48,7 @@ pub mod code {
     pub const INVALID_CONFIG: i16 = 40;
     pub const NOT_CONTROLLER: i16 = 41;
     pub const INVALID_REQUEST: i16 = 42;
+    pub const POLICY_VIOLATION: i16 = 44;
     pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
     pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
     pub const INVALID_PRODUCER_EPOCH: i16 = 47;
@@ -289,11 +290,56 @@ pub fn topic(error: &TopicError) -> i16 {
 /// Settings that were refused.
 pub fn config(error: &ConfigError) -> i16 {
     match error {
-        ConfigError::UnknownKey(_) | ConfigError::Value { .. } | ConfigError::Null(_) | ConfigError::NotAList(_) => {
-            INVALID_CONFIG
-        }
-        ConfigError::Twice(_) | ConfigError::ReadOnly(_) => INVALID_REQUEST,
-        ConfigError::UnknownResource(_) => UNKNOWN_TOPIC_OR_PARTITION,
+        ConfigError::UnknownKey { .. }
+        | ConfigError::Value { .. }
+        | ConfigError::Set(_)
+        | ConfigError::Null(_)
+        | ConfigError::NotAList { .. } => INVALID_CONFIG,
+        ConfigError::NullStep(_)
+        | ConfigError::Twice
+        | ConfigError::ResourceTwice
+        | ConfigError::Operation(_)
+        | ConfigError::ReadOnly(_)
+        | ConfigError::NoName
+        | ConfigError::UnknownBroker { .. }
+        | ConfigError::Type(_) => INVALID_REQUEST,
+        ConfigError::IllegalName(_) => INVALID_TOPIC_EXCEPTION,
+        ConfigError::UnknownTopic(_) => UNKNOWN_TOPIC_OR_PARTITION,
+    }
+}
+
+/// Settings that were refused, or no answer of group 0.
+pub fn alter(error: &Result<ConfigError, ControllerError>) -> i16 {
+    match error {
+        Ok(error) => config(error),
+        Err(error) => controller(*error),
+    }
+}
+
+/// Why the records of a partition were not deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeleteRecordsError {
+    UnknownTopic,
+    /// Internal topics keep what their machines wrote.
+    Internal,
+    /// The topic's policy is compaction without deletion (KIP-107).
+    Policy,
+    NotLeader,
+    /// Above the high watermark, or negative and not -1.
+    OutOfRange,
+    Storage,
+    TimedOut,
+}
+
+pub fn delete_records(error: DeleteRecordsError) -> i16 {
+    match error {
+        DeleteRecordsError::UnknownTopic => UNKNOWN_TOPIC_OR_PARTITION,
+        DeleteRecordsError::Internal => INVALID_TOPIC_EXCEPTION,
+        DeleteRecordsError::Policy => POLICY_VIOLATION,
+        DeleteRecordsError::NotLeader => NOT_LEADER_OR_FOLLOWER,
+        DeleteRecordsError::OutOfRange => OFFSET_OUT_OF_RANGE,
+        DeleteRecordsError::Storage => KAFKA_STORAGE_ERROR,
+        DeleteRecordsError::TimedOut => REQUEST_TIMED_OUT,
     }
 }
 

@@ -77,6 +77,15 @@ pub enum NotTaken {
     Bug(&'static str),
 }
 
+/// Why the log start was not moved by a client.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotTrimmed {
+    #[error("offset above the high watermark, {0}")]
+    BeyondEnd(Offset),
+    #[error("{0}")]
+    NotTaken(#[from] NotTaken),
+}
+
 /// Why an entry that has its place was not acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AckError {
@@ -372,6 +381,33 @@ impl<W> PartitionCore<W> {
         let id = self.next_id();
         let proposal = Proposal::log_start(id, LogStart { offset, reason: TrimReason::Retention });
         self.propose(now, proposal, Until::Proposed, waiter, out).ok().map(|_| offset)
+    }
+
+    /// Moves the log start to `to` (`None` = the high watermark). Gives back whether `waiter` will be answered: it is
+    /// dropped if the log begins there or behind it already.
+    pub fn delete_records(
+        &mut self,
+        now: Now,
+        to: Option<Offset>,
+        waiter: W,
+        out: &mut Vec<Wish<W>>,
+    ) -> Result<bool, NotTrimmed> {
+        let view = self.open_for_append()?;
+        if !view.own_term_committed {
+            // Its high watermark may lie below what was acknowledged before.
+            return Err(NotTaken::NotLeader.into());
+        }
+        let offset = to.unwrap_or(view.high_watermark);
+        if offset > view.high_watermark {
+            return Err(NotTrimmed::BeyondEnd(view.high_watermark));
+        }
+        if offset <= self.group.log().log_start() {
+            return Ok(false);
+        }
+        let id = self.next_id();
+        let proposal = Proposal::log_start(id, LogStart { offset, reason: TrimReason::DeleteRecords });
+        self.propose(now, proposal, Until::Committed, waiter, out)?;
+        Ok(true)
     }
 
     /// Answers once everything appended so far is committed.

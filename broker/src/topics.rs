@@ -50,8 +50,12 @@ pub struct Settings {
     pub insync_min: usize,
     pub segment_bytes: u32,
     pub segment_ms: u64,
-    /// Without limits where the policy is compaction alone.
+    /// Without limits where the policy is compaction alone, or none.
     pub retention: Retention,
+    /// `cleanup.policy` has `compact`.
+    pub compact: bool,
+    /// `cleanup.policy` has `delete`.
+    pub delete: bool,
 }
 
 impl Settings {
@@ -59,6 +63,8 @@ impl Settings {
     pub fn read(value: impl Fn(&'static str) -> String) -> Self {
         let d = Rules::default();
         let number = |key| value(key).trim().parse::<i64>().ok();
+        let policies = value("cleanup.policy");
+        let policy = |name| policies.split(',').any(|p| p.trim() == name);
         let rules = Rules {
             batch_bytes_max: number("max.message.bytes")
                 .and_then(|n| u32::try_from(n).ok())
@@ -68,23 +74,26 @@ impl Settings {
                 "walk" => Depth::Walk,
                 _ => Depth::Header,
             },
-            compacted: value("cleanup.policy").split(',').any(|p| p.trim() == "compact"),
+            compacted: policy("compact"),
             append_time: value("message.timestamp.type") == "LogAppendTime",
             before_max_ms: number("message.timestamp.before.max.ms").unwrap_or(d.before_max_ms),
             after_max_ms: number("message.timestamp.after.max.ms").unwrap_or(d.after_max_ms),
             zstd_allowed: true,
         };
         let insync_min = number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-        let segment_bytes = number("segment.bytes").and_then(|n| u32::try_from(n).ok()).unwrap_or(1 << 30);
+        let small = number("internal.segment.bytes").and_then(|n| u32::try_from(n).ok());
+        let segment_bytes =
+            small.or_else(|| number("segment.bytes").and_then(|n| u32::try_from(n).ok())).unwrap_or(1 << 30);
         let segment_ms = number("segment.ms").and_then(|n| u64::try_from(n).ok()).unwrap_or(7 * 24 * 3_600_000);
         // Below zero = without limit.
         let limit = |key| number(key).and_then(|n| u64::try_from(n).ok());
-        let retention = if value("cleanup.policy").split(',').any(|p| p.trim() == "delete") {
+        let retention = if policy("delete") {
             Retention { ms: limit("retention.ms"), bytes: limit("retention.bytes") }
         } else {
             Retention::default()
         };
-        Settings { rules, insync_min, segment_bytes, segment_ms, retention }
+        let (compact, delete) = (policy("compact"), policy("delete"));
+        Settings { rules, insync_min, segment_bytes, segment_ms, retention, compact, delete }
     }
 }
 

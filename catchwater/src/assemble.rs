@@ -284,7 +284,9 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
     b.partitions_default = c.num_partitions;
     b.auto_create = c.auto_create;
     b.group_initial_delay_ms = u32::try_from(c.initial_rebalance_ms).unwrap_or(u32::MAX);
+    b.settings.extend(c.topic_defaults.clone());
     b.settings.insert("message.max.bytes".into(), c.message_bytes_max.to_string());
+    b.retention_check_ms = c.retention_check_ms;
     if c.compat {
         b.settings.insert("produce.validation".into(), "full".into());
     }

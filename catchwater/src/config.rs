@@ -5,6 +5,8 @@ use crate::cli::Node;
 use crate::pipeline::finding::{Finding, Span, nearest};
 use crate::pipeline::tree::{self, Kind};
 use crate::report::{Exit, Failure};
+use catchwater_coordinator::cluster::configs;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
@@ -27,10 +29,14 @@ pub struct NodeConfig {
     pub message_bytes_max: u64,
     /// `log.segment.bytes`
     pub segment_bytes: u64,
+    /// `log.retention.check.interval.ms`
+    pub retention_check_ms: u64,
+    /// Kafka's broker keys that give topics their defaults, as the file or the environment says them.
+    pub topic_defaults: BTreeMap<String, String>,
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 10] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
@@ -40,7 +46,13 @@ const KEYS: [(&str, &str); 9] = [
     ("group.initial.rebalance.delay.ms", "3000"),
     ("message.max.bytes", "1048588"),
     ("log.segment.bytes", "1073741824"),
+    ("log.retention.check.interval.ms", "300000"),
 ];
+
+/// Names beside [`KEYS`] that give topics their defaults: no default of their own here.
+fn topic_defaults() -> impl Iterator<Item = &'static str> {
+    configs::default_names().filter(|name| !KEYS.iter().any(|(key, _)| key == name))
+}
 
 /// Where a value came from, for messages.
 struct Value {
@@ -99,8 +111,26 @@ pub fn load(
         )?,
         message_bytes_max: number("message.max.bytes", &get("message.max.bytes"), 1024, 16 << 20)?,
         segment_bytes: number("log.segment.bytes", &get("log.segment.bytes"), 1 << 20, 1 << 30)?,
+        retention_check_ms: number(
+            "log.retention.check.interval.ms",
+            &get("log.retention.check.interval.ms"),
+            10,
+            86_400_000,
+        )?,
+        topic_defaults: BTreeMap::new(),
     };
-    Ok(config)
+    let mut topic_defaults_given = BTreeMap::new();
+    for name in topic_defaults() {
+        let value = get(name);
+        if value.origin == "default" {
+            continue;
+        }
+        if let Some(Err(why)) = configs::check_default(name, &value.text) {
+            return Err(wrong(name, &value.text, &value.origin, &why.to_string()));
+        }
+        topic_defaults_given.insert(name.to_owned(), value.text);
+    }
+    Ok(NodeConfig { topic_defaults: topic_defaults_given, ..config })
 }
 
 fn wrong(key: &str, value: &str, origin: &str, why: &str) -> Failure {
@@ -155,9 +185,10 @@ fn read_file(path: &Path) -> Result<FileValues, Failure> {
     };
     let mut out = Vec::new();
     for e in entries {
-        if !KEYS.iter().any(|(k, _)| *k == e.key) {
+        let names = || KEYS.iter().map(|(k, _)| *k).chain(topic_defaults());
+        if !names().any(|k| k == e.key) {
             let mut f = Finding::error("CW0004", e.key_span, format!("unknown key `{}`", e.key));
-            if let Some(near) = nearest(&e.key, KEYS.iter().map(|(k, _)| *k)) {
+            if let Some(near) = nearest(&e.key, names()) {
                 f = f.suggest(format!("did you mean `{near}`?"));
             }
             return Err(refuse(&f));
@@ -204,6 +235,12 @@ mod tests {
         std::fs::write(&file, "num.partitions: 3\nmessage.max.bytes: 2000000\n").expect("file");
         let c = load(&Node::default(), None, Some(&file), &[]).expect("legal");
         assert_eq!((c.num_partitions, c.message_bytes_max), (3, 2_000_000));
+        std::fs::write(&file, "log.retention.hours: 2\n").expect("file");
+        let c = load(&Node::default(), None, Some(&file), &[]).expect("legal");
+        assert_eq!(c.topic_defaults.get("log.retention.hours").map(String::as_str), Some("2"));
+        std::fs::write(&file, "log.cleanup.policy: squash\n").expect("file");
+        let e = load(&Node::default(), None, Some(&file), &[]).expect_err("no such policy");
+        assert!(e.message.contains("c.yaml:1") && e.message.contains("compact, delete"), "{e:?}");
         let _ = std::fs::remove_dir_all(&dir);
     }
 }

@@ -194,7 +194,7 @@ impl Controller {
                 for (i, change) in changes.iter().enumerate() {
                     let twice = changes.iter().enumerate().any(|(j, other)| j != i && other.of == change.of);
                     let result = match configs::decide(&self.image, change) {
-                        _ if twice => Err(configs::ConfigError::Twice(format!("{:?}", change.of))),
+                        _ if twice => Err(configs::ConfigError::ResourceTwice),
                         Ok(record) => {
                             if !validate_only {
                                 out.cluster.push(record);

@@ -2,13 +2,16 @@
 //!
 //! Pure. One module per API, request and response.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_configs;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
@@ -19,13 +22,16 @@ pub mod offset_fetch;
 pub mod produce;
 pub mod sync_group;
 
+pub use alter_configs::{AlterConfigsRequest, AlterConfigsResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 pub use create_topics::{CreateTopicsRequest, CreateTopicsResponse};
+pub use delete_records::{DeleteRecordsRequest, DeleteRecordsResponse};
 pub use delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
 pub use describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse};
 pub use fetch::{FetchRequest, FetchResponse};
 pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 pub use heartbeat::{HeartbeatRequest, HeartbeatResponse};
+pub use incremental_alter_configs::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use join_group::{JoinGroupRequest, JoinGroupResponse};
 pub use leave_group::{LeaveGroupRequest, LeaveGroupResponse};
@@ -55,8 +61,11 @@ macro_rules! each_api {
             ApiVersions ApiVersionsRequest ApiVersionsResponse;
             CreateTopics CreateTopicsRequest CreateTopicsResponse;
             DeleteTopics DeleteTopicsRequest DeleteTopicsResponse;
+            DeleteRecords DeleteRecordsRequest DeleteRecordsResponse;
             InitProducerId InitProducerIdRequest InitProducerIdResponse;
             DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse;
+            AlterConfigs AlterConfigsRequest AlterConfigsResponse;
+            IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse;
         }
     };
 }

@@ -20,8 +20,11 @@ pub const SYNC_GROUP: i16 = 14;
 pub const API_VERSIONS: i16 = 18;
 pub const CREATE_TOPICS: i16 = 19;
 pub const DELETE_TOPICS: i16 = 20;
+pub const DELETE_RECORDS: i16 = 21;
 pub const INIT_PRODUCER_ID: i16 = 22;
 pub const DESCRIBE_CONFIGS: i16 = 32;
+pub const ALTER_CONFIGS: i16 = 33;
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -85,7 +88,7 @@ pub const APIS: [Api; 75] = [
     row(18, "ApiVersions", 0, 4, Some(3), 0, Served),
     row(19, "CreateTopics", 2, 7, Some(5), 2, Served),
     row(20, "DeleteTopics", 1, 6, Some(4), 1, Served),
-    row(21, "DeleteRecords", 0, 2, Some(2), 0, NotYet),
+    row(21, "DeleteRecords", 0, 2, Some(2), 0, Served),
     row(22, "InitProducerId", 0, 5, Some(2), 0, Served),
     row(23, "OffsetForLeaderEpoch", 2, 4, Some(4), 2, NotYet),
     row(24, "AddPartitionsToTxn", 0, 5, Some(3), 0, NotYet),
@@ -97,7 +100,7 @@ pub const APIS: [Api; 75] = [
     row(30, "CreateAcls", 1, 3, Some(2), 1, NotYet),
     row(31, "DeleteAcls", 1, 3, Some(2), 1, NotYet),
     row(32, "DescribeConfigs", 1, 4, Some(4), 1, Served),
-    row(33, "AlterConfigs", 0, 2, Some(2), 0, NotYet),
+    row(33, "AlterConfigs", 0, 2, Some(2), 0, Served),
     row(34, "AlterReplicaLogDirs", 1, 2, Some(2), 1, NotYet),
     row(35, "DescribeLogDirs", 1, 5, Some(2), 1, NotYet),
     row(36, "SaslAuthenticate", 0, 2, Some(2), 0, NotYet),
@@ -108,7 +111,7 @@ pub const APIS: [Api; 75] = [
     row(41, "DescribeDelegationToken", 1, 3, Some(2), 1, NotYet),
     row(42, "DeleteGroups", 0, 2, Some(2), 0, NotYet),
     row(43, "ElectLeaders", 0, 2, Some(2), 0, NotYet),
-    row(44, "IncrementalAlterConfigs", 0, 1, Some(1), 0, NotYet),
+    row(44, "IncrementalAlterConfigs", 0, 1, Some(1), 0, Served),
     row(45, "AlterPartitionReassignments", 0, 1, Some(0), 0, NotYet),
     row(46, "ListPartitionReassignments", 0, 0, Some(0), 0, NotYet),
     row(47, "OffsetDelete", 0, 0, None, 0, NotYet),

@@ -5,7 +5,7 @@
 //! partition: a thread hop costs 8–26 µs, an uncontended lock tens of ns. Entries are queued for the journal *under* the
 //! lock, so that the journal's order is the log's.
 
-use super::{AckError, Ask, Ends, FetchError, Look, NotTaken, PartitionCore, Placed, Until, Wish};
+use super::{AckError, Ask, Ends, FetchError, Look, NotTaken, NotTrimmed, PartitionCore, Placed, Until, Wish};
 use crate::host::log::{HostLog, HostObserver, ProposeError, ReadError};
 use bytes::{Bytes, BytesMut};
 use catchwater_base::metric::Counter;
@@ -301,6 +301,17 @@ impl Partition {
     pub fn retain(&self, retention: Retention) -> Option<Offset> {
         let (waiter, _) = oneshot::channel();
         self.with(|core, now, out| core.retain(now, retention, waiter, out))
+    }
+
+    /// Moves the log start to `to` (`None` = the high watermark). `None` = it is there already; else the answer comes when
+    /// the move is committed.
+    pub fn delete_records(&self, to: Option<Offset>) -> Result<Option<oneshot::Receiver<Ack>>, NotTrimmed> {
+        if self.dir.is_stopped().is_some() {
+            return Err(NotTaken::Storage.into());
+        }
+        let (waiter, done) = oneshot::channel();
+        let moves = self.with(|core, now, out| core.delete_records(now, to, waiter, out))?;
+        Ok(moves.then_some(done))
     }
 
     /// Answers once all that was appended before is committed.

@@ -35,25 +35,46 @@ pub enum ConfigStep {
     Append(String),
     /// Lists only.
     Subtract(String),
+    /// A step that needs a value came without one.
+    Null,
+    /// An operation with a number that Kafka does not have.
+    Unknown(i8),
 }
 
 /// Why settings were refused; the resource keeps what it had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("unknown config name: {0}")]
-    UnknownKey(String),
-    #[error("invalid value {value} for configuration {key}: {why}")]
+    #[error("Unknown {of} config name: {name}")]
+    UnknownKey { of: &'static str, name: String },
+    #[error("Invalid value {value} for configuration {key}: {why}")]
     Value { key: String, value: String, why: String },
-    #[error("null value not supported for config {0}")]
+    /// Two values that contradict each other, or one that a list may not have.
+    #[error("{0}")]
+    Set(String),
+    #[error("Null value not supported for topic configs: {0}")]
     Null(String),
-    #[error("config {0} appears more than once in the request")]
-    Twice(String),
-    #[error("config {0} is not a list: append and subtract need one")]
-    NotAList(String),
-    #[error("config {0} can only be set in the node's configuration file")]
+    #[error("Null value not supported for : {0}")]
+    NullStep(String),
+    #[error("Error due to duplicate config keys")]
+    Twice,
+    #[error("Each resource must appear at most once.")]
+    ResourceTwice,
+    #[error("Unknown operations type {0}")]
+    Operation(i8),
+    #[error("Can't {op} to key {key} because its type is not LIST.")]
+    NotAList { op: &'static str, key: String },
+    #[error("Cannot update these configs dynamically: {0}; they are set in the node's configuration file")]
     ReadOnly(String),
-    #[error("{0} does not exist")]
-    UnknownResource(String),
+    #[error("topic name {0:?} is illegal")]
+    IllegalName(String),
+    #[error("Default topic resources are not allowed.")]
+    NoName,
+    #[error("The topic '{0}' does not exist.")]
+    UnknownTopic(String),
+    #[error("Unexpected broker id, expected {expected}, but received {got}")]
+    UnknownBroker { expected: i32, got: String },
+    #[error("Unknown resource type {0}")]
+    Type(i8),
 }
 
 /// Type of a value. The numbers on the wire are [`Kind::wire`].
@@ -251,8 +272,13 @@ pub const BROKER_KEYS: &[Definition] = keys! {
     "unclean.leader.election.enable" Boolean "false", Rule::Any, [], "Default of the topic key of this name.";
 };
 
+/// Keys that may be set and are never described: Kafka's own tests use them to have small segments.
+pub const HIDDEN_KEYS: &[Definition] = keys! {
+    "internal.segment.bytes" Int "-1", Rule::Any, [], "Size of a segment file below what segment.bytes allows, in bytes.";
+};
+
 pub fn topic_key(name: &str) -> Option<&'static Definition> {
-    TOPIC_KEYS.iter().find(|d| d.name == name)
+    TOPIC_KEYS.iter().chain(HIDDEN_KEYS).find(|d| d.name == name)
 }
 
 pub fn broker_key(name: &str) -> Option<&'static Definition> {
@@ -266,16 +292,22 @@ pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
     let number = match key.kind {
         Kind::Boolean => {
             if !(trimmed.eq_ignore_ascii_case("true") || trimmed.eq_ignore_ascii_case("false")) {
-                return Err(bad("expected value to be either true or false".into()));
+                return Err(bad("Expected value to be either true or false".into()));
             }
             0
         }
-        Kind::Int => i64::from(trimmed.parse::<i32>().map_err(|_| bad("not a number of type INT".into()))?),
-        Kind::Long => trimmed.parse::<i64>().map_err(|_| bad("not a number of type LONG".into()))?,
+        Kind::Int => i64::from(trimmed.parse::<i32>().map_err(|_| bad("Not a number of type INT".into()))?),
+        Kind::Long => trimmed.parse::<i64>().map_err(|_| bad("Not a number of type LONG".into()))?,
         Kind::Double => {
-            let number = trimmed.parse::<f64>().map_err(|_| bad("not a number of type DOUBLE".into()))?;
-            if key.rule == Rule::Fraction && !(0.0..=1.0).contains(&number) {
-                return Err(bad("value must be between 0 and 1".into()));
+            // Java's form of a literal may end in its type.
+            let digits = trimmed.strip_suffix(['f', 'F', 'd', 'D']).unwrap_or(trimmed);
+            let number = digits.parse::<f64>().map_err(|_| bad("Not a number of type DOUBLE".into()))?;
+            if key.rule == Rule::Fraction && number > 1.0 {
+                return Err(bad("Value must be no more than 1".into()));
+            }
+            // Kafka takes NaN, and then never compacts: a value that nobody can mean.
+            if key.rule == Rule::Fraction && (number < 0.0 || number.is_nan()) {
+                return Err(bad("Value must be at least 0".into()));
             }
             0
         }
@@ -283,24 +315,24 @@ pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
     };
     match key.rule {
         Rule::Any | Rule::Fraction => Ok(()),
-        Rule::AtLeast(min) if number < min => Err(bad(format!("value must be at least {min}"))),
-        Rule::Between(min, max) if number < min || number > max => {
-            Err(bad(format!("value must be between {min} and {max}")))
+        Rule::AtLeast(min) | Rule::Between(min, _) if number < min => {
+            Err(bad(format!("Value must be at least {min}")))
         }
+        Rule::Between(_, max) if number > max => Err(bad(format!("Value must be no more than {max}"))),
         Rule::BetweenOrMinusOne(min, max) if number != -1 && (number < min || number > max) => {
-            Err(bad(format!("value must be between {min} and {max}, or -1")))
+            Err(bad(format!("Value must be between {min} and {max} or equal to -1")))
         }
         Rule::AtLeast(_) | Rule::Between(..) | Rule::BetweenOrMinusOne(..) => Ok(()),
         Rule::OneOf(choices) if choices.contains(&trimmed) => Ok(()),
-        Rule::OneOf(choices) => Err(bad(format!("string must be one of: {}", choices.join(", ")))),
+        Rule::OneOf(choices) => Err(bad(format!("String must be one of: {}", choices.join(", ")))),
         Rule::SomeOf(choices) => {
-            let items = list(trimmed);
-            for (i, item) in items.iter().enumerate() {
-                if !choices.contains(item) {
-                    return Err(bad(format!("string must be one of: {}", choices.join(", "))));
+            for item in list(trimmed) {
+                if item.is_empty() {
+                    return Err(ConfigError::Set(format!("Configuration '{}' values must not be empty.", key.name)));
                 }
-                if items[..i].contains(item) {
-                    return Err(bad("values must not be repeated".into()));
+                if !choices.contains(&item) {
+                    let why = format!("String must be one of: {}", choices.join(", "));
+                    return Err(ConfigError::Value { key: key.name.to_owned(), value: item.to_owned(), why });
                 }
             }
             Ok(())
@@ -314,11 +346,20 @@ pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
             if items == ["*"] || items.iter().all(pair) {
                 Ok(())
             } else {
-                Err(bad("must be the literal '*' or a list of [partitionId]:[brokerId] pairs".into()))
+                let why = format!(
+                    "{} must be the literal '*' or a list of replicas in the following format: \
+                     [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                    key.name
+                );
+                let value = format!("[{}]", items.join(", "));
+                Err(ConfigError::Value { key: key.name.to_owned(), value, why })
             }
         }
         Rule::Only(only) if trimmed.eq_ignore_ascii_case(only) => Ok(()),
-        Rule::Only(only) => Err(bad(format!("only {only} is supported"))),
+        Rule::Only(_) => Err(ConfigError::Set(
+            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."
+                .into(),
+        )),
     }
 }
 
@@ -331,7 +372,7 @@ pub fn list(value: &str) -> Vec<&str> {
 /// Checks a whole set of topic settings, each alone and against each other.
 pub fn check_topic(entries: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     for (name, value) in entries {
-        let key = topic_key(name).ok_or_else(|| ConfigError::UnknownKey(name.clone()))?;
+        let key = topic_key(name).ok_or_else(|| unknown(name))?;
         check_value(key, value)?;
     }
     let lag = |name: &str| -> i64 {
@@ -340,11 +381,9 @@ pub fn check_topic(entries: &BTreeMap<String, String>) -> Result<(), ConfigError
     };
     let (min, max) = (lag("min.compaction.lag.ms"), lag("max.compaction.lag.ms"));
     if min > max {
-        return Err(ConfigError::Value {
-            key: "min.compaction.lag.ms".into(),
-            value: min.to_string(),
-            why: format!("conflicts with max.compaction.lag.ms, which is {max}"),
-        });
+        return Err(ConfigError::Set(format!(
+            "conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})"
+        )));
     }
     Ok(())
 }
@@ -355,7 +394,7 @@ pub fn topic_set(pairs: &[(String, Option<String>)]) -> Result<BTreeMap<String, 
     for (name, value) in pairs {
         let value = value.as_ref().ok_or_else(|| ConfigError::Null(name.clone()))?;
         if entries.insert(name.clone(), value.trim().to_owned()).is_some() {
-            return Err(ConfigError::Twice(name.clone()));
+            return Err(ConfigError::Twice);
         }
     }
     check_topic(&entries)?;
@@ -364,42 +403,85 @@ pub fn topic_set(pairs: &[(String, Option<String>)]) -> Result<BTreeMap<String, 
 
 /// Decides one change: the new whole set, or why not.
 pub fn decide(image: &Image, change: &ConfigChange) -> Result<ClusterRecord, ConfigError> {
+    change.how.check_shape()?;
     let name = match &change.of {
         ConfigKey::Topic(name) => name,
-        ConfigKey::Broker(_) => {
-            let first = match &change.how {
-                ConfigHow::Replace(pairs) => pairs.first().map(|p| p.0.clone()),
-                ConfigHow::Steps(steps) => steps.first().map(|s| s.0.clone()),
-            };
-            return match first {
-                None => Ok(ClusterRecord::Config { of: change.of.clone(), entries: None }),
-                Some(key) if broker_key(&key).is_some() => Err(ConfigError::ReadOnly(key)),
-                Some(key) => Err(ConfigError::UnknownKey(key)),
-            };
-        }
+        ConfigKey::Broker(_) => return decide_broker(change),
     };
-    if image.topic_by_name(name.as_str()).is_none() {
-        return Err(ConfigError::UnknownResource(format!("topic {name}")));
-    }
+    let present = image.topic_configs(name).map(|e| (**e).clone()).unwrap_or_default();
     let entries = match &change.how {
         ConfigHow::Replace(pairs) => topic_set(pairs)?,
         ConfigHow::Steps(steps) => {
-            let mut entries = image.topic_configs(name).map(|e| (**e).clone()).unwrap_or_default();
-            for (i, (key, step)) in steps.iter().enumerate() {
-                if steps[..i].iter().any(|(other, _)| other == key) {
-                    return Err(ConfigError::Twice(key.clone()));
-                }
+            let mut entries = present;
+            for (key, step) in steps {
                 step_entry(&mut entries, key, step)?;
             }
             check_topic(&entries)?;
             entries
         }
     };
+    if image.topic_by_name(name.as_str()).is_none() {
+        return Err(ConfigError::UnknownTopic(name.to_string()));
+    }
     Ok(ClusterRecord::Config { of: change.of.clone(), entries: (!entries.is_empty()).then_some(entries) })
 }
 
+/// Broker settings are read from the file at start; here they can only be judged.
+fn decide_broker(change: &ConfigChange) -> Result<ClusterRecord, ConfigError> {
+    let names: Vec<&String> = match &change.how {
+        ConfigHow::Replace(pairs) => pairs.iter().map(|p| &p.0).collect(),
+        ConfigHow::Steps(steps) => steps.iter().map(|s| &s.0).collect(),
+    };
+    if let Some(name) = names.iter().find(|name| broker_key(name).is_none()) {
+        return Err(ConfigError::UnknownKey { of: "broker", name: short(name) });
+    }
+    match names.is_empty() {
+        true => Ok(ClusterRecord::Config { of: change.of.clone(), entries: None }),
+        false => {
+            let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+            Err(ConfigError::ReadOnly(names.join(", ")))
+        }
+    }
+}
+
+impl ConfigHow {
+    /// No key twice; no null (in a step: the step that needs a value and has none is [`ConfigStep::Null`]).
+    fn check_shape(&self) -> Result<(), ConfigError> {
+        let names: Vec<&str> = match self {
+            ConfigHow::Replace(pairs) => pairs.iter().map(|p| p.0.as_str()).collect(),
+            ConfigHow::Steps(steps) => steps.iter().map(|s| s.0.as_str()).collect(),
+        };
+        let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        if unique.len() < names.len() {
+            return Err(ConfigError::Twice);
+        }
+        let nulls: Vec<String> = match self {
+            ConfigHow::Replace(pairs) => pairs.iter().filter(|p| p.1.is_none()).map(|p| short(&p.0)).collect(),
+            ConfigHow::Steps(steps) => steps.iter().filter(|s| s.1 == ConfigStep::Null).map(|s| short(&s.0)).collect(),
+        };
+        if nulls.is_empty() { Ok(()) } else { Err(ConfigError::NullStep(nulls.join(", "))) }
+    }
+}
+
+fn unknown(name: &str) -> ConfigError {
+    ConfigError::UnknownKey { of: "topic", name: short(name) }
+}
+
+/// Foreign text is shown shortened: it may be as long as a frame.
+fn short(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
 fn step_entry(entries: &mut BTreeMap<String, String>, key: &str, step: &ConfigStep) -> Result<(), ConfigError> {
-    let definition = topic_key(key).ok_or_else(|| ConfigError::UnknownKey(key.to_owned()))?;
+    let Some(definition) = topic_key(key) else {
+        return match step {
+            // Kafka takes back what it does not know: it may be left from another version.
+            ConfigStep::Delete => Ok(()),
+            ConfigStep::Append(_) => Err(ConfigError::NotAList { op: "APPEND", key: short(key) }),
+            ConfigStep::Subtract(_) => Err(ConfigError::NotAList { op: "SUBTRACT", key: short(key) }),
+            _ => Err(unknown(key)),
+        };
+    };
     let present = || entries.get(key).map_or(definition.default, String::as_str).to_owned();
     let value = match step {
         ConfigStep::Set(value) => value.trim().to_owned(),
@@ -407,8 +489,13 @@ fn step_entry(entries: &mut BTreeMap<String, String>, key: &str, step: &ConfigSt
             entries.remove(key);
             return Ok(());
         }
-        ConfigStep::Append(_) | ConfigStep::Subtract(_) if definition.kind != Kind::List => {
-            return Err(ConfigError::NotAList(key.to_owned()));
+        ConfigStep::Null => return Err(ConfigError::NullStep(key.to_owned())),
+        ConfigStep::Unknown(op) => return Err(ConfigError::Operation(*op)),
+        ConfigStep::Append(_) if definition.kind != Kind::List => {
+            return Err(ConfigError::NotAList { op: "APPEND", key: key.to_owned() });
+        }
+        ConfigStep::Subtract(_) if definition.kind != Kind::List => {
+            return Err(ConfigError::NotAList { op: "SUBTRACT", key: key.to_owned() });
         }
         ConfigStep::Append(more) => {
             let present = present();
@@ -528,21 +615,40 @@ pub fn describe_broker(image: &Image, file: &FileSettings, node: NodeId) -> Vec<
         .collect()
 }
 
+/// Names of the configuration file that give a topic key its default.
+pub fn default_names() -> impl Iterator<Item = &'static str> {
+    TOPIC_KEYS.iter().flat_map(|definition| definition.synonyms.iter().copied())
+}
+
+/// Judges a value of the configuration file that gives a topic key its default; `None` = it is none of those names.
+pub fn check_default(name: &str, value: &str) -> Option<Result<(), ConfigError>> {
+    let definition = TOPIC_KEYS.iter().find(|definition| definition.synonyms.contains(&name))?;
+    let named = |e| match e {
+        ConfigError::Value { value, why, .. } => ConfigError::Value { key: name.to_owned(), value, why },
+        other => other,
+    };
+    Some(check_value(definition, &in_unit(name, value)).map_err(named))
+}
+
+/// `log.retention.hours=1` is `retention.ms=3600000`; a value that is no number is taken as it stands.
+fn in_unit(name: &str, value: &str) -> String {
+    let factor = match name.rsplit('.').next() {
+        Some("hours") => 3_600_000,
+        Some("minutes") => 60_000,
+        _ => 1,
+    };
+    match value.trim().parse::<i64>() {
+        Ok(n) if factor > 1 && n >= 0 => n.saturating_mul(factor).to_string(),
+        _ => value.trim().to_owned(),
+    }
+}
+
 /// What a topic key is when the topic says nothing: the file's broker keys, then the default.
 fn chain(file: &FileSettings, definition: &'static Definition) -> Vec<Synonym> {
     let mut out = Vec::new();
     for name in definition.synonyms {
         if let Some(value) = file.get(*name) {
-            let factor = match name.rsplit('.').next() {
-                Some("hours") => 3_600_000,
-                Some("minutes") => 60_000,
-                _ => 1,
-            };
-            // log.retention.hours=1 is retention.ms=3600000; a value that is no number is taken as it stands.
-            let value = match value.trim().parse::<i64>() {
-                Ok(n) if factor > 1 && n >= 0 => n.saturating_mul(factor).to_string(),
-                _ => value.clone(),
-            };
+            let value = in_unit(name, value);
             out.push(Synonym { name: (*name).to_owned(), value, source: ConfigSource::File });
         }
     }
@@ -599,7 +705,9 @@ mod tests {
             ("cleanup.policy", "compact", true),
             ("cleanup.policy", "delete,compact", true),
             ("cleanup.policy", " compact , delete ", true),
-            ("cleanup.policy", "compact,compact", false),
+            ("cleanup.policy", "compact,compact", true),
+            ("cleanup.policy", "", true),
+            ("cleanup.policy", "delete,", false),
             ("cleanup.policy", "squash", false),
             ("cleanup.policy", "Delete", false),
             ("compression.gzip.level", "-1", true),
@@ -641,6 +749,9 @@ mod tests {
             ("message.timestamp.type", "logappendtime", false),
             ("min.cleanable.dirty.ratio", "0", true),
             ("min.cleanable.dirty.ratio", "1.0", true),
+            ("min.cleanable.dirty.ratio", "1e-1", true),
+            ("min.cleanable.dirty.ratio", "0.5f", true),
+            ("min.cleanable.dirty.ratio", "", false),
             ("min.cleanable.dirty.ratio", "1.01", false),
             ("min.cleanable.dirty.ratio", "NaN", false),
             ("min.insync.replicas", "0", false),
@@ -666,16 +777,71 @@ mod tests {
         }
     }
 
+    /// What `LogConfig.validate` of Kafka 4.3.1 says, word for word.
+    #[test]
+    fn refusals_are_worded_as_kafkas() {
+        let cases = [
+            (
+                "cleanup.policy",
+                "squash",
+                "Invalid value squash for configuration cleanup.policy: String must be one of: compact, delete",
+            ),
+            ("cleanup.policy", "delete,", "Configuration 'cleanup.policy' values must not be empty."),
+            (
+                "compression.gzip.level",
+                "0",
+                "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1",
+            ),
+            (
+                "compression.lz4.level",
+                "18",
+                "Invalid value 18 for configuration compression.lz4.level: Value must be no more than 17",
+            ),
+            (
+                "min.cleanable.dirty.ratio",
+                "1.01",
+                "Invalid value 1.01 for configuration min.cleanable.dirty.ratio: Value must be no more than 1",
+            ),
+            (
+                "min.insync.replicas",
+                "0",
+                "Invalid value 0 for configuration min.insync.replicas: Value must be at least 1",
+            ),
+            (
+                "preallocate",
+                "yes",
+                "Invalid value yes for configuration preallocate: Expected value to be either true or false",
+            ),
+            (
+                "index.interval.bytes",
+                "2147483648",
+                "Invalid value 2147483648 for configuration index.interval.bytes: Not a number of type INT",
+            ),
+            ("retention.ms", "", "Invalid value  for configuration retention.ms: Not a number of type LONG"),
+            (
+                "leader.replication.throttled.replicas",
+                "*,0:1",
+                "Invalid value [*, 0:1] for configuration leader.replication.throttled.replicas: leader.replication.throttled.replicas must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+            ),
+            (
+                "remote.storage.enable",
+                "true",
+                "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
+            ),
+        ];
+        for (key, value, text) in cases {
+            assert_eq!(check_value(topic_key(key).unwrap(), value).unwrap_err().to_string(), text);
+        }
+        assert_eq!(unknown("nope").to_string(), "Unknown topic config name: nope");
+    }
+
     #[test]
     fn a_set_is_judged_as_a_whole() {
         let pair = |k: &str, v: &str| (k.to_owned(), Some(v.to_owned()));
         assert!(topic_set(&[pair("min.compaction.lag.ms", "5"), pair("max.compaction.lag.ms", "4")]).is_err());
-        assert_eq!(
-            topic_set(&[pair("retention.ms", "1"), pair("retention.ms", "2")]),
-            Err(ConfigError::Twice("retention.ms".into()))
-        );
+        assert_eq!(topic_set(&[pair("retention.ms", "1"), pair("retention.ms", "2")]), Err(ConfigError::Twice));
         assert_eq!(topic_set(&[("retention.ms".into(), None)]), Err(ConfigError::Null("retention.ms".into())));
-        assert_eq!(topic_set(&[pair("nope", "1")]), Err(ConfigError::UnknownKey("nope".into())));
+        assert_eq!(topic_set(&[pair("nope", "1")]), Err(unknown("nope")));
         assert_eq!(topic_set(&[pair("retention.ms", " 7 ")]).unwrap()["retention.ms"], "7");
     }
 
