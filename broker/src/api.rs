@@ -214,8 +214,10 @@ impl Requests for Peer {
         let header = writer.finish().map_err(|e| Refuse::Bug(e.to_string()))?.to_bytes();
         // From here on the handler alone holds the frame's memory: Produce patches batches in place.
         drop((reader, frame, head));
+        // A parked fetch, a join or a sync that was decided waits for the client's sake alone.
+        let only_answers = matches!(key, versions::FETCH | versions::JOIN_GROUP | versions::SYNC_GROUP);
         let work = Box::pin(async move { dispatch(&ctx, key, version, body).await });
-        Ok(Started { header, order, work })
+        Ok(Started { header, order, only_answers, work })
     }
 }
 

@@ -11,6 +11,9 @@
 //! What closes a connection: a length below 8 or above the cap, a header or body that does not come forward in time,
 //! an unknown key or version, a body that cannot be read, acks=0 that failed, a reply nobody takes for
 //! [`Limits::write_ms`], the idle limit, the node's end.
+//!
+//! A client that goes away takes no request back: what it sent before is read to the end of the stream, even when a
+//! reply can no longer be written, and executed ([`finish`]). A client with acks=0 sends and is gone.
 
 use crate::api::{Kind, Order, Refuse, Response};
 use crate::budget::{Budget, REQUEST_BYTES, Waiting};
@@ -62,6 +65,8 @@ pub struct Limits {
     pub idle_ms: u64,
     /// A client that takes no byte of its replies for so long.
     pub write_ms: u64,
+    /// How long the requests of a client that went away may take to come to their end.
+    pub finish_ms: u64,
 }
 
 impl Default for Limits {
@@ -73,6 +78,7 @@ impl Default for Limits {
             header_ms: 10_000,
             idle_ms: 600_000,
             write_ms: 60_000,
+            finish_ms: 30_000,
         }
     }
 }
@@ -106,6 +112,8 @@ pub struct Started {
     /// Response header: correlation id, for flexible versions an empty tag list.
     pub header: Bytes,
     pub order: Order,
+    /// It is begun, and not ended, for a client that is gone: it does nothing but wait for the client's sake.
+    pub only_answers: bool,
     pub work: Work,
 }
 
@@ -137,7 +145,7 @@ where
     let now = clock.now().mono;
     let mut frames = Frames { reader, scratch: BytesMut::new(), state: Reading::Length, began: now, paused: None };
     let mut flight = Flight::default();
-    let mut out = Out { writer, pieces: VecDeque::new(), bytes: 0, progressed: now };
+    let mut out = Out { writer, pieces: VecDeque::new(), bytes: 0, progressed: now, broken: None };
     let mut alarm = Alarm::at(&limits, now, true);
     loop {
         if let Err(closed) = flight.settle(&mut out, clock.now().mono) {
@@ -163,10 +171,19 @@ where
             () = flight.progress(), if !flight.is_settled() => {}
             written = out.write_some(), if out.bytes > 0 => match written {
                 Ok(()) => out.progressed = clock.now().mono,
-                Err(e) => return Closed::Socket(e),
+                // Nobody hears us any more; what was sent before may still be in the socket.
+                Err(e) => out.give_up(e),
             },
             frame = frames.next(&*clock, &shared), if may_read => match frame {
                 Ok(frame) => flight.start(frame, &*requests),
+                Err(closed @ (Closed::ByClient | Closed::Socket(_))) => {
+                    // Cancel-safe: both arms are the end.
+                    tokio::select! {
+                        () = stopped.wait() => return Closed::NodeStops,
+                        () = finish(&mut flight, &mut out, &shared) => {}
+                    }
+                    return out.broken.map_or(closed, Closed::Socket);
+                }
                 Err(closed) => return closed,
             },
             () = &mut alarm.sleep => {
@@ -181,6 +198,33 @@ where
             }
         }
     }
+}
+
+/// The client has closed its side: what it asked for is done, and told as long as it listens.
+async fn finish<W: AsyncWrite + Unpin>(flight: &mut Flight, out: &mut Out<W>, shared: &Shared) {
+    flight.finishing = true;
+    let work = async {
+        loop {
+            if flight.settle(out, shared.clock.now().mono).is_err() {
+                flight.slots.clear();
+            }
+            flight.give_turn();
+            if !flight.owes() && out.bytes == 0 {
+                return;
+            }
+            // Cancel-safe: each arm keeps what it has in the struct it borrows.
+            tokio::select! {
+                () = flight.progress(), if !flight.is_settled() => {}
+                written = out.write_some(), if out.bytes > 0 => {
+                    if let Err(e) = written {
+                        out.give_up(e);
+                    }
+                }
+            }
+        }
+    };
+    // What takes longer (a full disk) is given up, as if the client had sent it a moment later.
+    let _ = time::timeout(Duration::from_millis(shared.limits.finish_ms), work).await;
 }
 
 /// Frames as they come in. `next` may be dropped at any await: what was read stays here.
@@ -322,11 +366,16 @@ struct Flight {
     slots: VecDeque<Slot>,
     /// Nothing more is read; the connection ends when the slot that says so is the oldest.
     closing: bool,
+    /// The client is gone.
+    finishing: bool,
 }
 
 struct Slot {
     header: Bytes,
     order: Order,
+    only_answers: bool,
+    /// It was polled: what must happen in request order has happened, unless it holds the order.
+    begun: bool,
     state: State,
     _permit: Charged,
 }
@@ -340,14 +389,21 @@ impl Flight {
     fn start(&mut self, frame: Frame, requests: &dyn Requests) {
         REQUESTS.inc();
         let slot = match requests.start(frame.bytes) {
-            Ok(Started { header, order, work }) => {
-                Slot { header, order, state: State::Working(work), _permit: frame.permit }
-            }
+            Ok(Started { header, order, only_answers, work }) => Slot {
+                header,
+                order,
+                only_answers,
+                begun: false,
+                state: State::Working(work),
+                _permit: frame.permit,
+            },
             Err(refuse) => {
                 self.closing = true;
                 Slot {
                     header: Bytes::new(),
                     order: Order::default(),
+                    only_answers: true,
+                    begun: true,
                     state: State::Done(Err(refuse)),
                     _permit: frame.permit,
                 }
@@ -371,12 +427,18 @@ impl Flight {
         self.slots.iter().all(|s| matches!(s.state, State::Done(_)))
     }
 
-    /// Resolves when at least one request is done. Polls all in order, and nothing behind one that holds the order.
+    /// Is there something that is done for a client that is gone, too?
+    fn owes(&self) -> bool {
+        self.slots.iter().any(|s| matches!(s.state, State::Working(_)) && !(s.only_answers && s.begun))
+    }
+
+    /// Resolves when at least one request is done, or when a client that is gone is owed none. Polls all in order, and nothing behind one that holds the order.
     fn progress(&mut self) -> impl Future<Output = ()> + '_ {
         poll_fn(|cx: &mut Context<'_>| {
             let mut changed = false;
             for slot in &mut self.slots {
                 if let State::Working(work) = &mut slot.state {
+                    slot.begun = true;
                     match work.as_mut().poll(cx) {
                         Poll::Ready(answer) => {
                             slot.state = State::Done(answer);
@@ -387,7 +449,7 @@ impl Flight {
                     }
                 }
             }
-            if changed { Poll::Ready(()) } else { Poll::Pending }
+            if changed || (self.finishing && !self.owes()) { Poll::Ready(()) } else { Poll::Pending }
         })
     }
 
@@ -412,10 +474,21 @@ struct Out<W> {
     pieces: VecDeque<(Bytes, Option<OwnedSemaphorePermit>)>,
     bytes: usize,
     progressed: Mono,
+    /// Why the client can be told nothing more.
+    broken: Option<io::Error>,
 }
 
 impl<W> Out<W> {
+    fn give_up(&mut self, why: io::Error) {
+        self.pieces.clear();
+        self.bytes = 0;
+        self.broken = Some(why);
+    }
+
     fn push(&mut self, header: Bytes, response: Response, now: Mono) {
+        if self.broken.is_some() {
+            return;
+        }
         if self.bytes == 0 {
             self.progressed = now;
         }

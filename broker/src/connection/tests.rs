@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use tokio::io::{DuplexStream, duplex};
 
 /// b'e' echoes, b'p' parks until released, b'h' holds the order until released, b'n' acks nothing, b'c' closes,
-/// b'x' is refused.
+/// b'x' is refused, b'f' parks like a fetch, b'w' works a while before it has an effect.
 struct Script {
     release: Arc<Semaphore>,
     begun: Arc<Mutex<Vec<u8>>>,
@@ -25,22 +25,31 @@ impl Requests for Script {
         let (release, begun, told) = (self.release.clone(), self.begun.clone(), self.told.clone());
         let order = Order::default();
         let gate = order.clone();
+        let only_answers = frame[0] == b'f';
         let header = frame.slice(4..8);
         let work: Work = Box::pin(async move {
-            if frame[0] == b'h' {
-                gate.hold();
+            match frame[0] {
+                b'h' => gate.hold(),
+                b'w' => {
+                    gate.hold();
+                    for _ in 0..3 {
+                        tokio::task::yield_now().await;
+                    }
+                    gate.release();
+                }
+                _ => {}
             }
             begun.lock().unwrap().push(frame[0]);
             told.notify_one();
             match frame[0] {
-                b'p' | b'h' => release.acquire().await.unwrap().forget(),
+                b'p' | b'h' | b'f' => release.acquire().await.unwrap().forget(),
                 b'n' => return Ok(Response::nothing()),
                 b'c' => return Ok(Response::close()),
                 _ => {}
             }
             Ok(Response::parts(vec![frame.slice(..1), Bytes::new(), frame.slice(8..)]))
         });
-        Ok(Started { header, order, work })
+        Ok(Started { header, order, only_answers, work })
     }
 }
 
@@ -201,4 +210,67 @@ async fn requests_above_the_limit_stay_unread() {
     assert_eq!(bed.begun(3).await, b"ppp");
     bed.release.add_permits(3);
     assert_eq!((bed.reply().await.0, bed.reply().await.0, bed.reply().await.0), (1, 2, 3));
+}
+
+/// acks=0: a client that sends and is gone at once, whose unread replies make the kernel reset the connection.
+#[tokio::test]
+async fn what_was_sent_before_the_client_went_away_is_executed() {
+    for limits in [Limits::default(), Limits { requests_max: 2, ..Limits::default() }] {
+        let Bed { mut client, end, begun, budget, _stop, .. } = bed(limits, 1 << 20);
+        let mut bytes = Vec::new();
+        for id in 0..30 {
+            // Echoes fail to be written, the others have no reply.
+            bytes.extend(frame(if id % 3 == 0 { b'e' } else { b'w' }, id, &[7; 3_000]));
+            bytes.extend(frame(b'n', id, &[7; 10]));
+        }
+        // The rest of a frame that never comes.
+        bytes.extend(&frame(b'e', 99, &[7; 1_000])[..500]);
+        client.write_all(&bytes).await.unwrap();
+        drop(client);
+        let closed = end.join().await.unwrap();
+        assert!(matches!(closed, Closed::Socket(_)), "{closed}");
+        assert_eq!(*begun.lock().unwrap(), b"enwnwn".repeat(10));
+        assert_eq!(budget.available(), 1 << 20);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_waited_for_by_nobody() {
+    let Bed { mut client, end, begun, release, _stop, .. } = bed(Limits::default(), 1 << 20);
+    let mut bytes = frame(b'f', 1, b"");
+    bytes.extend(frame(b'h', 2, b""));
+    bytes.extend(frame(b'f', 3, b""));
+    bytes.extend(frame(b'n', 4, b""));
+    client.write_all(&bytes).await.unwrap();
+    drop(client);
+    while begun.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!end.is_finished(), "the request that holds the order is not at its end");
+    // For the first two; the last `f` never gets one.
+    release.add_permits(2);
+    assert!(matches!(end.join().await, Ok(Closed::ByClient | Closed::Socket(_))));
+    assert_eq!(*begun.lock().unwrap(), b"fhfn");
+}
+
+#[tokio::test]
+async fn a_client_that_only_stops_sending_still_gets_its_replies() {
+    let mut bed = bed(Limits::default(), 1 << 20);
+    bed.send(&frame(b'w', 1, b"one")).await;
+    bed.send(&frame(b'p', 2, b"two")).await;
+    bed.client.shutdown().await.unwrap();
+    bed.release.add_permits(1);
+    assert_eq!(bed.reply().await, (1, b"wone".to_vec()));
+    assert_eq!(bed.reply().await, (2, b"ptwo".to_vec()));
+    assert!(matches!(bed.end.join().await, Ok(Closed::ByClient)));
+}
+
+#[tokio::test]
+async fn what_a_client_left_behind_does_not_take_for_ever() {
+    let limits = Limits { finish_ms: 20, ..Limits::default() };
+    let Bed { mut client, end, _stop, budget, .. } = bed(limits, 1 << 20);
+    client.write_all(&frame(b'p', 1, b"")).await.unwrap();
+    drop(client);
+    assert!(end.join().await.is_ok());
+    assert_eq!(budget.available(), 1 << 20);
 }
