@@ -59,9 +59,13 @@ pub struct BrokerConfig {
     pub advertised: Option<(String, u16)>,
     /// A listener without authentication beyond loopback: only if the operator says so.
     pub unauthenticated_beyond_loopback: bool,
+    /// Of a new directory; an existing one keeps its own, unless `expect_node` says that it must be this one.
     pub node_id: NodeId,
-    /// The cluster to found if the directory is new; `None` = drawn.
+    pub expect_node: bool,
+    /// The cluster to found if the directory is new, and the only one whose directory is opened; `None` = drawn, or any.
     pub cluster_id: Option<[u8; 16]>,
+    /// `storage.allow.unsafe.filesystem`
+    pub allow_unsafe_filesystem: bool,
     /// Length of one journal file, bytes; the largest batch is a quarter of it.
     pub journal_file_bytes: u64,
     pub journal_files: u32,
@@ -100,7 +104,9 @@ impl BrokerConfig {
             advertised: None,
             unauthenticated_beyond_loopback: false,
             node_id: NodeId(1),
+            expect_node: false,
             cluster_id: None,
+            allow_unsafe_filesystem: false,
             journal_file_bytes: dir.journal_file_bytes,
             journal_files: dir.journal_files,
             segment_bytes: dir.segment_bytes,
@@ -192,6 +198,9 @@ impl Broker {
         let dir_config = LogDirConfig {
             path: config.data_dir.clone(),
             node_id: config.node_id,
+            expect_cluster: config.cluster_id,
+            expect_node: config.expect_node.then_some(config.node_id),
+            allow_unsafe_filesystem: config.allow_unsafe_filesystem,
             journal_file_bytes: config.journal_file_bytes,
             journal_files: config.journal_files,
             segment_bytes: config.segment_bytes,

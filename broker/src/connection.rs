@@ -389,14 +389,9 @@ impl Flight {
     fn start(&mut self, frame: Frame, requests: &dyn Requests) {
         REQUESTS.inc();
         let slot = match requests.start(frame.bytes) {
-            Ok(Started { header, order, only_answers, work }) => Slot {
-                header,
-                order,
-                only_answers,
-                begun: false,
-                state: State::Working(work),
-                _permit: frame.permit,
-            },
+            Ok(Started { header, order, only_answers, work }) => {
+                Slot { header, order, only_answers, begun: false, state: State::Working(work), _permit: frame.permit }
+            }
             Err(refuse) => {
                 self.closing = true;
                 Slot {

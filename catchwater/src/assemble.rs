@@ -2,6 +2,7 @@
 
 mod give_back;
 
+use crate::command::refused;
 use crate::config::NodeConfig;
 use crate::groups;
 use crate::http::{self, View};
@@ -291,6 +292,11 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
         b.settings.insert("produce.validation".into(), "full".into());
     }
     b.segment_bytes = u32::try_from(c.segment_bytes).unwrap_or(u32::MAX);
+    b.cluster_id = c.cluster_id;
+    if let Some(node) = c.node_id {
+        (b.node_id, b.expect_node) = (catchwater_record::NodeId(node), true);
+    }
+    b.allow_unsafe_filesystem = c.allow_unsafe_filesystem;
     b
 }
 
@@ -314,16 +320,11 @@ fn start_failure(c: &NodeConfig, e: StartError) -> Failure {
         StartError::BeyondLoopback(address) => {
             Failure::new(Exit::Refused, "CW0005", format!("{address} is not a loopback address"))
         }
-        StartError::LogDir(OpenError::Locked(_)) => {
-            Failure::new(Exit::Environment, "CW0201", format!("the data directory {dir} is in use"))
-                .cause("another process holds its lock")
-                .next("stop that process, or use another --data-dir")
-        }
-        StartError::LogDir(OpenError::Format { path, why }) => {
-            Failure::new(Exit::Environment, "CW0202", format!("{path} is not a log directory of this version"))
-                .cause(why.clone())
-                .next("use the version that wrote it, or an empty directory")
-        }
+        StartError::LogDir(OpenError::Locked(_)) => refused::in_use(&dir.to_string()),
+        StartError::LogDir(OpenError::Format { path, why }) => refused::format(path, why),
+        StartError::LogDir(OpenError::Newer { path, found, known }) => refused::newer(path, *found, *known),
+        StartError::LogDir(OpenError::Filesystem { path, kind }) => refused::filesystem(path, kind),
+        StartError::LogDir(OpenError::Foreign { path, found, wanted }) => refused::foreign(path, found, wanted),
         StartError::LogDir(open) => {
             Failure::new(Exit::Environment, "CW0002", format!("the data directory {dir} cannot be used"))
                 .cause(chain(open))

@@ -46,6 +46,9 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// The files of a data directory; the node must not run
+    #[command(subcommand)]
+    Storage(Storage),
     /// The page of an error code, offline
     Explain { code: String },
     /// Look for what would stop Catchwater here; with FILE also at its databases
@@ -184,6 +187,24 @@ pub enum Group {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub enum Storage {
+    /// Read every stored byte and compare it with what vouches for it; changes nothing
+    Check {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Stored files as text: journal, segments, manifests, snapshots
+    Dump {
+        /// A data directory (an overview) or one of its files
+        #[arg(value_name = "DIR|FILE")]
+        path: PathBuf,
+        /// Lines at most, of each file
+        #[arg(short = 'n', long, default_value_t = 1000)]
+        limit: usize,
+    },
+}
+
 impl Command {
     /// The words of the command, for the envelope.
     pub fn name(&self) -> &'static str {
@@ -198,6 +219,8 @@ impl Command {
             Command::Group(Group::List { .. }) => "group list",
             Command::Group(Group::Describe { .. }) => "group describe",
             Command::Lag { .. } => "lag",
+            Command::Storage(Storage::Check { .. }) => "storage check",
+            Command::Storage(Storage::Dump { .. }) => "storage dump",
             Command::Explain { .. } => "explain",
             Command::Doctor { .. } => "doctor",
             Command::Version => "version",

@@ -4,6 +4,8 @@ pub mod doctor;
 pub mod explain;
 pub mod group;
 pub mod node;
+pub mod refused;
+pub mod storage;
 pub mod topic;
 pub mod validate;
 pub mod version;

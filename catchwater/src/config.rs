@@ -6,6 +6,7 @@ use crate::pipeline::finding::{Finding, Span, nearest};
 use crate::pipeline::tree::{self, Kind};
 use crate::report::{Exit, Failure};
 use catchwater_coordinator::cluster::configs;
+use catchwater_record::TopicId;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -33,10 +34,16 @@ pub struct NodeConfig {
     pub retention_check_ms: u64,
     /// Kafka's broker keys that give topics their defaults, as the file or the environment says them.
     pub topic_defaults: BTreeMap<String, String>,
+    /// `cluster.id`: founded if the directory is new, else the only one that is opened.
+    pub cluster_id: Option<[u8; 16]>,
+    /// `node.id`, the same way.
+    pub node_id: Option<u32>,
+    /// `storage.allow.unsafe.filesystem`
+    pub allow_unsafe_filesystem: bool,
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 10] = [
+const KEYS: [(&str, &str); 13] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
@@ -47,6 +54,9 @@ const KEYS: [(&str, &str); 10] = [
     ("message.max.bytes", "1048588"),
     ("log.segment.bytes", "1073741824"),
     ("log.retention.check.interval.ms", "300000"),
+    ("cluster.id", ""),
+    ("node.id", ""),
+    ("storage.allow.unsafe.filesystem", "false"),
 ];
 
 /// Names beside [`KEYS`] that give topics their defaults: no default of their own here.
@@ -110,6 +120,12 @@ pub fn load(
             600_000,
         )?,
         message_bytes_max: number("message.max.bytes", &get("message.max.bytes"), 1024, 16 << 20)?,
+        cluster_id: cluster_id(&get("cluster.id"))?,
+        node_id: match get("node.id") {
+            v if v.text.is_empty() => None,
+            v => Some(number("node.id", &v, 0, i32::MAX as u64)? as u32),
+        },
+        allow_unsafe_filesystem: boolean("storage.allow.unsafe.filesystem", &get("storage.allow.unsafe.filesystem"))?,
         segment_bytes: number("log.segment.bytes", &get("log.segment.bytes"), 1 << 20, 1 << 30)?,
         retention_check_ms: number(
             "log.retention.check.interval.ms",
@@ -143,6 +159,16 @@ fn number(key: &str, v: &Value, min: u64, max: u64) -> Result<u64, Failure> {
         Ok(n) if (min..=max).contains(&n) => Ok(n),
         _ => Err(wrong(key, &v.text, &v.origin, &format!("a whole number from {min} to {max}"))),
     }
+}
+
+/// Kafka's form of a cluster id; empty = none given.
+fn cluster_id(v: &Value) -> Result<Option<[u8; 16]>, Failure> {
+    if v.text.is_empty() {
+        return Ok(None);
+    }
+    let id = TopicId::parse(&v.text).filter(|id| !id.is_none());
+    let why = "22 characters of URL-safe base64, as `kafka-storage.sh random-uuid` prints them";
+    id.map(|id| Some(id.0)).ok_or_else(|| wrong("cluster.id", &v.text, &v.origin, why))
 }
 
 fn boolean(key: &str, v: &Value) -> Result<bool, Failure> {
@@ -241,6 +267,14 @@ mod tests {
         std::fs::write(&file, "log.cleanup.policy: squash\n").expect("file");
         let e = load(&Node::default(), None, Some(&file), &[]).expect_err("no such policy");
         assert!(e.message.contains("c.yaml:1") && e.message.contains("compact, delete"), "{e:?}");
+        std::fs::write(&file, "cluster.id: oqkHbGV3Qg2dUySKJ4Lx0A\nnode.id: 7\n").expect("file");
+        let c = load(&Node::default(), None, Some(&file), &[]).expect("legal");
+        assert_eq!(
+            (c.cluster_id.map(|id| TopicId(id).to_string()), c.node_id),
+            (Some("oqkHbGV3Qg2dUySKJ4Lx0A".into()), Some(7))
+        );
+        std::fs::write(&file, "cluster.id: mine\n").expect("file");
+        assert_eq!(load(&Node::default(), None, Some(&file), &[]).expect_err("no id").code, "CW0004");
         let _ = std::fs::remove_dir_all(&dir);
     }
 }

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             command::validate::run(&file, allow_plain_secrets, output).into()
         }
         Command::Explain { code } => command::explain::run(&code).into(),
+        Command::Storage(storage) => command::storage::run(&storage, output).into(),
         Command::Version => Ok(command::version::run()).into(),
         Command::Topic(topic) => block_on(async { command::topic::run(topic, output).await.into() }),
         Command::Group(group) => block_on(async { command::group::run(group).await.into() }),

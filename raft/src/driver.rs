@@ -49,6 +49,11 @@ pub struct LogDirConfig {
     pub path: PathBuf,
     /// Used when the directory is made; afterwards the stored one counts.
     pub node_id: NodeId,
+    /// Refuse a directory of another cluster or node.
+    pub expect_cluster: Option<[u8; 16]>,
+    pub expect_node: Option<NodeId>,
+    /// Also on a network filesystem or FUSE, where a sync may promise more than it keeps.
+    pub allow_unsafe_filesystem: bool,
     /// Length of one journal file, bytes, a multiple of 4096. The largest batch is a quarter of it.
     pub journal_file_bytes: u64,
     /// Journal files at start; the first is made before the directory is ready, the others behind it.
@@ -71,6 +76,9 @@ impl Default for LogDirConfig {
         LogDirConfig {
             path: PathBuf::from("data"),
             node_id: NodeId(1),
+            expect_cluster: None,
+            expect_node: None,
+            allow_unsafe_filesystem: false,
             journal_file_bytes: 16 << 20,
             journal_files: 4,
             journal_files_max: 16,
@@ -125,6 +133,13 @@ pub enum OpenError {
     NotWritable { path: String, source: DiskError },
     #[error("{path} is not a log directory of this version: {why}")]
     Format { path: String, why: String },
+    #[error("{path} was written in format {found}, this version reads up to {known}")]
+    Newer { path: String, found: u32, known: u32 },
+    #[error("{path} lies on {kind}")]
+    Filesystem { path: String, kind: &'static str },
+    /// The directory's own identity is not the one that was asked for.
+    #[error("{path} belongs to {found}, not to {wanted}")]
+    Foreign { path: String, found: String, wanted: String },
     #[error("the disk failed while the log directory was opened")]
     Disk(#[from] DiskError),
     #[error("no thread could be started")]

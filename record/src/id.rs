@@ -82,12 +82,29 @@ impl TopicId {
     pub fn is_none(self) -> bool {
         self == Self::NONE
     }
+
+    /// Kafka's form of an id back into its 16 bytes; `None` if `text` is not 22 characters of that form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut value = 0u128;
+        let digits = text.as_bytes();
+        for (i, byte) in digits.iter().enumerate() {
+            let six = u128::try_from(ALPHABET.iter().position(|c| c == byte)?).ok()?;
+            // The last character holds the two lowest bits, with four zeros behind them.
+            value = match i {
+                21 if six & 15 == 0 => value << 2 | six >> 4,
+                0..21 => value << 6 | six,
+                _ => return None,
+            };
+        }
+        (digits.len() == 22).then(|| TopicId(value.to_be_bytes()))
+    }
 }
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 impl fmt::Display for TopicId {
     /// Kafka's form: URL-safe base64 without padding, 22 characters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let value = u128::from_be_bytes(self.0);
         for i in 0..22 {
             let shift = 122 - 6 * i;

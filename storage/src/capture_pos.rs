@@ -49,6 +49,9 @@ impl Captures {
     pub fn get(&self, id: CaptureId) -> Option<&CaptureState> {
         self.known.get(&id)
     }
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }

@@ -113,6 +113,10 @@ pub enum DiskOp {
     Identity {
         path: FilePath,
     },
+    /// What filesystem this directory is on.
+    FsKind {
+        path: FilePath,
+    },
 }
 
 impl DiskOp {
@@ -154,7 +158,8 @@ impl DiskOp {
             | DiskOp::Lock { path }
             | DiskOp::Unlock { path }
             | DiskOp::FreeBytes { path }
-            | DiskOp::Identity { path } => path,
+            | DiskOp::Identity { path }
+            | DiskOp::FsKind { path } => path,
             DiskOp::Rename { from, .. } => from,
         }
     }
@@ -182,6 +187,7 @@ impl DiskOp {
             DiskOp::Unlock { .. } => "unlock",
             DiskOp::FreeBytes { .. } => "ask free space of",
             DiskOp::Identity { .. } => "identify",
+            DiskOp::FsKind { .. } => "ask the filesystem of",
         }
     }
 }
@@ -196,6 +202,16 @@ pub enum DiskDone {
     List(Vec<String>),
     FreeBytes(u64),
     Identity(Identity),
+    FsKind(FsKind),
+}
+
+/// Can a filesystem be trusted with a log?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FsKind {
+    #[default]
+    Local,
+    /// Shared between machines, or a program of somebody's that answers for the kernel: its name.
+    Unsafe(&'static str),
 }
 
 /// Tells a process restart from a power loss: both equal and no clean flag = the page cache survived.

@@ -2,8 +2,10 @@
 //! `disk/{real,sys}.rs`; Raft indexes and terms are plain numbers to it; it knows no socket and no topic name.
 
 pub mod capture_pos;
+pub mod check;
 pub mod dir;
 pub mod disk;
+pub mod dump;
 pub mod entry;
 pub mod format;
 pub mod journal;

@@ -13,7 +13,7 @@
 mod group;
 mod journal;
 
-use crate::disk::{AlignedBuf, Disk, DiskError, DiskExt, DiskFault, DiskOp, FilePath, Identity};
+use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Identity};
 use crate::entry::{Frame, RecoveredGroup, Verdict};
 use crate::format::journal::{FlushBuilder, HEADER_BYTES, frame_bytes};
 use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, Side, SlotKind};
@@ -50,6 +50,12 @@ pub enum RecoverError {
     Locked(String),
     #[error("{path} is not a log directory this version can read: {why}")]
     Format { path: String, why: &'static str },
+    #[error("{path} was written in format {found}, this version reads up to {known}")]
+    Newer { path: String, found: u32, known: u32 },
+    #[error("{path} lies on {kind}, where a sync does not keep its promise or two nodes may write at once")]
+    Filesystem { path: String, kind: &'static str },
+    #[error("there is no directory {0}")]
+    Missing(String),
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
@@ -76,7 +82,12 @@ pub struct Recovered {
 pub struct Leftovers {
     pub files: Vec<String>,
     pub dirs: Vec<String>,
+    /// Journal files that cannot be read as ours: renamed to [`ASIDE`], never removed.
+    pub aside: Vec<String>,
 }
+
+/// Ending of what was put out of the way and kept.
+pub const ASIDE: &str = ".aside";
 
 /// Counts for the start's log line and for `catchwater storage check`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -87,6 +98,8 @@ pub struct Report {
     pub lost_frames: u64,
     pub journal_bytes: u64,
     pub entries_from_journal: u64,
+    /// Journal files that nothing in them says are ours: kept as they are, never read again.
+    pub unknown_files: Vec<String>,
     pub verdicts: BTreeMap<Gid, &'static str>,
 }
 
@@ -111,18 +124,54 @@ impl Layout {
     }
 }
 
-/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one.
-pub fn recover(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
-    make_parents(disk, &layout.root)?;
+/// Takes the directory as it is and reads everything; makes nothing, changes nothing. For `catchwater storage`. The lock
+/// is held until [`DiskOp::Unlock`] or the end of the process.
+pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverError> {
+    match disk.list(&layout.root) {
+        Err(e) if e.kind == DiskFault::NotFound => return Err(RecoverError::Missing(layout.root.clone())),
+        other => other?,
+    };
     lock(disk, layout)?;
-    let found = match read_meta(disk, layout)? {
-        Some(meta) => found(disk, layout, meta),
-        None => found_dir(disk, layout, new),
+    let found = match read_meta(disk, layout) {
+        Ok(Some(meta)) => found(disk, layout, meta),
+        Ok(None) => Err(RecoverError::Format { path: layout.root.clone(), why: "it holds no dir.meta" }),
+        Err(error) => Err(error),
     };
     if found.is_err() {
         let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
     }
     found
+}
+
+/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one.
+pub fn recover(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
+    make_parents(disk, &layout.root)?;
+    lock(disk, layout)?;
+    let found = match read_meta(disk, layout) {
+        Ok(Some(meta)) => found(disk, layout, meta),
+        Ok(None) => found_dir(disk, layout, new),
+        Err(error) => Err(error),
+    };
+    if found.is_err() {
+        let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
+    }
+    found
+}
+
+/// Refuses a directory on a filesystem that this engine cannot trust. Before [`recover`], unless the operator says
+/// otherwise (`storage.allow.unsafe.filesystem`). A directory that is not there yet is judged by the nearest one above.
+pub fn check_filesystem(disk: &dyn Disk, layout: &Layout) -> Result<(), RecoverError> {
+    let mut path = layout.root.as_str();
+    loop {
+        match disk.run(DiskOp::FsKind { path: path.into() }) {
+            Ok(DiskDone::FsKind(FsKind::Unsafe(kind))) => {
+                return Err(RecoverError::Filesystem { path: layout.root.clone(), kind });
+            }
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind == DiskFault::NotFound && parent(path) != path && path != "." => path = parent(path),
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 fn lock(disk: &dyn Disk, layout: &Layout) -> Result<(), RecoverError> {
@@ -166,10 +215,19 @@ fn read_meta(disk: &dyn Disk, layout: &Layout) -> Result<Option<DirMeta>, Recove
     let (pair, exists) = read_pair(disk, layout, "dir.meta", SlotKind::DirMeta)?;
     if let Some(slot) = pair.newest {
         let meta = DirMeta::decode(&slot.payload).ok_or_else(|| format("dir.meta is of another version"))?;
-        if meta.format != DIR_FORMAT {
-            return Err(format("its format number is another"));
+        if meta.format > DIR_FORMAT {
+            let path = layout.root.clone();
+            return Err(RecoverError::Newer { path, found: meta.format, known: DIR_FORMAT });
         }
         return Ok(Some(meta));
+    }
+    // A slot of a later version is whole, only not for us.
+    for side in [Side::A, Side::B] {
+        let bytes = disk.read_all(&layout.slot("dir.meta", side))?.unwrap_or_default();
+        if let Some(found) = slot::later_version(&bytes) {
+            let (path, known) = (layout.root.clone(), u32::from(slot::VERSION));
+            return Err(RecoverError::Newer { path, found: u32::from(found), known });
+        }
     }
     // Nothing valid: either the directory was never finished, or it is damaged or somebody else's.
     let names = disk.list(&layout.root)?;
@@ -363,6 +421,9 @@ pub fn settle(
     disk.mkdir(&layout.groups())?;
     for file in &leftovers.files {
         disk.unlink(file)?;
+    }
+    for file in &leftovers.aside {
+        disk.run(DiskOp::Rename { from: file.as_str().into(), to: format!("{file}{ASIDE}").into() })?;
     }
     for (path, _) in free {
         disk.fdatasync(path)?;

@@ -7,14 +7,15 @@ use super::{
     lock,
 };
 use catchwater_base::crash_point;
-use catchwater_record::NodeId;
+use catchwater_record::{NodeId, TopicId};
 use catchwater_runtime::thread;
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskExt, DiskFault, DiskOp};
 use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::{Journal, JournalConfig, JournalEvent};
 use catchwater_storage::recover::{
-    Layout, NewIdentity, RecoverError, Recovered, Survivor, quarantine, recover, settle, write_boot_state,
+    Layout, NewIdentity, RecoverError, Recovered, Survivor, check_filesystem, quarantine, recover, settle,
+    write_boot_state,
 };
 use catchwater_storage::segment::{SegmentConfig, SegmentEvent, Segments};
 use std::collections::BTreeMap;
@@ -26,8 +27,12 @@ impl LogDir {
     pub fn open(disk: Arc<dyn Disk>, config: LogDirConfig, seed: IdentitySeed) -> Result<(LogDir, Opened), OpenError> {
         let layout = Layout::new(config.path.display().to_string());
         let new = NewIdentity { cluster_id: seed.cluster_id, dir_id: seed.dir_id, node: config.node_id.0 };
+        if !config.allow_unsafe_filesystem {
+            check_filesystem(&*disk, &layout).map_err(open_error)?;
+        }
         let found = recover(&*disk, &layout, new).map_err(open_error)?;
-        match Self::start(disk.clone(), config, layout.clone(), found) {
+        let expected = expected(&config, &layout, &found);
+        match expected.and_then(|()| Self::start(disk.clone(), config, layout.clone(), found)) {
             Ok(opened) => Ok(opened),
             Err(error) => {
                 let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
@@ -136,10 +141,26 @@ impl LogDir {
     }
 }
 
+/// Another cluster's or node's directory is refused before anything is written into it.
+fn expected(config: &LogDirConfig, layout: &Layout, found: &Recovered) -> Result<(), OpenError> {
+    let foreign = |found: String, wanted: String| OpenError::Foreign { path: layout.root.clone(), found, wanted };
+    if let Some(wanted) = config.expect_cluster.filter(|wanted| *wanted != found.meta.cluster_id) {
+        let cluster = |id| format!("cluster {}", TopicId(id));
+        return Err(foreign(cluster(found.meta.cluster_id), cluster(wanted)));
+    }
+    if let Some(wanted) = config.expect_node.filter(|wanted| wanted.0 != found.meta.node) {
+        return Err(foreign(format!("node {}", found.meta.node), format!("node {wanted}")));
+    }
+    Ok(())
+}
+
 fn open_error(error: RecoverError) -> OpenError {
     match error {
         RecoverError::Locked(path) => OpenError::Locked(path),
         RecoverError::Format { path, why } => OpenError::Format { path, why: why.to_owned() },
+        RecoverError::Newer { path, found, known } => OpenError::Newer { path, found, known },
+        RecoverError::Filesystem { path, kind } => OpenError::Filesystem { path, kind },
+        RecoverError::Missing(path) => OpenError::Format { path, why: "it is not there".to_owned() },
         RecoverError::Disk(source) if source.kind == DiskFault::Denied => {
             OpenError::NotWritable { path: source.path.to_string(), source }
         }

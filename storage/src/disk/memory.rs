@@ -8,7 +8,7 @@
 //! a file grows only with a sync or with luck; a synced byte never changes. Not modelled: loss of synced data (that is
 //! [`crate::disk::faulty`]'s business).
 
-use super::{BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, Hot, Identity};
+use super::{BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity};
 use bytes::Bytes;
 use catchwater_base::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +52,7 @@ struct State {
     mount: u64,
     used: u64,
     capacity: u64,
+    kind: FsKind,
 }
 
 /// See the file head. Clones of the `Arc` around it share the disk.
@@ -80,6 +81,11 @@ impl MemoryDisk {
     /// Bytes beyond which writes fail with `NoSpace`.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity = bytes;
+    }
+
+    /// What it says it is.
+    pub fn set_kind(&self, kind: FsKind) {
+        self.lock().kind = kind;
     }
 
     /// The process died: its locks are gone, the page cache is not.
@@ -418,6 +424,13 @@ impl State {
                 self.locks.remove(&*path);
             }
             DiskOp::FreeBytes { .. } => return Ok(DiskDone::FreeBytes(self.capacity - self.used)),
+            DiskOp::FsKind { path } => {
+                return if self.names.contains_key(&*path) {
+                    Ok(DiskDone::FsKind(self.kind))
+                } else {
+                    Err(DiskFault::NotFound)
+                };
+            }
             DiskOp::Identity { .. } => {
                 let mut boot_id = [0; 16];
                 boot_id[..8].copy_from_slice(&self.boot.to_le_bytes());

@@ -5,7 +5,7 @@
 //! has the file open. Journal writes go past the page cache (O_DIRECT | O_DSYNC); where the filesystem refuses that
 //! (some overlays, some tmpfs), they are buffered and followed by fdatasync. The first refusal settles it for this disk.
 
-use super::{AlignedBuf, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, Hot, Identity};
+use super::{AlignedBuf, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity};
 use bytes::Bytes;
 use catchwater_base::hash::Map;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
@@ -313,6 +313,10 @@ impl RealDisk {
                 return Ok(DiskDone::FreeBytes(fs.f_bavail.saturating_mul(fs.f_frsize)));
             }
             DiskOp::Identity { path } => return Ok(DiskDone::Identity(identity(&path)?)),
+            DiskOp::FsKind { path } => {
+                let magic = rustix::fs::statfs(&*path)?.f_type;
+                return Ok(DiskDone::FsKind(filesystem(magic as u64 & 0xffff_ffff)));
+            }
         }
         Ok(DiskDone::Done)
     }
@@ -345,6 +349,23 @@ fn identity(path: &str) -> Result<Identity, Errno> {
         out.mount_id = stat.stx_mnt_id;
     }
     Ok(out)
+}
+
+/// By the number of `statfs`. Source: Linux, include/uapi/linux/magic.h and the filesystems' own headers.
+fn filesystem(magic: u64) -> FsKind {
+    FsKind::Unsafe(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xfe53_4d42 | 0xff53_4d42 => "SMB/CIFS",
+        0x00c3_6400 => "Ceph",
+        0x0102_1997 => "9P",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x7375_7245 => "Coda",
+        0x564c => "NCP",
+        0x6573_5546 => "FUSE",
+        _ => return FsKind::Local,
+    })
 }
 
 fn fault(errno: Errno) -> DiskFault {
@@ -439,6 +460,17 @@ mod tests {
         assert_eq!(b.run(DiskOp::Lock { path: root.path().into() }).unwrap_err().kind, DiskFault::Locked);
         drop(a);
         b.run(DiskOp::Lock { path: root.path().into() }).unwrap();
+    }
+
+    #[test]
+    fn network_filesystems_are_known_by_their_number() {
+        assert_eq!(filesystem(0x6969), FsKind::Unsafe("NFS"));
+        assert_eq!(filesystem(0xff53_4d42), FsKind::Unsafe("SMB/CIFS"));
+        assert_eq!(filesystem(0x6573_5546), FsKind::Unsafe("FUSE"));
+        assert_eq!(filesystem(0xef53), FsKind::Local); // ext4
+        let root = scratch("kind");
+        let kind = RealDisk::new().run(DiskOp::FsKind { path: root.path().into() });
+        assert!(matches!(kind, Ok(DiskDone::FsKind(FsKind::Local))));
     }
 
     #[test]

@@ -64,6 +64,16 @@ pub fn decode(kind: SlotKind, bytes: &[u8]) -> Option<Slot> {
     Some(Slot { generation: le.u64(8), payload: bytes[HEADER_BYTES..end].to_vec() })
 }
 
+/// The version of a whole, undamaged slot that a later version of this program wrote.
+pub fn later_version(bytes: &[u8]) -> Option<u16> {
+    if bytes.len() < HEADER_BYTES || &bytes[0..4] != MAGIC {
+        return None;
+    }
+    let le = Le(bytes);
+    let end = HEADER_BYTES.checked_add(le.u32(20) as usize).filter(|end| *end <= bytes.len())?;
+    (le.u16(18) > VERSION && crc32c(&bytes[8..end]) == le.u32(4)).then(|| le.u16(18))
+}
+
 /// Which file of the pair is newest, and which to write next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pair {

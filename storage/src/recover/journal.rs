@@ -138,6 +138,7 @@ pub(super) fn scan(
     };
     let mut found = FoundJournal::default();
     let mut files: Vec<Scanned> = Vec::new();
+    let mut unknown: Vec<(String, Bytes)> = Vec::new();
     for name in names.iter().filter(|n| n.ends_with(".wal")) {
         let path = format!("{dir}/{name}");
         let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0);
@@ -155,14 +156,24 @@ pub(super) fn scan(
         }
         let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
         report.journal_bytes += bytes.len() as u64;
-        match scan_file(path.clone(), bytes, meta) {
+        match scan_file(path.clone(), bytes.clone(), meta) {
             Some(file) => files.push(file),
-            None => leftovers.files.push(path), // of another directory, or of no use
+            None => unknown.push((path, bytes)),
         }
     }
     files.sort_by_key(|f| f.file_gen);
     let mut replay = Replay::default();
-    let broken_run = files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1);
+    let mut broken_run = files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1);
+    for (path, bytes) in unknown {
+        if bytes.iter().skip(BLOCK_BYTES).all(|b| *b == 0) {
+            leftovers.files.push(path); // its block 0 was being written for the first time: nothing was in it
+            continue;
+        }
+        // Ours and destroyed, or another directory's: never removed, and only the first is a loss.
+        broken_run |= !is_foreign(&bytes, meta);
+        report.unknown_files.push(path.clone());
+        leftovers.aside.push(path);
+    }
     replay.files_lost = broken_run || (files.is_empty() && boot.last_lsn > 0);
 
     // What is certain to have been durable, and where the valid flushes end.
@@ -235,6 +246,14 @@ pub(super) fn scan(
         });
     }
     Ok(Scan { found, replay })
+}
+
+/// Anything whole in it says that it belongs to another directory.
+fn is_foreign(bytes: &Bytes, meta: &DirMeta) -> bool {
+    let header = FileHeader::decode(bytes).map(|h| h.dir_id);
+    let mut blocks = bytes.chunks_exact(BLOCK_BYTES);
+    let id = header.or_else(|| blocks.find_map(|block| FlushHeader::decode(block).map(|f| f.dir_id)));
+    id.is_some_and(|id| id != meta.dir_id)
 }
 
 fn scan_file(path: String, bytes: Bytes, meta: &DirMeta) -> Option<Scanned> {

@@ -1,0 +1,227 @@
+//! `catchwater storage check|dump`: a data directory, offline. The work is the storage crate's, on the same code that a
+//! start runs; here it is only shown.
+
+use super::refused::{recover_failure, unreadable};
+use crate::cli::Storage;
+use crate::report::{self, Done, Exit, Failure, Output, table};
+use catchwater_record::TopicId;
+use catchwater_storage::Verdict;
+use catchwater_storage::check::{Checked, Finding, GroupState, Weight, check};
+use catchwater_storage::disk::real::RealDisk;
+use catchwater_storage::dump::{DumpError, Line, dump};
+use catchwater_storage::recover::{Layout, Survivor};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Findings shown in table form; JSON has all.
+const FINDINGS_SHOWN: usize = 50;
+/// Files that a dump of a directory shows, at most.
+const FILES_MAX: usize = 10_000;
+
+pub fn run(command: &Storage, output: Output) -> Result<Done, Failure> {
+    match command {
+        Storage::Check { dir } => run_check(dir, output),
+        Storage::Dump { path, limit } => run_dump(path, *limit, output),
+    }
+}
+
+fn run_check(dir: &Path, output: Output) -> Result<Done, Failure> {
+    let shown = dir.display().to_string();
+    let checked = check(&RealDisk::new(), &Layout::new(&shown)).map_err(|e| recover_failure(&shown, &e))?;
+    let result = check_json(&checked);
+    let text = check_text(&shown, &checked);
+    let count = |weight| checked.findings.iter().filter(|f| f.weight == weight).count();
+    let (damage, warnings) = (count(Weight::Damage), count(Weight::Warning));
+    if damage + warnings == 0 {
+        let summary = format!(
+            "{shown}: sound; {} partition(s), {} batch(es), {} byte(s) compared",
+            checked.groups.len(),
+            checked.batches,
+            checked.bytes
+        );
+        return Ok(Done::new(summary, result, text));
+    }
+    if output == Output::Table {
+        report::print(&text);
+    }
+    let message = format!("{shown}: {damage} damage(s), {warnings} warning(s)");
+    let mut failure = Failure::new(Exit::Runtime, "CW0230", message);
+    failure = if damage > 0 {
+        failure
+            .cause("stored bytes are not what was written")
+            .next("keep a copy of the directory, look at the disk, then: catchwater storage repair DIR")
+    } else {
+        failure
+            .cause("one of two copies, or something that is made again from what is whole; nothing is lost")
+            .next("a start goes on by itself; look at the disk")
+    };
+    failure.details = Some(Box::new(result));
+    Err(failure)
+}
+
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Suspect => "suspect",
+        Verdict::HardStateUncertain => "hard-state-uncertain",
+        Verdict::Damaged => "damaged",
+    }
+}
+
+fn survivor_word(survivor: Survivor) -> &'static str {
+    match survivor {
+        Survivor::Fresh => "fresh",
+        Survivor::Clean => "clean stop",
+        Survivor::Process => "the process died",
+        Survivor::Power => "power loss, or unknown",
+    }
+}
+
+fn weight_word(weight: Weight) -> &'static str {
+    match weight {
+        Weight::Note => "note",
+        Weight::Warning => "warning",
+        Weight::Damage => "DAMAGE",
+    }
+}
+
+fn gid(finding: &Finding) -> Option<String> {
+    finding.gid.map(|g| format!("{:016x}", g.0))
+}
+
+fn check_json(c: &Checked) -> Value {
+    let r = &c.found.report;
+    let group = |g: &GroupState| {
+        json!({
+            "gid": format!("{:016x}", g.gid.0), "topic_id": g.topic.to_string(), "partition": g.partition.0,
+            "verdict": verdict_word(g.verdict), "log_start": g.log_start.0, "end_offset": g.end.0,
+            "first_index": g.first_index.0, "last_index": g.last_index.0, "segments": g.segments,
+            "bytes": g.bytes, "entries_in_journal_only": g.journaled,
+        })
+    };
+    let finding = |f: &Finding| {
+        json!({
+            "weight": weight_word(f.weight).to_lowercase(), "kind": f.kind, "gid": gid(f), "file": f.file, "what": f.what,
+        })
+    };
+    json!({
+        "cluster_id": TopicId(c.found.meta.cluster_id).to_string(), "node_id": c.found.meta.node,
+        "format": c.found.meta.format, "last_end": survivor_word(c.found.survivor),
+        "journal": {
+            "flushes": r.flushes, "torn": r.torn_flushes, "damaged": r.corrupt_flushes, "frames_lost": r.lost_frames,
+            "bytes": r.journal_bytes, "entries_only_there": r.entries_from_journal,
+        },
+        "bytes_compared": c.bytes, "batches": c.batches,
+        "partitions": c.groups.iter().map(group).collect::<Vec<_>>(),
+        "findings": c.findings.iter().map(finding).collect::<Vec<_>>(), "findings_left_out": c.findings_left_out,
+    })
+}
+
+fn check_text(dir: &str, c: &Checked) -> String {
+    let r = &c.found.report;
+    let mut text = format!(
+        "{dir}: node {} of cluster {}, last end: {}\n{} partition(s); {} batch(es), {} byte(s) compared; journal: {} flush(es), {} entr(ies) only there\n",
+        c.found.meta.node,
+        TopicId(c.found.meta.cluster_id),
+        survivor_word(c.found.survivor),
+        c.groups.len(),
+        c.batches,
+        c.bytes,
+        r.flushes,
+        r.entries_from_journal,
+    );
+    let closed: Vec<Vec<String>> = c
+        .groups
+        .iter()
+        .filter(|g| g.verdict != Verdict::Ok)
+        .map(|g| {
+            let range = format!("{}..{}", g.log_start, g.end);
+            let name = format!("{}-{}", g.topic, g.partition);
+            vec![format!("{:016x}", g.gid.0), name, verdict_word(g.verdict).into(), range]
+        })
+        .collect();
+    if !closed.is_empty() {
+        text.push_str(&table(&["GID", "TOPIC-ID-PARTITION", "VERDICT", "OFFSETS PROVED"], &closed));
+    }
+    for f in c.findings.iter().take(FINDINGS_SHOWN) {
+        text.push_str(&format!("{:7} {:10} {}: {}\n", weight_word(f.weight), f.kind, f.file, f.what));
+    }
+    let more = c.findings.len().saturating_sub(FINDINGS_SHOWN) as u64 + c.findings_left_out;
+    if more > 0 {
+        text.push_str(&format!("… and {more} more (-o json has them)\n"));
+    }
+    text
+}
+
+fn run_dump(path: &Path, limit: usize, output: Output) -> Result<Done, Failure> {
+    let meta = std::fs::metadata(path).map_err(|e| unreadable(&path.display().to_string(), e.to_string()))?;
+    let disk = RealDisk::new();
+    let mut give = |line: Line| report::print(&line_text(&line, output));
+    if meta.is_file() {
+        let shown = path.display().to_string();
+        let more = dump(&disk, &shown, limit, &mut give).map_err(|e| dump_failure(&shown, e))?;
+        if more {
+            eprintln!("… more than {limit} lines (--limit N)");
+        }
+        return Ok(Done::silent());
+    }
+    let files = files_of(path)?;
+    if files.is_empty() {
+        return Err(unreadable(&path.display().to_string(), "it holds no file of a log directory"));
+    }
+    for file in files {
+        let shown = file.display().to_string();
+        give(Line { word: "file", values: vec![("path", shown.clone())] });
+        match dump(&disk, &shown, limit, &mut give) {
+            Ok(true) => eprintln!("… {shown}: more than {limit} lines (--limit N)"),
+            Ok(false) => {}
+            Err(DumpError::Unknown(_)) => {}
+            Err(e) => return Err(dump_failure(&shown, e)),
+        }
+    }
+    Ok(Done::silent())
+}
+
+/// Slots first, then the journal, then the groups; sorted, bounded.
+fn files_of(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut out = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(at) = left.pop() {
+        let entries = std::fs::read_dir(&at).map_err(|e| unreadable(&at.display().to_string(), e.to_string()))?;
+        let mut names: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        names.sort();
+        let (dirs, files): (Vec<_>, Vec<_>) = names.into_iter().partition(|p| p.is_dir());
+        out.extend(files);
+        left.extend(dirs.into_iter().rev());
+        if out.len() > FILES_MAX {
+            eprintln!("… only the first {FILES_MAX} files; name a folder or a file for the rest");
+            out.truncate(FILES_MAX);
+            break;
+        }
+    }
+    Ok(out)
+}
+
+fn line_text(line: &Line, output: Output) -> String {
+    match output {
+        Output::Json => {
+            let mut map = serde_json::Map::new();
+            map.insert("is".into(), json!(line.word));
+            map.extend(line.values.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
+            format!("{}\n", Value::Object(map))
+        }
+        Output::Table => {
+            let values: String = line.values.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+            format!("{}{values}\n", line.word)
+        }
+    }
+}
+
+fn dump_failure(path: &str, error: DumpError) -> Failure {
+    match error {
+        DumpError::Unknown(_) => Failure::new(Exit::Refused, "CW0232", format!("{path} is no stored file"))
+            .cause("its name is not one that this program gives")
+            .next("name a data directory, or a .wal, .log, .ent, .ext, .snap, manifest, dir.meta or boot.state file"),
+        DumpError::Disk(e) => unreadable(path, e.to_string()),
+    }
+}

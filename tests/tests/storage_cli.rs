@@ -1,0 +1,188 @@
+//! `catchwater storage …` on a directory that the built broker wrote, and the directories that a start refuses.
+
+use catchwater_tests::broker::{Broker, Settings, binary};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn run(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(binary().expect("binary"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+    child.wait_with_output().expect("ends")
+}
+
+#[track_caller]
+fn refused(args: &[&str], exit: i32, code: &str) -> String {
+    let out = run(args, "");
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(exit), "{args:?}: {text}");
+    assert!(text.contains(&format!("error[{code}]")) && text.contains("next:"), "{args:?}: wanted {code}: {text}");
+    text
+}
+
+/// Some batches in a topic of three partitions.
+fn filled(settings: Settings) -> Broker {
+    let broker = Broker::start_with(settings.with("num.partitions", "3"));
+    for n in 0..20 {
+        let lines: String = (0..50).map(|i| format!("line {n} {i} of a batch that has some length\n")).collect();
+        let partition = format!("{}", n % 3);
+        let out = run(&["topic", "produce", "words", "-b", broker.kafka(), "-p", &partition], &lines);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    broker
+}
+
+fn json(args: &[&str]) -> (i32, serde_json::Value) {
+    let out = run(args, "");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    (out.status.code().expect("an exit code"), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
+}
+
+/// The largest file with this ending.
+fn largest(dir: &Path, ending: &str) -> PathBuf {
+    let mut left = vec![dir.to_owned()];
+    let mut found: Option<(u64, PathBuf)> = None;
+    while let Some(at) = left.pop() {
+        for entry in std::fs::read_dir(&at).expect("a folder").flatten() {
+            let (path, len) = (entry.path(), entry.metadata().map_or(0, |m| m.len()));
+            if path.is_dir() {
+                left.push(path);
+            } else if path.to_string_lossy().ends_with(ending) && found.as_ref().is_none_or(|(most, _)| len > *most) {
+                found = Some((len, path));
+            }
+        }
+    }
+    found.expect("such a file").1
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).expect("readable");
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).expect("writable");
+}
+
+#[test]
+fn check_and_dump_say_what_is_there_and_what_is_damaged() {
+    let mut broker = filled(Settings::default());
+    if broker.is_foreign() {
+        return;
+    }
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    refused(&["storage", "check", &dir], 3, "CW0201");
+
+    // After a death as after a clean end: sound, and every batch was compared.
+    for clean in [false, true] {
+        if clean {
+            broker.restart().expect("restart");
+            broker.stop().expect("stop");
+        } else {
+            broker.kill();
+        }
+        let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+        assert_eq!((exit, &out["ok"]), (0, &serde_json::json!(true)), "{out}");
+        let result = &out["result"];
+        let journaled: u64 = result["partitions"]
+            .as_array()
+            .expect("partitions")
+            .iter()
+            .filter_map(|p| p["entries_in_journal_only"].as_u64())
+            .sum();
+        let batches = result["batches"].as_u64().expect("a count");
+        assert!(batches + journaled >= 20, "{out}");
+        let ends: u64 = result["partitions"]
+            .as_array()
+            .expect("partitions")
+            .iter()
+            .filter_map(|p| p["end_offset"].as_u64())
+            .filter(|end| *end >= 300)
+            .sum();
+        assert_eq!(ends, 1000, "20 × 50 records in three partitions: {out}");
+    }
+
+    let log = largest(&data, ".log");
+    let shown = run(&["storage", "dump", log.to_str().expect("utf-8")], "");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.starts_with("batch at=0 ") && text.contains("count=50") && !text.contains("DAMAGED"), "{text}");
+    let one = run(&["storage", "dump", "-n", "1", log.to_str().expect("utf-8")], "");
+    assert_eq!(String::from_utf8_lossy(&one.stdout).lines().count(), 1);
+    let all = run(&["-o", "json", "storage", "dump", &dir], "");
+    let text = String::from_utf8_lossy(&all.stdout).into_owned();
+    for word in
+        ["dir.meta", "boot.state", "journal", "flush", "create", "hard", "entry", "manifest", "table", "row", "batch"]
+    {
+        let wanted = format!("\"is\":\"{word}\"");
+        assert!(text.lines().any(|line| line.contains(&wanted)), "no line of {word}");
+    }
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "each line is JSON");
+
+    flip(&log, 100);
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!((exit, out["error"]["code"].as_str()), (1, Some("CW0230")), "{out}");
+    let found = out["error"]["details"]["findings"].as_array().expect("findings");
+    let named =
+        |f: &serde_json::Value| f["kind"] == "batch" && f["file"].as_str() == log.to_str() && f["weight"] == "damage";
+    assert!(found.iter().any(named), "{out}");
+    let text = refused(&["storage", "check", &dir], 1, "CW0230");
+    assert!(text.contains("1 damage"), "{text}");
+    flip(&log, 100);
+    flip(&data.join("dir.meta.a"), 40);
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    let found = &out["error"]["details"]["findings"][0];
+    assert_eq!((exit, found["kind"].as_str(), found["weight"].as_str()), (1, Some("slot"), Some("warning")), "{out}");
+
+    refused(&["storage", "check", "/nowhere/at/all"], 3, "CW0223");
+    refused(&["storage", "dump", "/nowhere/at/all"], 3, "CW0223");
+    refused(&["storage", "dump", binary().expect("binary").to_str().expect("utf-8")], 2, "CW0232");
+}
+
+#[test]
+fn directories_that_are_not_ours_are_refused_and_not_touched() {
+    let mut broker = filled(Settings::default().with("cluster.id", "oqkHbGV3Qg2dUySKJ4Lx0A").with("node.id", "7"));
+    if broker.is_foreign() {
+        return;
+    }
+    broker.stop().expect("stop");
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    let before: Vec<u8> = ["dir.meta.a", "dir.meta.b", "boot.state.a", "boot.state.b"]
+        .iter()
+        .flat_map(|name| std::fs::read(data.join(name)).unwrap_or_default())
+        .collect();
+    let config = data.with_file_name("node.yaml");
+    let name = config.to_str().expect("utf-8").to_owned();
+    let start = ["start", "-c", &name, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", &dir];
+    std::fs::write(&config, "cluster.id: AAAAAAAAAAAAAAAAAAAAAQ\n").expect("file");
+    let text = refused(&start, 2, "CW0221");
+    assert!(text.contains("oqkHbGV3Qg2dUySKJ4Lx0A") && text.contains("AAAAAAAAAAAAAAAAAAAAAQ"), "{text}");
+    std::fs::write(&config, "node.id: 8\n").expect("file");
+    refused(&start, 2, "CW0221");
+    let after: Vec<u8> = ["dir.meta.a", "dir.meta.b", "boot.state.a", "boot.state.b"]
+        .iter()
+        .flat_map(|name| std::fs::read(data.join(name)).unwrap_or_default())
+        .collect();
+    assert_eq!(before, after, "a refused directory is not touched");
+    // The same identity opens.
+    broker.restart().expect("its own cluster and node");
+    broker.stop().expect("stop");
+    // A format of a later version: the payload's number (byte 72 of a slot) and the sum over it.
+    for side in ["a", "b"] {
+        let path = data.join(format!("dir.meta.{side}"));
+        let mut bytes = std::fs::read(&path).expect("readable");
+        bytes[72] = 9;
+        let crc = catchwater_record::crc::crc32c(&bytes[8..]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, bytes).expect("writable");
+    }
+    std::fs::write(&config, "").expect("file");
+    let plain = ["start", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", &dir];
+    let text = refused(&plain, 3, "CW0220");
+    assert!(text.contains("format is 9"), "{text}");
+    refused(&["storage", "check", &dir], 3, "CW0220");
+}
