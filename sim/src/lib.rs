@@ -9,8 +9,13 @@
 //! Nothing here is drawn from anything but the seed: equal seeds give equal trace hashes (`meta.rs`).
 
 pub mod check;
+mod clients;
+mod ending;
 pub mod engine;
+mod nemesis;
 pub mod net;
+mod node;
+mod serve;
 pub mod storage;
 pub mod swarm;
 pub mod workload;

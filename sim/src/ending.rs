@@ -1,0 +1,167 @@
+//! The end of a run: everything healed, everything equal, everything read and held against the ledgers.
+
+use crate::check::print_of;
+use crate::engine::Micros;
+use crate::world::{Happens, World};
+use bytes::Bytes;
+use catchwater_raft::GroupCore;
+use catchwater_record::batch::iterate::records;
+use catchwater_record::{BatchView, Gid, Offset};
+use catchwater_storage::ReadPlan;
+use std::collections::BTreeMap;
+
+const LIVENESS: Micros = 60_000_000;
+const WRITES_WANTED: usize = 20;
+
+impl World {
+    pub(crate) fn ledger_len(&self) -> usize {
+        self.producers.iter().map(|p| p.acked.len()).sum()
+    }
+
+    /// Is everything well again?
+    pub(crate) fn look(&mut self) {
+        let since = self.calm_at.unwrap_or_default();
+        let news = self.ledger_len() - self.acked_when_calm;
+        if news >= WRITES_WANTED && self.converged() {
+            self.finished = true;
+            return;
+        }
+        if self.engine.now() > since + LIVENESS {
+            let views: Vec<String> = self
+                .nodes
+                .iter()
+                .map(|n| format!("{:?}", n.cores.values().map(GroupCore::view).collect::<Vec<_>>()))
+                .collect();
+            return self
+                .checker
+                .fail(format!("a minute after all faults ended: {news} new writes, replicas {}", views.join(" | ")));
+        }
+        // Once enough was written, writers stop so that replicas can become equal.
+        self.full |= news >= WRITES_WANTED;
+        self.engine.after(50_000, Happens::Look);
+    }
+
+    pub(crate) fn converged(&self) -> bool {
+        (1..=self.swarm.groups as u64).map(Gid).all(|gid| {
+            let views: Vec<_> = self.nodes.iter().filter_map(|n| n.cores.get(&gid)).map(GroupCore::view).collect();
+            views.len() == self.nodes.len()
+                && views.iter().all(|v| v.commit == v.last && v.persisted == v.last && v.last == views[0].last)
+        })
+    }
+
+    /// All replicas row by row, then one of them read from offset 0 and held against the ledgers.
+    pub(crate) fn read_everything(&mut self) {
+        for gid in (1..=self.swarm.groups as u64).map(Gid) {
+            for node in 0..self.nodes.len() {
+                let Some(core) = self.nodes[node].cores.get(&gid) else { continue };
+                let history = &self.checker.groups[&gid].committed;
+                let first = core.log().first_index();
+                let history = &history[first.0 as usize - 1..];
+                let rows: Vec<_> = core.log().rows_from(first).map(|r| print_of(core, r)).collect();
+                let same = rows.len() == history.len()
+                    && rows
+                        .iter()
+                        .zip(history)
+                        .all(|(a, b)| (a.term, a.kind, a.base, a.count) == (b.term, b.kind, b.base, b.count));
+                if !same {
+                    return self.checker.fail(format!("node {node} {gid:?}: its log differs from what was committed"));
+                }
+                match self.read_log(node, gid) {
+                    Ok(batches) => self.hold_against_ledgers(node, gid, &batches),
+                    Err(why) => self.checker.fail(format!("node {node} {gid:?}: {why}")),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn read_log(&self, node: usize, gid: Gid) -> Result<Vec<Bytes>, String> {
+        let Some(core) = self.nodes[node].cores.get(&gid) else { return Err("not there".into()) };
+        let (mut at, end) = (core.log().log_start(), core.view().high_watermark);
+        let start = at;
+        let mut all = Vec::new();
+        while at < end {
+            let found = match core.log().plan_read(at, end, 3_000) {
+                ReadPlan::Tail(batches) => batches,
+                ReadPlan::Files(ranges) => self.nodes[node].storage.read(&ranges)?,
+                other => return Err(format!("reading at {at} of {end}: {other:?}")),
+            };
+            let before = at;
+            for bytes in found {
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let (batch, tail) = BatchView::split(rest).map_err(|e| format!("reading at {at}: {e}"))?;
+                    batch.check_crc().map_err(|e| format!("reading at {at}: {e}"))?;
+                    // The log may start inside a batch.
+                    let inside = at == start && batch.offset() < at;
+                    if batch.offset() != at && !inside {
+                        return Err(format!("read {} where {at} was due", batch.offset()));
+                    }
+                    at = batch.offset().plus(u64::from(batch.offset_count()));
+                    all.push(Bytes::copy_from_slice(batch.bytes()));
+                    rest = tail;
+                }
+            }
+            if at == before {
+                return Err(format!("reading at {at} of {end} gives nothing"));
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn hold_against_ledgers(&mut self, node: usize, gid: Gid, batches: &[Bytes]) {
+        let start = self.nodes[node].cores.get(&gid).map_or(Offset(0), |c| c.log().log_start());
+        let mut produced: BTreeMap<i64, Vec<(i32, u32, Offset)>> = BTreeMap::new();
+        let mut captured: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for b in batches {
+            let Some(b) = view(b) else { continue };
+            if let Some(id) = b.producer_id() {
+                produced.entry(id.0).or_default().push((b.base_sequence(), b.offset_count(), b.offset()));
+            } else {
+                for r in records(b.records(), b.offset_count()).flatten() {
+                    let text = String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned();
+                    let mut parts = text.split(':');
+                    if let (Some(who), Some(row)) = (parts.next(), parts.next()) {
+                        captured.entry(who.to_owned()).or_default().push(row.parse().unwrap_or(0));
+                    }
+                }
+            }
+        }
+        for p in self.producers.iter().filter(|p| p.gid == gid) {
+            let found = produced.get(&(p.id as i64 + 1)).cloned().unwrap_or_default();
+            // What was trimmed is not expected.
+            let mut due = if start > Offset(0) { found.first().map_or(0, |f| f.0) } else { 0 };
+            for (sequence, count, _) in &found {
+                if *sequence != due {
+                    let what = if *sequence < due { "duplicated or reordered" } else { "missing" };
+                    return self.checker.fail(format!(
+                        "node {node} {gid:?}: producer {}: sequence {sequence} where {due} was due: {what}",
+                        p.id
+                    ));
+                }
+                due += *count as i32;
+            }
+            for (base, sequence, count) in p.acked.iter().filter(|(base, ..)| *base >= start) {
+                if !found.contains(&(*sequence, *count, *base)) {
+                    return self.checker.fail(format!(
+                        "node {node} {gid:?}: producer {}: sequence {sequence} was acknowledged at {base} and is not there",
+                        p.id
+                    ));
+                }
+            }
+        }
+        for w in self.workers.iter().filter(|w| w.gid == gid) {
+            let rows = captured.get(&format!("c{}", w.capture)).cloned().unwrap_or_default();
+            let first = if start > Offset(0) { rows.first().copied().unwrap_or(w.acked + 1) } else { 1 };
+            if rows.iter().zip(first..).any(|(row, due)| *row != due) || (first + rows.len() as u32) <= w.acked {
+                return self.checker.fail(format!(
+                    "node {node} {gid:?}: capture {}: rows are not 1, 2, 3, … up to the acknowledged {}: {rows:?}",
+                    w.capture, w.acked
+                ));
+            }
+        }
+    }
+}
+
+pub(crate) fn view(bytes: &[u8]) -> Option<BatchView<'_>> {
+    BatchView::new(bytes).ok()
+}

@@ -1,0 +1,99 @@
+//! What goes wrong, and when it stops.
+
+use crate::world::{Happens, World};
+use catchwater_raft::{Event, Proposal, ProposalId};
+use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_storage::format::context::{LogStart, TrimReason};
+
+impl World {
+    pub(crate) fn fault(&mut self) {
+        if self.is_calm() {
+            return;
+        }
+        let nodes = self.nodes.len() as u64;
+        match self.rng.below(10) {
+            0..=3 => {
+                let node = self.rng.below(nodes) as usize;
+                if self.nodes[node].up() {
+                    self.doom(node);
+                }
+            }
+            4 => {
+                // Everything at once.
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].up() {
+                        self.doom(node);
+                    }
+                }
+            }
+            5..=7 if nodes > 1 => {
+                let (a, b) = (self.rng.below(nodes) as usize, self.rng.below(nodes) as usize);
+                if a != b {
+                    self.out.cuts += 1;
+                    let time = self.rng.between(50_000, 3_000_000);
+                    let both = self.rng.chance(600_000);
+                    let whole = self.rng.chance(400_000);
+                    for other in 0..self.nodes.len() {
+                        if other != a && (whole || other == b) {
+                            self.net.set_cut(a, other, true);
+                            self.engine.after(time, Happens::Heal { from: a, to: other });
+                            if both {
+                                self.net.set_cut(other, a, true);
+                                self.engine.after(time, Happens::Heal { from: other, to: a });
+                            }
+                        }
+                    }
+                }
+            }
+            // Retention; a follower behind the first index would need a snapshot, which this version does not send.
+            5..=6 => {
+                let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
+                let Some(core) = self.nodes[0].cores.get(&gid) else { return self.next_fault() };
+                let offset = Offset(self.rng.below(core.view().high_watermark.0 + 1));
+                let start = LogStart { offset, reason: TrimReason::Retention };
+                self.out.trims += 1;
+                self.core_event(0, gid, Event::Propose(vec![Proposal::log_start(ProposalId(0), start)]));
+            }
+            8 => {
+                let (node, gid) = (self.rng.below(nodes) as usize, Gid(1 + self.rng.below(self.swarm.groups as u64)));
+                if self.nodes[node].up() {
+                    self.core_event(node, gid, Event::StepDown);
+                }
+            }
+            _ => {
+                for node in 0..self.nodes.len() {
+                    for gid in 1..=self.swarm.groups as u64 {
+                        if self.nodes[node].up() {
+                            let acked = self.checker.groups.get(&Gid(gid)).map_or(EntryIndex(0), |g| g.acked.0);
+                            let n = &mut self.nodes[node];
+                            n.next_proposal += 1;
+                            let token = n.next_proposal;
+                            n.barriers.insert(token, (Gid(gid), acked));
+                            self.core_event(node, Gid(gid), Event::ReadBarrier(token));
+                        }
+                    }
+                }
+            }
+        }
+        self.next_fault();
+    }
+
+    pub(crate) fn next_fault(&mut self) {
+        let next = self.rng.between(self.swarm.fault_every / 4, self.swarm.fault_every * 2);
+        self.engine.after(next, Happens::Fault);
+    }
+
+    pub(crate) fn calm(&mut self) {
+        self.calm_at = Some(self.engine.now());
+        self.acked_when_calm = self.ledger_len();
+        self.net.calm = true;
+        self.net.heal();
+        for node in &mut self.nodes {
+            node.storage.calm();
+        }
+        for node in 0..self.nodes.len() {
+            self.engine.after(1_000, Happens::Start { node });
+        }
+        self.engine.after(100_000, Happens::Look);
+    }
+}
