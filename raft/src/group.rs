@@ -139,7 +139,11 @@ impl GroupCore {
             skip_bcast_commit: true,
             batch_append: false,
             priority: 0,
-            max_uncommitted_size: raft::NO_LIMIT,
+            max_uncommitted_size: if mutant!("uncommitted_counted_by_the_crate") {
+                2 * APPEND_BYTES_MAX
+            } else {
+                raft::NO_LIMIT
+            },
             max_committed_size_per_ready: COMMITTED_PER_READY,
             ..raft::Config::default()
         };
@@ -302,6 +306,7 @@ impl GroupCore {
         log.committed(EntryIndex(committed));
         let commit = match role.0 {
             Role::Leader if mutant!("ack_on_leader_append") => (log.last_index(), log.next_offset()),
+            _ if mutant!("hw_moves_back") && committed % 7 == 0 => (EntryIndex(committed), log.log_start()),
             _ => (EntryIndex(committed), log.high_watermark()),
         };
         if commit.0.0 > self.told_commit {
@@ -325,6 +330,12 @@ impl GroupCore {
             return;
         }
         // Before its first commit a leader does not know what is committed; the crate would drop the question.
+        if mutant!("barrier_without_quorum") {
+            let index = EntryIndex(self.node.raft.raft_log.committed);
+            for token in self.barriers.drain(..) {
+                out.push(Effect::ReadReady(token, index));
+            }
+        }
         if !self.barriers.is_empty() && self.own_term_committed() {
             for token in std::mem::take(&mut self.barriers) {
                 self.node.read_index(token.to_le_bytes().to_vec());
@@ -358,7 +369,8 @@ impl GroupCore {
     /// R15: never while something is not durable; the crate would panic, or promise what it does not have.
     fn campaign(&mut self) {
         let log = &self.node.raft.raft_log;
-        if self.node.raft.state != StateRole::Leader && log.last_index() == log.persisted {
+        let durable = log.last_index() == log.persisted || mutant!("campaign_before_persisted");
+        if self.node.raft.state != StateRole::Leader && durable {
             // The crate returns errors for ordinary races (R33).
             let _ = self.node.campaign();
         }
@@ -371,7 +383,8 @@ impl GroupCore {
         let raft = &mut self.node.raft;
         raft.set_randomized_election_timeout(timeout);
         let would_campaign = raft.state != StateRole::Leader && raft.election_elapsed + 1 >= timeout;
-        if would_campaign && raft.raft_log.last_index() != raft.raft_log.persisted {
+        let durable = raft.raft_log.last_index() == raft.raft_log.persisted || mutant!("campaign_before_persisted");
+        if would_campaign && !durable {
             return;
         }
         self.node.tick();

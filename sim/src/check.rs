@@ -112,6 +112,8 @@ impl Checker {
         }
     }
 
+    /// Whoever leads a term has everything that was acknowledged in it or before. (A late winner of an older term need not
+    /// have what a newer one acknowledged: it commits nothing any more.)
     pub fn leads(&mut self, node: usize, core: &GroupCore) {
         let (gid, view) = (core.gid(), core.view());
         let history = self.groups.entry(gid).or_default();
@@ -119,7 +121,7 @@ impl Checker {
         let (index, term) = history.acked;
         if other != node {
             self.fail(format!("{gid:?}: nodes {other} and {node} both lead term {}", view.term));
-        } else if index.0 > 0 && core.log().term(index).map(|t| t.0) != Some(term) {
+        } else if index.0 > 0 && term <= view.term.0 && core.log().term(index).map(|t| t.0) != Some(term) {
             let has = core.log().term(index);
             self.fail(format!(
                 "{gid:?}: node {node} leads term {} without the acknowledged entry {index} of term {term} (has {has:?})",

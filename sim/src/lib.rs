@@ -10,6 +10,8 @@
 
 pub mod check;
 mod clients;
+pub mod clock;
+pub mod disk_atlas;
 mod ending;
 pub mod engine;
 mod nemesis;
@@ -18,13 +20,15 @@ mod node;
 mod serve;
 pub mod storage;
 pub mod swarm;
+mod totals;
 pub mod workload;
 pub mod world;
 
-pub use swarm::Swarm;
-pub use world::{Outcome, run};
+pub use swarm::{Profile, Swarm};
+pub use totals::Totals;
+pub use world::{Outcome, run, run_swarm};
 
 #[cfg(test)]
 mod meta;
-#[cfg(all(test, sim))]
-mod mutants;
+#[cfg(sim)]
+pub mod mutants;

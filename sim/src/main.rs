@@ -1,57 +1,106 @@
 //! `catchwater-sim`: runs seeds until the time is up and prints what happened. Exit 1 = a violation.
+//! `catchwater-sim mutants [NAME…]`: plants each bug and looks for the seed that finds it (`--cfg sim` only).
 
+use catchwater_sim::Totals;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+const USAGE: &str =
+    "usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--hours N] [--voters N] [--threads N]
+       catchwater-sim mutants [NAME…]";
+
+struct Options {
+    voters: usize,
+    from: u64,
+    count: u64,
+    seconds: Option<u64>,
+    hours: Option<u64>,
+    threads: u64,
+}
+
 fn main() -> ExitCode {
-    let mut voters = vec![1, 3];
-    let (mut from, mut count, mut seconds) = (1u64, u64::MAX, 10u64);
-    let mut args = std::env::args().skip(1);
-    while let Some(name) = args.next() {
-        let mut value = || args.next().and_then(|v| v.parse::<u64>().ok());
-        match name.as_str() {
-            "--seed" => (from, count) = (value().unwrap_or(1), 1),
-            "--from" => from = value().unwrap_or(1),
-            "--seeds" => count = value().unwrap_or(1),
-            "--seconds" => seconds = value().unwrap_or(10),
-            "--voters" => voters = vec![value().unwrap_or(3) as usize],
-            _ => {
-                eprintln!("usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--voters N]");
-                return ExitCode::from(2);
-            }
-        }
-    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
     // A panic inside a core is caught there and becomes a violation; its text is in it.
     std::panic::set_hook(Box::new(|_| {}));
+    if args.first().is_some_and(|a| a == "mutants") {
+        return mutants(&args[1..]);
+    }
+    let Some(o) = options(&args) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if o.count == 1 {
+        let out = catchwater_sim::run(o.from, o.voters);
+        println!("{out:#?}");
+        return if out.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
     let began = Instant::now();
-    let (mut runs, mut simulated, mut steps, mut acked, mut crashes, mut power, mut cuts) = (0u64, 0, 0, 0, 0, 0, 0);
-    'all: for seed in from..from.saturating_add(count) {
-        for v in &voters {
-            if began.elapsed() > Duration::from_secs(seconds) && count > 1 {
-                break 'all;
-            }
-            let out = catchwater_sim::run(seed, *v);
-            if count == 1 {
-                println!("{out:#?}");
-            }
-            if let Some(violation) = &out.violation {
-                println!("VIOLATION seed {seed} voters {v}: {violation}");
-                println!("again: catchwater-sim --seed {seed} --voters {v}");
-                return ExitCode::FAILURE;
-            }
-            runs += 1;
-            simulated += out.simulated;
-            steps += out.steps;
-            acked += out.acked;
-            crashes += out.crashes;
-            power += out.power_cuts;
-            cuts += out.cuts;
+    let lanes: Vec<_> = (0..o.threads)
+        .map(|lane| {
+            let (from, count, voters, threads) = (o.from, o.count, o.voters, o.threads);
+            let (seconds, hours) = (o.seconds, o.hours);
+            std::thread::spawn(move || {
+                let mut totals = Totals::default();
+                for seed in (from..from.saturating_add(count)).skip(lane as usize).step_by(threads as usize) {
+                    let late = seconds.is_some_and(|s| began.elapsed() > Duration::from_secs(s));
+                    let enough = hours.is_some_and(|h| totals.simulated_hours() * threads as f64 >= h as f64);
+                    if late || enough {
+                        break;
+                    }
+                    let out = catchwater_sim::run(seed, voters);
+                    if let Some(violation) = &out.violation {
+                        println!("VIOLATION seed {seed} voters {}: {violation}", out.voters);
+                        println!("again: catchwater-sim --seed {seed} --voters {voters}");
+                        totals.violations += 1;
+                        break;
+                    }
+                    totals.add(&out);
+                }
+                totals
+            })
+        })
+        .collect();
+    let mut all = Totals::default();
+    for lane in lanes {
+        match lane.join() {
+            Ok(totals) => all.merge(&totals),
+            Err(_) => all.violations += 1,
         }
     }
-    let hours = simulated as f64 / 3.6e9;
-    println!(
-        "{runs} runs, {hours:.2} simulated hours, {steps} steps, {acked} acknowledged writes, {crashes} crashes ({power} power cuts), {cuts} partitions, 0 violations, {:.1} s",
-        began.elapsed().as_secs_f64()
-    );
-    if crashes == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let real = began.elapsed().as_secs_f64();
+    println!("{all}, {real:.1} s, {:.0} x real time", all.simulated_hours() * 3600.0 / real.max(0.001));
+    if all.violations > 0 || all.crashes == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn options(args: &[String]) -> Option<Options> {
+    let mut o = Options { voters: 0, from: 1, count: u64::MAX, seconds: None, hours: None, threads: 1 };
+    let mut args = args.iter();
+    while let Some(name) = args.next() {
+        let value = args.next()?.parse::<u64>().ok()?;
+        match name.as_str() {
+            "--seed" => (o.from, o.count) = (value, 1),
+            "--from" => o.from = value,
+            "--seeds" => o.count = value.max(2),
+            "--seconds" => o.seconds = Some(value),
+            "--hours" => o.hours = Some(value),
+            "--voters" => o.voters = value as usize,
+            "--threads" => o.threads = value.clamp(1, 64),
+            _ => return None,
+        }
+    }
+    if o.count == u64::MAX && o.seconds.is_none() && o.hours.is_none() {
+        o.seconds = Some(10);
+    }
+    Some(o)
+}
+
+#[cfg(sim)]
+fn mutants(names: &[String]) -> ExitCode {
+    if catchwater_sim::mutants::hunt(names) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(sim))]
+fn mutants(_: &[String]) -> ExitCode {
+    eprintln!("mutants are built with RUSTFLAGS=\"--cfg sim\" only (cargo xtask mutants does it)");
+    ExitCode::from(2)
 }

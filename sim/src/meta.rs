@@ -1,30 +1,43 @@
 //! The simulator's own promises: equal seeds give equal runs, different ones do not, and faults really happen.
 
-use crate::run;
+use crate::swarm::{Profile, Swarm};
+use crate::world::run_swarm;
+use crate::{Totals, run};
+
+/// Row S4 of the scoreboard.
+const SEEDS: u64 = 50;
 
 #[test]
 fn the_same_seed_twice_gives_the_same_trace() {
-    for (seed, voters) in [(1, 1), (2, 3)] {
-        let (a, b) = (run(seed, voters), run(seed, voters));
-        assert_eq!((a.trace, a.steps, a.acked), (b.trace, b.steps, b.acked), "seed {seed} with {voters} voters");
+    let mut equal = 0;
+    for seed in 0..SEEDS {
+        // Short runs of every profile and size.
+        let mut swarm = Swarm::draw(seed, 0, None);
+        swarm.chaos = swarm.chaos.min(2_000_000);
+        let (a, b) = (run_swarm(seed, swarm.clone()), run_swarm(seed, swarm));
+        assert_eq!((a.trace, a.steps, a.acked), (b.trace, b.steps, b.acked), "seed {seed} with {} voters", a.voters);
+        equal += 1;
     }
+    println!("same seed twice: {equal} of {SEEDS} equal");
     assert_ne!(run(5, 3).trace, run(6, 3).trace);
 }
 
 #[test]
-fn a_few_seeds_hold_under_faults() {
-    let (mut crashes, mut power, mut cuts, mut acked, mut elections) = (0, 0, 0, 0, 0);
-    for seed in 0..5 {
-        for voters in [1, 3] {
-            let out = run(seed, voters);
-            assert_eq!(out.violation, None, "seed {seed} with {voters} voters");
-            crashes += out.crashes;
-            power += out.power_cuts;
-            cuts += out.cuts;
-            acked += out.acked;
-            elections += out.elections;
+fn a_few_seeds_of_every_profile_hold_under_faults() {
+    let mut totals = Totals::default();
+    let profiles = [Profile::Mixed, Profile::Churn, Profile::Damage, Profile::Errors, Profile::Files];
+    for (n, profile) in profiles.into_iter().enumerate() {
+        for seed in 0..3 {
+            for voters in [1, 3] {
+                let seed = seed + 10 * n as u64;
+                let out = run_swarm(seed, Swarm::draw(seed, voters, Some(profile)));
+                assert_eq!(out.violation, None, "seed {seed} with {voters} voters, {profile:?}");
+                totals.add(&out);
+            }
         }
     }
+    println!("{totals}");
     // A run without faults is not green.
-    assert!(crashes > 20 && power > 5 && cuts > 0 && acked > 500 && elections > 20);
+    assert!(totals.crashes > 100 && totals.power_cuts > 30 && totals.cuts > 5 && totals.acked > 2_000);
+    assert!(totals.elections > 100 && totals.damages > 5 && totals.disk_errors > 3);
 }

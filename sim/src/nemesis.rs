@@ -11,7 +11,26 @@ impl World {
             return;
         }
         let nodes = self.nodes.len() as u64;
-        match self.rng.below(10) {
+        match self.rng.below(if self.swarm.stops { 13 } else { 10 }) {
+            0 if self.swarm.damage > 0 => {
+                // At rest first, so that what is damaged then was durable for a while.
+                let node = self.rng.below(nodes) as usize;
+                self.hush_until = self.engine.now() + 400_000;
+                self.engine.after(390_000, Happens::Doom { node });
+            }
+            10..=11 => {
+                let node = self.rng.below(nodes) as usize;
+                let until = self.engine.now() + self.rng.between(20_000, 2_500_000);
+                self.out.stops += 1;
+                self.clocks.stop(node, until);
+                self.clocks.jump(node, &mut self.rng);
+            }
+            12 => {
+                let (from, to) = (self.rng.below(nodes) as usize, self.rng.below(nodes) as usize);
+                let (most, time) = (self.rng.between(20_000, 900_000), self.rng.between(100_000, 3_000_000));
+                self.net.set_slow(from, to, most);
+                self.engine.after(time, Happens::Faster { from, to });
+            }
             0..=3 => {
                 let node = self.rng.below(nodes) as usize;
                 if self.nodes[node].up() {
@@ -88,6 +107,14 @@ impl World {
         self.acked_when_calm = self.ledger_len();
         self.net.calm = true;
         self.net.heal();
+        self.clocks.calm();
+        // A damaged node of several is taken out, as an operator would: the others are the core that must be well.
+        for node in 0..self.nodes.len() {
+            if self.nodes.len() > 1 && self.atlas.is_damaged(node) && !self.nodes[node].out {
+                self.read_damaged(node);
+                self.refuse(node);
+            }
+        }
         for node in &mut self.nodes {
             node.storage.calm();
         }

@@ -10,18 +10,30 @@ pub struct Net {
     cut: Vec<bool>,
     /// When the last message of a direction arrives: the next one is not earlier.
     last: Vec<Micros>,
+    /// Extra delay of a direction at most: a clogged path.
+    slow: Vec<Micros>,
     pub calm: bool,
 }
 
 impl Net {
     pub fn new(nodes: usize) -> Self {
-        Net { nodes, cut: vec![false; nodes * nodes], last: vec![0; nodes * nodes], calm: false }
+        Net {
+            nodes,
+            cut: vec![false; nodes * nodes],
+            last: vec![0; nodes * nodes],
+            slow: vec![0; nodes * nodes],
+            calm: false,
+        }
     }
     pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
         self.cut[from * self.nodes + to] = cut;
     }
+    pub fn set_slow(&mut self, from: usize, to: usize, most: Micros) {
+        self.slow[from * self.nodes + to] = most;
+    }
     pub fn heal(&mut self) {
         self.cut.fill(false);
+        self.slow.fill(0);
     }
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cut[from * self.nodes + to]
@@ -36,6 +48,9 @@ impl Net {
         let mut delay = rng.between(swarm.delay.0, swarm.delay.1);
         if !self.calm && rng.chance(swarm.delay_tail) {
             delay += rng.between(10_000, 200_000);
+        }
+        if self.slow[link] > 0 {
+            delay += rng.below(self.slow[link]);
         }
         let at = (now + delay).max(self.last[link] + 1);
         self.last[link] = at;

@@ -11,16 +11,17 @@ use std::collections::VecDeque;
 
 impl World {
     pub(crate) fn start(&mut self, node: usize) {
-        if self.nodes[node].up() {
+        if self.nodes[node].up() || self.nodes[node].out {
             return;
         }
-        let now = self.now();
+        let now = self.now(node);
         let found = match self.nodes[node].storage.recover(now) {
             Ok(found) => found,
             Err(StartError::Disk(_)) if !self.is_calm() => {
                 self.nodes[node].storage.crash(false);
                 return self.engine.after(100_000, Happens::Start { node });
             }
+            Err(StartError::Broken(_)) if self.atlas.is_damaged(node) => return self.refuse(node),
             Err(StartError::Disk(e)) => return self.checker.fail(format!("node {node} cannot recover: {e}")),
             Err(StartError::Broken(why)) => return self.checker.fail(format!("node {node} cannot recover: {why}")),
         };
@@ -34,19 +35,30 @@ impl World {
                     self.checker.opened(node, &core);
                     self.nodes[node].cores.insert(gid, core);
                 }
+                Err(_) if self.atlas.is_damaged(node) => return self.refuse(node),
                 Err(e) => return self.checker.fail(format!("node {node} cannot open {gid:?}: {e}")),
             }
         }
         let mut wishes = Vec::new();
-        let now = self.now();
+        let now = self.now(node);
         self.nodes[node].storage.started(now, &mut wishes);
         self.grant(node, wishes);
         let gids: Vec<Gid> = self.nodes[node].cores.keys().copied().collect();
         for gid in gids {
             self.core_event(node, gid, Event::Start);
         }
-        let tick = self.swarm.ticks[node];
+        let tick = self.clocks.tick(node);
         self.engine.after(tick, Happens::Tick { node, boot });
+    }
+
+    /// The node does not open what it found. A person would repair or replace it; here it stays down.
+    pub(crate) fn refuse(&mut self, node: usize) {
+        self.engine.fold(0xf00);
+        self.out.refused += 1;
+        self.nodes[node].cores.clear();
+        self.nodes[node].storage.crash(false);
+        self.nodes[node].out = true;
+        self.nodes[node].boot += 1;
     }
 
     pub(crate) fn crash(&mut self, node: usize, power: bool) {
@@ -62,12 +74,20 @@ impl World {
         n.trimmed.clear();
         n.doomed = None;
         n.storage.crash(power);
+        if self.chance(self.swarm.damage) && self.atlas.may_damage(node, self.swarm.voters) {
+            // The newest flush may only be damaged behind its seal: before that, damage and a torn write look alike, and
+            // no engine can tell (the design gives it ten milliseconds).
+            let rest = self.nodes[node].storage.rested(self.engine.now());
+            let done = self.atlas.damage(node, self.nodes[node].storage.disk(), rest, &mut self.rng);
+            self.out.damages += u64::from(done.is_some());
+            self.last_damage = done.or(self.last_damage.take());
+        }
         let down = if self.is_calm() { 1_000 } else { self.rng.between(self.swarm.down.0, self.swarm.down.1) };
         self.engine.after(down, Happens::Start { node });
     }
 
     pub(crate) fn core_event(&mut self, node: usize, gid: Gid, event: Event) {
-        let now = self.now();
+        let now = self.now(node);
         let mut out = Effects::new();
         match self.nodes[node].cores.get_mut(&gid) {
             Some(core) => core.handle(now, event, &mut out),
@@ -97,7 +117,7 @@ impl World {
                 self.engine.fold(ready.0);
                 let mut wishes = Vec::new();
                 let appends = !entries.is_empty();
-                let now = self.now();
+                let now = self.now(node);
                 self.nodes[node].storage.persist(now, gid, ready, entries, hard, truncate_from, &mut wishes);
                 self.grant(node, wishes);
                 if appends && self.chance(self.swarm.crash_after_append) {
@@ -110,7 +130,7 @@ impl World {
                 if let Some(core) = self.nodes[node].cores.get(&gid) {
                     self.checker.committed(node, core, upto, high_watermark);
                 }
-                let (now, mut wishes) = (self.now(), Vec::new());
+                let (now, mut wishes) = (self.now(node), Vec::new());
                 self.nodes[node].storage.committed(now, gid, upto, &mut wishes);
                 let start = self.nodes[node].cores.get(&gid).map_or(Offset(0), |c| c.log().log_start());
                 if start > self.nodes[node].trimmed.get(&gid).copied().unwrap_or_default() {
@@ -193,7 +213,7 @@ impl World {
                 Wish::Snapshot(gid) => {
                     if let Some(core) = self.nodes[node].cores.get(&gid) {
                         let payload = core.log().snapshot_payload();
-                        let (now, mut more) = (self.now(), Vec::new());
+                        let (now, mut more) = (self.now(node), Vec::new());
                         self.nodes[node].storage.snapshot(now, gid, payload, &mut more);
                         self.grant(node, more);
                     }

@@ -5,7 +5,7 @@ use crate::workload::{Ask, Reply, Request, Who};
 use crate::world::{Happens, Waiter, World};
 use bytes::{Bytes, BytesMut};
 use catchwater_raft::{Event, Proposal, ProposalId, Role};
-use catchwater_record::{EntryIndex, Gid};
+use catchwater_record::{EntryIndex, Gid, Offset};
 use catchwater_storage::Check;
 use catchwater_storage::format::context::Fence;
 
@@ -25,6 +25,9 @@ impl World {
 
     pub(crate) fn ask(&mut self, node: usize, request: Request) {
         let node = node % self.nodes.len();
+        if self.engine.now() < self.hush_until {
+            return;
+        }
         let times = match () {
             () if self.is_calm() => 1,
             () if self.rng.chance(self.swarm.drop) => 0,
@@ -85,6 +88,20 @@ impl World {
         }
     }
 
+    /// A consumer at the end of the log, now and then: what is committed can be read at once, from memory or files.
+    pub(crate) fn consume(&mut self, node: usize, gid: Gid) {
+        if self.is_calm() || self.swarm.read_error > 0 || self.atlas.is_damaged(node) || !self.rng.chance(50_000) {
+            return;
+        }
+        let Some(core) = self.nodes[node].cores.get(&gid) else { return };
+        let (start, end) = (core.log().log_start(), core.view().high_watermark);
+        let from = start.0.max(end.0.saturating_sub(self.rng.between(1, 40)));
+        match self.read_from(node, gid, Offset(from)) {
+            Ok(batches) => self.out.reads += batches.len() as u64,
+            Err(why) => self.checker.fail(format!("node {node} {gid:?}: a consumer at {from}: {why}")),
+        }
+    }
+
     pub(crate) fn complete(&mut self, node: usize, gid: Gid, upto: EntryIndex) {
         let waiters = self.nodes[node].waiters.remove(&gid).unwrap_or_default();
         let Some(core) = self.nodes[node].cores.get(&gid) else { return };
@@ -110,5 +127,6 @@ impl World {
         for (who, id, reply) in replies {
             self.answer(who, id, reply);
         }
+        self.consume(node, gid);
     }
 }

@@ -17,7 +17,7 @@ use catchwater_storage::format::row;
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::JournalBatch;
 use catchwater_storage::read::read_range;
-use catchwater_storage::recover::{Layout, NewIdentity, RecoverError, recover, settle, write_boot_state};
+use catchwater_storage::recover::{Layout, NewIdentity, RecoverError, quarantine, recover, settle, write_boot_state};
 use catchwater_storage::segment::{group_dir, segment_stem};
 use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, Log, NewEntry, RecoveredGroup, Row};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,12 +66,23 @@ pub struct NodeStorage {
     layout: Layout,
     live: Option<Live>,
     next: u64,
+    /// When the machines last asked for something, and when this life ended.
+    busy_at: Micros,
+    rest_at_crash: bool,
 }
+
+/// Longer than the journal waits before it seals, than a slow sync, and than ticks take to come round.
+const REST: Micros = 60_000;
 
 impl NodeStorage {
     pub fn new(node: u32, seed: u64, swarm: &Swarm, groups: &[(Gid, GroupSpec)]) -> Self {
         let mut rng = Rng::new(seed);
-        let rates = FaultRates { write_error: swarm.write_error, ..FaultRates::default() };
+        let rates = FaultRates {
+            write_error: swarm.write_error,
+            no_space: swarm.no_space,
+            read_error: swarm.read_error,
+            ..FaultRates::default()
+        };
         let disk = FaultyDisk::new(Arc::new(MemoryDisk::new()), rates, rng.next_u64());
         let config = DirConfig {
             journal_file_bytes: swarm.journal_file_bytes,
@@ -91,6 +102,8 @@ impl NodeStorage {
             layout: Layout::new("/data"),
             live: None,
             next: 0,
+            busy_at: 0,
+            rest_at_crash: false,
         }
     }
 
@@ -109,6 +122,7 @@ impl NodeStorage {
             clean: false,
         };
         let disk = &*self.disk;
+        quarantine(disk, &self.layout, &found.groups).map_err(StartError::Disk)?;
         let boot = write_boot_state(disk, &self.layout, found.boot, running).map_err(StartError::Disk)?;
         settle(disk, &self.layout, &found.leftovers, &found.journal.free).map_err(StartError::Disk)?;
         disk.mkdir(&self.layout.journal()).map_err(StartError::Disk)?;
@@ -173,6 +187,9 @@ impl NodeStorage {
 
     fn drive(&mut self, now: Now, event: DirEvent, out: &mut Vec<Wish>) {
         let Some(live) = &mut self.live else { return };
+        if matches!(event, DirEvent::Batch(_) | DirEvent::Create(..)) {
+            self.busy_at = now.mono.since(Mono::ZERO).as_micros() as u64;
+        }
         let mut effects = Effects::new();
         live.dir.handle(now, event, &mut effects);
         for effect in effects.drain() {
@@ -219,9 +236,15 @@ impl NodeStorage {
         }
     }
 
+    /// Nothing was written for so long that everything is durable and sealed.
+    pub fn rested(&self, now: Micros) -> bool {
+        self.rest_at_crash && now > self.busy_at + REST
+    }
+
     /// The process dies, or the whole machine. What was under way is done, not done, or torn.
     pub fn crash(&mut self, power: bool) {
         let flying = self.live.take().map(|l| l.flying).unwrap_or_default();
+        self.rest_at_crash = flying.is_empty();
         for (_, op) in flying.into_values() {
             match op {
                 // A direct write that the power interrupts lies there like any un-synced one: in pieces.
@@ -303,6 +326,11 @@ impl NodeStorage {
                 })
             })
             .collect()
+    }
+
+    /// The disk itself, for whoever damages it.
+    pub fn disk(&self) -> &MemoryDisk {
+        self.disk.memory()
     }
 
     /// No more faults.

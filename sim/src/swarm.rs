@@ -3,9 +3,25 @@
 use crate::engine::Micros;
 use catchwater_base::Rng;
 
+/// What a run leans towards. The seed draws it; a hunt for one planted bug may ask for one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// As drawn.
+    Mixed,
+    /// Few writes, many elections: cuts, deaths right after a vote, leaders that step down.
+    Churn,
+    /// Damage to synced bytes of disks at rest.
+    Damage,
+    /// Writes, syncs and reads that fail.
+    Errors,
+    /// Tiny files that roll all the time, and power cuts.
+    Files,
+}
+
 /// Rates are per million.
 #[derive(Clone, Debug)]
 pub struct Swarm {
+    pub profile: Profile,
     pub voters: usize,
     pub groups: usize,
     pub clients: usize,
@@ -37,18 +53,27 @@ pub struct Swarm {
     pub snap_bytes: u64,
     /// Padding of a record's value: batches from one sector to many.
     pub value_bytes: usize,
-    /// Writes and syncs that fail once.
+    /// Writes and syncs that fail once, writes that find no space, reads that fail once.
     pub write_error: u32,
+    pub no_space: u32,
+    pub read_error: u32,
+    /// Share of crashes after which synced bytes are damaged, as far as the atlas allows.
+    pub damage: u32,
+    /// Share of faults that stop a node's process for a while, or slow a link.
+    pub stops: bool,
 }
 
 impl Swarm {
-    pub fn draw(seed: u64, voters: usize) -> Swarm {
+    /// With so many voters (0 = as drawn) and that profile (`None` = as drawn).
+    pub fn draw(seed: u64, voters: usize, profile: Option<Profile>) -> Swarm {
         let mut r = Rng::new(seed ^ 0x5377_6172_6d00 ^ voters as u64);
+        let voters = if voters == 0 { [1, 1, 3, 3, 3, 5, 2, 4][r.below(8) as usize] } else { voters };
         let rate = |r: &mut Rng, max: u32| if r.chance(400_000) { 0 } else { r.below(u64::from(max) + 1) as u32 };
         let delay_max = r.between(300, 20_000);
         let fsync_max = r.between(100, 15_000);
         let lively = r.chance(300_000);
-        Swarm {
+        let mut swarm = Swarm {
+            profile: Profile::Mixed,
             voters,
             groups: r.between(1, 2) as usize,
             clients: r.between(1, 4) as usize,
@@ -73,7 +98,64 @@ impl Swarm {
             value_bytes: if r.chance(500_000) { 0 } else { r.below(1_500) as usize },
             snap_bytes: r.between(1_000, 30_000),
             write_error: if r.chance(300_000) { r.below(300) as u32 } else { 0 },
+            no_space: if r.chance(150_000) { r.below(300) as u32 } else { 0 },
+            read_error: if r.chance(150_000) { r.below(1_000) as u32 } else { 0 },
+            damage: if r.chance(250_000) { r.below(400_000) as u32 } else { 0 },
+            stops: r.chance(400_000),
             tail_bytes: if r.chance(500_000) { 0 } else { r.below(20_000) },
+        };
+        const DRAWN: [Profile; 8] = [
+            Profile::Mixed,
+            Profile::Mixed,
+            Profile::Mixed,
+            Profile::Mixed,
+            Profile::Churn,
+            Profile::Damage,
+            Profile::Errors,
+            Profile::Files,
+        ];
+        let drawn = DRAWN[r.below(8) as usize];
+        swarm.lean(profile.unwrap_or(drawn), &mut r);
+        swarm
+    }
+
+    fn lean(&mut self, profile: Profile, r: &mut Rng) {
+        self.profile = profile;
+        if profile != Profile::Mixed {
+            // Short and sparse: the fault is what the run is for.
+            self.chaos = r.between(3_000_000, 6_000_000);
+            self.fault_every = r.between(80_000, 400_000);
+            self.down = (1_000, 150_000);
+            self.clients = r.between(1, 2) as usize;
+            self.think = (100, r.between(4_000, 40_000));
+        }
+        match profile {
+            Profile::Mixed => {}
+            Profile::Churn => {
+                self.crash_after_vote = if r.chance(500_000) { r.between(100_000, 600_000) as u32 } else { 0 };
+                self.fsync = (50, r.between(100, 15_000));
+                self.groups = 1;
+                self.damage = 0;
+            }
+            Profile::Damage => {
+                self.damage = r.between(300_000, 900_000) as u32;
+                self.groups = 1;
+                self.fsync_tail = 0;
+            }
+            Profile::Errors => {
+                self.write_error = r.between(200, 3_000) as u32;
+                self.read_error = r.below(1_000) as u32;
+                self.no_space = r.below(1_000) as u32;
+                self.power = 1_000_000;
+            }
+            Profile::Files => {
+                self.segment_bytes = r.between(500, 3_000) as u32;
+                self.snap_bytes = r.between(500, 5_000);
+                self.journal_file_bytes = 4096 * 16;
+                self.power = r.between(700_000, 1_000_000) as u32;
+                self.think = (100, r.between(500, 5_000));
+                self.value_bytes = r.below(600) as usize;
+            }
         }
     }
 }

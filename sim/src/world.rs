@@ -5,12 +5,14 @@
 //! ledgers.
 
 use crate::check::Checker;
+use crate::clock::Clocks;
+use crate::disk_atlas::Atlas;
 use crate::engine::{Engine, Micros};
 use crate::net::Net;
 use crate::storage::NodeStorage;
 use crate::swarm::Swarm;
 use crate::workload::{Producer, Reply, Request, Who, Worker};
-use catchwater_base::{Mono, Now, Rng, Wall};
+use catchwater_base::{Now, Rng};
 use catchwater_raft::{ConfState, Event, GroupCore, PeerId, PeerMsg};
 use catchwater_record::{CaptureId, EntryIndex, Gid, NodeId, Offset, PartitionId, TopicId};
 use catchwater_storage::{GroupSpec, NewEntry};
@@ -19,7 +21,7 @@ use std::collections::BTreeMap;
 const STEPS_MAX: u64 = 20_000_000;
 
 /// How a run ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub seed: u64,
     pub voters: usize,
@@ -38,6 +40,18 @@ pub struct Outcome {
     pub barriers: u64,
     pub disk_errors: u64,
     pub trims: u64,
+    pub damages: u64,
+    /// Nodes that did not open a damaged disk.
+    pub refused: u64,
+    /// Records read while faults went on.
+    pub reads: u64,
+    pub stops: u64,
+}
+
+impl Outcome {
+    fn new(seed: u64, voters: usize) -> Self {
+        Outcome { seed, voters, ..Outcome::default() }
+    }
 }
 
 pub(crate) enum Happens {
@@ -85,6 +99,14 @@ pub(crate) enum Happens {
         from: usize,
         to: usize,
     },
+    /// The node dies, and its disk was at rest.
+    Doom {
+        node: usize,
+    },
+    Faster {
+        from: usize,
+        to: usize,
+    },
     Start {
         node: usize,
     },
@@ -115,6 +137,8 @@ pub(crate) struct Node {
     pub(crate) barriers: BTreeMap<u64, (Gid, EntryIndex)>,
     /// Log starts that the storage was told.
     pub(crate) trimmed: BTreeMap<Gid, Offset>,
+    /// Its disk is damaged and it does not open it, or it was taken out after the last fault.
+    pub(crate) out: bool,
     /// Set inside a step: die at its end.
     pub(crate) doomed: Option<bool>,
 }
@@ -130,6 +154,8 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) swarm: Swarm,
     pub(crate) net: Net,
+    pub(crate) clocks: Clocks,
+    pub(crate) atlas: Atlas,
     pub(crate) nodes: Vec<Node>,
     pub(crate) producers: Vec<Producer>,
     pub(crate) producer_turns: Vec<u64>,
@@ -144,14 +170,30 @@ pub(crate) struct World {
     pub(crate) full: bool,
     pub(crate) out: Outcome,
     pub(crate) finished: bool,
+    /// Until then nobody asks for anything: the disks come to rest.
+    pub(crate) hush_until: Micros,
+    /// For the text of a violation.
+    pub(crate) last_damage: Option<String>,
 }
 
-/// Runs `seed` with so many voters.
+/// Runs `seed` with so many voters; 0 = as many as the seed draws.
 pub fn run(seed: u64, voters: usize) -> Outcome {
-    run_swarm(seed, Swarm::draw(seed, voters))
+    run_swarm(seed, Swarm::draw(seed, voters, None))
 }
 
+/// A panic anywhere is a violation: the product's process would be gone.
 pub fn run_swarm(seed: u64, swarm: Swarm) -> Outcome {
+    let voters = swarm.voters;
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_to_end(seed, swarm)));
+    run.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text = text.unwrap_or_else(|| "of no text".into());
+        Outcome { violation: Some(format!("panic: {text}")), ..Outcome::new(seed, voters) }
+    })
+}
+
+fn run_to_end(seed: u64, swarm: Swarm) -> Outcome {
     let mut world = World::new(seed, swarm);
     while !world.finished && world.checker.violation.is_none() {
         let Some(event) = world.engine.pop() else { break };
@@ -164,7 +206,10 @@ pub fn run_swarm(seed: u64, swarm: Swarm) -> Outcome {
         world.read_everything();
     }
     let mut out = world.out;
-    out.violation = world.checker.violation;
+    out.violation = world.checker.violation.map(|v| match world.last_damage {
+        Some(damage) => format!("{v}; damaged: {damage}"),
+        None => v,
+    });
     out.trace = world.engine.trace();
     out.steps = world.engine.steps();
     out.simulated = world.engine.now();
@@ -199,32 +244,17 @@ impl World {
                 next_proposal: 0,
                 barriers: BTreeMap::new(),
                 trimmed: BTreeMap::new(),
+                out: false,
                 doomed: None,
             })
             .collect();
-        let out = Outcome {
-            seed,
-            voters: swarm.voters,
-            violation: None,
-            trace: 0,
-            steps: 0,
-            simulated: 0,
-            acked: 0,
-            committed: 0,
-            crashes: 0,
-            power_cuts: 0,
-            cuts: 0,
-            elections: 0,
-            duplicates: 0,
-            cold_reads: 0,
-            barriers: 0,
-            disk_errors: 0,
-            trims: 0,
-        };
+        let out = Outcome::new(seed, swarm.voters);
         let producers: Vec<Producer> = (0..swarm.clients).map(|id| Producer::new(id, gids[id % gids.len()])).collect();
         let mut world = World {
             engine: Engine::default(),
             net: Net::new(swarm.voters),
+            clocks: Clocks::new(&swarm),
+            atlas: Atlas::new(swarm.voters),
             nodes,
             producer_turns: vec![0; producers.len()],
             producers,
@@ -237,6 +267,8 @@ impl World {
             full: false,
             out,
             finished: false,
+            hush_until: 0,
+            last_damage: None,
             rng,
             swarm,
         };
@@ -257,15 +289,26 @@ impl World {
         world
     }
 
-    pub(crate) fn now(&self) -> Now {
-        let t = self.engine.now();
-        Now { mono: Mono::from_nanos(t * 1000), wall: Wall::from_micros(1_700_000_000_000_000 + t as i64) }
+    pub(crate) fn now(&self, node: usize) -> Now {
+        self.clocks.now(node, self.engine.now())
     }
     pub(crate) fn is_calm(&self) -> bool {
         self.calm_at.is_some()
     }
 
     pub(crate) fn happen(&mut self, event: Happens) {
+        let whose = match &event {
+            Happens::Tick { node, .. }
+            | Happens::Disk { node, .. }
+            | Happens::Fetched { node, .. }
+            | Happens::Asked { node, .. } => Some(*node),
+            Happens::Arrives(msg) => Some(msg.to.node().0 as usize - 1),
+            _ => None,
+        };
+        if let Some(until) = whose.and_then(|node| self.clocks.stopped(node, self.engine.now())) {
+            self.engine.fold(0xd00);
+            return self.engine.at(until, event);
+        }
         match event {
             Happens::Tick { node, boot } => {
                 self.engine.fold(1 + node as u64);
@@ -276,7 +319,7 @@ impl World {
                 for gid in gids {
                     self.core_event(node, gid, Event::Tick(1));
                 }
-                let tick = self.swarm.ticks[node];
+                let tick = self.clocks.tick(node);
                 self.engine.after(tick, Happens::Tick { node, boot });
             }
             Happens::Arrives(msg) => {
@@ -290,7 +333,7 @@ impl World {
                 self.engine.fold(0x200 + node as u64);
                 if self.nodes[node].boot == boot && self.nodes[node].up() {
                     let mut wishes = Vec::new();
-                    let now = self.now();
+                    let now = self.now(node);
                     self.nodes[node].storage.done(now, token, &mut wishes);
                     self.grant(node, wishes);
                 }
@@ -334,6 +377,16 @@ impl World {
             Happens::Heal { from, to } => {
                 self.engine.fold(0xa00);
                 self.net.set_cut(from, to, false);
+            }
+            Happens::Doom { node } => {
+                self.engine.fold(0xf00 + node as u64);
+                if self.nodes[node].up() && !self.is_calm() {
+                    self.doom(node);
+                }
+            }
+            Happens::Faster { from, to } => {
+                self.engine.fold(0xe00);
+                self.net.set_slow(from, to, 0);
             }
             Happens::Start { node } => {
                 self.engine.fold(0xb00 + node as u64);

@@ -20,7 +20,7 @@ mod flush;
 
 use crate::disk::{AlignedBuf, BLOCK_BYTES, DiskDone, DiskError, DiskOp, FilePath};
 use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
-use catchwater_base::{Effects, Local, Mono, Now};
+use catchwater_base::{Effects, Local, Mono, Now, mutant};
 use catchwater_record::{EntryIndex, Gid};
 use files::{File, FileState};
 use std::collections::{BTreeMap, VecDeque};
@@ -348,6 +348,7 @@ impl Journal {
     fn done(&mut self, now: Now, token: Token, result: Result<DiskDone, DiskError>, out: &mut Effects<JournalEffect>) {
         let done = match result {
             Ok(done) => done,
+            Err(_) if mutant!("retry_after_fsync_error") => DiskDone::Done,
             Err(error) => {
                 // The kernel reports once, then lies: never again. Nothing more leaves this machine.
                 if !std::mem::replace(&mut self.stopped, true) {
@@ -374,7 +375,7 @@ impl Journal {
                     self.buffer = Some(buf);
                 }
                 self.flushed(file, lsn, bytes, items, out);
-                if !seal && self.queue.is_empty() {
+                if !seal && self.queue.is_empty() && !mutant!("idle_seal_missing") {
                     self.seal_at = Some(now.mono.plus_millis(SEAL_AFTER_MS));
                 }
                 if seal {
@@ -392,7 +393,8 @@ impl Journal {
 impl Head {
     /// True if a newest frame of this group lies in a flush up to `last`.
     fn is_within(&self, last: u64) -> bool {
-        self.hard.as_ref().is_some_and(|(_, l)| *l <= last) || self.create.as_ref().is_some_and(|(_, l)| *l <= last)
+        let hard = self.hard.filter(|_| !mutant!("hard_frame_not_forwarded"));
+        hard.is_some_and(|(_, l)| l <= last) || self.create.as_ref().is_some_and(|(_, l)| *l <= last)
     }
 }
 

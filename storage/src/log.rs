@@ -15,6 +15,7 @@ use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
 use crate::producer::{BatchMark, Producer, Producers, Sequence};
 use crate::table::Table;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use catchwater_base::mutant;
 use catchwater_record::{
     BatchView, CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, Offset, Position, ProducerEpoch, ProducerId,
 };
@@ -187,7 +188,7 @@ impl Log {
         let mut known = EntryIndex::ZERO;
         if let Some((at, payload)) = found.snap {
             log.read_snapshot(payload).ok_or(LogOpenError::Snapshot(at))?;
-            known = at;
+            known = if mutant!("stale_snap_accepted") { EntryIndex(u64::MAX) } else { at };
         }
         let total = found.journaled.last().map_or(log.table.last_index(), |e| e.index);
         log.commit = found.hard.commit.min(total).max(found.first_index.prev());
@@ -329,7 +330,7 @@ impl Log {
             match self.producers.check(&mark) {
                 Sequence::New => {}
                 Sequence::Duplicate { base, end } => {
-                    let index = if end <= self.log_start {
+                    let index = if end <= self.log_start || mutant!("duplicate_acked_before_commit") {
                         EntryIndex::ZERO
                     } else {
                         self.table.row_at(base).map_or(EntryIndex::ZERO, |r| r.index)
@@ -443,6 +444,7 @@ impl Log {
         self.uncommitted_bytes -= self.table.rows_from(from).map(data_bytes).sum::<u64>();
         while self.undo.back().is_some_and(|(i, _)| *i >= from) {
             match self.undo.pop_back() {
+                Some(_) if mutant!("undo_forgotten") => {}
                 Some((_, Undo::Producer(id, before))) => self.producers.restore(id, before),
                 Some((_, Undo::Capture(before))) => self.captures.restore(before),
                 None => {}
@@ -537,6 +539,12 @@ impl Log {
     /// Lets go of bytes that are in files, oldest first, down to `keep_bytes`. Called under memory pressure too.
     pub fn shrink_tail(&mut self, keep_bytes: u64) {
         let placed = self.table.placed_end();
+        while mutant!("tail_drops_what_no_file_has") && !self.cache.is_empty() {
+            if let Some(entry) = self.cache.pop_front() {
+                self.cache_bytes -= entry_bytes(&entry);
+                self.release(if entry.index <= placed { entry_bytes(&entry) } else { 0 });
+            }
+        }
         while self.cache_placed_bytes > keep_bytes && self.cache.front().is_some_and(|e| e.index <= placed) {
             if let Some(entry) = self.cache.pop_front() {
                 self.cache_bytes -= entry_bytes(&entry);

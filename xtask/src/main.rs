@@ -1,4 +1,4 @@
-//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | sim | history`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | sim | mutants | history`. Knows nothing of the product's crates.
 
 mod codegen;
 mod db;
@@ -22,9 +22,10 @@ fn main() -> anyhow::Result<()> {
         Some("codegen") => codegen::run(rest),
         Some("db") => db::run(rest),
         Some("history") => history::run(rest),
+        Some("mutants") => sim::mutants(rest),
         Some("sim") => sim::run(rest),
         _ => {
-            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | sim | history>");
+            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | sim | mutants | history>");
             std::process::exit(2)
         }
     }

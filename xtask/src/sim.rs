@@ -1,33 +1,45 @@
-//! `cargo xtask sim [--seconds N] [ARGS…]`: runs the tests that plant mutants under `--cfg sim` (the simulator's own, and
-//! capture's over a source and a log in memory), then seeds for so long (`catchwater-sim`, which takes the arguments), in
-//! a target directory of its own, since the flag reaches every crate.
+//! `cargo xtask sim [--seconds N | --hours N] [ARGS…]`: runs the tests that need `--cfg sim` (the simulator's own, and
+//! capture's mutants over a source and a log in memory), plants every bug that touches the log, then runs seeds for so long
+//! (`catchwater-sim`, which takes the arguments), in a target directory of its own, since the flag reaches every crate.
+//! `cargo xtask mutants [NAME…]`: only the planted bugs, with the table of what found them.
 
 use anyhow::{Context, ensure};
 use std::process::Command;
 
-pub fn run(args: &[String]) -> anyhow::Result<()> {
+/// Runs cargo with `--cfg sim`.
+fn cargo(verb: &str, package: &str, rest: &[&str]) -> anyhow::Result<bool> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
-    let cargo = |verb: &str, package: &str, rest: &[&str]| {
-        Command::new("cargo")
-            .current_dir(crate::root())
-            .args([verb, "--locked", "--profile", "gate", "-p", package, "--target-dir"])
-            .arg(target.join("sim"))
-            .args(rest)
-            .env("RUSTFLAGS", "--cfg sim")
-            .status()
-            .context("starting cargo")
-    };
+    let status = Command::new("cargo")
+        .current_dir(crate::root())
+        .args([verb, "--locked", "--profile", "gate", "-p", package, "--target-dir"])
+        .arg(target.join("sim"))
+        .args(rest)
+        .env("RUSTFLAGS", "--cfg sim")
+        .status()
+        .context("starting cargo")?;
+    Ok(status.success())
+}
+
+fn simulator(args: &[String]) -> anyhow::Result<bool> {
+    let mut all = vec!["--bin", "catchwater-sim", "--"];
+    all.extend(args.iter().map(String::as_str));
+    cargo("run", "catchwater-sim", &all)
+}
+
+pub fn mutants(names: &[String]) -> anyhow::Result<()> {
+    let mut args = vec!["mutants".to_owned()];
+    args.extend(names.iter().cloned());
+    ensure!(simulator(&args)?, "a mutant survived");
+    Ok(())
+}
+
+pub fn run(args: &[String]) -> anyhow::Result<()> {
+    ensure!(cargo("test", "catchwater-sim", &["--", "--nocapture"])?, "the simulator's own tests failed");
     ensure!(
-        cargo("test", "catchwater-sim", &["--", "--nocapture"])?.success(),
-        "the simulator's own tests failed, or a mutant survived"
-    );
-    ensure!(
-        cargo("test", "catchwater-capture", &["--lib", "mutants_die", "--", "--nocapture", "--test-threads=1"])?
-            .success(),
+        cargo("test", "catchwater-capture", &["--lib", "mutants_die", "--", "--nocapture", "--test-threads=1"])?,
         "a mutant of capture survived"
     );
-    let mut seeds = vec!["--bin", "catchwater-sim", "--"];
-    seeds.extend(args.iter().map(String::as_str));
-    ensure!(cargo("run", "catchwater-sim", &seeds)?.success(), "the simulator found a violation");
+    mutants(&[])?;
+    ensure!(simulator(args)?, "the simulator found a violation");
     Ok(())
 }

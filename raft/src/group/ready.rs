@@ -38,7 +38,7 @@ impl GroupCore {
                 let log = &mut self.node.mut_store().log;
                 if first <= log.last_index() {
                     log.truncate(first);
-                    truncate_from = Some(first);
+                    truncate_from = Some(first).filter(|_| !mutant!("truncation_forgotten"));
                 }
                 let mut next = log.next_offset();
                 for e in entries {
@@ -68,6 +68,12 @@ impl GroupCore {
                 // R4: an answer to a beat says nothing about entries; behind a slow flush it would cost the quorum.
                 let beat = |m: &PeerMsg| matches!(m.body, PeerBody::BeatAck { .. });
                 for m in later.extract_if(.., |m| beat(m)) {
+                    out.push(Effect::Send(m));
+                }
+            }
+            if mutant!("vote_before_hard") {
+                let vote = |m: &PeerMsg| matches!(m.body, PeerBody::VoteReply { .. });
+                for m in later.extract_if(.., |m| vote(m)) {
                     out.push(Effect::Send(m));
                 }
             }
@@ -129,7 +135,8 @@ impl GroupCore {
     pub(super) fn on_persisted(&mut self, ready: ReadyNo, out: &mut Effects<Effect>) {
         let mut upto = None;
         while let Some(front) = self.pending.front() {
-            if front.number > ready.0 && (front.writes || upto.is_none()) {
+            let behind = front.number > ready.0 && !mutant!("one_flush_persists_all");
+            if behind && (front.writes || upto.is_none()) {
                 break;
             }
             if let Some(p) = self.pending.pop_front() {

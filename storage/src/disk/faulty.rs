@@ -120,6 +120,9 @@ impl Faults {
 
 impl Disk for FaultyDisk {
     fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
+        if mutant!("no_directory_fsync") && matches!(op, DiskOp::SyncDir { .. }) {
+            return Ok(DiskDone::Done);
+        }
         if mutant!("fsync_lies") {
             match op {
                 DiskOp::Fdatasync { .. } | DiskOp::SyncFs { .. } => return Ok(DiskDone::Done),

@@ -4,7 +4,7 @@ use super::{BLOCK_BYTES, Journal, JournalEffect, JournalPoint, Lane, Writing};
 use crate::disk::{AlignedBuf, DiskOp, FilePath};
 use crate::format::journal::FileHeader;
 use bytes::Bytes;
-use catchwater_base::{Effects, Now};
+use catchwater_base::{Effects, Now, mutant};
 use catchwater_record::Gid;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,6 +71,9 @@ impl Journal {
             let drained = &self.drained;
             let file = &mut self.files[at];
             file.pins.retain(|gid, lsn| drained.get(gid).is_none_or(|d| d < lsn));
+            if mutant!("checkpoint_beyond_drained") {
+                drained_upto = file.last_lsn;
+            }
             if !file.pins.is_empty() {
                 if many && !file.checkpoint_asked {
                     file.checkpoint_asked = true;

@@ -7,6 +7,7 @@ use crate::format::journal::{FileHeader, FlushContent, FlushHeader, decode_flush
 use crate::format::slot::{BootState, DirMeta};
 use crate::journal::{FoundFile, FoundJournal, Head};
 use bytes::Bytes;
+use catchwater_base::mutant;
 use catchwater_record::{EntryIndex, Gid};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -224,6 +225,9 @@ pub(super) fn scan(
                 None => FlushContent { frames: Vec::new(), lost: vec![None] },
             },
         };
+        if !content.is_whole() && mutant!("truncate_at_first_bad_crc") {
+            break;
+        }
         if !content.is_whole() {
             report.corrupt_flushes += 1;
             report.lost_frames += content.lost.len() as u64;

@@ -9,7 +9,7 @@ use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EntHeader};
 use crate::journal::Persisted;
 use bytes::Bytes;
-use catchwater_base::{Effects, Now};
+use catchwater_base::{Effects, Now, mutant};
 use catchwater_record::Gid;
 use std::collections::VecDeque;
 
@@ -203,6 +203,10 @@ impl Segments {
         }
         if let Some(lsn) = done.lsn {
             group.applied_lsn = group.applied_lsn.max(lsn);
+            if mutant!("drained_before_sync") {
+                group.drained_lsn = lsn;
+                out.push(SegmentEffect::Drained(gid, lsn));
+            }
         }
         group.bytes_since_snap += done.bytes;
         if group.bytes_since_snap >= snap_bytes && !group.snap_asked {

@@ -7,8 +7,8 @@ use crate::format::row::Footer;
 use crate::format::slot::{self, SlotKind};
 use crate::format::snap::Snap;
 use bytes::Bytes;
-use catchwater_base::Now;
-use catchwater_record::{EntryIndex, Gid};
+use catchwater_base::{Now, mutant};
+use catchwater_record::{EntryIndex, Gid, Offset};
 use std::collections::VecDeque;
 
 impl Segments {
@@ -69,7 +69,7 @@ impl Segments {
         ));
         steps.push_back((DiskOp::Fdatasync { path }, SegmentPoint::SealManifest));
         group.manifest_gen += 1;
-        group.manifest_side = side.other();
+        group.manifest_side = if mutant!("checkpoint_in_place") { side } else { side.other() };
     }
 
     pub(super) fn sync_job(&mut self, gid: Gid) -> Job {
@@ -87,7 +87,8 @@ impl Segments {
         let group = self.groups.get(&gid)?;
         let at = group.segments.iter().position(Segment::is_open)?;
         let segment = &group.segments[at];
-        if at + 1 == group.segments.len() || segment.last_index() > group.committed || group.cuts_coming > 0 {
+        let settled = segment.last_index() <= group.committed && group.cuts_coming == 0;
+        if at + 1 == group.segments.len() || !(settled || mutant!("seal_before_commit")) {
             return None;
         }
         let base = segment.base_index;
@@ -146,7 +147,13 @@ impl Segments {
         segment.cut = false;
         segment.state = SegmentState::Sealed;
         segment.sealed_at_ms = at_ms;
-        steps.extend(self.durable_manifest(gid));
+        let manifest = self.durable_manifest(gid);
+        steps.extend(manifest);
+        if mutant!("manifest_before_segment") {
+            // The footer and every sync of the files come behind the manifest's.
+            let files = steps.iter().position(|(_, p)| *p == SegmentPoint::SealManifest).unwrap_or(0);
+            steps.rotate_left(files);
+        }
         Some(Job { steps, reads: VecDeque::new(), then: Then::Seal { base } })
     }
 
@@ -188,7 +195,7 @@ impl Segments {
         }
         group.log_start = log_start;
         group.manifest_dirty = true;
-        let upto = group.segments.iter().take_while(|s| !s.is_open() && s.next_offset <= log_start).count();
+        let upto = group.segments.iter().take_while(|s| !s.is_open() && trimmed_at(s) <= log_start).count();
         if upto == 0 {
             return None; // the manifest says it with its next write
         }
@@ -252,6 +259,11 @@ impl Segments {
         };
         Some(Job { steps, reads: VecDeque::new(), then: Then::DropList { lsn } })
     }
+}
+
+/// A segment below this offset may go.
+fn trimmed_at(segment: &Segment) -> Offset {
+    if mutant!("trim_beyond_log_start") { segment.base_offset } else { segment.next_offset }
 }
 
 fn manifest_of(gid: Gid, group: &Group) -> Manifest {
