@@ -38,6 +38,56 @@ pub enum Command {
     /// Consumer groups of a running node
     #[command(subcommand)]
     Group(Group),
+    /// What applying a pipeline file would change; nothing is changed
+    Plan {
+        file: PathBuf,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Store pipeline files and run them
+    Apply {
+        /// Or `-f FILE`
+        #[arg(required_unless_present = "file", value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: Vec<PathBuf>,
+        /// Do exactly this plan, or nothing
+        #[arg(long, value_name = "HASH")]
+        plan_hash: Option<String>,
+        /// Kept with the revision
+        #[arg(short = 'm', long, default_value = "", hide_default_value = true)]
+        message: String,
+        /// Steps that give something up for good are meant
+        #[arg(long)]
+        allow_destructive: bool,
+        /// Only plan
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// A pipeline file against the stored text
+    Diff {
+        file: PathBuf,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// An older revision of a pipeline becomes the newest
+    Rollback {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        #[arg(long, value_name = "REVISION")]
+        to: u64,
+        #[arg(short = 'm', long, default_value = "", hide_default_value = true)]
+        message: String,
+        #[arg(long)]
+        allow_destructive: bool,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Stored pipelines
+    #[command(subcommand)]
+    Pipeline(Pipeline),
     /// How far every sink is behind its source
     Lag {
         #[command(flatten)]
@@ -205,6 +255,65 @@ pub enum Storage {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub enum Pipeline {
+    /// All pipelines, their state and lag
+    List {
+        #[command(flatten)]
+        http: Http,
+    },
+    /// The text of a pipeline
+    Show {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        /// An older one
+        #[arg(long)]
+        revision: Option<u64>,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// The texts it had
+    Revisions {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Its tasks drain and wait; also after a restart of the node
+    #[command(alias = "stop")]
+    Pause {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// A paused one goes on where it was
+    #[command(alias = "start")]
+    Resume {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Its tasks start again where they were; references are read again
+    Restart {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// It ends: slots, triggers and positions in the databases go; topics and target tables stay
+    Delete {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        /// It is meant
+        #[arg(long)]
+        allow_destructive: bool,
+        #[command(flatten)]
+        http: Http,
+    },
+}
+
 impl Command {
     /// The words of the command, for the envelope.
     pub fn name(&self) -> &'static str {
@@ -218,6 +327,17 @@ impl Command {
             Command::Topic(Topic::Consume { .. }) => "topic consume",
             Command::Group(Group::List { .. }) => "group list",
             Command::Group(Group::Describe { .. }) => "group describe",
+            Command::Plan { .. } => "plan",
+            Command::Apply { .. } => "apply",
+            Command::Diff { .. } => "diff",
+            Command::Rollback { .. } => "rollback",
+            Command::Pipeline(Pipeline::List { .. }) => "pipeline list",
+            Command::Pipeline(Pipeline::Show { .. }) => "pipeline show",
+            Command::Pipeline(Pipeline::Revisions { .. }) => "pipeline revisions",
+            Command::Pipeline(Pipeline::Pause { .. }) => "pipeline pause",
+            Command::Pipeline(Pipeline::Resume { .. }) => "pipeline resume",
+            Command::Pipeline(Pipeline::Restart { .. }) => "pipeline restart",
+            Command::Pipeline(Pipeline::Delete { .. }) => "pipeline delete",
             Command::Lag { .. } => "lag",
             Command::Storage(Storage::Check { .. }) => "storage check",
             Command::Storage(Storage::Dump { .. }) => "storage dump",

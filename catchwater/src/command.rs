@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod explain;
 pub mod group;
 pub mod node;
+pub mod pipeline;
 pub mod refused;
 pub mod storage;
 pub mod topic;

@@ -1,5 +1,9 @@
-//! The HTTP face: `/metrics`, `/livez`, `/readyz`, and the read-only `/api/v1` that the command line asks. Loopback only.
-//! Bounds: header 16 KiB, 64 connections at a time, 10 s per request head; bodies are refused.
+//! The HTTP face: `/metrics`, `/livez`, `/readyz`, and `/api/v1`, which the command line asks. Loopback only.
+//! Bounds: header 16 KiB, body 4 MiB, 64 connections at a time, 10 s per request head and body.
+//!
+//! A web page in a browser on this machine can reach a loopback address, too. So `/api` answers only requests whose `Host`
+//! is this machine's (a page of another name that resolves to 127.0.0.1 has its own), none with an `Origin`, and takes
+//! changes only as `application/json`, which a page cannot send elsewhere without being asked first.
 
 use crate::report::{Exit, Failure};
 use bytes::Bytes;
@@ -11,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +23,29 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 const CONNECTIONS_MAX: usize = 64;
+/// How long the command line waits: a plan asks databases, each at most 20 s.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
 const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// A pipeline file of 1 MiB, escaped as JSON.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// How long a request's body may take.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A request to `/api/v1`.
+pub struct Call {
+    pub verb: Verb,
+    /// After `/api/v1/`, as it was sent.
+    pub path: String,
+    /// Null if there is none.
+    pub body: Value,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    Get,
+    Post,
+    Delete,
+}
 
 /// What the faces show. Implemented by the assembled node.
 pub trait View: Send + Sync + 'static {
@@ -26,8 +53,7 @@ pub trait View: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// `None` = ready, else why not.
     fn not_ready(&self) -> Option<String>;
-    /// Answer of `GET /api/v1/<path>`; `None` = no such resource.
-    fn api<'a>(&'a self, path: &'a str) -> catchwater_runtime::Fut<'a, Option<serde_json::Value>>;
+    fn api<'a>(&'a self, call: Call) -> catchwater_runtime::Fut<'a, Result<Value, Failure>>;
 }
 
 /// Binds, so that the address is known before anything is served.
@@ -67,6 +93,13 @@ pub async fn serve(listener: TcpListener, view: Arc<dyn View>, mut stopped: Stop
 }
 
 async fn answer(view: Arc<dyn View>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if let Some(rest) = request.uri().path().strip_prefix("/api/v1/") {
+        let rest = rest.to_owned();
+        return Ok(match api(view, rest, request).await {
+            Ok(value) => reply(StatusCode::OK, "application/json", format!("{value}\n")),
+            Err(f) => refused(&f),
+        });
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Ok(reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET here\n".into()));
     }
@@ -81,14 +114,68 @@ async fn answer(view: Arc<dyn View>, request: Request<Incoming>) -> Result<Respo
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             reply(StatusCode::OK, kind, view.metrics())
         }
-        _ => match path.strip_prefix("/api/v1/") {
-            Some(rest) => match view.api(rest).await {
-                Some(value) => reply(StatusCode::OK, "application/json", format!("{value}\n")),
-                None => reply(StatusCode::NOT_FOUND, "application/json", "{\"error\":\"not found\"}\n".into()),
-            },
-            None => reply(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n".into()),
-        },
+        _ => reply(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n".into()),
     })
+}
+
+async fn api(view: Arc<dyn View>, path: String, request: Request<Incoming>) -> Result<Value, Failure> {
+    let denied = |why: &str| {
+        Failure::new(Exit::Refused, "CW0347", "the request does not come from a tool on this machine")
+            .cause(why)
+            .next("ask by 127.0.0.1, [::1] or localhost, without a browser; changes as application/json")
+    };
+    let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    if !local_host(&header(hyper::header::HOST)) {
+        return Err(denied("its Host names another machine"));
+    }
+    if request.headers().contains_key(hyper::header::ORIGIN) {
+        return Err(denied("it was sent by a web page"));
+    }
+    let verb = match *request.method() {
+        Method::GET | Method::HEAD => return view.api(Call { verb: Verb::Get, path, body: Value::Null }).await,
+        Method::POST => Verb::Post,
+        Method::DELETE => Verb::Delete,
+        _ => return Err(Failure::new(Exit::Refused, "CW0008", "not found").cause("GET, POST and DELETE are known")),
+    };
+    let kind = header(hyper::header::CONTENT_TYPE);
+    if kind.split(';').next().unwrap_or_default().trim() != "application/json" {
+        return Err(denied("a change must be sent as application/json"));
+    }
+    let bad = |why: String| Failure::new(Exit::Refused, "CW0346", "the request's body is not understood").cause(why);
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let body = match catchwater_runtime::time::timeout(BODY_LIMIT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(e)) => return Err(bad(e.to_string())),
+        Err(_) => return Err(bad(format!("it did not come within {} s", BODY_LIMIT.as_secs()))),
+    };
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))? };
+    view.api(Call { verb, path, body }).await
+}
+
+/// `127.0.0.1:8080`, `[::1]`, `localhost`: this machine by whatever name no foreign page can have.
+fn local_host(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A failure as an answer; the command line makes the same failure of it.
+fn refused(f: &Failure) -> Response<Full<Bytes>> {
+    let status = match (f.exit, f.code.as_str()) {
+        (_, "CW0008" | "CW0344" | "CW0345") => StatusCode::NOT_FOUND,
+        (_, "CW0347") => StatusCode::FORBIDDEN,
+        (_, "CW0342" | "CW0343") => StatusCode::CONFLICT,
+        (Exit::Refused, _) => StatusCode::UNPROCESSABLE_ENTITY,
+        (Exit::Environment, _) => StatusCode::FAILED_DEPENDENCY,
+        (Exit::Runtime, _) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let error = json!({
+        "code": f.code, "message": f.message, "cause": f.cause, "next": f.next, "exit": f.exit as u8,
+        "details": f.details,
+    });
+    reply(status, "application/json", format!("{}\n", json!({"error": error})))
 }
 
 fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
@@ -98,8 +185,8 @@ fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
     response
 }
 
-/// `GET http://<address>/api/v1/<path>` for the command line; `None` = 404.
-pub async fn get(address: &str, path: &str) -> Result<Option<serde_json::Value>, Failure> {
+/// Asks a node for the command line. What it refuses comes back as the failure that it is.
+pub async fn call(address: &str, call: Call) -> Result<Value, Failure> {
     let failed = |cause: String| {
         Failure::new(Exit::Environment, "CW0007", format!("no node answers at http://{address}"))
             .cause(cause)
@@ -110,21 +197,69 @@ pub async fn get(address: &str, path: &str) -> Result<Option<serde_json::Value>,
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.to_string()))?;
         let driver = catchwater_runtime::spawn::spawn("http.client", connection);
-        let request = Request::get(format!("/api/v1/{path}"))
+        let method = match call.verb {
+            Verb::Get => Method::GET,
+            Verb::Post => Method::POST,
+            Verb::Delete => Method::DELETE,
+        };
+        let body = if call.body.is_null() { Bytes::new() } else { Bytes::from(call.body.to_string()) };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{}", call.path))
             .header(hyper::header::HOST, address)
-            .body(Full::<Bytes>::default())
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
             .map_err(|e| failed(e.to_string()))?;
         let response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), 64 << 20).collect().await.map_err(|e| failed(e.to_string()))?;
         drop(driver);
-        if status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        serde_json::from_slice(&body.to_bytes()).map(Some).map_err(|e| failed(format!("{status}: {e}")))
+        let value: Value =
+            serde_json::from_slice(&body.to_bytes()).map_err(|e| failed(format!("{status}: {e}")))?;
+        if status.is_success() { Ok(value) } else { Err(told(&value["error"])) }
     };
-    match catchwater_runtime::time::timeout(Duration::from_secs(10), ask).await {
+    match catchwater_runtime::time::timeout(CALL_LIMIT, ask).await {
         Ok(answer) => answer,
-        Err(_) => Err(failed("no answer within 10 s".into())),
+        Err(_) => Err(failed(format!("no answer within {} s", CALL_LIMIT.as_secs()))),
+    }
+}
+
+pub async fn get(address: &str, path: &str) -> Result<Value, Failure> {
+    call(address, Call { verb: Verb::Get, path: path.to_owned(), body: Value::Null }).await
+}
+
+/// The failure that a node told.
+fn told(error: &Value) -> Failure {
+    let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+    let exit = match error["exit"].as_u64() {
+        Some(2) => Exit::Refused,
+        Some(3) => Exit::Environment,
+        _ => Exit::Runtime,
+    };
+    let mut failure = Failure::new(exit, &text("code"), text("message")).cause(text("cause")).next(text("next"));
+    failure.details = Some(error["details"].clone()).filter(|d| !d.is_null()).map(Box::new);
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for host in ["127.0.0.1:8080", "127.9.9.9", "[::1]:80", "localhost:1", "LOCALHOST"] {
+            assert!(local_host(host), "{host}");
+        }
+        for host in ["", "example.com", "127.0.0.1.example.com", "localhost.example.com:80", "192.168.0.1", "[2001::1]"] {
+            assert!(!local_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_failure_comes_back_as_it_was_told() {
+        let mut f = Failure::new(Exit::Refused, "CW0342", "m").cause("c").next("n");
+        f.details = Some(Box::new(json!({"a": 1})));
+        let error = json!({"code": f.code, "message": f.message, "cause": f.cause, "next": f.next, "exit": f.exit as u8, "details": f.details});
+        assert_eq!(told(&error), f);
     }
 }

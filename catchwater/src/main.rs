@@ -38,6 +38,26 @@ fn main() -> ExitCode {
         Command::Version => Ok(command::version::run()).into(),
         Command::Topic(topic) => block_on(async { command::topic::run(topic, output).await.into() }),
         Command::Group(group) => block_on(async { command::group::run(group).await.into() }),
+        Command::Plan { file, http } => {
+            block_on(async { command::pipeline::plan(&file, &http, output).await.into() })
+        }
+        Command::Apply { mut files, mut file, plan_hash, message, allow_destructive, dry_run, http } => {
+            files.append(&mut file);
+            block_on(async {
+                if dry_run {
+                    return command::pipeline::plan_all(&files, &http, output).await.into();
+                }
+                let args = command::pipeline::Apply { files: &files, hash: plan_hash, message, allow_destructive };
+                command::pipeline::apply(args, &http, output).await.into()
+            })
+        }
+        Command::Diff { file, http } => {
+            block_on(async { command::pipeline::diff(&file, &http, output).await.into() })
+        }
+        Command::Rollback { name, to, message, allow_destructive, http } => {
+            block_on(async { command::pipeline::rollback(&name, to, message, allow_destructive, &http).await.into() })
+        }
+        Command::Pipeline(pipeline) => block_on(async { command::pipeline::run(pipeline).await.into() }),
         Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),
         Command::Dev(args) => block_on(command::node::dev(args, output)),

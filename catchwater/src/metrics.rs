@@ -120,7 +120,7 @@ impl Metrics {
             }
             let number = i64::try_from(w.rows).unwrap_or(i64::MAX);
             rows.get_or_create(&vec![pipeline.clone(), name.clone()]).set(number);
-            state.get_or_create(&vec![pipeline, name, pair("state", crate::assemble::state_word(w.state))]).set(1);
+            state.get_or_create(&vec![pipeline, name, pair("state", w.word())]).set(1);
         }
         registry.register(
             "catchwater_pipeline_lag_seconds",

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod finding;
 pub mod model;
+pub mod plan;
 pub mod render;
 pub mod schema;
 pub mod secret;

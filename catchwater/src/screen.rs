@@ -1,6 +1,6 @@
 //! What `dev` shows while it runs: on a terminal a live view, else one JSON line per second on standard output.
 
-use crate::assemble::{State, WorkerLine, state_word};
+use crate::assemble::{State, WorkerLine};
 use crate::report::{print, table};
 use catchwater_client::remote::decode_records;
 use catchwater_client::{At, Fetch, FetchPart, Isolation, LogClient, Topic};
@@ -107,7 +107,7 @@ impl Painter {
                 vec![
                     l.kind.into(),
                     l.node.clone(),
-                    state_word(l.state).into(),
+                    l.word().into(),
                     l.rows.to_string(),
                     format!("{rate}/s"),
                     lag,

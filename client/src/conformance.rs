@@ -560,9 +560,14 @@ impl Suite<'_> {
             text: "conformance".into(),
             captures: vec![("in".into(), capture)],
             sinks: Vec::new(),
+            note: RevisionNote { base_dir: "/d".into(), author: "ann".into(), message: "why".into() },
         };
         let made = self.control.change_pipeline(&self.who, put.clone()).await.expect("L12 change_pipeline");
         assert_eq!(self.control.change_pipeline(&self.who, put).await, Ok(made), "L12 the same change again");
+        let kept = self.control.revisions("conformance-lease".into()).await.expect("L12 revisions");
+        let [kept] = kept.as_slice() else { panic!("L12 one revision: {kept:?}") };
+        let said = (kept.no, kept.text.as_str(), kept.note.author.as_str(), kept.note.base_dir.as_str());
+        assert_eq!(said, (made, "conformance", "ann", "/d"), "L12 a revision is kept as it was put");
         let first = self.task(capture, |_| true).await;
         let report =
             |epoch| Report { task: first.id, epoch, state: TaskState::Running, code: None, progress: Bytes::new() };

@@ -22,6 +22,8 @@ pub trait ControlClient: Send + Sync {
     /// The capture id of a source name: given at first use, kept.
     fn source(&self, who: &Caller, name: SourceName) -> Fut<'_, Result<(CaptureId, Incarnation), ControlError>>;
     fn pipelines(&self) -> Fut<'_, Result<Vec<Pipeline>, ControlError>>;
+    /// The kept texts of a pipeline, oldest first; also of one that was deleted.
+    fn revisions(&self, of: PipelineName) -> Fut<'_, Result<Vec<Revision>, ControlError>>;
     fn change_pipeline(&self, who: &Caller, change: PipelineChange) -> Fut<'_, Result<RevisionNo, ControlError>>;
 }
 
@@ -84,6 +86,25 @@ pub struct Pipeline {
     pub running: bool,
 }
 
+/// One text that a pipeline had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revision {
+    pub no: RevisionNo,
+    /// Milliseconds since 1970.
+    pub applied_ms: i64,
+    pub text: String,
+    pub note: RevisionNote,
+}
+
+/// What the caller says of a new revision.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RevisionNote {
+    /// What relative paths in the text are relative to; empty = nothing.
+    pub base_dir: String,
+    pub author: String,
+    pub message: String,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PipelineChange {
     /// Stores `text` as the next revision and makes its tasks. `base` = the revision it was planned against, 0 = new.
@@ -94,6 +115,7 @@ pub enum PipelineChange {
         text: String,
         captures: Vec<(String, CaptureId)>,
         sinks: Vec<String>,
+        note: RevisionNote,
     },
     Pause {
         name: PipelineName,

@@ -67,6 +67,7 @@ struct State {
     leases: BTreeMap<CaptureId, CaptureEpoch>,
     offsets: BTreeMap<(GroupName, TopicPartition), Offset>,
     pipelines: BTreeMap<PipelineName, Pipeline>,
+    revisions: BTreeMap<PipelineName, Vec<Revision>>,
     tasks: BTreeMap<TaskId, Task>,
     tasks_version: u64,
     reports: BTreeMap<TaskId, Report>,
@@ -104,6 +105,7 @@ impl MemoryCluster {
             leases: BTreeMap::new(),
             offsets: BTreeMap::new(),
             pipelines: BTreeMap::new(),
+            revisions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             tasks_version: 1,
             reports: BTreeMap::new(),
@@ -592,7 +594,7 @@ impl State {
     fn change(&mut self, change: PipelineChange) -> Result<RevisionNo, ControlError> {
         let none = |name: &PipelineName| ControlError::Invalid(format!("no pipeline {name}"));
         match change {
-            PipelineChange::Put { name, base, text, captures, sinks } => {
+            PipelineChange::Put { name, base, text, captures, sinks, note } => {
                 let have = self.pipelines.get(&name).map_or(RevisionNo(0), |p| p.revision);
                 if self.pipelines.get(&name).is_some_and(|p| p.text == text) {
                     return Ok(have);
@@ -600,7 +602,10 @@ impl State {
                 if base != have {
                     return Err(ControlError::StaleBase { base, have });
                 }
-                let revision = RevisionNo(have.0 + 1);
+                let kept = self.revisions.entry(name.clone()).or_default();
+                let revision = RevisionNo(kept.last().map_or(0, |r| r.no.0) + 1);
+                // No clock here: the twin's revisions are of no time.
+                kept.push(Revision { no: revision, applied_ms: 0, text: text.clone(), note });
                 let captures = captures.into_iter().map(|(node, capture)| (node, TaskKind::Capture(capture)));
                 let wanted: Vec<(String, TaskKind)> =
                     captures.chain(sinks.into_iter().map(|node| (node, TaskKind::Deliver))).collect();
@@ -711,6 +716,11 @@ impl ControlClient for MemoryClient {
         }
         drop(state);
         Box::pin(ready(Ok((id, Incarnation(1)))))
+    }
+
+    fn revisions(&self, of: PipelineName) -> Fut<'_, Result<Vec<Revision>, ControlError>> {
+        let answer = self.shared.lock().revisions.get(&of).cloned().unwrap_or_default();
+        Box::pin(ready(Ok(answer)))
     }
 
     fn pipelines(&self) -> Fut<'_, Result<Vec<Pipeline>, ControlError>> {

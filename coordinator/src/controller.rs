@@ -213,7 +213,7 @@ impl Controller {
             }
             Request::ChangePipeline(change) => {
                 let mut written = pipelines::Written::default();
-                let result = pipelines::change(&self.image, &self.tasks, &change, &mut written);
+                let result = pipelines::change(&self.image, &self.tasks, now.wall.as_millis(), &change, &mut written);
                 if result.is_ok() {
                     out.cluster.append(&mut written.cluster);
                     out.tasks.append(&mut written.tasks);

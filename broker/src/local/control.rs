@@ -7,12 +7,12 @@ use catchwater_client as client;
 use catchwater_client::{ControlClient, ControlError, LogError, NewTopic, Owner, TopicsWanted};
 use catchwater_coordinator::cluster::configs::{self, ConfigError};
 use catchwater_coordinator::cluster::image::{self, Image};
-use catchwater_coordinator::cluster::pipelines::{PipelineChange, PipelineError};
+use catchwater_coordinator::cluster::pipelines::{Note, PipelineChange, PipelineError};
 use catchwater_coordinator::cluster::topics::{CreateTopic, CreatedTopic, TopicError, WhichTopic};
 use catchwater_coordinator::controller::{Reply, Request};
 use catchwater_coordinator::group;
 use catchwater_record::{
-    Caller, CaptureId, GroupName, Incarnation, Offset, RevisionNo, SourceName, TopicId, TopicName, TopicPartition,
+    Caller, CaptureId, GroupName, Incarnation, Offset, PipelineName, RevisionNo, SourceName, TopicId, TopicName, TopicPartition,
 };
 use catchwater_runtime::Fut;
 use std::sync::Arc;
@@ -328,6 +328,25 @@ impl ControlClient for LocalClient {
         })
     }
 
+    fn revisions(&self, of: PipelineName) -> Fut<'_, Result<Vec<client::Revision>, ControlError>> {
+        Box::pin(async move {
+            let image = self.fresh_image().await?;
+            Ok(image
+                .revisions(&of)
+                .map(|(no, r)| client::Revision {
+                    no,
+                    applied_ms: r.applied_ms,
+                    text: r.text.clone(),
+                    note: client::RevisionNote {
+                        base_dir: r.base_dir.clone(),
+                        author: r.author.clone(),
+                        message: r.message.clone(),
+                    },
+                })
+                .collect())
+        })
+    }
+
     fn change_pipeline(
         &self,
         _who: &Caller,
@@ -335,8 +354,10 @@ impl ControlClient for LocalClient {
     ) -> Fut<'_, Result<RevisionNo, ControlError>> {
         Box::pin(async move {
             let change = match change {
-                client::PipelineChange::Put { name, base, text, captures, sinks } => {
-                    PipelineChange::Put { name, base, text, captures, sinks }
+                client::PipelineChange::Put { name, base, text, captures, sinks, note } => {
+                    let client::RevisionNote { base_dir, author, message } = note;
+                    let note = Note { base_dir, author, message };
+                    PipelineChange::Put { name, base, text, captures, sinks, note }
                 }
                 client::PipelineChange::Pause { name } => PipelineChange::Pause { name },
                 client::PipelineChange::Resume { name } => PipelineChange::Resume { name },

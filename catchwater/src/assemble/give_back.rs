@@ -1,8 +1,9 @@
-//! The end of a log that is thrown away: what it made in the databases goes with it, or the next throw-away start is
-//! refused and a forgotten slot keeps WAL. Only what the log can prove to be its own; what a database does not let go in
+//! The end of a node of a pipeline, and of a log that is thrown away: what it made in the databases goes with it, or a
+//! forgotten slot keeps WAL. Only what the log can prove to be its own; what a database does not let go in
 //! time is named once, with the SQL that removes it.
 
-use super::{Plan, Worker, WorkerStatus};
+use super::resolved::Resolved;
+use super::supervisor::{Worker, WorkerStatus};
 use catchwater_base::log;
 use catchwater_capture::source::Identity;
 use catchwater_deliver::sink::Owner;
@@ -12,10 +13,18 @@ use catchwater_runtime::time::timeout;
 use std::time::{Duration, Instant};
 
 /// What a capture's log says of its source.
+#[derive(Clone)]
 pub(super) struct Made {
     node: String,
     epoch: CaptureEpoch,
     status: catchwater_capture::StatusHandle,
+}
+
+impl Made {
+    /// Is it known whose the source is?
+    pub fn is_known(&self) -> bool {
+        self.status.get().identity.is_some()
+    }
 }
 
 pub(super) fn made_by(worker: &Worker) -> Option<Made> {
@@ -37,14 +46,28 @@ struct Job {
 }
 
 /// Asks all databases at the same time. The workers have ended.
-pub(super) async fn run(plan: &Plan, made: Vec<Made>, cluster: [u8; 16], limit: Duration) {
+pub(super) async fn run(plan: &Resolved, made: Vec<Made>, cluster: [u8; 16], limit: Duration) {
     let deadline = Instant::now() + limit;
     let sources = made.iter().filter_map(|m| {
         let (identity, opened) = m.status.get().identity?;
         detach(plan, m, identity, opened)
     });
     let sinks = plan.pipeline.sinks.keys().filter_map(|name| forget(plan, name, cluster));
-    let jobs: Vec<Job> = sources.chain(sinks).collect();
+    finish(sources.chain(sinks).collect(), deadline, limit).await;
+}
+
+/// One source or sink that has left its pipeline. `made` = what its capture knew; a source without it made nothing that
+/// is known to be its own.
+pub(super) async fn one(plan: &Resolved, node: &str, made: Option<&Made>, cluster: [u8; 16], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let job = match made {
+        Some(m) => m.status.get().identity.and_then(|(identity, opened)| detach(plan, m, identity, opened)),
+        None => forget(plan, node, cluster),
+    };
+    finish(job.into_iter().collect(), deadline, limit).await;
+}
+
+async fn finish(jobs: Vec<Job>, deadline: Instant, limit: Duration) {
     for job in jobs {
         let left = deadline.saturating_duration_since(Instant::now());
         let why = match timeout(left, job.running.join()).await {
@@ -56,7 +79,7 @@ pub(super) async fn run(plan: &Plan, made: Vec<Made>, cluster: [u8; 16], limit: 
     }
 }
 
-fn detach(plan: &Plan, made: &Made, identity: Identity, opened: bool) -> Option<Job> {
+fn detach(plan: &Resolved, made: &Made, identity: Identity, opened: bool) -> Option<Job> {
     let name = made.node.as_str();
     let mut make = plan.source_maker(name, plan.pipeline.sources.get(name)?, made.epoch).ok()?;
     let mut source = make();
@@ -72,7 +95,7 @@ fn detach(plan: &Plan, made: &Made, identity: Identity, opened: bool) -> Option<
     Some(Job { what: format!("source {name}"), sql, running })
 }
 
-fn forget(plan: &Plan, name: &str, cluster: [u8; 16]) -> Option<Job> {
+fn forget(plan: &Resolved, name: &str, cluster: [u8; 16]) -> Option<Job> {
     let mut sink = plan.sink(name).ok()?;
     let pipeline = PipelineName::from(plan.pipeline.name.as_str());
     let owner = Owner { pipeline, sink: SinkName::from(name), cluster };

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub async fn run(command: Group) -> Result<Done, Failure> {
     match command {
         Group::List { http } => {
-            let groups = http::get(&http.http, "groups").await?.unwrap_or_default();
+            let groups = http::get(&http.http, "groups").await?;
             let rows: Vec<Vec<String>> = items(&groups)
                 .map(|g| vec![text(&g["group"]), text(&g["state"]), text(&g["protocol_type"]), text(&g["members"])])
                 .collect();
@@ -18,10 +18,11 @@ pub async fn run(command: Group) -> Result<Done, Failure> {
         }
         Group::Describe { group, http } => {
             let path = format!("groups/{}", escape(&group));
-            let Some(found) = http::get(&http.http, &path).await? else {
-                return Err(Failure::new(Exit::Runtime, "CW0008", format!("no group {group}"))
-                    .next("catchwater group list shows the names"));
-            };
+            let found = http::get(&http.http, &path).await.map_err(|f| match f.code.as_str() {
+                "CW0008" => Failure::new(Exit::Runtime, "CW0008", format!("no group {group}"))
+                    .next("catchwater group list shows the names"),
+                _ => f,
+            })?;
             let mut out =
                 format!("group {group}  state {}  protocol {}\n\n", text(&found["state"]), text(&found["protocol"]));
             let members: Vec<Vec<String>> = items(&found["members"])
@@ -43,7 +44,7 @@ pub async fn run(command: Group) -> Result<Done, Failure> {
 /// One table, or one every second.
 pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failure> {
     loop {
-        let found = http::get(&http.http, "lag").await?.unwrap_or_default();
+        let found = http::get(&http.http, "lag").await?;
         let rows: Vec<Vec<String>> = items(&found)
             .map(|l| {
                 vec![
@@ -70,11 +71,11 @@ pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failu
     }
 }
 
-fn items(v: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(v: &Value) -> impl Iterator<Item = &Value> {
     v.as_array().into_iter().flatten()
 }
 
-fn text(v: &Value) -> String {
+pub(super) fn text(v: &Value) -> String {
     match v {
         Value::Null => "-".into(),
         Value::String(s) if s.is_empty() => "-".into(),
@@ -84,7 +85,7 @@ fn text(v: &Value) -> String {
 }
 
 /// Percent-encodes everything but letters, digits and `-._~`.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),

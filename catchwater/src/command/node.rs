@@ -1,14 +1,15 @@
 //! `catchwater start` and `catchwater dev`: a node in the foreground until a signal.
 
-use crate::assemble::Node;
+use crate::assemble::{Node, Wanted};
 use crate::cli::{Dev, Start};
 use crate::command::validate;
 use crate::config::{self, NodeConfig};
-use crate::pipeline::{Options, Pipeline};
+use crate::pipeline::Options;
 use crate::report::{Done, Exit, Failure, Output};
 use crate::screen::Screen;
 use crate::{observe, signal};
 use catchwater_base::log::Level;
+use catchwater_client::RevisionNote;
 use catchwater_connector_sqlite::demo::{ShopWriter, make_shop};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub async fn start(args: Start) -> Ended {
     let begun = async {
         let config = config::load(&args.node, args.profile.as_deref(), args.config.as_deref(), &[])?;
         let node = Node::start(&config).await?;
+        node.run_stored();
         ready(&config, node).await
     };
     match begun.await {
@@ -139,7 +141,6 @@ pub async fn dev(args: Dev, output: Output) -> Ended {
 /// `dev` before anything runs.
 struct Prepared {
     config: NodeConfig,
-    pipeline: Pipeline,
     text: String,
     /// Files of the pipeline are relative to it.
     base: PathBuf,
@@ -160,30 +161,20 @@ fn prepare_dev(args: &Dev, output: Output) -> Result<Prepared, Failure> {
     let config = config::load(&flags, None, None, &defaults)?;
     match &args.file {
         Some(file) => {
-            let (pipeline, text, _) = validate::load(file, Options { plain_secrets: true }, output)?;
+            let (_, text, _) = validate::load(file, Options { plain_secrets: true }, output)?;
             let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Ok(Prepared { config, pipeline, text, base: base.to_path_buf(), demo: false, scratch })
+            Ok(Prepared { config, text, base: base.to_path_buf(), demo: false, scratch })
         }
         None => {
-            let (pipeline, findings) = crate::pipeline::check(DEMO.as_bytes(), Options { plain_secrets: false });
-            let bug =
-                || Failure::new(Exit::Runtime, "CW0303", format!("the demo's own pipeline is wrong: {findings:?}"));
             make_dir(&root, "give a writable --data-dir")?;
-            Ok(Prepared {
-                config,
-                pipeline: pipeline.ok_or_else(bug)?,
-                text: DEMO.into(),
-                base: root,
-                demo: true,
-                scratch,
-            })
+            Ok(Prepared { config, text: DEMO.into(), base: root, demo: true, scratch })
         }
     }
 }
 
 impl Prepared {
     async fn run(self) -> Ended {
-        let Prepared { config, pipeline, text, base, demo, scratch } = self;
+        let Prepared { config, text, base, demo, scratch } = self;
         let shop = demo.then(|| base.join("shop.db"));
         let no_shop = |e: catchwater_connector_sqlite::demo::DemoError| {
             Failure::new(Exit::Environment, "CW0011", "cannot make the demo's database")
@@ -195,11 +186,15 @@ impl Prepared {
         {
             return no_shop(e).into();
         }
+        // Absolute: the stored text may run from elsewhere.
+        let base_dir = std::path::absolute(&base).unwrap_or_else(|_| base.clone()).display().to_string();
+        let note = RevisionNote { base_dir, message: "catchwater dev".into(), ..RevisionNote::default() };
+        let wanted = Wanted { text, note, dev: true, ..Wanted::default() };
         // The demo's databases are thrown away whole.
         let throw_away = scratch.is_some() && !demo;
         let begun = async {
             let node = Node::start(&config).await?;
-            if let Err(f) = node.run_pipeline(pipeline, text, &base, throw_away).await {
+            if let Err(f) = node.run_pipeline(wanted, throw_away).await {
                 node.shutdown().await?;
                 return Err(f);
             }

@@ -28,6 +28,7 @@ pub struct Image {
     configs: BTreeMap<ConfigKey, Arc<BTreeMap<String, String>>>,
     sources: BTreeMap<SourceName, Source>,
     pipelines: BTreeMap<PipelineName, Arc<Pipeline>>,
+    revisions: BTreeMap<PipelineName, BTreeMap<RevisionNo, Arc<Revision>>>,
     pub counters: Counters,
     /// First producer id nobody has been given.
     pub next_producer: ProducerId,
@@ -152,6 +153,17 @@ pub struct Pipeline {
     pub sinks: Vec<String>,
 }
 
+/// A text that a pipeline had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    pub applied_ms: i64,
+    pub text: String,
+    /// What relative paths in the text are relative to; empty = not known.
+    pub base_dir: String,
+    pub author: String,
+    pub message: String,
+}
+
 impl Default for Image {
     fn default() -> Self {
         Image {
@@ -164,6 +176,7 @@ impl Default for Image {
             configs: BTreeMap::new(),
             sources: BTreeMap::new(),
             pipelines: BTreeMap::new(),
+            revisions: BTreeMap::new(),
             counters: Counters::default(),
             // Kafka begins at 0 too.
             next_producer: ProducerId(0),
@@ -235,6 +248,13 @@ impl Image {
     pub fn pipelines(&self) -> impl Iterator<Item = &Arc<Pipeline>> {
         self.pipelines.values()
     }
+    /// The kept texts of a pipeline, oldest first; also of one that was deleted.
+    pub fn revisions(&self, name: &PipelineName) -> impl DoubleEndedIterator<Item = (RevisionNo, &Arc<Revision>)> {
+        self.revisions.get(name).into_iter().flatten().map(|(no, r)| (*no, r))
+    }
+    pub fn revision(&self, name: &PipelineName, no: RevisionNo) -> Option<&Arc<Revision>> {
+        self.revisions.get(name)?.get(&no)
+    }
 
     /// The only change of state. Never fails: what `decide` wrote is consistent, and a record of a newer field set has
     /// been read down to what this release knows.
@@ -285,6 +305,16 @@ impl Image {
                 }
             },
             ClusterRecord::Counters(counters) => self.counters = *counters,
+            ClusterRecord::Revision { name, no, revision } => match revision {
+                Some(r) => {
+                    self.revisions.entry(name.clone()).or_default().insert(*no, Arc::new(r.clone()));
+                }
+                None => {
+                    if let Some(kept) = self.revisions.get_mut(name) {
+                        kept.remove(no);
+                    }
+                }
+            },
         }
         Change::Other
     }

@@ -1,11 +1,24 @@
 //! Pure. Stored pipelines: text and revision, and the tasks they make.
 
-use super::image::{Counters, Image, Pipeline, Source};
+use super::image::{Counters, Image, Pipeline, Revision, Source};
 use super::records::ClusterRecord;
 use crate::tasks::records::{Task, TaskRecord};
 use crate::tasks::state::Tasks;
 use crate::tasks::{Kind, Wish};
 use catchwater_record::{CaptureId, Incarnation, NodeName, PipelineName, RevisionNo, SourceName, TaskEpoch, TaskId};
+
+/// Most revisions that are kept of a pipeline, and most bytes of their texts.
+const REVISIONS_MAX: usize = 100;
+const REVISION_BYTES_MAX: usize = 8 << 20;
+
+/// What the caller says of a new revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// What relative paths in the text are relative to.
+    pub base_dir: String,
+    pub author: String,
+    pub message: String,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PipelineChange {
@@ -16,6 +29,7 @@ pub enum PipelineChange {
         text: String,
         captures: Vec<(String, CaptureId)>,
         sinks: Vec<String>,
+        note: Note,
     },
     Pause {
         name: PipelineName,
@@ -65,12 +79,13 @@ pub fn source(image: &Image, name: &SourceName, records: &mut Vec<ClusterRecord>
 pub fn change(
     image: &Image,
     tasks: &Tasks,
+    now_ms: i64,
     change: &PipelineChange,
     out: &mut Written,
 ) -> Result<RevisionNo, PipelineError> {
     match change {
-        PipelineChange::Put { name, base, text, captures, sinks } => {
-            put(image, tasks, Put { name, base: *base, text, captures, sinks }, out)
+        PipelineChange::Put { name, base, text, captures, sinks, note } => {
+            put(image, tasks, Put { name, base: *base, text, captures, sinks, note, now_ms }, out)
         }
         PipelineChange::Pause { name } => set_running(image, tasks, name, false, out),
         PipelineChange::Resume { name } => set_running(image, tasks, name, true, out),
@@ -91,6 +106,8 @@ struct Put<'a> {
     text: &'a str,
     captures: &'a [(String, CaptureId)],
     sinks: &'a [String],
+    note: &'a Note,
+    now_ms: i64,
 }
 
 fn put(image: &Image, tasks: &Tasks, want: Put<'_>, out: &mut Written) -> Result<RevisionNo, PipelineError> {
@@ -129,7 +146,9 @@ fn put(image: &Image, tasks: &Tasks, want: Put<'_>, out: &mut Written) -> Result
     if have != want.base {
         return Err(PipelineError::StaleBase { base: want.base, have });
     }
-    let revision = RevisionNo(have.0 + 1);
+    // A name that was deleted goes on with its numbers: a revision never means two texts.
+    let newest = image.revisions(want.name).next_back().map_or(RevisionNo(0), |(no, _)| no);
+    let revision = RevisionNo(have.max(newest).0 + 1);
     let running = there.is_none_or(|p| p.running);
     let pipeline = Pipeline {
         name: want.name.clone(),
@@ -140,6 +159,7 @@ fn put(image: &Image, tasks: &Tasks, want: Put<'_>, out: &mut Written) -> Result
         sinks: want.sinks.to_vec(),
     };
     out.cluster.push(ClusterRecord::Pipeline { name: want.name.clone(), pipeline: Some(pipeline) });
+    keep(image, &want, revision, out);
     let wish = if running { Wish::Run } else { Wish::Pause };
     let mut counters = image.counters;
     for (node, kind) in &nodes {
@@ -171,6 +191,26 @@ fn put(image: &Image, tasks: &Tasks, want: Put<'_>, out: &mut Written) -> Result
     Ok(revision)
 }
 
+/// The new text joins the kept ones; the oldest go when they are too many or too large. A text that a task still runs by
+/// (one that was stopped and has not been cleaned up) may go with them: its clean-up then says what it could not do.
+fn keep(image: &Image, want: &Put<'_>, no: RevisionNo, out: &mut Written) {
+    let revision = Revision {
+        applied_ms: want.now_ms,
+        text: want.text.to_owned(),
+        base_dir: want.note.base_dir.clone(),
+        author: want.note.author.clone(),
+        message: want.note.message.clone(),
+    };
+    let mut bytes = revision.text.len();
+    for (kept, (old, r)) in image.revisions(want.name).rev().enumerate() {
+        bytes += r.text.len();
+        if kept + 1 >= REVISIONS_MAX || bytes > REVISION_BYTES_MAX {
+            out.cluster.push(ClusterRecord::Revision { name: want.name.clone(), no: old, revision: None });
+        }
+    }
+    out.cluster.push(ClusterRecord::Revision { name: want.name.clone(), no, revision: Some(revision) });
+}
+
 fn set_running(
     image: &Image,
     tasks: &Tasks,
@@ -193,14 +233,15 @@ fn set_running(
     Ok(there.revision)
 }
 
-/// A task that nobody holds goes at once; a held one when its holder has drained and released it.
+/// A task that never ran goes at once; any other when a holder has drained it, has given back what it made elsewhere
+/// (slot, position row), and has released it.
 fn stop(id: TaskId, task: &Task, out: &mut Written) {
     match task.holder {
-        None => {
+        None if task.epoch == TaskEpoch(0) => {
             out.tasks.push(TaskRecord::Status { id, status: None });
             out.tasks.push(TaskRecord::Task { id, task: None });
         }
-        Some(_) if task.wish == Wish::Stop => {}
-        Some(_) => out.tasks.push(TaskRecord::Task { id, task: Some(Task { wish: Wish::Stop, ..task.clone() }) }),
+        _ if task.wish == Wish::Stop => {}
+        _ => out.tasks.push(TaskRecord::Task { id, task: Some(Task { wish: Wish::Stop, ..task.clone() }) }),
     }
 }

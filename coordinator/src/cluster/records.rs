@@ -3,7 +3,7 @@
 //! Fields are only ever added, at the end or as tagged fields, with a new value version; a reader takes every version
 //! up to its own and refuses newer ones, because skipping them would lose state without a word.
 
-use super::image::{Broker, ConfigKey, Counters, Listener, Owner, Pipeline, Place, Source, Topic};
+use super::image::{Broker, ConfigKey, Counters, Listener, Owner, Pipeline, Place, Revision, Source, Topic};
 use crate::stored::{In, KeyValue, Out, Stored, StoredError, known};
 use catchwater_record::{
     CaptureEpoch, CaptureId, Gid, Incarnation, NodeId, PipelineName, ProducerId, RevisionNo, SourceName, TopicId,
@@ -50,6 +50,12 @@ pub enum ClusterRecord {
         pipeline: Option<Pipeline>,
     },
     Counters(Counters),
+    /// One text that a pipeline had; `None` = too old to be kept.
+    Revision {
+        name: PipelineName,
+        no: RevisionNo,
+        revision: Option<Revision>,
+    },
 }
 
 /// Key versions (= kinds). Tasks have theirs from 64 on (`tasks/records.rs`).
@@ -63,6 +69,7 @@ mod kind {
     pub const SOURCE: i16 = 7;
     pub const PIPELINE: i16 = 8;
     pub const COUNTERS: i16 = 9;
+    pub const REVISION: i16 = 10;
 }
 
 const RESOURCE_TOPIC: i8 = 2;
@@ -147,6 +154,21 @@ impl Stored for ClusterRecord {
                 v.i64(counters.task as i64);
                 pair(Out::version(kind::COUNTERS), Some(v))
             }
+            ClusterRecord::Revision { name, no, revision } => {
+                let mut k = Out::version(kind::REVISION);
+                k.string(name.as_str());
+                k.i64(no.0 as i64);
+                let value = revision.as_ref().map(|r| {
+                    let mut v = Out::version(0);
+                    v.i64(r.applied_ms);
+                    v.compact_string(&r.text);
+                    v.compact_string(&r.base_dir);
+                    v.compact_string(&r.author);
+                    v.compact_string(&r.message);
+                    v
+                });
+                pair(k, value)
+            }
         }
     }
 
@@ -212,6 +234,11 @@ impl Stored for ClusterRecord {
                     capture: CaptureId(v.i64()? as u64),
                     task: v.i64()? as u64,
                 })
+            }
+            kind::REVISION => {
+                let (name, no) = (PipelineName::from(k.string()?), RevisionNo(k.i64()? as u64));
+                let revision = v.as_mut().map(read_revision).transpose()?;
+                ClusterRecord::Revision { name, no, revision }
             }
             _ => return Ok(None),
         }))
@@ -354,6 +381,12 @@ fn read_pipeline(name: PipelineName, v: &mut In<'_>) -> Result<Pipeline, StoredE
     Ok(Pipeline { name, revision, text, running, captures, sinks })
 }
 
+fn read_revision(v: &mut In<'_>) -> Result<Revision, StoredError> {
+    let applied_ms = v.i64()?;
+    let mut text = || v.compact_string().map(str::to_owned);
+    Ok(Revision { applied_ms, text: text()?, base_dir: text()?, author: text()?, message: text()? })
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
@@ -437,6 +470,21 @@ pub(crate) mod tests {
                 "0009",
                 "0000 0000000000000003 0000000000000008 0000000000000002 00",
             ),
+            (
+                ClusterRecord::Revision {
+                    name: "p".into(),
+                    no: RevisionNo(2),
+                    revision: Some(Revision {
+                        applied_ms: 1_700_000_000_000,
+                        text: "x: 1".into(),
+                        base_dir: "/d".into(),
+                        author: "ann".into(),
+                        message: "m".into(),
+                    }),
+                },
+                "000a 000170 0000000000000002",
+                "0000 0000018bcfe56800 05783a2031 032f64 04616e6e 026d 00",
+            ),
         ]
     }
 
@@ -470,6 +518,7 @@ pub(crate) mod tests {
             ClusterRecord::Topic { id: TopicId([1; 16]), topic: None },
             ClusterRecord::Config { of: ConfigKey::Broker(Some(NodeId(4))), entries: None },
             ClusterRecord::Pipeline { name: "p".into(), pipeline: None },
+            ClusterRecord::Revision { name: "p".into(), no: RevisionNo(7), revision: None },
         ];
         for record in gone {
             let stored = record.to_stored();

@@ -4,7 +4,7 @@
 use super::*;
 use crate::cluster::configs::{ConfigChange, ConfigError, ConfigHow, ConfigStep};
 use crate::cluster::image::{ConfigKey, Listener, Owner, role};
-use crate::cluster::pipelines::{PipelineChange, PipelineError};
+use crate::cluster::pipelines::{Note, PipelineChange, PipelineError};
 use crate::cluster::topics::{CreateTopic, CreatedTopic, TopicError, WhichTopic};
 use crate::tasks::{Kind, Wish};
 use bytes::Bytes;
@@ -136,6 +136,7 @@ fn put(name: &str, base: u64, text: &str, captures: &[(&str, CaptureId)], sinks:
         text: text.into(),
         captures: captures.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect(),
         sinks: sinks.iter().map(|s| (*s).to_owned()).collect(),
+        note: Note { author: "ann".into(), message: "why".into(), base_dir: "/d".into() },
     }
 }
 
@@ -390,8 +391,39 @@ fn pipelines_make_tasks_and_stop_them() {
         rig.ask(Request::Release { node: NodeId(1), task: TaskId(task), epoch: TaskEpoch(1) });
     }
     assert_eq!(rig.tasks_of(1), []);
-    assert_eq!(rig.pipeline(put("p", 0, "v1", &[("pg", pg)], &["out"])), Ok(RevisionNo(1)));
+    assert_eq!(rig.pipeline(put("p", 0, "v1", &[("pg", pg)], &["out"])), Ok(RevisionNo(3)), "no number twice");
     assert_eq!(rig.tasks_of(1), [(4, 2, Wish::Run), (5, 1, Wish::Run)]);
+    let texts: Vec<_> = rig.machine.image().revisions(&"p".into()).map(|(n, r)| (n.0, r.text.clone())).collect();
+    assert_eq!(texts, [(1, "v1".into()), (2, "v2".into()), (3, "v1".into())]);
+    // The node ends while a stopped task is being cleaned up: its next process cleans up.
+    rig.pipeline(PipelineChange::Pause { name: "p".into() }).unwrap();
+    rig.pipeline(PipelineChange::Delete { name: "p".into() }).unwrap();
+    rig.register(1, 9);
+    assert_eq!(rig.tasks_of(1), [(4, 3, Wish::Stop), (5, 2, Wish::Stop)]);
+    rig.ask(Request::Release { node: NodeId(1), task: TaskId(4), epoch: TaskEpoch(2) });
+    assert_eq!(rig.tasks_of(1).len(), 2, "an older process releases nothing");
+    for (task, epoch) in [(4, 3), (5, 2)] {
+        rig.ask(Request::Release { node: NodeId(1), task: TaskId(task), epoch: TaskEpoch(epoch) });
+    }
+    assert_eq!(rig.machine.tasks().iter().count(), 0);
+}
+
+#[test]
+fn a_hundred_revisions_are_kept_and_none_is_larger_than_the_bound() {
+    let mut rig = Rig::of(&[1]);
+    for n in 0..130 {
+        rig.pipeline(put("p", n, &format!("v{n}"), &[], &["out"])).unwrap();
+    }
+    let kept: Vec<u64> = rig.machine.image().revisions(&"p".into()).map(|(n, _)| n.0).collect();
+    assert_eq!(kept, (31..=130).collect::<Vec<_>>());
+    let large = "x".repeat(5 << 20);
+    for n in 130..133 {
+        rig.pipeline(put("p", n, &format!("{large}{n}"), &[], &["out"])).unwrap();
+    }
+    let kept: Vec<u64> = rig.machine.image().revisions(&"p".into()).map(|(n, _)| n.0).collect();
+    assert_eq!(kept, [133]);
+    let newest = rig.machine.image().revision(&"p".into(), RevisionNo(133)).unwrap();
+    assert_eq!((newest.author.as_str(), newest.message.as_str(), newest.base_dir.as_str()), ("ann", "why", "/d"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Candidate {
     pub roles: u32,
 }
 
-/// Gives every task that should run and has no live holder to a node. A holder that is alive keeps its tasks; one that
+/// Gives every task that should run, or be cleaned up, and has no live holder to a node. A holder that is alive keeps its tasks; one that
 /// is gone loses them only if another node can take them, since a task without any node helps nobody.
 pub fn assign(tasks: &Tasks, live: &[Candidate]) -> Vec<TaskRecord> {
     let mut load: BTreeMap<NodeId, usize> = live.iter().map(|c| (c.holder.node, 0)).collect();
@@ -33,7 +33,8 @@ pub fn assign(tasks: &Tasks, live: &[Candidate]) -> Vec<TaskRecord> {
             Wish::Run => !alive,
             // Nobody is asked to hold a paused task; who holds it goes on holding it, in its present process.
             Wish::Pause => false,
-            Wish::Stop => false,
+            // Somebody must give back what it made elsewhere, and then release it.
+            Wish::Stop => !alive,
         };
         if !wanted {
             continue;
@@ -113,12 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn paused_and_stopping_tasks_are_given_to_nobody() {
+    fn paused_tasks_are_given_to_nobody_and_stopping_ones_to_who_can_clean_up() {
         let mut tasks = Tasks::default();
         tasks.apply(&TaskRecord::Task { id: TaskId(1), task: Some(task(Kind::Deliver, Wish::Pause, 0, None)) });
         let stopping = task(Kind::Deliver, Wish::Stop, 1, Some(holder(1, 1)));
         tasks.apply(&TaskRecord::Task { id: TaskId(2), task: Some(stopping) });
         let live = [Candidate { holder: holder(2, 1), roles: role::ALL }];
-        assert_eq!(assign(&tasks, &live), []);
+        assert_eq!(given(&assign(&tasks, &live)), [(2, 2, 2)]);
+        let same = [Candidate { holder: holder(1, 1), roles: role::ALL }];
+        assert_eq!(assign(&tasks, &same), []);
     }
 }

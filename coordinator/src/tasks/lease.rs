@@ -79,18 +79,9 @@ impl Soft {
     }
 }
 
-/// What follows from who is alive now: assignments, and the end of stopped tasks whose holder is gone.
+/// What follows from who is alive now.
 pub fn settle(image: &Image, tasks: &Tasks, soft: &Soft) -> Vec<TaskRecord> {
-    let live = soft.live(image);
-    let mut records = assign(tasks, &live);
-    for (id, task) in tasks.iter() {
-        let held = task.holder.is_some_and(|h| live.iter().any(|c| c.holder == h));
-        if task.wish == Wish::Stop && !held {
-            records.push(TaskRecord::Status { id, status: None });
-            records.push(TaskRecord::Task { id, task: None });
-        }
-    }
-    records
+    assign(tasks, &soft.live(image))
 }
 
 /// The tasks of a node, as its present process holds them.
@@ -134,9 +125,14 @@ pub fn report(tasks: &Tasks, now: Now, node: NodeId, reports: &[Report], out: &m
     lost
 }
 
-/// The holder has drained its task. A release of an older epoch changes nothing: the task has gone on.
+/// The holder has drained its task; one that was to stop is gone then. A release of an older epoch changes nothing: the task has gone on.
 pub fn release(tasks: &Tasks, node: NodeId, id: TaskId, epoch: TaskEpoch, out: &mut Vec<TaskRecord>) {
     let Some(task) = held(tasks, node, id, epoch) else { return };
+    if task.wish == Wish::Stop {
+        out.push(TaskRecord::Status { id, status: None });
+        out.push(TaskRecord::Task { id, task: None });
+        return;
+    }
     out.push(TaskRecord::Task { id, task: Some(Task { holder: None, ..task.clone() }) });
 }
 

@@ -1,0 +1,307 @@
+//! Plan, apply, and what else changes stored pipelines. One door for the HTTP face, the command line and `dev FILE`.
+//!
+//! `plan` reads: the stored revision, the other pipelines, and what new databases say. `apply` plans again, refuses what
+//! the plan refuses, and stores the text: one record batch of group 0 holds the text and the tasks it makes, changes and
+//! stops, so nothing is ever half applied. Everything after that is the supervisor's, which begins anew after a crash.
+
+use super::resolved::{self, Resolved};
+use super::{State, control_failure};
+use crate::pipeline::plan::{self, Class, Step};
+use crate::pipeline::{self, Options, Pipeline};
+use crate::report::{Exit, Failure};
+use catchwater_capture::source::{Finding, Severity};
+use catchwater_client::{ControlClient, PipelineChange, Revision, RevisionNote, TaskState, Wish};
+use catchwater_record::{PipelineName, RevisionNo, SourceName};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a text is read that was checked before.
+pub(super) const AS_STORED: Options = Options { plain_secrets: true };
+
+/// A text that somebody wants to run.
+#[derive(Default)]
+pub struct Wanted {
+    pub text: String,
+    pub note: RevisionNote,
+    /// The plan that was agreed to.
+    pub hash: Option<String>,
+    pub allow_destructive: bool,
+    /// `dev`: a password may stand in the text, and nobody is asked about what is given up.
+    pub dev: bool,
+}
+
+/// What a text would change.
+pub struct Planned {
+    pub pipeline: String,
+    /// The revision it was planned against; 0 = there is none.
+    pub base: RevisionNo,
+    pub steps: Vec<Step>,
+    pub findings: Vec<(String, Finding)>,
+    /// Equal for the same base, text, steps and findings.
+    pub hash: String,
+    resolved: Arc<Resolved>,
+}
+
+impl Planned {
+    fn worst(&self) -> Class {
+        self.steps.iter().map(|s| s.class).max().unwrap_or(Class::Live)
+    }
+
+    pub(super) fn resolved(&self) -> Arc<Resolved> {
+        Arc::clone(&self.resolved)
+    }
+
+    fn errors(&self) -> usize {
+        self.findings.iter().filter(|(_, f)| f.severity == Severity::Error).count()
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "pipeline": self.pipeline,
+            "base": self.base.0,
+            "hash": self.hash,
+            "class": self.worst().word(),
+            "steps": self.steps.iter().map(step_json).collect::<Vec<_>>(),
+            "findings": self.findings.iter().map(finding_json).collect::<Vec<_>>(),
+            "refused": self.worst() == Class::Refused || self.errors() > 0,
+        })
+    }
+}
+
+pub(super) fn step_json(s: &Step) -> Value {
+    json!({"class": s.class.word(), "node": s.node, "what": s.what, "next": s.next})
+}
+
+fn finding_json((node, f): &(String, Finding)) -> Value {
+    let severity = if f.severity == Severity::Error { "error" } else { "warning" };
+    json!({
+        "node": node, "code": f.code.to_string(), "severity": severity, "fault": f.fault, "evidence": f.evidence,
+        "cure": f.cure, "sql": f.sql,
+    })
+}
+
+fn parse(text: &str, plain_secrets: bool) -> Result<Pipeline, Failure> {
+    let (pipeline, findings) = pipeline::check(text.as_bytes(), Options { plain_secrets });
+    pipeline.ok_or_else(|| {
+        let errors: Vec<_> = findings.iter().filter(|f| f.is_error()).collect();
+        let first = errors.first();
+        let code = first.map_or("CW0303", |f| f.code);
+        let mut failure = Failure::new(Exit::Refused, code, format!("the pipeline file has {} error(s)", errors.len()));
+        if let Some(f) = first {
+            failure = failure.cause(format!("{}:{}: {}", f.span.line, f.span.column, f.message));
+            failure = failure.next(f.suggestions.first().cloned().unwrap_or_default());
+        }
+        failure.details = Some(Box::new(serde_json::to_value(&findings).unwrap_or_default()));
+        failure
+    })
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(Exit::Refused, "CW0344", format!("there is no pipeline {name}"))
+        .next("catchwater pipeline list shows the names")
+}
+
+impl State {
+    /// The stored text of a pipeline, as it is now.
+    async fn stored(&self, name: &str) -> Result<Option<(RevisionNo, Pipeline)>, Failure> {
+        let all = self.local.pipelines().await.map_err(control_failure)?;
+        all.into_iter()
+            .find(|p| p.name.as_str() == name)
+            .map(|p| Ok((p.revision, parse(&p.text, true)?)))
+            .transpose()
+    }
+
+    pub async fn plan(&self, wanted: &Wanted) -> Result<Planned, Failure> {
+        let new = parse(&wanted.text, wanted.dev)?;
+        let name = new.name.clone();
+        let all = self.local.pipelines().await.map_err(control_failure)?;
+        let stored = all.iter().find(|p| p.name.as_str() == name);
+        let base = stored.map_or(RevisionNo(0), |p| p.revision);
+        let old = stored.map(|p| parse(&p.text, true)).transpose()?;
+        let mut steps = plan::steps(old.as_ref(), Some(&new));
+        for other in all.iter().filter(|p| p.name.as_str() != name) {
+            // One that this version does not understand runs nothing here, so nothing can clash.
+            steps.extend(parse(&other.text, true).map(|o| plan::clashes(&new, &o)).unwrap_or_default());
+        }
+        let resolved = Arc::new(Resolved::resolve(new, Path::new(&wanted.note.base_dir))?);
+        let known: BTreeSet<String> =
+            old.iter().flat_map(|p| p.sources.keys().chain(p.sinks.keys())).cloned().collect();
+        let refused = steps.iter().any(|s| s.class == Class::Refused);
+        let findings = if refused { Vec::new() } else { resolved.preflight(&known).await? };
+        let mut hash = Sha256::new();
+        hash.update(base.0.to_be_bytes());
+        hash.update(Sha256::digest(wanted.text.as_bytes()));
+        for s in &steps {
+            hash.update(format!("{}\0{}\0{}\0", s.class.word(), s.node, s.what));
+        }
+        for (node, f) in &findings {
+            hash.update(format!("{node}\0{}\0", f.code));
+        }
+        let hash = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Planned { pipeline: name, base, steps, findings, hash, resolved })
+    }
+
+    /// Stores the text; its tasks follow. The answer is durable.
+    pub async fn apply(&self, wanted: Wanted) -> Result<(RevisionNo, Planned), Failure> {
+        let planned = self.plan(&wanted).await?;
+        let detailed = |mut f: Failure| {
+            f.details = Some(Box::new(planned.json()));
+            f
+        };
+        if let Some(s) = planned.steps.iter().find(|s| s.class == Class::Refused) {
+            let f = Failure::new(Exit::Refused, "CW0341", format!("{}: {}", s.node, s.what)).next(s.next.clone());
+            return Err(detailed(f));
+        }
+        if wanted.hash.as_ref().is_some_and(|h| *h != planned.hash) {
+            let f = Failure::new(Exit::Refused, "CW0342", "the plan is stale: nothing was done")
+                .cause(format!("what would be done now has the hash {}", planned.hash))
+                .next("plan again, and look at what has changed");
+            return Err(detailed(f));
+        }
+        if let Some(s) = planned.steps.iter().find(|s| s.class == Class::Destructive)
+            && !wanted.allow_destructive
+            && !wanted.dev
+        {
+            let f = Failure::new(Exit::Refused, "CW0343", format!("{}: {}", s.node, s.what))
+                .cause("the plan gives something up for good")
+                .next("say --allow-destructive if that is meant");
+            return Err(detailed(f));
+        }
+        let said = if wanted.dev { resolved::show_findings } else { resolved::first_error };
+        said(planned.findings.clone()).map_err(detailed)?;
+        let p = &planned.resolved.pipeline;
+        let mut captures = Vec::new();
+        for source in p.sources.keys() {
+            let (id, _) =
+                self.local.source(&self.who, SourceName::from(source.as_str())).await.map_err(control_failure)?;
+            captures.push((source.clone(), id));
+        }
+        let change = PipelineChange::Put {
+            name: PipelineName::from(p.name.as_str()),
+            base: planned.base,
+            text: wanted.text,
+            captures,
+            sinks: p.sinks.keys().cloned().collect(),
+            note: wanted.note,
+        };
+        let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
+        self.wake.notify_one();
+        Ok((revision, planned))
+    }
+
+    /// The newest revision again, or an older one: `to` becomes the newest.
+    pub async fn rollback(&self, name: &str, to: RevisionNo, wanted: Wanted) -> Result<(RevisionNo, Planned), Failure> {
+        let old = self.revision(name, to).await?;
+        let message = if wanted.note.message.is_empty() { format!("rollback to {to}") } else { wanted.note.message };
+        let note = RevisionNote { base_dir: old.note.base_dir, message, author: wanted.note.author };
+        self.apply(Wanted { text: old.text, note, ..wanted }).await
+    }
+
+    async fn revision(&self, name: &str, no: RevisionNo) -> Result<Revision, Failure> {
+        let kept = self.local.revisions(PipelineName::from(name)).await.map_err(control_failure)?;
+        if kept.is_empty() {
+            return Err(unknown(name));
+        }
+        kept.into_iter().find(|r| r.no == no).ok_or_else(|| {
+            Failure::new(Exit::Refused, "CW0345", format!("revision {no} of {name} is not kept"))
+                .next(format!("catchwater pipeline revisions {name} shows those that are"))
+        })
+    }
+
+    /// Its tasks drain and wait, or go on.
+    pub async fn set_running(&self, name: &str, running: bool) -> Result<RevisionNo, Failure> {
+        self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let name = PipelineName::from(name);
+        let change = if running { PipelineChange::Resume { name } } else { PipelineChange::Pause { name } };
+        let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
+        self.wake.notify_one();
+        Ok(revision)
+    }
+
+    /// Its tasks on this node drain and start again; references are read again.
+    pub async fn restart(&self, name: &str) -> Result<usize, Failure> {
+        self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let ids: Vec<_> = self.tasks().iter().filter(|t| t.pipeline.as_str() == name).map(|t| t.id).collect();
+        self.restarts().extend(&ids);
+        self.wake.notify_one();
+        Ok(ids.len())
+    }
+
+    /// Its tasks end and give back what they made in the databases. Topics and target tables stay.
+    pub async fn delete(&self, name: &str, allow_destructive: bool) -> Result<Vec<Step>, Failure> {
+        let (_, old) = self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let steps = plan::steps(Some(&old), None);
+        if !allow_destructive {
+            let mut f = Failure::new(Exit::Refused, "CW0343", format!("deleting {name} gives something up for good"))
+                .cause(steps.iter().map(|s| format!("{}: {}", s.node, s.what)).collect::<Vec<_>>().join("; "))
+                .next("say --allow-destructive if that is meant; `pipeline pause` only stops it");
+            f.details = Some(Box::new(json!({"steps": steps.iter().map(step_json).collect::<Vec<_>>()})));
+            return Err(f);
+        }
+        let change = PipelineChange::Delete { name: PipelineName::from(name) };
+        self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
+        self.wake.notify_one();
+        Ok(steps)
+    }
+
+    /// Every stored pipeline with the state of its tasks here.
+    pub async fn pipelines_json(&self) -> Result<Vec<Value>, Failure> {
+        let all = self.local.pipelines().await.map_err(control_failure)?;
+        let lines = self.lines();
+        Ok(all
+            .iter()
+            .map(|p| {
+                let mine: Vec<_> = lines.iter().filter(|l| l.pipeline == p.name.as_str()).collect();
+                let state = match mine.iter().map(|l| l.state).find(|s| *s == TaskState::NeedsPerson) {
+                    Some(_) => "needs_person",
+                    None if !p.running => "paused",
+                    None if mine.iter().any(|l| l.wish == Wish::Run && l.state == TaskState::Retrying) => "retrying",
+                    None if mine.iter().any(|l| l.state == TaskState::Snapshot) => "snapshot",
+                    None if !mine.is_empty() && mine.iter().all(|l| l.state == TaskState::Running) => "running",
+                    None => "starting",
+                };
+                json!({
+                    "pipeline": p.name.as_str(), "revision": p.revision.0, "running": p.running, "state": state,
+                    "tasks": mine.iter().map(|l| super::line_json(l)).collect::<Vec<_>>(),
+                })
+            })
+            .collect())
+    }
+
+    pub async fn pipeline_json(&self, name: &str) -> Result<Value, Failure> {
+        let mut all = self.pipelines_json().await?;
+        let at = all.iter().position(|p| p["pipeline"] == name).ok_or_else(|| unknown(name))?;
+        let mut found = all.swap_remove(at);
+        let stored = self.local.pipelines().await.map_err(control_failure)?;
+        if let Some(p) = stored.into_iter().find(|p| p.name.as_str() == name) {
+            found["text"] = json!(p.text);
+        }
+        Ok(found)
+    }
+
+    pub async fn revisions_json(&self, name: &str) -> Result<Value, Failure> {
+        let kept = self.local.revisions(PipelineName::from(name)).await.map_err(control_failure)?;
+        if kept.is_empty() {
+            return Err(unknown(name));
+        }
+        Ok(kept.iter().map(|r| revision_json(r, false)).collect())
+    }
+
+    pub async fn revision_json(&self, name: &str, no: u64) -> Result<Value, Failure> {
+        Ok(revision_json(&self.revision(name, RevisionNo(no)).await?, true))
+    }
+}
+
+fn revision_json(r: &Revision, text: bool) -> Value {
+    let mut v = json!({
+        "revision": r.no.0, "applied_ms": r.applied_ms, "author": r.note.author, "message": r.note.message,
+        "base_dir": r.note.base_dir,
+    });
+    if text {
+        v["text"] = json!(r.text);
+    }
+    v
+}

@@ -1,0 +1,221 @@
+//! A pipeline whose references are resolved: makes its connectors, asks its databases. Holds secrets, is never printed.
+
+use crate::pipeline::model::{Component, Pipeline, Source};
+use crate::pipeline::secret::{self, Reference};
+use crate::report::{Exit, Failure};
+use catchwater_capture as capture;
+use catchwater_capture::source::{Finding, Severity};
+use catchwater_connector_postgres as postgres;
+use catchwater_connector_sqlite as sqlite;
+use catchwater_deliver as deliver;
+use catchwater_deliver::sink::SinkError;
+use catchwater_record::{CaptureEpoch, CaptureId, Incarnation, SourceName};
+use catchwater_runtime::time::timeout;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a database's preflight may take.
+const PREFLIGHT_LIMIT: Duration = Duration::from_secs(20);
+
+pub(super) struct Resolved {
+    pub pipeline: Pipeline,
+    sources: BTreeMap<String, Component>,
+    sinks: BTreeMap<String, Component>,
+    /// By the source's name; empty until the node has asked for them.
+    pub captures: BTreeMap<String, (CaptureId, Incarnation)>,
+    /// The folder of the pipeline file.
+    base: PathBuf,
+}
+
+impl Resolved {
+    pub fn resolve(pipeline: Pipeline, base: &Path) -> Result<Resolved, Failure> {
+        let one = |c: &Component| resolve_component(c, base);
+        let sources = pipeline
+            .sources
+            .iter()
+            .map(|(n, s)| Ok((n.clone(), one(&s.component)?)))
+            .collect::<Result<_, Failure>>()?;
+        let sinks =
+            pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
+        Ok(Resolved { pipeline, sources, sinks, captures: BTreeMap::new(), base: base.to_owned() })
+    }
+
+    /// Would the node do the same in both? Its block, its references' values, and what a sink takes from its source.
+    pub fn same_node(&self, other: &Resolved, node: &str) -> bool {
+        let reads = |r: &Resolved| {
+            let sink = r.pipeline.sinks.get(node)?;
+            r.pipeline.sources.get(sink.source()).map(|s| (s.tables.clone(), std::mem::discriminant(&s.component)))
+        };
+        self.pipeline.sources.get(node) == other.pipeline.sources.get(node)
+            && self.sources.get(node) == other.sources.get(node)
+            && self.pipeline.sinks.get(node) == other.pipeline.sinks.get(node)
+            && self.sinks.get(node) == other.sinks.get(node)
+            && reads(self) == reads(other)
+    }
+
+    /// Asks sources and targets what would stop them; not those whose names are among `known`, which run already.
+    pub async fn preflight(&self, known: &BTreeSet<String>) -> Result<Vec<(String, Finding)>, Failure> {
+        let mut findings: Vec<(String, Finding)> = Vec::new();
+        for (name, source) in self.pipeline.sources.iter().filter(|(n, _)| !known.contains(*n)) {
+            let mut make = self.source_maker(name, source, CaptureEpoch(0))?;
+            let mut connector = make();
+            let found =
+                timeout(PREFLIGHT_LIMIT, connector.preflight()).await.unwrap_or_else(|_| vec![late("the source")]);
+            findings.extend(found.into_iter().map(|f| (format!("source {name}"), f)));
+            connector.close().await;
+        }
+        for name in self.pipeline.sinks.keys().filter(|n| !known.contains(*n)) {
+            let mut sink = self.sink(name)?;
+            let found = match timeout(PREFLIGHT_LIMIT, sink.preflight()).await {
+                Ok(Ok(())) => Vec::new(),
+                Ok(Err(e)) => vec![as_finding(&e)],
+                Err(_) => vec![late("the target")],
+            };
+            findings.extend(found.into_iter().map(|f| (format!("sink {name}"), f)));
+            sink.shutdown().await;
+        }
+        Ok(findings)
+    }
+
+    pub fn source_maker(
+        &self,
+        name: &str,
+        source: &Source,
+        epoch: CaptureEpoch,
+    ) -> Result<capture::worker::MakeSource, Failure> {
+        let source_name = SourceName::from(name);
+        match &self.sources[name] {
+            Component::Postgres { url, slot, publication, .. } => {
+                let connect = postgres::ConnectConfig::parse(url)
+                    .map(|c| c.relative_to(&self.base))
+                    .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
+                let tables = source.tables.iter().map(|t| postgres::TableRef::parse(t)).collect();
+                let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
+                config.slot.clone_from(slot);
+                config.publication.clone_from(publication);
+                Ok(Box::new(move || Box::new(postgres::PgSource::new(config.clone()))))
+            }
+            Component::Sqlite { file } => {
+                let mut config = sqlite::SourceConfig::new(file);
+                config.tables.clone_from(&source.tables);
+                Ok(Box::new(move || Box::new(sqlite::SqliteSource::new(config.clone()))))
+            }
+        }
+    }
+
+    pub fn sink(&self, name: &str) -> Result<Box<dyn deliver::sink::Sink>, Failure> {
+        Ok(match &self.sinks[name] {
+            Component::Postgres { url, .. } => {
+                let connect = postgres::ConnectConfig::parse(url)
+                    .map(|c| c.relative_to(&self.base))
+                    .map_err(|e| sink_failure(name, &postgres::sink::url_error(&e)))?;
+                Box::new(postgres::PgSink::new(postgres::SinkConfig::new(connect)))
+            }
+            Component::Sqlite { file } => Box::new(sqlite::SqliteSink::new(sqlite::SinkConfig::new(file))),
+        })
+    }
+}
+
+fn resolve_component(c: &Component, base: &Path) -> Result<Component, Failure> {
+    let mut read = |r: Reference<'_>| match r {
+        Reference::Env(name) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
+        Reference::File(path) => std::fs::read_to_string(base.join(path))
+            .map(|t| t.trim_end_matches(['\n', '\r']).to_owned())
+            .map_err(|e| format!("file {path}: {e}")),
+    };
+    let mut one = |text: &str| {
+        secret::resolve(text, &mut read).map_err(|why| {
+            Failure::new(Exit::Refused, "CW0332", "a reference cannot be read")
+                .cause(why)
+                .next("set the variable, or write the file")
+        })
+    };
+    Ok(match c {
+        Component::Postgres { url, schema, slot, publication } => Component::Postgres {
+            url: one(url)?,
+            schema: schema.clone(),
+            slot: slot.clone(),
+            publication: publication.clone(),
+        },
+        Component::Sqlite { file } => {
+            let file = one(file)?;
+            // Relative to the pipeline file, as everything in it.
+            Component::Sqlite { file: base.join(file).display().to_string() }
+        }
+    })
+}
+
+fn source_failure(name: &str, e: &capture::source::SourceError) -> Failure {
+    Failure::new(Exit::Environment, &e.code.to_string(), format!("source {name}: {}", e.what)).next(e.next.clone())
+}
+
+fn sink_failure(name: &str, e: &SinkError) -> Failure {
+    Failure::new(Exit::Environment, &e.code.to_string(), format!("sink {name}: {}", e.what)).next(e.next.clone())
+}
+
+fn late(what: &str) -> Finding {
+    Finding {
+        code: catchwater_record::ErrorCode(13),
+        severity: Severity::Error,
+        fault: format!("{what} gave no answer within {} s", PREFLIGHT_LIMIT.as_secs()),
+        evidence: String::new(),
+        cure: "check that it is reachable and not overloaded".into(),
+        sql: Vec::new(),
+        retry: true,
+    }
+}
+
+/// What `doctor FILE` shows.
+pub async fn preflight(pipeline: Pipeline, base: &Path) -> Result<Vec<(String, Finding)>, Failure> {
+    Resolved::resolve(pipeline, base)?.preflight(&BTreeSet::new()).await
+}
+
+fn as_finding(e: &SinkError) -> Finding {
+    Finding {
+        code: e.code,
+        severity: Severity::Error,
+        fault: e.what.clone(),
+        evidence: String::new(),
+        cure: e.next.clone(),
+        sql: Vec::new(),
+        retry: false,
+    }
+}
+
+fn as_failure(node: &str, f: &Finding) -> Failure {
+    let mut cure = f.cure.clone();
+    if !f.sql.is_empty() {
+        cure.push_str(&format!("\n         {}", f.sql.join("\n         ")));
+    }
+    Failure::new(Exit::Environment, &f.code.to_string(), format!("{node}: {}", f.fault))
+        .cause(f.evidence.clone())
+        .next(cure)
+}
+
+/// The first error becomes the failure.
+pub(super) fn first_error(findings: Vec<(String, Finding)>) -> Result<(), Failure> {
+    let first = findings.iter().find(|(_, f)| f.severity == Severity::Error);
+    first.map_or(Ok(()), |(node, f)| Err(as_failure(node, f)))
+}
+
+/// Prints every finding but the first error, which becomes the failure.
+pub(super) fn show_findings(findings: Vec<(String, Finding)>) -> Result<(), Failure> {
+    let mut first: Option<Failure> = None;
+    for (node, f) in findings {
+        let failure = as_failure(&node, &f);
+        let word = match f.severity {
+            Severity::Error if first.is_none() => {
+                first = Some(failure);
+                continue;
+            }
+            Severity::Error => "error",
+            _ => "warning",
+        };
+        eprintln!(
+            "{word}[{}]: {}\n  cause: {}\n  next:  {}",
+            failure.code, failure.message, failure.cause, failure.next
+        );
+    }
+    first.map_or(Ok(()), Err)
+}

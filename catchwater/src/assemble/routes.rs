@@ -1,0 +1,131 @@
+//! `/api/v1`: which path means which call. What it answers is documented in `docs/configuration.md`.
+
+use super::State;
+use super::line::line_json;
+use super::pipelines::Wanted;
+use crate::groups;
+use crate::http::{Call, Verb};
+use crate::report::{Exit, Failure};
+use catchwater_client::RevisionNote;
+use catchwater_record::RevisionNo;
+use serde_json::{Value, json};
+
+fn not_found() -> Failure {
+    Failure::new(Exit::Refused, "CW0008", "not found").next("the paths of /api/v1 are in docs/configuration.md")
+}
+
+fn bad(why: impl Into<String>) -> Failure {
+    Failure::new(Exit::Refused, "CW0346", "the request's body is not understood").cause(why)
+}
+
+fn text(body: &Value, key: &str) -> Result<String, Failure> {
+    match &body[key] {
+        Value::Null => Ok(String::new()),
+        Value::String(s) => Ok(s.clone()),
+        other => Err(bad(format!("`{key}` must be a text, this is {other}"))),
+    }
+}
+
+fn flag(body: &Value, key: &str) -> Result<bool, Failure> {
+    match &body[key] {
+        Value::Null => Ok(false),
+        Value::Bool(b) => Ok(*b),
+        other => Err(bad(format!("`{key}` must be true or false, this is {other}"))),
+    }
+}
+
+fn wanted(body: &Value) -> Result<Wanted, Failure> {
+    const KNOWN: [&str; 7] = ["text", "base_dir", "author", "message", "hash", "allow_destructive", "to"];
+    let fields = body.as_object().ok_or_else(|| bad("it must be a JSON object"))?;
+    if let Some(other) = fields.keys().find(|k| !KNOWN.contains(&k.as_str())) {
+        return Err(bad(format!("unknown field `{other}`; known: {}", KNOWN.join(", "))));
+    }
+    let hash = text(body, "hash")?;
+    let note = RevisionNote {
+        base_dir: text(body, "base_dir")?,
+        author: text(body, "author")?,
+        message: text(body, "message")?,
+    };
+    Ok(Wanted {
+        text: text(body, "text")?,
+        note,
+        hash: (!hash.is_empty()).then_some(hash),
+        allow_destructive: flag(body, "allow_destructive")?,
+        dev: false,
+    })
+}
+
+pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> {
+    let path: Vec<String> = call.path.split('/').map(unescape).collect();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match (call.verb, path.as_slice()) {
+        (Verb::Get, ["lag"]) => Ok(state.lines().iter().map(line_json).collect()),
+        (Verb::Get, ["groups"]) => Ok(groups::list(&state.local).await),
+        (Verb::Get, ["groups", name]) => groups::describe(&state.local, name).await.ok_or_else(not_found),
+        (Verb::Get, ["pipelines"]) => Ok(state.pipelines_json().await?.into()),
+        (Verb::Get, ["pipelines", name]) => state.pipeline_json(name).await,
+        (Verb::Get, ["pipelines", name, "revisions"]) => state.revisions_json(name).await,
+        (Verb::Get, ["pipelines", name, "revisions", no]) => {
+            state.revision_json(name, no.parse().map_err(|_| not_found())?).await
+        }
+        (Verb::Post, ["pipelines", name, "plan"]) => {
+            let planned = state.plan(&wanted(&call.body)?).await?;
+            same_name(name, &planned.pipeline)?;
+            Ok(planned.json())
+        }
+        (Verb::Post, ["pipelines", name, "apply"]) => {
+            let wanted = wanted(&call.body)?;
+            if let (Some(p), _) = crate::pipeline::check(wanted.text.as_bytes(), super::pipelines::AS_STORED) {
+                same_name(name, &p.name)?;
+            }
+            let (revision, planned) = state.apply(wanted).await?;
+            Ok(json!({"pipeline": planned.pipeline, "revision": revision.0, "plan": planned.json()}))
+        }
+        (Verb::Post, ["pipelines", name, "rollback"]) => {
+            let to = call.body["to"].as_u64().ok_or_else(|| bad("`to` must be a revision's number"))?;
+            let (revision, planned) = state.rollback(name, RevisionNo(to), wanted(&call.body)?).await?;
+            Ok(json!({"pipeline": planned.pipeline, "revision": revision.0, "plan": planned.json()}))
+        }
+        (Verb::Post, ["pipelines", name, "pause"]) => ran(name, state.set_running(name, false).await?),
+        (Verb::Post, ["pipelines", name, "resume"]) => ran(name, state.set_running(name, true).await?),
+        (Verb::Post, ["pipelines", name, "restart"]) => {
+            Ok(json!({"pipeline": name, "tasks": state.restart(name).await?}))
+        }
+        (Verb::Delete, ["pipelines", name]) => {
+            let steps = state.delete(name, flag(&call.body, "allow_destructive")?).await?;
+            Ok(json!({"pipeline": name, "steps": steps.iter().map(super::pipelines::step_json).collect::<Vec<_>>()}))
+        }
+        _ => Err(not_found()),
+    }
+}
+
+fn ran(name: &str, revision: RevisionNo) -> Result<Value, Failure> {
+    Ok(json!({"pipeline": name, "revision": revision.0}))
+}
+
+fn same_name(path: &str, text: &str) -> Result<(), Failure> {
+    if path == text {
+        return Ok(());
+    }
+    Err(bad(format!("the path says pipeline {path}, the text {text}")))
+}
+
+/// Percent-decoding; what is malformed stays as it is.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((b, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
+        match (*b, hex) {
+            (b'%', Some(v)) => {
+                out.push(v);
+                rest = &tail[2..];
+            }
+            (b, _) => {
+                out.push(b);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

@@ -1,0 +1,548 @@
+//! Runs the tasks that the task machine gives to this node: starts workers, ends them, looks after those that ended.
+//!
+//! ```text
+//!  wish      no worker                         worker
+//!  Run       start (or release a used epoch)   go on; drain if its node changed or a restart was asked for
+//!  Pause     nothing                           drain
+//!  Stop      give back, then release           drain
+//! ```
+//! A task never runs twice under one epoch: a worker that ended used its epoch up, and the next start needs another.
+
+use super::State;
+use super::give_back::{self, Made};
+use super::resolved::Resolved;
+use crate::pipeline::Options;
+use crate::pipeline::model::{Component, Sink, Source};
+use crate::report::{Exit, Failure};
+use catchwater_base::{Clock, log};
+use catchwater_capture as capture;
+use catchwater_client::{ControlClient, LogClient, Report, Task, TaskClient, TaskKind, Wish};
+use catchwater_deliver as deliver;
+use catchwater_record::{
+    Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, PipelineName, RevisionNo, SinkName, SourceName, TaskEpoch,
+    TaskId, TasksVersion,
+};
+use catchwater_runtime::shutdown::{self, Stop, Stopped};
+use catchwater_runtime::spawn::{Task as Running, spawn};
+use catchwater_runtime::time::timeout;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Workers report at least that often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long a database may take to let go of what a task made in it.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(20);
+/// A task that could not be started (a reference that cannot be read) is tried again after this.
+const START_AGAIN: Duration = Duration::from_secs(30);
+
+/// One running task.
+pub(super) struct Worker {
+    pub task: Task,
+    pub stop: Stop,
+    pub status: WorkerStatus,
+    pub running: Running<End>,
+    /// Why it ended for good.
+    pub failure: Option<Failure>,
+    resolved: Arc<Resolved>,
+    /// Was told to end.
+    draining: bool,
+    /// Runs only to learn whose its source is, at the latest until then.
+    until_known: Option<Instant>,
+}
+
+#[derive(Clone)]
+pub(super) enum WorkerStatus {
+    Capture(capture::StatusHandle),
+    Deliver(deliver::StatusHandle),
+}
+
+/// How a worker ended.
+pub(super) enum End {
+    Stopped,
+    Fenced,
+    Failed {
+        code: String,
+        what: String,
+        next: String,
+    },
+    /// It must be started again under a new epoch.
+    NewEpoch,
+}
+
+/// A task that could not be started.
+pub(super) struct Broken {
+    pub task: Task,
+    pub failure: Failure,
+    at: Instant,
+}
+
+pub(super) struct Supervisor {
+    state: Arc<State>,
+    /// The only pipeline to run; `None` = all that are stored.
+    only: Option<PipelineName>,
+    cluster: [u8; 16],
+    node: NodeId,
+    clock: Arc<dyn Clock>,
+    resolved: BTreeMap<(PipelineName, RevisionNo), Arc<Resolved>>,
+    /// Epochs whose worker has ended.
+    used: BTreeMap<TaskId, TaskEpoch>,
+    /// What ended captures knew of their sources.
+    made: BTreeMap<TaskId, Made>,
+    giving_back: BTreeMap<TaskId, (TaskEpoch, Running<()>)>,
+}
+
+/// What is to be done about a task.
+enum Todo {
+    Nothing,
+    Start,
+    Release,
+    GiveBack,
+}
+
+impl Supervisor {
+    pub fn new(
+        state: Arc<State>,
+        only: Option<PipelineName>,
+        cluster: [u8; 16],
+        node: NodeId,
+        clock: Arc<dyn Clock>,
+    ) -> Supervisor {
+        Supervisor {
+            state,
+            only,
+            cluster,
+            node,
+            clock,
+            resolved: BTreeMap::new(),
+            used: BTreeMap::new(),
+            made: BTreeMap::new(),
+            giving_back: BTreeMap::new(),
+        }
+    }
+
+    pub async fn run(mut self, mut stopped: Stopped) {
+        let (mut seen, mut tasks) = (TasksVersion(0), Vec::new());
+        loop {
+            tokio::select! {
+                wanted = timeout(REPORT_EVERY, self.state.local.mine(seen)) => if let Ok(Ok(t)) = wanted {
+                    (seen, tasks) = (t.version, t.tasks);
+                    tasks.retain(|t| self.only.as_ref().is_none_or(|only| t.pipeline == *only));
+                },
+                () = self.state.wake.notified() => {}
+                () = stopped.wait() => return,
+            }
+            self.adjust(&tasks).await;
+            self.look_after(&tasks).await;
+            self.report().await;
+            if stopped.is_stopped() {
+                return;
+            }
+        }
+    }
+
+    async fn adjust(&mut self, tasks: &[Task]) {
+        let held = |id: &TaskId, epoch| tasks.iter().any(|t| t.id == *id && t.epoch == epoch);
+        self.state.workers().retain(|id, w| {
+            if !held(id, w.task.epoch) {
+                // Dropping the worker aborts it: safe at every point, its fence has passed to the next holder.
+                w.stop.stop();
+            }
+            held(id, w.task.epoch)
+        });
+        self.state.broken().retain(|id, b| held(id, b.task.epoch));
+        self.used.retain(|id, epoch| held(id, *epoch));
+        self.made.retain(|id, _| tasks.iter().any(|t| t.id == *id));
+        self.giving_back.retain(|id, (epoch, _)| held(id, *epoch));
+        self.resolved.retain(|(name, no), _| tasks.iter().any(|t| t.pipeline == *name && t.revision == *no));
+        *self.state.tasks() = tasks.to_vec();
+        for task in tasks {
+            match self.todo(task).await {
+                Todo::Nothing => {}
+                Todo::Start => self.begin(task, None).await,
+                Todo::Release => drop(self.state.local.release(task.id, task.epoch).await),
+                Todo::GiveBack => self.give_back(task).await,
+            }
+        }
+    }
+
+    async fn todo(&mut self, task: &Task) -> Todo {
+        let restart = self.state.restarts().remove(&task.id);
+        if restart {
+            // References are read again.
+            self.resolved.remove(&(task.pipeline.clone(), task.revision));
+            self.state.broken().remove(&task.id);
+        }
+        let running = {
+            let mut workers = self.state.workers();
+            match workers.get_mut(&task.id) {
+                Some(w) if w.draining || w.until_known.is_some() => return Todo::Nothing,
+                Some(w) if w.failure.is_some() => {
+                    let again = restart || task.revision != w.task.revision || task.wish != Wish::Run;
+                    if !again {
+                        return Todo::Nothing;
+                    }
+                    if let Some(made) = give_back::made_by(w) {
+                        self.made.insert(task.id, made);
+                    }
+                    self.used.insert(task.id, w.task.epoch);
+                    workers.remove(&task.id);
+                    None
+                }
+                Some(w) => Some((Arc::clone(&w.resolved), w.task.revision)),
+                None => None,
+            }
+        };
+        if let Some((old, revision)) = running {
+            let mut keep = task.wish == Wish::Run && !restart;
+            let mut new = None;
+            if keep && revision != task.revision {
+                // What cannot be resolved does not end what runs.
+                new = self.resolve(task).await.ok();
+                keep = new.as_ref().is_none_or(|new| new.same_node(&old, task.node.as_str()));
+            }
+            if let Some(w) = self.state.workers().get_mut(&task.id) {
+                if keep {
+                    w.task = task.clone();
+                    w.resolved = new.unwrap_or(old);
+                } else {
+                    w.stop.stop();
+                    w.draining = true;
+                }
+            }
+            return Todo::Nothing;
+        }
+        match task.wish {
+            Wish::Pause => Todo::Nothing,
+            Wish::Stop => Todo::GiveBack,
+            Wish::Run if self.used.contains_key(&task.id) => Todo::Release,
+            Wish::Run => {
+                let waits = self
+                    .state
+                    .broken()
+                    .get(&task.id)
+                    .is_some_and(|b| b.task.revision == task.revision && b.at.elapsed() < START_AGAIN);
+                if waits { Todo::Nothing } else { Todo::Start }
+            }
+        }
+    }
+
+    /// The text the task runs by, with its references read.
+    async fn resolve(&mut self, task: &Task) -> Result<Arc<Resolved>, Failure> {
+        let key = (task.pipeline.clone(), task.revision);
+        if let Some(there) = self.resolved.get(&key) {
+            return Ok(Arc::clone(there));
+        }
+        let gone = || {
+            Failure::new(Exit::Runtime, "CW0345", format!("revision {} of {} is not kept", key.1, key.0))
+                .next("apply the pipeline's file again")
+        };
+        let local = &self.state.local;
+        let kept = local.revisions(key.0.clone()).await.map_err(super::control_failure)?;
+        let (text, base) = match kept.into_iter().find(|r| r.no == key.1) {
+            Some(r) => (r.text, r.note.base_dir),
+            // Stored before revisions were kept.
+            None => {
+                let all = local.pipelines().await.map_err(super::control_failure)?;
+                let p = all.into_iter().find(|p| p.name == key.0 && p.revision == key.1).ok_or_else(gone)?;
+                (p.text, String::new())
+            }
+        };
+        // It was checked when it was stored.
+        let (pipeline, findings) = crate::pipeline::check(text.as_bytes(), Options { plain_secrets: true });
+        let pipeline = pipeline.ok_or_else(|| {
+            Failure::new(Exit::Runtime, "CW0303", format!("the stored text of {} is not understood here", key.0))
+                .cause(findings.first().map(|f| f.message.clone()).unwrap_or_default())
+                .next("apply the pipeline's file again")
+        })?;
+        let mut resolved = Resolved::resolve(pipeline, Path::new(&base))?;
+        for source in resolved.pipeline.sources.keys() {
+            let who = Caller::node(self.node);
+            let ids = local.source(&who, SourceName::from(source.as_str())).await.map_err(super::control_failure)?;
+            resolved.captures.insert(source.clone(), ids);
+        }
+        let resolved = Arc::new(resolved);
+        self.resolved.insert(key, Arc::clone(&resolved));
+        Ok(resolved)
+    }
+
+    async fn begin(&mut self, task: &Task, until_known: Option<Instant>) {
+        let started = match self.resolve(task).await {
+            Ok(resolved) => self.start(task, resolved, until_known),
+            Err(f) => Err(f),
+        };
+        match started {
+            Ok(worker) => {
+                self.state.broken().remove(&task.id);
+                self.state.workers().insert(task.id, worker);
+            }
+            Err(failure) => {
+                log!(Error, "task.start", "{} {}: {}: {}", task.pipeline, task.node, failure.message, failure.cause);
+                let broken = Broken { task: task.clone(), failure, at: Instant::now() };
+                self.state.broken().insert(task.id, broken);
+            }
+        }
+    }
+
+    /// A node that left its pipeline: what it made elsewhere goes, then the task. A capture of an earlier process runs
+    /// once more until it knows whose its source is.
+    async fn give_back(&mut self, task: &Task) {
+        if self.giving_back.contains_key(&task.id) {
+            return;
+        }
+        let capture = matches!(task.kind, TaskKind::Capture(_));
+        let made = self.made.get(&task.id).filter(|m| m.is_known()).cloned();
+        let ran = self.used.contains_key(&task.id) || self.state.broken().contains_key(&task.id);
+        if capture && made.is_none() && !ran {
+            return self.begin(task, Some(Instant::now() + GIVE_BACK_LIMIT)).await;
+        }
+        let resolved = self.resolve(task).await;
+        let (local, cluster, task) = (Arc::clone(&self.state.local), self.cluster, task.clone());
+        let (id, epoch, name) = (task.id, task.epoch, format!("{}.{}.give_back", task.pipeline, task.node));
+        let job = spawn(name, async move {
+            match resolved {
+                Ok(_) if capture && made.is_none() => log!(
+                    Warn,
+                    "task.left",
+                    "{} {}: its database gave no answer, so what the capture made there stays (PostgreSQL: a slot keeps \
+                     WAL; see `catchwater explain CW0520`)",
+                    task.pipeline,
+                    task.node
+                ),
+                Ok(r) => give_back::one(&r, task.node.as_str(), made.as_ref(), cluster, GIVE_BACK_LIMIT).await,
+                Err(f) => log!(
+                    Warn,
+                    "task.left",
+                    "{} {}: what it made in its database stays: {}",
+                    task.pipeline,
+                    task.node,
+                    f.message
+                ),
+            }
+            let _ = local.release(task.id, task.epoch).await;
+        });
+        self.giving_back.insert(id, (epoch, job));
+    }
+
+    /// Workers that ended by themselves: what a person must know is said once; a used-up epoch is asked for anew.
+    async fn look_after(&mut self, tasks: &[Task]) {
+        for w in self.state.workers().values_mut() {
+            if let (Some(until), WorkerStatus::Capture(status), false) = (w.until_known, &w.status, w.draining)
+                && (status.get().identity.is_some() || Instant::now() > until)
+            {
+                w.stop.stop();
+                w.draining = true;
+            }
+        }
+        let ended: Vec<TaskId> = self
+            .state
+            .workers()
+            .iter()
+            .filter(|(_, w)| w.running.is_finished() && w.failure.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ended {
+            let Some(mut w) = self.state.workers().remove(&id) else { continue };
+            let name = w.running.name().to_owned();
+            if let Some(made) = give_back::made_by(&w) {
+                self.made.insert(id, made);
+            }
+            let wish = tasks.iter().find(|t| t.id == id).map_or(Wish::Stop, |t| t.wish);
+            match w.running.result().await {
+                Ok(End::Failed { code, what, next }) if wish == Wish::Run && !w.draining => {
+                    log!(Error, "task.failed", "{name}: {code} {what}; next: {next}");
+                    w.failure = Some(Failure::new(Exit::Environment, &code, format!("{name}: {what}")).next(next));
+                    self.state.workers().insert(id, w);
+                    continue;
+                }
+                Ok(_) => log!(Info, "task.ended", "{name}"),
+                Err(panic) => log!(Error, "task.panicked", "{name}: {panic}; it is started again"),
+            }
+            self.used.insert(id, w.task.epoch);
+            if wish == Wish::Run {
+                let _ = self.state.local.release(id, w.task.epoch).await;
+            }
+            // The rest (giving back, a wish that changed meanwhile) follows at the next turn.
+            self.state.wake.notify_one();
+        }
+    }
+
+    fn start(
+        &self,
+        task: &Task,
+        resolved: Arc<Resolved>,
+        until_known: Option<Instant>,
+    ) -> Result<Worker, Failure> {
+        let (stop, stopped) = shutdown::channel();
+        let name = format!("{}.{}", task.pipeline, task.node);
+        let node = task.node.as_str().to_owned();
+        let (status, running) = match task.kind {
+            TaskKind::Capture(id) => self.capture(task, &resolved, &node, id, name, stopped)?,
+            TaskKind::Deliver => self.deliver(task, &resolved, &node, name, stopped)?,
+        };
+        log!(Info, "task.started", "{} {} epoch {}", task.pipeline, task.node, task.epoch);
+        let (task, failure, draining) = (task.clone(), None, false);
+        Ok(Worker { task, stop, status, running, failure, resolved, draining, until_known })
+    }
+
+    fn capture(
+        &self,
+        task: &Task,
+        resolved: &Resolved,
+        node: &str,
+        id: CaptureId,
+        name: String,
+        stopped: Stopped,
+    ) -> Result<(WorkerStatus, Running<End>), Failure> {
+        let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no source {node}"));
+        let source = resolved.pipeline.sources.get(node).ok_or_else(missing)?;
+        let epoch = CaptureEpoch(task.epoch.0);
+        let handle = Arc::new(self.state.local.handle());
+        let deps = capture::Deps {
+            log: Arc::clone(&handle) as Arc<dyn LogClient>,
+            control: handle as Arc<dyn ControlClient>,
+            clock: Arc::clone(&self.clock),
+            make_source: resolved.source_maker(node, source, epoch)?,
+            seed: u64::from(task.epoch.0),
+        };
+        let connector = match source.component {
+            Component::Postgres { .. } => "postgresql",
+            Component::Sqlite { .. } => "sqlite",
+        };
+        let config = capture::Config {
+            source: SourceName::from(node),
+            capture: id,
+            incarnation: resolved.captures.get(node).map_or(Incarnation(0), |(_, i)| *i),
+            epoch,
+            who: Caller::node(self.node),
+            connector,
+            prefix: node.to_owned(),
+            pipeline: task.pipeline.clone(),
+            revision: task.revision,
+            canonical: canonical(source),
+            partitions: 1,
+            snapshot: source.snapshot,
+            tombstones: true,
+            limits: capture::worker::Limits::default(),
+        };
+        let (worker, status) = capture::Worker::new(deps, config);
+        let running = spawn(name, async move {
+            match worker.run(stopped).await {
+                capture::End::Stopped => End::Stopped,
+                capture::End::Fenced { .. } => End::Fenced,
+                capture::End::Failed { code, what, next } => End::Failed { code: code.to_string(), what, next },
+            }
+        });
+        Ok((WorkerStatus::Capture(status), running))
+    }
+
+    fn deliver(
+        &self,
+        task: &Task,
+        resolved: &Resolved,
+        node: &str,
+        name: String,
+        stopped: Stopped,
+    ) -> Result<(WorkerStatus, Running<End>), Failure> {
+        let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no sink {node}"));
+        let sink = resolved.pipeline.sinks.get(node).ok_or_else(missing)?;
+        let source = sink.source().to_owned();
+        let (capture, incarnation) = resolved.captures.get(&source).copied().ok_or_else(missing)?;
+        let handle = Arc::new(self.state.local.handle());
+        let deps = deliver::Deps {
+            log: Arc::clone(&handle) as Arc<dyn LogClient>,
+            control: handle as Arc<dyn ControlClient>,
+            clock: Arc::clone(&self.clock),
+            sink: resolved.sink(node)?,
+            wire: Arc::new(deliver::wire::ChangeWire),
+        };
+        let mut config = deliver::Config::new(
+            task.pipeline.clone(),
+            SinkName::from(node),
+            SourceName::from(source.as_str()),
+            capture,
+        );
+        config.incarnation = incarnation;
+        config.cluster = self.cluster;
+        config.epoch = TaskEpoch(task.epoch.0);
+        config.seed = u64::from(task.epoch.0) << 8;
+        config.tables = deliver::TableFilter::Named(table_filter(sink, &source, &resolved.pipeline.sources[&source]));
+        config.naming = match &sink.component {
+            Component::Postgres { schema: Some(s), .. } => deliver::SchemaNaming::Into(s.clone()),
+            // A SQLite source has the schema `main`; PostgreSQL's default is `public`.
+            Component::Postgres { schema: None, .. } => match &resolved.pipeline.sources[&source].component {
+                Component::Sqlite { .. } => deliver::SchemaNaming::Into("public".into()),
+                Component::Postgres { .. } => deliver::SchemaNaming::Keep,
+            },
+            Component::Sqlite { .. } => deliver::SchemaNaming::Into(String::new()),
+        };
+        config.renames = sink
+            .tables
+            .iter()
+            .filter_map(|(full, o)| Some((full.strip_prefix(&source)?.strip_prefix('.')?.to_owned(), o.name.clone()?)))
+            .collect();
+        if let Some(rows) = sink.batch_rows {
+            config.batch.rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        }
+        if let Some(bytes) = sink.batch_bytes {
+            config.batch.bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        if let Some(ms) = sink.linger_ms {
+            config.batch.linger_ms = ms;
+        }
+        let status = deliver::StatusHandle::new();
+        let shown = status.clone();
+        let running = spawn(name, async move {
+            match deliver::Worker::run(deps, config, status, stopped).await {
+                deliver::End::Stopped => End::Stopped,
+                deliver::End::Fenced => End::Fenced,
+                deliver::End::Failed(f) => End::Failed { code: f.code.to_string(), what: f.what, next: f.next },
+                deliver::End::NewEpoch => End::NewEpoch,
+            }
+        });
+        Ok((WorkerStatus::Deliver(shown), running))
+    }
+
+    async fn report(&self) {
+        let reports: Vec<Report> = self
+            .state
+            .workers()
+            .values()
+            .map(|w| Report {
+                task: w.task.id,
+                epoch: w.task.epoch,
+                state: w.status.line(&w.task).state,
+                code: None,
+                progress: bytes::Bytes::new(),
+            })
+            .collect();
+        if reports.is_empty() {
+            return;
+        }
+        if let Ok(lost) = self.state.local.report(reports).await {
+            let mut workers = self.state.workers();
+            for id in lost {
+                workers.remove(&id);
+            }
+        }
+    }
+}
+
+/// Tables of the source that the sink asked for, as `schema.table` or with `*`.
+fn table_filter(sink: &Sink, source: &str, of: &Source) -> Vec<String> {
+    sink.from.iter().flat_map(|f| of.table_names(f, source)).collect()
+}
+
+/// The source's block as JSON with sorted keys, references unresolved: what a CONFIG record keeps.
+fn canonical(source: &Source) -> String {
+    let component = match &source.component {
+        Component::Postgres { url, slot, publication, .. } => {
+            json!({"publication": publication, "slot": slot, "tables": source.tables, "url": url})
+        }
+        Component::Sqlite { file } => json!({"file": file, "tables": source.tables}),
+    };
+    let kind = if matches!(source.component, Component::Postgres { .. }) { "postgres" } else { "sqlite" };
+    json!({kind: component, "snapshot": source.snapshot}).to_string()
+}

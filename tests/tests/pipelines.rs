@@ -1,0 +1,252 @@
+//! Stored pipelines: `plan`, `apply`, `diff`, `rollback`, `pipeline …` on a node started by `start`. What a plan says is
+//! what happens, nothing happens without it, several run at once, and all of it survives `kill -9`.
+
+use catchwater_tests::broker::{Broker, binary};
+use catchwater_tests::pg::{Database, difference};
+use rusqlite::Connection;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// A node and a folder with files for it.
+struct Rig {
+    node: Broker,
+    folder: PathBuf,
+}
+
+impl Rig {
+    fn new(name: &str) -> Rig {
+        let folder = std::env::temp_dir().join(format!("catchwater-pipelines.{}.{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("folder");
+        Rig { node: Broker::start(), folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).expect("file");
+        self.path(name).display().to_string()
+    }
+
+    /// One command; (exit code, envelope).
+    fn run(&self, args: &[&str]) -> (i32, Value) {
+        let out = Command::new(binary().expect("binary"))
+            .args(["-o", "json"])
+            .args(args)
+            .env("CATCHWATER_HTTP", self.node.http())
+            .env("CATCHWATER_BOOTSTRAP", self.node.kafka())
+            .output()
+            .expect("runs");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let value = serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("{args:?}: {e}: {text:?} {}", String::from_utf8_lossy(&out.stderr)));
+        (out.status.code().unwrap_or(-1), value)
+    }
+
+    fn done(&self, args: &[&str]) -> Value {
+        let (code, mut value) = self.run(args);
+        assert_eq!((code, &value["ok"]), (0, &Value::Bool(true)), "{args:?}: {value}");
+        value["result"].take()
+    }
+
+    /// Code of the error and exit code of a command that must fail.
+    fn refused(&self, args: &[&str]) -> (String, i32) {
+        let (code, value) = self.run(args);
+        assert_eq!(value["ok"], false, "{args:?}: {value}");
+        (value["error"]["code"].as_str().unwrap_or_default().to_owned(), code)
+    }
+
+    fn classes(plan: &Value) -> Vec<String> {
+        let steps = plan["steps"].as_array().expect("steps");
+        steps.iter().map(|s| format!("{} {}", word(&s["class"]), word(&s["node"]))).collect()
+    }
+
+    fn state(&self, pipeline: &str) -> String {
+        let all = self.done(&["pipeline", "list"]);
+        let found = all.as_array().expect("list").iter().find(|p| p["pipeline"] == pipeline).cloned();
+        found.map_or("gone".into(), |p| word(&p["state"]).to_owned())
+    }
+
+    fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}\n{}", self.node.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn word(v: &Value) -> &str {
+    v.as_str().unwrap_or_default()
+}
+
+fn shop(file: &Path, rows: u32) -> Connection {
+    let db = Connection::open(file).expect("sqlite");
+    db.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)").expect("table");
+    for i in 0..rows {
+        db.execute("INSERT INTO t VALUES (?1, ?2)", (i, format!("v{i}"))).expect("row");
+    }
+    db
+}
+
+/// Rows of `t`; 0 while there is no such table.
+fn count(file: &Path) -> u32 {
+    let Ok(db) = Connection::open(file) else { return 0 };
+    let _ = db.busy_timeout(Duration::from_secs(5));
+    db.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap_or(0)
+}
+
+fn text(name: &str, source: &str, to: &str, more: &str) -> String {
+    format!(
+        "version: 1\npipeline: {name}\nsources:\n  {source}:\n    sqlite: {{ file: {source}.db, tables: [t] }}\nsinks:\n  copy:\n    from: {source}\n    sqlite: {{ file: {to} }}\n{more}"
+    )
+}
+
+#[test]
+fn a_plan_is_applied_as_it_was_shown_and_survives_kill_9() {
+    let mut rig = Rig::new("life");
+    let (a, b) = (shop(&rig.path("a.db"), 20), shop(&rig.path("b.db"), 5));
+    let one = rig.write("one.yaml", &text("one", "a", "a_copy.db", ""));
+    let two = rig.write("two.yaml", &text("two", "b", "b_copy.db", ""));
+
+    let plan = rig.done(&["plan", &one]);
+    assert_eq!(Rig::classes(&plan), ["resnapshot source a", "rebuild sink copy"]);
+    assert_eq!(rig.state("one"), "gone", "a plan changes nothing");
+    assert_eq!(rig.refused(&["apply", &one, "--plan-hash", "00"]), ("CW0342".into(), 2));
+    assert_eq!(rig.state("one"), "gone", "nor does a stale one");
+    let done = rig.done(&["apply", &one, "--plan-hash", word(&plan["hash"]), "-m", "first"]);
+    assert_eq!(done[0]["revision"], 1);
+    assert_eq!(rig.refused(&["apply", &one, "--plan-hash", word(&plan["hash"])]).0, "CW0342", "its base is older now");
+    rig.done(&["apply", "-f", &two]);
+    rig.until("both copies", || count(&rig.path("a_copy.db")) == 20 && count(&rig.path("b_copy.db")) == 5);
+    assert_eq!(rig.done(&["apply", &one])[0]["revision"], 1, "the same text is no new revision");
+
+    // One is paused, the other goes on, also over a death.
+    rig.done(&["pipeline", "pause", "one"]);
+    rig.until("paused", || rig.state("one") == "paused");
+    let lag = rig.done(&["lag"]);
+    let states: Vec<_> = lag.as_array().expect("lag").iter().map(|l| (word(&l["pipeline"]), word(&l["state"]))).collect();
+    assert_eq!(states.iter().filter(|s| **s == ("one", "paused")).count(), 2, "{states:?}");
+    rig.node.kill();
+    a.execute("INSERT INTO t VALUES (100, 'while down')", []).expect("row");
+    b.execute("INSERT INTO t VALUES (100, 'while down')", []).expect("row");
+    rig.node.restart().expect("restart");
+    rig.until("the one that runs", || count(&rig.path("b_copy.db")) == 6);
+    assert_eq!((rig.state("one").as_str(), count(&rig.path("a_copy.db"))), ("paused", 20));
+    rig.done(&["pipeline", "resume", "one"]);
+    rig.until("the one that was paused", || count(&rig.path("a_copy.db")) == 21);
+
+    // Another batch size restarts the sink alone.
+    let larger = rig.write("one.yaml", &text("one", "a", "a_copy.db", "    batch: { rows: 7 }\n"));
+    let changed = rig.done(&["diff", &larger]);
+    assert!(word(&changed["diff"]).contains("\n+    batch: { rows: 7 }"), "{changed}");
+    let done = rig.done(&["apply", &larger]);
+    assert_eq!((&done[0]["revision"], Rig::classes(&done[0]["plan"])), (&2.into(), vec!["restart sink copy".into()]));
+    a.execute("INSERT INTO t VALUES (101, 'after')", []).expect("row");
+    rig.until("the restarted sink", || count(&rig.path("a_copy.db")) == 22);
+    let revisions = rig.done(&["pipeline", "revisions", "one"]);
+    assert_eq!((word(&revisions[0]["message"]), &revisions[1]["revision"]), ("first", &2.into()));
+    assert_eq!(rig.done(&["rollback", "one", "--to", "1"])["revision"], 3);
+    let shown = rig.done(&["pipeline", "show", "one"]);
+    assert_eq!(word(&shown["text"]), text("one", "a", "a_copy.db", ""));
+    rig.done(&["pipeline", "restart", "one"]);
+    a.execute("DELETE FROM t WHERE id = 101", []).expect("row");
+    rig.until("after the rollback and a restart", || count(&rig.path("a_copy.db")) == 21);
+}
+
+#[test]
+fn what_would_go_wrong_without_a_word_is_refused() {
+    let rig = Rig::new("refused");
+    let _a = shop(&rig.path("a.db"), 3);
+    let one = rig.write("one.yaml", &text("one", "a", "copy.db", ""));
+    rig.done(&["apply", &one]);
+    rig.until("the copy", || count(&rig.path("copy.db")) == 3);
+
+    let bad = rig.write("bad.yaml", &text("one", "a", "copy.db", "    batch: { row: 7 }\n"));
+    assert_eq!(rig.refused(&["apply", &bad]), ("CW0311".into(), 2));
+    let renamed = rig.write("renamed.yaml", &text("one", "a", "copy.db", "    tables: { a.main.t: { name: t2 } }\n"));
+    assert_eq!(rig.refused(&["plan", &renamed]), ("CW0341".into(), 2));
+    assert_eq!(rig.refused(&["apply", &renamed]), ("CW0341".into(), 2));
+    let same_source = rig.write("other.yaml", &text("other", "a", "other.db", ""));
+    assert_eq!(rig.refused(&["apply", &same_source]), ("CW0341".into(), 2));
+    let no_file = rig.write("nofile.yaml", &text("third", "missing", "third.db", ""));
+    let (code, exit) = rig.refused(&["apply", &no_file]);
+    assert!(code.starts_with("CW055") && exit == 3, "{code} {exit}");
+    let no_sink = text("one", "a", "copy.db", "").split("sinks:").next().expect("text").to_owned();
+    let no_sink = rig.write("nosink.yaml", &no_sink);
+    assert_eq!(rig.refused(&["apply", &no_sink]), ("CW0343".into(), 2));
+    for args in [&["pipeline", "pause", "none"][..], &["pipeline", "show", "none"], &["rollback", "none", "--to", "1"]] {
+        assert_eq!(rig.refused(args), ("CW0344".into(), 2), "{args:?}");
+    }
+    assert_eq!(rig.refused(&["rollback", "one", "--to", "9"]), ("CW0345".into(), 2));
+    assert_eq!(rig.refused(&["pipeline", "delete", "one"]), ("CW0343".into(), 2));
+    assert_eq!(rig.state("one"), "running", "{}", rig.node.log());
+    assert_eq!(rig.done(&["pipeline", "show", "one"])["revision"], 1);
+    // A web page in this machine's browser, and one whose name resolves to it.
+    let curl = |header: &str, kind: &str| {
+        let url = format!("http://{}/api/v1/pipelines/one/pause", rig.node.http());
+        let out = Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-H", header, "-H", kind, &url])
+            .output();
+        String::from_utf8_lossy(&out.expect("curl").stdout).into_owned()
+    };
+    let json = "Content-Type: application/json";
+    assert_eq!(curl("Origin: http://example.com", json), "403");
+    assert_eq!(curl("Host: example.com", json), "403");
+    assert_eq!(curl("X-Nothing: 1", "Content-Type: text/plain"), "403");
+    assert_eq!(rig.state("one"), "running");
+    assert_eq!(curl("X-Nothing: 1", json), "200");
+}
+
+#[test]
+fn a_node_that_leaves_gives_back_what_it_made() {
+    let Some((a, b)) = Database::create("pg15", "given_a").zip(Database::create("pg15", "given_b")) else { return };
+    a.pg.run("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").expect("table");
+    let mut rig = Rig::new("given");
+    let file = |sinks: &str| {
+        format!(
+            "version: 1\npipeline: pg\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [t] }}\n{sinks}",
+            a.url(),
+            name = a.name()
+        )
+    };
+    let sink =
+        |n: &str| format!("  {n}:\n    from: {}.*\n    postgres: {{ url: \"{}\", schema: {n} }}\n", a.name(), b.url());
+    let left = || {
+        let slots = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'catchwater_{}'", a.name());
+        let of = |q: &str| b.pg.one(q).unwrap_or("0".into());
+        format!("{} {}", a.pg.one(&slots).expect("slots"), of("SELECT count(*) FROM catchwater.position"))
+    };
+    let two = rig.write("pg.yaml", &file(&format!("sinks:\n{}{}", sink("one"), sink("two"))));
+    rig.done(&["apply", &two]);
+    rig.until("both schemas", || {
+        difference(&a.pg, "t", &b.pg, "one.t").is_empty() && difference(&a.pg, "t", &b.pg, "two.t").is_empty()
+    });
+    assert_eq!(left(), "1 2");
+    let one = rig.write("pg.yaml", &file(&format!("sinks:\n{}", sink("one"))));
+    rig.done(&["apply", &one, "--allow-destructive"]);
+    rig.until("one position goes", || left() == "1 1");
+    a.pg.run("INSERT INTO t VALUES (2, 'b')").expect("row");
+    rig.until("the other sink goes on", || difference(&a.pg, "t", &b.pg, "one.t").is_empty());
+    // Paused, then the node dies, then it is deleted: the next process knows whose the slot is.
+    rig.done(&["pipeline", "pause", "pg"]);
+    rig.until("paused", || rig.state("pg") == "paused");
+    rig.node.kill();
+    rig.node.restart().expect("restart");
+    rig.done(&["pipeline", "delete", "pg", "--allow-destructive"]);
+    rig.until("slot and position go", || left() == "0 0");
+    assert_eq!(rig.state("pg"), "gone");
+    assert_eq!(b.pg.one("SELECT count(*) FROM one.t").expect("the table stays"), "2");
+    rig.until("no task is left", || rig.done(&["lag"]).as_array().is_some_and(Vec::is_empty));
+}
