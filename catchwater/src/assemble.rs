@@ -15,8 +15,6 @@ use crate::command::refused;
 use crate::config::NodeConfig;
 use crate::http::{self, View};
 use crate::report::{Exit, Failure};
-use resolved::Resolved;
-use supervisor::{Broken, Supervisor, Worker};
 use catchwater_base::{Clock, log};
 use catchwater_broker::{Broker, BrokerConfig, LocalClient, StartError};
 use catchwater_client::{ControlClient, Task, TaskState, TopicsWanted};
@@ -27,12 +25,14 @@ use catchwater_runtime::shutdown::{self, Stop, Stopped};
 use catchwater_runtime::spawn::Tasks;
 use catchwater_runtime::sync::Notify;
 use catchwater_runtime::time::{SystemClock, timeout};
+use resolved::Resolved;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
+use supervisor::{Broken, Supervisor, Worker};
 
 /// How long the workers may take to end; with the broker's part below the two seconds that Ctrl-C promises.
 const END_LIMIT: Duration = Duration::from_millis(1000);

@@ -148,7 +148,8 @@ async fn api(view: Arc<dyn View>, path: String, request: Request<Incoming>) -> R
         Ok(Err(e)) => return Err(bad(e.to_string())),
         Err(_) => return Err(bad(format!("it did not come within {} s", BODY_LIMIT.as_secs()))),
     };
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))? };
+    let body =
+        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))? };
     view.api(Call { verb, path, body }).await
 }
 
@@ -214,8 +215,7 @@ pub async fn call(address: &str, call: Call) -> Result<Value, Failure> {
         let status = response.status();
         let body = Limited::new(response.into_body(), 64 << 20).collect().await.map_err(|e| failed(e.to_string()))?;
         drop(driver);
-        let value: Value =
-            serde_json::from_slice(&body.to_bytes()).map_err(|e| failed(format!("{status}: {e}")))?;
+        let value: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| failed(format!("{status}: {e}")))?;
         if status.is_success() { Ok(value) } else { Err(told(&value["error"])) }
     };
     match catchwater_runtime::time::timeout(CALL_LIMIT, ask).await {
@@ -250,7 +250,8 @@ mod tests {
         for host in ["127.0.0.1:8080", "127.9.9.9", "[::1]:80", "localhost:1", "LOCALHOST"] {
             assert!(local_host(host), "{host}");
         }
-        for host in ["", "example.com", "127.0.0.1.example.com", "localhost.example.com:80", "192.168.0.1", "[2001::1]"] {
+        for host in ["", "example.com", "127.0.0.1.example.com", "localhost.example.com:80", "192.168.0.1", "[2001::1]"]
+        {
             assert!(!local_host(host), "{host}");
         }
     }

@@ -38,9 +38,7 @@ fn main() -> ExitCode {
         Command::Version => Ok(command::version::run()).into(),
         Command::Topic(topic) => block_on(async { command::topic::run(topic, output).await.into() }),
         Command::Group(group) => block_on(async { command::group::run(group).await.into() }),
-        Command::Plan { file, http } => {
-            block_on(async { command::pipeline::plan(&file, &http, output).await.into() })
-        }
+        Command::Plan { file, http } => block_on(async { command::pipeline::plan(&file, &http, output).await.into() }),
         Command::Apply { mut files, mut file, plan_hash, message, allow_destructive, dry_run, http } => {
             files.append(&mut file);
             block_on(async {
@@ -51,9 +49,7 @@ fn main() -> ExitCode {
                 command::pipeline::apply(args, &http, output).await.into()
             })
         }
-        Command::Diff { file, http } => {
-            block_on(async { command::pipeline::diff(&file, &http, output).await.into() })
-        }
+        Command::Diff { file, http } => block_on(async { command::pipeline::diff(&file, &http, output).await.into() }),
         Command::Rollback { name, to, message, allow_destructive, http } => {
             block_on(async { command::pipeline::rollback(&name, to, message, allow_destructive, &http).await.into() })
         }

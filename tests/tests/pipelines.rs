@@ -136,7 +136,8 @@ fn a_plan_is_applied_as_it_was_shown_and_survives_kill_9() {
     rig.done(&["pipeline", "pause", "one"]);
     rig.until("paused", || rig.state("one") == "paused");
     let lag = rig.done(&["lag"]);
-    let states: Vec<_> = lag.as_array().expect("lag").iter().map(|l| (word(&l["pipeline"]), word(&l["state"]))).collect();
+    let states: Vec<_> =
+        lag.as_array().expect("lag").iter().map(|l| (word(&l["pipeline"]), word(&l["state"]))).collect();
     assert_eq!(states.iter().filter(|s| **s == ("one", "paused")).count(), 2, "{states:?}");
     rig.node.kill();
     a.execute("INSERT INTO t VALUES (100, 'while down')", []).expect("row");
@@ -186,7 +187,8 @@ fn what_would_go_wrong_without_a_word_is_refused() {
     let no_sink = text("one", "a", "copy.db", "").split("sinks:").next().expect("text").to_owned();
     let no_sink = rig.write("nosink.yaml", &no_sink);
     assert_eq!(rig.refused(&["apply", &no_sink]), ("CW0343".into(), 2));
-    for args in [&["pipeline", "pause", "none"][..], &["pipeline", "show", "none"], &["rollback", "none", "--to", "1"]] {
+    for args in [&["pipeline", "pause", "none"][..], &["pipeline", "show", "none"], &["rollback", "none", "--to", "1"]]
+    {
         assert_eq!(rig.refused(args), ("CW0344".into(), 2), "{args:?}");
     }
     assert_eq!(rig.refused(&["rollback", "one", "--to", "9"]), ("CW0345".into(), 2));

@@ -12,7 +12,8 @@ use catchwater_coordinator::cluster::topics::{CreateTopic, CreatedTopic, TopicEr
 use catchwater_coordinator::controller::{Reply, Request};
 use catchwater_coordinator::group;
 use catchwater_record::{
-    Caller, CaptureId, GroupName, Incarnation, Offset, PipelineName, RevisionNo, SourceName, TopicId, TopicName, TopicPartition,
+    Caller, CaptureId, GroupName, Incarnation, Offset, PipelineName, RevisionNo, SourceName, TopicId, TopicName,
+    TopicPartition,
 };
 use catchwater_runtime::Fut;
 use std::sync::Arc;

@@ -108,10 +108,7 @@ impl State {
     /// The stored text of a pipeline, as it is now.
     async fn stored(&self, name: &str) -> Result<Option<(RevisionNo, Pipeline)>, Failure> {
         let all = self.local.pipelines().await.map_err(control_failure)?;
-        all.into_iter()
-            .find(|p| p.name.as_str() == name)
-            .map(|p| Ok((p.revision, parse(&p.text, true)?)))
-            .transpose()
+        all.into_iter().find(|p| p.name.as_str() == name).map(|p| Ok((p.revision, parse(&p.text, true)?))).transpose()
     }
 
     pub async fn plan(&self, wanted: &Wanted) -> Result<Planned, Failure> {

@@ -178,7 +178,10 @@ impl Supervisor {
         let running = {
             let mut workers = self.state.workers();
             match workers.get_mut(&task.id) {
-                Some(w) if w.draining || w.until_known.is_some() => return Todo::Nothing,
+                Some(w) if w.draining || w.until_known.is_some() => {
+                    w.task.wish = task.wish;
+                    return Todo::Nothing;
+                }
                 Some(w) if w.failure.is_some() => {
                     let again = restart || task.revision != w.task.revision || task.wish != Wish::Run;
                     if !again {
@@ -210,6 +213,7 @@ impl Supervisor {
                 } else {
                     w.stop.stop();
                     w.draining = true;
+                    w.task.wish = task.wish;
                 }
             }
             return Todo::Nothing;
@@ -369,12 +373,7 @@ impl Supervisor {
         }
     }
 
-    fn start(
-        &self,
-        task: &Task,
-        resolved: Arc<Resolved>,
-        until_known: Option<Instant>,
-    ) -> Result<Worker, Failure> {
+    fn start(&self, task: &Task, resolved: Arc<Resolved>, until_known: Option<Instant>) -> Result<Worker, Failure> {
         let (stop, stopped) = shutdown::channel();
         let name = format!("{}.{}", task.pipeline, task.node);
         let node = task.node.as_str().to_owned();

@@ -144,7 +144,8 @@ pub async fn diff(file: &Path, http: &Http, output: Output) -> Result<Done, Fail
         .header(&format!("{} revision {revision}", file.name), &file.name)
         .to_string();
     let summary = if unified.is_empty() { format!("{} is as stored", file.name) } else { String::new() };
-    let result = json!({"pipeline": file.name, "revision": stored["revision"], "changed": !unified.is_empty(), "diff": unified});
+    let result =
+        json!({"pipeline": file.name, "revision": stored["revision"], "changed": !unified.is_empty(), "diff": unified});
     Ok(Done::new(summary, result, unified))
 }
 

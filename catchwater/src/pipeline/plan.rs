@@ -319,7 +319,10 @@ sinks:
         );
         let renamed = "h/b' }\n    tables: { shop.public.orders: { name: o2 } }";
         assert_eq!(changed(&[("h/b' }", renamed)]), ["refused sink copy"]);
-        assert_eq!(changed(&[("postgres: { url: 'postgres://h/b' }", "sqlite: { file: x.db }")]), ["refused sink copy"]);
+        assert_eq!(
+            changed(&[("postgres: { url: 'postgres://h/b' }", "sqlite: { file: x.db }")]),
+            ["refused sink copy"]
+        );
         assert_eq!(
             changed(&[("  copy:", "  copy2:")]),
             ["destructive sink copy", "rebuild sink copy2"],
