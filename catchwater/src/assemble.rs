@@ -233,6 +233,7 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
         (b.node_id, b.expect_node) = (catchwater_record::NodeId(node), true);
     }
     b.allow_unsafe_filesystem = c.allow_unsafe_filesystem;
+    b.journal_file_bytes = c.journal_file_bytes;
     b
 }
 

@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub segment_bytes: u64,
     /// `log.retention.check.interval.ms`
     pub retention_check_ms: u64,
+    /// `storage.journal.file.bytes`
+    pub journal_file_bytes: u64,
     /// Kafka's broker keys that give topics their defaults, as the file or the environment says them.
     pub topic_defaults: BTreeMap<String, String>,
     /// `cluster.id`: founded if the directory is new, else the only one that is opened.
@@ -43,7 +45,7 @@ pub struct NodeConfig {
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
@@ -57,6 +59,7 @@ const KEYS: [(&str, &str); 13] = [
     ("cluster.id", ""),
     ("node.id", ""),
     ("storage.allow.unsafe.filesystem", "false"),
+    ("storage.journal.file.bytes", "16777216"),
 ];
 
 /// Names beside [`KEYS`] that give topics their defaults: no default of their own here.
@@ -133,6 +136,7 @@ pub fn load(
             10,
             86_400_000,
         )?,
+        journal_file_bytes: number("storage.journal.file.bytes", &get("storage.journal.file.bytes"), 1 << 20, 1 << 30)?,
         topic_defaults: BTreeMap::new(),
     };
     let mut topic_defaults_given = BTreeMap::new();

@@ -51,7 +51,13 @@ fn line(level: Level, event: &'static str, message: Arguments<'_>) {
 
 /// `CATCHWATER_CRASH_AT=log.after_append:2` kills the process at the second pass of that point (builds with debug
 /// assertions only: in a release the points are nothing).
+///
+/// `CATCHWATER_MUTANT=no_directory_fsync` plants that bug (builds with `--cfg sim` only: no other holds one).
 pub fn start_crash_points() {
+    #[cfg(sim)]
+    if let Ok(name) = std::env::var("CATCHWATER_MUTANT") {
+        catchwater_base::mutant::set_process(name);
+    }
     if std::env::var_os("CATCHWATER_CRASH_AT").is_some() {
         catchwater_base::crash::set_hook(crash);
     }

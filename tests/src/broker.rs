@@ -215,6 +215,17 @@ pub fn binary() -> Result<PathBuf> {
     Ok(beside)
 }
 
+/// Whether the binary has crash points (debug assertions; the check builds the `gate` profile); a SKIP if not.
+pub fn has_crash_points(test: &str) -> bool {
+    let out = Command::new(binary().expect("the binary")).args(["-o", "json", "version"]).output();
+    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let has = text.contains("debug assertions");
+    if !has {
+        crate::skip(test, "the binary has no debug assertions; build with --profile gate");
+    }
+    has
+}
+
 fn ports(text: &str) -> Option<(String, String)> {
     let json: serde_json::Value = serde_json::from_str(text).ok()?;
     Some((json["kafka"].as_str()?.to_owned(), json["http"].as_str().unwrap_or_default().to_owned()))

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod dev;
 pub mod pg;
 pub mod python;
+pub mod rig;
 
 /// A missing tool: printed, and counted by the check.
 pub fn skip(test: &str, why: &str) {

@@ -56,22 +56,9 @@ fn died(dev: &mut Dev, limit: Duration, mut meanwhile: impl FnMut()) -> bool {
     false
 }
 
-fn require_crash_points() -> bool {
-    // A release binary has none; the check builds the `gate` profile.
-    let out = std::process::Command::new(catchwater_tests::broker::binary().expect("binary"))
-        .args(["-o", "json", "version"])
-        .output();
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    if text.contains("debug assertions") {
-        return true;
-    }
-    catchwater_tests::skip("crash_points", "the binary has no debug assertions; build with --profile gate");
-    false
-}
-
 #[test]
 fn every_point_of_the_stream() {
-    if !require_crash_points() {
+    if !catchwater_tests::broker::has_crash_points("crash_points") {
         return;
     }
     let Some(source) = Database::create("pg15", "crash_source") else { return };
@@ -115,7 +102,7 @@ fn every_point_of_the_stream() {
 
 #[test]
 fn every_point_of_the_first_start() {
-    if !require_crash_points() {
+    if !catchwater_tests::broker::has_crash_points("crash_points") {
         return;
     }
     let mut not_reached = Vec::new();

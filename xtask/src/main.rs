@@ -1,9 +1,10 @@
-//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | sim | mutants | history`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | rig | sim | mutants | history`. Knows nothing of the product's crates.
 
 mod codegen;
 mod db;
 mod errors;
 mod history;
+mod rig;
 mod sim;
 mod stats;
 mod tidy;
@@ -23,9 +24,10 @@ fn main() -> anyhow::Result<()> {
         Some("db") => db::run(rest),
         Some("history") => history::run(rest),
         Some("mutants") => sim::mutants(rest),
+        Some("rig") => rig::run(rest),
         Some("sim") => sim::run(rest),
         _ => {
-            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | sim | mutants | history>");
+            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | rig | sim | mutants | history>");
             std::process::exit(2)
         }
     }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use catchwater_protocol::Records;
-use catchwater_protocol::api::ProduceRequest;
 use catchwater_protocol::api::produce::{PartitionProduceData, TopicProduceData};
+use catchwater_protocol::api::{InitProducerIdRequest, ProduceRequest};
 use catchwater_runtime::time;
 
 use super::{Code, Kafka, RETRY_PAUSE, RemoteError};
@@ -42,6 +42,21 @@ impl ProduceOutcome {
 const NAMED_VERSION_MAX: i16 = 12;
 
 impl Kafka {
+    /// An id and epoch for an idempotent producer (`record::batch::build::Builder::producer`), never given twice.
+    pub async fn init_producer(&self) -> Result<(i64, i16), RemoteError> {
+        let make = |_version: i16| InitProducerIdRequest {
+            transactional_id: None,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        let (_, reply) = self.anywhere::<InitProducerIdRequest>(make).await?;
+        match reply.error_code {
+            0 => Ok((reply.producer_id, reply.producer_epoch)),
+            code => Err(RemoteError::refused("InitProducerId", code, None)),
+        }
+    }
+
     /// Sends one batch (see `record::batch::build`). Waits for a leader; a refusal because of stale metadata is tried again
     /// within the time limit, since then nothing was written. An unknown outcome is never retried.
     pub async fn produce(&self, topic: &str, partition: i32, batch: Bytes, acks: Acks) -> ProduceOutcome {

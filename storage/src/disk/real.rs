@@ -8,6 +8,7 @@
 use super::{AlignedBuf, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity};
 use bytes::Bytes;
 use catchwater_base::hash::Map;
+use catchwater_base::mutant;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::{IoSlice, IoSliceMut};
@@ -265,6 +266,7 @@ impl RealDisk {
                 rustix::fs::fdatasync(&*fd)?;
                 dirty.store(false, Ordering::Release);
             }
+            DiskOp::SyncDir { .. } if mutant!("no_directory_fsync") => {}
             DiskOp::SyncDir { path } => {
                 let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
                 rustix::fs::fsync(&fd)?;
