@@ -9,9 +9,11 @@
 pub mod alter_configs;
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -19,9 +21,11 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_commit;
+pub mod offset_delete;
 pub mod offset_fetch;
 pub mod produce;
 pub mod sync_group;
@@ -235,6 +239,10 @@ async fn dispatch(ctx: &RequestContext, key: i16, version: i16, body: Bytes) -> 
         versions::HEARTBEAT => heartbeat::handle(ctx, version, body).await,
         versions::LEAVE_GROUP => leave_group::handle(ctx, version, body).await,
         versions::SYNC_GROUP => sync_group::handle(ctx, version, body).await,
+        versions::DESCRIBE_GROUPS => describe_groups::handle(ctx, version, body).await,
+        versions::LIST_GROUPS => list_groups::handle(ctx, version, body).await,
+        versions::DELETE_GROUPS => delete_groups::handle(ctx, version, body).await,
+        versions::OFFSET_DELETE => offset_delete::handle(ctx, version, body).await,
         versions::CREATE_TOPICS => create_topics::handle(ctx, version, body).await,
         versions::DELETE_TOPICS => delete_topics::handle(ctx, version, body).await,
         versions::DELETE_RECORDS => delete_records::handle(ctx, version, body).await,

@@ -69,6 +69,7 @@ pub mod code {
     pub const MEMBER_ID_REQUIRED: i16 = 79;
     pub const GROUP_MAX_SIZE_REACHED: i16 = 81;
     pub const FENCED_INSTANCE_ID: i16 = 82;
+    pub const GROUP_SUBSCRIBED_TO_TOPIC: i16 = 86;
     pub const INVALID_RECORD: i16 = 87;
     pub const UNSTABLE_OFFSET_COMMIT: i16 = 88;
     pub const PRODUCER_FENCED: i16 = 90;
@@ -199,6 +200,7 @@ pub fn group(error: &GroupError) -> i16 {
         GroupError::TooLarge { .. } => UNKNOWN_SERVER_ERROR,
         GroupError::NotEmpty => NON_EMPTY_GROUP,
         GroupError::NotFound => GROUP_ID_NOT_FOUND,
+        GroupError::Subscribed(_) => GROUP_SUBSCRIBED_TO_TOPIC,
     }
 }
 
@@ -231,7 +233,7 @@ pub fn coordinator_key(error: CoordinatorKey) -> i16 {
     }
 }
 
-/// A partition of OffsetCommit or OffsetFetch that is not known.
+/// A partition of OffsetCommit, OffsetFetch or OffsetDelete that is not known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OffsetsError {
     UnknownTopic,

@@ -69,8 +69,8 @@ pub enum ControllerError {
 pub trait GroupsAccess: Send + Sync {
     /// Answers when what the reply saw is committed.
     fn ask(&self, group: &GroupName, request: group::Request) -> Fut<'_, Result<group::Reply, GroupsError>>;
-    /// Every group of the coordinators led here, by name.
-    fn list(&self) -> Fut<'_, Vec<group::Listed>>;
+    /// Every group of the coordinators led here, by name; an error if one of them does not answer yet.
+    fn list(&self) -> Fut<'_, Result<Vec<group::Listed>, GroupsError>>;
 }
 
 /// Why a group coordinator gave no answer.

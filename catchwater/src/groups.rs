@@ -1,4 +1,4 @@
-//! Consumer groups for the HTTP face: what DescribeGroups will say once that request is served.
+//! Consumer groups for the HTTP face: what ListGroups, DescribeGroups and OffsetFetch say, with the ends and the lag.
 
 use catchwater_broker::LocalClient;
 use catchwater_client::{At, ControlClient, LogClient, TopicsWanted};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub async fn list(local: &LocalClient) -> Value {
     let groups = &local.node().groups;
     let mut out = Vec::new();
-    for g in groups.list().await {
+    for g in groups.list().await.unwrap_or_default() {
         let members = match groups.ask(&g.group, Request::Describe { group: g.group.clone() }).await {
             Ok(Reply::Describe(Ok(d))) => Some(d.members.len()),
             _ => None,
@@ -26,9 +26,6 @@ pub async fn list(local: &LocalClient) -> Value {
 pub async fn describe(local: &LocalClient, name: &str) -> Option<Value> {
     let group = GroupName::from(name);
     let groups = &local.node().groups;
-    if !groups.list().await.iter().any(|g| g.group == group) {
-        return None;
-    }
     let Ok(Reply::Describe(Ok(found))) = groups.ask(&group, Request::Describe { group: group.clone() }).await else {
         return None;
     };

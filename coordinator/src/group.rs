@@ -19,6 +19,9 @@ use catchwater_base::{Decision, Mono, Now, Replicated, Ticket, hash};
 use catchwater_record::{GroupName, TopicId, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Protocol type of members that consume; others (Connect) mean something else by their blobs.
+const CONSUMER: &str = "consumer";
+
 /// Most tombstones of one sweep; what is left waits for the next, a second later.
 const SWEEP_MAX: usize = 1_000;
 
@@ -102,6 +105,11 @@ pub enum Request {
     List,
     Delete {
         group: GroupName,
+    },
+    /// OffsetDelete.
+    DeleteOffsets {
+        group: GroupName,
+        topics: Vec<(TopicName, Vec<i32>)>,
     },
 }
 
@@ -256,6 +264,8 @@ pub enum Reply {
     Describe(Result<Described, GroupError>),
     List(Vec<Listed>),
     Delete(Result<(), GroupError>),
+    /// One result per topic asked for; `Err` = the whole request.
+    DeleteOffsets(Result<Vec<Result<(), GroupError>>, GroupError>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -313,6 +323,8 @@ pub enum GroupError {
     NotEmpty,
     #[error("group does not exist")]
     NotFound,
+    #[error("the group is subscribed to {0}")]
+    Subscribed(TopicName),
 }
 
 /// The machine of one `__consumer_offsets` partition.
@@ -417,7 +429,8 @@ impl Groups {
 
     fn delete(&self, soft: &mut Soft, now: Now, group: &GroupName, records: &mut Vec<GroupRecord>) -> Reply {
         let Some(live) = self.take(soft, now, group) else { return Reply::Delete(Err(GroupError::NotFound)) };
-        if !live.is_idle() {
+        // Ids that were given out and did not join yet keep no group: they are given anew.
+        if live.state() != classic::State::Empty {
             Self::put(soft, group, live);
             return Reply::Delete(Err(GroupError::NotEmpty));
         }
@@ -426,6 +439,40 @@ impl Groups {
             records.push(GroupRecord::Group { group: group.clone(), meta: None });
         }
         Reply::Delete(Ok(()))
+    }
+
+    fn delete_offsets(
+        &self,
+        soft: &mut Soft,
+        now: Now,
+        group: &GroupName,
+        topics: Vec<(TopicName, Vec<i32>)>,
+        records: &mut Vec<GroupRecord>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        if group.as_str().is_empty() {
+            return Err(GroupError::IllegalGroup);
+        }
+        let live = self.take(soft, now, group).ok_or(GroupError::NotFound)?;
+        let foreign = live.state() != classic::State::Empty && live.protocol_type() != CONSUMER;
+        let subscribed = offsets::subscribed(&live);
+        Self::put(soft, group, live);
+        if foreign {
+            return Err(GroupError::NotEmpty);
+        }
+        let have = self.stored(group).map(|s| &s.offsets);
+        let mut results = Vec::with_capacity(topics.len());
+        let mut gone = BTreeSet::new();
+        for (topic, partitions) in topics {
+            if subscribed.as_ref().is_none_or(|s| s.contains(&topic)) {
+                results.push(Err(GroupError::Subscribed(topic)));
+                continue;
+            }
+            let keys = partitions.into_iter().map(|p| (topic.clone(), p));
+            gone.extend(keys.filter(|key| have.is_some_and(|h| h.contains_key(key))));
+            results.push(Ok(()));
+        }
+        offsets::forget(group, gone.into_iter().collect(), records);
+        Ok(results)
     }
 
     /// Everything whose time has come.
@@ -567,6 +614,9 @@ impl Replicated for Groups {
                 Reply::List(names.into_iter().map(listed).collect())
             }
             Request::Delete { group } => self.delete(soft, now, &group, &mut decision.records),
+            Request::DeleteOffsets { group, topics } => {
+                Reply::DeleteOffsets(self.delete_offsets(soft, now, &group, topics, &mut decision.records))
+            }
         };
         decision.replies.push((ticket, reply));
         decision

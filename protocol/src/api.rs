@@ -5,9 +5,11 @@
 pub mod alter_configs;
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -15,9 +17,11 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_commit;
+pub mod offset_delete;
 pub mod offset_fetch;
 pub mod produce;
 pub mod sync_group;
@@ -25,9 +29,11 @@ pub mod sync_group;
 pub use alter_configs::{AlterConfigsRequest, AlterConfigsResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 pub use create_topics::{CreateTopicsRequest, CreateTopicsResponse};
+pub use delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 pub use delete_records::{DeleteRecordsRequest, DeleteRecordsResponse};
 pub use delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
 pub use describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse};
+pub use describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 pub use fetch::{FetchRequest, FetchResponse};
 pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 pub use heartbeat::{HeartbeatRequest, HeartbeatResponse};
@@ -35,9 +41,11 @@ pub use incremental_alter_configs::{IncrementalAlterConfigsRequest, IncrementalA
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use join_group::{JoinGroupRequest, JoinGroupResponse};
 pub use leave_group::{LeaveGroupRequest, LeaveGroupResponse};
+pub use list_groups::{ListGroupsRequest, ListGroupsResponse};
 pub use list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
 pub use metadata::{MetadataRequest, MetadataResponse};
 pub use offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+pub use offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
 pub use offset_fetch::{OffsetFetchRequest, OffsetFetchResponse};
 pub use produce::{ProduceRequest, ProduceResponse};
 pub use sync_group::{SyncGroupRequest, SyncGroupResponse};
@@ -58,6 +66,8 @@ macro_rules! each_api {
             Heartbeat HeartbeatRequest HeartbeatResponse;
             LeaveGroup LeaveGroupRequest LeaveGroupResponse;
             SyncGroup SyncGroupRequest SyncGroupResponse;
+            DescribeGroups DescribeGroupsRequest DescribeGroupsResponse;
+            ListGroups ListGroupsRequest ListGroupsResponse;
             ApiVersions ApiVersionsRequest ApiVersionsResponse;
             CreateTopics CreateTopicsRequest CreateTopicsResponse;
             DeleteTopics DeleteTopicsRequest DeleteTopicsResponse;
@@ -65,7 +75,9 @@ macro_rules! each_api {
             InitProducerId InitProducerIdRequest InitProducerIdResponse;
             DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse;
             AlterConfigs AlterConfigsRequest AlterConfigsResponse;
+            DeleteGroups DeleteGroupsRequest DeleteGroupsResponse;
             IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse;
+            OffsetDelete OffsetDeleteRequest OffsetDeleteResponse;
         }
     };
 }

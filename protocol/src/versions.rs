@@ -17,12 +17,16 @@ pub const JOIN_GROUP: i16 = 11;
 pub const HEARTBEAT: i16 = 12;
 pub const LEAVE_GROUP: i16 = 13;
 pub const SYNC_GROUP: i16 = 14;
+pub const DESCRIBE_GROUPS: i16 = 15;
+pub const LIST_GROUPS: i16 = 16;
 pub const API_VERSIONS: i16 = 18;
 pub const CREATE_TOPICS: i16 = 19;
 pub const DELETE_TOPICS: i16 = 20;
 pub const DELETE_RECORDS: i16 = 21;
 pub const INIT_PRODUCER_ID: i16 = 22;
 pub const DESCRIBE_CONFIGS: i16 = 32;
+pub const DELETE_GROUPS: i16 = 42;
+pub const OFFSET_DELETE: i16 = 47;
 pub const ALTER_CONFIGS: i16 = 33;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 
@@ -82,8 +86,8 @@ pub const APIS: [Api; 75] = [
     row(12, "Heartbeat", 0, 4, Some(4), 0, Served),
     row(13, "LeaveGroup", 0, 5, Some(4), 0, Served),
     row(14, "SyncGroup", 0, 5, Some(4), 0, Served),
-    row(15, "DescribeGroups", 0, 6, Some(5), 0, NotYet),
-    row(16, "ListGroups", 0, 5, Some(3), 0, NotYet),
+    row(15, "DescribeGroups", 0, 6, Some(5), 0, Served),
+    row(16, "ListGroups", 0, 5, Some(3), 0, Served),
     row(17, "SaslHandshake", 0, 1, None, 0, NotYet),
     row(18, "ApiVersions", 0, 4, Some(3), 0, Served),
     row(19, "CreateTopics", 2, 7, Some(5), 2, Served),
@@ -109,12 +113,12 @@ pub const APIS: [Api; 75] = [
     row(39, "RenewDelegationToken", 1, 2, Some(2), 1, NotYet),
     row(40, "ExpireDelegationToken", 1, 2, Some(2), 1, NotYet),
     row(41, "DescribeDelegationToken", 1, 3, Some(2), 1, NotYet),
-    row(42, "DeleteGroups", 0, 2, Some(2), 0, NotYet),
+    row(42, "DeleteGroups", 0, 2, Some(2), 0, Served),
     row(43, "ElectLeaders", 0, 2, Some(2), 0, NotYet),
     row(44, "IncrementalAlterConfigs", 0, 1, Some(1), 0, Served),
     row(45, "AlterPartitionReassignments", 0, 1, Some(0), 0, NotYet),
     row(46, "ListPartitionReassignments", 0, 0, Some(0), 0, NotYet),
-    row(47, "OffsetDelete", 0, 0, None, 0, NotYet),
+    row(47, "OffsetDelete", 0, 0, None, 0, Served),
     row(48, "DescribeClientQuotas", 0, 1, Some(1), 0, NotYet),
     row(49, "AlterClientQuotas", 0, 1, Some(1), 0, NotYet),
     row(50, "DescribeUserScramCredentials", 0, 0, Some(0), 0, NotYet),

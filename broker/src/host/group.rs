@@ -14,7 +14,7 @@ use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::image::Topic;
 use catchwater_coordinator::cluster::topics::{CreateTopic, TopicError};
 use catchwater_coordinator::controller;
-use catchwater_coordinator::group::{Groups, Reply, Request, Settings, partition_of};
+use catchwater_coordinator::group::{Groups, Listed, Reply, Request, Settings, partition_of};
 use catchwater_record::{GroupName, TopicId, TopicPartition};
 use catchwater_runtime::Fut;
 use std::collections::BTreeMap;
@@ -41,6 +41,7 @@ impl Hosted for Groups {
             | Request::Leave(_)
             | Request::Commit(_)
             | Request::TopicDeleted { .. }
+            | Request::DeleteOffsets { .. }
             | Request::Delete { .. } => true,
         }
     }
@@ -168,16 +169,19 @@ impl GroupsAccess for GroupHosts {
         Box::pin(self.answer(group.clone(), request))
     }
 
-    fn list(&self) -> Fut<'_, Vec<catchwater_coordinator::group::Listed>> {
+    fn list(&self) -> Fut<'_, Result<Vec<Listed>, GroupsError>> {
         Box::pin(async move {
             let mut found = Vec::new();
             for host in self.all() {
-                if let Ok(Reply::List(groups)) = host.ask_ready(Request::List, READY).await {
-                    found.extend(groups);
+                match host.ask_ready(Request::List, READY).await {
+                    Ok(Reply::List(groups)) => found.extend(groups),
+                    // Led elsewhere: told there.
+                    Ok(_) | Err(HostError::NotLeader) => {}
+                    Err(error) => return Err(unavailable(error)),
                 }
             }
             found.sort_by(|a, b| a.group.cmp(&b.group));
-            found
+            Ok(found)
         })
     }
 }

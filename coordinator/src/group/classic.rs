@@ -231,7 +231,8 @@ impl Live {
             client_id: m.client_id.clone(),
             client_host: m.client_host.clone(),
             metadata: if stable { m.metadata(&protocol) } else { Bytes::new() },
-            assignment: if stable { m.assignment.clone() } else { Bytes::new() },
+            // As Kafka: what it had last is told until it gets another.
+            assignment: m.assignment.clone(),
         });
         Described {
             state: self.state_name(),

@@ -7,7 +7,7 @@
 
 use super::classic::{Live, State};
 use super::records::{Committed, GroupRecord, Meta};
-use super::{Commit, CommitOffset, FetchOffsets, FetchedOffset, GroupError, Settings};
+use super::{CONSUMER, Commit, CommitOffset, FetchOffsets, FetchedOffset, GroupError, Settings};
 use crate::stored::{In, StoredError};
 use catchwater_base::Now;
 use catchwater_record::{GroupName, TopicName};
@@ -84,13 +84,10 @@ pub(super) fn expired(
     } else {
         match state {
             State::Empty => Box::new(move |c| now_ms - if since >= 0 { since } else { c.commit_ms } >= retention),
-            State::Stable if type_of == "consumer" => {
-                for subscription in live.into_iter().flat_map(Live::subscriptions) {
-                    match topics(&subscription) {
-                        Ok(topics) => subscribed.extend(topics),
-                        // A blob that is not a subscription may cover anything.
-                        Err(_) => return Vec::new(),
-                    }
+            State::Stable if type_of == CONSUMER => {
+                match live.map_or_else(|| Some(BTreeSet::new()), self::subscribed) {
+                    Some(topics) => subscribed = topics,
+                    None => return Vec::new(),
                 }
                 Box::new(|c| now_ms - c.commit_ms >= retention)
             }
@@ -104,6 +101,18 @@ pub(super) fn expired(
         })
         .map(|(key, _)| key.clone())
         .collect()
+}
+
+/// What the members of a group read; `None` = it may be anything: a blob of theirs is no subscription.
+pub(super) fn subscribed(live: &Live) -> Option<BTreeSet<TopicName>> {
+    if live.protocol_type() != CONSUMER {
+        return Some(BTreeSet::new());
+    }
+    let mut all = BTreeSet::new();
+    for subscription in live.subscriptions() {
+        all.extend(topics(&subscription).ok()?);
+    }
+    Some(all)
 }
 
 /// Topics of a ConsumerProtocolSubscription, versions 0-3 (they begin alike).

@@ -688,6 +688,50 @@ fn groups_are_listed_and_deleted_when_empty() {
 }
 
 #[test]
+fn a_group_that_only_gave_an_id_out_can_be_deleted() {
+    let mut rig = Rig::new();
+    rig.ask(Request::Commit(commit_of("", -1, 1)));
+    let ticket = rig.join(Join { require_known_member: true, ..new_member() });
+    assert!(matches!(rig.joined(ticket), Err(GroupError::MemberIdRequired(_))));
+    assert_eq!(rig.ask(Request::Delete { group: "g".into() }), Reply::Delete(Ok(())));
+    assert!(rig.groups.groups.is_empty());
+}
+
+#[test]
+fn offsets_are_deleted_but_not_of_topics_that_members_read() {
+    let mut rig = Rig::new();
+    let delete = |rig: &mut Rig, group: &str, topics: &[&str]| {
+        let topics = topics.iter().map(|t| ((*t).into(), vec![0, 7])).collect();
+        let Reply::DeleteOffsets(result) = rig.ask(Request::DeleteOffsets { group: group.into(), topics }) else {
+            panic!()
+        };
+        result
+    };
+    let subscribed = |topic: &str| Err(GroupError::Subscribed(topic.into()));
+    assert_eq!(delete(&mut rig, "g", &["t"]), Err(GroupError::NotFound));
+    assert_eq!(delete(&mut rig, "", &["t"]), Err(GroupError::IllegalGroup));
+    let a = rig.stable();
+    rig.commit(&a.member, 1, 42).unwrap();
+    let mut other = commit_of(&a.member, 1, 5);
+    other.offsets[0].topic = "unread".into();
+    rig.ask(Request::Commit(other));
+    // A topic without an offset costs no record.
+    assert_eq!(delete(&mut rig, "g", &["t", "unread", "none"]), Ok(vec![subscribed("t"), Ok(()), Ok(())]));
+    assert_eq!((rig.offset("t"), rig.offset("unread")), (42, -1));
+    // A subscription nobody can read may cover anything.
+    let ticket = rig.join(Join { protocols: vec![("range".into(), Bytes::from_static(b"?"))], ..again(&a) });
+    let joined = rig.joined(ticket).unwrap();
+    assert_eq!(delete(&mut rig, "g", &["unread"]), Ok(vec![subscribed("unread")]));
+    rig.leave(&[(&joined.member, None)]);
+    assert_eq!(delete(&mut rig, "g", &["t"]), Ok(vec![Ok(())]));
+    assert_eq!(rig.offset("t"), -1);
+    // A worker's group is not a consumer's.
+    let ticket = rig.join(Join { group: "w".into(), protocol_type: "connect".into(), ..new_member() });
+    rig.joined(ticket).unwrap();
+    assert_eq!(delete(&mut rig, "w", &["t"]), Err(GroupError::NotEmpty));
+}
+
+#[test]
 fn old_commits_are_kept_by_the_client_own_clock() {
     let mut rig = Rig::new();
     let mut commit = commit_of("", -1, 1);

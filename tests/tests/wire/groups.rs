@@ -15,7 +15,7 @@ use kafka_protocol::messages::*;
 
 use crate::wire::*;
 
-fn group_id(s: &str) -> GroupId {
+pub fn group_id(s: &str) -> GroupId {
     GroupId(text(s))
 }
 
@@ -36,7 +36,7 @@ pub fn coordinator_ready(wire: &mut Wire, group: &str) {
 }
 
 /// A coordinator may still be loading (14) or just have moved (15, 16).
-fn settled<T>(mut attempt: impl FnMut() -> (i16, T)) -> (i16, T) {
+pub fn settled<T>(mut attempt: impl FnMut() -> (i16, T)) -> (i16, T) {
     for _ in 0..200 {
         let (code, value) = attempt();
         if !matches!(code, 14..=16) {
@@ -47,7 +47,7 @@ fn settled<T>(mut attempt: impl FnMut() -> (i16, T)) -> (i16, T) {
     panic!("the coordinator never settled");
 }
 
-fn join(group: &str, member: &str, protocols: &[&str]) -> JoinGroupRequest {
+pub fn join(group: &str, member: &str, protocols: &[&str]) -> JoinGroupRequest {
     kp!(JoinGroupRequest {
         group_id: group_id(group),
         session_timeout_ms: 10_000,
@@ -61,7 +61,7 @@ fn join(group: &str, member: &str, protocols: &[&str]) -> JoinGroupRequest {
     })
 }
 
-fn sync(group: &str, generation: i32, member: &str, assignments: &[(&str, &[u8])]) -> SyncGroupRequest {
+pub fn sync(group: &str, generation: i32, member: &str, assignments: &[(&str, &[u8])]) -> SyncGroupRequest {
     kp!(SyncGroupRequest {
         group_id: group_id(group),
         generation_id: generation,
@@ -73,11 +73,11 @@ fn sync(group: &str, generation: i32, member: &str, assignments: &[(&str, &[u8])
     })
 }
 
-fn heartbeat(group: &str, generation: i32, member: &str) -> HeartbeatRequest {
+pub fn heartbeat(group: &str, generation: i32, member: &str) -> HeartbeatRequest {
     kp!(HeartbeatRequest { group_id: group_id(group), generation_id: generation, member_id: text(member) })
 }
 
-fn commit(
+pub fn commit(
     group: &str,
     generation: i32,
     member: &str,
@@ -102,12 +102,12 @@ fn commit(
     })
 }
 
-fn committed_code(wire: &mut Wire, request: &OffsetCommitRequest) -> i16 {
+pub fn committed_code(wire: &mut Wire, request: &OffsetCommitRequest) -> i16 {
     settled(|| (wire.call(7, request).topics[0].partitions[0].error_code, ())).0
 }
 
 /// One member, stable at its generation: member id and generation.
-fn lone_member(wire: &mut Wire, group: &str) -> (String, i32) {
+pub fn lone_member(wire: &mut Wire, group: &str) -> (String, i32) {
     coordinator_ready(wire, group);
     // v3 joins at once.
     let (code, reply) = settled(|| {

@@ -4,6 +4,7 @@
 
 mod configs;
 mod fetch;
+mod group_admin;
 mod groups;
 mod handshake;
 mod hostile;
