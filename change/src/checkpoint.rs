@@ -18,6 +18,12 @@ pub const CAPTURES_PARTITIONS: u32 = 16;
 const DEPTH_MAX: u32 = 8;
 const FORMAT: u8 = 1;
 
+/// Unit number of the one record per table and snapshot that speaks of the table as a whole.
+pub const WHOLE_TABLE: u32 = u32::MAX;
+/// Number of the snapshot a capture begins with. Until each of its tables is whole, no state of the log is one that the
+/// source had.
+pub const FIRST_SNAPSHOT: u32 = 1;
+
 /// What a record is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum StoredKey {
@@ -75,7 +81,7 @@ pub struct ChunkRecord {
     /// Bits of [`chunk_flag`].
     pub flags: u8,
     pub incarnation: Incarnation,
-    /// 0 while planned.
+    /// 0 while planned. Of a whole table that is finished: the log up to here holds all of it.
     pub commit_seq: CommitSeq,
     pub schema_no: u32,
     pub rows: u64,

@@ -3,13 +3,13 @@
 //! [`Wire`] is the seam to the formats of `change`; everything it reads is foreign until it is checked.
 
 use bytes::Bytes;
-use catchwater_change::checkpoint::{Stored, StoredKey};
+use catchwater_change::checkpoint::{ChunkPhase, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE};
 use catchwater_change::decode::debezium_json::{Decoded, decode};
 use catchwater_change::exact::EXACT_HEADER;
 use catchwater_change::stamp::STAMP_HEADER;
 use catchwater_change::{Cut, RowChange, Stamp, TableSchema};
 use catchwater_record::batch::{BatchView, iterate};
-use catchwater_record::{CaptureId, Offset, TopicPartition, compress};
+use catchwater_record::{CaptureId, CommitSeq, Incarnation, Offset, TopicPartition, compress};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -45,10 +45,22 @@ pub enum WireError {
     NoSchema { at: TopicPartition, offset: Offset, no: u32 },
 }
 
+/// What a capture tells of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    Table(Box<TableSchema>),
+    /// A table of the capture's first snapshot: the log holds all of it from `whole` on; `None` = not yet.
+    First {
+        table_no: u32,
+        incarnation: Incarnation,
+        whole: Option<CommitSeq>,
+    },
+}
+
 /// Reads the formats that captures write.
 pub trait Wire: Send + Sync {
-    /// A TABLE record of `__catchwater_captures`; `None` = another kind.
-    fn table(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, TableSchema)>, String>;
+    /// A record of `__catchwater_captures`; `None` = a kind that says nothing to a sink.
+    fn told(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, Told)>, String>;
     /// A cut of `__catchwater_cuts`.
     fn cut(&self, key: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String>;
     /// The row of a record with stamp; never called for tombstones, schema changes and messages.
@@ -60,15 +72,21 @@ pub trait Wire: Send + Sync {
 pub struct ChangeWire;
 
 impl Wire for ChangeWire {
-    fn table(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, TableSchema)>, String> {
+    fn told(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, Told)>, String> {
         let (capture, key) = StoredKey::decode(key).map_err(|e| e.to_string())?;
-        if !matches!(key, StoredKey::Table { .. }) {
-            return Ok(None);
-        }
-        match Stored::decode(key, value).map_err(|e| e.to_string())? {
-            Stored::Table(table) => Ok(Some((capture, table.schema))),
-            _ => Ok(None),
-        }
+        let first = match key {
+            StoredKey::Table { .. } => None,
+            StoredKey::Chunk { snapshot: FIRST_SNAPSHOT, table, unit: WHOLE_TABLE } => Some(table),
+            _ => return Ok(None),
+        };
+        Ok(match (Stored::decode(key, value).map_err(|e| e.to_string())?, first) {
+            (Stored::Table(table), _) => Some((capture, Told::Table(Box::new(table.schema)))),
+            (Stored::Chunk(c), Some(table_no)) => {
+                let whole = matches!(c.phase, ChunkPhase::Finished | ChunkPhase::GivenUp).then_some(c.commit_seq);
+                Some((capture, Told::First { table_no, incarnation: c.incarnation, whole }))
+            }
+            _ => None,
+        })
     }
 
     fn cut(&self, key: &[u8], value: &[u8]) -> Result<(CaptureId, Cut), String> {

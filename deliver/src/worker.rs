@@ -6,6 +6,9 @@
 //! holds, and reads the log from there; any failure ends the session, and the next one believes the target again. So
 //! there is one way back, and it is the one a restart takes. A session keeps one fetch in flight while the sink works.
 //!
+//! While the first snapshot of the capture is being written, no boundary is a state that the source had: all of it
+//! becomes one sink transaction, written as it comes (docs/decisions/first-snapshot.md).
+//!
 //! Invariants: no row is given to the sink before a cut proves that no smaller one can come; the mark of a commit covers
 //! exactly what was written before it; DDL runs only while no sink transaction is open; memory is bounded by
 //! `credit_bytes` (plus one batch of the log, which comes whatever its size).
@@ -50,6 +53,9 @@ use std::time::Duration;
 const ROWS_PER_BREATH: usize = 256;
 /// Wait after a fetch that failed in a way that passes.
 const PAUSE_MS: u64 = 50;
+/// How long the target may hold the open transaction of a first snapshot that does not come on: well below the time after
+/// which servers end such sessions.
+const HELD_IDLE_MS: u64 = 20_000;
 /// How long an `abort` or `shutdown` may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
 const REOPEN_MAX: u32 = u16::MAX as u32;
@@ -134,6 +140,8 @@ pub struct Worker {
     claimed: Claimed,
     /// Schemas to prepare before rows flow again.
     prepare_first: Vec<u32>,
+    /// The first snapshot came too slowly for an open transaction: it is begun when the log holds all of it.
+    patient: bool,
     /// Groups up to this transaction go in source order.
     source_order: Option<CommitSeq>,
 }
@@ -146,6 +154,8 @@ enum Trouble {
     Control(ControlError),
     /// Nothing is wrong: the capture has not begun yet.
     NotReady,
+    /// Nothing is wrong: the first snapshot does not come on, and the target should not hold a transaction for it.
+    Stalled,
     /// A schema turned up inside an open sink transaction.
     Prepare(u32),
     Fatal(Failure),
@@ -187,6 +197,10 @@ struct Session<'a> {
     lane: Box<dyn Lane>,
     /// The lane holds rows that are not committed.
     lane_open: bool,
+    /// When it was last given rows.
+    wrote_at: Mono,
+    /// The book was read since rows came: what a capture says before its first row is known.
+    book_is_new: bool,
     /// `Folded` if one of its writes was.
     ordered: Ordered,
     flight: Flight<'a>,
@@ -224,6 +238,7 @@ impl Worker {
             plans: BTreeMap::new(),
             claimed: Claimed::default(),
             prepare_first: Vec::new(),
+            patient: false,
             source_order: None,
         };
         let end = worker.sessions().await;
@@ -284,6 +299,12 @@ impl Worker {
                 }
                 Trouble::Log(e) => (denied(&e.to_string()), self.retry.wait()),
                 Trouble::Control(e) => (denied(&e.to_string()), self.retry.wait()),
+                Trouble::Stalled => {
+                    self.patient = true;
+                    let wait = self.retry.wait();
+                    self.pause(wait).await;
+                    continue;
+                }
                 Trouble::NotReady => {
                     // Nothing is wrong: the capture has not begun yet.
                     self.pause(PAUSE_MS).await;
@@ -334,13 +355,15 @@ impl Worker {
                 };
                 session.flight.start(log, want, decoding);
             }
-            self.drain(session).await?;
+            if !self.patient || self.book.whole_from().is_some() {
+                self.drain(session).await?;
+            }
             self.mirror(session).await;
             let now = self.now().mono;
             let behind = session.is_behind();
             match session.batch.verdict(now, true, behind) {
                 Verdict::Close => {
-                    self.flush(session).await?;
+                    self.close(session).await?;
                     continue;
                 }
                 Verdict::Part => {
@@ -348,6 +371,15 @@ impl Worker {
                     continue;
                 }
                 Verdict::More => {}
+            }
+            if session.lane_open && session.batch.is_empty() && !session.regroup.is_inside() {
+                if !self.is_held(session) {
+                    self.flush(session).await?;
+                    continue;
+                }
+                if now >= session.wrote_at.plus_millis(HELD_IDLE_MS) {
+                    return Err(Trouble::Stalled);
+                }
             }
             if session.batch.is_empty() && !session.lane_open && !session.regroup.is_inside() {
                 self.idle(session, behind).await?;
@@ -384,7 +416,7 @@ impl Worker {
             match session.batch.verdict(Mono::ZERO, false, true) {
                 Verdict::More => {}
                 Verdict::Part => self.write(session).await?,
-                Verdict::Close => self.flush(session).await?,
+                Verdict::Close => self.close(session).await?,
             }
         }
     }

@@ -9,7 +9,7 @@
 //! and after that what the stream emitted behind the view. So a reader of the log ends with each row once.
 
 use super::session::Driven;
-use super::start::{Begun, WHOLE_TABLE, read_keys, whole_table};
+use super::start::{Begun, read_keys, whole_table};
 use super::stream::Stream;
 use crate::backfill::{Restart, Verdict, may_place};
 use crate::emit::Unit;
@@ -19,7 +19,9 @@ use crate::status::State;
 use crate::track::Mark;
 use bytes::{BufMut, Bytes, BytesMut};
 use catchwater_base::crash_point;
-use catchwater_change::checkpoint::{ChunkPhase, ChunkRecord, Stored, StoredKey, chunk_flag};
+use catchwater_change::checkpoint::{
+    ChunkPhase, ChunkRecord, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE, chunk_flag,
+};
 use catchwater_change::stamp::flag;
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, TableSchema};
 use catchwater_record::{CommitSeq, Offset, TopicPartition, TxnId};
@@ -122,7 +124,7 @@ pub(super) async fn begin(
     let newest = begun.history.chunks.keys().map(|(snapshot, ..)| *snapshot).max().unwrap_or(0);
     let mut fill = Fill {
         reader: Some(reader),
-        snapshot: if begun.fresh { 1 } else { newest + 1 },
+        snapshot: if begun.fresh { FIRST_SNAPSHOT } else { newest + 1 },
         left,
         plan: VecDeque::new(),
         planned: false,
@@ -399,7 +401,8 @@ impl Fill {
         Ok(())
     }
 
-    /// The table's snapshot is complete once everything up to `seq` is durable.
+    /// The table's snapshot is complete once everything up to `seq` is durable. The record says so with the number: a sink
+    /// shows nothing of a first snapshot before all tables it takes are whole.
     fn complete(&mut self, begun: &mut Begun<'_>, table_no: u32, schema_no: u32, seq: CommitSeq) {
         if !self.left.remove(&table_no) {
             return;
@@ -414,9 +417,10 @@ impl Fill {
             .collect();
         for snapshot in planned {
             let key = StoredKey::Chunk { snapshot, table: table_no, unit: WHOLE_TABLE };
-            let record = whole_table(&begun.session.config, ChunkPhase::Finished, schema_no);
+            let record = whole_table(&begun.session.config, ChunkPhase::Finished, schema_no, seq);
             begun.session.finished.push((seq, key, Stored::Chunk(record)));
         }
+        begun.session.hurry |= self.left.is_empty();
     }
 
     /// Tables of which the plan says nothing have no rows, or are gone.

@@ -81,6 +81,8 @@ pub(super) struct Session<'a> {
     pub config_version: u32,
     /// Finished units that the next checkpoint tells of.
     pub finished: Vec<(CommitSeq, StoredKey, Stored)>,
+    /// The snapshot is complete: sinks wait for the word, so the checkpoint does not wait for its time.
+    pub hurry: bool,
     /// Position the source may be told; taken by the loop that owns the source.
     confirm: Option<Native>,
     confirmed: Option<Native>,
@@ -144,6 +146,7 @@ impl<'a> Session<'a> {
             bytes_above: 0,
             config_version: 0,
             finished: Vec::new(),
+            hurry: false,
             confirm: None,
             confirmed: None,
         }
@@ -323,7 +326,11 @@ impl<'a> Session<'a> {
             _ => Mono::NEVER,
         };
         let checkpoint = if self.is_checkpoint_new() && self.captures_sent.is_none() {
-            self.last_checkpoint_at.plus_millis(limits.checkpoint_every_ms)
+            if self.is_hurried() {
+                self.captures.retry_at
+            } else {
+                self.last_checkpoint_at.plus_millis(limits.checkpoint_every_ms)
+            }
         } else {
             Mono::NEVER
         };
@@ -399,6 +406,10 @@ impl<'a> Session<'a> {
         *durable != self.checkpointed || self.finished.iter().any(|(seq, ..)| *seq <= durable.seq)
     }
 
+    fn is_hurried(&self) -> bool {
+        self.hurry && self.finished.iter().all(|(seq, ..)| *seq <= self.track.durable().seq)
+    }
+
     fn pump_captures(&mut self, now: Now, all: bool) {
         if self.captures.flight.is_some() || now.mono < self.captures.retry_at {
             return;
@@ -407,6 +418,7 @@ impl<'a> Session<'a> {
             let limits = self.limits();
             let due = self.is_checkpoint_new()
                 && (all
+                    || self.is_hurried()
                     || now.mono >= self.last_checkpoint_at.plus_millis(limits.checkpoint_every_ms)
                     || self.bytes_above >= limits.checkpoint_bytes);
             let mut mark = None;
@@ -416,6 +428,7 @@ impl<'a> Session<'a> {
                     std::mem::take(&mut self.finished).into_iter().partition(|(seq, ..)| *seq <= durable.seq);
                 let told: Vec<(CommitSeq, StoredKey, Stored)> = told;
                 self.finished = rest;
+                self.hurry &= !self.finished.is_empty();
                 self.captures_queue.extend(told.into_iter().map(|(_, key, stored)| (key, stored)));
                 let checkpoint = Stored::Checkpoint(self.checkpoint(&durable));
                 self.captures_queue.push((StoredKey::Checkpoint, checkpoint));

@@ -14,8 +14,8 @@ use crate::tables::{Shape, Tables};
 use crate::track::Mark;
 use catchwater_base::crash_point;
 use catchwater_change::checkpoint::{
-    CAPTURES_TOPIC, Checkpoint, ChunkPhase, ChunkRecord, Config as StoredConfig, IdentityRecord, Stored, StoredKey,
-    TableRecord,
+    CAPTURES_TOPIC, Checkpoint, ChunkPhase, ChunkRecord, Config as StoredConfig, FIRST_SNAPSHOT, IdentityRecord,
+    Stored, StoredKey, TableRecord, WHOLE_TABLE,
 };
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::decode::debezium_json;
@@ -38,8 +38,6 @@ pub(super) const EMIT_VERSION: u32 = 1;
 const FETCH_BYTES: u32 = 4 * 1024 * 1024;
 /// A batch of ours never decompresses to more.
 const SECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Unit of the record that says whether a table's snapshot is complete.
-pub(super) const WHOLE_TABLE: u32 = u32::MAX;
 /// Topics made by one call.
 const TOPICS_PER_CALL: usize = 256;
 
@@ -399,22 +397,22 @@ impl Begun<'_> {
     fn plan_tables(&mut self) {
         let mut planned = Vec::new();
         for numbered in self.numbered.values() {
-            let key = StoredKey::Chunk { snapshot: 1, table: numbered.table.table_no, unit: WHOLE_TABLE };
-            let record = whole_table(&self.session.config, ChunkPhase::Planned, numbered.table.schema_no);
-            self.history.chunks.insert((1, numbered.table.table_no, WHOLE_TABLE), record.clone());
+            let key = StoredKey::Chunk { snapshot: FIRST_SNAPSHOT, table: numbered.table.table_no, unit: WHOLE_TABLE };
+            let record = whole_table(&self.session.config, ChunkPhase::Planned, numbered.table.schema_no, CommitSeq(0));
+            self.history.chunks.insert((FIRST_SNAPSHOT, numbered.table.table_no, WHOLE_TABLE), record.clone());
             planned.push((key, Stored::Chunk(record)));
         }
         self.session.store(planned);
     }
 }
 
-pub(super) fn whole_table(config: &Config, phase: ChunkPhase, schema_no: u32) -> ChunkRecord {
+pub(super) fn whole_table(config: &Config, phase: ChunkPhase, schema_no: u32, at: CommitSeq) -> ChunkRecord {
     ChunkRecord {
         phase,
         method: 0,
         flags: 0,
         incarnation: config.incarnation,
-        commit_seq: CommitSeq(0),
+        commit_seq: at,
         schema_no,
         rows: 0,
         lower: Vec::new(),
@@ -515,7 +513,9 @@ async fn read_above(
     history: &History,
 ) -> Result<Found, Trouble> {
     let mut found = Found::default();
-    for chunk in history.chunks.values().filter(|c| c.commit_seq.0 > 0) {
+    // The record of a whole table names the number at which it was complete, which need not be a unit's.
+    let units = history.chunks.iter().filter(|((.., unit), c)| *unit != WHOLE_TABLE && c.commit_seq.0 > 0);
+    for (_, chunk) in units {
         found.chunks.insert(chunk.commit_seq);
     }
     let ends: BTreeMap<TopicPartition, Offset> = checkpoint.ends.iter().copied().collect();

@@ -5,6 +5,7 @@
 //! Checked before a row is read: the incarnation, that the log still reaches back to where the sink stands (CW0672), and
 //! that it is not younger than the sink (CW0671).
 
+use super::book::Of;
 use super::intake::{FETCH_WAIT_MS, INTERNAL_BYTES};
 use super::{Flight, Internal, Place, Session, Trouble, Worker, sink_trouble};
 use crate::batch::Batch;
@@ -70,6 +71,8 @@ impl Worker {
             commit: Commit::open(self.now().mono, found.clone()),
             lane,
             lane_open: false,
+            wrote_at: Mono::ZERO,
+            book_is_new: false,
             ordered: Ordered::AsTheSource,
             flight: Flight::default(),
             ends: BTreeMap::new(),
@@ -144,7 +147,9 @@ impl Worker {
     }
 
     pub(super) fn read_captures(&mut self, at: TopicPartition, bytes: &Bytes) -> Result<(), Trouble> {
-        Ok(self.book.read(&*self.deps.wire, self.config.capture, &self.config.tables, at, bytes)?)
+        let config = &self.config;
+        let of = Of { capture: config.capture, incarnation: config.incarnation, tables: &config.tables };
+        Ok(self.book.read(&*self.deps.wire, &of, at, bytes)?)
     }
 
     /// Is what the sink holds still in the log, and the log not younger than the sink?

@@ -1,10 +1,10 @@
-//! Pure. Tables and topics of the source, as its TABLE records say.
+//! Pure. Tables and topics of the source, as its TABLE records say, and whether its first snapshot is whole.
 
 use crate::plan::TableFilter;
-use crate::wire::{Wire, WireError, records};
+use crate::wire::{Told, Wire, WireError, records};
 use bytes::Bytes;
 use catchwater_change::TableSchema;
-use catchwater_record::{CaptureId, Offset, TopicId, TopicPartition};
+use catchwater_record::{CaptureId, CommitSeq, Incarnation, Offset, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,6 +17,15 @@ pub(super) struct Book {
     topics: BTreeMap<TopicId, bool>,
     /// A TABLE record came: there may be tables whose target is not ready.
     pub grown: bool,
+    /// Tables of the first snapshot, by number: where the log holds all of it.
+    first: BTreeMap<u32, Option<CommitSeq>>,
+}
+
+/// Whose records count.
+pub(super) struct Of<'a> {
+    pub capture: CaptureId,
+    pub incarnation: Incarnation,
+    pub tables: &'a TableFilter,
 }
 
 impl Book {
@@ -36,30 +45,46 @@ impl Book {
         newest
     }
 
+    /// From here on every table that we take is whole in the log; below it no boundary shows a state that the source had.
+    /// `None` = the first snapshot is still being written.
+    pub fn whole_from(&self) -> Option<CommitSeq> {
+        let ours = |no: u32| {
+            let mut shapes = self.schemas.values().filter(move |s| s.table_no == no).peekable();
+            // A table of which nothing is known yet may be ours.
+            shapes.peek().is_none() || shapes.any(|s| self.takes(s.topic) == Some(true))
+        };
+        let tables = self.first.iter().filter(|(no, _)| ours(**no));
+        tables.map(|(_, whole)| *whole).try_fold(CommitSeq(0), |at, whole| Some(at.max(whole?)))
+    }
+
     /// Records of the captures partition, from [`Book::next`] on.
-    pub fn read(
-        &mut self,
-        wire: &dyn Wire,
-        capture: CaptureId,
-        tables: &TableFilter,
-        at: TopicPartition,
-        bytes: &Bytes,
-    ) -> Result<(), WireError> {
+    pub fn read(&mut self, wire: &dyn Wire, of: &Of<'_>, at: TopicPartition, bytes: &Bytes) -> Result<(), WireError> {
         let (found, next) = records(at, self.next, bytes)?;
         for record in found {
             let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
-            let table = wire.table(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
-            if let Some((of, table)) = table
-                && of == capture
-            {
-                if !table.topic.is_none() {
-                    self.topics.insert(table.topic, tables.takes(&table));
-                }
-                Arc::make_mut(&mut self.schemas).insert(table.schema_no, Arc::new(table));
-                self.grown = true;
+            let told = wire.told(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
+            match told {
+                Some((capture, told)) if capture == of.capture => self.learn(told, of),
+                _ => {}
             }
         }
         self.next = self.next.max(next);
         Ok(())
+    }
+
+    fn learn(&mut self, told: Told, of: &Of<'_>) {
+        match told {
+            Told::Table(table) => {
+                if !table.topic.is_none() {
+                    self.topics.insert(table.topic, of.tables.takes(&table));
+                }
+                Arc::make_mut(&mut self.schemas).insert(table.schema_no, Arc::new(*table));
+                self.grown = true;
+            }
+            Told::First { table_no, incarnation, whole } if incarnation == of.incarnation => {
+                self.first.insert(table_no, whole);
+            }
+            Told::First { .. } => {}
+        }
     }
 }

@@ -80,9 +80,29 @@ impl Worker {
         }
         crash_point!("deliver.before_group");
         session.lane_open = true;
+        session.wrote_at = self.now().mono;
         let work = session.lane.write(&group);
         let done = session.flight.beside(work).await;
         done.map_err(|e| Trouble::Sink(e, Some((group.last_seq, session.ordered))))
+    }
+
+    /// The end of a group: it is committed, or only written while the first snapshot is not whole.
+    pub(super) async fn close(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        if !session.book_is_new {
+            // What a capture plans is committed before its first row.
+            self.read_book(session.internal).await?;
+            session.book_is_new = true;
+        }
+        if !self.is_held(session) {
+            return self.flush(session).await;
+        }
+        self.status.update(|s| s.state = State::Snapshot);
+        self.write(session).await
+    }
+
+    /// No state of the source is whole in the log where this session stands.
+    pub(super) fn is_held(&self, session: &Session<'_>) -> bool {
+        self.book.whole_from().is_none_or(|at| session.at.seq < at)
     }
 
     /// Writes the rest and commits: rows, position and fence become visible as one.
@@ -105,6 +125,7 @@ impl Worker {
             self.source_order = None;
         }
         self.retry.progress();
+        self.patient = false;
         let now = self.now();
         if ack == Ack::Durable {
             session.commit.handle_durable(now.mono, mark.clone());

@@ -9,7 +9,9 @@ use crate::testing::{Fault, MemoryTarget, table};
 use crate::wire::ChangeWire;
 use bytes::Bytes;
 use catchwater_base::{Now, Rng};
-use catchwater_change::checkpoint::{CAPTURES_TOPIC, Stored, StoredKey, TableRecord};
+use catchwater_change::checkpoint::{
+    CAPTURES_TOPIC, ChunkPhase, ChunkRecord, FIRST_SNAPSHOT, Stored, StoredKey, TableRecord, WHOLE_TABLE,
+};
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::encode::debezium_json::Encoder;
 use catchwater_change::stamp::flag;
@@ -115,11 +117,36 @@ impl TestSource {
         };
         schema.schema_no = no;
         schema.topic = topic;
+        schema.table_no = self.table_no(name);
         self.tables.insert(name, (no, topic, partitions));
         self.schemas.insert(no, Arc::new(schema.clone()));
         let version = Version { incarnation: Incarnation(0), commit_seq: CommitSeq(self.seq), ordinal: self.ordinal };
         let key = StoredKey::Table { schema_no: no };
         let record = Stored::Table(TableRecord { schema, from: version, flags: 0 });
+        self.append(self.captures, Some(&key.encode(CAPTURE)), Some(&record.encode()), &[]).await;
+    }
+
+    /// A number of its own for each name.
+    fn table_no(&self, name: &str) -> u32 {
+        name.bytes().fold(7, |n, b| n * 31 % 65_521 + u32::from(b))
+    }
+
+    /// What the capture says of a table of its first snapshot.
+    async fn first(&mut self, name: &'static str, whole: Option<u64>) {
+        let key = StoredKey::Chunk { snapshot: FIRST_SNAPSHOT, table: self.table_no(name), unit: WHOLE_TABLE };
+        let record = Stored::Chunk(ChunkRecord {
+            phase: if whole.is_some() { ChunkPhase::Finished } else { ChunkPhase::Planned },
+            method: 0,
+            flags: 0,
+            incarnation: Incarnation(0),
+            commit_seq: CommitSeq(whole.unwrap_or(0)),
+            schema_no: self.tables[name].0,
+            rows: 0,
+            lower: vec![],
+            upper: vec![],
+            view: Bytes::new(),
+            filter: String::new(),
+        });
         self.append(self.captures, Some(&key.encode(CAPTURE)), Some(&record.encode()), &[]).await;
     }
 
@@ -511,6 +538,108 @@ async fn a_table_without_a_key_that_begins_again_ends_equal() {
     assert_eq!(rows(&target.table(&name("t")), &["id"]), [[5]]);
 }
 
+/// A target whose calls of one kind are counted.
+fn counted(target: &MemoryTarget, what: crate::testing::Call) -> Arc<Mutex<u64>> {
+    let count: Arc<Mutex<u64>> = Arc::default();
+    let counts = count.clone();
+    target.on_call(Some(Box::new(move |call| {
+        *counts.lock().unwrap() += u64::from(call == what);
+        None
+    })));
+    count
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_snapshot_is_one_transaction_of_the_sink() {
+    let cluster = MemoryCluster::new(9);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("a", &["id", "x"], &["id"], 1).await;
+    source.table("b", &["id"], &["id"], 1).await;
+    source.table("left_out", &["id"], &["id"], 1).await;
+    for t in ["a", "b", "left_out"] {
+        source.first(t, None).await;
+    }
+    let mut c = config(1);
+    c.tables = TableFilter::Named(vec!["a".into(), "b".into()]);
+    c.batch.rows = 3;
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let writes = counted(&target, crate::testing::Call::Write);
+    let work = Worker::run(deps(&cluster, &target), c, status.clone(), stopped);
+    let task = catchwater_runtime::spawn::spawn("worker", work);
+    for unit in 0..4 {
+        source.begin();
+        for id in 0..5 {
+            source.row("a", Op::Read, None, Some(&[unit * 5 + id, 0])).await;
+        }
+        source.cut(unit == 0).await;
+    }
+    source.first("a", Some(4)).await;
+    // One table is whole, the other is not: what the source never was is written, and not shown.
+    wait(|| *writes.lock().unwrap() >= 4).await;
+    source.begin();
+    source.row("a", Op::Update, None, Some(&[3, 9])).await;
+    source.begin();
+    source.row("b", Op::Read, None, Some(&[1])).await;
+    source.cut(false).await;
+    wait(|| *writes.lock().unwrap() >= 5).await;
+    assert_eq!((target.commits(), status.read().state), (0, State::Snapshot));
+    assert!(target.table(&name("a")).rows.is_empty() && target.mark("shop", "copy", "main").is_none());
+    // Whole from 6 on; the source is quiet after that, and the table we do not take is never ready.
+    source.first("b", Some(6)).await;
+    wait(|| status.read().rows == 22).await;
+    assert_eq!((target.commits(), target.mark("shop", "copy", "main").unwrap().seq), (1, CommitSeq(6)));
+    assert_eq!(rows(&target.table(&name("a")), &["id", "x"])[3], [3, 9]);
+    // From here on each group is a state of its own again.
+    source.begin();
+    source.row("b", Op::Create, None, Some(&[2])).await;
+    source.cut(false).await;
+    wait(|| status.read().rows == 23).await;
+    assert_eq!(target.commits(), 2);
+    stop.stop();
+    assert_eq!(task.join().await.unwrap(), End::Stopped);
+    // A sink that comes later reads the same log, and shows as little of it.
+    let later = MemoryTarget::new();
+    later.on_commit(Box::new(|_, mark| assert!(mark.seq >= CommitSeq(6), "{:?}", mark.seq)));
+    let mut c = config(2);
+    c.batch.rows = 1;
+    c.tables = TableFilter::Named(vec!["a".into(), "b".into()]);
+    let (end, status) = run_until(deps(&cluster, &later), c, |s| s.rows == 23).await;
+    assert_eq!((end, status.rows), (End::Stopped, 23));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_snapshot_that_stalls_leaves_no_open_transaction_behind() {
+    let cluster = MemoryCluster::new(10);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("a", &["id"], &["id"], 1).await;
+    source.first("a", None).await;
+    source.begin();
+    source.row("a", Op::Read, None, Some(&[1])).await;
+    source.cut(true).await;
+    let opens = counted(&target, crate::testing::Call::Open);
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let work = Worker::run(deps(&cluster, &target), config(1), status.clone(), stopped);
+    let task = catchwater_runtime::spawn::spawn("worker", work);
+    wait(|| status.read().state == State::Snapshot).await;
+    // Given back after a while, and then the sink waits without one.
+    wait(|| *opens.lock().unwrap() == 2).await;
+    let writes = counted(&target, crate::testing::Call::Write);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!((*writes.lock().unwrap(), target.commits()), (0, 0));
+    source.begin();
+    source.row("a", Op::Read, None, Some(&[2])).await;
+    source.cut(false).await;
+    source.first("a", Some(2)).await;
+    wait(|| status.read().rows == 2).await;
+    assert_eq!(target.commits(), 1);
+    stop.stop();
+    assert_eq!(task.join().await.unwrap(), End::Stopped);
+}
+
 /// What the source looked like after each transaction.
 type History = Arc<Mutex<BTreeMap<u64, State_>>>;
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -547,6 +676,10 @@ async fn storm(seed: u64) {
     target.on_commit(Box::new(move |tables, mark| check_prefix(&watched, tables, mark)));
     source.table("accounts", &["id", "balance"], &["id"], 3).await;
     source.table("log", &["id"], &[], 1).await;
+    source.first("accounts", None).await;
+    source.first("log", None).await;
+    // The first snapshot comes in units; the word that it is whole comes late.
+    let (units, told) = (4, 4 + rng.below(6) as i64);
 
     let every = rng.between(4, 60);
     let mut fault_rng = rng.fork(1);
@@ -581,8 +714,8 @@ async fn storm(seed: u64) {
     let mut orders_made = false;
     for step in 0..steps {
         source.begin();
-        if step == 0 {
-            for id in 0..8 {
+        if step < units {
+            for id in [step * 2, step * 2 + 1] {
                 source.row("accounts", Op::Read, None, Some(&[id, 100])).await;
                 state.accounts.insert(id, 100);
             }
@@ -616,7 +749,13 @@ async fn storm(seed: u64) {
         }
         source.row("log", Op::Create, None, Some(&[step])).await;
         state.log.push(step);
-        history.lock().unwrap().insert(source.seq, state.clone());
+        if step >= units - 1 {
+            history.lock().unwrap().insert(source.seq, state.clone());
+        }
+        if step == told {
+            source.first("accounts", Some(units as u64)).await;
+            source.first("log", Some(units as u64 - 1)).await;
+        }
         // Cuts come late, or never.
         if rng.chance(400_000) {
             if rng.chance(300_000) {
