@@ -264,14 +264,3 @@ pub fn unique(prefix: &str) -> String {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|d| d.subsec_nanos());
     format!("{prefix}-{}-{}-{}", std::process::id(), nanos.unwrap_or(0), NEXT.fetch_add(1, Ordering::Relaxed))
 }
-
-/// Has the binary crash points? A release has none (the check builds the `gate` profile); `test` is then skipped, loudly.
-pub fn has_crash_points(test: &str) -> bool {
-    let out = binary().and_then(|b| Ok(Command::new(b).args(["-o", "json", "version"]).output()?));
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    if text.contains("debug assertions") {
-        return true;
-    }
-    crate::skip(test, "the binary has no debug assertions; build with --profile gate");
-    false
-}

@@ -166,7 +166,8 @@ fn start(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who gets in, by the role's name, so that tests can ask for each way. A role must be made before it is used.
+/// Who gets in, by the role's name or by one it is a member of, so that tests can ask for each way. A role must be made
+/// before it is used.
 const HBA: &str = "\
 hostssl all tls_only 127.0.0.1/32 trust
 hostnossl all tls_only 127.0.0.1/32 reject
@@ -175,6 +176,9 @@ hostssl all clear_only 127.0.0.1/32 reject
 hostssl all cert_only 127.0.0.1/32 cert
 hostnossl all cert_only 127.0.0.1/32 reject
 host all scram_only 127.0.0.1/32 scram-sha-256
+host all +catchwater_scram 127.0.0.1/32 scram-sha-256
+host all +catchwater_md5 127.0.0.1/32 md5
+host all +catchwater_clear 127.0.0.1/32 password
 host all all 127.0.0.1/32 trust
 host replication all 127.0.0.1/32 trust
 ";
