@@ -49,8 +49,9 @@ fn line(level: Level, event: &'static str, message: Arguments<'_>) {
     let _ = writeln!(out, "{text}");
 }
 
-/// `CATCHWATER_CRASH_AT=log.after_append:2` kills the process at the second pass of that point (builds with debug
-/// assertions only: in a release the points are nothing).
+/// `CATCHWATER_CRASH_AT=log.after_append:2` kills the process at the second pass of that point; `CATCHWATER_STEPS=FILE`
+/// writes the name of each point passed, one a line, in the order of the passes (builds with debug assertions only: in a
+/// release the points are nothing).
 ///
 /// `CATCHWATER_MUTANT=no_directory_fsync` plants that bug (builds with `--cfg sim` only: no other holds one).
 pub fn start_crash_points() {
@@ -58,8 +59,28 @@ pub fn start_crash_points() {
     if let Ok(name) = std::env::var("CATCHWATER_MUTANT") {
         catchwater_base::mutant::set_process(name);
     }
-    if std::env::var_os("CATCHWATER_CRASH_AT").is_some() {
-        catchwater_base::crash::set_hook(crash);
+    if std::env::var_os("CATCHWATER_CRASH_AT").is_some() || std::env::var_os("CATCHWATER_STEPS").is_some() {
+        catchwater_base::crash::set_hook(passed);
+    }
+}
+
+fn passed(name: &'static str) {
+    record(name);
+    crash(name);
+}
+
+fn record(name: &'static str) {
+    use std::sync::{Mutex, OnceLock};
+    static STEPS: OnceLock<Option<Mutex<std::fs::File>>> = OnceLock::new();
+    let steps = STEPS.get_or_init(|| {
+        let path = std::env::var_os("CATCHWATER_STEPS")?;
+        std::fs::OpenOptions::new().append(true).create(true).open(path).ok().map(Mutex::new)
+    });
+    if let Some(file) = steps
+        && let Ok(mut file) = file.lock()
+    {
+        // One write a line: what was passed is there, whatever comes next.
+        let _ = file.write_all(format!("{name}\n").as_bytes());
     }
 }
 
