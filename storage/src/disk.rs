@@ -15,6 +15,7 @@ pub mod conformance;
 pub mod faulty;
 pub mod memory;
 pub mod real;
+mod sys;
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -106,7 +107,8 @@ pub enum DiskOp {
     Unlock {
         path: FilePath,
     },
-    FreeBytes {
+    /// How much room the filesystem of this path has.
+    Space {
         path: FilePath,
     },
     /// Which boot and which mount this directory is on.
@@ -137,6 +139,21 @@ impl DiskOp {
         )
     }
 
+    /// True if the same operation may run again after it found no space: what it left is overwritten, and nobody was told
+    /// that it is durable. Never a sync and never a direct write: there an error is the only word the kernel says about
+    /// bytes that were handed over before.
+    pub fn may_wait_for_space(&self) -> bool {
+        matches!(
+            self,
+            DiskOp::CreateNew { .. }
+                | DiskOp::MkDir { .. }
+                | DiskOp::Fallocate { .. }
+                | DiskOp::Write { .. }
+                | DiskOp::Truncate { .. }
+                | DiskOp::Rename { .. }
+        )
+    }
+
     /// The path it works on; for a rename the old one.
     pub fn path(&self) -> &FilePath {
         match self {
@@ -157,7 +174,7 @@ impl DiskOp {
             | DiskOp::StartWriteback { path, .. }
             | DiskOp::Lock { path }
             | DiskOp::Unlock { path }
-            | DiskOp::FreeBytes { path }
+            | DiskOp::Space { path }
             | DiskOp::Identity { path }
             | DiskOp::FsKind { path } => path,
             DiskOp::Rename { from, .. } => from,
@@ -185,7 +202,7 @@ impl DiskOp {
             DiskOp::StartWriteback { .. } => "start write-back",
             DiskOp::Lock { .. } => "lock",
             DiskOp::Unlock { .. } => "unlock",
-            DiskOp::FreeBytes { .. } => "ask free space of",
+            DiskOp::Space { .. } => "ask free space of",
             DiskOp::Identity { .. } => "identify",
             DiskOp::FsKind { .. } => "ask the filesystem of",
         }
@@ -200,7 +217,7 @@ pub enum DiskDone {
     Read(Bytes),
     Length(u64),
     List(Vec<String>),
-    FreeBytes(u64),
+    Space(Space),
     Identity(Identity),
     FsKind(FsKind),
 }
@@ -212,6 +229,14 @@ pub enum FsKind {
     Local,
     /// Shared between machines, or a program of somebody's that answers for the kernel: its name.
     Unsafe(&'static str),
+}
+
+/// Room on a filesystem, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// What an ordinary user may still take.
+    pub free: u64,
+    pub total: u64,
 }
 
 /// Tells a process restart from a power loss: both equal and no clean flag = the page cache survived.
@@ -252,6 +277,15 @@ pub enum DiskFault {
     Other(i32),
 }
 
+/// How journal writes reach the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JournalWrites {
+    /// O_DIRECT | O_DSYNC.
+    Direct,
+    /// The filesystem refuses that: buffered, then fdatasync. Slower, as safe.
+    Buffered,
+}
+
 /// Looks at bytes only if they are in memory already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hot {
@@ -264,6 +298,11 @@ pub enum Hot {
 /// All methods may be called from many threads at once; two operations on one file are the caller's to order.
 pub trait Disk: Send + Sync {
     fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError>;
+
+    /// How [`DiskOp::WriteDirect`] reaches the device in this directory; asked once, at the start.
+    fn probe(&self, _dir: &str) -> Result<JournalWrites, DiskError> {
+        Ok(JournalWrites::Direct)
+    }
 
     /// Reads without waiting for the device; may always say it cannot.
     fn try_hot(&self, _path: &FilePath, _at: u64, _buf: &mut [u8]) -> Hot {
@@ -316,6 +355,12 @@ pub trait DiskExt: Disk {
     }
     fn sync_dir(&self, path: &str) -> Result<(), DiskError> {
         self.run(DiskOp::SyncDir { path: path.into() }).map(drop)
+    }
+    fn space(&self, path: &str) -> Result<Space, DiskError> {
+        match self.run(DiskOp::Space { path: path.into() })? {
+            DiskDone::Space(space) => Ok(space),
+            _ => Ok(Space { free: u64::MAX, total: u64::MAX }),
+        }
     }
     fn unlink(&self, path: &str) -> Result<(), DiskError> {
         self.run(DiskOp::Unlink { path: path.into() }).map(drop)

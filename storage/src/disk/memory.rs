@@ -8,7 +8,7 @@
 //! a file grows only with a sync or with luck; a synced byte never changes. Not modelled: loss of synced data (that is
 //! [`crate::disk::faulty`]'s business).
 
-use super::{BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity};
+use super::{BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity, Space};
 use bytes::Bytes;
 use catchwater_base::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -423,13 +423,16 @@ impl State {
             DiskOp::Unlock { path } => {
                 self.locks.remove(&*path);
             }
-            DiskOp::FreeBytes { .. } => return Ok(DiskDone::FreeBytes(self.capacity - self.used)),
             DiskOp::FsKind { path } => {
                 return if self.names.contains_key(&*path) {
                     Ok(DiskDone::FsKind(self.kind))
                 } else {
                     Err(DiskFault::NotFound)
                 };
+            }
+            DiskOp::Space { .. } => {
+                let free = self.capacity.saturating_sub(self.used);
+                return Ok(DiskDone::Space(Space { free, total: self.capacity }));
             }
             DiskOp::Identity { .. } => {
                 let mut boot_id = [0; 16];

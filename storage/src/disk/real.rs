@@ -3,9 +3,14 @@
 //! Descriptors are an LRU with a budget, half of what the process may open, keyed by path. A descriptor with writes
 //! that were not synced is synced before it is closed: the kernel may forget a write-back error once nobody
 //! has the file open. Journal writes go past the page cache (O_DIRECT | O_DSYNC); where the filesystem refuses that
-//! (some overlays, some tmpfs), they are buffered and followed by fdatasync. The first refusal settles it for this disk.
+//! (some overlays, some tmpfs), they are buffered and followed by fdatasync. [`Disk::probe`] asks once, at the start.
+//! If the sync before such a close fails, nobody who asked for that file hears of it: from then on every write and sync of
+//! this disk fails. If the process is out of descriptors, the budget is halved and the open tried once more.
 
-use super::{AlignedBuf, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity};
+use super::{
+    AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity,
+    JournalWrites, Space, sys,
+};
 use bytes::Bytes;
 use catchwater_base::hash::Map;
 use catchwater_base::mutant;
@@ -16,10 +21,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Budget of open files, at least and at most. In between it is half of what the process may open: connections and the
-/// rest of the process take the other half.
-const DESCRIPTORS_MIN: usize = 256;
+/// Budget of open files at most, and where the process's limit is unknown. Below that it is half of what the process may
+/// open: connections and the rest of the process take the other half.
 const DESCRIPTORS_MAX: usize = 65_536;
+/// Below this the budget does not shrink.
+const DESCRIPTORS_MIN: usize = 8;
 /// `O_DSYNC`; `rustix` maps its own constant to O_SYNC, which also waits for the modification time.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10000);
 /// `STATX_MNT_ID_UNIQUE`, Linux ≥ 6.8.
@@ -33,6 +39,8 @@ pub struct RealDisk {
     locks: Mutex<Map<FilePath, OwnedFd>>,
     /// Direct writes were refused once: never tried again.
     buffered: AtomicBool,
+    /// A file was closed after its sync had failed, see the file head.
+    lost: AtomicBool,
     clock: AtomicU64,
 }
 
@@ -63,15 +71,21 @@ impl RealDisk {
     pub fn new() -> Self {
         let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let half = allowed.map_or(DESCRIPTORS_MAX, |n| usize::try_from(n / 2).unwrap_or(DESCRIPTORS_MAX));
-        Self::with_descriptor_budget(half.clamp(DESCRIPTORS_MIN, DESCRIPTORS_MAX))
+        Self::with_descriptor_budget(half.min(DESCRIPTORS_MAX))
+    }
+
+    /// Files that may stay open; less than it began with once the process ran out of descriptors.
+    pub fn descriptor_budget(&self) -> usize {
+        self.files().budget
     }
 
     /// At most about `budget` files stay open.
     pub fn with_descriptor_budget(budget: usize) -> Self {
         RealDisk {
-            files: Mutex::new(Files { budget: budget.max(8), open: Map::default() }),
+            files: Mutex::new(Files { budget: budget.max(DESCRIPTORS_MIN), open: Map::default() }),
             locks: Mutex::new(Map::default()),
             buffered: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             clock: AtomicU64::new(0),
         }
     }
@@ -100,15 +114,29 @@ impl RealDisk {
             return Ok((open.fd.clone(), open.dirty.clone()));
         }
         let flags = if direct { OFlags::RDWR | OFlags::DIRECT | O_DSYNC } else { OFlags::RDWR };
-        let fd = match rustix::fs::open(&**path, flags | OFlags::CLOEXEC, Mode::empty()) {
-            Err(Errno::MFILE | Errno::NFILE) => {
-                let budget = self.files().budget;
-                self.make_room(budget / 2)?;
-                rustix::fs::open(&**path, flags | OFlags::CLOEXEC, Mode::empty())?
-            }
-            other => other?,
-        };
+        let fd = self.open(path, flags, Mode::empty())?;
         self.keep(key, fd, used)
+    }
+
+    /// Opens; out of descriptors, the budget is halved (for good: others need them too) and the open tried once more.
+    fn open(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let open = || rustix::fs::open(path, flags | OFlags::CLOEXEC, mode);
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                let keep = {
+                    let mut files = self.files();
+                    files.budget = (files.budget.min(files.open.len()) / 2).max(DESCRIPTORS_MIN);
+                    files.budget
+                };
+                self.make_room(keep)?;
+                open()
+            }
+            other => other,
+        }
+    }
+
+    fn open_dir(&self, path: &str) -> Result<OwnedFd, Errno> {
+        self.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
     fn keep(&self, key: Key, fd: OwnedFd, used: u64) -> Result<(Arc<OwnedFd>, Arc<AtomicBool>), Errno> {
@@ -141,8 +169,12 @@ impl RealDisk {
             }
         }
         for victim in victims {
-            if victim.dirty.load(Ordering::Acquire) {
-                rustix::fs::fdatasync(&*victim.fd)?;
+            if victim.dirty.load(Ordering::Acquire)
+                && let Err(error) = rustix::fs::fdatasync(&*victim.fd)
+            {
+                // Whoever syncs that file next would be told that all is well: the kernel has said it, once, here.
+                self.lost.store(true, Ordering::SeqCst);
+                return Err(if error == Errno::NOSPC { Errno::IO } else { error });
             }
         }
         Ok(())
@@ -154,10 +186,7 @@ impl RealDisk {
         let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         match locks.iter().find(|(root, _)| path.starts_with(&***root)) {
             Some((_, fd)) => rustix::fs::syncfs(fd),
-            None => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::syncfs(rustix::fs::open(&**path, flags, Mode::empty())?)
-            }
+            None => rustix::fs::syncfs(self.open_dir(path)?),
         }
     }
 
@@ -204,14 +233,17 @@ impl RealDisk {
     }
 
     fn do_run(&self, op: DiskOp) -> Result<DiskDone, Errno> {
+        if op.is_write() && self.lost.load(Ordering::SeqCst) {
+            return Err(Errno::IO);
+        }
         match op {
             DiskOp::MkDir { path } => match rustix::fs::mkdir(&*path, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e),
             },
             DiskOp::CreateNew { path } => {
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let fd = rustix::fs::open(&*path, flags, Mode::from_raw_mode(0o644))?;
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+                let fd = self.open(&path, flags, Mode::from_raw_mode(0o644))?;
                 self.forget(&path);
                 let used = self.clock.fetch_add(1, Ordering::Relaxed);
                 self.keep(Key { path, direct: false }, fd, used)?;
@@ -268,7 +300,7 @@ impl RealDisk {
             }
             DiskOp::SyncDir { .. } if mutant!("no_directory_fsync") => {}
             DiskOp::SyncDir { path } => {
-                let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                let fd = self.open_dir(&path)?;
                 rustix::fs::fsync(&fd)?;
             }
             DiskOp::SyncFs { path } => self.sync_filesystem(&path)?,
@@ -289,7 +321,7 @@ impl RealDisk {
                 Err(e) => return Err(e),
             },
             DiskOp::List { path } => {
-                let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                let fd = self.open_dir(&path)?;
                 let mut names = Vec::new();
                 for entry in rustix::fs::Dir::read_from(&fd)? {
                     let name = entry?.file_name().to_string_lossy().into_owned();
@@ -300,19 +332,25 @@ impl RealDisk {
                 names.sort_unstable();
                 return Ok(DiskDone::List(names));
             }
-            // Needs `sync_file_range`, which rustix has not; the kernel's own write-back does until it matters.
-            DiskOp::StartWriteback { .. } => {}
+            DiskOp::StartWriteback { path, at, len } => {
+                // A hint; a filesystem without it writes back when it pleases. An error of earlier pages is not taken
+                // here: the sync that follows reports it.
+                if let Ok((fd, _)) = self.get(&path, false) {
+                    sys::start_writeback(&fd, at, len);
+                }
+            }
             DiskOp::Lock { path } => {
-                let fd = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                let fd = self.open_dir(&path)?;
                 rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
                 self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(path, fd);
             }
             DiskOp::Unlock { path } => {
                 self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
             }
-            DiskOp::FreeBytes { path } => {
+            DiskOp::Space { path } => {
                 let fs = rustix::fs::statvfs(&*path)?;
-                return Ok(DiskDone::FreeBytes(fs.f_bavail.saturating_mul(fs.f_frsize)));
+                let bytes = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
+                return Ok(DiskDone::Space(Space { free: bytes(fs.f_bavail), total: bytes(fs.f_blocks) }));
             }
             DiskOp::Identity { path } => return Ok(DiskDone::Identity(identity(&path)?)),
             DiskOp::FsKind { path } => {
@@ -389,6 +427,20 @@ impl Disk for RealDisk {
         self.do_run(op).map_err(|errno| DiskError { op: name, path, kind: fault(errno) })
     }
 
+    fn probe(&self, dir: &str) -> Result<JournalWrites, DiskError> {
+        let path: FilePath = format!("{dir}/probe.direct").into();
+        let mut buf = AlignedBuf::with_capacity(BLOCK_BYTES);
+        buf.put_zeros(BLOCK_BYTES);
+        self.run(DiskOp::Unlink { path: path.clone() })?;
+        self.run(DiskOp::CreateNew { path: path.clone() })?;
+        let written = self
+            .run(DiskOp::Write { path: path.clone(), at: 0, bufs: vec![Bytes::copy_from_slice(buf.bytes())] })
+            .and_then(|_| self.run(DiskOp::WriteDirect { path: path.clone(), at: 0, buf }));
+        self.run(DiskOp::Unlink { path })?;
+        written?;
+        Ok(if self.is_buffered() { JournalWrites::Buffered } else { JournalWrites::Direct })
+    }
+
     fn try_hot(&self, path: &FilePath, at: u64, buf: &mut [u8]) -> Hot {
         let Ok((fd, _)) = self.get(path, false) else { return Hot::Unsupported };
         match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
@@ -446,6 +498,48 @@ mod tests {
         for i in 0..50 {
             assert_eq!(disk.read(&format!("{}/{i}", root.path()), 0, 10).unwrap(), vec![i; 10]);
         }
+    }
+
+    #[test]
+    fn a_failed_sync_at_a_close_that_nobody_asked_for_ends_all_writing() {
+        let root = scratch("lost");
+        let disk = RealDisk::with_descriptor_budget(8);
+        let path = format!("{}/f", root.path());
+        disk.create_new(&path).unwrap();
+        disk.write(&path, 0, Bytes::from_static(b"x")).unwrap();
+        // A descriptor that cannot be synced stands in for a device that failed.
+        {
+            let (pipe, _) = std::io::pipe().unwrap();
+            let mut files = disk.files();
+            let open = files.open.values_mut().next().unwrap();
+            open.fd = Arc::new(pipe.into());
+        }
+        assert!(disk.make_room(0).is_err());
+        assert_eq!(&disk.read(&path, 0, 1).unwrap()[..], b"x", "reads go on");
+        assert_eq!(disk.fdatasync(&path).unwrap_err().kind, DiskFault::Io, "the file's own sync may not say yes");
+        assert!(disk.write(&path, 0, Bytes::from_static(b"y")).is_err());
+    }
+
+    #[test]
+    fn the_probe_says_how_the_journal_is_written_and_leaves_nothing() {
+        let root = scratch("probe");
+        assert_eq!(RealDisk::buffered().probe(root.path()).unwrap(), JournalWrites::Buffered);
+        let disk = RealDisk::new();
+        let said = disk.probe(root.path()).unwrap();
+        assert_eq!(said == JournalWrites::Buffered, disk.is_buffered());
+        assert_eq!(disk.list(root.path()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn write_back_is_a_hint() {
+        let root = scratch("writeback");
+        let disk = RealDisk::new();
+        let path = format!("{}/f", root.path());
+        disk.create_new(&path).unwrap();
+        disk.write(&path, 0, Bytes::from(vec![1; 100_000])).unwrap();
+        disk.run(DiskOp::StartWriteback { path: path.as_str().into(), at: 0, len: 100_000 }).unwrap();
+        disk.run(DiskOp::StartWriteback { path: format!("{path}.none").into(), at: 0, len: 1 }).unwrap();
+        assert_eq!(disk.length(&path).unwrap(), 100_000);
     }
 
     #[test]
