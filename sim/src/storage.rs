@@ -222,6 +222,8 @@ impl NodeStorage {
                         Err(error) => out.push(Wish::Stopped(error)),
                     }
                 }
+                // The simulator's disks are never full yet; if one were, whoever watches it would say so.
+                DirEffect::NoSpace(error) => out.push(Wish::Stopped(error)),
                 DirEffect::Stop(error) => out.push(Wish::Stopped(error)),
                 DirEffect::Removed(_) | DirEffect::JournalClosed(_) | DirEffect::SegmentsClosed => {}
             }

@@ -71,6 +71,8 @@ pub enum DirEvent {
     Trim(Gid, Offset),
     Done(DirToken, Result<DiskDone, DiskError>),
     Wake,
+    /// There may be room on the disk again.
+    SpaceBack,
     /// Journal first, then [`DirEvent::CloseSegments`] when `JournalClosed` came.
     CloseJournal,
     CloseSegments,
@@ -90,6 +92,8 @@ pub enum DirEffect {
     Removed(Gid),
     /// Every entry in flushes up to this one is durable in segments: may be noted in `boot.state`.
     Checkpointed(u64),
+    /// An operation found no room and waits for [`DirEvent::SpaceBack`].
+    NoSpace(DiskError),
     Stop(DiskError),
     JournalClosed(u64),
     SegmentsClosed,
@@ -170,6 +174,7 @@ impl Dir {
                     }
                     JournalEffect::Checkpointed(lsn) => out.push(DirEffect::Checkpointed(lsn)),
                     JournalEffect::Used(percent) => self.used_percent = percent,
+                    JournalEffect::NoSpace(error) => out.push(DirEffect::NoSpace(error)),
                     JournalEffect::Stop(error) => self.stop(error, out),
                     JournalEffect::Closed(lsn) => out.push(DirEffect::JournalClosed(lsn)),
                 }
@@ -187,6 +192,7 @@ impl Dir {
                     SegmentEffect::WantSnap(gid) => out.push(DirEffect::WantSnap(gid)),
                     SegmentEffect::Sealed(..) => {}
                     SegmentEffect::Removed(gid) => out.push(DirEffect::Removed(gid)),
+                    SegmentEffect::NoSpace(error) => out.push(DirEffect::NoSpace(error)),
                     SegmentEffect::Stop(error) => self.stop(error, out),
                     SegmentEffect::Closed => out.push(DirEffect::SegmentsClosed),
                 }
@@ -238,6 +244,10 @@ impl Local for Dir {
                 segments.handle(now, SegmentEvent::Done(token, result), segment_out);
             }
             DirEvent::Wake => journal.handle(now, JournalEvent::Wake, journal_out),
+            DirEvent::SpaceBack => {
+                journal.handle(now, JournalEvent::SpaceBack, journal_out);
+                segments.handle(now, SegmentEvent::SpaceBack, segment_out);
+            }
             DirEvent::CloseJournal => journal.handle(now, JournalEvent::Close, journal_out),
             DirEvent::CloseSegments => segments.handle(now, SegmentEvent::Close, segment_out),
         }

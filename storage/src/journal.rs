@@ -114,6 +114,8 @@ pub enum JournalEvent {
     /// Everything of the group in flushes up to this one is durable in segments (or void), its manifest too.
     Drained(Gid, u64),
     Wake,
+    /// Whoever watches the disk says that there may be room again.
+    SpaceBack,
     /// Flush what is queued, then mark a clean stop.
     Close,
 }
@@ -130,6 +132,9 @@ pub enum JournalEffect {
     Checkpointed(u64),
     /// Share of the journal that is in use, percent, when it changes.
     Used(u8),
+    /// A file that was to be made ahead found no room: none is tried again before [`JournalEvent::SpaceBack`]. Nothing is
+    /// lost, the journal goes on in the files it has.
+    NoSpace(DiskError),
     /// Nothing will be persisted any more.
     Stop(DiskError),
     /// The clean stop is durable; the number is the last flush.
@@ -230,6 +235,8 @@ pub struct Journal {
     allowed: usize,
     found_asked: bool,
     seal_at: Option<Mono>,
+    /// The disk is full: no new file.
+    no_space: bool,
     closing: bool,
     closed: bool,
     stopped: bool,
@@ -274,6 +281,7 @@ impl Journal {
             allowed: config.files,
             found_asked: false,
             seal_at: None,
+            no_space: false,
             closing: false,
             closed: false,
             stopped: false,
@@ -349,6 +357,11 @@ impl Journal {
         let done = match result {
             Ok(done) => done,
             Err(_) if mutant!("retry_after_fsync_error") => DiskDone::Done,
+            Err(error) if self.found_no_room(token, &error) => {
+                self.no_space = true;
+                out.push(JournalEffect::NoSpace(error));
+                return;
+            }
             Err(error) => {
                 // The kernel reports once, then lies: never again. Nothing more leaves this machine.
                 if !std::mem::replace(&mut self.stopped, true) {
@@ -416,6 +429,7 @@ impl Local for Journal {
                 }
             }
             JournalEvent::Wake => {}
+            JournalEvent::SpaceBack => self.no_space = false,
             JournalEvent::Close => self.closing = true,
         }
         self.pump(now, out);

@@ -17,6 +17,7 @@
 mod append;
 mod cut;
 mod keep;
+mod space;
 mod sweep;
 
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
@@ -112,6 +113,8 @@ pub enum SegmentEvent {
         segment_ms: u64,
     },
     Done(Token, Result<DiskDone, DiskError>),
+    /// Whoever watches the disk says that there may be room again: what stands is tried once more.
+    SpaceBack,
     /// Write, seal and sync everything, then `Closed`.
     Close,
     Wake,
@@ -134,6 +137,9 @@ pub enum SegmentEffect {
     WantSnap(Gid),
     /// The group's files are gone.
     Removed(Gid),
+    /// A group stands: an operation found no room. Its entries stay in the journal and in memory; it goes on at
+    /// [`SegmentEvent::SpaceBack`].
+    NoSpace(DiskError),
     Stop(DiskError),
     /// Everything is in files and durable.
     Closed,
@@ -282,10 +288,16 @@ struct Group {
     /// It waited, and too few others did: its sync is a job of its own.
     sync_now: bool,
     job: Option<Job>,
+    /// What waits for room on the disk, the newest last, see `space.rs`.
+    stalled: Vec<Job>,
+    /// There may be room: the newest of them is next.
+    resume: bool,
 }
 
 #[derive(Debug)]
 struct Job {
+    /// The step in flight, if it may run again after it found no room.
+    current: Option<(DiskOp, SegmentPoint)>,
     steps: VecDeque<(DiskOp, SegmentPoint)>,
     reads: VecDeque<Bytes>,
     then: Then,
@@ -469,6 +481,8 @@ impl Segments {
             held: false,
             sync_now: false,
             job: None,
+            stalled: Vec::new(),
+            resume: false,
         };
         let known = self.groups.insert(gid, group);
         debug_assert!(known.is_none(), "a group is opened once");
@@ -521,7 +535,7 @@ impl Segments {
                 self.run_step(now, gid, job, out);
             }
         }
-        if self.closing && !self.closed && !self.is_busy() {
+        if self.closing && !self.closed && !self.is_busy() && !self.is_stalled() {
             self.closed = true;
             out.push(SegmentEffect::Closed);
         }
@@ -531,6 +545,7 @@ impl Segments {
     fn run_step(&mut self, now: Now, gid: Gid, mut job: Job, out: &mut Effects<SegmentEffect>) {
         loop {
             if let Some((op, point)) = job.steps.pop_front() {
+                job.current = op.may_wait_for_space().then(|| (op.clone(), point));
                 let token = Token(self.next_token);
                 self.next_token += 1;
                 self.flying.insert(token, gid);
@@ -556,6 +571,7 @@ impl Segments {
         }
         let Some(gid) = self.flying.remove(&token) else { return };
         match result {
+            Err(error) if self.stall(gid, &error) => out.push(SegmentEffect::NoSpace(error)),
             Err(error) => {
                 if !std::mem::replace(&mut self.stopped, true) {
                     out.push(SegmentEffect::Stop(error));
@@ -582,6 +598,9 @@ impl Segments {
         let group = self.groups.get(&gid)?;
         if group.job.is_some() || group.held {
             return None;
+        }
+        if !group.stalled.is_empty() {
+            return self.beside_stalled(gid);
         }
         if group.sync_now {
             return Some(self.sync_job(gid));
@@ -644,7 +663,7 @@ impl Segments {
                         let segment = segment.clone();
                         let steps = self.sum_steps(gid, &segment, part);
                         let then = Then::Sums { base, part, left, sums };
-                        return Some(Job { steps, reads: VecDeque::new(), then });
+                        return Some(Job { current: None, steps, reads: VecDeque::new(), then });
                     }
                 }
             }
@@ -683,7 +702,7 @@ impl Segments {
                 if self.groups.get(&gid).is_some_and(|g| g.made) {
                     steps.push_back((DiskOp::RemoveDir { path: gone.into() }, SegmentPoint::DelRemove));
                 }
-                return Some(Job { steps, reads: VecDeque::new(), then: Then::Drop { lsn } });
+                return Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Drop { lsn } });
             }
             Then::Drop { lsn } => {
                 if let Some(group) = self.groups.remove(&gid) {
@@ -784,6 +803,7 @@ impl Local for Segments {
                 let all: Vec<Gid> = self.groups.keys().copied().collect();
                 all.into_iter().for_each(|gid| self.enlist(gid));
             }
+            SegmentEvent::SpaceBack => self.space_back(now, out),
             SegmentEvent::Wake => {}
         }
         self.pump(now, out);

@@ -116,6 +116,9 @@ struct World {
     restarts: u64,
     last_lsn: u64,
     checkpoints: u64,
+    /// Operations that found no room, and whether one waits.
+    no_space: u64,
+    waiting: bool,
 }
 
 impl World {
@@ -150,6 +153,8 @@ impl World {
             restarts: 0,
             last_lsn: 0,
             checkpoints: 0,
+            no_space: 0,
+            waiting: false,
         };
         world.mark(false, 0, 0);
         world.tell(DirEvent::Wake);
@@ -190,6 +195,10 @@ impl World {
                         self.mark(false, last, lsn);
                         self.checkpoints += 1;
                     }
+                }
+                DirEffect::NoSpace(_) => {
+                    self.no_space += 1;
+                    self.waiting = true;
                 }
                 DirEffect::Stop(_) => self.stopped = true,
                 DirEffect::JournalClosed(lsn) => self.closed[0] = Some(lsn),
@@ -241,7 +250,11 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..100_000 {
             if self.flight.is_empty() {
-                return;
+                if !std::mem::take(&mut self.waiting) {
+                    return;
+                }
+                self.disk.set_rates(FaultRates::default());
+                self.tell(DirEvent::SpaceBack);
             }
             self.complete_one();
         }
@@ -352,6 +365,7 @@ impl World {
     fn restart(&mut self, clean: bool) {
         self.restarts += 1;
         self.flight.clear();
+        self.waiting = false;
         self.closed = [None; 2];
         self.stopped = false;
         self.disk.set_rates(FaultRates::default());
@@ -721,6 +735,82 @@ fn after_a_failed_write_nothing_is_acknowledged_and_a_restart_loses_nothing() {
         world.crash();
         world.settle();
     }
+}
+
+/// The disk is full again and again, in the middle of whatever is under way: everything goes on once there is room, also
+/// over a crash with the disk full, and nothing acknowledged is lost.
+#[test]
+fn a_full_disk_holds_groups_up_and_loses_nothing() {
+    let (mut stalls, mut crashes) = (0, 0);
+    for seed in 0..12 {
+        let mut world = World::new(1000 + seed);
+        for _ in 0..600 {
+            world.step();
+            match world.rng.below(100) {
+                0..=2 => {
+                    world.disk.set_rates(FaultRates { no_space: 700_000, ..FaultRates::default() });
+                }
+                3..=4 => {
+                    world.disk.set_rates(FaultRates::default());
+                    world.waiting = false;
+                    world.tell(DirEvent::SpaceBack);
+                }
+                // A try that comes too early.
+                5 => world.tell(DirEvent::SpaceBack),
+                _ => {}
+            }
+            assert!(!world.stopped, "seed {seed}: a full disk is no failure");
+        }
+        stalls += world.no_space;
+        crashes += world.restarts;
+        world.settle();
+        let acked: Vec<usize> = world.groups.values().map(|m| m.acked).collect();
+        let submitted: Vec<usize> = world.groups.values().map(|m| m.submitted.len()).collect();
+        assert_eq!(acked, submitted, "seed {seed}: everything is acknowledged in the end");
+        assert_eq!(world.dir.unplaced_bytes(), 0, "seed {seed}: and in files");
+        world.crash();
+        world.close();
+    }
+    assert!(stalls > 100 && crashes > 12, "{stalls} stalls, {crashes} restarts");
+}
+
+/// While a group stands because the disk is full, its old segments can go; that is what makes room.
+#[test]
+fn a_group_that_waits_for_room_gives_back_what_retention_lets_go() {
+    let mut world = World::new(4);
+    let sealed = |world: &World| {
+        let names = world.disk.memory().files();
+        names.iter().filter(|(n, _)| n.contains("0000000000000001/") && n.ends_with(".log")).count()
+    };
+    while sealed(&world) < 4 {
+        world.append();
+        world.settle();
+        let model = world.groups.get_mut(&Gid(1)).unwrap();
+        model.committed = model.now().last().map_or(0, |e| e.index.0);
+        let committed = EntryIndex(model.committed);
+        world.tell(DirEvent::Committed(Gid(1), committed));
+        world.settle();
+    }
+    world.disk.set_rates(FaultRates { no_space: 1_000_000, ..FaultRates::default() });
+    while world.no_space == 0 {
+        world.append();
+        while !world.flight.is_empty() {
+            world.complete_one();
+        }
+    }
+    let before = sealed(&world);
+    let end = world.groups[&Gid(1)].now().last().unwrap().base_offset;
+    world.disk.set_rates(FaultRates::default());
+    world.tell(DirEvent::Trim(Gid(1), end));
+    while !world.flight.is_empty() {
+        world.complete_one();
+    }
+    assert!(sealed(&world) < before, "{before} segments before, {} after", sealed(&world));
+    assert!(world.dir.segments.is_stalled(), "the group still stands");
+    world.tell(DirEvent::SpaceBack);
+    world.waiting = false;
+    world.settle();
+    assert!(!world.dir.segments.is_stalled());
 }
 
 /// A lost entry of a lone replica: what is proved stays readable, what lies behind is kept aside, nothing is cut, and the

@@ -78,6 +78,8 @@ impl FaultyDisk {
 enum Fault {
     None,
     Fail(DiskFault),
+    /// No space; of a write a part that this number draws is there nevertheless.
+    Full(u64),
     Flip(u64),
 }
 
@@ -97,7 +99,7 @@ impl Faults {
             let grows = matches!(op, DiskOp::Write { .. } | DiskOp::Fallocate { .. } | DiskOp::CreateNew { .. });
             if grows && self.rates.no_space > 0 && self.rng.chance(self.rates.no_space) {
                 self.errors += 1;
-                return Fault::Fail(DiskFault::NoSpace);
+                return Fault::Full(self.rng.next_u64());
             }
             if self.rates.write_error > 0 && self.rng.chance(self.rates.write_error) {
                 self.errors += 1;
@@ -138,6 +140,15 @@ impl Disk for FaultyDisk {
         match fault {
             Fault::None => self.inner.run(op),
             Fault::Fail(kind) => Err(DiskError { op: op.name(), path: op.path().clone(), kind }),
+            Fault::Full(draw) => {
+                let error = DiskError { op: op.name(), path: op.path().clone(), kind: DiskFault::NoSpace };
+                if let DiskOp::Write { path, at, bufs } = op {
+                    let all = bufs.concat();
+                    let part = all[..(draw % (all.len() as u64 + 1)) as usize].to_vec();
+                    self.inner.run(DiskOp::Write { path, at, bufs: vec![part.into()] })?;
+                }
+                Err(error)
+            }
             Fault::Flip(draw) => match self.inner.run(op)? {
                 DiskDone::Read(bytes) if !bytes.is_empty() => {
                     let mut bad = bytes.to_vec();

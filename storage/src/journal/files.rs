@@ -1,7 +1,7 @@
 //! Pure. The journal's files: made ahead, used, drained, used again, removed.
 
-use super::{BLOCK_BYTES, Journal, JournalEffect, JournalPoint, Lane, Writing};
-use crate::disk::{AlignedBuf, DiskOp, FilePath};
+use super::{BLOCK_BYTES, Journal, JournalEffect, JournalPoint, Lane, Token, Writing};
+use crate::disk::{AlignedBuf, DiskError, DiskFault, DiskOp, FilePath};
 use crate::format::journal::FileHeader;
 use bytes::Bytes;
 use catchwater_base::{Effects, Now, mutant};
@@ -179,7 +179,7 @@ impl Journal {
                 // After a crash loop every file may hold something; or the oldest could be freed if only there were room
                 // to copy a few frames forward. One more is allowed then, else nothing would ever move again.
                 let stuck = ready == 0 && waited_for && (active.is_none() || self.forward_limit().is_some());
-                if wanted || stuck {
+                if (wanted || stuck) && !self.no_space {
                     self.add_file()
                 } else if let Some(at) = self.surplus() {
                     self.files[at].state = FileState::Removing(false);
@@ -218,6 +218,21 @@ impl Journal {
         let token = self.token();
         self.preparing = Some((token, at));
         out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Prepare });
+    }
+
+    /// True if this was a file being made ahead that found no room: it goes again, nobody has trusted it with anything. A
+    /// failed sync is another matter, whatever it says, and so is a write that somebody waits for.
+    pub(super) fn found_no_room(&mut self, token: Token, error: &DiskError) -> bool {
+        let Some((_, at)) = self.preparing.filter(|(t, _)| *t == token) else { return false };
+        let state = self.files[at].state;
+        let waits =
+            matches!(state, FileState::Preparing(PrepareStep::Create | PrepareStep::Allocate | PrepareStep::Zero(_)));
+        if error.kind != DiskFault::NoSpace || !waits {
+            return false;
+        }
+        self.preparing = None;
+        self.files[at].state = FileState::Removing(false);
+        true
     }
 
     /// A new file, its place in the list.

@@ -180,7 +180,7 @@ impl Segments {
         steps.push((DiskOp::Write { path: ent, at: if rolled { 0 } else { ent_at }, bufs }, SegmentPoint::SegEnt));
         segment.dirty = true;
         let appended = Appended { segment, rolled, placed, lsn, bytes: taken as u64 };
-        Job { steps: steps.into(), reads: VecDeque::new(), then: Then::Append(Box::new(appended)) }
+        Job { current: None, steps: steps.into(), reads: VecDeque::new(), then: Then::Append(Box::new(appended)) }
     }
 
     pub(super) fn appended(&mut self, gid: Gid, done: Appended, out: &mut Effects<SegmentEffect>) {

@@ -22,6 +22,7 @@ impl Segments {
         let at = row::HEADER_BYTES as u64 + (from.0 - 1 - segment.base_index.0) * row::ROW_BYTES as u64;
         let op = DiskOp::Read { path: self.file(gid, segment, "ent"), at, len: 2 * row::ROW_BYTES };
         Some(Job {
+            current: None,
             steps: VecDeque::from([(op, SegmentPoint::Read)]),
             reads: VecDeque::new(),
             then: Then::CutRead { from, base: segment.base_index },
@@ -50,7 +51,7 @@ impl Segments {
                 steps.push_back((DiskOp::Truncate { path: self.file(gid, segment, ext), len }, point));
             }
         }
-        Job { steps, reads: VecDeque::new(), then: Then::Cut { from, left: left.map(|(_, to)| to) } }
+        Job { current: None, steps, reads: VecDeque::new(), then: Then::Cut { from, left: left.map(|(_, to)| to) } }
     }
 
     pub(super) fn cut_read(

@@ -79,7 +79,7 @@ impl Segments {
         let group = &self.groups[&gid];
         let (lsn, manifest) = (group.applied_lsn, group.manifest_dirty && group.made);
         let steps = if group.made { self.sync_steps(gid, manifest) } else { VecDeque::new() };
-        Job { steps, reads: VecDeque::new(), then: Then::Sync { lsn } }
+        Job { current: None, steps, reads: VecDeque::new(), then: Then::Sync { lsn } }
     }
 
     /// The oldest rolled segment, if its last entry is committed.
@@ -95,6 +95,7 @@ impl Segments {
         if segment.sums.is_none() {
             let parts = if segment.has_ext { vec![Part::Ent, Part::Ext] } else { vec![Part::Ent] };
             return Some(Job {
+                current: None,
                 steps: self.sum_steps(gid, segment, Part::Log),
                 reads: VecDeque::new(),
                 then: Then::Sums { base, part: Part::Log, left: parts.into(), sums: Box::default() },
@@ -154,7 +155,7 @@ impl Segments {
             let files = steps.iter().position(|(_, p)| *p == SegmentPoint::SealManifest).unwrap_or(0);
             steps.rotate_left(files);
         }
-        Some(Job { steps, reads: VecDeque::new(), then: Then::Seal { base } })
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Seal { base } })
     }
 
     /// The manifest as the group is now, durable with its name.
@@ -212,7 +213,7 @@ impl Segments {
                 steps.push_back((DiskOp::Unlink { path: self.file(gid, segment, ext) }, SegmentPoint::TrimUnlink));
             }
         }
-        Some(Job { steps, reads: VecDeque::new(), then: Then::Trim })
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Trim })
     }
 
     pub(super) fn snap_job(&mut self, gid: Gid) -> Option<Job> {
@@ -237,7 +238,7 @@ impl Segments {
         for old in snaps.iter().take(snaps.len().saturating_sub(1)) {
             steps.push_back((DiskOp::Unlink { path: self.path(gid, &name(*old)) }, SegmentPoint::SnapSync));
         }
-        Some(Job { steps, reads: VecDeque::new(), then: Then::Snap { index } })
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Snap { index } })
     }
 
     pub(super) fn drop_job(&mut self, gid: Gid) -> Option<Job> {
@@ -257,7 +258,7 @@ impl Segments {
         } else {
             VecDeque::new()
         };
-        Some(Job { steps, reads: VecDeque::new(), then: Then::DropList { lsn } })
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::DropList { lsn } })
     }
 }
 

@@ -10,7 +10,7 @@
 //! The order is that of a single group: files before the manifest that names them, everything before `Drained`.
 
 use super::{Job, SegmentEffect, SegmentPoint, Segments, Then};
-use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
+use crate::disk::{DiskDone, DiskError, DiskFault, DiskOp, FilePath};
 use crate::journal::Token;
 use catchwater_base::{Effects, Now};
 use catchwater_record::Gid;
@@ -26,6 +26,10 @@ pub(super) struct Sweep {
     groups: Vec<(Gid, u64)>,
     steps: VecDeque<(DiskOp, SegmentPoint)>,
     token: Option<Token>,
+    /// The step in flight, if it may run again after it found no room.
+    current: Option<(DiskOp, SegmentPoint)>,
+    /// It found none.
+    stalled: bool,
 }
 
 impl Segments {
@@ -82,8 +86,21 @@ impl Segments {
             steps.append(&mut manifests);
             steps.push_back(sync);
         }
-        self.sweep = Some(Sweep { groups, steps, token: None });
+        self.sweep = Some(Sweep { groups, steps, token: None, current: None, stalled: false });
         self.sweep_step(now, out);
+    }
+
+    /// True if the sweep waits for room.
+    pub(super) fn sweep_is_stalled(&self) -> bool {
+        self.sweep.as_ref().is_some_and(|s| s.stalled)
+    }
+
+    /// There may be room again.
+    pub(super) fn sweep_again(&mut self, now: Now, out: &mut Effects<SegmentEffect>) {
+        if let Some(sweep) = self.sweep.as_mut().filter(|s| s.stalled) {
+            sweep.stalled = false;
+            self.sweep_step(now, out);
+        }
     }
 
     fn sweep_step(&mut self, now: Now, out: &mut Effects<SegmentEffect>) {
@@ -92,6 +109,7 @@ impl Segments {
         if let Some((op, point)) = sweep.steps.pop_front() {
             self.next_token += 1;
             sweep.token = Some(token);
+            sweep.current = op.may_wait_for_space().then(|| (op.clone(), point));
             out.push(SegmentEffect::Disk { token, op, point });
             return;
         }
@@ -101,7 +119,7 @@ impl Segments {
             if let Some(group) = self.groups.get_mut(&gid) {
                 group.held = false;
             }
-            let job = Job { steps: VecDeque::new(), reads: VecDeque::new(), then: Then::Sync { lsn } };
+            let job = Job { current: None, steps: VecDeque::new(), reads: VecDeque::new(), then: Then::Sync { lsn } };
             let next = self.finish(now, gid, job, out);
             debug_assert!(next.is_none(), "a sync is followed by nothing");
             self.enlist(gid);
@@ -119,6 +137,12 @@ impl Segments {
         let Some(sweep) = self.sweep.as_mut().filter(|s| s.token == Some(token)) else { return false };
         sweep.token = None;
         match result {
+            Err(error) if error.kind == DiskFault::NoSpace && sweep.current.is_some() => {
+                sweep.steps.extend(sweep.current.take());
+                sweep.steps.rotate_right(1);
+                sweep.stalled = true;
+                out.push(SegmentEffect::NoSpace(error.clone()));
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.stopped, true) {
                     out.push(SegmentEffect::Stop(error.clone()));
