@@ -54,6 +54,9 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    pub const fn new() -> Self {
+        Histogram { buckets: [const { AtomicU64::new(0) }; 17], sum_us: AtomicU64::new(0) }
+    }
     pub fn observe_us(&self, us: u64) {
         let at = HISTOGRAM_BOUNDS_US.partition_point(|b| *b < us);
         self.buckets[at].fetch_add(1, Ordering::Relaxed);

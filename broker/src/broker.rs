@@ -70,6 +70,8 @@ pub struct BrokerConfig {
     pub journal_file_bytes: u64,
     pub journal_files: u32,
     pub segment_bytes: u32,
+    /// `min.free.bytes`: below it producing is refused; `None` = by the size of the filesystem.
+    pub min_free_bytes: Option<u64>,
     /// `num.partitions`
     pub partitions_default: u32,
     /// `auto.create.topics.enable`
@@ -110,6 +112,7 @@ impl BrokerConfig {
             journal_file_bytes: dir.journal_file_bytes,
             journal_files: dir.journal_files,
             segment_bytes: dir.segment_bytes,
+            min_free_bytes: dir.min_free_bytes,
             partitions_default: 1,
             auto_create: true,
             group_initial_delay_ms: 3_000,
@@ -204,6 +207,7 @@ impl Broker {
             journal_file_bytes: config.journal_file_bytes,
             journal_files: config.journal_files,
             segment_bytes: config.segment_bytes,
+            min_free_bytes: config.min_free_bytes,
             ..LogDirConfig::default()
         };
         let random = random().map_err(StartError::Random)?;

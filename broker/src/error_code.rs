@@ -93,7 +93,7 @@ pub fn produce(error: &ProduceError) -> i16 {
         ProduceError::OutOfOrderSequence => OUT_OF_ORDER_SEQUENCE_NUMBER,
         ProduceError::ProducerFenced => INVALID_PRODUCER_EPOCH,
         ProduceError::TooLarge => MESSAGE_TOO_LARGE,
-        ProduceError::NoRoom | ProduceError::Storage => KAFKA_STORAGE_ERROR,
+        ProduceError::NoRoom | ProduceError::DiskFull | ProduceError::Storage => KAFKA_STORAGE_ERROR,
         ProduceError::Ack(AckError::LeadershipLost) => NOT_LEADER_OR_FOLLOWER,
         ProduceError::Ack(AckError::Storage) => KAFKA_STORAGE_ERROR,
         ProduceError::Ack(AckError::TimedOut) => REQUEST_TIMED_OUT,

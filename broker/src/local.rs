@@ -153,7 +153,7 @@ impl LocalClient {
                 *entry = Some(held);
                 Ok(Placing::Later(Why::NoLeader))
             }
-            Err(NotTaken::NoRoom) => {
+            Err(NotTaken::NoRoom | NotTaken::DiskFull) => {
                 *entry = Some(held);
                 Ok(Placing::Later(Why::NoRoom))
             }

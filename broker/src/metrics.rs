@@ -5,6 +5,9 @@ use crate::topics::Topics;
 use crate::{budget, connection, server};
 use catchwater_base::metric::{Counter, Gauge};
 
+/// The log directories'.
+pub use catchwater_raft::driver::metrics as disk;
+
 /// A figure at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {

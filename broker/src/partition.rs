@@ -59,6 +59,8 @@ pub enum NotTaken {
     NotEnoughInSync,
     #[error("no room for more uncommitted bytes")]
     NoRoom,
+    #[error("the disk is full, or nearly (min.free.bytes)")]
+    DiskFull,
     #[error("the log directory or the group is down")]
     Storage,
     #[error("the topic was deleted")]
@@ -125,6 +127,8 @@ pub enum ProduceError {
     TooLarge,
     #[error("no room (memory budget or disk)")]
     NoRoom,
+    #[error("the disk is full, or nearly (min.free.bytes)")]
+    DiskFull,
     #[error("storage failed")]
     Storage,
     #[error("{0}")]
@@ -139,6 +143,7 @@ impl From<NotTaken> for ProduceError {
             NotTaken::NotLeader => ProduceError::NotLeader,
             NotTaken::NotEnoughInSync => ProduceError::NotEnoughInSync,
             NotTaken::NoRoom => ProduceError::NoRoom,
+            NotTaken::DiskFull => ProduceError::DiskFull,
             NotTaken::Storage => ProduceError::Storage,
             NotTaken::Deleted => ProduceError::UnknownTopic,
             NotTaken::ProducerFenced { .. } => ProduceError::ProducerFenced,

@@ -234,6 +234,7 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
     }
     b.allow_unsafe_filesystem = c.allow_unsafe_filesystem;
     b.journal_file_bytes = c.journal_file_bytes;
+    b.min_free_bytes = c.min_free_bytes;
     b
 }
 

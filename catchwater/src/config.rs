@@ -42,10 +42,12 @@ pub struct NodeConfig {
     pub node_id: Option<u32>,
     /// `storage.allow.unsafe.filesystem`
     pub allow_unsafe_filesystem: bool,
+    /// `min.free.bytes`; `None` = by the size of the filesystem.
+    pub min_free_bytes: Option<u64>,
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 14] = [
+const KEYS: [(&str, &str); 15] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
@@ -60,6 +62,7 @@ const KEYS: [(&str, &str); 14] = [
     ("node.id", ""),
     ("storage.allow.unsafe.filesystem", "false"),
     ("storage.journal.file.bytes", "16777216"),
+    ("min.free.bytes", "auto"),
 ];
 
 /// Names beside [`KEYS`] that give topics their defaults: no default of their own here.
@@ -138,6 +141,10 @@ pub fn load(
         )?,
         journal_file_bytes: number("storage.journal.file.bytes", &get("storage.journal.file.bytes"), 1 << 20, 1 << 30)?,
         topic_defaults: BTreeMap::new(),
+        min_free_bytes: match get("min.free.bytes") {
+            v if v.text == "auto" => None,
+            v => Some(number("min.free.bytes", &v, 0, 1 << 50)?),
+        },
     };
     let mut topic_defaults_given = BTreeMap::new();
     for name in topic_defaults() {

@@ -2,10 +2,11 @@
 //! Names are fixed once published.
 
 use crate::assemble::WorkerLine;
-use catchwater_base::metric::{Counter, Gauge};
+use catchwater_base::metric::{Counter, Gauge, HISTOGRAM_BOUNDS_US};
 use catchwater_client::TaskState;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge as Shown;
@@ -58,6 +59,7 @@ impl Collector for Process {
         for (name, help, unit, g) in gauges {
             gauge(&mut out, name, help, unit.as_ref(), g.get())?;
         }
+        storage(&mut out)?;
         counter(
             &mut out,
             "catchwater_invariants_broken",
@@ -70,6 +72,57 @@ impl Collector for Process {
         }
         Ok(())
     }
+}
+
+/// The log directory: names and meanings are fixed (docs/configuration.md).
+fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    use catchwater_broker::metrics::disk;
+    let counters = [
+        ("catchwater_journal_flush", "bytes of journal flushes", Some(Unit::Bytes), &disk::FLUSH_BYTES),
+        ("catchwater_journal_seal", "flushes without content, at idle times", None, &disk::SEALS),
+        ("catchwater_disk_no_space", "operations that found no room and waited", None, &disk::NO_SPACE),
+    ];
+    for (name, help, unit, c) in counters {
+        counter(out, name, help, unit.as_ref(), c.get())?;
+    }
+    let gauges = [
+        ("catchwater_journal_waiting", "bytes not durable yet", Some(Unit::Bytes), &disk::WAITING_BYTES),
+        ("catchwater_journal_unplaced", "durable bytes not in segments yet", Some(Unit::Bytes), &disk::UNPLACED_BYTES),
+        (
+            "catchwater_checkpoint_lag",
+            "journal bytes not known durable in segments",
+            Some(Unit::Bytes),
+            &disk::CHECKPOINT_LAG_BYTES,
+        ),
+        ("catchwater_segment_dirty", "segment bytes not synced", Some(Unit::Bytes), &disk::SEGMENT_DIRTY_BYTES),
+        ("catchwater_disk_free", "room on the log directory's filesystem", Some(Unit::Bytes), &disk::DISK_FREE_BYTES),
+        ("catchwater_disk_full", "1 while producing is refused for want of room", None, &disk::DISK_LOW),
+        ("catchwater_disk_slow", "1 while journal writes take ten times the usual", None, &disk::DISK_SLOW),
+        ("catchwater_disk_offline", "1 once a write or sync has failed", None, &disk::DISK_OFFLINE),
+    ];
+    for (name, help, unit, g) in gauges {
+        gauge(out, name, help, unit.as_ref(), g.get())?;
+    }
+    let used = disk::JOURNAL_USED_PERCENT.get() as f64 / 100.0;
+    let metric = prometheus_client::metrics::gauge::ConstGauge::new(used);
+    let encoder = out.encode_descriptor(
+        "catchwater_journal_used",
+        "share of the journal that is in use",
+        Some(&Unit::Ratios),
+        metric.metric_type(),
+    )?;
+    metric.encode(encoder)?;
+    let (buckets, sum_us) = disk::FLUSH_TIME.read();
+    let bounds = HISTOGRAM_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(buckets).collect();
+    let count = buckets.iter().map(|(_, n)| n).sum();
+    let mut encoder = out.encode_descriptor(
+        "catchwater_journal_flush",
+        "time of a journal flush",
+        Some(&Unit::Seconds),
+        MetricType::Histogram,
+    )?;
+    encoder.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, count, &buckets, None)
 }
 
 /// Linux only; absent elsewhere.

@@ -7,13 +7,16 @@
 //! failed write or sync nothing is acknowledged any more ([`LogDir::is_stopped`]); the process must end.
 
 mod journal_thread;
+pub mod metrics;
 mod open;
+mod pace;
 mod points;
 mod segment_thread;
+mod space;
 
 use crate::effect::{Event, ReadyNo};
 use bytes::Bytes;
-use catchwater_base::{Clock, crash_point};
+use catchwater_base::{Clock, crash_point, log};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskOp, Identity};
@@ -69,6 +72,11 @@ pub struct LogDirConfig {
     /// A clean stop takes at most so long for bringing the journal into segments, ms; the rest stays in the journal and
     /// is read from there at the next start.
     pub close_ms_max: u64,
+    /// Below so many free bytes producing is refused. `None`: 2 GiB, or 5 % of the filesystem (8 GiB at most), or twice
+    /// the journal at its largest, whichever is most.
+    pub min_free_bytes: Option<u64>,
+    /// A file that is given up when the disk is full, so that manifests and removals still fit, bytes; 0 = none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for LogDirConfig {
@@ -86,6 +94,8 @@ impl Default for LogDirConfig {
             segment_ms: 7 * 24 * 3600 * 1000,
             unplaced_bytes_max: 64 << 20,
             close_ms_max: 3000,
+            min_free_bytes: None,
+            reserve_bytes: 16 << 20,
         }
     }
 }
@@ -120,8 +130,10 @@ pub enum Pressure {
     None,
     /// Delay produce requests.
     Slow,
-    /// Refuse them: the journal has no room, or too many bytes wait for the segment writer.
+    /// Let them wait: the journal has no room, or too many bytes wait for the segment writer.
     Stop,
+    /// Refuse them: the disk is full, or nearly.
+    Full,
 }
 
 /// Why a log directory could not be opened.
@@ -148,7 +160,7 @@ pub enum OpenError {
 
 /// The log directory has stopped for good: a write or a sync failed, and what the disk holds is not known any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log directory has stopped and acknowledges nothing more")]
+#[error("the log directory has stopped and acknowledges nothing more: {source}")]
 pub struct DirError {
     pub source: DiskError,
 }
@@ -190,6 +202,7 @@ struct Inner {
     /// The last flush that was found at the start.
     found_lsn: u64,
     close_ms_max: u64,
+    room: space::Room,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -330,7 +343,9 @@ impl LogDir {
         let waiting = inner.waiting_bytes.load(Ordering::Relaxed);
         let unplaced = inner.unplaced_bytes.load(Ordering::Relaxed);
         let most = waiting.max(unplaced);
-        if used >= 90 || most > inner.unplaced_bytes_max {
+        if inner.room.is_out() {
+            Pressure::Full
+        } else if used >= 90 || most > inner.unplaced_bytes_max {
             Pressure::Stop
         } else if used >= 75 || most > inner.unplaced_bytes_max / 2 {
             Pressure::Slow
@@ -469,6 +484,8 @@ impl Inner {
             }
             *stopped = Some(error.clone());
         }
+        metrics::DISK_OFFLINE.set(1);
+        log!(Error, "disk.failed", "CW0012 {error}");
         if let Some(hook) = lock(&self.on_stop).take() {
             hook(error);
         }

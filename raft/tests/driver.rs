@@ -39,7 +39,12 @@ fn fake() -> (Arc<Fake>, mpsc::Receiver<Event>) {
 }
 
 fn config(path: &str) -> LogDirConfig {
-    LogDirConfig { path: path.into(), journal_file_bytes: 256 << 10, ..LogDirConfig::default() }
+    LogDirConfig {
+        path: path.into(),
+        journal_file_bytes: 256 << 10,
+        reserve_bytes: 64 << 10,
+        ..LogDirConfig::default()
+    }
 }
 
 fn spec() -> GroupSpec {
@@ -213,6 +218,7 @@ fn what_was_acknowledged_outlives_every_kill() {
         journal_file_bytes: 64 << 10,
         segment_bytes: 4 << 10,
         unplaced_bytes_max: 1 << 20,
+        reserve_bytes: 0,
         ..LogDirConfig::default()
     };
     let mut acked = vec![0u64; GROUPS as usize];

@@ -303,6 +303,11 @@ impl Journal {
         self.files.iter().filter(|f| f.state != FileState::Gone).count()
     }
 
+    /// Bytes of flushes whose entries are not all known durable in segments.
+    pub fn lag_bytes(&self) -> u64 {
+        self.files.iter().map(File::lag_bytes).sum()
+    }
+
     /// Frames that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()

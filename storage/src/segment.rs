@@ -43,6 +43,9 @@ pub struct SegmentConfig {
     pub rows_max: u32,
     /// Bytes of one append job at most (one entry may be larger).
     pub write_bytes_max: usize,
+    /// Write-back is asked for after so many bytes of a `.log`, so that the kernel never holds seconds of dirty pages that
+    /// a sync must wait for.
+    pub writeback_bytes: u32,
     /// A snapshot of producer and capture state is asked for after so many bytes.
     pub snap_bytes: u64,
     /// Groups with an operation in flight at one time.
@@ -59,6 +62,7 @@ impl SegmentConfig {
             segment_ms: 7 * 24 * 3600 * 1000,
             rows_max: 1_000_000,
             write_bytes_max: 1 << 20,
+            writeback_bytes: 2 << 20,
             snap_bytes: 16 << 20,
             parallel: 1,
             sweep_groups_min: 64,
@@ -88,6 +92,7 @@ pub enum SegmentPoint {
     DelRename,
     DelRemove,
     Read,
+    WriteBack,
 }
 
 #[derive(Debug)]
@@ -279,6 +284,10 @@ struct Group {
     snap: Option<(EntryIndex, Offset, Bytes)>,
     snap_asked: bool,
     bytes_since_snap: u64,
+    /// Bytes of batches written to files and not synced since.
+    dirty_bytes: u64,
+    /// Where in the newest `.log` write-back has not been asked for yet.
+    unhinted: u32,
     segment_bytes: u32,
     segment_ms: u64,
     dropped: bool,
@@ -379,6 +388,7 @@ pub struct Segments {
     flying: BTreeMap<Token, Gid>,
     next_token: u64,
     queued_bytes: u64,
+    dirty_bytes: u64,
     /// Groups that wait for a sweep.
     held: Vec<Gid>,
     /// Turns of others before it begins.
@@ -415,6 +425,7 @@ impl Segments {
             flying: BTreeMap::new(),
             next_token: 1,
             queued_bytes: 0,
+            dirty_bytes: 0,
             held: Vec::new(),
             patience: 0,
             sweep: None,
@@ -427,6 +438,11 @@ impl Segments {
     /// Bytes of entries that are not in files yet.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
+    }
+
+    /// Bytes of batches in files that are not known durable there.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_bytes
     }
 
     pub fn is_busy(&self) -> bool {
@@ -444,6 +460,7 @@ impl Segments {
     fn open_group(&mut self, found: FoundGroup) {
         let gid = found.gid;
         let queued = !found.journaled.is_empty();
+        let unhinted = found.segments.last().map_or(0, |s| s.log_len);
         self.queued_bytes += found.journaled.iter().map(piece_bytes).sum::<u64>();
         let group = Group {
             spec: found.spec,
@@ -474,6 +491,8 @@ impl Segments {
             snap: None,
             snap_asked: false,
             bytes_since_snap: found.bytes_since_snap,
+            dirty_bytes: 0,
+            unhinted,
             segment_bytes: self.config.segment_bytes,
             segment_ms: self.config.segment_ms,
             dropped: false,
@@ -645,6 +664,7 @@ impl Segments {
                 if group.made {
                     (group.names_dirty, group.name_durable, group.manifest_dirty) = (false, true, false);
                 }
+                self.dirty_bytes -= std::mem::take(&mut group.dirty_bytes);
                 group.drained_lsn = group.drained_lsn.max(lsn);
                 out.push(SegmentEffect::Drained(gid, lsn));
             }
@@ -706,6 +726,7 @@ impl Segments {
             }
             Then::Drop { lsn } => {
                 if let Some(group) = self.groups.remove(&gid) {
+                    self.dirty_bytes -= group.dirty_bytes;
                     self.queued_bytes -= group.queue.iter().map(piece_bytes).sum::<u64>();
                 }
                 out.push(SegmentEffect::Drained(gid, lsn));

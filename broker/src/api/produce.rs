@@ -159,10 +159,13 @@ async fn take(
     if batch.len() > ctx.node.config.batch_bytes_max {
         return Err(ProduceError::TooLarge);
     }
+    if partition.is_full() {
+        return Err(ProduceError::DiskFull); // waiting would not help: somebody must make room
+    }
     if !partition.has_room(batch.len()) {
         // What comes behind waits too, and then nothing more is read from this client.
         ctx.order.hold();
-        while !partition.has_room(batch.len()) && ctx.now().mono < deadline {
+        while !partition.has_room(batch.len()) && !partition.is_full() && ctx.now().mono < deadline {
             time::sleep(ROOM_PAUSE).await;
         }
     }

@@ -242,8 +242,10 @@ impl Partition {
         insync_min: usize,
         until: Until,
     ) -> Result<Pending, NotTaken> {
-        if self.dir.pressure() == Pressure::Stop {
-            return Err(NotTaken::NoRoom);
+        match self.dir.pressure() {
+            Pressure::None | Pressure::Slow => {}
+            Pressure::Stop => return Err(NotTaken::NoRoom),
+            Pressure::Full => return Err(NotTaken::DiskFull),
         }
         self.append_always(batch, capture, insync_min, until)
     }
@@ -283,7 +285,12 @@ impl Partition {
 
     /// Would `bytes` more find room now?
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.dir.pressure() != Pressure::Stop && self.lock().core.has_room(bytes)
+        matches!(self.dir.pressure(), Pressure::None | Pressure::Slow) && self.lock().core.has_room(bytes)
+    }
+
+    /// The disk is full, or nearly: nothing is produced before there is room again.
+    pub fn is_full(&self) -> bool {
+        self.dir.pressure() == Pressure::Full
     }
 
     /// Producers should be slowed: the journal or the segment writer falls behind.
@@ -428,7 +435,7 @@ impl HostLog for Partition {
         match self.append_always(batch, None, 1, Until::Proposed) {
             Ok(pending) => Ok(pending.placed.end),
             Err(NotTaken::NotLeader) => Err(ProposeError::NotLeader),
-            Err(NotTaken::NoRoom | NotTaken::NotEnoughInSync) => Err(ProposeError::NoRoom),
+            Err(NotTaken::NoRoom | NotTaken::DiskFull | NotTaken::NotEnoughInSync) => Err(ProposeError::NoRoom),
             Err(NotTaken::Storage | NotTaken::Deleted) => Err(ProposeError::Stopped),
             Err(
                 NotTaken::ProducerFenced { .. }

@@ -1,18 +1,22 @@
 //! The journal thread: takes what partitions queue, flushes it, tells the replicas.
 
+use super::pace::{Change, Pace};
 use super::points::{after_journal, before_journal};
 use super::segment_thread::segments_work;
-use super::{Inner, lock};
+use super::{Inner, lock, metrics};
 use crate::effect::{Event, ReadyNo};
-use catchwater_base::{Clock, Effects, Local, Mono, crash_point};
+use catchwater_base::{Clock, Effects, Local, Mono, crash_point, log};
 use catchwater_runtime::thread;
-use catchwater_storage::journal::{Journal, JournalBatch, JournalEffect, JournalEvent, Lane};
+use catchwater_storage::disk::DiskOp;
+use catchwater_storage::journal::{Journal, JournalBatch, JournalEffect, JournalEvent, JournalPoint, Lane};
 use catchwater_storage::segment::{SegmentEvent, Segments};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 pub(super) fn run_journal(inner: &Inner, mut journal: Journal) {
-    thread::raise_priority();
+    let priority = thread::raise_priority();
+    log!(Info, "journal.priority", "the journal thread's priority is {}", priority.name());
+    let mut pace = Pace::default();
     let mut out = Effects::new();
     let mut batches = Vec::new();
     let mut events = Vec::new();
@@ -28,19 +32,26 @@ pub(super) fn run_journal(inner: &Inner, mut journal: Journal) {
         for event in events.drain(..) {
             journal.handle(now, event, &mut out);
         }
-        perform_all_journal(inner, &mut journal, &mut out);
+        perform_all_journal(inner, &mut journal, &mut pace, &mut out);
+        metrics::CHECKPOINT_LAG_BYTES.set(i64::try_from(journal.lag_bytes()).unwrap_or(i64::MAX));
+        metrics::WAITING_BYTES.set(i64::try_from(inner.waiting_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
         seal_at = journal.deadline();
     }
 }
 
-pub(super) fn perform_all_journal(inner: &Inner, journal: &mut Journal, out: &mut Effects<JournalEffect>) {
+pub(super) fn perform_all_journal(
+    inner: &Inner,
+    journal: &mut Journal,
+    pace: &mut Pace,
+    out: &mut Effects<JournalEffect>,
+) {
     while !out.is_empty() {
         let effects: Vec<JournalEffect> = out.drain().collect();
         for effect in effects {
             if inner.is_over() {
                 return;
             }
-            perform_journal(inner, journal, effect, out);
+            perform_journal(inner, journal, pace, effect, out);
         }
     }
 }
@@ -60,7 +71,7 @@ pub(super) fn catch_up(inner: &Inner, journal: &mut Journal, segments: &mut Segm
         for event in events {
             journal.handle(now, event, &mut journal_out);
         }
-        perform_all_journal(inner, journal, &mut journal_out);
+        perform_all_journal(inner, journal, &mut Pace::default(), &mut journal_out);
         if let Some(work) = work {
             segments_work(inner, segments, work, &mut segment_out);
         }
@@ -97,16 +108,25 @@ fn wait_journal(
     }
 }
 
-fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, out: &mut Effects<JournalEffect>) {
+fn perform_journal(
+    inner: &Inner,
+    journal: &mut Journal,
+    pace: &mut Pace,
+    effect: JournalEffect,
+    out: &mut Effects<JournalEffect>,
+) {
     match effect {
         JournalEffect::Disk { token, op, lane: Lane::Behind, point } => {
             lock(&inner.segments).behind.push((token, op, point));
             inner.segments_wake.notify_one();
         }
         JournalEffect::Disk { token, op, lane: Lane::Commit, point } => {
+            let bytes = if let DiskOp::WriteDirect { buf, .. } = &op { buf.len() as u64 } else { 0 };
+            let began = inner.clock.now().mono;
             before_journal(point);
             let result = inner.run(op);
             after_journal(point);
+            counted(inner, pace, (point, bytes, began));
             // What arrived during the write belongs into the next flush, which `Done` starts.
             let batches = std::mem::take(&mut lock(&inner.journal).batches);
             let now = inner.clock.now();
@@ -139,11 +159,44 @@ fn perform_journal(inner: &Inner, journal: &mut Journal, effect: JournalEffect, 
             lock(&inner.segments).checkpoint = Some(lsn);
             inner.segments_wake.notify_one();
         }
-        JournalEffect::Used(percent) => inner.journal_used_percent.store(percent, Ordering::Relaxed),
+        JournalEffect::Used(percent) => {
+            metrics::JOURNAL_USED_PERCENT.set(i64::from(percent));
+            inner.journal_used_percent.store(percent, Ordering::Relaxed);
+        }
+        JournalEffect::NoSpace(error) => inner.no_space(&error),
         JournalEffect::Stop(error) => inner.stop(error),
         JournalEffect::Closed(lsn) => {
             lock(&inner.closed).journal = Some(lsn);
             inner.closed_wake.notify_all();
         }
+    }
+}
+
+/// What the metrics and the log say of one write.
+fn counted(inner: &Inner, pace: &mut Pace, (point, bytes, began): (JournalPoint, u64, Mono)) {
+    match point {
+        JournalPoint::Submit => {
+            let now = inner.clock.now().mono;
+            let us = u32::try_from(now.since(began).as_micros()).unwrap_or(u32::MAX);
+            metrics::FLUSH_TIME.observe_us(u64::from(us));
+            metrics::FLUSH_BYTES.add(bytes);
+            match pace.observe(now, us) {
+                Some(Change::Slow { p99_us, usual_us }) => {
+                    metrics::DISK_SLOW.set(1);
+                    log!(
+                        Warn,
+                        "disk.slow",
+                        "the slowest hundredth of journal writes has taken {p99_us} µs for 5 s, usual are {usual_us} µs"
+                    );
+                }
+                Some(Change::Recovered) => {
+                    metrics::DISK_SLOW.set(0);
+                    log!(Info, "disk.slow", "journal writes take what they usually take again");
+                }
+                None => {}
+            }
+        }
+        JournalPoint::Seal => metrics::SEALS.inc(),
+        JournalPoint::Recycle | JournalPoint::Prepare | JournalPoint::Remove => {}
     }
 }

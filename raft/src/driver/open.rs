@@ -2,15 +2,16 @@
 
 use super::journal_thread::{catch_up, run_journal};
 use super::segment_thread::run_segments;
+use super::space::{self, Room};
 use super::{
     Closed, EndThreads, IdentitySeed, Inner, JournalInbox, LogDir, LogDirConfig, OpenError, Opened, SegmentInbox, Slot,
     lock,
 };
-use catchwater_base::crash_point;
 use catchwater_record::{NodeId, TopicId};
+use catchwater_base::{crash_point, log};
 use catchwater_runtime::thread;
 use catchwater_runtime::time::SystemClock;
-use catchwater_storage::disk::{Disk, DiskExt, DiskFault, DiskOp};
+use catchwater_storage::disk::{Disk, DiskExt, DiskFault, DiskOp, JournalWrites};
 use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::{Journal, JournalConfig, JournalEvent};
 use catchwater_storage::recover::{
@@ -57,8 +58,14 @@ impl LogDir {
             checkpoint_lsn: found.checkpoint_lsn,
             clean: false,
         };
-        let boot = write_boot_state(&*disk, &layout, found.boot, running)?;
+        let mut boot = write_boot_state(&*disk, &layout, found.boot, running)?;
+        if found.survivor == Survivor::Fresh {
+            // Both sides are there from the beginning: a later start on a full disk makes no file.
+            boot = write_boot_state(&*disk, &layout, boot, running)?;
+        }
         crash_point!("boot.after_clear");
+        let room = Room::new(&config);
+        space::begin(&*disk, &layout, &room)?;
         settle(&*disk, &layout, &found.leftovers, &found.journal.free)?;
         // A write that the process before did not see return counts from now on: it must last.
         if let Some(newest) = found.journal.live.last() {
@@ -66,6 +73,21 @@ impl LogDir {
         }
         quarantine(&*disk, &layout, &found.groups)?;
 
+        // Asked before anything is trusted to it: a filesystem that refuses direct writes says so here, not in the middle.
+        match disk.probe(&layout.journal()) {
+            // A start on a full disk: the first write tells.
+            Err(e) if e.kind == DiskFault::NoSpace => {}
+            Err(e) => return Err(e.into()),
+            Ok(JournalWrites::Direct) => {
+                log!(Info, "journal.writes", "the journal writes past the page cache");
+            }
+            Ok(JournalWrites::Buffered) => log!(
+                Warn,
+                "journal.writes",
+                "the filesystem of {} refuses O_DIRECT: the journal writes through the page cache and syncs, which is slower",
+                layout.root
+            ),
+        }
         let journal_config = JournalConfig {
             dir: layout.journal(),
             dir_id: found.meta.dir_id,
@@ -115,6 +137,7 @@ impl LogDir {
             checkpoint_lsn: AtomicU64::new(found.checkpoint_lsn),
             found_lsn,
             close_ms_max: config.close_ms_max,
+            room,
             threads: Mutex::new(Vec::new()),
         });
         let dir = LogDir { inner: inner.clone(), _end: Arc::new(EndThreads(Arc::downgrade(&inner))) };

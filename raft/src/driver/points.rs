@@ -44,7 +44,7 @@ pub(super) fn before_segment(point: SegmentPoint) {
         SegmentPoint::SnapSync => crash_point!("snap.before_sync"),
         SegmentPoint::DelRename => crash_point!("del.before_rename"),
         SegmentPoint::DelRemove => crash_point!("del.before_remove"),
-        SegmentPoint::Read => {}
+        SegmentPoint::Read | SegmentPoint::WriteBack => {}
     }
 }
 
@@ -68,6 +68,6 @@ pub(super) fn after_segment(point: SegmentPoint) {
         SegmentPoint::SnapSync => crash_point!("snap.after_sync"),
         SegmentPoint::DelRename => crash_point!("del.after_rename"),
         SegmentPoint::DelRemove => crash_point!("del.after_remove"),
-        SegmentPoint::Read => {}
+        SegmentPoint::Read | SegmentPoint::WriteBack => {}
     }
 }

@@ -1,7 +1,8 @@
 //! The segment writer: brings journaled entries into files behind the acknowledgements, and runs the journal's errands.
 
 use super::points::{after_journal, after_segment, before_journal, before_segment};
-use super::{Inner, SegmentInbox, Slot, lock};
+use super::space::LOOK_EVERY;
+use super::{Inner, SegmentInbox, Slot, lock, metrics};
 use crate::effect::Event;
 use catchwater_base::{Clock, Effects, Local, crash_point};
 use catchwater_storage::disk::DiskOp;
@@ -26,23 +27,36 @@ pub(super) fn segments_work(
     out: &mut Effects<SegmentEffect>,
 ) {
     run_errands(inner, errands);
+    inner.look_at_room(0);
     for event in events {
         segments.handle(inner.clock.now(), event, out);
         inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
     }
+    let mut written_bytes = 0;
     while !out.is_empty() {
         let effects: Vec<SegmentEffect> = out.drain().collect();
         for effect in effects {
             if inner.is_over() {
                 return;
             }
+            written_bytes += effect_bytes(&effect);
             perform_segment(inner, segments, effect, out);
         }
         // Between two operations: journal files that somebody may soon wait for.
         let errands = lock(&inner.segments).take_errands();
         run_errands(inner, errands);
+        inner.look_at_room(std::mem::take(&mut written_bytes));
     }
+    metrics::SEGMENT_DIRTY_BYTES.set(i64::try_from(segments.dirty_bytes()).unwrap_or(i64::MAX));
+    metrics::UNPLACED_BYTES.set(i64::try_from(segments.queued_bytes()).unwrap_or(i64::MAX));
     inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
+}
+
+fn effect_bytes(effect: &SegmentEffect) -> u64 {
+    match effect {
+        SegmentEffect::Disk { op: DiskOp::Write { bufs, .. }, .. } => bufs.iter().map(|b| b.len() as u64).sum(),
+        _ => 0,
+    }
 }
 
 /// What this thread does for the journal.
@@ -122,7 +136,12 @@ fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
         if let Some(work) = inbox.take() {
             return Some(work);
         }
-        inbox = inner.segments_wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        let (woken, slept) =
+            inner.segments_wake.wait_timeout(inbox, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner);
+        inbox = woken;
+        if slept.timed_out() {
+            return Some(SegmentWork::default());
+        }
     }
 }
 
@@ -147,6 +166,7 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
             }
         }
         SegmentEffect::Sealed(..) | SegmentEffect::Removed(_) => {}
+        SegmentEffect::NoSpace(error) => inner.no_space(&error),
         SegmentEffect::Stop(error) => inner.stop(error),
         SegmentEffect::Closed => {
             lock(&inner.closed).segments = true;

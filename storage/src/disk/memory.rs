@@ -281,7 +281,7 @@ impl State {
     fn grow(&mut self, path: &str, len: u64) -> Result<(), DiskFault> {
         let have = self.inode(path)?.data.len() as u64;
         let more = len.saturating_sub(have);
-        if self.used + more > self.capacity {
+        if more > 0 && self.used + more > self.capacity {
             return Err(DiskFault::NoSpace);
         }
         self.used += more;

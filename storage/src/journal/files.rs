@@ -315,6 +315,19 @@ impl Journal {
 }
 
 impl File {
+    pub(super) fn lag_bytes(&self) -> u64 {
+        match self.state {
+            FileState::Full | FileState::Active if !self.pins.is_empty() => {
+                if self.found {
+                    self.len
+                } else {
+                    self.next.saturating_sub(BLOCK_BYTES as u64)
+                }
+            }
+            _ => 0,
+        }
+    }
+
     pub(super) fn new(path: FilePath, len: u64, state: FileState) -> Self {
         File {
             path,

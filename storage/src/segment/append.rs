@@ -47,8 +47,9 @@ impl Segments {
     }
 
     pub(super) fn append_job(&mut self, now: Now, gid: Gid) -> Job {
-        let (dir, rows_max, bytes_max) =
-            (group_dir(&self.config.dir, gid), self.config.rows_max, self.config.write_bytes_max);
+        let dir = group_dir(&self.config.dir, gid);
+        let (rows_max, bytes_max, hint_bytes) =
+            (self.config.rows_max, self.config.write_bytes_max, self.config.writeback_bytes);
         let group = self.groups.get_mut(&gid).expect("the caller looked it up");
         let mut steps: Vec<(DiskOp, SegmentPoint)> = Vec::new();
         if !group.made {
@@ -151,7 +152,15 @@ impl Segments {
             sums.ext.update(&contexts);
         }
         if !bodies.is_empty() {
+            let hint = log.clone();
             steps.push((DiskOp::Write { path: log, at: u64::from(log_at), bufs: bodies }, SegmentPoint::SegLog));
+            let from = if rolled { 0 } else { group.unhinted.min(log_at) };
+            group.unhinted = from;
+            if segment.log_len - from >= hint_bytes {
+                group.unhinted = segment.log_len;
+                let (at, len) = (u64::from(from), u64::from(segment.log_len - from));
+                steps.push((DiskOp::StartWriteback { path: hint, at, len }, SegmentPoint::WriteBack));
+            }
         }
         if !contexts.is_empty() {
             if !had_ext {
@@ -209,6 +218,8 @@ impl Segments {
             }
         }
         group.bytes_since_snap += done.bytes;
+        group.dirty_bytes += done.bytes;
+        self.dirty_bytes += done.bytes;
         if group.bytes_since_snap >= snap_bytes && !group.snap_asked {
             group.snap_asked = true;
             out.push(SegmentEffect::WantSnap(gid));

@@ -23,6 +23,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0223", include_str!("../../../../docs/errors/CW0223.md")),
     ("CW0230", include_str!("../../../../docs/errors/CW0230.md")),
     ("CW0232", include_str!("../../../../docs/errors/CW0232.md")),
+    ("CW0204", include_str!("../../../../docs/errors/CW0204.md")),
     ("CW0300", include_str!("../../../../docs/errors/CW0300.md")),
     ("CW0301", include_str!("../../../../docs/errors/CW0301.md")),
     ("CW0302", include_str!("../../../../docs/errors/CW0302.md")),
