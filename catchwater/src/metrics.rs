@@ -106,9 +106,9 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     let used = disk::JOURNAL_USED_PERCENT.get() as f64 / 100.0;
     let metric = prometheus_client::metrics::gauge::ConstGauge::new(used);
     let encoder = out.encode_descriptor(
-        "catchwater_journal_used",
+        "catchwater_journal_used_ratio",
         "share of the journal that is in use",
-        Some(&Unit::Ratios),
+        None,
         metric.metric_type(),
     )?;
     metric.encode(encoder)?;

@@ -73,7 +73,7 @@ pub struct LogDirConfig {
     /// is read from there at the next start.
     pub close_ms_max: u64,
     /// Below so many free bytes producing is refused. `None`: 2 GiB, or 5 % of the filesystem (8 GiB at most), or twice
-    /// the journal at its largest, whichever is most.
+    /// the journal at its largest, whichever is most. Default here: 64 MiB; the node's configuration says `None`.
     pub min_free_bytes: Option<u64>,
     /// A file that is given up when the disk is full, so that manifests and removals still fit, bytes; 0 = none.
     pub reserve_bytes: u64,
@@ -94,7 +94,7 @@ impl Default for LogDirConfig {
             segment_ms: 7 * 24 * 3600 * 1000,
             unplaced_bytes_max: 64 << 20,
             close_ms_max: 3000,
-            min_free_bytes: None,
+            min_free_bytes: Some(64 << 20),
             reserve_bytes: 16 << 20,
         }
     }

@@ -7,8 +7,8 @@ use super::{
     Closed, EndThreads, IdentitySeed, Inner, JournalInbox, LogDir, LogDirConfig, OpenError, Opened, SegmentInbox, Slot,
     lock,
 };
-use catchwater_record::{NodeId, TopicId};
 use catchwater_base::{crash_point, log};
+use catchwater_record::{NodeId, TopicId};
 use catchwater_runtime::thread;
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskExt, DiskFault, DiskOp, JournalWrites};

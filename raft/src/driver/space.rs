@@ -218,7 +218,13 @@ mod tests {
         assert_eq!(room(None).floor(100 * GIB), 5 * GIB);
         assert_eq!(room(None).floor(20_000 * GIB), 8 * GIB);
         assert_eq!(room(Some(7)).floor(20_000 * GIB), 7);
-        let large = LogDirConfig { journal_file_bytes: GIB, journal_files_max: 16, ..LogDirConfig::default() };
+        let journal = (GIB, 16);
+        let large = LogDirConfig {
+            min_free_bytes: None,
+            journal_file_bytes: journal.0,
+            journal_files_max: journal.1,
+            ..LogDirConfig::default()
+        };
         assert_eq!(Room::new(&large).floor(10 * GIB), 32 * GIB);
     }
 
