@@ -12,6 +12,7 @@
 
 mod group;
 mod journal;
+mod rebuild;
 
 use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Identity};
 use crate::entry::{Frame, RecoveredGroup, Verdict};
@@ -82,6 +83,8 @@ pub struct Recovered {
 pub struct Leftovers {
     pub files: Vec<String>,
     pub dirs: Vec<String>,
+    /// Entry tables that were made again from what they describe: the bad one is kept aside.
+    pub rebuilt: Vec<(String, Bytes)>,
     /// Journal files that cannot be read as ours: renamed to [`ASIDE`], never removed.
     pub aside: Vec<String>,
 }
@@ -340,6 +343,7 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
             Verdict::HardStateUncertain => drop(report.verdicts.insert(gid, "hard state uncertain")),
             Verdict::Damaged => drop(report.verdicts.insert(gid, "damaged")),
         }
+        leftovers.rebuilt.extend(built.rebuilt);
         groups.push((built.group, built.found));
     }
     journal.heads.retain(|_, head| head.hard.is_some() || head.create.is_some());
@@ -424,6 +428,19 @@ pub fn settle(
     }
     for file in &leftovers.aside {
         disk.run(DiskOp::Rename { from: file.as_str().into(), to: format!("{file}{ASIDE}").into() })?;
+    }
+    for (path, bytes) in &leftovers.rebuilt {
+        let new = format!("{path}.new");
+        disk.unlink(&new)?;
+        disk.create_new(&new)?;
+        disk.write(&new, 0, bytes.clone())?;
+        disk.fdatasync(&new)?;
+        match disk.run(DiskOp::Rename { from: path.as_str().into(), to: format!("{path}{ASIDE}").into() }) {
+            Err(e) if e.kind == DiskFault::NotFound => {}
+            other => drop(other?),
+        }
+        disk.run(DiskOp::Rename { from: new.into(), to: path.as_str().into() })?;
+        disk.sync_dir(parent(path))?;
     }
     for (path, _) in free {
         disk.fdatasync(path)?;

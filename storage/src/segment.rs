@@ -211,6 +211,8 @@ pub struct FoundGroup {
     pub manifest_exists: [bool; 2],
     pub log_start: Offset,
     pub first_index: EntryIndex,
+    /// Where the first index begins; the log start may lie behind it.
+    pub first_offset: Offset,
     pub prev_term: u32,
     pub epochs: Vec<EpochStart>,
     /// Ascending; all but the last of the open ones are rolled.
@@ -239,6 +241,7 @@ impl FoundGroup {
             manifest_exists: [false, false],
             log_start: Offset::ZERO,
             first_index: EntryIndex(1),
+            first_offset: Offset::ZERO,
             prev_term: 0,
             epochs: Vec::new(),
             segments: Vec::new(),
@@ -263,6 +266,7 @@ struct Group {
     manifest_dirty: bool,
     log_start: Offset,
     first_index: EntryIndex,
+    first_offset: Offset,
     prev_term: u32,
     epochs: Vec<EpochStart>,
     segments: VecDeque<Segment>,
@@ -473,6 +477,7 @@ impl Segments {
             manifest_dirty: found.manifest.0 == 0,
             log_start: found.log_start,
             first_index: found.first_index,
+            first_offset: found.first_offset,
             prev_term: found.prev_term,
             epochs: found.epochs,
             segments: found.segments.into(),

@@ -27,7 +27,9 @@ fn main() -> anyhow::Result<()> {
         Some("rig") => rig::run(rest),
         Some("sim") => sim::run(rest),
         _ => {
-            eprintln!("usage: cargo xtask <tidy | walks | errors | stats | codegen | db | rig | sim | mutants | history>");
+            eprintln!(
+                "usage: cargo xtask <tidy | walks | errors | stats | codegen | db | rig | sim | mutants | history>"
+            );
             std::process::exit(2)
         }
     }

@@ -1,7 +1,8 @@
 //! One group's part of recovery: manifest, segments, rows, and the journal's frames over them.
 
 use super::journal::GroupFrames;
-use super::{Layout, RecoverError, SALVAGE_FILE};
+use super::rebuild::{self, Lost, LostEnd, Made};
+use super::{ASIDE, Layout, RecoverError, SALVAGE_FILE};
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{
     EntryKind, EpochStart, GroupSpec, Hard, NewEntry, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag,
@@ -14,6 +15,7 @@ use crate::journal::Persisted;
 use crate::segment::{FoundGroup, Segment, group_dir, segment_stem};
 use bytes::Bytes;
 use catchwater_record::batch::HEADER_BYTES as BATCH_HEADER_BYTES;
+use catchwater_record::crc::Crc64;
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
 use std::collections::BTreeSet;
 
@@ -27,6 +29,8 @@ pub(super) struct Loss {
 pub(super) struct Built {
     pub group: RecoveredGroup,
     pub found: FoundGroup,
+    /// Tables made again, by path: written before anything reads them.
+    pub rebuilt: Vec<(String, Bytes)>,
 }
 
 /// A segment with its rows while the group is put together.
@@ -35,11 +39,14 @@ struct Found {
     rows: Vec<Row>,
 }
 
-struct Reader<'a> {
-    disk: &'a dyn Disk,
+pub(super) struct Reader<'a> {
+    pub disk: &'a dyn Disk,
     dir: String,
-    gid: Gid,
+    pub gid: Gid,
     verdict: Verdict,
+    /// Where terms begin, as the manifest says.
+    epochs: Vec<EpochStart>,
+    rebuilt: Vec<(String, Bytes)>,
 }
 
 pub(super) fn build(
@@ -49,7 +56,8 @@ pub(super) fn build(
     frames: GroupFrames,
     loss: Loss,
 ) -> Result<Built, RecoverError> {
-    let mut reader = Reader { disk, dir: group_dir(&layout.groups(), gid), gid, verdict: Verdict::Ok };
+    let dir = group_dir(&layout.groups(), gid);
+    let mut reader = Reader { disk, dir, gid, verdict: Verdict::Ok, epochs: Vec::new(), rebuilt: Vec::new() };
     let names: BTreeSet<String> = match disk.list(&reader.dir) {
         Ok(names) => names.into_iter().collect(),
         Err(e) if e.kind == DiskFault::NotFound => BTreeSet::new(),
@@ -76,6 +84,7 @@ pub(super) fn build(
         }
     };
     let fixed = manifest.unwrap_or(Manifest { first_index: EntryIndex(1), ..Manifest::default() });
+    reader.epochs.clone_from(&fixed.epochs);
 
     // Sealed segments as the manifest names them.
     let mut segments: Vec<Found> = Vec::new();
@@ -83,7 +92,8 @@ pub(super) fn build(
     for listed in fixed.segments.iter().filter(|s| s.state != SegmentState::Active) {
         let stem = segment_stem(listed.base_offset, listed.generation);
         known.extend(["log", "ent", "ext"].map(|ext| format!("{stem}.{ext}")));
-        segments.push(reader.sealed(listed, names.contains(&format!("{stem}.ext")))?);
+        let prev_term = segments.last().map_or(fixed.prev_term, |f| f.segment.last_term);
+        segments.push(reader.sealed(listed, prev_term, names.contains(&format!("{stem}.ext")))?);
     }
     let sealed_end = segments.last().map_or(fixed.first_index.prev(), |f| f.segment.last_index());
 
@@ -102,9 +112,24 @@ pub(super) fn build(
         .filter(|stem| !known.contains(&format!("{stem}.ent")))
         .filter_map(|stem| Some((Offset(stem.parse().ok()?), stem.to_owned())))
         .collect();
+    // One that the manifest names and that has no table any more.
+    let listed_open = || fixed.segments.iter().filter(|s| s.state == SegmentState::Active);
+    stems.extend(listed_open().map(|s| (s.base_offset, segment_stem(s.base_offset, s.generation))));
     stems.sort();
-    for (_, stem) in stems {
-        let Some(mut found) = reader.open(&stem, names.contains(&format!("{stem}.ext")))? else { continue };
+    stems.dedup();
+    for (at, (_, stem)) in stems.iter().enumerate() {
+        let has_ext = names.contains(&format!("{stem}.ext"));
+        let listed = listed_open().find(|s| segment_stem(s.base_offset, s.generation) == *stem);
+        let opened = reader.open(stem, has_ext)?;
+        // It ends where the journal takes over, or where the next one begins.
+        let next = match stems.get(at + 1) {
+            Some((offset, next)) => {
+                reader.base_index(next)?.or(listed_open().find(|s| s.base_offset == *offset).map(|s| s.base_index))
+            }
+            None => None,
+        };
+        let bound = [cut, next].into_iter().flatten().min();
+        let Some(mut found) = reader.complete(opened, listed, stem, (end, bound), has_ext)? else { continue };
         if found.segment.base_index != end.index.next() || found.segment.base_offset != end.offset {
             // Not the continuation; with a cut in front of it, it is a hint that may still save a lost frame.
             hints.push(found);
@@ -124,10 +149,12 @@ pub(super) fn build(
             End { index: found.segment.last_index(), offset: found.segment.next_offset, term: found.segment.last_term };
         segments.push(found);
     }
+    let mut prev_term = fixed.prev_term;
     for found in &mut segments {
         if found.segment.state == SegmentState::Active {
-            reader.mend(found)?;
+            reader.mend(found, prev_term)?;
         }
+        prev_term = found.segment.last_term;
     }
 
     // The journal's frames over the rows, in order and without a hole.
@@ -237,16 +264,18 @@ pub(super) fn build(
         manifest_exists: [manifest_a.is_some(), manifest_b.is_some()],
         log_start: fixed.log_start,
         first_index: fixed.first_index,
+        first_offset: End::of(&[], &fixed).offset,
         prev_term: fixed.prev_term,
         epochs,
         segments: segments.into_iter().map(|f| f.segment).collect(),
         quarantine,
-        stale: names.into_iter().filter(|n| !known.contains(n)).collect(),
+        stale: names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),
         snaps,
         bytes_since_snap: group.since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum(),
         journaled: pieces,
     };
-    Ok(Built { group, found })
+    let rebuilt = if found.quarantine.is_none() { reader.rebuilt } else { Vec::new() };
+    Ok(Built { group, found, rebuilt })
 }
 
 /// Where the log ends so far.
@@ -283,6 +312,30 @@ fn epochs(fixed: &Manifest, segments: &[Found]) -> Vec<EpochStart> {
     out
 }
 
+/// An open segment whose table was made again.
+fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
+    let segment = Segment {
+        base_index: header.base_index,
+        base_offset: header.base_offset,
+        generation: header.generation,
+        created_ms: header.created_ms,
+        state: SegmentState::Active,
+        rows: made.rows.len() as u32,
+        last_term: header.prev_term,
+        next_offset: header.base_offset,
+        max_ts: -1,
+        min_ts: i64::MAX,
+        log_len: 0,
+        ext_len: 0,
+        has_ext,
+        sealed_at_ms: 0,
+        cut: true,
+        dirty: true,
+        sums: None,
+    };
+    Found { segment, rows: made.rows }
+}
+
 fn end_of(row: &Row) -> Offset {
     row.base_offset.plus(u64::from(row.count))
 }
@@ -304,11 +357,11 @@ impl Found {
 }
 
 impl Reader<'_> {
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         format!("{}/{name}", self.dir)
     }
 
-    fn all(&self, name: &str) -> Result<Option<Bytes>, DiskError> {
+    pub(super) fn all(&self, name: &str) -> Result<Option<Bytes>, DiskError> {
         self.disk.read_all(&self.path(name))
     }
 
@@ -325,7 +378,7 @@ impl Reader<'_> {
         }
     }
 
-    fn sealed(&mut self, listed: &ManifestSegment, has_ext: bool) -> Result<Found, DiskError> {
+    fn sealed(&mut self, listed: &ManifestSegment, prev_term: u32, has_ext: bool) -> Result<Found, DiskError> {
         let stem = segment_stem(listed.base_offset, listed.generation);
         let ent = self.all(&format!("{stem}.ent"))?.unwrap_or_default();
         let header = EntHeader::decode(&ent).filter(|h| h.gid == self.gid && h.base_index == listed.base_index);
@@ -336,6 +389,7 @@ impl Reader<'_> {
             other => other?,
         };
         let mut damaged = footer.is_none_or(|f| log_len < f.log_len || f.rows != listed.rows);
+        let mut bad_rows = header.is_none();
         let mut rows: Vec<Option<Row>> = Vec::new();
         for i in 0..listed.rows as usize {
             let at = HEADER_BYTES + i * ROW_BYTES;
@@ -366,6 +420,7 @@ impl Reader<'_> {
             let row = match row {
                 Some(row) => *row,
                 None => {
+                    bad_rows = true;
                     let next = rows[i + 1..].iter().flatten().next().copied();
                     let (row, sure) = self.lost_row(&found, next, footer)?;
                     damaged |= !sure;
@@ -374,7 +429,17 @@ impl Reader<'_> {
             };
             found.rows.push(row);
         }
-        if footer.is_none() && !rows.is_empty() {
+        if damaged || bad_rows {
+            let header = header.unwrap_or(EntHeader {
+                gid: self.gid,
+                base_index: listed.base_index,
+                base_offset: listed.base_offset,
+                prev_term,
+                generation: listed.generation,
+                created_ms: listed.sealed_at_ms,
+            });
+            damaged = !self.sealed_again(&mut found, &header, footer.filter(|_| !damaged), &stem)?;
+        } else if footer.is_none() && !rows.is_empty() {
             // The rows themselves say where the segment ends.
             let generation_end = found.rows.last().map(end_of);
             found.segment.next_offset = generation_end.unwrap_or(listed.base_offset);
@@ -383,6 +448,118 @@ impl Reader<'_> {
             self.worse(Verdict::Damaged);
         }
         Ok(found)
+    }
+
+    /// Makes the table of a sealed segment again: from its rows, if those are sure and agree with the footer, else from the
+    /// batches. False: it cannot be.
+    fn sealed_again(
+        &mut self,
+        found: &mut Found,
+        header: &EntHeader,
+        footer: Option<Footer>,
+        stem: &str,
+    ) -> Result<bool, DiskError> {
+        let path = self.path(&format!("{stem}.ent"));
+        if let Some(footer) = footer {
+            let bytes = rebuild::encode(header, &found.rows, Some(footer));
+            if Footer::decode(&bytes[bytes.len() - FOOTER_BYTES..]) == Some(footer) {
+                self.rebuilt.push((path, bytes));
+                return Ok(true);
+            }
+        }
+        let end = LostEnd::Sealed { rows: found.segment.rows, last_term: found.segment.last_term };
+        let Some(made) = self.rebuild(&Lost { stem, header: *header, epochs: &self.epochs, end })? else {
+            return Ok(false);
+        };
+        let mut ext_sum = Crc64::default();
+        ext_sum.update(&self.all(&format!("{stem}.ext"))?.unwrap_or_default());
+        let footer = rebuild::footer(&made, ext_sum.finish(), header.base_offset);
+        self.rebuilt.push((path, rebuild::encode(header, &made.rows, Some(footer))));
+        found.rows = made.rows;
+        let s = &mut found.segment;
+        (s.next_offset, s.log_len, s.ext_len) = (footer.next_offset, footer.log_len as u32, footer.ext_len);
+        (s.min_ts, s.max_ts, s.created_ms) = (footer.min_ts, footer.max_ts, header.created_ms);
+        Ok(true)
+    }
+
+    /// An open segment that is not what it was: rows that were claimed durable are missing from its table, or the table is.
+    /// `opened` = what can be read of it; `listed` = what the newest manifest says.
+    fn complete(
+        &mut self,
+        opened: Option<Found>,
+        listed: Option<&ManifestSegment>,
+        stem: &str,
+        (end, cut): (End, Option<EntryIndex>),
+        has_ext: bool,
+    ) -> Result<Option<Found>, DiskError> {
+        let base = match (&opened, listed) {
+            (Some(found), _) => (found.segment.base_index, found.segment.base_offset),
+            (None, Some(listed)) => (listed.base_index, listed.base_offset),
+            (None, None) => return Ok(None), // all of it is in the journal
+        };
+        if base != (end.index.next(), end.offset) || cut.is_some_and(|cut| cut <= base.0) {
+            return Ok(opened); // not the next one, or all of it is written again
+        }
+        let have = opened.as_ref().map_or(0, |f| f.rows.len() as u64);
+        // The manifest was written behind a sync of as many rows; entries that the journal has are written again.
+        let claimed = listed.map_or(0, |s| u64::from(s.rows));
+        let claimed = cut.map_or(claimed, |cut| claimed.min(cut.0 - base.0.0));
+        let short = match cut {
+            Some(cut) => base.0.0 + have < cut.0,
+            None => have < claimed || self.has_more(opened.as_ref(), stem)?,
+        };
+        if !short {
+            return Ok(opened);
+        }
+        let created_ms = opened.as_ref().map_or(0, |f| f.segment.created_ms);
+        let generation = opened.as_ref().map_or(listed.map_or(0, |s| s.generation), |f| f.segment.generation);
+        let header = EntHeader {
+            gid: self.gid,
+            base_index: base.0,
+            base_offset: base.1,
+            prev_term: end.term,
+            generation,
+            created_ms,
+        };
+        let lost = Lost { stem, header, epochs: &self.epochs, end: LostEnd::Open { before: cut } };
+        match self.rebuild(&lost)? {
+            Some(made) if made.rows.len() as u64 >= have.max(claimed) && !made.rows.is_empty() => {
+                let bytes = rebuild::encode(&header, &made.rows, None);
+                self.rebuilt.push((self.path(&format!("{stem}.ent")), bytes));
+                Ok(Some(open_found(&header, made, has_ext)))
+            }
+            _ => {
+                if have < claimed {
+                    self.worse(Verdict::Damaged);
+                }
+                Ok(opened)
+            }
+        }
+    }
+
+    /// Where a segment's table says that it begins.
+    fn base_index(&self, stem: &str) -> Result<Option<EntryIndex>, DiskError> {
+        let header = match self.disk.read(&self.path(&format!("{stem}.ent")), 0, HEADER_BYTES) {
+            Err(e) if e.kind == DiskFault::NotFound => return Ok(None),
+            other => other?,
+        };
+        Ok(EntHeader::decode(&header).filter(|h| h.gid == self.gid).map(|h| h.base_index))
+    }
+
+    /// Bytes, contexts or a term behind the last row, though the journal has nothing more of the group.
+    fn has_more(&self, opened: Option<&Found>, stem: &str) -> Result<bool, DiskError> {
+        let last = opened.and_then(|f| f.rows.last());
+        let (log_end, ext_end) = last.map_or((0, 0), |r| {
+            let bytes = if r.kind == EntryKind::Gap { 0 } else { u64::from(r.len) };
+            (u64::from(r.pos) + bytes, u64::from(r.ext_pos) + u64::from(r.ext_len))
+        });
+        let behind = |ext: &str, end: u64| match self.disk.length(&self.path(&format!("{stem}.{ext}"))) {
+            Err(e) if e.kind == DiskFault::NotFound => Ok(false),
+            other => other.map(|len| len > end),
+        };
+        let index = last.map_or(EntryIndex::ZERO, |r| r.index);
+        let term = self.epochs.last().is_some_and(|e| e.index > index);
+        Ok(term || behind("log", log_end)? || behind("ext", ext_end)?)
     }
 
     /// A row that cannot be read, made again from the batch it pointed at; the second value is false if it is a guess.
@@ -507,8 +684,9 @@ impl Reader<'_> {
     }
 
     /// Makes the bad rows of an open segment again, and checks that the bytes its rows point at are there.
-    fn mend(&mut self, found: &mut Found) -> Result<(), DiskError> {
+    fn mend(&mut self, found: &mut Found, prev_term: u32) -> Result<(), DiskError> {
         let rows = std::mem::take(&mut found.rows);
+        let (mut bad, mut unsure) = (false, false);
         for (i, row) in rows.iter().enumerate() {
             if row.flags & row_flag::DAMAGED == 0 {
                 found.rows.push(*row);
@@ -516,10 +694,14 @@ impl Reader<'_> {
             }
             let next = rows.get(i + 1).copied();
             let (row, sure) = self.lost_row(found, next, None)?;
-            if !sure {
-                self.worse(Verdict::Damaged);
-            }
+            (bad, unsure) = (true, unsure || !sure);
             found.rows.push(row);
+        }
+        if bad {
+            unsure = !self.open_again(found, prev_term, unsure)?;
+        }
+        if unsure {
+            self.worse(Verdict::Damaged);
         }
         found.settle();
         let name = format!("{}.log", segment_stem(found.segment.base_offset, found.segment.generation));
@@ -532,6 +714,29 @@ impl Reader<'_> {
             self.worse(Verdict::Damaged);
         }
         Ok(())
+    }
+
+    /// Writes the table of an open segment again, whose bad rows were made again from their batches, or all of them if that
+    /// left doubt. False: the doubt stays.
+    fn open_again(&mut self, found: &mut Found, prev_term: u32, unsure: bool) -> Result<bool, DiskError> {
+        let s = &found.segment;
+        let stem = segment_stem(s.base_offset, s.generation);
+        let header = EntHeader {
+            gid: self.gid,
+            base_index: s.base_index,
+            base_offset: s.base_offset,
+            prev_term,
+            generation: s.generation,
+            created_ms: s.created_ms,
+        };
+        if unsure {
+            let before = found.rows.last().map(|r| r.index.next());
+            let lost = Lost { stem: &stem, header, epochs: &self.epochs, end: LostEnd::Open { before } };
+            let Some(made) = self.rebuild(&lost)? else { return Ok(false) };
+            found.rows = made.rows;
+        }
+        self.rebuilt.push((self.path(&format!("{stem}.ent")), rebuild::encode(&header, &found.rows, None)));
+        Ok(true)
     }
 
     /// A lost journal frame whose entry already stands in a segment, bytes and all.

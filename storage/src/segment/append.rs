@@ -50,8 +50,8 @@ impl Segments {
         let dir = group_dir(&self.config.dir, gid);
         let (rows_max, bytes_max, hint_bytes) =
             (self.config.rows_max, self.config.write_bytes_max, self.config.writeback_bytes);
+        let mut steps = self.before_stale(gid);
         let group = self.groups.get_mut(&gid).expect("the caller looked it up");
-        let mut steps: Vec<(DiskOp, SegmentPoint)> = Vec::new();
         if !group.made {
             steps.push((DiskOp::MkDir { path: dir.as_str().into() }, SegmentPoint::RollCreate));
         }
@@ -192,6 +192,20 @@ impl Segments {
         Job { current: None, steps: steps.into(), reads: VecDeque::new(), then: Then::Append(Box::new(appended)) }
     }
 
+    /// Names that the manifest does not know go before the next append. The manifest that recovery read may have been in
+    /// the page cache only, and its other copy may still name them: first both last.
+    fn before_stale(&mut self, gid: Gid) -> Vec<(DiskOp, SegmentPoint)> {
+        let group = &self.groups[&gid];
+        if group.stale.is_empty() || group.manifest_gen == 0 {
+            return Vec::new();
+        }
+        let newest = group.manifest_side.other();
+        let path = self.path(gid, &format!("manifest.{}", newest.suffix()));
+        let mut steps = vec![(DiskOp::Fdatasync { path }, SegmentPoint::TrimManifest)];
+        steps.extend(self.durable_manifest(gid));
+        steps
+    }
+
     pub(super) fn appended(&mut self, gid: Gid, done: Appended, out: &mut Effects<SegmentEffect>) {
         let snap_bytes = self.config.snap_bytes;
         let Some(group) = self.groups.get_mut(&gid) else { return };
@@ -202,6 +216,8 @@ impl Segments {
         for p in &done.placed {
             if group.epochs.last().is_none_or(|e| e.term < p.row.term.0) {
                 group.epochs.push(EpochStart { term: p.row.term.0, index: p.row.index, offset: p.row.base_offset });
+                // A lost table is made again with what the manifest says of terms.
+                group.manifest_dirty = true;
             }
         }
         if done.rolled {

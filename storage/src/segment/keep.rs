@@ -202,9 +202,12 @@ impl Segments {
         }
         let last = &group.segments[upto - 1];
         (group.first_index, group.prev_term) = (last.last_index().next(), last.last_term);
+        group.first_offset = last.next_offset;
         let gone: Vec<Segment> = group.segments.drain(..upto).collect();
         // The manifest (and its name) first: one that names removed files would be damage.
+        // Both copies: if the newer one is damaged later, the older one must not name them either.
         let mut steps = self.durable_manifest(gid);
+        steps.extend(self.durable_manifest(gid));
         for (_, point) in &mut steps {
             *point = SegmentPoint::TrimManifest;
         }
@@ -268,6 +271,17 @@ fn trimmed_at(segment: &Segment) -> Offset {
 }
 
 fn manifest_of(gid: Gid, group: &Group) -> Manifest {
+    // No file holds the first index yet: a row without entries says at which offset it begins.
+    let unmade = group.segments.is_empty().then_some(ManifestSegment {
+        base_index: group.first_index,
+        base_offset: group.first_offset,
+        generation: 0,
+        state: SegmentState::Active,
+        rows: 0,
+        last_term: group.prev_term,
+        sealed_at_ms: 0,
+        max_ts: -1,
+    });
     Manifest {
         gid: gid.0,
         topic: group.spec.topic,
@@ -290,6 +304,7 @@ fn manifest_of(gid: Gid, group: &Group) -> Manifest {
                 sealed_at_ms: s.sealed_at_ms,
                 max_ts: s.max_ts,
             })
+            .chain(unmade)
             .collect(),
         conf: group.spec.conf.to_vec(),
         local_start: group.log_start,

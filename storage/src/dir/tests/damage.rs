@@ -1,0 +1,184 @@
+//! Planted damage (F4, F5): whatever bit is flipped, no wrong byte comes back, it is seen or harmless, and of a journal
+//! flip at most one group suffers; what can be made again is made again.
+//!
+//! `CW_FLIPS=N` tries every N-th byte of every file (1 = all: the full form), the default a share of a few hundred.
+
+use super::*;
+use crate::check::{Weight, check};
+
+/// Files by kind, with their share of the flips.
+const KINDS: [&str; 8] = [".wal", ".log", ".ent", ".ext", ".snap", "manifest.", "boot.state", "dir.meta"];
+
+fn image(world: &World) -> Vec<(String, Vec<u8>)> {
+    world.disk.memory().files().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect()
+}
+
+/// Recovers the damaged disk and compares every group with what was asked of it. Gives the groups that are not whole.
+fn judge(world: &World, disk: &MemoryDisk, what: &str) -> Vec<Gid> {
+    disk.kill();
+    let found = recover(disk, &world.layout, NEW).unwrap_or_else(|e| panic!("{what}: {e}"));
+    disk.kill();
+    let mut touched = Vec::new();
+    // Tables made again are written before anything reads them.
+    let rewritten = disk.fork();
+    let disk = if found.leftovers.rebuilt.is_empty() {
+        disk
+    } else {
+        settle(&rewritten, &world.layout, &found.leftovers, &[]).unwrap();
+        &rewritten
+    };
+    for (gid, model) in &world.groups {
+        let want = model.now();
+        let (group, _) = found.groups.iter().find(|(g, _)| g.gid == *gid).unwrap_or_else(|| panic!("{what}: {gid}"));
+        let mut damaged = group.verdict != Verdict::Ok;
+        for segment in &group.segments {
+            for row in segment.rows.iter().filter(|r| r.kind == EntryKind::Data) {
+                let range = FileRange {
+                    gid: *gid,
+                    base_offset: segment.base_offset,
+                    generation: segment.generation,
+                    pos: row.pos,
+                    len: row.len,
+                };
+                match read_range(disk, &world.layout, &range) {
+                    Ok(body) => {
+                        let right = want.iter().any(|e| e.index == row.index && e.body == body);
+                        assert!(right, "{what}: wrong bytes were served");
+                    }
+                    Err(_) => damaged = true,
+                }
+            }
+        }
+        for entry in &group.journaled {
+            assert!(want.contains(entry), "{what}: a wrong entry came back");
+        }
+        // A context is checked when it is read, as a batch is.
+        let got = try_contents(disk, &world.layout, group);
+        damaged |= got.is_err();
+        if !damaged {
+            let first = group.first_index;
+            let want: Vec<_> = want.into_iter().filter(|e| e.index >= first).collect();
+            let got = got.unwrap_or_default();
+            let short = |log: &[NewEntry]| log.iter().map(|e| (e.index.0, e.term.0)).collect::<Vec<_>>();
+            assert!(
+                got == want,
+                "{what}: group {gid} lost something and says nothing\nwant {:?}\ngot {:?}\n{:?}",
+                short(&want),
+                short(&got),
+                found.report
+            );
+            check_since(world.seed, group, &got);
+            assert!(group.hard.term >= model.hards.last().map_or(0, |h| h.term), "{what}: hard state went back");
+        }
+        if damaged {
+            touched.push(*gid);
+        }
+    }
+    touched
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_seen_or_harmless_and_never_served() {
+    let every: usize = std::env::var("CW_FLIPS").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    let world = busy(7);
+    let disk = world.disk.memory().fork();
+    disk.kill();
+    assert!(judge(&world, &disk, "no damage").is_empty());
+    let sound = check(&disk, &world.layout).unwrap();
+    assert!(sound.findings.iter().all(|f| f.weight == Weight::Note), "{:?}", sound.findings);
+    let mut rng = Rng::new(99);
+    let files = image(&world);
+    let (mut seen, mut checked, mut flips) = (BTreeMap::new(), 0u64, 0u64);
+    for kind in KINDS {
+        let of_kind: Vec<_> = files.iter().filter(|(name, _)| name.contains(kind)).collect();
+        let total: usize = of_kind.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(total > 0, "the load leaves no {kind}");
+        let step = if every > 0 { every } else { (total / 40).max(1) };
+        let mut next = rng.below(step as u64) as usize;
+        let mut base = 0;
+        for (name, bytes) in of_kind {
+            while next < base + bytes.len() {
+                let at = next - base;
+                next += step;
+                let bit = rng.below(8) as u8;
+                disk.damage(name, |bytes| bytes[at] ^= 1 << bit);
+                let what = format!("bit {bit} of byte {at} of {name}");
+                let touched = judge(&world, &disk, &what);
+                assert!(touched.len() <= 1, "{what}: groups {touched:?} touched by one bit");
+                *seen.entry(kind).or_insert(0) += touched.len();
+                flips += 1;
+                // What a start does not look at, the check does: sealed bytes, both copies of a slot, snapshots.
+                if flips.is_multiple_of(3) && kind != ".wal" {
+                    let found = check(&disk, &world.layout).unwrap();
+                    let worst = found.worst().unwrap_or(Weight::Note);
+                    let live = is_live(&found, name, at, bytes);
+                    assert!(worst >= Weight::Warning || !live, "{what}: the check saw nothing");
+                    assert!(touched.is_empty() || worst == Weight::Damage, "{what}: {:?}", found.findings);
+                    checked += 1;
+                }
+                disk.damage(name, |bytes| bytes[at] ^= 1 << bit);
+            }
+            base += bytes.len();
+        }
+    }
+    println!("{flips} flips, {checked} checked, groups touched by kind: {seen:?}");
+    // The test would prove nothing if damage never showed.
+    assert!(seen[".log"] > 0 && seen[".ext"] > 0 && flips >= 200, "{seen:?}");
+}
+
+/// Bytes that mean something: rows and batches that the journal does not bring anew, slots up to their length.
+fn is_live(found: &crate::check::Checked, name: &str, at: usize, bytes: &[u8]) -> bool {
+    if name.ends_with(".a") || name.ends_with(".b") {
+        let len = u32::from_le_bytes(bytes[20..24].try_into().unwrap()) as usize;
+        return at < 32 + len;
+    }
+    if name.ends_with(".snap") {
+        return true;
+    }
+    let sealed = |s: &&crate::segment::Segment| s.state == crate::format::manifest::SegmentState::Sealed;
+    found.found.groups.iter().any(|(_, files)| {
+        files.segments.iter().filter(sealed).any(|s| {
+            let stem = crate::segment::segment_stem(s.base_offset, s.generation);
+            name.contains(&format!("{:016x}/{stem}.", files.gid.0))
+        })
+    })
+}
+
+#[test]
+fn what_can_be_made_again_is_made_again() {
+    let mut by_kind: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    for (seed, drained) in [(7, false), (9, true)] {
+        let mut world = busy(seed);
+        if drained {
+            // Everything in files, nothing only in the journal: what files say is all there is.
+            world.settle();
+            world.tell(DirEvent::CloseJournal);
+            world.settle();
+            world.tell(DirEvent::CloseSegments);
+            world.settle();
+        }
+        let before = world.disk.memory().fork();
+        for (name, bytes) in image(&world) {
+            let Some(kind) =
+                [".ent", ".snap", "manifest.", "boot.state", "dir.meta"].into_iter().find(|k| name.contains(k))
+            else {
+                continue;
+            };
+            for way in ["deleted", "zeroed", "cut"] {
+                let disk = before.fork();
+                match way {
+                    "deleted" => disk.unlink(&name).unwrap(),
+                    "zeroed" => disk.damage(&name, |bytes| bytes.fill(0)),
+                    _ => disk.damage(&name, |bytes| bytes.truncate(bytes.len() / 2)),
+                }
+                let touched = judge(&world, &disk, &format!("seed {seed}: {name} ({} bytes) {way}", bytes.len()));
+                let count = by_kind.entry(kind).or_default();
+                count.0 += 1;
+                count.1 += touched.len() as u32;
+                assert!(touched.is_empty(), "seed {seed}: {name} {way}: {touched:?} not made again");
+            }
+        }
+    }
+    println!("files lost, and groups that suffered: {by_kind:?}");
+    assert!(by_kind[".ent"].0 > 60 && by_kind["manifest."].0 > 15, "{by_kind:?}");
+}
