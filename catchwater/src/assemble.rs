@@ -11,6 +11,7 @@ pub use line::{WorkerLine, line_json};
 pub use pipelines::Wanted;
 pub use resolved::preflight;
 
+use crate::audit::Audit;
 use crate::command::refused;
 use crate::config::NodeConfig;
 use crate::http::{self, View};
@@ -42,6 +43,8 @@ const END_LIMIT_THROWN: Duration = Duration::from_millis(700);
 const GIVE_BACK_UNTIL: Duration = Duration::from_millis(1300);
 /// And databases have at least this long for it.
 const GIVE_BACK_LEAST: Duration = Duration::from_millis(500);
+/// Kafka's default of `message.max.bytes`.
+const MESSAGE_BYTES_MAX: u64 = 1_048_588;
 /// How long `run_pipeline` waits for the tasks to begin.
 const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -72,6 +75,7 @@ pub struct State {
     restarts: Mutex<BTreeSet<TaskId>>,
     /// The supervisor should look.
     wake: Notify,
+    audit: Audit,
     ready: AtomicBool,
     metrics: crate::metrics::Metrics,
 }
@@ -89,6 +93,7 @@ impl Node {
             broken: Mutex::default(),
             restarts: Mutex::default(),
             wake: Notify::new(),
+            audit: Audit::new(broker.local()),
             ready: AtomicBool::new(true),
             metrics: crate::metrics::Metrics::new(),
         });
@@ -222,7 +227,10 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
     b.auto_create = c.auto_create;
     b.group_initial_delay_ms = u32::try_from(c.initial_rebalance_ms).unwrap_or(u32::MAX);
     b.settings.extend(c.topic_defaults.clone());
-    b.settings.insert("message.max.bytes".into(), c.message_bytes_max.to_string());
+    // What is the default anyway is not "set": tools show what is.
+    if c.message_bytes_max != MESSAGE_BYTES_MAX {
+        b.settings.insert("message.max.bytes".into(), c.message_bytes_max.to_string());
+    }
     b.retention_check_ms = c.retention_check_ms;
     if c.compat {
         b.settings.insert("produce.validation".into(), "full".into());

@@ -88,6 +88,9 @@ pub enum Command {
     /// Stored pipelines
     #[command(subcommand)]
     Pipeline(Pipeline),
+    /// Who changed what on this node
+    #[command(subcommand)]
+    Audit(Audit),
     /// How far every sink is behind its source
     Lag {
         #[command(flatten)]
@@ -314,6 +317,22 @@ pub enum Pipeline {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub enum Audit {
+    /// The newest records
+    List {
+        #[arg(short = 'n', long = "limit", default_value_t = 50)]
+        limit: u64,
+        #[command(flatten)]
+        kafka: Kafka,
+    },
+    /// Is the chain of records whole?
+    Verify {
+        #[command(flatten)]
+        kafka: Kafka,
+    },
+}
+
 impl Command {
     /// The words of the command, for the envelope.
     pub fn name(&self) -> &'static str {
@@ -338,6 +357,8 @@ impl Command {
             Command::Pipeline(Pipeline::Resume { .. }) => "pipeline resume",
             Command::Pipeline(Pipeline::Restart { .. }) => "pipeline restart",
             Command::Pipeline(Pipeline::Delete { .. }) => "pipeline delete",
+            Command::Audit(Audit::List { .. }) => "audit list",
+            Command::Audit(Audit::Verify { .. }) => "audit verify",
             Command::Lag { .. } => "lag",
             Command::Storage(Storage::Check { .. }) => "storage check",
             Command::Storage(Storage::Dump { .. }) => "storage dump",

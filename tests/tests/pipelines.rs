@@ -164,6 +164,29 @@ fn a_plan_is_applied_as_it_was_shown_and_survives_kill_9() {
     rig.done(&["pipeline", "restart", "one"]);
     a.execute("DELETE FROM t WHERE id = 101", []).expect("row");
     rig.until("after the rollback and a restart", || count(&rig.path("a_copy.db")) == 21);
+
+    // Everything that was done, and refused, is in the audit, in one chain over the death.
+    let said = rig.done(&["audit", "list", "--limit", "100"]);
+    let said: Vec<String> = said
+        .as_array()
+        .expect("records")
+        .iter()
+        .map(|r| format!("{} {} {}", word(&r["action"]), word(&r["on"]), word(&r["decision"])))
+        .collect();
+    let wanted = [
+        "pipeline.apply pipeline one refused CW0342",
+        "pipeline.apply pipeline one allowed",
+        "pipeline.apply pipeline one refused CW0342",
+        "pipeline.apply pipeline two allowed",
+        "pipeline.apply pipeline one allowed",
+        "pipeline.pause pipeline one allowed",
+        "pipeline.resume pipeline one allowed",
+        "pipeline.apply pipeline one allowed",
+        "pipeline.rollback pipeline one allowed",
+        "pipeline.restart pipeline one allowed",
+    ];
+    assert_eq!(said, wanted);
+    assert_eq!(rig.done(&["audit", "verify"])["records"], wanted.len() as u64);
 }
 
 #[test]

@@ -78,6 +78,30 @@ impl LocalClient {
         }
     }
 
+    /// Makes an internal topic if it is not there.
+    pub async fn ensure_internal(
+        &self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<(), ControlError> {
+        if self.node.controller.image().topic_by_name(name).is_some() {
+            return Ok(());
+        }
+        let topic = CreateTopic {
+            partitions: Some(partitions),
+            replication: Some(1),
+            configs: configs.iter().map(|(k, v)| ((*k).to_owned(), Some((*v).to_owned()))).collect(),
+            internal: true,
+            ..CreateTopic::named(name, self.draw_topic_id())
+        };
+        match self.create_once(vec![topic]).await?.pop() {
+            Some(Ok(_) | Err(TopicError::Exists(_))) => Ok(()),
+            Some(Err(e)) => Err(topic_error(e)),
+            None => Err(ControlError::Bug("no answer to a CreateTopics".into())),
+        }
+    }
+
     /// Every partition a fence of this capture must stand in.
     pub(super) async fn partitions_of(&self, capture: CaptureId) -> Result<Vec<TopicPartition>, LogError> {
         let image = self.fresh_image().await.map_err(log_error)?;

@@ -6,6 +6,7 @@
 
 use super::resolved::{self, Resolved};
 use super::{State, control_failure};
+use crate::audit::{Entry, digest};
 use crate::pipeline::plan::{self, Class, Step};
 use crate::pipeline::{self, Options, Pipeline};
 use crate::report::{Exit, Failure};
@@ -15,6 +16,7 @@ use catchwater_record::{PipelineName, RevisionNo, SourceName};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,9 +101,43 @@ fn parse(text: &str, plain_secrets: bool) -> Result<Pipeline, Failure> {
     })
 }
 
+fn said(author: &str, action: &'static str, name: &str, after: Value) -> Entry {
+    let (who, on, before, decision) = (author.to_owned(), format!("pipeline {name}"), Value::Null, String::new());
+    Entry { who, action, on, before, after, decision }
+}
+
 fn unknown(name: &str) -> Failure {
     Failure::new(Exit::Refused, "CW0344", format!("there is no pipeline {name}"))
         .next("catchwater pipeline list shows the names")
+}
+
+/// Would it be done? What is refused carries the whole plan.
+fn judge(wanted: &Wanted, planned: &Planned) -> Result<(), Failure> {
+    let detailed = |mut f: Failure| {
+        f.details = Some(Box::new(planned.json()));
+        f
+    };
+    if let Some(s) = planned.steps.iter().find(|s| s.class == Class::Refused) {
+        let f = Failure::new(Exit::Refused, "CW0341", format!("{}: {}", s.node, s.what)).next(s.next.clone());
+        return Err(detailed(f));
+    }
+    if wanted.hash.as_ref().is_some_and(|h| *h != planned.hash) {
+        let f = Failure::new(Exit::Refused, "CW0342", "the plan is stale: nothing was done")
+            .cause(format!("what would be done now has the hash {}", planned.hash))
+            .next("plan again, and look at what has changed");
+        return Err(detailed(f));
+    }
+    if let Some(s) = planned.steps.iter().find(|s| s.class == Class::Destructive)
+        && !wanted.allow_destructive
+        && !wanted.dev
+    {
+        let f = Failure::new(Exit::Refused, "CW0343", format!("{}: {}", s.node, s.what))
+            .cause("the plan gives something up for good")
+            .next("say --allow-destructive if that is meant");
+        return Err(detailed(f));
+    }
+    let said = if wanted.dev { resolved::show_findings } else { resolved::first_error };
+    said(planned.findings.clone()).map_err(detailed)
 }
 
 impl State {
@@ -143,32 +179,52 @@ impl State {
 
     /// Stores the text; its tasks follow. The answer is durable.
     pub async fn apply(&self, wanted: Wanted) -> Result<(RevisionNo, Planned), Failure> {
+        self.apply_as("pipeline.apply", wanted).await
+    }
+
+    async fn apply_as(&self, action: &'static str, wanted: Wanted) -> Result<(RevisionNo, Planned), Failure> {
         let planned = self.plan(&wanted).await?;
-        let detailed = |mut f: Failure| {
-            f.details = Some(Box::new(planned.json()));
-            f
+        if wanted.dev {
+            return self.store(wanted, planned).await;
+        }
+        let stored = self.local.pipelines().await.map_err(control_failure)?;
+        let old = stored.iter().find(|p| p.name.as_str() == planned.pipeline);
+        let said = |no: RevisionNo, text: &str| json!({"revision": no.0, "sha256": digest(text.as_bytes())});
+        let entry = Entry {
+            who: wanted.note.author.clone(),
+            action,
+            on: format!("pipeline {}", planned.pipeline),
+            before: old.map_or(Value::Null, |p| said(p.revision, &p.text)),
+            after: json!({"sha256": digest(wanted.text.as_bytes()), "plan": planned.hash}),
+            decision: String::new(),
         };
-        if let Some(s) = planned.steps.iter().find(|s| s.class == Class::Refused) {
-            let f = Failure::new(Exit::Refused, "CW0341", format!("{}: {}", s.node, s.what)).next(s.next.clone());
-            return Err(detailed(f));
+        let decided = judge(&wanted, &planned);
+        self.audited(entry, decided, async { self.store(wanted, planned).await }).await
+    }
+
+    /// Writes what was decided, and does it if it is allowed.
+    async fn audited<T>(
+        &self,
+        entry: Entry,
+        decided: Result<(), Failure>,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let say = |decision: String| Entry { decision, ..entry.clone() };
+        if let Err(f) = decided {
+            self.audit.note(&say(format!("refused {}", f.code))).await?;
+            return Err(f);
         }
-        if wanted.hash.as_ref().is_some_and(|h| *h != planned.hash) {
-            let f = Failure::new(Exit::Refused, "CW0342", "the plan is stale: nothing was done")
-                .cause(format!("what would be done now has the hash {}", planned.hash))
-                .next("plan again, and look at what has changed");
-            return Err(detailed(f));
+        self.audit.note(&say("allowed".into())).await?;
+        let done = work.await;
+        if let Err(f) = &done {
+            // The change is undone or was never made; that this cannot be written changes nothing of that.
+            let _ = self.audit.note(&say(format!("failed {}", f.code))).await;
         }
-        if let Some(s) = planned.steps.iter().find(|s| s.class == Class::Destructive)
-            && !wanted.allow_destructive
-            && !wanted.dev
-        {
-            let f = Failure::new(Exit::Refused, "CW0343", format!("{}: {}", s.node, s.what))
-                .cause("the plan gives something up for good")
-                .next("say --allow-destructive if that is meant");
-            return Err(detailed(f));
-        }
-        let said = if wanted.dev { resolved::show_findings } else { resolved::first_error };
-        said(planned.findings.clone()).map_err(detailed)?;
+        done
+    }
+
+    async fn store(&self, wanted: Wanted, planned: Planned) -> Result<(RevisionNo, Planned), Failure> {
+        judge(&wanted, &planned)?;
         let p = &planned.resolved.pipeline;
         let mut captures = Vec::new();
         for source in p.sources.keys() {
@@ -194,7 +250,7 @@ impl State {
         let old = self.revision(name, to).await?;
         let message = if wanted.note.message.is_empty() { format!("rollback to {to}") } else { wanted.note.message };
         let note = RevisionNote { base_dir: old.note.base_dir, message, author: wanted.note.author };
-        self.apply(Wanted { text: old.text, note, ..wanted }).await
+        self.apply_as("pipeline.rollback", Wanted { text: old.text, note, ..wanted }).await
     }
 
     async fn revision(&self, name: &str, no: RevisionNo) -> Result<Revision, Failure> {
@@ -209,18 +265,24 @@ impl State {
     }
 
     /// Its tasks drain and wait, or go on.
-    pub async fn set_running(&self, name: &str, running: bool) -> Result<RevisionNo, Failure> {
+    pub async fn set_running(&self, name: &str, running: bool, author: &str) -> Result<RevisionNo, Failure> {
         self.stored(name).await?.ok_or_else(|| unknown(name))?;
-        let name = PipelineName::from(name);
-        let change = if running { PipelineChange::Resume { name } } else { PipelineChange::Pause { name } };
-        let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
-        self.wake.notify_one();
-        Ok(revision)
+        let action = if running { "pipeline.resume" } else { "pipeline.pause" };
+        let after = json!({"running": running});
+        self.audited(said(author, action, name, after), Ok(()), async {
+            let name = PipelineName::from(name);
+            let change = if running { PipelineChange::Resume { name } } else { PipelineChange::Pause { name } };
+            let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
+            self.wake.notify_one();
+            Ok(revision)
+        })
+        .await
     }
 
     /// Its tasks on this node drain and start again; references are read again.
-    pub async fn restart(&self, name: &str) -> Result<usize, Failure> {
+    pub async fn restart(&self, name: &str, author: &str) -> Result<usize, Failure> {
         self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        self.audit.note(&said(author, "pipeline.restart", name, Value::Null).allowed()).await?;
         let ids: Vec<_> = self.tasks().iter().filter(|t| t.pipeline.as_str() == name).map(|t| t.id).collect();
         self.restarts().extend(&ids);
         self.wake.notify_one();
@@ -228,20 +290,25 @@ impl State {
     }
 
     /// Its tasks end and give back what they made in the databases. Topics and target tables stay.
-    pub async fn delete(&self, name: &str, allow_destructive: bool) -> Result<Vec<Step>, Failure> {
+    pub async fn delete(&self, name: &str, allow_destructive: bool, author: &str) -> Result<Vec<Step>, Failure> {
         let (_, old) = self.stored(name).await?.ok_or_else(|| unknown(name))?;
         let steps = plan::steps(Some(&old), None);
-        if !allow_destructive {
+        let decided = if allow_destructive {
+            Ok(())
+        } else {
             let mut f = Failure::new(Exit::Refused, "CW0343", format!("deleting {name} gives something up for good"))
                 .cause(steps.iter().map(|s| format!("{}: {}", s.node, s.what)).collect::<Vec<_>>().join("; "))
                 .next("say --allow-destructive if that is meant; `pipeline pause` only stops it");
             f.details = Some(Box::new(json!({"steps": steps.iter().map(step_json).collect::<Vec<_>>()})));
-            return Err(f);
-        }
-        let change = PipelineChange::Delete { name: PipelineName::from(name) };
-        self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
-        self.wake.notify_one();
-        Ok(steps)
+            Err(f)
+        };
+        self.audited(said(author, "pipeline.delete", name, Value::Null), decided, async {
+            let change = PipelineChange::Delete { name: PipelineName::from(name) };
+            self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
+            self.wake.notify_one();
+            Ok(steps)
+        })
+        .await
     }
 
     /// Every stored pipeline with the state of its tasks here.

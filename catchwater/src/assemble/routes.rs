@@ -34,6 +34,10 @@ fn flag(body: &Value, key: &str) -> Result<bool, Failure> {
     }
 }
 
+fn who(body: &Value) -> Result<String, Failure> {
+    text(body, "author")
+}
+
 fn wanted(body: &Value) -> Result<Wanted, Failure> {
     const KNOWN: [&str; 7] = ["text", "base_dir", "author", "message", "hash", "allow_destructive", "to"];
     let fields = body.as_object().ok_or_else(|| bad("it must be a JSON object"))?;
@@ -86,13 +90,17 @@ pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> 
             let (revision, planned) = state.rollback(name, RevisionNo(to), wanted(&call.body)?).await?;
             Ok(json!({"pipeline": planned.pipeline, "revision": revision.0, "plan": planned.json()}))
         }
-        (Verb::Post, ["pipelines", name, "pause"]) => ran(name, state.set_running(name, false).await?),
-        (Verb::Post, ["pipelines", name, "resume"]) => ran(name, state.set_running(name, true).await?),
+        (Verb::Post, ["pipelines", name, "pause"]) => {
+            ran(name, state.set_running(name, false, &who(&call.body)?).await?)
+        }
+        (Verb::Post, ["pipelines", name, "resume"]) => {
+            ran(name, state.set_running(name, true, &who(&call.body)?).await?)
+        }
         (Verb::Post, ["pipelines", name, "restart"]) => {
-            Ok(json!({"pipeline": name, "tasks": state.restart(name).await?}))
+            Ok(json!({"pipeline": name, "tasks": state.restart(name, &who(&call.body)?).await?}))
         }
         (Verb::Delete, ["pipelines", name]) => {
-            let steps = state.delete(name, flag(&call.body, "allow_destructive")?).await?;
+            let steps = state.delete(name, flag(&call.body, "allow_destructive")?, &who(&call.body)?).await?;
             Ok(json!({"pipeline": name, "steps": steps.iter().map(super::pipelines::step_json).collect::<Vec<_>>()}))
         }
         _ => Err(not_found()),

@@ -183,7 +183,7 @@ pub async fn run(command: Pipeline) -> Result<Done, Failure> {
         Pipeline::Restart { name, http } => verb(&name, "restart", "starts its tasks again", &http).await,
         Pipeline::Delete { name, allow_destructive, http } => {
             let path = format!("pipelines/{}", escape(&name));
-            let body = json!({"allow_destructive": allow_destructive});
+            let body = json!({"allow_destructive": allow_destructive, "author": author()});
             let done = http::call(&http.http, Call { verb: Verb::Delete, path, body }).await?;
             let mut shown = format!("pipeline {name} is deleted; its topics and target tables stay\n");
             for s in items(&done["steps"]) {
@@ -195,7 +195,7 @@ pub async fn run(command: Pipeline) -> Result<Done, Failure> {
 }
 
 async fn verb(name: &str, verb: &str, says: &str, http: &Http) -> Result<Done, Failure> {
-    let done = post(http, name, verb, Value::Null).await?;
+    let done = post(http, name, verb, json!({"author": author()})).await?;
     Ok(Done::new(format!("pipeline {name} {says}"), done, ""))
 }
 
@@ -230,7 +230,7 @@ async fn show(name: &str, revision: Option<u64>, http: &Http) -> Result<Done, Fa
 }
 
 /// Milliseconds since 1970 → `2026-01-31 12:00:00Z`. Days by the proleptic Gregorian calendar.
-fn utc(ms: &Value) -> String {
+pub(super) fn utc(ms: &Value) -> String {
     let seconds = ms.as_i64().unwrap_or_default().div_euclid(1000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Years of 400-year eras that begin on the first of March, so that the leap day is the last of its year.

@@ -37,7 +37,7 @@ pub async fn run(command: Topic, output: Output) -> Result<Done, Failure> {
     }
 }
 
-async fn connect(kafka: &Where) -> Result<Kafka, Failure> {
+pub(super) async fn connect(kafka: &Where) -> Result<Kafka, Failure> {
     let options =
         Options { client_id: "catchwater-cli".into(), timeout: Duration::from_secs(15), ..Options::default() };
     let addresses: Vec<&str> = kafka.bootstrap.split(',').collect();
@@ -55,7 +55,7 @@ fn chain(e: &dyn std::error::Error) -> String {
     text
 }
 
-fn failure(e: &RemoteError) -> Failure {
+pub(super) fn failure(e: &RemoteError) -> Failure {
     match e.code() {
         Some(code) => Failure::new(Exit::Runtime, "CW0009", format!("{e}")).cause(format!("Kafka error {code}")),
         None => Failure::new(Exit::Environment, "CW0007", format!("{e}"))
@@ -64,7 +64,7 @@ fn failure(e: &RemoteError) -> Failure {
     }
 }
 
-async fn find(kafka: &Kafka, topic: &str) -> Result<TopicInfo, Failure> {
+pub(super) async fn find(kafka: &Kafka, topic: &str) -> Result<TopicInfo, Failure> {
     kafka.topic(topic).await.map_err(|e| failure(&e))?.ok_or_else(|| {
         Failure::new(Exit::Runtime, "CW0008", format!("no topic {topic}")).next("catchwater topic list shows the names")
     })

@@ -48,6 +48,8 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0345", include_str!("../../../../docs/errors/CW0345.md")),
     ("CW0346", include_str!("../../../../docs/errors/CW0346.md")),
     ("CW0347", include_str!("../../../../docs/errors/CW0347.md")),
+    ("CW0348", include_str!("../../../../docs/errors/CW0348.md")),
+    ("CW0349", include_str!("../../../../docs/errors/CW0349.md")),
     ("CW0501", include_str!("../../../../docs/errors/CW0501.md")),
     ("CW0502", include_str!("../../../../docs/errors/CW0502.md")),
     ("CW0503", include_str!("../../../../docs/errors/CW0503.md")),
