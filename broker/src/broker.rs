@@ -42,6 +42,8 @@ const CONTROLLER_LOG: &str = "__cluster_metadata";
 /// refresh the commit index that is stored for the next start.
 const TICK: Duration = Duration::from_secs(1);
 const TICKS: u32 = 10;
+/// Producers are looked at for their age every so many ticks.
+const EXPIRE_TICKS: u32 = 60;
 /// How long loading group 0 may take at start.
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// How long the start waits for partitions to have their leaders.
@@ -84,6 +86,8 @@ pub struct BrokerConfig {
     pub tail_bytes_max: u64,
     /// `log.retention.check.interval.ms`
     pub retention_check_ms: u64,
+    /// `producer.id.expiration.ms`
+    pub producer_expiration_ms: u64,
     /// `queued.max.request.bytes`
     pub request_bytes_max: u64,
     /// Bytes of fetch answers read and not sent.
@@ -119,6 +123,7 @@ impl BrokerConfig {
             lease_ms: 9_000,
             tail_bytes_max: 64 << 20,
             retention_check_ms: 300_000,
+            producer_expiration_ms: 86_400_000,
             request_bytes_max: 256 << 20,
             response_bytes_max: 256 << 20,
             fetch_bytes_max: 57_671_680,
@@ -284,7 +289,7 @@ impl Broker {
         let server = Server::serve(listeners, node.clone(), server)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let tasks = Tasks::new();
-        tasks.spawn("ticks", tick(node.clone(), controller_log.clone()));
+        tasks.spawn("ticks", tick(node.clone(), controller_log.clone(), config.producer_expiration_ms));
         tasks.spawn("retention", retain(node.clone(), Duration::from_millis(config.retention_check_ms)));
         log!(Info, "broker.ready", "node {node_id} serves on {}", server.address());
         let local = Arc::new(LocalClient::new(node.clone()));
@@ -379,9 +384,13 @@ fn registration(config: &BrokerConfig, id: NodeId, port: u16, (process, dir): ([
 }
 
 /// One tick for all groups of the node.
-async fn tick(node: Arc<Node>, controller_log: Arc<Partition>) {
-    loop {
+async fn tick(node: Arc<Node>, controller_log: Arc<Partition>, producer_expiration_ms: u64) {
+    for tick in 1u32.. {
         time::sleep(TICK).await;
+        node.topics.evict_producers();
+        if tick.is_multiple_of(EXPIRE_TICKS) {
+            node.topics.expire_producers(node.clock.now().wall.as_millis(), producer_expiration_ms);
+        }
         controller_log.tick(Event::Tick(TICKS));
         for partition in node.topics.partitions() {
             partition.tick(Event::Tick(TICKS));

@@ -2,7 +2,7 @@
 
 use crate::partition::shell;
 use crate::topics::Topics;
-use crate::{budget, connection, server};
+use crate::{budget, connection, server, topics};
 use catchwater_base::metric::{Counter, Gauge};
 
 /// The log directories'.
@@ -32,6 +32,9 @@ pub fn process() -> Vec<(&'static str, &'static str, Reading)> {
         counter("catchwater_appended_batches", "Batches that became entries", &shell::APPENDED_BATCHES),
         counter("catchwater_appended_bytes", "Bytes of batches that became entries", &shell::APPENDED_BYTES),
         counter("catchwater_duplicate_batches", "Batches that were here already", &shell::DUPLICATE_BATCHES),
+        gauge("catchwater_producers", "Idempotent producers remembered", &topics::PRODUCERS),
+        counter("catchwater_producers_expired", "Forgotten after their time", &topics::PRODUCERS_EXPIRED),
+        counter("catchwater_producers_evicted", "Forgotten above the node's limit", &topics::PRODUCERS_EVICTED),
         counter("catchwater_partitions_offline", "Partitions that went offline", &shell::OFFLINE),
     ]
 }

@@ -278,6 +278,10 @@ impl<W> PartitionCore<W> {
         self.perform(None, out);
     }
 
+    /// Forgets producers idle since before `before_ms`.
+    pub fn expire_producers(&mut self, before_ms: i64) -> usize {
+        self.group.log_mut().expire_producers(before_ms)
+    }
     pub fn group(&self) -> &GroupCore {
         &self.group
     }

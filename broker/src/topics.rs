@@ -6,6 +6,7 @@
 use crate::host::cluster::ClusterListener;
 use crate::partition::UNCOMMITTED_BYTES_MAX;
 use crate::partition::shell::{Partition, Watch};
+use catchwater_base::metric::{Counter, Gauge};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
@@ -16,10 +17,17 @@ use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicParti
 use catchwater_runtime::time;
 use catchwater_storage::log::TailBudget;
 use catchwater_storage::retain::Retention;
-use catchwater_storage::{GroupSpec, LogConfig, RecoveredGroup};
+use catchwater_storage::{GroupSpec, LogConfig, ProducerBudget, RecoveredGroup};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+
+/// Idempotent producers that a node remembers, over all partitions; about 160 bytes each.
+const PRODUCERS_MAX: u64 = 1_000_000;
+
+pub static PRODUCERS: Gauge = Gauge::new();
+pub static PRODUCERS_EXPIRED: Counter = Counter::new();
+pub static PRODUCERS_EVICTED: Counter = Counter::new();
 
 /// A topic and its partitions on this node.
 pub struct Here {
@@ -119,6 +127,7 @@ pub struct Topics {
     seed: u64,
     /// Bytes that are in files already and stay in memory for readers at the end, of all partitions together.
     tail: Arc<TailBudget>,
+    producers: Arc<ProducerBudget>,
 }
 
 impl Topics {
@@ -139,6 +148,7 @@ impl Topics {
             clock,
             seed,
             tail: TailBudget::new(tail_bytes_max),
+            producers: ProducerBudget::new(PRODUCERS_MAX),
         }
     }
 
@@ -197,13 +207,36 @@ impl Topics {
                 self.dir.create(gid, spec)
             }
         };
-        let log = LogConfig { budget: Some(self.tail.clone()), ..LogConfig::default() };
+        let (budget, producers) = (Some(self.tail.clone()), Some(self.producers.clone()));
+        let log = LogConfig { budget, producers, ..LogConfig::default() };
         let config = GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, log, ..GroupConfig::new(peer) };
         let group = GroupCore::open(&config, found, self.seed ^ gid.0).map_err(|e| e.to_string())?;
         let partition = Partition::new((gid, at, name), group, self.dir.clone(), self.clock.clone());
         self.dir.attach(gid, partition.clone() as Arc<dyn Replica>);
         partition.start();
         Ok(partition)
+    }
+
+    /// Forgets producers that wrote nothing for `idle_ms` (`producer.id.expiration.ms`).
+    pub fn expire_producers(&self, now_ms: i64, idle_ms: u64) {
+        let before_ms = now_ms.saturating_sub(i64::try_from(idle_ms).unwrap_or(i64::MAX));
+        let gone: usize = self.partitions().iter().map(|p| p.expire_producers(before_ms)).sum();
+        PRODUCERS_EXPIRED.add(gone as u64);
+    }
+
+    /// Above the node's limit: forgets the longest idle ones, whatever their age. Cheap while there is room.
+    pub fn evict_producers(&self) {
+        let excess = usize::try_from(self.producers.excess()).unwrap_or(usize::MAX);
+        PRODUCERS.set(i64::try_from(self.producers.known()).unwrap_or(i64::MAX));
+        if excess == 0 {
+            return;
+        }
+        let (partitions, mut idle) = (self.partitions(), Vec::new());
+        partitions.iter().for_each(|p| p.producers_idle_since(&mut idle));
+        let Some(last) = excess.min(idle.len()).checked_sub(1) else { return };
+        let before_ms = idle.select_nth_unstable(last).1.saturating_add(1);
+        let gone: usize = partitions.iter().map(|p| p.expire_producers(before_ms)).sum();
+        PRODUCERS_EVICTED.add(gone as u64);
     }
 
     /// Lets go of what no topic keeps any longer, on all partitions led here.

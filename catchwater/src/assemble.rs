@@ -236,6 +236,7 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
         b.settings.insert("produce.validation".into(), "full".into());
     }
     b.segment_bytes = u32::try_from(c.segment_bytes).unwrap_or(u32::MAX);
+    b.producer_expiration_ms = c.producer_expiration_ms;
     b.cluster_id = c.cluster_id;
     if let Some(node) = c.node_id {
         (b.node_id, b.expect_node) = (catchwater_record::NodeId(node), true);

@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub cluster_id: Option<[u8; 16]>,
     /// `node.id`, the same way.
     pub node_id: Option<u32>,
+    /// `producer.id.expiration.ms`
+    pub producer_expiration_ms: u64,
     /// `storage.allow.unsafe.filesystem`
     pub allow_unsafe_filesystem: bool,
     /// `min.free.bytes`; `None` = by the size of the filesystem.
@@ -47,7 +49,7 @@ pub struct NodeConfig {
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 16] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
@@ -58,6 +60,7 @@ const KEYS: [(&str, &str); 15] = [
     ("message.max.bytes", "1048588"),
     ("log.segment.bytes", "1073741824"),
     ("log.retention.check.interval.ms", "300000"),
+    ("producer.id.expiration.ms", "86400000"),
     ("cluster.id", ""),
     ("node.id", ""),
     ("storage.allow.unsafe.filesystem", "false"),
@@ -126,6 +129,12 @@ pub fn load(
             600_000,
         )?,
         message_bytes_max: number("message.max.bytes", &get("message.max.bytes"), 1024, 16 << 20)?,
+        producer_expiration_ms: number(
+            "producer.id.expiration.ms",
+            &get("producer.id.expiration.ms"),
+            1,
+            i32::MAX as u64,
+        )?,
         cluster_id: cluster_id(&get("cluster.id"))?,
         node_id: match get("node.id") {
             v if v.text.is_empty() => None,

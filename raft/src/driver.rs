@@ -317,8 +317,10 @@ impl LogDir {
     }
 
     /// Everything below is gone for readers (a committed logstart entry): whole segments below it are removed.
-    pub fn trim(&self, gid: Gid, log_start: Offset) {
-        self.inner.tell_segments([SegmentEvent::Trim(gid, log_start)]);
+    /// `snap` = [`Replica::snapshot`] of now, if there is state: durable before anything goes, since what goes may be all that
+    /// tells of a producer or a capture.
+    pub fn trim(&self, gid: Gid, log_start: Offset, snap: Option<(EntryIndex, Offset, Bytes)>) {
+        self.inner.tell_segments([SegmentEvent::Trim(gid, log_start, snap)]);
     }
 
     /// Bounds of one group's segments (topic settings).

@@ -181,7 +181,7 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     let before = rows.iter().rev().find(|r| r.base_offset < some.base_offset).unwrap().base_offset;
     let newest_gone = format!("{path}/p/{:016x}/{:020}.ent", GID.0, before.0);
     assert!(disk.length(&newest_gone).is_ok());
-    node.dir.trim(GID, some.base_offset);
+    node.dir.trim(GID, some.base_offset, None);
     poll("old segments go", SOON, || disk.length(&newest_gone).is_err());
     eat();
     let acked = node.watcher.seen.lock().unwrap().acked;

@@ -236,7 +236,7 @@ impl Local for Dir {
             DirEvent::Snap(gid, index, offset, payload) => {
                 segments.handle(now, SegmentEvent::Snap(gid, index, offset, payload), segment_out);
             }
-            DirEvent::Trim(gid, offset) => segments.handle(now, SegmentEvent::Trim(gid, offset), segment_out),
+            DirEvent::Trim(gid, offset) => segments.handle(now, SegmentEvent::Trim(gid, offset, None), segment_out),
             DirEvent::Done(DirToken::Journal(token), result) => {
                 journal.handle(now, JournalEvent::Done(token, result), journal_out);
             }

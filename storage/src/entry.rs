@@ -195,8 +195,8 @@ pub struct RecoveredGroup {
     pub journaled: Vec<NewEntry>,
     /// Payload of the newest valid `.snap` and the index it stands at.
     pub snap: Option<(EntryIndex, Bytes)>,
-    /// Rows behind `snap` that are in segments, with the 61 header bytes of a data batch (empty otherwise) and the
-    /// context: what producer and capture state is rebuilt from.
+    /// Rows behind `snap` that are in segments, with the 61 header bytes of a data batch (the whole of a control batch,
+    /// nothing of an internal entry) and the context: what producer and capture state is rebuilt from.
     pub since_snap: Vec<(Row, Bytes, Bytes)>,
 }
 

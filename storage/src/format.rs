@@ -6,6 +6,7 @@ pub mod manifest;
 pub mod row;
 pub mod slot;
 pub mod snap;
+pub mod txn;
 
 /// Reads little-endian numbers out of a slice whose length the caller has checked.
 pub(crate) struct Le<'a>(pub &'a [u8]);

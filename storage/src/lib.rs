@@ -16,7 +16,10 @@ pub mod recover;
 pub mod retain;
 pub mod segment;
 pub mod table;
+pub mod txn;
 
 pub use entry::*;
 pub use format::context::{CaptureContext, EntryContext};
+pub use format::txn::Aborted;
 pub use log::{Check, Log, LogConfig, LogOpenError, ReadPlan, TailBudget};
+pub use producer::ProducerBudget;

@@ -12,8 +12,10 @@
 use crate::capture_pos::{self, Captures, Standing};
 use crate::entry::{EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Row, SegmentInfo};
 use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
-use crate::producer::{BatchMark, Producer, Producers, Sequence};
+use crate::format::txn::Aborted;
+use crate::producer::{BatchMark, Producer, ProducerBudget, Producers, Sequence};
 use crate::table::Table;
+use crate::txn::{Marker, Transactions};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use catchwater_base::mutant;
 use catchwater_record::{
@@ -55,11 +57,13 @@ pub struct LogConfig {
     pub tail_bytes_max: u64,
     /// Shared by all logs of a node; above its limit a log keeps nothing that is in files.
     pub budget: Option<Arc<TailBudget>>,
+    /// Producers of all logs of a node.
+    pub producers: Option<Arc<ProducerBudget>>,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { tail_bytes_max: 1 << 20, budget: None }
+        LogConfig { tail_bytes_max: 1 << 20, budget: None, producers: None }
     }
 }
 
@@ -139,7 +143,10 @@ pub struct Log {
     cache_bytes: u64,
     cache_placed_bytes: u64,
     producers: Producers,
+    /// As told to the node's budget.
+    producers_told: u64,
     captures: Captures,
+    transactions: Transactions,
     /// Ascending by index, all above `state_floor`.
     undo: VecDeque<(EntryIndex, Undo)>,
     /// Log starts that wait for their commit.
@@ -152,6 +159,8 @@ const SECTION_PRODUCERS: u16 = 1;
 const SECTION_CAPTURES: u16 = 2;
 /// `offset u64`: the log start at the snapshot's index. The manifest says it too, but not always that early.
 const SECTION_LOG_START: u16 = 3;
+/// Aborted transactions, 40 bytes each.
+const SECTION_ABORTED: u16 = 4;
 
 impl Log {
     pub fn open(found: RecoveredGroup) -> Result<Log, LogOpenError> {
@@ -179,7 +188,9 @@ impl Log {
             cache_bytes: 0,
             cache_placed_bytes: 0,
             producers: Producers::default(),
+            producers_told: 0,
             captures: Captures::default(),
+            transactions: Transactions::default(),
             undo: VecDeque::new(),
             starts: VecDeque::new(),
             foreign_sections: Vec::new(),
@@ -217,6 +228,8 @@ impl Log {
         log.persisted = log.table.last_index();
         log.uncommitted_bytes = log.table.rows_from(log.commit.next()).map(data_bytes).sum();
         log.settle();
+        log.transactions.trim(log.log_start);
+        log.tell_producers();
         Ok(log)
     }
 
@@ -323,6 +336,16 @@ impl Log {
         &self.captures
     }
 
+    /// First offset that a read_committed reader does not get: the oldest transaction that is open, or whose end is not
+    /// committed, else the high watermark.
+    pub fn last_stable_offset(&self) -> Offset {
+        self.transactions.last_stable(self.high_watermark())
+    }
+    /// Aborted transactions with a record in `from..upto`, by their markers: what a read_committed reader skips.
+    pub fn aborted(&self, from: Offset, upto: Offset) -> impl Iterator<Item = &Aborted> {
+        self.transactions.aborted(from, upto)
+    }
+
     /// May this batch enter, and if not, why? Judges what was appended before, so of one producer or capture at most
     /// one batch may be between a check and its append.
     pub fn check(&self, batch: &BatchView<'_>, capture: Option<&CaptureContext>) -> Check {
@@ -380,6 +403,15 @@ impl Log {
             self.uncommitted_bytes += entry.body.len() as u64;
             self.push(entry);
         }
+        self.tell_producers();
+    }
+
+    fn tell_producers(&mut self) {
+        if let Some(budget) = &self.config.producers {
+            let now = self.producers.len() as u64;
+            budget.account(self.producers_told, now);
+            self.producers_told = now;
+        }
     }
 
     /// Row, epoch and bytes; not the state.
@@ -416,6 +448,16 @@ impl Log {
         if let Some(mark) = BatchMark::read(header)
             && let Some((id, before)) = self.producers.append(&mark, base)
         {
+            let was = before.and_then(|p| p.open_transaction());
+            let now = self.producers.get(id).and_then(Producer::open_transaction);
+            self.transactions.moved(id, was, now);
+            // `header` is the whole batch if it is a control batch.
+            if let Some(marker) = Marker::read(header) {
+                self.producers.marked(id, marker.coordinator_epoch);
+                if let Some(first) = was.filter(|_| now.is_none()) {
+                    self.transactions.end(index, id, first, base, marker);
+                }
+            }
             self.undo.push_back((index, Undo::Producer(id, before)));
         }
         if context.is_empty() {
@@ -445,11 +487,17 @@ impl Log {
         while self.undo.back().is_some_and(|(i, _)| *i >= from) {
             match self.undo.pop_back() {
                 Some(_) if mutant!("undo_forgotten") => {}
-                Some((_, Undo::Producer(id, before))) => self.producers.restore(id, before),
+                Some((_, Undo::Producer(id, before))) => {
+                    let was = self.producers.get(id).and_then(Producer::open_transaction);
+                    self.transactions.moved(id, was, before.and_then(|p| p.open_transaction()));
+                    self.producers.restore(id, before);
+                }
                 Some((_, Undo::Capture(before))) => self.captures.restore(before),
                 None => {}
             }
         }
+        self.transactions.truncate(from);
+        self.tell_producers();
         while self.starts.back().is_some_and(|(i, _)| *i >= from) {
             self.starts.pop_back();
         }
@@ -495,6 +543,7 @@ impl Log {
         while self.undo.front().is_some_and(|(i, _)| *i <= floor) {
             self.undo.pop_front();
         }
+        self.transactions.committed(self.commit);
         while self.starts.front().is_some_and(|(i, _)| *i <= self.commit) {
             if let Some((_, offset)) = self.starts.pop_front() {
                 self.log_start = self.log_start.max(offset.min(self.high_watermark()));
@@ -505,6 +554,7 @@ impl Log {
 
     /// Forgets whole segments below the log start: their files go too (the shell tells the driver).
     fn trim(&mut self) {
+        self.transactions.trim(self.log_start);
         let Some((gone, term)) = self.table.trim(self.log_start) else { return };
         self.prev_term = term.0;
         while self.cache.front().is_some_and(|e| e.index <= gone) {
@@ -609,7 +659,9 @@ impl Log {
     /// Forgets producers idle since before `before_ms`.
     pub fn expire_producers(&mut self, before_ms: i64) -> usize {
         // What an undo record names may come back by a truncation; it goes the next time.
-        self.producers.expire(before_ms)
+        let gone = self.producers.expire(before_ms);
+        self.tell_producers();
+        gone
     }
 
     /// State for `.snap`: the index it stands at, the next offset there, and the payload (sections of storage.md 4.6).
@@ -630,6 +682,11 @@ impl Log {
         put_section(&mut out, SECTION_PRODUCERS, |out| producers.as_ref().unwrap_or(&self.producers).encode(out));
         put_section(&mut out, SECTION_CAPTURES, |out| captures.as_ref().unwrap_or(&self.captures).encode(out));
         put_section(&mut out, SECTION_LOG_START, |out| out.put_u64_le(self.log_start.0));
+        let mut aborted = Vec::new();
+        self.transactions.encode(self.end_offset_at(at), &mut aborted);
+        if !aborted.is_empty() {
+            put_section(&mut out, SECTION_ABORTED, |out| out.put_slice(&aborted));
+        }
         for (kind, bytes) in &self.foreign_sections {
             put_section(&mut out, *kind, |out| out.put_slice(bytes));
         }
@@ -637,6 +694,7 @@ impl Log {
     }
 
     fn read_snapshot(&mut self, mut payload: Bytes) -> Option<()> {
+        let mut aborted = Vec::new();
         while payload.has_remaining() {
             if payload.remaining() < 8 {
                 return None;
@@ -651,6 +709,7 @@ impl Log {
             match kind {
                 SECTION_PRODUCERS => self.producers = Producers::decode(section)?,
                 SECTION_CAPTURES => self.captures = Captures::decode(section)?,
+                SECTION_ABORTED => aborted = Aborted::decode_all(&section)?,
                 SECTION_LOG_START => {
                     let offset = Offset(u64::from_le_bytes(section[..].try_into().ok()?));
                     self.log_start = self.log_start.max(offset);
@@ -658,6 +717,8 @@ impl Log {
                 _ => self.foreign_sections.push((kind, section)),
             }
         }
+        self.transactions = Transactions::restored(self.producers.open_transactions(), aborted);
+        self.transactions.trim(self.log_start);
         Some(())
     }
 }
@@ -666,6 +727,9 @@ impl Drop for Log {
     fn drop(&mut self) {
         if let Some(budget) = &self.config.budget {
             budget.sub(self.cache_placed_bytes);
+        }
+        if let Some(budget) = &self.config.producers {
+            budget.account(self.producers_told, 0);
         }
     }
 }

@@ -11,6 +11,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use catchwater_record::batch::{ATTR_CONTROL, ATTR_TRANSACTIONAL, HEADER_BYTES};
 use catchwater_record::{Offset, ProducerEpoch, ProducerId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Batches remembered per producer: Kafka's clients have at most five in flight.
 pub const BATCHES_KEPT: usize = 5;
@@ -93,6 +95,41 @@ pub enum Sequence {
     },
     /// Written before, but too long ago to know where.
     Stale,
+}
+
+impl Producer {
+    /// First offset of its open transaction.
+    pub fn open_transaction(&self) -> Option<Offset> {
+        u64::try_from(self.txn_first_offset).ok().map(Offset)
+    }
+}
+
+/// Producers that all logs of a node remember together. Above the limit the oldest idle ones go (the broker's ticks).
+#[derive(Debug)]
+pub struct ProducerBudget {
+    known: AtomicU64,
+    limit: u64,
+}
+
+impl ProducerBudget {
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(ProducerBudget { known: AtomicU64::new(0), limit })
+    }
+    pub fn known(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+    /// How many too many.
+    pub fn excess(&self) -> u64 {
+        self.known().saturating_sub(self.limit)
+    }
+    /// One log remembers `now` producers, and told of `before` last.
+    pub fn account(&self, before: u64, now: u64) {
+        if now >= before {
+            self.known.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.known.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -185,6 +222,21 @@ impl Producers {
         }
         self.known.insert(id.0, next);
         Some((id, before))
+    }
+
+    /// First offset and producer of every open transaction.
+    pub fn open_transactions(&self) -> impl Iterator<Item = (Offset, ProducerId)> {
+        self.known.iter().filter_map(|(id, p)| Some((p.open_transaction()?, ProducerId(*id))))
+    }
+    /// When each producer that may be forgotten wrote last, ms.
+    pub fn idle_since(&self) -> impl Iterator<Item = i64> {
+        self.known.values().filter(|p| p.txn_first_offset < 0).map(|p| p.last_ts)
+    }
+    /// The coordinator whose marker ended this producer's transaction.
+    pub fn marked(&mut self, id: ProducerId, coordinator_epoch: i32) {
+        if let Some(producer) = self.known.get_mut(&id.0) {
+            producer.coordinator_epoch = coordinator_epoch;
+        }
     }
 
     /// Forgets producers without an open transaction that wrote nothing since `before_ms`.

@@ -110,8 +110,8 @@ pub enum SegmentEvent {
     Sync(Vec<Gid>),
     /// State at a committed index, answer to `WantSnap`, or unasked at close.
     Snap(Gid, EntryIndex, Offset, Bytes),
-    /// A committed log start.
-    Trim(Gid, Offset),
+    /// A committed log start. Before segments go, the state that they alone held so far must be in a snapshot.
+    Trim(Gid, Offset, Option<(EntryIndex, Offset, Bytes)>),
     Limits {
         gid: Gid,
         segment_bytes: u32,
@@ -639,10 +639,10 @@ impl Segments {
         if let Some(job) = self.seal_job(now, gid) {
             return Some(job);
         }
-        if let Some(job) = self.trim_job(gid) {
+        if let Some(job) = self.snap_job(gid) {
             return Some(job);
         }
-        if let Some(job) = self.snap_job(gid) {
+        if let Some(job) = self.trim_job(gid) {
             return Some(job);
         }
         let group = self.groups.get(&gid)?;
@@ -812,8 +812,12 @@ impl Local for Segments {
                     self.enlist(gid);
                 }
             }
-            SegmentEvent::Trim(gid, log_start) => {
+            SegmentEvent::Trim(gid, log_start, snap) => {
                 if let Some(group) = self.groups.get_mut(&gid) {
+                    if let Some((index, ..)) = &snap {
+                        group.committed = group.committed.max(*index);
+                        group.snap = snap;
+                    }
                     group.trim_wanted = group.trim_wanted.max(Some(log_start));
                     self.enlist(gid);
                 }

@@ -164,7 +164,9 @@ impl State {
                     partition.dir.committed(partition.gid, commit);
                     if log_start > self.log_start {
                         self.log_start = log_start;
-                        partition.dir.trim(partition.gid, log_start);
+                        let log = self.core.group().log();
+                        let state = !log.producers().is_empty() || !log.captures().is_empty();
+                        partition.dir.trim(partition.gid, log_start, state.then(|| log.snapshot_payload()));
                     }
                 }
                 Wish::Done(waiter, ack) => after.done.push((waiter, ack)),
@@ -319,6 +321,16 @@ impl Partition {
         let (waiter, done) = oneshot::channel();
         let moves = self.with(|core, now, out| core.delete_records(now, to, waiter, out))?;
         Ok(moves.then_some(done))
+    }
+
+    /// Forgets producers without an open transaction that wrote nothing since `before_ms`; how many.
+    pub fn expire_producers(&self, before_ms: i64) -> usize {
+        self.lock().core.expire_producers(before_ms)
+    }
+
+    /// Adds when each producer that may be forgotten wrote last, ms.
+    pub fn producers_idle_since(&self, out: &mut Vec<i64>) {
+        out.extend(self.lock().core.group().log().producers().idle_since());
     }
 
     /// Answers once all that was appended before is committed.

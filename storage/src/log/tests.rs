@@ -28,6 +28,27 @@ fn batch(records: usize, ts: i64, producer: Option<(i64, i16, i32)>) -> BytesMut
     b.finish()
 }
 
+/// Sets attribute bits of a batch: what a transactional producer or its coordinator writes.
+fn with_attributes(mut batch: BytesMut, bits: i16) -> BytesMut {
+    batch[21..23].copy_from_slice(&bits.to_be_bytes());
+    let crc = catchwater_record::crc::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    batch
+}
+
+const TRANSACTIONAL: i16 = 1 << 4;
+const CONTROL: i16 = 1 << 5;
+
+/// What ends a transaction.
+fn marker(producer: i64, epoch: i16, commits: bool, coordinator_epoch: i32, ts: i64) -> BytesMut {
+    let mut b = Builder::new().producer(producer, epoch, -1);
+    let key = [0, 0, 0, u8::from(commits)];
+    let mut value = vec![0, 0];
+    value.extend(coordinator_epoch.to_be_bytes());
+    b.push(ts, Some(&key), Some(&value), []);
+    with_attributes(b.finish(), TRANSACTIONAL | CONTROL)
+}
+
 fn data(log: &Log, term: u32, mut body: BytesMut, context: Bytes) -> NewEntry {
     let base = log.next_offset();
     patch(&mut body, base, LeaderEpoch(term));
@@ -114,7 +135,7 @@ impl Writer {
 
 #[test]
 fn reads_come_from_memory_until_bytes_are_in_files() {
-    let mut log = fresh(LogConfig { tail_bytes_max: 0, budget: None });
+    let mut log = fresh(LogConfig { tail_bytes_max: 0, ..LogConfig::default() });
     let noop = internal(&log, 1, EntryKind::Noop, Bytes::new());
     log.append(vec![noop]);
     for i in 0..6 {
@@ -143,7 +164,7 @@ fn reads_come_from_memory_until_bytes_are_in_files() {
 fn the_tail_cache_is_bounded_by_its_own_limit_and_by_the_nodes() {
     let budget = TailBudget::new(1000);
     let one = batch(1, 0, None).len() as u64;
-    let mut log = fresh(LogConfig { tail_bytes_max: 3 * one, budget: Some(budget.clone()) });
+    let mut log = fresh(LogConfig { tail_bytes_max: 3 * one, budget: Some(budget.clone()), ..LogConfig::default() });
     let mut writer = Writer { per_segment: 100, placed: vec![] };
     for _ in 0..10 {
         push(&mut log, 1, 1, 0);
@@ -309,7 +330,9 @@ struct Model {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Data { records: usize, producer: Option<(i64, bool)>, capture: bool, ts: i64 },
+    Data { records: usize, producer: Option<(i64, bool, bool)>, capture: bool, ts: i64 },
+    Marker { producer: i64, commits: bool },
+    LogStart(u64),
     Noop,
     NewTerm,
     Truncate(usize),
@@ -320,9 +343,12 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
+    let producer = prop::option::weighted(0.7, (0i64..3, prop::bool::weighted(0.2), any::<bool>()));
     prop_oneof![
-        6 => (1usize..4, prop::option::of((0i64..3, any::<bool>())), any::<bool>(), 0i64..50)
+        6 => (1usize..4, producer, any::<bool>(), 0i64..50)
             .prop_map(|(records, producer, capture, ts)| Op::Data { records, producer, capture, ts }),
+        2 => (0i64..3, any::<bool>()).prop_map(|(producer, commits)| Op::Marker { producer, commits }),
+        1 => (0u64..20).prop_map(Op::LogStart),
         1 => Just(Op::Noop),
         1 => Just(Op::NewTerm),
         1 => (0usize..6).prop_map(Op::Truncate),
@@ -333,18 +359,34 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Producer and capture state, made anew from the first entry on.
-fn replay(entries: &[NewEntry]) -> (Producers, Captures) {
+/// Everything that a log derives from its entries, made anew from the first entry on.
+fn replay(entries: &[NewEntry], commit: usize) -> Log {
     let mut log = fresh(LogConfig::default());
     log.append(entries.to_vec());
-    (log.producers.clone(), log.captures.clone())
+    log.persisted(EntryIndex(entries.len() as u64));
+    log.committed(EntryIndex(commit as u64));
+    log
+}
+
+/// The oldest transaction that is open at `commit`, told from the list alone.
+fn first_unstable(entries: &[NewEntry], commit: usize) -> Option<Offset> {
+    let mut open: std::collections::BTreeMap<i64, Offset> = std::collections::BTreeMap::new();
+    for e in &entries[..commit] {
+        let Ok(b) = BatchView::new(&e.body) else { continue };
+        if b.is_control() {
+            open.remove(&b.raw_producer_id());
+        } else if b.is_transactional() {
+            open.entry(b.raw_producer_id()).or_insert(e.base_offset);
+        }
+    }
+    open.into_values().min()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
     #[test]
     fn agrees_with_a_list(ops in prop::collection::vec(op(), 1..60)) {
-        let mut log = fresh(LogConfig { tail_bytes_max: 300, budget: None });
+        let mut log = fresh(LogConfig { tail_bytes_max: 300, ..LogConfig::default() });
         let mut model = Model::default();
         let mut writer = Writer { per_segment: 4, placed: vec![] };
         let mut snap: Option<(EntryIndex, Bytes)> = None;
@@ -352,13 +394,16 @@ proptest! {
         for op in ops {
             match op {
                 Op::Data { records, producer, capture: with_capture, ts } => {
-                    let producer = producer.map(|(id, bump)| {
-                        let known = model.entries.iter().rev().filter_map(|e| BatchView::new(&e.body).ok())
-                            .find(|b| b.raw_producer_id() == id);
+                    let transactional = producer.is_some_and(|(_, _, t)| t);
+                    let producer = producer.map(|(id, bump, _)| {
+                        let mut all = model.entries.iter().rev().filter_map(|e| BatchView::new(&e.body).ok())
+                            .filter(|b| b.raw_producer_id() == id);
+                        let epoch = all.clone().next().map_or(0, |b| b.producer_epoch().0);
+                        let known = all.find(|b| !b.is_control()).filter(|b| b.producer_epoch().0 == epoch);
                         match known {
                             Some(b) if !bump => (id, b.producer_epoch().0, b.last_sequence() + 1),
                             Some(b) => (id, b.producer_epoch().0 + 1, 0),
-                            None => (id, 0, 0),
+                            None => (id, epoch, 0),
                         }
                     });
                     let context = if with_capture {
@@ -368,11 +413,34 @@ proptest! {
                         prop_assert_eq!(log.check_capture(&c), Check::New);
                         c.encode()
                     } else { Bytes::new() };
-                    let body = batch(records, ts, producer);
+                    let mut body = batch(records, ts, producer);
+                    if transactional {
+                        body = with_attributes(body, TRANSACTIONAL);
+                    }
                     prop_assert_eq!(log.check(&BatchView::new(&body).unwrap(), None), Check::New);
                     let e = data(&log, term, body, context);
                     model.entries.push(e.clone());
                     log.append(vec![e]);
+                }
+                Op::Marker { producer, commits } => {
+                    let open = log.producers.get(ProducerId(producer)).and_then(Producer::open_transaction);
+                    if open.is_some() {
+                        let last = model.entries.iter().rev().filter_map(|e| BatchView::new(&e.body).ok())
+                            .find(|b| b.raw_producer_id() == producer).unwrap();
+                        let body = marker(producer, last.producer_epoch().0, commits, 3, 9);
+                        let e = data(&log, term, body, Bytes::new());
+                        model.entries.push(e.clone());
+                        log.append(vec![e]);
+                    }
+                }
+                Op::LogStart(back) => {
+                    let offset = Offset(log.high_watermark().0.saturating_sub(back));
+                    if offset > log.log_start() {
+                        let context = LogStart { offset, reason: TrimReason::Retention }.encode();
+                        let e = internal(&log, term, EntryKind::LogStart, context);
+                        model.entries.push(e.clone());
+                        log.append(vec![e]);
+                    }
                 }
                 Op::Noop => {
                     let e = internal(&log, term, EntryKind::Noop, Bytes::new());
@@ -398,7 +466,9 @@ proptest! {
                     log.persisted(EntryIndex(model.persisted as u64));
                 }
                 Op::Place(n) => {
-                    let upto = EntryIndex((log.placed_end().0 + n as u64).min(model.entries.len() as u64));
+                    // Only what the journal has.
+                    let most = (model.persisted as u64).max(log.placed_end().0);
+                    let upto = EntryIndex((log.placed_end().0 + n as u64).min(most));
                     let placed = writer.place(&log, upto);
                     log.segmented(upto, &placed);
                     let (at, _, payload) = log.snapshot_payload();
@@ -407,25 +477,34 @@ proptest! {
                 Op::Reopen => {
                     // Everything was durable. Segments and journal come back, state from the snapshot or the rows.
                     let mut found = RecoveredGroup::fresh(GID, spec());
+                    (found.first_index, found.log_start) = (log.first_index(), log.log_start());
+                    found.prev_term = log.term(log.first_index().prev()).unwrap().0;
                     found.segments = log.segments().to_vec();
                     found.hard = Hard { term, vote: 0, commit: EntryIndex(model.commit as u64) };
                     let placed = log.placed_end().0 as usize;
                     found.journaled = model.entries[placed..].to_vec();
-                    found.since_snap = model.entries[..placed].iter().map(|e| {
-                        let head = e.body.slice(..e.body.len().min(61));
+                    let there = log.first_index().0 as usize - 1..placed;
+                    found.since_snap = model.entries[there].iter().map(|e| {
+                        let control = BatchView::new(&e.body).is_ok_and(|b| b.is_control());
+                        let head = if control { e.body.clone() } else { e.body.slice(..e.body.len().min(61)) };
                         (log.row(e.index).unwrap(), head, e.context.clone())
                     }).collect();
                     found.snap = snap.clone();
-                    log = Log::open_with(found, LogConfig { tail_bytes_max: 300, budget: None }).unwrap();
+                    log = Log::open_with(found, LogConfig { tail_bytes_max: 300, ..LogConfig::default() }).unwrap();
                     model.persisted = model.entries.len();
                 }
+            }
+            if log.first_index() > EntryIndex(1) && snap.as_ref().is_none_or(|(at, _)| at.next() < log.first_index()) {
+                // What the shell hands over with every trim.
+                let (at, _, payload) = log.snapshot_payload();
+                snap = Some((at, payload));
             }
             // Rows, offsets, terms.
             prop_assert_eq!(log.last_index().0 as usize, model.entries.len());
             prop_assert_eq!(log.commit().0 as usize, model.commit);
             let end = model.entries.last().map_or(Offset(0), NewEntry::end_offset);
             prop_assert_eq!(log.next_offset(), end);
-            for e in &model.entries {
+            for e in model.entries.iter().filter(|e| e.index >= log.first_index()) {
                 let row = log.row(e.index).unwrap();
                 prop_assert_eq!((row.term, row.base_offset, row.count, row.kind), (e.term, e.base_offset, e.count, e.kind));
                 prop_assert_eq!(log.term(e.index), Some(e.term));
@@ -435,21 +514,28 @@ proptest! {
             }
             let above: usize = model.entries[model.commit..].iter().map(|e| e.body.len()).sum();
             prop_assert_eq!(log.uncommitted_bytes() as usize, above);
-            // State equals a replay, of everything and of what a snapshot stands for.
-            let (producers, captures) = replay(&model.entries);
-            prop_assert_eq!(&log.producers, &producers);
-            prop_assert_eq!(&log.captures, &captures);
+            // F10: state equals a full replay, of everything and of what a snapshot stands for.
+            let whole = replay(&model.entries, model.commit);
+            prop_assert_eq!(&log.producers, &whole.producers);
+            prop_assert_eq!(&log.captures, &whole.captures);
+            prop_assert_eq!(log.log_start(), whole.log_start());
+            prop_assert_eq!(&log.transactions, &whole.transactions);
+            let unstable = first_unstable(&model.entries, model.commit).unwrap_or(Offset(u64::MAX));
+            prop_assert_eq!(log.last_stable_offset(), log.high_watermark().min(unstable));
             let (at, next, payload) = log.snapshot_payload();
             let settled = &model.entries[..at.0 as usize];
             prop_assert_eq!(next, settled.last().map_or(Offset(0), NewEntry::end_offset));
             let mut found = RecoveredGroup::fresh(GID, spec());
             found.snap = Some((at, payload));
             let restored = Log::open(found).unwrap();
-            let (producers, captures) = replay(settled);
-            prop_assert_eq!(&restored.producers, &producers);
-            prop_assert_eq!(&restored.captures, &captures);
+            let whole = replay(settled, settled.len());
+            prop_assert_eq!(&restored.producers, &whole.producers);
+            prop_assert_eq!(&restored.captures, &whole.captures);
+            let listed = |log: &Log| log.aborted(log.log_start(), Offset(u64::MAX)).copied().collect::<Vec<_>>();
+            let kept: Vec<Aborted> = listed(&whole).into_iter().filter(|a| a.last >= restored.log_start()).collect();
+            prop_assert_eq!(listed(&restored), kept);
             // A read from every offset gives the batch that holds it, or the files do.
-            for offset in 0..end.0 {
+            for offset in log.log_start().0..end.0 {
                 let holder = model.entries.iter().find(|e| e.end_offset().0 > offset).unwrap();
                 match log.plan_read(Offset(offset), end, 1) {
                     ReadPlan::Tail(b) => prop_assert_eq!(&b, &vec![holder.body.clone()]),
@@ -462,4 +548,59 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_reader_of_committed_transactions_stops_at_the_open_one_and_skips_the_aborted() {
+    let mut log = fresh(LogConfig::default());
+    let put = |log: &mut Log, body: BytesMut| {
+        let e = data(log, 1, body, Bytes::new());
+        log.append(vec![e]);
+        log.persisted(log.last_index());
+    };
+    let txn = |id, seq| with_attributes(batch(2, 5, Some((id, 0, seq))), TRANSACTIONAL);
+    put(&mut log, batch(1, 5, None)); // 0
+    put(&mut log, txn(1, 0)); // 1, 2
+    put(&mut log, txn(2, 0)); // 3, 4
+    put(&mut log, marker(1, 0, false, 7, 5)); // 5
+    log.committed(EntryIndex(3));
+    assert_eq!(log.last_stable_offset(), Offset(1));
+    // Aborted here, but not committed: a leader after this one may not know of it.
+    assert_eq!(log.aborted(Offset(0), Offset(99)).count(), 0);
+    log.committed(EntryIndex(4));
+    assert_eq!(log.last_stable_offset(), Offset(3));
+    let row = Aborted { producer: ProducerId(1), first: Offset(1), last: Offset(5), last_stable: Offset(3) };
+    assert_eq!(log.aborted(Offset(2), Offset(3)).collect::<Vec<_>>(), [&row]);
+    assert_eq!(log.aborted(Offset(0), Offset(1)).count() + log.aborted(Offset(6), Offset(9)).count(), 0);
+    put(&mut log, marker(2, 0, true, 7, 5)); // 6
+    put(&mut log, txn(1, 2)); // 7, 8
+    log.truncate(EntryIndex(5));
+    assert_eq!(log.last_stable_offset(), Offset(3));
+    put(&mut log, marker(2, 0, true, 8, 5));
+    log.committed(log.last_index());
+    assert_eq!((log.last_stable_offset(), log.aborted(Offset(0), Offset(99)).count()), (Offset(7), 1));
+    assert_eq!(log.check(&BatchView::new(&txn(1, 2)).unwrap(), None), Check::New);
+}
+
+#[test]
+fn a_nodes_producers_are_counted_over_all_its_logs() {
+    let budget = ProducerBudget::new(3);
+    let config = || LogConfig { producers: Some(budget.clone()), ..LogConfig::default() };
+    let mut a = fresh(config());
+    let mut b = fresh(config());
+    for id in 0..3 {
+        for log in [&mut a, &mut b] {
+            let e = data(log, 1, batch(1, 10 * id, Some((id, 0, 0))), Bytes::new());
+            log.append(vec![e]);
+        }
+    }
+    assert_eq!((budget.known(), budget.excess()), (6, 3));
+    b.truncate(EntryIndex(3));
+    assert_eq!(budget.known(), 5);
+    let mut idle: Vec<i64> = a.producers().idle_since().chain(b.producers().idle_since()).collect();
+    idle.sort_unstable();
+    assert_eq!(idle, [0, 0, 10, 10, 20]);
+    assert_eq!((a.expire_producers(10), b.expire_producers(10), budget.excess()), (1, 1, 0));
+    drop(a);
+    assert_eq!(budget.known(), 1);
 }

@@ -19,6 +19,9 @@ use catchwater_record::crc::Crc64;
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
 use std::collections::BTreeSet;
 
+/// Control batches hold one small record.
+const CONTROL_BYTES_MAX: usize = 4096;
+
 /// What is known to be lost besides this group's own frames.
 #[derive(Clone, Copy)]
 pub(super) struct Loss {
@@ -813,16 +816,19 @@ impl Reader<'_> {
                 let mut header = Bytes::new();
                 if row.kind == EntryKind::Data {
                     let at = row.pos as usize;
-                    if at < piece_at || at + BATCH_HEADER_BYTES > piece_at + piece.len() {
+                    // A marker says in its record what it ends.
+                    let control = row.flags & row_flag::CONTROL != 0 && (row.len as usize) < CONTROL_BYTES_MAX;
+                    let head = if control { row.len as usize } else { BATCH_HEADER_BYTES };
+                    if at < piece_at || at + head > piece_at + piece.len() {
                         // Headers lie behind each other: one read for many, unless the batches are large.
-                        let want = if row.len as usize > PIECE / 8 { BATCH_HEADER_BYTES } else { PIECE };
+                        let want = if row.len as usize > PIECE / 8 { head } else { PIECE };
                         piece = match self.disk.read(&name, at as u64, want) {
                             Err(e) if e.kind == DiskFault::NotFound => Bytes::new(),
                             other => other?,
                         };
                         piece_at = at;
                     }
-                    match piece.get(at - piece_at..at - piece_at + BATCH_HEADER_BYTES) {
+                    match piece.get(at - piece_at..at - piece_at + head) {
                         Some(bytes) => header = Bytes::copy_from_slice(bytes),
                         None => self.worse(Verdict::Damaged),
                     }

@@ -190,6 +190,9 @@ impl Segments {
 
     pub(super) fn trim_job(&mut self, gid: Gid) -> Option<Job> {
         let group = self.groups.get_mut(&gid)?;
+        if group.snap.is_some() {
+            return None; // it comes first: what goes may be all that tells of a producer or a capture
+        }
         let log_start = group.trim_wanted.take()?;
         if log_start <= group.log_start {
             return None;
