@@ -266,8 +266,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 Reading::Length => {
                     let Some(said) = self.scratch.first_chunk::<4>().map(|b| i32::from_be_bytes(*b)) else {
                         if self.scratch.is_empty() {
-                            // Small requests were split off; the rest of the old buffer is theirs.
-                            self.scratch = BytesMut::with_capacity(SCRATCH_BYTES);
+                            // Nobody else holds it, so this goes back to its beginning and allocates nothing.
+                            self.scratch.clear();
+                            self.scratch.reserve(SCRATCH_BYTES);
                         }
                         let had = self.scratch.len();
                         match self.reader.read_buf(&mut self.scratch).await.map_err(Closed::Socket)? {
