@@ -1,7 +1,13 @@
 //! Paired measurements of the built binary: each prints one JSON line with probe, result and ratio. Never a test: figures
 //! travel only as ratios to a probe of the same run, interleaved, medians. Commands and results: `docs/benchmarks.md`.
 //!
-//! `catchwater-bench start | stream | copy` with `CATCHWATER_BIN` (a release build) and `CW_PG15_URL`.
+//! `catchwater-bench start | stream | copy | limits | engine | produce | scale` with `CATCHWATER_BIN` (a release build);
+//! `stream` and `copy` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
+
+mod engine;
+mod limits;
+mod load;
+mod produce;
 
 use anyhow::{Context, Result, bail};
 use catchwater_tests::dev::Dev;
@@ -16,7 +22,11 @@ fn main() -> Result<()> {
         "start" => start()?,
         "stream" => stream()?,
         "copy" => copy()?,
-        _ => bail!("usage: catchwater-bench start | stream | copy"),
+        "limits" => limits::limits()?,
+        "engine" => engine::engine()?,
+        "produce" => produce::produce()?,
+        "scale" => produce::scale()?,
+        _ => bail!("usage: catchwater-bench start | stream | copy | limits | engine | produce | scale"),
     };
     println!("{result}");
     Ok(())

@@ -23,7 +23,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     ("check", &["base"]),
     ("sim", &["check", "raft", "storage", "record", "runtime", "base"]),
     ("tests", &["client", "record", "base", "runtime", "check"]),
-    ("bench", &["tests"]),
+    ("bench", &["tests", "raft", "storage", "protocol", "record"]),
     ("xtask", &[]),
 ];
 
