@@ -83,13 +83,7 @@ fn all(driver: &str) {
     let only = std::env::var("CW_TEST_SCENARIO").ok();
     let mut failed = Vec::new();
     for scenario in SCENARIOS.into_iter().filter(|s| only.as_deref().is_none_or(|o| s.starts_with(o))) {
-        let mut outcome = run(driver, scenario, broker.kafka(), None);
-        // kafka-python 3.0.12 may join before it knows its topics and stay without partitions: 3 of 26 runs against
-        // Apache Kafka 4.3.1, too. The driver polls so that it is rare (see there); a second failure counts.
-        if let (Err(first), "kafkapython") = (&outcome, driver) {
-            println!("again: {scenario}: {first}");
-            outcome = run(driver, scenario, broker.kafka(), None);
-        }
+        let outcome = run(driver, scenario, broker.kafka(), None);
         match outcome {
             Ok(line) => println!("{line}"),
             Err(e) => failed.push(format!("{scenario}: {e}")),
