@@ -221,7 +221,13 @@ pub fn engine() -> Result<Value> {
         ours.push(small.alone(300));
     }
     small.dir.close();
-    bars.push(bar("B3", "one 1 KB batch until durable, µs against one O_DIRECT|O_DSYNC write of 4 KiB", 1.5, ours, theirs));
+    bars.push(bar(
+        "B3",
+        "one 1 KB batch until durable, µs against one O_DIRECT|O_DSYNC write of 4 KiB",
+        1.5,
+        ours,
+        theirs,
+    ));
 
     // B4 and B5: many partitions, equal bytes in flight; against one partition, and against a sync per partition.
     for batch_bytes in [1 << 10, 16 << 10] {

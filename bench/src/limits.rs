@@ -92,10 +92,7 @@ impl Ring {
             self.at += bytes as u64;
         }
         let seconds = from.elapsed().as_secs_f64();
-        Ok(Written {
-            mb_per_s: (took.len() * bytes) as f64 / 1e6 / seconds,
-            median_us: crate::median(took),
-        })
+        Ok(Written { mb_per_s: (took.len() * bytes) as f64 / 1e6 / seconds, median_us: crate::median(took) })
     }
 }
 
