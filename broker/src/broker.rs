@@ -48,6 +48,8 @@ const EXPIRE_TICKS: u32 = 60;
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// How long the start waits for partitions to have their leaders.
 const LEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How often the start looks whether the log directory still works.
+const FAILURE_POLL: Duration = Duration::from_millis(20);
 /// How long connections may take to end.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -155,6 +157,16 @@ pub enum StartError {
     Bug(String),
 }
 
+/// Ends when the log directory has stopped.
+async fn failed(dir: LogDir) -> driver::DirError {
+    loop {
+        if let Some(failed) = dir.is_stopped() {
+            return failed;
+        }
+        time::sleep(FAILURE_POLL).await;
+    }
+}
+
 /// What is there before the log directory is open.
 struct Parts {
     config: BrokerConfig,
@@ -221,7 +233,12 @@ impl Broker {
             spawn::blocking(move || LogDir::open(disk, dir_config, identity)).await.map_err(StartError::Bug)??;
         let seed = u64::from_le_bytes(random[2][..8].try_into().unwrap_or_default());
         let parts = Parts { config, server, listeners, clock, seed, process: random[3] };
-        match Self::assemble(parts, dir.clone(), opened).await {
+        // A disk that fails meanwhile answers nobody: what the start waits for would never come.
+        let started = tokio::select! {
+            started = Self::assemble(parts, dir.clone(), opened) => started,
+            failed = failed(dir.clone()) => Err(StartError::LogDir(driver::OpenError::Disk(failed.source))),
+        };
+        match started {
             Ok(broker) => Ok(broker),
             Err(e) => {
                 // Nothing is left running: the threads end, the lock on the directory goes.

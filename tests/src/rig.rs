@@ -4,6 +4,7 @@
 //! Everything is bounded in count and time, seeded, and runs in folders and loop images of its own. A fault that this machine
 //! cannot make is a loud SKIP ([`crate::skip`]), never a green run: each round reports the faults it really injected.
 
+pub mod errors;
 pub mod image;
 pub mod kills;
 pub mod ledger;
@@ -11,8 +12,11 @@ pub mod load;
 pub mod names;
 pub mod node;
 pub mod power;
+pub mod soak;
 pub mod strace;
 mod sys;
+pub mod syscalls;
+pub mod witness;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,6 +65,24 @@ pub struct Outcome {
 impl Outcome {
     pub fn note(&mut self, name: &str, value: impl ToString) {
         self.notes.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Adds another run's; its violations say which.
+    pub fn merge(&mut self, other: Outcome) {
+        let seed = other.seed;
+        self.faults += other.faults;
+        self.acked += other.acked;
+        self.compared += other.compared;
+        self.violations.extend(other.violations.into_iter().map(|v| format!("seed {seed}: {v}")));
+        for (name, value) in other.notes {
+            match self.notes.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, have)) => match (have.parse::<u64>(), value.parse::<u64>()) {
+                    (Ok(a), Ok(b)) => *have = (a + b).to_string(),
+                    _ => *have = format!("{have} {value}"),
+                },
+                None => self.notes.push((name, value)),
+            }
+        }
     }
 
     /// Green: faults were injected, records were acknowledged and compared, nothing was violated.

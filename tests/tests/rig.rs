@@ -2,7 +2,7 @@
 //! elsewhere. A share of each; the long form is `cargo xtask rig` and `cargo xtask scoreboard`.
 
 use catchwater_tests::rig::power::{Plant, Power};
-use catchwater_tests::rig::{Outcome, kills, power};
+use catchwater_tests::rig::{Outcome, errors, kills, power, strace, syscalls, witness};
 use std::time::Duration;
 
 fn number(variable: &str, default: u32) -> u32 {
@@ -57,6 +57,64 @@ fn a_broker_without_file_syncs_is_caught() {
     let run = Power { seed: seed(), cuts: 20, plant: Plant::FileSyncs, env: vec![], until_found: true };
     let outcome = power::run(&run).expect("the rig works");
     assert!(!outcome.violations.is_empty(), "twenty cuts found nothing: {}", outcome.json("power"));
+}
+
+/// strace is there and may trace; a SKIP, said loudly, if not.
+fn can_trace(test: &str) -> bool {
+    match strace::probe() {
+        Ok(()) => true,
+        Err(e) => {
+            catchwater_tests::skip(test, &format!("{e:#}"));
+            false
+        }
+    }
+}
+
+#[test]
+fn deaths_at_system_calls_lose_nothing() {
+    if !can_trace("deaths_at_system_calls_lose_nothing") {
+        return;
+    }
+    let all = syscalls::points(seed()).expect("a script");
+    assert!(all.len() >= 400, "only {} calls in a script of 200 operations", all.len());
+    let share = syscalls::share(&all, number("CW_SYSCALLS", 30) as usize, seed());
+    green("syscalls", &syscalls::run(seed(), &share).expect("the rig works"));
+}
+
+#[test]
+fn after_an_error_of_the_disk_nothing_is_acknowledged_and_nothing_is_lost() {
+    if !can_trace("after_an_error_of_the_disk_nothing_is_acknowledged_and_nothing_is_lost") {
+        return;
+    }
+    green("eio", &errors::eio(seed(), number("CW_EIO", 10)).expect("the rig works"));
+}
+
+#[test]
+fn a_full_disk_refuses_serves_readers_and_comes_back() {
+    if !can_cut("a_full_disk_refuses_serves_readers_and_comes_back") {
+        return;
+    }
+    green("full", &errors::full(seed(), number("CW_FULL", 3)).expect("the rig works"));
+}
+
+#[test]
+fn a_disk_that_fails_while_the_node_starts_ends_it_at_once() {
+    if !can_trace("a_disk_that_fails_while_the_node_starts_ends_it_at_once") {
+        return;
+    }
+    let outcome = errors::at_start(Duration::from_secs(5)).expect("the rig works");
+    println!("{}", outcome.json("start"));
+    assert!(outcome.faults >= 15 && outcome.violations.is_empty(), "{:#?}", outcome.violations);
+}
+
+/// librdkafka writes and reads through every death; the history checker judges what it saw.
+#[test]
+fn a_foreign_witness_finds_no_anomaly() {
+    let python = match catchwater_tests::python::interpreter() {
+        Ok(python) => python,
+        Err(e) => return catchwater_tests::skip("a_foreign_witness_finds_no_anomaly", &e),
+    };
+    green("witness", &witness::run(seed(), number("CW_WITNESS", 5), &python, None).expect("the rig works"));
 }
 
 #[test]

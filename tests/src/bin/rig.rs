@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use catchwater_tests::rig::power::{Plant, Power};
-use catchwater_tests::rig::{Outcome, kills, power};
+use catchwater_tests::rig::{Outcome, errors, kills, power, soak, syscalls, witness};
 use std::time::Duration;
 
 fn main() -> Result<()> {
@@ -33,9 +33,30 @@ fn main() -> Result<()> {
             }
             kills::at_points(seed, &points, Duration::from_secs(6))?
         }
+        "syscalls" => {
+            // A script has several hundred calls: the next seeds' scripts follow until there are enough.
+            let mut outcome = Outcome { seed, ..Outcome::default() };
+            let (mut left, mut next) = (cycles as usize, seed);
+            while left > 0 && outcome.violations.is_empty() {
+                let all = syscalls::points(next)?;
+                let points = syscalls::share(&all, left, next);
+                left -= points.len().min(left);
+                outcome.merge(syscalls::run(next, &points)?);
+                outcome.note("script of seed and its calls", format!("{next}: {}", all.len()));
+                next += 1;
+            }
+            outcome
+        }
+        "witness" => {
+            let python = catchwater_tests::python::interpreter().map_err(anyhow::Error::msg)?;
+            witness::run(seed, cycles, &python, value("--history").map(std::path::PathBuf::from).as_deref())?
+        }
+        "soak" => soak::run(seed, cycles)?,
+        "eio" => errors::eio(seed, cycles)?,
+        "full" => errors::full(seed, cycles)?,
         _ => {
             eprintln!(
-                "usage: rig <power | kills | points> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
+                "usage: rig <power | kills | points | syscalls | eio | full | witness | soak> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
             );
             std::process::exit(2)
         }

@@ -99,7 +99,7 @@ pub fn at_points(seed: u64, points: &[String], limit: Duration) -> Result<Outcom
 }
 
 /// A zombie counts as gone.
-fn is_gone(pid: u32) -> bool {
+pub(super) fn is_gone(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
     })

@@ -35,16 +35,29 @@ pub struct Node {
     data: PathBuf,
     child: Option<Child>,
     kafka: String,
+    /// Each start listens where the one before did.
+    same_port: bool,
 }
 
 impl Node {
     /// Nothing is started. `folder` is where its log goes, `data` its log directory; they should lie on different disks.
     pub fn new(folder: &Path, data: &Path, settings: Settings) -> Node {
-        Node { settings, folder: folder.to_owned(), data: data.to_owned(), child: None, kafka: String::new() }
+        Node {
+            settings,
+            folder: folder.to_owned(),
+            data: data.to_owned(),
+            child: None,
+            kafka: String::new(),
+            same_port: false,
+        }
     }
 
     pub fn kafka(&self) -> &str {
         &self.kafka
+    }
+    /// For clients that live longer than the process: every start takes the first one's port.
+    pub fn keep_port(&mut self) {
+        self.same_port = true;
     }
     pub fn data(&self) -> &Path {
         &self.data
@@ -56,7 +69,7 @@ impl Node {
         &mut self.settings
     }
 
-    /// Starts it and waits until it answers or ends. Each start has a port of its own.
+    /// Starts it and waits until it answers or ends. Each start has a port of its own, unless [`Node::keep_port`] was called.
     pub fn start(&mut self, launch: &Launch) -> Result<Started> {
         assert!(self.child.is_none(), "already running");
         let binary = binary()?;
@@ -67,8 +80,9 @@ impl Node {
             None => Command::new(&binary),
             Some(strace) => strace.command(&binary),
         };
+        let listen = if self.same_port && !self.kafka.is_empty() { self.kafka.as_str() } else { "127.0.0.1:0" };
         command
-            .args(["start", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--port-file"])
+            .args(["start", "--listen", listen, "--http", "127.0.0.1:0", "--port-file"])
             .arg(&port_file)
             .arg("--data-dir")
             .arg(&self.data)

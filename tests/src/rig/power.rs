@@ -47,6 +47,7 @@ pub fn small() -> Settings {
     Settings::default()
         .with("storage.journal.file.bytes", "1048576")
         .with("log.retention.check.interval.ms", "50")
+        .with("min.free.bytes", "8388608")
         .with("auto.create.topics.enable", "false")
 }
 

@@ -51,7 +51,7 @@ impl Strace {
 
     pub fn command(&self, binary: &Path) -> Command {
         let mut command = Command::new("strace");
-        command.args(["-D", "-f", "-qq", "-y", "-ttt", "-s", "64"]);
+        command.args(["-D", "-f", "-q", "-y", "-ttt", "-s", "64"]);
         if self.seccomp {
             command.arg("--seccomp-bpf");
         }

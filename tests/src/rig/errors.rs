@@ -1,0 +1,211 @@
+//! A disk that fails: EIO once, then success again, at a write, a sync or a read; and a disk that is full.
+//!
+//! After a failed write or sync nothing that was sent later may be acknowledged, the process is offline within a second, and the
+//! restart on the healed disk has everything. A failed read never ends in wrong bytes. On a full disk the broker lives, refuses,
+//! serves readers, and takes writes again within five seconds of having space.
+
+use super::image::Image;
+use super::load::{Load, Shape};
+use super::node::{Launch, Node, Started};
+use super::strace::{Strace, time_of};
+use super::{Outcome, Work};
+use anyhow::Result;
+use catchwater_base::Rng;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Where the error strikes, and whether the process must stop over it.
+const CASES: [(&str, bool); 5] =
+    [("pwrite64", true), ("fdatasync", true), ("pwritev", true), ("fsync", true), ("pread64", false)];
+/// Longest time from the error to the end of the process.
+const OFFLINE: Duration = Duration::from_secs(1);
+/// Longest time from space to the first acknowledgement.
+const RESUME: Duration = Duration::from_secs(5);
+
+/// `faults` errors, one life each, on one log.
+pub fn eio(seed: u64, faults: u32) -> Result<Outcome> {
+    let work = Work::new("eio");
+    let mut rng = Rng::new(seed);
+    let mut load = Load::new(seed, Shape { value_bytes_max: 20_000, era_cycles: 6, ..Shape::default() });
+    let mut node = Node::new(work.path(), &work.path().join("data"), super::power::small());
+    let mut out = Outcome { seed, ..Outcome::default() };
+    let (mut not_struck, mut slowest) = (0, Duration::ZERO);
+    for fault in 0..faults {
+        let (call, must_stop) = CASES[fault as usize % CASES.len()];
+        let when = rng.between(1, if call == "pwrite64" || call == "pwritev" { 60 } else { 12 }) as u32;
+        let name = format!("fault {fault}, {call}:{when}");
+        let trace = Strace::new(&work.path().join("trace"), call).fail_at(call, "EIO", when);
+        let _ = std::fs::remove_file(trace.out());
+        let started = node.start(&Launch { env: Vec::new(), strace: Some(trace.clone()) })?;
+        let mut ended_at = SystemTime::now();
+        if matches!(started, Started::Ready) {
+            *load.tally.last_ack_sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+            if !must_stop {
+                // Readers meet the error; what they get instead of bytes is judged below.
+                let _ = load.verify(node.kafka());
+            }
+            let pid = node.pid().unwrap_or_default();
+            let until = Instant::now() + Duration::from_millis(1500);
+            load.run(node.kafka(), &move || Instant::now() > until || super::kills::is_gone(pid));
+            // The error may have struck just now.
+            let _ = node.wait_end(if must_stop { OFFLINE } else { Duration::ZERO })?;
+            ended_at = SystemTime::now();
+        }
+        let lived = node.alive();
+        node.kill();
+        let text = trace.read();
+        let Some(struck) = text.lines().find(|l| l.contains("(INJECTED)")).and_then(time_of) else {
+            not_struck += 1;
+            continue;
+        };
+        out.faults += 1;
+        let struck = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(struck);
+        if must_stop {
+            let took = end_of(&text).unwrap_or(ended_at).duration_since(struck).unwrap_or_default();
+            slowest = slowest.max(took);
+            if lived || took > OFFLINE {
+                out.violations.push(format!("{name}: lives {took:?} after the error\n{}", node.log_tail()));
+            }
+            let last = *load.tally.last_ack_sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(late) = last.and_then(|sent| sent.duration_since(struck).ok()) {
+                out.violations.push(format!("{name}: a batch sent {late:?} after the error was acknowledged"));
+            }
+        } else if !lived && matches!(started, Started::Ready) {
+            out.violations.push(format!("{name}: a failed read ended the process\n{}", node.log_tail()));
+        }
+        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}: {w}")));
+        if let Err(e) = node.start_clean().and_then(|()| load.verify(node.kafka())) {
+            out.violations.push(format!("{name}, after it: {e:#}"));
+        }
+        node.kill();
+        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}, after it: {w}")));
+        if out.violations.len() > 20 {
+            break;
+        }
+    }
+    out.acked = load.tally.acked.load(Ordering::Relaxed);
+    out.compared = load.tally.compared.load(Ordering::Relaxed);
+    out.note("errors that were not reached", not_struck);
+    out.note("slowest end after an error, ms", slowest.as_millis());
+    Ok(out)
+}
+
+/// An error at each of the first writes and syncs of a first start and of a later one: the start ends with a code of its own,
+/// soon, and the next one works. Returns what did not.
+pub fn at_start(limit: Duration) -> Result<Outcome> {
+    let work = Work::new("start");
+    let mut out = Outcome::default();
+    let mut slowest = Duration::ZERO;
+    for (call, most) in [("pwrite64", 4), ("pwritev", 6), ("fdatasync", 6), ("fsync", 5)] {
+        for when in 1..=most {
+            let name = format!("{call}:{when}");
+            let _ = std::fs::remove_dir_all(work.path().join("data"));
+            let mut node = Node::new(work.path(), &work.path().join("data"), super::power::small());
+            let trace = Strace::new(&work.path().join("trace"), call).fail_at(call, "EIO", when);
+            let from = Instant::now();
+            let ended = match node.start(&Launch { env: Vec::new(), strace: Some(trace.clone()) })? {
+                Started::Ended(status) => Some(status),
+                Started::Ready => node.wait_end(limit)?,
+            };
+            let took = from.elapsed();
+            node.kill();
+            if !trace.read().contains("(INJECTED)") {
+                continue;
+            }
+            out.faults += 1;
+            slowest = slowest.max(took);
+            // 1 and 3: a failure that is said, with its code. 101 would be a panic.
+            if !ended.is_some_and(|s| matches!(s.code(), Some(1 | 3))) || took > limit {
+                out.violations.push(format!("{name}: {ended:?} after {took:?}"));
+            }
+            if let Err(e) = node.start_clean() {
+                out.violations.push(format!("{name}: the next start: {e:#}"));
+            }
+        }
+    }
+    out.note("slowest end, ms", slowest.as_millis());
+    Ok(out)
+}
+
+/// When the last thread of a trace ended.
+fn end_of(trace: &str) -> Option<SystemTime> {
+    let line = trace.lines().rev().find(|l| l.contains("+++ exited") || l.contains("+++ killed"))?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(time_of(line)?))
+}
+
+/// `cycles` times: the disk fills up under load, stays full for a while (every third time over a restart), has space again.
+pub fn full(seed: u64, cycles: u32) -> Result<Outcome> {
+    let work = Work::new("full");
+    let image = Image::make(work.path(), 64)?;
+    let mut load = Load::new(seed, Shape { value_bytes_max: 20_000, era_cycles: 4, ..Shape::default() });
+    let mut node = Node::new(work.path(), &image.path().join("data"), super::power::small());
+    let mut out = Outcome { seed, ..Outcome::default() };
+    let mut slowest = Duration::ZERO;
+    node.start_clean()?;
+    for cycle in 0..cycles {
+        let name = format!("full {cycle}");
+        let until = Instant::now() + Duration::from_millis(300);
+        load.run(node.kafka(), &move || Instant::now() > until);
+        image.fill()?;
+        let (before, tally) = (refusals(&load), load.tally.clone());
+        let until = Instant::now() + Duration::from_secs(3);
+        load.run(node.kafka(), &move || {
+            let n = tally.refused.load(Ordering::Relaxed) + tally.unknown.load(Ordering::Relaxed);
+            Instant::now() > until || n > before + 20
+        });
+        if refusals(&load) == before {
+            out.note("cycles without a refusal", cycle);
+        } else {
+            out.faults += 1;
+        }
+        if !node.alive() {
+            out.violations.push(format!("{name}: the broker ended\n{}", node.log_tail()));
+            node.kill();
+        } else if let Err(e) = load.verify(node.kafka()) {
+            out.violations.push(format!("{name}: readers are not served: {e:#}"));
+        }
+        if cycle % 3 == 2 || !node.alive() {
+            node.kill();
+            match node.start_clean() {
+                Ok(()) => {
+                    if let Err(e) = load.verify(node.kafka()) {
+                        out.violations.push(format!("{name}, started while full: {e:#}"));
+                    }
+                }
+                Err(e) => out.violations.push(format!("{name}: does not start while full: {e:#}")),
+            }
+        }
+        image.drain()?;
+        if !node.alive() {
+            node.start_clean()?;
+        }
+        let (from, acked, tally) = (Instant::now(), load.tally.acked.load(Ordering::Relaxed), load.tally.clone());
+        let again = AtomicBool::new(false);
+        load.run(node.kafka(), &|| {
+            again.store(tally.acked.load(Ordering::Relaxed) > acked, Ordering::Relaxed);
+            again.load(Ordering::Relaxed) || from.elapsed() > RESUME * 2
+        });
+        let took = from.elapsed();
+        slowest = slowest.max(took);
+        if !again.load(Ordering::Relaxed) || took > RESUME {
+            out.violations.push(format!("{name}: nothing acknowledged {took:?} after space returned"));
+        }
+        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}: {w}")));
+        if out.violations.len() > 20 {
+            break;
+        }
+    }
+    node.kill();
+    node.start_clean()?;
+    load.verify(node.kafka())?;
+    out.violations.extend(load.take_wrong().into_iter().map(|w| format!("at the end: {w}")));
+    node.kill();
+    out.acked = load.tally.acked.load(Ordering::Relaxed);
+    out.compared = load.tally.compared.load(Ordering::Relaxed);
+    out.note("slowest resume, ms", slowest.as_millis());
+    Ok(out)
+}
+
+fn refusals(load: &Load) -> u64 {
+    load.tally.refused.load(Ordering::Relaxed) + load.tally.unknown.load(Ordering::Relaxed)
+}
