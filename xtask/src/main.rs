@@ -1,10 +1,12 @@
-//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | rig | sim | mutants | history`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | fuzz | rig | scoreboard | sim | mutants | history`. Knows nothing of the product's crates.
 
 mod codegen;
 mod db;
 mod errors;
+mod fuzz;
 mod history;
 mod rig;
+mod scoreboard;
 mod sim;
 mod stats;
 mod tidy;
@@ -22,13 +24,15 @@ fn main() -> anyhow::Result<()> {
         Some("stats") => stats::run(),
         Some("codegen") => codegen::run(rest),
         Some("db") => db::run(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("history") => history::run(rest),
         Some("mutants") => sim::mutants(rest),
+        Some("scoreboard") => scoreboard::run(rest),
         Some("rig") => rig::run(rest),
         Some("sim") => sim::run(rest),
         _ => {
             eprintln!(
-                "usage: cargo xtask <tidy | walks | errors | stats | codegen | db | rig | sim | mutants | history>"
+                "usage: cargo xtask <tidy | walks | errors | stats | codegen | db | fuzz | rig | scoreboard | sim | mutants | history>"
             );
             std::process::exit(2)
         }

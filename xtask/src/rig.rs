@@ -10,8 +10,11 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The rig's program, with the binary under test in its environment; builds what is missing.
+/// The rig's program (`CW_RIG`, else built), with the binary under test in its environment; builds what is missing.
 pub fn command() -> anyhow::Result<Command> {
+    if let (Some(rig), Some(_)) = (std::env::var_os("CW_RIG"), std::env::var_os("CATCHWATER_BIN")) {
+        return Ok(Command::new(rig));
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
     let cargo = |package: &str, more: &[&str]| -> anyhow::Result<()> {
         let status = Command::new("cargo")

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// What each crate may import of ours, by folder. A crate's rank is in its manifest; lower ranks only.
-const IMPORTS: [(&str, &[&str]); 19] = [
+const IMPORTS: [(&str, &[&str]); 20] = [
     ("base", &[]),
     ("runtime", &["base"]),
     ("record", &["base"]),
@@ -24,6 +24,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     ("sim", &["check", "raft", "storage", "record", "runtime", "base"]),
     ("tests", &["client", "record", "base", "runtime", "check"]),
     ("bench", &["tests", "raft", "storage", "protocol", "record"]),
+    ("fuzz", &["connector-postgres", "change", "storage", "protocol", "record", "base"]),
     ("xtask", &[]),
 ];
 
@@ -45,6 +46,7 @@ const HOMES: [(&str, &[&str]); 10] = [
             "xtask/",
             "tests/",
             "bench/",
+            "fuzz/",
             "catchwater/",
             "connectors/",
             "sim/",

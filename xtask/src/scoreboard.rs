@@ -1,0 +1,294 @@
+//! `cargo xtask scoreboard [ROW…] [--share N]`: the rows of the scoreboard in their long form, each result written into
+//! `docs/scoreboard.md` with seed, faults, commit and date; worse ones too. Without names: every row there is a program for.
+//! `--share N` runs a hundredth N of each count, for trying the rows; what it writes says so.
+//!
+//! A row whose run injected no fault is red. A row without a program stands there as not run, with the reason.
+
+use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// How a row is run.
+#[derive(Clone, Copy)]
+enum How {
+    /// `rig ARGS --cycles N`; its last JSON line is the result.
+    Rig(&'static str, u64),
+    /// `cargo ARGS` and a count; the last line of its output that holds the word is the result, the exit code the colour.
+    Cargo { words: &'static [&'static str], count: u64, result: &'static str, sim: bool },
+    /// Why not.
+    Not(&'static str),
+}
+
+struct Row {
+    id: &'static str,
+    figure: &'static str,
+    goal: &'static str,
+    how: How,
+}
+
+const ROWS: [Row; 14] = [
+    Row {
+        id: "S1",
+        figure: "simulated cluster-hours without violation",
+        goal: "≥ 10 h",
+        how: How::Cargo {
+            words: &[
+                "run",
+                "--quiet",
+                "--locked",
+                "--profile",
+                "gate",
+                "-p",
+                "catchwater-sim",
+                "--bin",
+                "catchwater-sim",
+                "--",
+                "--threads",
+                "2",
+                "--hours",
+            ],
+            count: 10,
+            result: "real time",
+            sim: true,
+        },
+    },
+    Row {
+        id: "S2",
+        figure: "planted bugs of the log that the simulator kills",
+        goal: "all, median < 5 s",
+        how: How::Cargo { words: &["xtask", "mutants"], count: 0, result: "killed", sim: false },
+    },
+    Row {
+        id: "S3",
+        figure: "whole broker under a simulated network and disk",
+        goal: "≥ 3 h",
+        how: How::Not("there is no tier B yet"),
+    },
+    Row {
+        id: "S4",
+        figure: "same seed twice, equal hash",
+        goal: "50/50",
+        how: How::Cargo {
+            words: &["test", "--locked", "--profile", "gate", "-p", "catchwater-sim", "meta"],
+            count: 0,
+            result: "test result",
+            sim: true,
+        },
+    },
+    Row {
+        id: "S5",
+        figure: "SIGKILL of one node under a librdkafka witness, power cuts in turn: anomalies",
+        goal: "0",
+        how: How::Rig("witness", 60),
+    },
+    Row {
+        id: "S6",
+        figure: "power cuts of one node: acknowledged records lost",
+        goal: "500 cuts, 0",
+        how: How::Rig("power", 500),
+    },
+    Row {
+        id: "S6k",
+        figure: "kill -9 of one node at random: lost, doubled, out of order",
+        goal: "0",
+        how: How::Rig("kills", 300),
+    },
+    Row {
+        id: "S7",
+        figure: "deaths at system calls of a 200-operation script: violations",
+        goal: "≥ 2,000, 0",
+        how: How::Rig("syscalls", 2000),
+    },
+    Row {
+        id: "S7p",
+        figure: "deaths at the named points of the log: violations",
+        goal: "≥ 60, 0",
+        how: How::Rig("points", 1),
+    },
+    Row {
+        id: "S11",
+        figure: "disk full: stays up, serves readers, resumes",
+        goal: "10/10, ≤ 5 s",
+        how: How::Rig("full", 10),
+    },
+    Row {
+        id: "S12",
+        figure: "EIO once at a write, sync or read: stops within 1 s, nothing acknowledged after, nothing lost",
+        goal: "50/50",
+        how: How::Rig("eio", 50),
+    },
+    Row {
+        id: "S18",
+        figure: "fuzz executions without crash or budget breach",
+        goal: "≥ 20 M",
+        how: How::Cargo { words: &["xtask", "fuzz", "--seconds"], count: 45, result: "executions", sim: false },
+    },
+    Row {
+        id: "S22",
+        figure: "soak: slope of memory, descriptors, threads",
+        goal: "RSS ≤ 0.2 %/min, others 0",
+        how: How::Rig("soak", 540),
+    },
+    Row {
+        id: "S26",
+        figure: "history checker: planted anomalies found, false alarms",
+        goal: "all × 50, 0",
+        how: How::Cargo { words: &["xtask", "history", "selftest"], count: 50, result: "silent", sim: false },
+    },
+];
+
+/// What came out of a row.
+struct Result {
+    green: Option<bool>,
+    text: String,
+    faults: String,
+    seed: String,
+}
+
+pub fn run(args: &[String]) -> anyhow::Result<()> {
+    let share = match args.iter().position(|a| a == "--share") {
+        None => 100,
+        Some(at) => args.get(at + 1).context("--share N")?.parse::<u64>()?.clamp(1, 100),
+    };
+    let seed = match args.iter().position(|a| a == "--seed") {
+        None => seed_of_commit()?,
+        Some(at) => args.get(at + 1).context("--seed N")?.parse()?,
+    };
+    let names: Vec<&String> = args.iter().filter(|a| a.starts_with('S')).collect();
+    if let Some(unknown) = names.iter().find(|n| !ROWS.iter().any(|r| r.id == n.as_str())) {
+        bail!("no row {unknown}; there are {}", ROWS.map(|r| r.id).join(" "));
+    }
+    let mut red = Vec::new();
+    for row in ROWS.iter().filter(|r| names.is_empty() || names.iter().any(|n| *n == r.id)) {
+        println!("== {}: {}", row.id, row.figure);
+        let mut result = play(row, share, seed).unwrap_or_else(|e| Result {
+            green: Some(false),
+            text: format!("did not run: {e:#}").replace('\n', " "),
+            faults: "0".into(),
+            seed: seed.to_string(),
+        });
+        if share < 100 && result.green.is_some() {
+            result.text.push_str(&format!("; {share} % of the full count"));
+        }
+        if result.green == Some(false) {
+            red.push(row.id);
+        }
+        // After each row, so that a run that is broken off leaves what it has.
+        write(row, &result)?;
+    }
+    anyhow::ensure!(red.is_empty(), "red: {}", red.join(" "));
+    Ok(())
+}
+
+fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
+    match row.how {
+        How::Not(why) => Ok(Result { green: None, text: why.into(), faults: String::new(), seed: String::new() }),
+        How::Rig(what, count) => {
+            let count = (count * share / 100).max(1).to_string();
+            let out = crate::rig::command()?.args([what, "--cycles", &count, "--seed", &seed.to_string()]).output()?;
+            let text = String::from_utf8_lossy(&out.stdout);
+            let line = text.lines().rev().find(|l| l.starts_with("{\"rig\"")).with_context(|| {
+                format!("no result; {}", String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default())
+            })?;
+            let json: serde_json::Value = serde_json::from_str(line)?;
+            let faults = json["faults"].as_u64().unwrap_or(0);
+            let mut words = format!(
+                "{} violations; {} records acknowledged, {} compared",
+                json["violations"], json["acked"], json["compared"]
+            );
+            for (name, value) in json["notes"].as_object().into_iter().flatten() {
+                let value = value.as_str().unwrap_or_default();
+                if !value.is_empty() {
+                    words.push_str(&format!("; {name} {value}"));
+                }
+            }
+            if let Some(first) = json["first"].as_str() {
+                words.push_str(&format!("; first: {}", first.lines().next().unwrap_or_default()));
+            }
+            Ok(Result {
+                green: Some(json["green"].as_bool() == Some(true)),
+                text: words,
+                faults: faults.to_string(),
+                seed: seed.to_string(),
+            })
+        }
+        How::Cargo { words, count, result, sim } => {
+            let mut command = Command::new("cargo");
+            command.current_dir(crate::root()).args(words);
+            if count > 0 {
+                command.arg((count * share / 100).max(1).to_string());
+            }
+            if sim {
+                let target =
+                    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
+                command.env("RUSTFLAGS", "--cfg sim").env("CARGO_TARGET_DIR", target.join("sim"));
+            }
+            let out = command.output().context("starting cargo")?;
+            let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+            let lines: Vec<&str> = text.lines().filter(|l| l.contains(result)).collect();
+            let line = lines.last().copied().unwrap_or_else(|| text.lines().last().unwrap_or_default());
+            Ok(Result {
+                green: Some(out.status.success() && !lines.is_empty()),
+                text: line.trim().into(),
+                faults: "in the result".into(),
+                seed: "the program's own".into(),
+            })
+        }
+    }
+}
+
+fn git(args: &[&str]) -> anyhow::Result<String> {
+    let out = Command::new("git").current_dir(crate::root()).args(args).output().context("git")?;
+    Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+/// Fresh with each commit, the same for its reruns.
+fn seed_of_commit() -> anyhow::Result<u64> {
+    let hash = git(&["rev-parse", "HEAD"])?;
+    Ok(u64::from_str_radix(hash.get(..8).context("a commit")?, 16)?)
+}
+
+const HEAD: &str = "# Scoreboard
+
+Written by `cargo xtask scoreboard [ROW…]`; each row by the run that its line names, worse results too. Green: faults were
+injected and nothing was violated. A row without a program, or never run, says so. How each is measured: `tests/src/rig`
+(real binary, real disks), `sim/` (simulator), `sim/check` (histories).
+
+| row | figure | goal | state | result | faults | seed | commit | date |
+|---|---|---|---|---|---|---|---|---|
+";
+
+fn write(row: &Row, result: &Result) -> anyhow::Result<()> {
+    let path = crate::root().join("docs/scoreboard.md");
+    let old = std::fs::read_to_string(&path).unwrap_or_default();
+    let mut lines: BTreeMap<usize, String> = BTreeMap::new();
+    for (at, r) in ROWS.iter().enumerate() {
+        let prefix = format!("| {} |", r.id);
+        let kept = old.lines().find(|l| l.starts_with(&prefix)).map(str::to_owned);
+        let why = if let How::Not(why) = r.how { why } else { "never run" };
+        let empty = format!("| {} | {} | {} | not run | {why} | | | | |", r.id, r.figure, r.goal);
+        lines.insert(at, kept.unwrap_or(empty));
+    }
+    let at = ROWS.iter().position(|r| r.id == row.id).context("a row")?;
+    if let Some(green) = result.green {
+        let dirty = if git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { "+" };
+        let commit = git(&["rev-parse", "--short", "HEAD"])?;
+        let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().context("date")?;
+        let date = String::from_utf8_lossy(&date.stdout).trim().to_owned();
+        let text = result.text.replace('|', "/");
+        lines.insert(
+            at,
+            format!(
+                "| {} | {} | {} | {} | {text} | {} | {} | {commit}{dirty} | {date} |",
+                row.id,
+                row.figure,
+                row.goal,
+                if green { "green" } else { "**red**" },
+                result.faults,
+                result.seed
+            ),
+        );
+    }
+    let body: String = lines.values().map(|l| format!("{l}\n")).collect();
+    std::fs::write(&path, format!("{HEAD}{body}")).context("docs/scoreboard.md")
+}
