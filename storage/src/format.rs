@@ -8,6 +8,15 @@ pub mod slot;
 pub mod snap;
 pub mod txn;
 
+/// Largest index, offset, flush number or generation in a stored file. Nothing of ours comes near; foreign bytes above it
+/// are refused where they are decoded, so that no sum behind a decoder can overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
+/// True if no number is above [`NUMBER_MAX`].
+pub(crate) fn sane(numbers: impl IntoIterator<Item = u64>) -> bool {
+    numbers.into_iter().all(|n| n <= NUMBER_MAX)
+}
+
 /// Reads little-endian numbers out of a slice whose length the caller has checked.
 pub(crate) struct Le<'a>(pub &'a [u8]);
 

@@ -13,7 +13,7 @@
 //! A flush starts on a 4 KiB boundary and is never rewritten. Frames repeat the lsn, the directory repeats group and
 //! index: one flipped bit anywhere costs at most one frame, and whose it was is known.
 
-use super::{Le, Put, set_u32};
+use super::{Le, Put, sane, set_u32};
 use crate::disk::{AlignedBuf, BLOCK_BYTES};
 use crate::entry::{EntryKind, Frame, GroupSpec, Hard, NewEntry, derive_flags};
 use bytes::Bytes;
@@ -62,7 +62,9 @@ impl FileHeader {
         if le.u16(4) != VERSION || le.u16(6) != 12 || crc32c(&bytes[..60]) != le.u32(60) {
             return None;
         }
-        Some(FileHeader { file_gen: le.u64(8), first_lsn: le.u64(16), dir_id: le.b16(24), created_ms: le.i64(40) })
+        let header =
+            FileHeader { file_gen: le.u64(8), first_lsn: le.u64(16), dir_id: le.b16(24), created_ms: le.i64(40) };
+        sane([header.file_gen, header.first_lsn]).then_some(header)
     }
 }
 
@@ -97,6 +99,10 @@ impl FlushHeader {
         }
         let le = Le(bytes);
         if crc32c(&bytes[8..HEADER_BYTES]) != le.u32(4) {
+            return None;
+        }
+        // A flush knows only of flushes before it.
+        if !sane([le.u64(8), le.u64(16)]) || le.u64(24) > le.u64(8) {
             return None;
         }
         Some(FlushHeader {
@@ -301,7 +307,7 @@ pub fn decode_frame(bytes: &Bytes) -> Option<Found> {
     }
     let le = Le(bytes);
     let (ctx_len, body_len) = (le.u16(6) as usize, le.u32(56) as usize);
-    if body_len > BODY_BYTES_MAX {
+    if body_len > BODY_BYTES_MAX || !sane([le.u64(24)]) {
         return None;
     }
     let body_at = FRAME_HEADER_BYTES + ctx_len;
@@ -317,6 +323,7 @@ pub fn decode_frame(bytes: &Bytes) -> Option<Found> {
     let body = bytes.slice(body_at..end);
     let body_crc = le.u32(60);
     let frame = match kind {
+        KIND_ENTRY if !sane([base_offset]) => return None,
         KIND_ENTRY => {
             let kind = EntryKind::from_byte(entry_kind)?;
             let context = bytes.slice(FRAME_HEADER_BYTES..body_at);

@@ -7,7 +7,7 @@
 //! 104 zero[24]   128 epochs 24 B each, segments 48 B, tiered 64 B, damage 24 B, conf bytes
 //! ```
 
-use super::{Le, Put};
+use super::{Le, Put, sane};
 use crate::entry::EpochStart;
 use catchwater_record::{EntryIndex, Offset, TopicId};
 
@@ -116,6 +116,9 @@ impl Manifest {
         if need != bytes.len() {
             return None;
         }
+        if !sane([32, 40, 80, 88, 96].map(|at| le.u64(at))) {
+            return None;
+        }
         let mut at = FIXED_BYTES;
         let mut epochs = Vec::with_capacity(n_epochs);
         for _ in 0..n_epochs {
@@ -161,6 +164,10 @@ impl Manifest {
                 to: EntryIndex(le.u64(at + 16)),
             });
             at += DAMAGE_BYTES;
+        }
+        let numbers = epochs.iter().flat_map(|e: &EpochStart| [e.index.0, e.offset.0]);
+        if !sane(numbers.chain(segments.iter().flat_map(|s: &ManifestSegment| [s.base_index.0, s.base_offset.0]))) {
+            return None;
         }
         Some(Manifest {
             gid: le.u64(0),

@@ -13,7 +13,7 @@
 //! ```
 //! The row vouches for the 21 batch bytes that Kafka's own CRC leaves open: [`batch_matches`].
 
-use super::{Le, Put, set_u32};
+use super::{Le, Put, sane, set_u32};
 use crate::entry::{EntryKind, Row};
 use catchwater_base::mutant;
 use catchwater_record::batch::{HEADER_BYTES as BATCH_HEADER_BYTES, LOG_OVERHEAD};
@@ -59,7 +59,7 @@ impl EntHeader {
             return None;
         }
         let le = Le(bytes);
-        if le.u16(4) != VERSION || crc32c(&bytes[..60]) != le.u32(60) {
+        if le.u16(4) != VERSION || crc32c(&bytes[..60]) != le.u32(60) || !sane([le.u64(16), le.u64(24)]) {
             return None;
         }
         Some(EntHeader {
@@ -96,6 +96,11 @@ pub fn decode_row(bytes: &[u8], gid: Gid, base_index: EntryIndex) -> Option<Row>
     }
     let le = Le(bytes);
     if row_crc(gid, base_index, &bytes[4..ROW_BYTES]) != le.u32(0) && !mutant!("ent_trusted_by_length") {
+        return None;
+    }
+    // The sums that readers make: the end of the batch, of the context, of the offsets.
+    let (pos, len, ext_pos) = (le.u32(32), le.u32(36), le.u32(40));
+    if !sane([le.u64(16), base_index.0]) || pos.checked_add(len).is_none() || ext_pos > u32::MAX - (1 << 16) {
         return None;
     }
     Some(Row {
@@ -159,6 +164,9 @@ impl Footer {
             return None;
         }
         let le = Le(bytes);
+        if !sane([le.u64(8), le.u64(16)]) || le.u64(24) > u64::from(u32::MAX) {
+            return None;
+        }
         Some(Footer {
             rows: le.u32(4),
             last_index: EntryIndex(le.u64(8)),

@@ -7,7 +7,7 @@
 //! A new generation goes into the file with the lower valid generation, then fdatasync: a torn write destroys only the
 //! older one. An unreadable slot (EIO) is not an invalid one: it might be the newer.
 
-use super::{Le, Put, set_u32};
+use super::{Le, Put, sane, set_u32};
 use catchwater_record::crc::crc32c;
 
 pub const MAGIC: &[u8; 4] = b"CWP1";
@@ -54,7 +54,7 @@ pub fn decode(kind: SlotKind, bytes: &[u8]) -> Option<Slot> {
     }
     let le = Le(bytes);
     let len = le.u32(20) as usize;
-    if len > PAYLOAD_BYTES_MAX || le.u16(16) != kind as u16 || le.u16(18) != VERSION {
+    if len > PAYLOAD_BYTES_MAX || !sane([le.u64(8)]) || le.u16(16) != kind as u16 || le.u16(18) != VERSION {
         return None;
     }
     let end = HEADER_BYTES.checked_add(len).filter(|end| *end <= bytes.len())?;
@@ -191,6 +191,9 @@ impl BootState {
             return None;
         }
         let le = Le(bytes);
+        if !sane([le.u64(24), le.u64(32)]) {
+            return None;
+        }
         Some(BootState {
             boot_id: le.b16(0),
             mount_id: le.u64(16),

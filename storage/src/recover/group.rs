@@ -394,7 +394,10 @@ impl Reader<'_> {
         let mut damaged = footer.is_none_or(|f| log_len < f.log_len || f.rows != listed.rows);
         let mut bad_rows = header.is_none();
         let mut rows: Vec<Option<Row>> = Vec::new();
-        for i in 0..listed.rows as usize {
+        // A table that cannot hold the rows it should has lost them all at once: no row is guessed.
+        let fit = ent.len().saturating_sub(HEADER_BYTES) / ROW_BYTES;
+        damaged |= fit < listed.rows as usize;
+        for i in 0..(listed.rows as usize).min(fit) {
             let at = HEADER_BYTES + i * ROW_BYTES;
             let row = ent.get(at..).and_then(|bytes| row::decode_row(bytes, self.gid, listed.base_index));
             rows.push(row.filter(|r| r.index.0 == listed.base_index.0 + i as u64));
@@ -569,7 +572,7 @@ impl Reader<'_> {
     fn lost_row(&self, found: &Found, next: Option<Row>, footer: Option<Footer>) -> Result<(Row, bool), DiskError> {
         let s = &found.segment;
         let before = found.rows.last();
-        let (pos, offset) = before.map_or((0, s.base_offset), |r| (r.pos + r.len, end_of(r)));
+        let (pos, offset) = before.map_or((0, s.base_offset), |r| (r.pos.saturating_add(r.len), end_of(r)));
         let ext_pos = before.map_or(0, |r| r.ext_pos + u32::from(r.ext_len));
         let index = EntryIndex(s.base_index.0 + found.rows.len() as u64);
         let log_end = next.map(|n| n.pos).or(footer.map(|f| f.log_len as u32));

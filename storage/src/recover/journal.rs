@@ -3,6 +3,7 @@
 use super::{Layout, Leftovers, RecoverError, Report};
 use crate::disk::{BLOCK_BYTES, Disk, DiskExt, DiskFault};
 use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
+use crate::format::NUMBER_MAX;
 use crate::format::journal::{FileHeader, FlushContent, FlushHeader, decode_flush, salvage_flush};
 use crate::format::slot::{BootState, DirMeta};
 use crate::journal::{FoundFile, FoundJournal, Head};
@@ -142,7 +143,7 @@ pub(super) fn scan(
     let mut unknown: Vec<(String, Bytes)> = Vec::new();
     for name in names.iter().filter(|n| n.ends_with(".wal")) {
         let path = format!("{dir}/{name}");
-        let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0);
+        let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0).min(NUMBER_MAX);
         found.last_name = found.last_name.max(number);
         let len = disk.length(&path)?;
         let start = disk.read(&path, 0, 2 * BLOCK_BYTES)?;
@@ -199,7 +200,13 @@ pub(super) fn scan(
     // A directory whose journal never held anything valid begins at flush 1.
     let first = files.first().map_or(end + 1, |f| f.first_lsn);
     let mut place: Option<(usize, usize)> = files.first().map(|_| (0, BLOCK_BYTES));
-    for lsn in first..=end {
+    // More flushes than the files have blocks cannot be looked for: what is beyond is lost, and nobody knows whose.
+    let blocks: usize = files.iter().map(|f| f.bytes.len() / BLOCK_BYTES).sum();
+    let looked = end.min(first.saturating_add(blocks as u64 + 1));
+    if looked < end && !replay.files_lost {
+        replay.unknown_loss = true;
+    }
+    for lsn in (first..=looked).chain(contents.keys().copied().filter(|lsn| *lsn > looked && *lsn <= end)) {
         // Where a flush must begin if its own header cannot say so.
         if let Some(next) = files.iter().position(|f| f.first_lsn == lsn) {
             place = Some((next, BLOCK_BYTES));
@@ -245,7 +252,7 @@ pub(super) fn scan(
             len: file.bytes.len() as u64 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
             file_gen: file.file_gen,
             first_lsn: file.first_lsn,
-            last_lsn: files.get(i + 1).map_or(end, |next| next.first_lsn - 1),
+            last_lsn: files.get(i + 1).map_or(end, |next| next.first_lsn.saturating_sub(1)),
             pins: BTreeMap::new(),
         });
     }

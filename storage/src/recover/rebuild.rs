@@ -15,8 +15,11 @@ use bytes::Bytes;
 use catchwater_record::batch::HEADER_BYTES as BATCH_HEADER_BYTES;
 use catchwater_record::crc::{Crc64, crc32c_of};
 use catchwater_record::{BatchView, EntryIndex, LeaderEpoch, Offset};
+use std::collections::BTreeMap;
 
 const PIECE_BYTES: usize = 4 << 20;
+/// Values of one context: eight tags exist, each at most once.
+const VALUES_MAX: usize = 16;
 
 /// What is known of a segment without its table.
 pub(super) struct Lost<'a> {
@@ -55,9 +58,12 @@ impl Contexts {
         let crc = u32::from_le_bytes(rest.get(..EXT_CRC_BYTES)?.try_into().ok()?);
         // A context is a chain of values with lengths; where it ends, its checksum says.
         let mut end = EXT_CRC_BYTES;
-        while end < EXT_CRC_BYTES + CONTEXT_BYTES_MAX {
+        for _ in 0..VALUES_MAX {
             end += 2 + usize::from(*rest.get(end + 1)?);
             let data = rest.get(EXT_CRC_BYTES..end)?;
+            if end > EXT_CRC_BYTES + CONTEXT_BYTES_MAX {
+                return None;
+            }
             if crc32c_of(&[&index.0.to_le_bytes(), data]) == crc {
                 let found = (self.at as u32, end as u16, self.bytes.slice(self.at + EXT_CRC_BYTES..self.at + end));
                 self.at += end;
@@ -79,6 +85,7 @@ impl Reader<'_> {
         let (mut index, mut offset, mut term, mut pos) = (first, lost.header.base_offset, lost.header.prev_term, 0u32);
         let (mut max_ts, mut sum) = (-1i64, Crc64::default());
         let mut ext_end = 0u32;
+        let epochs: BTreeMap<EntryIndex, &EpochStart> = lost.epochs.iter().map(|e| (e.index, e)).collect();
         loop {
             match lost.end {
                 LostEnd::Sealed { rows, .. } if made.rows.len() as u32 == rows => break,
@@ -97,7 +104,7 @@ impl Reader<'_> {
                 Some(capture) if capture.flags & capture_flag::NO_ROWS == 0 => None,
                 _ => Some(c.kind_without_body()),
             });
-            let begins = lost.epochs.iter().find(|e| e.index == index && e.offset == offset && e.term > term);
+            let begins = epochs.get(&index).filter(|e| e.offset == offset && e.term > term);
             let batch = log.batch(pos)?;
             let (kind, body) = match (internal, begins, batch) {
                 (Some(kind), ..) => (kind, Bytes::new()),
