@@ -16,7 +16,7 @@ mod space;
 
 use crate::effect::{Event, ReadyNo};
 use bytes::Bytes;
-use catchwater_base::{Clock, crash_point, log};
+use catchwater_base::{Clock, Mono, crash_point, log};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskOp, Identity};
@@ -210,6 +210,8 @@ type StopHook = Box<dyn FnOnce(DirError) + Send>;
 
 #[derive(Default)]
 struct JournalInbox {
+    /// The thread waits and nobody has woken it yet.
+    asleep: bool,
     batches: Vec<JournalBatch>,
     events: Vec<JournalEvent>,
 }
@@ -217,6 +219,10 @@ struct JournalInbox {
 #[derive(Default)]
 struct SegmentInbox {
     events: Vec<SegmentEvent>,
+    /// Entries among the events: since when, and how many bytes. They alone may wait a while.
+    entries: Option<(Mono, u64)>,
+    /// Somebody waits for one of the events.
+    urgent: bool,
     /// Commit indexes, delivered with whatever wakes the thread next.
     committed: BTreeMap<Gid, EntryIndex>,
     /// Journal files to prepare or to remove, where nobody waits for it.
@@ -434,8 +440,15 @@ impl LogDir {
 
 impl Inner {
     fn queue(&self, batch: JournalBatch) {
-        lock(&self.journal).batches.push(batch);
-        self.journal_wake.notify_one();
+        let asleep = {
+            let mut inbox = lock(&self.journal);
+            inbox.batches.push(batch);
+            std::mem::take(&mut inbox.asleep)
+        };
+        // A wake of somebody awake is a system call all the same, and most batches come during a flush.
+        if asleep {
+            self.journal_wake.notify_one();
+        }
     }
 
     fn tell_journal(&self, event: JournalEvent) {
@@ -444,7 +457,10 @@ impl Inner {
     }
 
     fn tell_segments(&self, events: impl IntoIterator<Item = SegmentEvent>) {
-        lock(&self.segments).events.extend(events);
+        let mut inbox = lock(&self.segments);
+        inbox.events.extend(events);
+        inbox.urgent = true;
+        drop(inbox);
         self.segments_wake.notify_one();
     }
 

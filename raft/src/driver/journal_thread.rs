@@ -95,16 +95,19 @@ fn wait_journal(
             std::mem::swap(&mut inbox.events, events);
             return true;
         }
+        inbox.asleep = true;
         inbox = match seal_at {
             None => inner.journal_wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
             Some(at) => {
                 let left = at.since(inner.clock.now().mono);
                 if left.is_zero() {
+                    inbox.asleep = false;
                     return true;
                 }
                 inner.journal_wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0
             }
         };
+        inbox.asleep = false;
     }
 }
 
@@ -152,7 +155,7 @@ fn perform_journal(
                 inner.deliver(gid, Event::Persisted(ReadyNo(tag)));
             }
             crash_point!("journal.after_complete");
-            inner.tell_segments([SegmentEvent::Queue(pieces)]);
+            inner.queue_entries(pieces);
         }
         JournalEffect::Checkpoint(gids) => inner.tell_segments([SegmentEvent::Sync(gids)]),
         JournalEffect::Checkpointed(lsn) => {

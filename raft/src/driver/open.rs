@@ -119,7 +119,7 @@ impl LogDir {
             clock,
             unplaced_bytes_max: config.unplaced_bytes_max,
             body_bytes_max: journal.body_bytes_max(),
-            journal: Mutex::new(JournalInbox { batches: Vec::new(), events: vec![JournalEvent::Wake] }),
+            journal: Mutex::new(JournalInbox { events: vec![JournalEvent::Wake], ..JournalInbox::default() }),
             journal_wake: Condvar::new(),
             segments: Mutex::new(inbox),
             segments_wake: Condvar::new(),

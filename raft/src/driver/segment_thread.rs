@@ -7,11 +7,12 @@ use crate::effect::Event;
 use catchwater_base::{Clock, Effects, Local, crash_point};
 use catchwater_storage::disk::DiskOp;
 use catchwater_storage::format::slot::BootState;
-use catchwater_storage::journal::{JournalEvent, JournalPoint, Token};
+use catchwater_storage::journal::{JournalEvent, JournalPoint, Persisted, Token};
 use catchwater_storage::recover::write_boot_state;
 use catchwater_storage::segment::{SegmentEffect, SegmentEvent, Segments};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 pub(super) fn run_segments(inner: &Inner, segments: &mut Segments) {
     let mut out = Effects::new();
@@ -68,7 +69,50 @@ pub(super) struct Errands {
 
 pub(super) type SegmentWork = (Vec<SegmentEvent>, Errands);
 
+/// How long journaled entries wait for others of their partition, and how many bytes of them: two writes then serve many
+/// batches, where each batch cost two. They are durable in the journal and read from memory meanwhile. Whoever waits for
+/// them (a checkpoint, a cut, the end) does not wait longer.
+const LINGER: Duration = Duration::from_millis(200);
+const LINGER_BYTES: u64 = 4 << 20;
+
+impl Inner {
+    /// Entries that became durable, for the files.
+    pub(super) fn queue_entries(&self, pieces: Vec<Persisted>) {
+        let bytes: u64 = pieces.iter().map(|p| p.body_bytes).sum();
+        let wake = {
+            let mut inbox = lock(&self.segments);
+            match inbox.events.last_mut() {
+                Some(SegmentEvent::Queue(queued)) => queued.extend(pieces),
+                _ => inbox.events.push(SegmentEvent::Queue(pieces)),
+            }
+            let first = inbox.entries.is_none();
+            let (since, had) = inbox.entries.unwrap_or_else(|| (self.clock.now().mono, 0));
+            inbox.entries = Some((since, had + bytes));
+            // Once to set its timer, once when there is enough.
+            first || (had < LINGER_BYTES && had + bytes >= LINGER_BYTES)
+        };
+        if wake {
+            self.segments_wake.notify_one();
+        }
+    }
+}
+
 impl SegmentInbox {
+    /// How long what is here may still wait; `None` = not at all, or nothing is here.
+    fn lingers(&self, inner: &Inner) -> Option<Duration> {
+        let (since, bytes) = self.entries?;
+        // With little room left every segment is sealed as soon as it can be: retention removes sealed ones alone.
+        if inner.room.is_near()
+            || self.urgent
+            || !self.behind.is_empty()
+            || self.checkpoint.is_some()
+            || bytes >= LINGER_BYTES
+        {
+            return None;
+        }
+        LINGER.checked_sub(inner.clock.now().mono.since(since)).filter(|left| !left.is_zero())
+    }
+
     fn take_errands(&mut self) -> Errands {
         Errands { behind: std::mem::take(&mut self.behind), checkpoint: self.checkpoint.take() }
     }
@@ -77,6 +121,7 @@ impl SegmentInbox {
         if self.events.is_empty() && self.behind.is_empty() && self.checkpoint.is_none() {
             return None;
         }
+        (self.entries, self.urgent) = (None, false);
         let mut events: Vec<SegmentEvent> = std::mem::take(&mut self.events);
         let committed = std::mem::take(&mut self.committed);
         let at = if matches!(events.last(), Some(SegmentEvent::Close)) { events.len() - 1 } else { events.len() };
@@ -133,13 +178,16 @@ fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
         if inner.is_over() {
             return None;
         }
-        if let Some(work) = inbox.take() {
-            return Some(work);
-        }
-        let (woken, slept) =
-            inner.segments_wake.wait_timeout(inbox, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner);
+        let limit = match inbox.lingers(inner) {
+            Some(left) => left,
+            None => match inbox.take() {
+                Some(work) => return Some(work),
+                None => LOOK_EVERY,
+            },
+        };
+        let (woken, slept) = inner.segments_wake.wait_timeout(inbox, limit).unwrap_or_else(PoisonError::into_inner);
         inbox = woken;
-        if slept.timed_out() {
+        if slept.timed_out() && inbox.entries.is_none() {
             return Some(SegmentWork::default());
         }
     }

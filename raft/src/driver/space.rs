@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Fewer bytes than this are not worth a look.
 const STEP_LEAST: u64 = 1 << 20;
+/// Above the floor; many times what a segment writer holds back.
+const NEAR_BYTES: u64 = 64 << 20;
 /// The default floor is at least this, bytes.
 const FLOOR_LEAST: u64 = 2 << 30;
 /// Of a large disk 5 % would be more than any node needs to end its work: the share counts up to here, bytes.
@@ -32,6 +34,8 @@ pub(super) struct Room {
     reserve_bytes: u64,
     /// Less than the floor is free.
     low: AtomicBool,
+    /// The floor is near: what can be removed later must be sealed while there is room for that.
+    near: AtomicBool,
     /// Something waits for room.
     waits: AtomicBool,
     state: Mutex<State>,
@@ -55,6 +59,7 @@ impl Room {
             journal_bytes: config.journal_file_bytes.saturating_mul(u64::from(config.journal_files_max)),
             reserve_bytes: config.reserve_bytes,
             low: AtomicBool::new(false),
+            near: AtomicBool::new(false),
             waits: AtomicBool::new(false),
             state: Mutex::default(),
         }
@@ -63,6 +68,11 @@ impl Room {
     /// Producing is refused.
     pub(super) fn is_out(&self) -> bool {
         self.low.load(Ordering::Relaxed) || self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Less than [`NEAR_BYTES`] above the floor, or below it.
+    pub(super) fn is_near(&self) -> bool {
+        self.near.load(Ordering::Relaxed)
     }
 
     fn floor(&self, total: u64) -> u64 {
@@ -79,6 +89,7 @@ impl Room {
         // Back above the floor by a little, so that one batch does not make it swing.
         let low = space.free < if was { floor.saturating_add(floor / 64) } else { floor };
         self.low.store(low, Ordering::Relaxed);
+        self.near.store(space.free < floor.saturating_add(NEAR_BYTES), Ordering::Relaxed);
         low != was
     }
 }
