@@ -1,6 +1,7 @@
 //! Pure. What goes into a [`crate::GroupCore`] and what comes out: the words between the core, its shell in `broker`,
 //! the driver and the transport. No type of the consensus crate appears here.
 
+use crate::group::conf::ConfChange;
 use bytes::{Bytes, BytesMut};
 use catchwater_record::{CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset};
 use catchwater_storage::format::context;
@@ -99,6 +100,10 @@ pub enum Event {
     Unreachable(PeerId),
     /// Give up leadership now.
     StepDown,
+    /// Hand leadership to this voter, if it is healthy and has everything (R27); else nothing happens.
+    Transfer(PeerId),
+    /// Change the members; answered like a proposal. The core leaves the joint configuration by itself (R24).
+    ChangeConf(ProposalId, ConfChange),
 }
 
 /// What a core wants done; each variant names who does it.

@@ -14,11 +14,12 @@
 //!  any ── panic inside ──▶ Offline (opened again from disk)
 //! ```
 //! A sole voter campaigns at `Event::Start` and leads at once: its noop and HARD frame go out in one `Persist`.
-//! Rules R1–R20, R28, R29, R31–R33, R35, R37, R38 of the design's list are kept here; membership changes and prefix
-//! snapshots are not part of this version.
+//! Rules R1–R20, R23–R35, R37, R38 of the design's list are kept here; members change through `members.rs`. Prefix
+//! snapshots and mute voters are not part of this version: a replica whose durable state is not proved stays closed.
 
 pub mod conf;
 mod guard;
+mod members;
 mod ready;
 mod store;
 
@@ -97,6 +98,8 @@ pub struct GroupCore {
     barriers: Vec<u64>,
     /// Barriers handed to the crate.
     barriers_asked: Vec<u64>,
+    /// The members are those of the entries up to here (R34: each change is applied once).
+    conf_index: EntryIndex,
     offline: bool,
 }
 
@@ -104,20 +107,26 @@ impl GroupCore {
     /// Takes over what recovery found. Gives no effect yet: send [`Event::Start`] when the shell can perform them.
     pub fn open(config: &GroupConfig, found: RecoveredGroup, seed: u64) -> Result<Self, OpenError> {
         let gid = found.gid;
-        let conf = ConfState::decode(&found.spec.conf).map_err(|cause| OpenError::Conf { gid, cause })?;
+        let first = ConfState::decode(&found.spec.conf).map_err(|cause| OpenError::Conf { gid, cause })?;
         let peer = config.peer;
-        if !conf.voters.contains(&peer) && !conf.learners.contains(&peer) {
+        // A replica that was removed later still opens: only who never belonged here does not.
+        if !first.has(peer) {
             return Err(OpenError::NotMember { gid, peer });
         }
-        let sole = conf.voters == [peer];
         let (verdict, mut hard) = (found.verdict, found.hard);
         // A lone voter has nobody to repair it from, and going on would put new entries in the place of lost ones: it stays
         // closed until somebody decides. Only an uncertain hard state has a safe answer, the next term.
         let lost = matches!(verdict, Verdict::Suspect | Verdict::Damaged);
-        if lost || (!sole && verdict == Verdict::HardStateUncertain) {
+        if lost {
+            return Err(OpenError::NotProven { gid, voters: first.voters.len(), verdict });
+        }
+        let mut log = Log::open_with(found, config.log.clone()).map_err(|cause| OpenError::Log { gid, cause })?;
+        let applied = log.commit();
+        let (conf, conf_index) = members::at(&mut log, applied).map_err(|cause| OpenError::Conf { gid, cause })?;
+        let sole = conf.is_sole(peer);
+        if !sole && verdict == Verdict::HardStateUncertain {
             return Err(OpenError::NotProven { gid, voters: conf.voters.len(), verdict });
         }
-        let log = Log::open_with(found, config.log.clone()).map_err(|cause| OpenError::Log { gid, cause })?;
         if verdict == Verdict::HardStateUncertain || hard.term < log.last_term().0 {
             // A lone voter has nobody to contradict: the next term is surely unused.
             if !sole {
@@ -171,6 +180,7 @@ impl GroupCore {
             last_leader: 0,
             barriers: Vec::new(),
             barriers_asked: Vec::new(),
+            conf_index,
             offline: false,
         })
     }
@@ -228,6 +238,7 @@ impl GroupCore {
                 }
             }
             Event::ReadBarrier(token) => out.push(Effect::ReadRefused(token)),
+            Event::ChangeConf(id, _) => out.push(Effect::Refused(id, Why::Offline)),
             _ => {}
         }
     }
@@ -275,8 +286,13 @@ impl GroupCore {
                     self.node.raft.become_follower(term, 0);
                 }
             }
+            Event::Transfer(peer) => self.transfer(peer),
+            Event::ChangeConf(id, change) => self.on_change_conf(id, &change, out),
         }
         self.pump(out);
+        if !self.offline && self.leave_joint() {
+            self.pump(out);
+        }
         if !self.offline {
             self.tell(out);
         }
@@ -363,7 +379,7 @@ impl GroupCore {
     }
 
     fn sole_voter(&self) -> bool {
-        self.node.store().conf.voters == [self.config.peer]
+        self.node.store().conf.is_sole(self.config.peer)
     }
 
     /// R15: never while something is not durable; the crate would panic, or promise what it does not have.

@@ -6,5 +6,5 @@ pub mod effect;
 pub mod group;
 
 pub use effect::*;
-pub use group::conf::ConfState;
+pub use group::conf::{ConfChange, ConfRefused, ConfState, ConfStep};
 pub use group::{GroupConfig, GroupCore, OpenError};

@@ -47,8 +47,11 @@ impl World {
 
     pub(crate) fn converged(&self) -> bool {
         (1..=self.swarm.groups as u64).map(Gid).all(|gid| {
-            let views: Vec<_> = self.nodes.iter().filter_map(|n| n.cores.get(&gid)).map(GroupCore::view).collect();
-            views.len() == self.nodes.iter().filter(|n| !n.out).count()
+            let members: Vec<usize> = self.members(gid).into_iter().filter(|n| !self.nodes[*n].out).collect();
+            let views: Vec<_> =
+                members.iter().filter_map(|n| self.nodes[*n].cores.get(&gid)).map(GroupCore::view).collect();
+            views.len() == members.len()
+                && self.settled(gid)
                 && views.iter().all(|v| v.commit == v.last && v.persisted == v.last && v.last == views[0].last)
         })
     }
@@ -56,7 +59,7 @@ impl World {
     /// All replicas row by row, then one of them read from offset 0 and held against the ledgers.
     pub(crate) fn read_everything(&mut self) {
         for gid in (1..=self.swarm.groups as u64).map(Gid) {
-            for node in 0..self.nodes.len() {
+            for node in self.members(gid) {
                 if self.atlas.is_damaged(node) {
                     self.read_damaged(node);
                     continue;

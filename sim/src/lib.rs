@@ -14,6 +14,7 @@ pub mod clock;
 pub mod disk_atlas;
 mod ending;
 pub mod engine;
+mod moves;
 mod nemesis;
 pub mod net;
 mod node;
@@ -28,6 +29,8 @@ pub use swarm::{Profile, Swarm};
 pub use totals::Totals;
 pub use world::{Outcome, run, run_swarm};
 
+#[cfg(test)]
+mod known;
 #[cfg(test)]
 mod meta;
 #[cfg(sim)]

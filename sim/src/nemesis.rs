@@ -11,6 +11,10 @@ impl World {
             return;
         }
         let nodes = self.nodes.len() as u64;
+        if self.swarm.spares > 0 && self.rng.chance(600_000) {
+            self.move_somebody();
+            return self.next_fault();
+        }
         match self.rng.below(if self.swarm.stops { 13 } else { 10 }) {
             0 if self.swarm.damage > 0 => {
                 // At rest first, so that what is damaged then was durable for a while.

@@ -5,8 +5,9 @@ use crate::storage::{StartError, Wish};
 use crate::workload::Reply;
 use crate::world::{Happens, Waiter, World};
 use catchwater_base::Effects;
-use catchwater_raft::{Effect, Event, GroupConfig, GroupCore, PeerBody, PeerMsg, Role};
+use catchwater_raft::{Effect, Event, GroupConfig, GroupCore, GuardRule, PeerBody, PeerMsg, Role};
 use catchwater_record::{Gid, Offset};
+use catchwater_storage::{GroupSpec, RecoveredGroup};
 use std::collections::VecDeque;
 
 impl World {
@@ -26,11 +27,10 @@ impl World {
             Err(StartError::Broken(why)) => return self.checker.fail(format!("node {node} cannot recover: {why}")),
         };
         let boot = self.nodes[node].boot;
+        self.nodes[node].running = true;
         for group in found {
             let gid = group.gid;
-            let mut config = GroupConfig::new(self.nodes[node].peer);
-            config.log.tail_bytes_max = self.swarm.tail_bytes;
-            match GroupCore::open(&config, group, 1) {
+            match GroupCore::open(&self.config(node), group, 1) {
                 Ok(core) => {
                     self.checker.opened(node, &core);
                     self.nodes[node].cores.insert(gid, core);
@@ -51,11 +51,36 @@ impl World {
         self.engine.after(tick, Happens::Tick { node, boot });
     }
 
+    fn config(&self, node: usize) -> GroupConfig {
+        let mut config = GroupConfig::new(self.nodes[node].peer);
+        config.log.tail_bytes_max = self.swarm.tail_bytes;
+        config
+    }
+
+    /// A replica that the controller has assigned to this node: it opens empty.
+    pub(crate) fn create_replica(&mut self, node: usize, gid: Gid, spec: GroupSpec) {
+        if !self.nodes[node].up() || self.nodes[node].cores.contains_key(&gid) {
+            return;
+        }
+        let (now, mut wishes) = (self.now(node), Vec::new());
+        self.nodes[node].storage.create(now, gid, spec.clone(), &mut wishes);
+        match GroupCore::open(&self.config(node), RecoveredGroup::fresh(gid, spec), 1) {
+            Ok(core) => {
+                self.checker.opened(node, &core);
+                self.nodes[node].cores.insert(gid, core);
+            }
+            Err(e) => return self.checker.fail(format!("node {node} cannot make {gid:?}: {e}")),
+        }
+        self.grant(node, wishes);
+        self.core_event(node, gid, Event::Start);
+    }
+
     /// The node does not open what it found. A person would repair or replace it; here it stays down.
     pub(crate) fn refuse(&mut self, node: usize) {
         self.engine.fold(0xf00);
         self.out.refused += 1;
         self.nodes[node].cores.clear();
+        self.nodes[node].running = false;
         self.nodes[node].storage.crash(false);
         self.nodes[node].out = true;
         self.nodes[node].boot += 1;
@@ -67,6 +92,7 @@ impl World {
         self.engine.fold(0xc00 + u64::from(power));
         let n = &mut self.nodes[node];
         n.boot += 1;
+        n.running = false;
         n.cores.clear();
         n.waiters.clear();
         n.proposing.clear();
@@ -185,6 +211,8 @@ impl World {
             Effect::ReadRefused(token) => {
                 self.nodes[node].barriers.remove(&token);
             }
+            // A replica that was removed, or is behind with the list of members, may hear answers to what it never asked.
+            Effect::Guarded(_, GuardRule::UnknownPeer) if self.swarm.spares > 0 => {}
             Effect::Guarded(from, rule) => {
                 self.checker.fail(format!("node {node} {gid:?}: a message of {from:?} was refused: {rule:?}"));
             }

@@ -139,6 +139,12 @@ impl NodeStorage {
         Ok(groups)
     }
 
+    /// One more replica, now and after every start.
+    pub fn create(&mut self, now: Now, gid: Gid, spec: GroupSpec, out: &mut Vec<Wish>) {
+        self.specs.push((gid, spec.clone()));
+        self.drive(now, DirEvent::Create(gid, spec), out);
+    }
+
     /// The replicas are there: the machines may begin.
     pub fn started(&mut self, now: Now, out: &mut Vec<Wish>) {
         if let Some(first) = self.live.as_mut().map(|l| std::mem::take(&mut l.first)) {

@@ -16,6 +16,8 @@ pub enum Profile {
     Errors,
     /// Tiny files that roll all the time, and power cuts.
     Files,
+    /// Members come and go.
+    Moves,
 }
 
 /// Rates are per million.
@@ -23,6 +25,8 @@ pub enum Profile {
 pub struct Swarm {
     pub profile: Profile,
     pub voters: usize,
+    /// Nodes that hold nothing at first; members move to them.
+    pub spares: usize,
     pub groups: usize,
     pub clients: usize,
     pub captures: usize,
@@ -75,6 +79,7 @@ impl Swarm {
         let mut swarm = Swarm {
             profile: Profile::Mixed,
             voters,
+            spares: 0,
             groups: r.between(1, 2) as usize,
             clients: r.between(1, 4) as usize,
             captures: r.below(2) as usize,
@@ -104,7 +109,7 @@ impl Swarm {
             stops: r.chance(400_000),
             tail_bytes: if r.chance(500_000) { 0 } else { r.below(20_000) },
         };
-        const DRAWN: [Profile; 8] = [
+        const DRAWN: [Profile; 9] = [
             Profile::Mixed,
             Profile::Mixed,
             Profile::Mixed,
@@ -113,10 +118,16 @@ impl Swarm {
             Profile::Damage,
             Profile::Errors,
             Profile::Files,
+            Profile::Moves,
         ];
-        let drawn = DRAWN[r.below(8) as usize];
+        let drawn = DRAWN[r.below(9) as usize];
         swarm.lean(profile.unwrap_or(drawn), &mut r);
         swarm
+    }
+
+    /// Nodes of the run.
+    pub fn nodes(&self) -> usize {
+        self.voters + self.spares
     }
 
     fn lean(&mut self, profile: Profile, r: &mut Rng) {
@@ -147,6 +158,13 @@ impl Swarm {
                 self.read_error = r.below(1_000) as u32;
                 self.no_space = r.below(1_000) as u32;
                 self.power = 1_000_000;
+            }
+            Profile::Moves => {
+                self.spares = if self.voters > 1 { r.between(1, 2) as usize } else { 2 };
+                self.ticks.extend((0..self.spares).map(|_| r.between(7_000, 13_000)));
+                self.chaos = r.between(5_000_000, 10_000_000);
+                self.damage = 0;
+                self.crash_after_append = r.below(10_000) as u32;
             }
             Profile::Files => {
                 self.segment_bytes = r.between(500, 3_000) as u32;

@@ -19,6 +19,8 @@ pub struct Totals {
     pub damages: u64,
     pub refused: u64,
     pub trims: u64,
+    pub moves: u64,
+    pub transfers: u64,
     pub violations: u64,
 }
 
@@ -38,6 +40,8 @@ impl Totals {
             damages: o.damages,
             refused: o.refused,
             trims: o.trims,
+            moves: o.moves,
+            transfers: o.transfers,
             violations: u64::from(o.violation.is_some()),
         });
     }
@@ -55,6 +59,8 @@ impl Totals {
         self.damages += o.damages;
         self.refused += o.refused;
         self.trims += o.trims;
+        self.moves += o.moves;
+        self.transfers += o.transfers;
         self.violations += o.violations;
     }
     pub fn simulated_hours(&self) -> f64 {
@@ -67,7 +73,8 @@ impl fmt::Display for Totals {
         write!(
             f,
             "{} runs, {:.2} simulated cluster-hours, {} steps, {} acknowledged writes, {} elections; faults: {} crashes \
-             ({} power cuts), {} partitions, {} stopped processes, {} disk errors, {} damaged disks ({} refused), {} trims; \
+             ({} power cuts), {} partitions, {} stopped processes, {} disk errors, {} damaged disks ({} refused), {} trims, \
+             {} changes of members, {} transfers; \
              {} violations",
             self.runs,
             self.simulated_hours(),
@@ -82,6 +89,8 @@ impl fmt::Display for Totals {
             self.damages,
             self.refused,
             self.trims,
+            self.moves,
+            self.transfers,
             self.violations
         )
     }

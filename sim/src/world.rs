@@ -46,6 +46,9 @@ pub struct Outcome {
     /// Records read while faults went on.
     pub reads: u64,
     pub stops: u64,
+    /// Changes of members that were proposed, and leaderships handed over.
+    pub moves: u64,
+    pub transfers: u64,
 }
 
 impl Outcome {
@@ -137,6 +140,7 @@ pub(crate) struct Node {
     pub(crate) barriers: BTreeMap<u64, (Gid, EntryIndex)>,
     /// Log starts that the storage was told.
     pub(crate) trimmed: BTreeMap<Gid, Offset>,
+    pub(crate) running: bool,
     /// Its disk is damaged and it does not open it, or it was taken out after the last fault.
     pub(crate) out: bool,
     /// Set inside a step: die at its end.
@@ -145,7 +149,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn up(&self) -> bool {
-        !self.cores.is_empty()
+        self.running
     }
 }
 
@@ -233,17 +237,23 @@ impl World {
             })
             .collect();
         let mut rng = Rng::new(seed);
-        let nodes = (0..swarm.voters)
+        let nodes = (0..swarm.nodes())
             .map(|n| Node {
                 peer: peer(n),
                 boot: 0,
                 cores: BTreeMap::new(),
-                storage: NodeStorage::new(n as u32, rng.next_u64(), &swarm, &specs),
+                storage: NodeStorage::new(
+                    n as u32,
+                    rng.next_u64(),
+                    &swarm,
+                    if n < swarm.voters { &specs } else { &[] },
+                ),
                 waiters: BTreeMap::new(),
                 proposing: BTreeMap::new(),
                 next_proposal: 0,
                 barriers: BTreeMap::new(),
                 trimmed: BTreeMap::new(),
+                running: false,
                 out: false,
                 doomed: None,
             })
@@ -252,9 +262,9 @@ impl World {
         let producers: Vec<Producer> = (0..swarm.clients).map(|id| Producer::new(id, gids[id % gids.len()])).collect();
         let mut world = World {
             engine: Engine::default(),
-            net: Net::new(swarm.voters),
+            net: Net::new(swarm.nodes()),
             clocks: Clocks::new(&swarm),
-            atlas: Atlas::new(swarm.voters),
+            atlas: Atlas::new(swarm.nodes()),
             nodes,
             producer_turns: vec![0; producers.len()],
             producers,
@@ -272,7 +282,7 @@ impl World {
             rng,
             swarm,
         };
-        for node in 0..world.swarm.voters {
+        for node in 0..world.nodes.len() {
             let delay = world.rng.below(20_000);
             world.engine.after(delay, Happens::Start { node });
         }

@@ -149,6 +149,11 @@ pub struct Log {
     transactions: Transactions,
     /// Ascending by index, all above `state_floor`.
     undo: VecDeque<(EntryIndex, Undo)>,
+    /// Members: the state that is known, the index it stands at, and the changes behind it (opaque here).
+    conf: (EntryIndex, Bytes),
+    conf_changes: VecDeque<(EntryIndex, Bytes)>,
+    /// States that changes led to, as the replica tells them; a snapshot takes the one of its index.
+    conf_states: VecDeque<(EntryIndex, Bytes)>,
     /// Log starts that wait for their commit.
     starts: VecDeque<(EntryIndex, Offset)>,
     /// Sections of `.snap` that a newer version wrote.
@@ -161,6 +166,10 @@ const SECTION_CAPTURES: u16 = 2;
 const SECTION_LOG_START: u16 = 3;
 /// Aborted transactions, 40 bytes each.
 const SECTION_ABORTED: u16 = 4;
+/// `index u64 | conf state`: the members that the entries up to `index` make; absent as long as they are the first ones.
+const SECTION_CONF: u16 = 5;
+/// Changes of members whose states are kept for snapshots: more than can be uncommitted.
+const CONF_STATES_KEPT: usize = 16;
 
 impl Log {
     pub fn open(found: RecoveredGroup) -> Result<Log, LogOpenError> {
@@ -192,6 +201,9 @@ impl Log {
             captures: Captures::default(),
             transactions: Transactions::default(),
             undo: VecDeque::new(),
+            conf: (EntryIndex::ZERO, found.spec.conf.clone()),
+            conf_changes: VecDeque::new(),
+            conf_states: VecDeque::new(),
             starts: VecDeque::new(),
             foreign_sections: Vec::new(),
         };
@@ -328,6 +340,21 @@ impl Log {
     /// Speculative: the newest epoch and position of a capture here.
     pub fn capture_last(&self, capture: CaptureId) -> Option<(CaptureEpoch, Position)> {
         self.captures.get(capture).map(|c| (c.epoch, c.position.clone()))
+    }
+    /// The members at the newest index where they are known as a state, and the changes behind it, ascending.
+    pub fn conf(&self) -> (EntryIndex, &Bytes, impl Iterator<Item = &(EntryIndex, Bytes)>) {
+        (self.conf.0, &self.conf.1, self.conf_changes.iter())
+    }
+    /// The change of members that the entry at `at` holds.
+    pub fn conf_change(&self, at: EntryIndex) -> Option<&Bytes> {
+        self.conf_changes.iter().find(|(i, _)| *i == at).map(|(_, change)| change)
+    }
+    /// The committed change at `at` led to this state: snapshots from there on carry it.
+    pub fn conf_applied(&mut self, at: EntryIndex, state: Bytes) {
+        self.conf_states.push_back((at, state));
+        if self.conf_states.len() > CONF_STATES_KEPT {
+            self.conf_states.pop_front();
+        }
     }
     pub fn producers(&self) -> &Producers {
         &self.producers
@@ -474,6 +501,9 @@ impl Log {
         if let Some(before) = before {
             self.undo.push_back((index, Undo::Capture(before)));
         }
+        if let Some(conf) = context.conf {
+            self.conf_changes.push_back((index, conf));
+        }
         if let Some(start) = context.log_start {
             self.starts.push_back((index, start.offset));
         }
@@ -500,6 +530,9 @@ impl Log {
         self.tell_producers();
         while self.starts.back().is_some_and(|(i, _)| *i >= from) {
             self.starts.pop_back();
+        }
+        while self.conf_changes.back().is_some_and(|(i, _)| *i >= from) {
+            self.conf_changes.pop_back();
         }
         let placed = self.table.placed_end();
         while self.cache.back().is_some_and(|e| e.index >= from) {
@@ -687,6 +720,13 @@ impl Log {
         if !aborted.is_empty() {
             put_section(&mut out, SECTION_ABORTED, |out| out.put_slice(&aborted));
         }
+        let applied = self.conf_states.iter().rev().find(|(i, _)| *i <= at);
+        if let Some((index, state)) = applied.or(Some(&self.conf)).filter(|(i, _)| *i > EntryIndex::ZERO) {
+            put_section(&mut out, SECTION_CONF, |out| {
+                out.put_u64_le(index.0);
+                out.put_slice(state);
+            });
+        }
         for (kind, bytes) in &self.foreign_sections {
             put_section(&mut out, *kind, |out| out.put_slice(bytes));
         }
@@ -713,6 +753,11 @@ impl Log {
                 SECTION_LOG_START => {
                     let offset = Offset(u64::from_le_bytes(section[..].try_into().ok()?));
                     self.log_start = self.log_start.max(offset);
+                }
+                SECTION_CONF => {
+                    let (index, state) = section.split_at_checked(8)?;
+                    let index = u64::from_le_bytes(index.try_into().ok()?);
+                    self.conf = (EntryIndex(index), Bytes::copy_from_slice(state));
                 }
                 _ => self.foreign_sections.push((kind, section)),
             }

@@ -1,6 +1,7 @@
 //! Pure. Looks at a peer's message before the crate may (R18): what could make it panic or forget is refused here, and
 //! the crate's messages are turned into ours and back.
 
+use super::conf::ConfChange;
 use super::store::Store;
 use crate::effect::{GuardRule, Hint, PeerBody, PeerId, PeerMsg};
 use bytes::Bytes;
@@ -21,7 +22,9 @@ pub(super) fn check(gid: Gid, node: &RawNode<Store>, msg: &PeerMsg) -> Result<()
     if msg.gid != gid || msg.to.0 != raft.id {
         return Err(GuardRule::WrongGroup);
     }
-    if msg.from.0 == raft.id || raft.prs().get(msg.from.0).is_none() {
+    // A member whose own list is behind must hear, and elect, peers it does not know yet; answers of such are nobody's.
+    let request = matches!(msg.body, PeerBody::Append { .. } | PeerBody::Beat { .. } | PeerBody::Vote { .. });
+    if msg.from.0 == raft.id || msg.from.0 == 0 || (!request && raft.prs().get(msg.from.0).is_none()) {
         return Err(GuardRule::UnknownPeer);
     }
     if msg.term == 0 || msg.term >= TERM_MAX {
@@ -78,6 +81,7 @@ fn shape(e: &NewEntry) -> Result<(), GuardRule> {
         }),
         _ => e.body.is_empty() && e.count == 0 && kind_of(&e.body, &e.context) == Some(e.kind),
     };
+    let ok = ok && (e.kind != EntryKind::Conf || conf_change(&e.context).is_some());
     if ok && e.flags == entry::derive_flags(e.kind, &e.body, &e.context) { Ok(()) } else { Err(GuardRule::EntryShape) }
 }
 
@@ -90,6 +94,11 @@ pub(super) fn kind_of(body: &Bytes, context: &Bytes) -> Option<EntryKind> {
         return Some(EntryKind::Noop);
     }
     EntryContext::decode(context).ok().map(|c| c.kind_without_body())
+}
+
+/// The change of members that a context holds.
+pub(super) fn conf_change(context: &Bytes) -> Option<ConfChange> {
+    ConfChange::decode(&EntryContext::decode(context).ok()?.conf?).ok()
 }
 
 /// An entry of the crate as ours. `base` is its offset.

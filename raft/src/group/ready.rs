@@ -81,14 +81,18 @@ impl GroupCore {
                 self.hard_pending = Some(number);
             }
 
-            for e in rd.committed_entries() {
-                if e.get_entry_type() != EntryType::EntryNormal {
-                    // Membership changes are not part of this version; nothing here proposes one.
-                    self.go_offline(Cause::NewerVersion(EntryIndex(e.index)), out);
+            let committed = rd.committed_entries().iter();
+            let changes: Vec<EntryIndex> = committed
+                .filter(|e| e.get_entry_type() != EntryType::EntryNormal)
+                .map(|e| EntryIndex(e.index))
+                .collect();
+            self.node.advance_append_async(rd);
+            for index in changes {
+                if !self.apply_conf(index) {
+                    self.go_offline(Cause::NewerVersion(index), out);
                     return;
                 }
             }
-            self.node.advance_append_async(rd);
             self.node.advance_apply();
 
             if mutant!("ack_or_vote_before_fsync") {

@@ -34,6 +34,8 @@ fn idempotent(id: i64, sequence: i32) -> BytesMut {
     b.finish()
 }
 
+mod rules;
+
 /// A replica and the disk it is given: what `Persist` asked for, durable or not.
 struct Rig {
     core: GroupCore,
@@ -47,7 +49,9 @@ struct Rig {
 
 impl Rig {
     fn new(me: PeerId, voters: &[PeerId]) -> Rig {
-        let spec = spec(voters);
+        Rig::with(me, spec(voters))
+    }
+    fn with(me: PeerId, spec: GroupSpec) -> Rig {
         let core = GroupCore::open(&GroupConfig::new(me), RecoveredGroup::fresh(Gid(5), spec.clone()), 1).unwrap();
         let mut rig = Rig { core, spec, queue: vec![], disk: vec![], hard: Hard::default(), effects: vec![] };
         rig.event(Event::Start);
@@ -308,8 +312,11 @@ impl Three {
                 return;
             }
             for m in mail {
-                if !self.cut.contains(&m.from) && !self.cut.contains(&m.to) {
-                    self.rigs.get_mut(&m.to).unwrap().event(Event::Message(m));
+                if !self.cut.contains(&m.from)
+                    && !self.cut.contains(&m.to)
+                    && let Some(rig) = self.rigs.get_mut(&m.to)
+                {
+                    rig.event(Event::Message(m));
                 }
             }
         }

@@ -568,6 +568,14 @@ impl Reader<'_> {
         Ok(term || behind("log", log_end)? || behind("ext", ext_end)?)
     }
 
+    /// A file that is not there has no bytes: damage of one group, never a reason not to start the others.
+    fn read_if_there(&self, name: &str, pos: u32, len: usize) -> Result<Bytes, DiskError> {
+        match self.disk.read(&self.path(name), u64::from(pos), len) {
+            Err(e) if e.kind == DiskFault::NotFound => Ok(Bytes::new()),
+            other => other,
+        }
+    }
+
     /// A row that cannot be read, made again from the batch it pointed at; the second value is false if it is a guess.
     fn lost_row(&self, found: &Found, next: Option<Row>, footer: Option<Footer>) -> Result<(Row, bool), DiskError> {
         let s = &found.segment;
@@ -578,7 +586,7 @@ impl Reader<'_> {
         let log_end = next.map(|n| n.pos).or(footer.map(|f| f.log_len as u32));
         let ext_end = next.map(|n| n.ext_pos).or(footer.map(|f| f.ext_len)).unwrap_or(ext_pos);
         let name = format!("{}.log", segment_stem(s.base_offset, s.generation));
-        let header = self.disk.read(&self.path(&name), u64::from(pos), BATCH_HEADER_BYTES)?;
+        let header = self.read_if_there(&name, pos, BATCH_HEADER_BYTES)?;
         let len = header.get(8..12).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]).saturating_add(12));
         let guess = Row {
             index,
@@ -597,7 +605,7 @@ impl Reader<'_> {
         if header.len() < BATCH_HEADER_BYTES || !fits || len as usize > crate::format::journal::BODY_BYTES_MAX {
             return Ok((guess, false));
         }
-        let body = self.disk.read(&self.path(&name), u64::from(pos), len as usize)?;
+        let body = self.read_if_there(&name, pos, len as usize)?;
         let Ok(batch) = BatchView::new(&body) else { return Ok((guess, false)) };
         let term = u32::try_from(batch.leader_epoch()).unwrap_or(0);
         let mut row = Row {

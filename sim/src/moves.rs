@@ -1,0 +1,83 @@
+//! Members that come and go, as a controller without judgement would have it: learners on spare nodes, promotions, one
+//! for another, removals, leadership handed over.
+
+use crate::world::{World, peer};
+use catchwater_raft::{ConfChange, ConfState, ConfStep, Event, PeerId, ProposalId, Role};
+use catchwater_record::{Gid, PartitionId, TopicId};
+use catchwater_storage::GroupSpec;
+
+/// What a new replica of a group is.
+pub(crate) fn spec_of(gid: Gid, conf: &ConfState) -> GroupSpec {
+    GroupSpec { topic: TopicId([gid.0 as u8; 16]), partition: PartitionId(0), incarnation: 1, conf: conf.encode() }
+}
+
+impl World {
+    /// The node that leads `gid` and knows it.
+    pub(crate) fn leader_of(&self, gid: Gid) -> Option<usize> {
+        let leads = |n: usize| {
+            let view = self.nodes[n].cores.get(&gid)?.view();
+            (view.role == Role::Leader && view.own_term_committed).then_some((view.term, n))
+        };
+        (0..self.nodes.len()).filter_map(leads).max().map(|(_, n)| n)
+    }
+
+    pub(crate) fn move_somebody(&mut self) {
+        let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
+        let Some(leader) = self.leader_of(gid) else { return };
+        let Some(core) = self.nodes[leader].cores.get(&gid) else { return };
+        let conf = core.conf().clone();
+        if conf.is_joint() {
+            return;
+        }
+        let me = peer(leader);
+        let last = core.view().last;
+        let caught_up = |p: &&PeerId| core.matched(**p).is_some_and(|m| m.0 + 20 >= last.0);
+        let ready: Vec<PeerId> = conf.learners.iter().filter(caught_up).copied().collect();
+        let others: Vec<PeerId> = conf.voters.iter().filter(|p| **p != me).copied().collect();
+        let fresh: Vec<usize> = (0..self.nodes.len()).filter(|n| !conf.has(peer(*n)) && self.nodes[*n].up()).collect();
+        let any = |world: &mut World, n: usize| world.rng.below(n as u64) as usize;
+        let steps = match self.rng.below(10) {
+            0..=2 if !fresh.is_empty() => {
+                let node = fresh[any(self, fresh.len())];
+                let mut with = conf.clone();
+                with.learners.push(peer(node));
+                self.create_replica(node, gid, spec_of(gid, &with));
+                vec![ConfStep::AddLearner(peer(node))]
+            }
+            0..=4 if !ready.is_empty() => {
+                let learner = ready[any(self, ready.len())];
+                let mut steps = vec![ConfStep::AddVoter(learner)];
+                // One for another, in one change.
+                if conf.voters.len() > 2 && self.rng.chance(600_000) {
+                    steps.push(ConfStep::Remove(others[any(self, others.len())]));
+                }
+                steps
+            }
+            5 if !conf.learners.is_empty() => vec![ConfStep::Remove(conf.learners[any(self, conf.learners.len())])],
+            6 if conf.voters.len() > 3 => vec![ConfStep::Remove(others[any(self, others.len())])],
+            7 if conf.voters.len() > 3 => vec![ConfStep::AddLearner(others[any(self, others.len())])],
+            8..=9 if !others.is_empty() => {
+                let to = others[any(self, others.len())];
+                self.out.transfers += 1;
+                return self.core_event(leader, gid, Event::Transfer(to));
+            }
+            _ => return,
+        };
+        self.out.moves += 1;
+        self.core_event(leader, gid, Event::ChangeConf(ProposalId(0), ConfChange::of(steps)));
+    }
+
+    /// Nodes that belong to `gid`, as its leader knows; all voters while nobody leads.
+    pub(crate) fn members(&self, gid: Gid) -> Vec<usize> {
+        let conf = self.leader_of(gid).and_then(|n| self.nodes[n].cores.get(&gid)).map(|c| c.conf().clone());
+        match conf {
+            Some(conf) => (0..self.nodes.len()).filter(|n| conf.has(peer(*n))).collect(),
+            None => (0..self.swarm.voters).collect(),
+        }
+    }
+
+    /// No change of members is under way.
+    pub(crate) fn settled(&self, gid: Gid) -> bool {
+        self.leader_of(gid).and_then(|n| self.nodes[n].cores.get(&gid)).is_some_and(|c| !c.conf().is_joint())
+    }
+}
