@@ -141,18 +141,14 @@ impl GroupCore {
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: hard.commit.0,
-            max_size_per_msg: APPEND_BYTES_MAX,
+            max_size_per_msg: if mutant!("uncommitted_counted_by_the_crate") { 4 << 10 } else { APPEND_BYTES_MAX },
             max_inflight_msgs: APPENDS_IN_FLIGHT,
             check_quorum: true,
             pre_vote: true,
             skip_bcast_commit: true,
             batch_append: false,
             priority: 0,
-            max_uncommitted_size: if mutant!("uncommitted_counted_by_the_crate") {
-                2 * APPEND_BYTES_MAX
-            } else {
-                raft::NO_LIMIT
-            },
+            max_uncommitted_size: if mutant!("uncommitted_counted_by_the_crate") { 16 << 10 } else { raft::NO_LIMIT },
             max_committed_size_per_ready: COMMITTED_PER_READY,
             ..raft::Config::default()
         };

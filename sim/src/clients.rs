@@ -44,6 +44,7 @@ impl World {
                 match reply {
                     Reply::Done { base, .. } => {
                         self.producers[p].done(id, base);
+                        self.story.acked(self.engine.now(), p, id, base);
                         self.out.acked += 1;
                         if self.full {
                             self.producer_turns[p] += 1;

@@ -78,10 +78,29 @@ impl World {
                     return self.checker.fail(format!("node {node} {gid:?}: its log differs from what was committed"));
                 }
                 match self.read_log(node, gid) {
-                    Ok(batches) => self.hold_against_ledgers(node, gid, &batches),
+                    Ok(batches) => {
+                        // Each node by itself against the ledgers; one of them as what the last consumer sees.
+                        if self.members(gid).first() == Some(&node) {
+                            let start = self.nodes[node].cores.get(&gid).map_or(Offset(0), |c| c.log().log_start());
+                            self.story.read(self.engine.now(), gid, start, &batches);
+                        }
+                        self.hold_against_ledgers(node, gid, &batches);
+                    }
                     Err(why) => self.checker.fail(format!("node {node} {gid:?}: {why}")),
                 }
             }
+        }
+    }
+
+    /// What clients saw, judged by the checker that judges real ones. Not where the only disk was damaged: what it refuses
+    /// to read is missing from the history.
+    pub(crate) fn judge_story(&mut self) {
+        if (0..self.nodes.len()).any(|n| self.atlas.is_damaged(n)) {
+            return;
+        }
+        let report = self.story.judge();
+        if let Some(first) = report.anomalies.first() {
+            self.checker.fail(format!("history: {}: {}", first.kind, first.text));
         }
     }
 

@@ -20,6 +20,7 @@ pub mod net;
 mod node;
 mod serve;
 pub mod storage;
+mod story;
 pub mod swarm;
 mod totals;
 pub mod workload;

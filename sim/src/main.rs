@@ -1,12 +1,12 @@
 //! `catchwater-sim`: runs seeds until the time is up and prints what happened. Exit 1 = a violation.
 //! `catchwater-sim mutants [NAME…]`: plants each bug and looks for the seed that finds it (`--cfg sim` only).
 
-use catchwater_sim::Totals;
+use catchwater_sim::{Profile, Swarm, Totals, run_swarm};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--hours N] [--voters N] [--threads N]
+    "usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--hours N] [--voters N] [--profile NAME] [--threads N]
        catchwater-sim mutants [NAME…]";
 
 struct Options {
@@ -16,6 +16,7 @@ struct Options {
     seconds: Option<u64>,
     hours: Option<u64>,
     threads: u64,
+    profile: Option<Profile>,
 }
 
 fn main() -> ExitCode {
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if o.count == 1 {
-        let out = catchwater_sim::run(o.from, o.voters);
+        let out = run_swarm(o.from, Swarm::draw(o.from, o.voters, o.profile));
         println!("{out:#?}");
         return if out.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let lanes: Vec<_> = (0..o.threads)
         .map(|lane| {
             let (from, count, voters, threads) = (o.from, o.count, o.voters, o.threads);
-            let (seconds, hours) = (o.seconds, o.hours);
+            let (seconds, hours, profile) = (o.seconds, o.hours, o.profile);
             std::thread::spawn(move || {
                 let mut totals = Totals::default();
                 for seed in (from..from.saturating_add(count)).skip(lane as usize).step_by(threads as usize) {
@@ -47,10 +48,11 @@ fn main() -> ExitCode {
                     if late || enough {
                         break;
                     }
-                    let out = catchwater_sim::run(seed, voters);
+                    let out = run_swarm(seed, Swarm::draw(seed, voters, profile));
                     if let Some(violation) = &out.violation {
                         println!("VIOLATION seed {seed} voters {}: {violation}", out.voters);
-                        println!("again: catchwater-sim --seed {seed} --voters {voters}");
+                        let lean = profile.map_or(String::new(), |p| format!(" --profile {p:?}"));
+                        println!("again: catchwater-sim --seed {seed} --voters {voters}{lean}");
                         totals.violations += 1;
                         break;
                     }
@@ -73,10 +75,15 @@ fn main() -> ExitCode {
 }
 
 fn options(args: &[String]) -> Option<Options> {
-    let mut o = Options { voters: 0, from: 1, count: u64::MAX, seconds: None, hours: None, threads: 1 };
+    let mut o = Options { voters: 0, from: 1, count: u64::MAX, seconds: None, hours: None, threads: 1, profile: None };
     let mut args = args.iter();
     while let Some(name) = args.next() {
-        let value = args.next()?.parse::<u64>().ok()?;
+        let text = args.next()?;
+        if name == "--profile" {
+            o.profile = Some(Profile::ALL.into_iter().find(|p| format!("{p:?}").eq_ignore_ascii_case(text))?);
+            continue;
+        }
+        let value = text.parse::<u64>().ok()?;
         match name.as_str() {
             "--seed" => (o.from, o.count) = (value, 1),
             "--from" => o.from = value,

@@ -25,8 +25,7 @@ fn the_same_seed_twice_gives_the_same_trace() {
 #[test]
 fn a_few_seeds_of_every_profile_hold_under_faults() {
     let mut totals = Totals::default();
-    let profiles = [Profile::Mixed, Profile::Churn, Profile::Damage, Profile::Errors, Profile::Files, Profile::Moves];
-    for (n, profile) in profiles.into_iter().enumerate() {
+    for (n, profile) in Profile::ALL.into_iter().enumerate() {
         for seed in 0..3 {
             for voters in [1, 3] {
                 let seed = seed + 10 * n as u64;

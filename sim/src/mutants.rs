@@ -113,10 +113,11 @@ pub fn hunt(names: &[String]) -> bool {
                         let text = found.violation.as_deref().unwrap_or("SURVIVED");
                         let short: String = text.chars().take(140).collect();
                         println!(
-                            "{} | {} | seed {} | {:.2} s | {} | {short}",
+                            "{} | {} | seed {}{} | {:.2} s | {} | {short}",
                             m.name,
                             if voters == 0 { "any".to_owned() } else { format!("{voters} voters") },
                             found.seed,
+                            if found.seed.is_multiple_of(4) { String::new() } else { format!(" {:?}", m.profile) },
                             found.seconds,
                             m.by
                         );

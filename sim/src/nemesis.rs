@@ -75,6 +75,7 @@ impl World {
                 let offset = Offset(self.rng.below(core.view().high_watermark.0 + 1));
                 let start = LogStart { offset, reason: TrimReason::Retention };
                 self.out.trims += 1;
+                self.story.trimmed(self.engine.now(), gid, offset);
                 self.core_event(0, gid, Event::Propose(vec![Proposal::log_start(ProposalId(0), start)]));
             }
             8 => {

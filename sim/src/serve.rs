@@ -28,6 +28,7 @@ impl World {
         if self.engine.now() < self.hush_until {
             return;
         }
+        self.story.asked(self.engine.now(), &request);
         let times = match () {
             () if self.is_calm() => 1,
             () if self.rng.chance(self.swarm.drop) => 0,
@@ -97,7 +98,10 @@ impl World {
         let (start, end) = (core.log().log_start(), core.view().high_watermark);
         let from = start.0.max(end.0.saturating_sub(self.rng.between(1, 40)));
         match self.read_from(node, gid, Offset(from)) {
-            Ok(batches) => self.out.reads += batches.len() as u64,
+            Ok(batches) => {
+                self.out.reads += batches.len() as u64;
+                self.story.read(self.engine.now(), gid, Offset(from), &batches);
+            }
             Err(why) => self.checker.fail(format!("node {node} {gid:?}: a consumer at {from}: {why}")),
         }
     }

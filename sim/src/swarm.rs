@@ -20,6 +20,11 @@ pub enum Profile {
     Moves,
 }
 
+impl Profile {
+    pub const ALL: [Profile; 6] =
+        [Profile::Mixed, Profile::Churn, Profile::Damage, Profile::Errors, Profile::Files, Profile::Moves];
+}
+
 /// Rates are per million.
 #[derive(Clone, Debug)]
 pub struct Swarm {
@@ -145,6 +150,8 @@ impl Swarm {
             Profile::Churn => {
                 self.crash_after_vote = if r.chance(500_000) { r.between(100_000, 600_000) as u32 } else { 0 };
                 self.fsync = (50, r.between(100, 15_000));
+                // Flushes that take longer than an election: tails that are not durable when it is time to stand.
+                self.fsync_tail = if r.chance(500_000) { r.below(150_000) as u32 } else { 0 };
                 self.groups = 1;
                 self.damage = 0;
             }

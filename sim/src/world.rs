@@ -10,6 +10,7 @@ use crate::disk_atlas::Atlas;
 use crate::engine::{Engine, Micros};
 use crate::net::Net;
 use crate::storage::NodeStorage;
+use crate::story::Story;
 use crate::swarm::Swarm;
 use crate::workload::{Producer, Reply, Request, Who, Worker};
 use catchwater_base::{Now, Rng};
@@ -174,6 +175,7 @@ pub(crate) struct World {
     pub(crate) full: bool,
     pub(crate) out: Outcome,
     pub(crate) finished: bool,
+    pub(crate) story: Story,
     /// Until then nobody asks for anything: the disks come to rest.
     pub(crate) hush_until: Micros,
     /// For the text of a violation.
@@ -207,7 +209,11 @@ fn run_to_end(seed: u64, swarm: Swarm) -> Outcome {
         }
     }
     if world.checker.violation.is_none() {
+        world.story.final_from(world.engine.now());
         world.read_everything();
+    }
+    if world.checker.violation.is_none() {
+        world.judge_story();
     }
     let mut out = world.out;
     out.violation = world.checker.violation.map(|v| match world.last_damage {
@@ -277,6 +283,7 @@ impl World {
             full: false,
             out,
             finished: false,
+            story: Story::default(),
             hush_until: 0,
             last_damage: None,
             rng,
