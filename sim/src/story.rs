@@ -31,8 +31,11 @@ fn tp(gid: Gid) -> String {
     format!("t/{}", gid.0)
 }
 
-/// (producer, seq, crc) of a value as the workload writes it: `who:row:padding`.
-fn value(bytes: &[u8]) -> Option<(String, u64, u32)> {
+/// Producer, seq, crc.
+type Value = (String, u64, u32);
+
+/// A value as the workload writes it: `who:row:padding`.
+fn value(bytes: &[u8]) -> Option<Value> {
     let mut parts = bytes.splitn(3, |b| *b == b':');
     let who = String::from_utf8(parts.next()?.to_vec()).ok()?;
     let row = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
@@ -40,7 +43,7 @@ fn value(bytes: &[u8]) -> Option<(String, u64, u32)> {
 }
 
 /// Offset and value of every record.
-fn values(batch: &BatchView<'_>) -> Vec<(u64, Option<(String, u64, u32)>)> {
+fn values(batch: &BatchView<'_>) -> Vec<(u64, Option<Value>)> {
     let all = records(batch.records(), batch.offset_count()).flatten();
     all.zip(batch.offset().0..).map(|(r, o)| (o, value(r.value.unwrap_or_default()))).collect()
 }
