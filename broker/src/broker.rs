@@ -275,7 +275,8 @@ impl Broker {
         let images = Arc::downgrade(&cluster);
         topics.set_images(Arc::new(move || images.upgrade().map(|c| c.image()).unwrap_or_default()));
         if !cluster.ready(LOAD_LIMIT).await {
-            return Err(StartError::Controller("was not loaded in time".into()));
+            let why = cluster.broken().unwrap_or_else(|| "was not loaded in time".into());
+            return Err(StartError::Controller(why));
         }
         let group_settings = group::Settings {
             initial_delay_ms: config.group_initial_delay_ms,

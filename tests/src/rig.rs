@@ -5,6 +5,7 @@
 //! cannot make is a loud SKIP ([`crate::skip`]), never a green run: each round reports the faults it really injected.
 
 pub mod errors;
+pub mod flips;
 pub mod image;
 pub mod kills;
 pub mod ledger;

@@ -113,6 +113,11 @@ impl ClusterHost {
         self.host.ready(limit).await
     }
 
+    /// Why the log of group 0 could not be loaded.
+    pub fn broken(&self) -> Option<String> {
+        self.host.broken()
+    }
+
     /// From this node's block; a new one is asked for when it is used up. Two callers at that moment ask twice, and what
     /// is left of one block is never used: ids are plenty.
     async fn next_producer_id(&self) -> Result<ProducerId, HostError> {

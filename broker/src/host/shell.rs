@@ -17,7 +17,7 @@ use catchwater_runtime::spawn::{self, Tasks};
 use catchwater_runtime::sync::{Notify, oneshot, watch};
 use catchwater_runtime::{Fut, time};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub struct Host<M: Hosted> {
     wake: Arc<Notify>,
     tickets: AtomicU64,
     leading: watch::Sender<bool>,
+    /// Its log could not be loaded.
+    load_failed: AtomicBool,
     tasks: Tasks,
 }
 
@@ -115,6 +117,7 @@ impl<M: Hosted> Host<M> {
             wake: Arc::default(),
             tickets: AtomicU64::new(1),
             leading: watch::channel(false).0,
+            load_failed: AtomicBool::new(false),
             tasks: Tasks::new(),
         });
         let weak = Arc::downgrade(&host);
@@ -155,7 +158,21 @@ impl<M: Hosted> Host<M> {
     /// Returns once the machine answers, or false after `limit`.
     pub async fn ready(&self, limit: Duration) -> bool {
         let mut leading = self.leading.subscribe();
-        time::timeout(limit, async move { leading.wait_for(|leads| *leads).await.is_ok() }).await.unwrap_or(false)
+        // A load that failed settles it, too: such a host never leads. No lock of ours in here: the channel holds its own.
+        let failed = || self.load_failed.load(Ordering::SeqCst);
+        let settled = async { leading.wait_for(|leads| *leads || failed()).await.is_ok() };
+        time::timeout(limit, settled).await.unwrap_or(false) && self.is_leading()
+    }
+
+    /// Whoever waits for it to lead waits in vain.
+    fn give_up(&self) {
+        self.load_failed.store(true, Ordering::SeqCst);
+        self.leading.send_modify(|_| ());
+    }
+
+    /// Why its log could not be loaded.
+    pub fn broken(&self) -> Option<String> {
+        self.lock().core.broken().map(str::to_owned)
     }
 
     pub fn is_leading(&self) -> bool {
@@ -307,6 +324,7 @@ impl<M: Hosted> Host<M> {
                 Err(why) => {
                     log!(Error, "host.load", "{}: the log cannot be read at {from}: {why}", self.name);
                     self.lock().core.load_failed(epoch, why.to_string());
+                    self.give_up();
                     return;
                 }
             };
@@ -325,6 +343,7 @@ impl<M: Hosted> Host<M> {
             self.pump();
             if let Some(why) = broken {
                 log!(Error, "host.load", "{}: {why}", self.name);
+                self.give_up();
                 return;
             }
             match end {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use catchwater_tests::rig::power::{Plant, Power};
-use catchwater_tests::rig::{Outcome, errors, kills, power, soak, syscalls, witness};
+use catchwater_tests::rig::{Outcome, errors, flips, kills, power, soak, syscalls, witness};
 use std::time::Duration;
 
 fn main() -> Result<()> {
@@ -51,12 +51,13 @@ fn main() -> Result<()> {
             let python = catchwater_tests::python::interpreter().map_err(anyhow::Error::msg)?;
             witness::run(seed, cycles, &python, value("--history").map(std::path::PathBuf::from).as_deref())?
         }
+        "flips" => flips::run(seed, cycles)?,
         "soak" => soak::run(seed, cycles)?,
         "eio" => errors::eio(seed, cycles)?,
         "full" => errors::full(seed, cycles)?,
         _ => {
             eprintln!(
-                "usage: rig <power | kills | points | syscalls | eio | full | witness | soak> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
+                "usage: rig <power | kills | points | syscalls | eio | full | witness | soak | flips> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
             );
             std::process::exit(2)
         }

@@ -153,6 +153,11 @@ impl Load {
         self.cycle = self.cycle.next_multiple_of(self.shape.era_cycles);
     }
 
+    /// Is it of the topics that were made last?
+    pub fn is_newest(&self, topic: &str) -> bool {
+        topic.starts_with(&format!("rig-{}-{}-", self.tag, self.era))
+    }
+
     fn plan_topics(&mut self) {
         if !self.cycle.is_multiple_of(self.shape.era_cycles) {
             return;
