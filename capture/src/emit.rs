@@ -13,7 +13,7 @@
 use crate::track::{BatchId, Track};
 use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
-use catchwater_change::encode::debezium_json::{EncodeError, Encoder, Piece};
+use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoder, Piece};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
 use catchwater_change::{Native, RowChange, Stamp, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
@@ -60,6 +60,9 @@ pub struct Unit {
     pub flags: u16,
 }
 
+/// Where the events of a transaction are counted, when records say their place in it.
+pub type Counted<'a> = Option<&'a mut Counts>;
+
 /// Place of a change inside its unit.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
@@ -67,6 +70,13 @@ pub struct Place {
     pub ordinal: u64,
     /// The unit ends with this change.
     pub last: bool,
+}
+
+/// Beginning or end of a transaction.
+pub struct Boundary<'a> {
+    pub counts: &'a Counts,
+    pub ordinal: u64,
+    pub is_end: bool,
 }
 
 /// One record that was made, for those who watch keys.
@@ -154,6 +164,16 @@ pub struct Emitter {
     moved: BTreeSet<TopicPartition>,
     next_batch: u64,
     bytes: usize,
+    watched: BTreeSet<TopicPartition>,
+    landed: Vec<Landed>,
+}
+
+/// A batch that is in the log.
+pub struct Landed {
+    pub at: TopicPartition,
+    /// Offset of its first record; none = not known, it was there before, or entered in parts.
+    pub base: Option<Offset>,
+    pub batch: Bytes,
 }
 
 impl Emitter {
@@ -175,6 +195,8 @@ impl Emitter {
             moved: BTreeSet::new(),
             next_batch: 1,
             bytes: 0,
+            watched: BTreeSet::new(),
+            landed: Vec::new(),
         }
     }
 
@@ -207,6 +229,7 @@ impl Emitter {
         place: Place,
         change: &RowChange,
         partitions: u32,
+        mut counted: Counted<'_>,
         track: &mut Track,
         replayed: &mut u64,
         made: &mut Vec<Made>,
@@ -241,6 +264,15 @@ impl Emitter {
                 native: native.clone(),
                 txn: Some(unit.txn.clone()).filter(|t| t.0 != native.as_bytes()),
             };
+            let events = match &mut counted {
+                Some(counts) if *piece != Piece::Tombstone => {
+                    counts.events += 1;
+                    let own = counts.tables.entry(change.table.qualified()).or_default();
+                    *own += 1;
+                    Some((counts.events, *own))
+                }
+                _ => None,
+            };
             let whole = match &change.after {
                 Some(row) => !row.cells.contains(&catchwater_change::Cell::Unavailable),
                 None => true,
@@ -253,10 +285,41 @@ impl Emitter {
                 *replayed += 1;
                 continue;
             }
-            let encoded = self.encoder.encode(change, *piece, stamp, now.wall)?;
+            let block = match (&counted, events) {
+                (Some(counts), Some((total_order, collection_order))) => {
+                    Some(Block { id: &counts.id, total_order, collection_order })
+                }
+                _ => None,
+            };
+            let encoded = self.encoder.encode_in(change, *piece, stamp, now.wall, block)?;
             self.push(now, at, unit, version.position(&native), last, &encoded, track);
         }
         Ok(pieces.len() as u64)
+    }
+
+    /// A record that says where a transaction begins or ends; it has an ordinal as any other.
+    pub fn put_boundary(&mut self, now: Now, unit: &Unit, at: TopicPartition, end: Boundary<'_>, track: &mut Track) {
+        let native = unit.native.clone().unwrap_or_default();
+        let version = Version { incarnation: self.incarnation, commit_seq: unit.seq, ordinal: end.ordinal };
+        let (first, last) = (end.ordinal == 0, end.is_end);
+        let stamp = Stamp {
+            op: 0,
+            flags: unit.flags | if first { flag::FIRST } else { 0 } | if last { flag::LAST } else { 0 },
+            version,
+            total: if last { u32::try_from(end.ordinal + 1).unwrap_or(0) } else { 0 },
+            source: self.capture,
+            commit_time: unit.commit_time,
+            schema_no: 0,
+            native: native.clone(),
+            txn: Some(unit.txn.clone()).filter(|t| t.0 != native.as_bytes()),
+        };
+        let lane = self.lanes.get(&at);
+        assert!(lane.is_some(), "a record for a partition without a lane");
+        if lane.is_some_and(|l| l.tail.is_some_and(|t| version <= t)) {
+            return;
+        }
+        let encoded = self.encoder.boundary(end.counts, end.is_end, stamp);
+        self.push(now, at, unit, version.position(&native), last, &encoded, track);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -317,6 +380,44 @@ impl Emitter {
             lane.seal();
         }
         self.busy.insert(at);
+    }
+
+    /// The key a piece of a change travels under.
+    pub fn key_of(&self, change: &RowChange, piece: Piece) -> Result<Option<Bytes>, EncodeError> {
+        self.encoder.key(change, piece)
+    }
+
+    /// The records a change becomes.
+    pub fn pieces(&self, change: &RowChange) -> &'static [Piece] {
+        self.encoder.pieces(change)
+    }
+
+    /// True if a record of that version is in the log already (R7).
+    pub fn holds(&self, at: TopicPartition, version: Version) -> bool {
+        self.lanes.get(&at).is_some_and(|l| l.tail.is_some_and(|t| version <= t))
+    }
+
+    /// Nothing is open, waiting or in flight.
+    pub fn is_quiet(&self, at: TopicPartition) -> bool {
+        self.lanes.get(&at).is_none_or(Lane::is_idle)
+    }
+
+    /// Where a lane ends, as far as is acknowledged.
+    pub fn end(&self, at: TopicPartition) -> Offset {
+        self.lanes.get(&at).map_or(Offset::ZERO, |l| l.end)
+    }
+
+    /// Whether batches of a lane are kept for [`Emitter::take_landed`] when they are acknowledged.
+    pub fn watch(&mut self, at: TopicPartition, on: bool) {
+        match on {
+            true => drop(self.watched.insert(at)),
+            false => drop(self.watched.remove(&at)),
+        }
+    }
+
+    /// Batches of watched lanes that were acknowledged since the last call.
+    pub fn take_landed(&mut self) -> Vec<Landed> {
+        std::mem::take(&mut self.landed)
     }
 
     /// The key bytes a snapshot row's record will have.
@@ -395,6 +496,10 @@ impl Emitter {
         let Some(lane) = self.lanes.get_mut(&at) else { return Answer::Fine };
         lane.flying = lane.flying.saturating_sub(1);
         let entered = matches!(outcome, AppendOutcome::Appended { .. });
+        let base = match &outcome {
+            AppendOutcome::Appended { offset, .. } => Some(*offset),
+            _ => None,
+        };
         let (end, answer) = match outcome {
             AppendOutcome::Appended { end, .. } | AppendOutcome::AlreadyThere { end } => (Some(end), Answer::Fine),
             AppendOutcome::Fenced { by } => return Answer::Fenced(by),
@@ -415,6 +520,9 @@ impl Emitter {
                 lane.failures = 0;
                 if let Some(batch) = lane.queue.iter_mut().find(|b| b.id == id) {
                     batch.acked = true;
+                    if self.watched.contains(&at) {
+                        self.landed.push(Landed { at, base, batch: batch.batch.clone() });
+                    }
                     // The end of a batch that was there before may lie behind later ones.
                     if entered {
                         lane.marks.push_back((batch.last_seq, end));
@@ -457,6 +565,9 @@ impl Emitter {
     pub fn rewound(&mut self, at: TopicPartition, known: Position, end: Offset, track: &mut Track) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         assert_eq!(lane.flying, 0, "answers are in before a lane goes on");
+        if self.watched.contains(&at) {
+            self.landed.push(Landed { at, base: None, batch: Bytes::new() });
+        }
         lane.stuck = None;
         lane.sent = 0;
         for batch in &mut lane.queue {

@@ -36,6 +36,8 @@ pub mod code {
     pub const CONTRACT: u16 = 588;
     /// The log does not answer.
     pub const LOG: u16 = 589;
+    /// Options that decide which records exist were changed while the log holds part of what they decide.
+    pub const SWITCH: u16 = 590;
 }
 
 /// Why an attempt ended.

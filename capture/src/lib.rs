@@ -10,8 +10,10 @@ pub mod backfill;
 pub mod conformance;
 pub mod emit;
 pub mod error;
+pub mod properties;
 pub mod resume;
 pub mod route;
+pub mod shape;
 pub mod source;
 pub mod status;
 pub mod tables;
@@ -20,5 +22,6 @@ pub mod track;
 pub mod worker;
 
 pub use error::{End, code};
+pub use properties::Properties;
 pub use status::{State, Status, StatusHandle};
 pub use worker::{Config, Deps, Worker};

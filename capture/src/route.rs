@@ -7,6 +7,7 @@
 //! keyless table stays in commit order.
 
 use catchwater_change::TableSchema;
+use catchwater_change::encode::debezium_json::topic_name;
 use catchwater_record::{PartitionId, TopicName, murmur2};
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ const COMPACTION_LAG_MS: &str = "604800000";
 #[derive(Debug)]
 pub struct Router {
     prefix: String,
+    delimiter: String,
     taken: BTreeMap<TopicName, String>,
 }
 
@@ -32,15 +34,23 @@ pub enum RouteError {
 }
 
 impl Router {
-    pub fn new(prefix: impl Into<String>) -> Self {
-        Router { prefix: prefix.into(), taken: BTreeMap::new() }
+    pub fn new(prefix: impl Into<String>, delimiter: impl Into<String>) -> Self {
+        Router { prefix: prefix.into(), delimiter: delimiter.into(), taken: BTreeMap::new() }
+    }
+
+    /// Takes a name for something that is no table.
+    pub fn reserve(&mut self, topic: &TopicName) -> Result<(), RouteError> {
+        const WHAT: &str = "(the source's own records)";
+        let first = self.taken.entry(topic.clone()).or_insert_with(|| WHAT.to_owned());
+        if first != WHAT {
+            return Err(RouteError::Meet { topic: topic.clone(), first: first.clone(), second: WHAT.to_owned() });
+        }
+        Ok(())
     }
 
     /// The topic of a table; the same table gets the same answer.
     pub fn claim(&mut self, table: &TableSchema) -> Result<TopicName, RouteError> {
-        let parts = [self.prefix.as_str(), table.schema.as_str(), table.name.as_str()];
-        let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-        let name: String = parts.join(".").chars().map(legal).collect();
+        let name = topic_name(&self.prefix, &self.delimiter, table);
         if !TopicName::is_legal(&name) {
             return Err(RouteError::Illegal { table: table.qualified(), topic: name });
         }
@@ -51,10 +61,6 @@ impl Router {
         }
         Ok(topic)
     }
-}
-
-fn legal(c: char) -> char {
-    if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' }
 }
 
 /// Settings of a new topic: keyed tables keep the newest record of each key, keyless ones the cluster's retention.
@@ -84,7 +90,7 @@ mod tests {
 
     #[test]
     fn names_are_debeziums_and_collisions_are_refused() {
-        let mut r = Router::new("pg");
+        let mut r = Router::new("pg", ".");
         assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok("pg.public.Odd_N_me-1".into()));
         assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok("pg.public.Odd_N_me-1".into()));
         assert_eq!(

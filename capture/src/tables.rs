@@ -43,6 +43,11 @@ impl Tables {
         schema
     }
 
+    /// The shape of a number.
+    pub fn numbered(&self, schema_no: u32) -> Option<Arc<TableSchema>> {
+        self.shapes.values().find(|s| s.schema_no == schema_no).cloned()
+    }
+
     pub fn learn_record(&mut self, record: &TableRecord) {
         self.learn(record.schema.clone());
     }

@@ -14,6 +14,7 @@ mod fill;
 mod session;
 mod start;
 mod stream;
+mod unchanged;
 
 use crate::emit::Limits as EmitLimits;
 use crate::error::{End, Trouble};
@@ -21,6 +22,7 @@ use crate::source::Source;
 use crate::status::{State, StatusHandle};
 use catchwater_base::backoff::Backoff;
 use catchwater_base::{Clock, Rng};
+use catchwater_change::encode::debezium_json::Options;
 use catchwater_client::{ControlClient, LogClient};
 use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, PipelineName, RevisionNo, SourceName};
 use catchwater_runtime::shutdown::Stopped;
@@ -62,8 +64,10 @@ pub struct Config {
     pub partitions: u32,
     /// Read the tables as they are when the capture begins; false = changes only.
     pub snapshot: bool,
-    /// A tombstone after each delete. Fixed for the life of an incarnation: it decides which records exist (R8).
-    pub tombstones: bool,
+    /// How records look. What decides which records exist is fixed while the log holds half a transaction (R8).
+    pub options: Options,
+    /// Name of the topic, without its prefix, that tells where transactions begin and end; `None` = no such topic.
+    pub transaction_topic: Option<String>,
     pub limits: Limits,
 }
 

@@ -29,13 +29,34 @@ pub fn days(year: i64, month: u32, day: u32) -> i64 {
 /// the second, more if the value needs them.
 pub fn instant_text(micros: i64, digits: u32) -> String {
     let (day, clock) = (micros.div_euclid(DAY_US), micros.rem_euclid(DAY_US));
+    format!("{}T{}Z", date_text(day), clock_text(clock, digits))
+}
+
+/// `2026-11-21`, `-0043-03-15`, `+10000-01-01` of days since 1970.
+pub fn date_text(day: i64) -> String {
     let (year, month, date) = civil(day);
     let year = match year {
         0..=9999 => format!("{year:04}"),
         y if y > 9999 => format!("+{y}"),
         y => format!("-{:04}", -y),
     };
-    format!("{year}-{month:02}-{date:02}T{}Z", clock_text(clock, digits))
+    format!("{year}-{month:02}-{date:02}")
+}
+
+/// Days since 1970 of what [`date_text`] wrote.
+pub fn parse_date(date: &str) -> Option<i64> {
+    let (negative, date) = match date.as_bytes().first()? {
+        b'-' => (true, &date[1..]),
+        b'+' => (false, &date[1..]),
+        _ => (false, date),
+    };
+    let mut parts = date.splitn(3, '-');
+    let year: i64 = digits_of(parts.next()?)?;
+    let (month, day) = (digits_of(parts.next()?)?, digits_of(parts.next()?)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year > 6_000_000 {
+        return None;
+    }
+    Some(days(if negative { -year } else { year }, month as u32, day as u32))
 }
 
 /// `10:34:56.789` with `digits` (at most 6) after the second, more if the value needs them.
@@ -55,18 +76,7 @@ pub fn clock_text(micros: i64, digits: u32) -> String {
 /// Microseconds since 1970 of what [`instant_text`] wrote.
 pub fn parse_instant(text: &str) -> Option<i64> {
     let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
-    let (negative, date) = match date.as_bytes().first()? {
-        b'-' => (true, &date[1..]),
-        b'+' => (false, &date[1..]),
-        _ => (false, date),
-    };
-    let mut parts = date.splitn(3, '-');
-    let year: i64 = digits_of(parts.next()?)?;
-    let (month, day) = (digits_of(parts.next()?)?, digits_of(parts.next()?)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year > 300_000 {
-        return None;
-    }
-    let day = days(if negative { -year } else { year }, month as u32, day as u32);
+    let day = parse_date(date)?;
     day.checked_mul(DAY_US)?.checked_add(parse_clock(clock)?)
 }
 

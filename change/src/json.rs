@@ -11,11 +11,20 @@ pub const DEPTH_MAX: usize = 64;
 
 /// Appends `s` as a JSON string.
 pub fn put_string(out: &mut Vec<u8>, s: &str) {
+    put_text(out, s, 0xffff);
+}
+
+/// As [`put_string`], but characters above U+FFFF stay as they are: JSON that stands inside a JSON string.
+pub fn put_inner_string(out: &mut Vec<u8>, s: &str) {
+    put_text(out, s, u32::from(char::MAX));
+}
+
+fn put_text(out: &mut Vec<u8>, s: &str, plain_max: u32) {
     out.push(b'"');
     let bytes = s.as_bytes();
     let mut from = 0;
     for (i, c) in s.char_indices() {
-        let plain = c >= ' ' && c != '"' && c != '\\' && u32::from(c) < 0x1_0000;
+        let plain = c >= ' ' && c != '"' && c != '\\' && u32::from(c) <= plain_max;
         if plain {
             continue;
         }
@@ -144,6 +153,40 @@ pub fn put_base64(out: &mut Vec<u8>, bytes: &[u8]) {
         }
     }
     out.push(b'"');
+}
+
+/// As [`put_base64`] in the alphabet that is safe in URLs, padding kept.
+pub fn put_base64_url(out: &mut Vec<u8>, bytes: &[u8]) {
+    let from = out.len();
+    put_base64(out, bytes);
+    for b in &mut out[from..] {
+        *b = match *b {
+            b'+' => b'-',
+            b'/' => b'_',
+            b => b,
+        };
+    }
+}
+
+/// Appends bytes as a string of lower-case hex digits.
+pub fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for b in bytes {
+        out.push(HEX[usize::from(b >> 4)]);
+        out.push(HEX[usize::from(b & 15)]);
+    }
+    out.push(b'"');
+}
+
+/// The bytes of hex digits.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    let pairs = text.as_bytes().chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    pairs.map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect()
 }
 
 /// The bytes of standard base64 with padding; `None` if it is not.

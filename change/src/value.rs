@@ -133,6 +133,52 @@ impl Decimal {
         Ok(Decimal::Finite { unscaled: twos_complement(magnitude, negative), scale })
     }
 
+    /// The same number without zeros at the end of its fraction; `None` = there are none.
+    pub fn stripped(&self) -> Option<Decimal> {
+        let Decimal::Finite { unscaled, scale: 1.. } = self else { return None };
+        // An odd number is no multiple of ten: half of them need no look at the text.
+        if unscaled.last().is_some_and(|b| b & 1 == 1) {
+            return None;
+        }
+        let text = self.to_string();
+        let kept = text.trim_end_matches('0').trim_end_matches('.');
+        if kept.len() == text.len() { None } else { Decimal::parse(kept).ok() }
+    }
+
+    /// The nearest number with exactly `scale` digits after the point, halves away from zero; `None` if it is not
+    /// finite.
+    pub fn rounded(&self, to: i32) -> Option<Decimal> {
+        let Decimal::Finite { .. } = self else { return None };
+        let text = self.to_string();
+        let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+        let want = usize::try_from(to).ok()?;
+        if fraction.len() <= want {
+            return self.rescale(to);
+        }
+        let negative = whole.starts_with('-');
+        let mut digits: Vec<u8> = whole.trim_start_matches('-').bytes().chain(fraction.bytes().take(want)).collect();
+        if fraction.as_bytes()[want] >= b'5' {
+            let mut at = digits.len();
+            loop {
+                if at == 0 {
+                    digits.insert(0, b'1');
+                    break;
+                }
+                at -= 1;
+                if digits[at] == b'9' {
+                    digits[at] = b'0';
+                } else {
+                    digits[at] += 1;
+                    break;
+                }
+            }
+        }
+        let split = digits.len() - want;
+        let text = String::from_utf8(digits).ok()?;
+        let sign = if negative { "-" } else { "" };
+        Decimal::parse(&format!("{sign}{}.{}", &text[..split], &text[split..])).ok()
+    }
+
     /// The same number with exactly `scale` digits after the point, if that loses nothing.
     pub fn rescale(&self, to: i32) -> Option<Decimal> {
         let Decimal::Finite { scale, .. } = self else { return None };
@@ -294,6 +340,28 @@ mod tests {
         ] {
             let Ok(Decimal::Finite { unscaled, .. }) = Decimal::parse(text) else { panic!("{text}") };
             assert_eq!(unscaled, bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn zeros_at_the_end_go_and_halves_are_rounded_away() {
+        let stripped = |t: &str| Decimal::parse(t).ok()?.stripped().map(|d| d.to_string());
+        for (text, want) in [
+            ("3.1400", Some("3.14")),
+            ("100", None),
+            ("100.00", Some("100")),
+            ("0.0", Some("0")),
+            ("-2.50", Some("-2.5")),
+            ("1.2", None),
+            ("12345678901234567890123456789.1230", Some("12345678901234567890123456789.123")),
+        ] {
+            assert_eq!(stripped(text).as_deref(), want, "{text}");
+        }
+        let rounded = |t: &str, to| Decimal::parse(t).ok()?.rounded(to).map(|d| d.to_string());
+        for (text, to, want) in
+            [("12.34", 0, "12"), ("-0.01", 0, "0"), ("9.995", 2, "10.00"), ("-9.5", 0, "-10"), ("1.2", 4, "1.2000")]
+        {
+            assert_eq!(rounded(text, to).as_deref(), Some(want), "{text}");
         }
     }
 

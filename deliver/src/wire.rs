@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use catchwater_change::checkpoint::{ChunkPhase, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE};
 use catchwater_change::decode::debezium_json::{Decoded, decode};
+use catchwater_change::encode::form::FORM_HEADER;
 use catchwater_change::exact::EXACT_HEADER;
 use catchwater_change::stamp::STAMP_HEADER;
 use catchwater_change::{Cut, RowChange, Stamp, TableSchema};
@@ -26,12 +27,14 @@ pub struct RawRecord {
     pub stamp: Option<Bytes>,
     /// Header `cw.exact`.
     pub exact: Option<Bytes>,
+    /// Header `cw.form`.
+    pub form: Option<Bytes>,
 }
 
 impl RawRecord {
     pub fn bytes(&self) -> usize {
         let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
-        128 + len(&self.key) + len(&self.value) + len(&self.stamp) + len(&self.exact)
+        128 + len(&self.key) + len(&self.value) + len(&self.stamp) + len(&self.exact) + len(&self.form)
     }
 }
 
@@ -95,7 +98,11 @@ impl Wire for ChangeWire {
     }
 
     fn row(&self, record: &RawRecord, _: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String> {
-        let headers = [(STAMP_HEADER, record.stamp.as_deref()), (EXACT_HEADER, record.exact.as_deref())];
+        let headers = [
+            (STAMP_HEADER, record.stamp.as_deref()),
+            (EXACT_HEADER, record.exact.as_deref()),
+            (FORM_HEADER, record.form.as_deref()),
+        ];
         let headers = headers.into_iter().filter(|(_, v)| v.is_some());
         match decode(record.value.as_deref(), headers, schema).map_err(|e| e.to_string())? {
             Decoded::Event(event) => Ok(event.change),
@@ -138,6 +145,7 @@ pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec
                     value: slice(record.value),
                     stamp: slice(record.header(STAMP_HEADER).flatten()),
                     exact: slice(record.header(EXACT_HEADER).flatten()),
+                    form: slice(record.header(FORM_HEADER).flatten()),
                 });
             }
         }

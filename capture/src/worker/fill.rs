@@ -388,7 +388,7 @@ impl Fill {
             let commit_time = begun.session.now().wall;
             let txn = TxnId(Bytes::from(format!("chunk {}/{}/{}", self.snapshot, table.table_no, self.unit - 1)));
             let unit = Unit { seq, native: Some(at.clone()), txn, commit_time, flags: flag::SNAPSHOT };
-            stream.put_rows(begun, &unit, rows, 0, true, None).await?;
+            stream.put_rows(begun, &unit, rows, 0, true, None, None).await?;
             crash_point!("capture.after_chunk");
             begun.session.track.completed(Mark { seq, native: at, commit_time });
             let finished = ChunkRecord { phase: ChunkPhase::Finished, ..record };

@@ -6,6 +6,7 @@ use super::{Config, Worker};
 use crate::backfill::{Backfill, When};
 use crate::emit::Emitter;
 use crate::error::{End, Trouble, code};
+use crate::properties::shapes_records;
 use crate::resume::{Found, Resume};
 use crate::route::{self, Router};
 use crate::source::{Finding, Identity, Opened, Severity, Source, Start, identity_tag};
@@ -20,6 +21,7 @@ use catchwater_change::checkpoint::{
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::decode::debezium_json;
 use catchwater_change::encode::debezium_json::Encoder;
+use catchwater_change::json;
 use catchwater_change::stamp::flag;
 use catchwater_change::{Cut, Native, Stamp, TableSchema, Version};
 use catchwater_client::{
@@ -68,6 +70,9 @@ pub(super) struct Begun<'a> {
     pub backfill: Backfill,
     pub superset: bool,
     pub has_snapshot: bool,
+    /// Where transactions are said to begin and end, if anywhere.
+    pub transactions: Option<TopicPartition>,
+    pub unchanged: super::unchanged::Unchanged,
 }
 
 pub(super) struct Numbered {
@@ -107,6 +112,9 @@ pub(super) async fn begin<'a>(
         Some(at) => read_above(log, &config, at, &rows, &history).await?,
         None => Found::default(),
     };
+    if !found.units.is_empty() {
+        same_records(&history, &config)?;
+    }
     let (identity, opened) = match &history.checkpoint {
         Some(at) => {
             let native = native(at)?;
@@ -122,8 +130,7 @@ pub(super) async fn begin<'a>(
         Some(c) => Mark { seq: c.commit_seq, native: native(c)?, commit_time: c.commit_time },
         None => Mark { seq: CommitSeq(0), native: opened.native.clone(), commit_time: worker.deps.clock.now().wall },
     };
-    let mut encoder = Encoder::new(config.connector, config.prefix.clone());
-    encoder.tombstones = config.tombstones;
+    let encoder = Encoder::with(config.connector, config.prefix.clone(), config.options.clone());
     let emitter = Emitter::new(encoder, config.capture, config.epoch, config.incarnation, config.limits.emit);
     let capabilities = source.capabilities();
     let resume = Resume::new(at.seq, at.native.clone(), found);
@@ -148,7 +155,7 @@ pub(super) async fn begin<'a>(
     let mut begun = Begun {
         session,
         control,
-        router: Router::new(config.prefix.clone()),
+        router: Router::new(config.prefix.clone(), config.options.delimiter.clone()),
         tables,
         topics: BTreeMap::new(),
         numbered: BTreeMap::new(),
@@ -160,6 +167,8 @@ pub(super) async fn begin<'a>(
         backfill: Backfill::default(),
         superset: capabilities.superset,
         has_snapshot: capabilities.has_snapshot,
+        transactions: None,
+        unchanged: super::unchanged::Unchanged::default(),
     };
     // Partitions of topics that no table of today goes to still take part in cuts.
     let known: Vec<Tail> = begun.tails.values().filter(|t| !internal.contains(&t.at.topic)).cloned().collect();
@@ -169,8 +178,36 @@ pub(super) async fn begin<'a>(
     }
     let given = begun.opened.tables.clone();
     begun.ensure_tables(&given).await?;
+    begun.ensure_transactions().await?;
     begun.write_first(identity.is_none()).await?;
     Ok(begun)
+}
+
+/// Records above the checkpoint are made again and must be the same ones (R8): what decides that must not have changed
+/// since they were written. A clean stop leaves none.
+fn same_records(history: &History, config: &Config) -> Result<(), Trouble> {
+    let Some((_, written)) = history.configs.iter().next_back() else { return Ok(()) };
+    let of = |canonical: &str| -> Vec<(String, String)> {
+        let Ok(node) = json::parse(canonical.as_bytes()) else { return Vec::new() };
+        let Some(json::Node::Object(members)) = node.get("debezium") else { return Vec::new() };
+        let text = |n: &json::Node<'_>| n.as_str().unwrap_or_default().to_owned();
+        members.iter().filter(|(k, _)| shapes_records(k)).map(|(k, v)| (k.to_string(), text(v))).collect()
+    };
+    let (before, now) = (of(&written.source), of(&config.canonical));
+    if before == now {
+        return Ok(());
+    }
+    let names: Vec<&str> = before
+        .iter()
+        .filter(|p| !now.contains(p))
+        .chain(now.iter().filter(|p| !before.contains(p)))
+        .map(|(k, _)| k.as_str())
+        .collect();
+    Err(Trouble::fail(
+        code::SWITCH,
+        format!("{} changed while the log holds part of what was read before", names.join(", ")),
+        "start once with the properties as they were, stop, then change them",
+    ))
 }
 
 async fn internal_places(control: &dyn ControlClient, config: &Config) -> Result<Place, Trouble> {
@@ -306,6 +343,19 @@ impl Begun<'_> {
         self.session.flush_stored().await
     }
 
+    /// The transaction topic: one partition, so that its records stand in commit order.
+    async fn ensure_transactions(&mut self) -> Result<(), Trouble> {
+        let config = &self.session.config;
+        let Some(topic) = &config.transaction_topic else { return Ok(()) };
+        let name = TopicName::from([config.prefix.as_str(), topic].join(&config.options.delimiter));
+        self.router
+            .reserve(&name)
+            .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.transaction another name"))?;
+        self.create_topics(&[(name.clone(), false)]).await?;
+        self.transactions = self.topics.get(&name).map(|(topic, _)| TopicPartition::new(*topic, 0));
+        Ok(())
+    }
+
     /// Below it no record lies above the checkpoint.
     fn safe(&self, tail: &Tail) -> Offset {
         let Some(checkpoint) = &self.history.checkpoint else { return tail.end };
@@ -430,7 +480,7 @@ async fn read_history(
 ) -> Result<History, Trouble> {
     let mut history = History::default();
     let mut damaged = None;
-    read_all(log, at, Offset::ZERO, end, |record| {
+    read_all(log, at, Offset::ZERO, end, |_, record| {
         let (Some(key), Some(value)) = (record.key, record.value) else { return };
         let (source, key) = match StoredKey::decode(key) {
             Ok(found) => found,
@@ -475,7 +525,7 @@ async fn checkpoint_of_cut(
     end: Offset,
 ) -> Result<Checkpoint, Trouble> {
     let mut newest: Option<Cut> = None;
-    read_all(log, at, Offset::ZERO, end, |record| {
+    read_all(log, at, Offset::ZERO, end, |_, record| {
         if record.key.and_then(Cut::source) != Some(config.capture) {
             return;
         }
@@ -525,7 +575,7 @@ async fn read_above(
             continue;
         }
         let from = ends.get(&tail.at).copied().unwrap_or(Offset::ZERO);
-        read_all(log, tail.at, from, tail.end, |record| {
+        read_all(log, tail.at, from, tail.end, |_, record| {
             let Some(Ok(stamp)) = debezium_json::stamp(record.headers()) else { return };
             if stamp.source != config.capture
                 || stamp.version.incarnation != config.incarnation
@@ -569,7 +619,7 @@ pub(super) async fn read_keys(
         let Some(end) = begun.tails.get(&at).map(|t| t.end) else { continue };
         let (backfill, table_no) = (&mut begun.backfill, table.table_no);
         let mut full = false;
-        read_all(log, at, Offset::ZERO, end, |record| {
+        read_all(log, at, Offset::ZERO, end, |_, record| {
             let Some(Ok(stamp)) = debezium_json::stamp(record.headers()) else { return };
             let Some(key) = record.key else { return };
             if stamp.source == capture {
@@ -592,12 +642,12 @@ pub(super) async fn read_keys(
 }
 
 /// Gives every record of `from..end` to `each`.
-async fn read_all(
+pub(super) async fn read_all(
     log: &dyn LogClient,
     at: TopicPartition,
     from: Offset,
     end: Offset,
-    mut each: impl FnMut(&iterate::RecordView<'_>) + Send,
+    mut each: impl FnMut(Offset, &iterate::RecordView<'_>) + Send,
 ) -> Result<(), Trouble> {
     let mut offset = from;
     while offset < end {
@@ -637,7 +687,7 @@ async fn read_all(
                     .map_err(|e| Trouble::fail(code::STORED, format!("a record of the log is damaged: {e}"), ""))?;
                 let here = view.offset().plus(u64::from(record.offset_delta.max(0) as u32));
                 if here >= offset && here < end {
-                    each(&record);
+                    each(here, &record);
                 }
             }
             offset = next;

@@ -6,16 +6,16 @@
 use super::session::Driven;
 use super::start::Begun;
 use crate::backfill::When;
-use crate::emit::{Made, Place, Unit};
+use crate::emit::{Boundary, Counted, Made, Place, Unit};
 use crate::error::{Trouble, code};
 use crate::resume::HistoryError;
 use crate::source::{EventBatch, Item, Progress, Source};
 use crate::status::State;
 use crate::track::Mark;
 use catchwater_base::{Wall, crash_point};
-use catchwater_change::encode::debezium_json::key_changed;
+use catchwater_change::encode::debezium_json::{Counts, key_changed};
 use catchwater_change::stamp::flag;
-use catchwater_change::{Cell, Native, Op, RowChange, TableSchema};
+use catchwater_change::{Cell, Native, Op, RowChange, SourceInfo, TableSchema};
 use catchwater_record::{CommitSeq, TxnId};
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ pub(super) struct OpenTxn {
     /// Given once rows left before the end was known.
     seq: Option<CommitSeq>,
     ordinal: u64,
+    /// With a transaction topic: what was counted so far.
+    counts: Counts,
 }
 
 /// What the stream remembers between items.
@@ -153,8 +155,16 @@ impl Stream {
                 if self.txn.is_some() {
                     return Err(contract("a transaction begins inside another"));
                 }
-                self.txn =
-                    Some(OpenTxn { id: txn, commit_time, xid, rows: Vec::new(), bytes: 0, seq: None, ordinal: 0 });
+                self.txn = Some(OpenTxn {
+                    id: txn,
+                    commit_time,
+                    xid,
+                    rows: Vec::new(),
+                    bytes: 0,
+                    seq: None,
+                    ordinal: 0,
+                    counts: Counts::default(),
+                });
             }
             Item::Schema(table) => begun.ensure_tables(&[table]).await?,
             Item::Row(row) => {
@@ -209,7 +219,9 @@ impl Stream {
             txn.seq = Some(seq);
             let unit = self.unit(begun, seq, None, &txn.id, txn.commit_time);
             let when = When::Now { xid: txn.xid, native: self.at.clone() };
-            txn.ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, false, Some(when)).await?;
+            txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.ordinal, &mut txn.counts);
+            let counted = begun.transactions.is_some().then_some(&mut txn.counts);
+            txn.ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, false, Some(when), counted).await?;
         }
         txn.rows.extend(kept);
         self.txn = Some(txn);
@@ -224,7 +236,7 @@ impl Stream {
     async fn commit(
         &mut self,
         begun: &mut Begun<'_>,
-        txn: OpenTxn,
+        mut txn: OpenTxn,
         native: Native,
         commit_time: Wall,
     ) -> Result<(), Trouble> {
@@ -248,7 +260,16 @@ impl Stream {
         };
         let unit = self.unit(begun, seq, Some(native.clone()), &txn.id, commit_time);
         let when = When::Now { xid: txn.xid, native: native.clone() };
-        self.put_rows(begun, &unit, rows, txn.ordinal, true, Some(when)).await?;
+        txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.ordinal, &mut txn.counts);
+        let counted = begun.transactions.is_some().then_some(&mut txn.counts);
+        let ends = counted.is_none();
+        let ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, ends, Some(when), counted).await?;
+        if let Some(at) = begun.transactions {
+            let end = Boundary { counts: &txn.counts, ordinal, is_end: true };
+            let session = &mut begun.session;
+            let now = session.now();
+            session.emitter.put_boundary(now, &unit, at, end, &mut session.track);
+        }
         begun.backfill.ended(seq, &native);
         begun.resume.ended(seq, &native).map_err(history)?;
         crash_point!("capture.before_track");
@@ -257,7 +278,30 @@ impl Stream {
         Ok(())
     }
 
+    /// With a transaction topic, before the first record of a transaction: says that it begins. Returns its records.
+    fn begin_boundary(
+        &self,
+        begun: &mut Begun<'_>,
+        unit: &Unit,
+        rows: &[RowChange],
+        ordinal: u64,
+        counts: &mut Counts,
+    ) -> u64 {
+        let (Some(at), Some(first), 0) = (begun.transactions, rows.first(), ordinal) else { return 0 };
+        let txn = String::from_utf8_lossy(&unit.txn.0);
+        counts.id = match first.info {
+            SourceInfo::Postgres { lsn: Some(lsn), .. } => format!("{txn}:{lsn}"),
+            _ => txn.into_owned(),
+        };
+        let session = &mut begun.session;
+        let now = session.now();
+        let begin = Boundary { counts, ordinal: 0, is_end: false };
+        session.emitter.put_boundary(now, unit, at, begin, &mut session.track);
+        1
+    }
+
     /// Makes records of changes and puts them into batches. Returns the next ordinal.
+    #[allow(clippy::too_many_arguments)]
     pub async fn put_rows(
         &mut self,
         begun: &mut Begun<'_>,
@@ -266,6 +310,7 @@ impl Stream {
         mut ordinal: u64,
         ends: bool,
         when: Option<When>,
+        mut counted: Counted<'_>,
     ) -> Result<u64, Trouble> {
         let count = rows.len();
         let snapshot = unit.flags & flag::SNAPSHOT != 0;
@@ -280,6 +325,7 @@ impl Stream {
             };
             let (table_no, partitions) = (numbered.table.table_no, numbered.partitions);
             let given = std::mem::replace(&mut row.table, numbered.table.clone());
+            let filled = when.is_some() && super::unchanged::fill(begun, unit, ordinal, &mut row, partitions).await?;
             let again = when.is_some() && begun.backfill.begins_again(table_no);
             if let Some(when) = when.as_ref().filter(|_| again) {
                 let kept = RowChange { table: given, ..row.clone() };
@@ -287,7 +333,8 @@ impl Stream {
             }
             crash_point!("capture.after_route");
             let comes = again || when.is_some() && row_comes(begun, &row)?;
-            let marked = comes.then(|| Unit { flags: unit.flags | flag::ROW_COMES, ..unit.clone() });
+            let more = if comes { flag::ROW_COMES } else { 0 } | if filled { flag::FILLED } else { 0 };
+            let marked = (more != 0).then(|| Unit { flags: unit.flags | more, ..unit.clone() });
             let unit = marked.as_ref().unwrap_or(unit);
             let now = begun.session.now();
             let place = Place { ordinal, last: ends && i + 1 == count };
@@ -295,11 +342,24 @@ impl Stream {
             let before = session.emitter.bytes();
             self.made.clear();
             crash_point!("capture.before_encode");
+            let first = ordinal;
             ordinal += session
                 .emitter
-                .put(now, unit, place, &row, partitions, &mut session.track, &mut replayed, &mut self.made)
+                .put(
+                    now,
+                    unit,
+                    place,
+                    &row,
+                    partitions,
+                    counted.as_deref_mut(),
+                    &mut session.track,
+                    &mut replayed,
+                    &mut self.made,
+                )
                 .map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
             crash_point!("capture.after_encode");
+            super::unchanged::remember(begun, unit, first, &row, partitions);
+            let session = &mut begun.session;
             session.wrote(session.emitter.bytes().saturating_sub(before) as u64);
             if let Some(when) = &when {
                 self.watch(begun, &row.table, row.op, when)?;

@@ -116,7 +116,8 @@ impl Bench {
             canonical: "{}".into(),
             partitions: 3,
             snapshot: true,
-            tombstones: true,
+            options: Default::default(),
+            transaction_topic: None,
             limits: limits(rng),
         };
         Worker::new(deps, config)

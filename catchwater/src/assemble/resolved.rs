@@ -13,6 +13,7 @@ use catchwater_record::{CaptureEpoch, CaptureId, Incarnation, SourceName};
 use catchwater_runtime::time::timeout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a database's preflight may take.
@@ -85,6 +86,7 @@ impl Resolved {
         epoch: CaptureEpoch,
     ) -> Result<capture::worker::MakeSource, Failure> {
         let source_name = SourceName::from(name);
+        let rules = properties(source, name)?.rules;
         match &self.sources[name] {
             Component::Postgres { url, slot, publication, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
@@ -94,12 +96,14 @@ impl Resolved {
                 let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
-                Ok(Box::new(move || Box::new(postgres::PgSource::new(config.clone()))))
+                Ok(Box::new(move || capture::shape::shaped(Box::new(postgres::PgSource::new(config.clone())), &rules)))
             }
             Component::Sqlite { file } => {
                 let mut config = sqlite::SourceConfig::new(file);
                 config.tables.clone_from(&source.tables);
-                Ok(Box::new(move || Box::new(sqlite::SqliteSource::new(config.clone()))))
+                Ok(Box::new(move || {
+                    capture::shape::shaped(Box::new(sqlite::SqliteSource::new(config.clone())), &rules)
+                }))
             }
         }
     }
@@ -115,6 +119,22 @@ impl Resolved {
             Component::Sqlite { file } => Box::new(sqlite::SqliteSink::new(sqlite::SinkConfig::new(file))),
         })
     }
+}
+
+/// What the file's Debezium properties mean; the validator has seen them.
+pub(super) fn properties(source: &Source, node: &str) -> Result<capture::Properties, Failure> {
+    let given = source.debezium.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let mut properties = capture::Properties::parse(given).map_err(|errors| {
+        let why = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Failure::new(Exit::Refused, "CW0303", format!("source {node}: {why}"))
+    })?;
+    properties.options.fill_unchanged = source.fill_unchanged;
+    if !properties.rules.masks.is_empty() {
+        let rules = properties.rules.clone();
+        let of = move |table: &_, column: &_| rules.parameters(table, column);
+        properties.options.parameters = capture::properties::Parameters(Some(Arc::new(of)));
+    }
+    Ok(properties)
 }
 
 fn resolve_component(c: &Component, base: &Path) -> Result<Component, Failure> {

@@ -10,7 +10,7 @@
 
 use super::State;
 use super::give_back::{self, Made};
-use super::resolved::Resolved;
+use super::resolved::{Resolved, properties};
 use crate::pipeline::Options;
 use crate::pipeline::model::{Component, Sink, Source};
 use crate::report::{Exit, Failure};
@@ -406,6 +406,7 @@ impl Supervisor {
             make_source: resolved.source_maker(node, source, epoch)?,
             seed: u64::from(task.epoch.0),
         };
+        let properties = properties(source, node)?;
         let connector = match source.component {
             Component::Postgres { .. } => "postgresql",
             Component::Sqlite { .. } => "sqlite",
@@ -423,7 +424,8 @@ impl Supervisor {
             canonical: canonical(source),
             partitions: 1,
             snapshot: source.snapshot,
-            tombstones: true,
+            options: properties.options,
+            transaction_topic: properties.transaction_topic,
             limits: capture::worker::Limits::default(),
         };
         let (worker, status) = capture::Worker::new(deps, config);
@@ -543,5 +545,12 @@ fn canonical(source: &Source) -> String {
         Component::Sqlite { file } => json!({"file": file, "tables": source.tables}),
     };
     let kind = if matches!(source.component, Component::Postgres { .. }) { "postgres" } else { "sqlite" };
-    json!({kind: component, "snapshot": source.snapshot}).to_string()
+    let mut out = json!({kind: component, "snapshot": source.snapshot});
+    if !source.fill_unchanged {
+        out["unchanged"] = json!("placeholder");
+    }
+    if !source.debezium.is_empty() {
+        out["debezium"] = json!(source.debezium);
+    }
+    out.to_string()
 }

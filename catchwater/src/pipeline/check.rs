@@ -5,6 +5,7 @@ use super::finding::{Finding, Span, codes, nearest};
 use super::model::{Component, Pipeline, Sink, Source, TableOption};
 use super::schema::{self, Field, Shape};
 use super::tree::{Entry, Kind, Node};
+use catchwater_capture::properties::{KNOWN, Properties};
 use std::collections::BTreeMap;
 
 /// What the caller allows.
@@ -226,6 +227,7 @@ impl Walk {
                     self.error(codes::WRONG_TYPE, entry.key_span, path, message);
                 }
             },
+            Shape::Properties => self.properties(entry, path),
             Shape::Map(fields) => self.map(&entry.value, fields, path),
             Shape::Named(fields) | Shape::Tables(fields) => {
                 let Kind::Map(entries) = &entry.value.kind else {
@@ -243,6 +245,36 @@ impl Walk {
                     }
                     self.map(&e.value, fields, &here);
                 }
+            }
+        }
+    }
+
+    /// Each property is tried alone, so that its error stands at its place; then all together.
+    fn properties(&mut self, entry: &Entry, path: &str) {
+        let Kind::Map(entries) = &entry.value.kind else {
+            let message = format!("`{}` must be a mapping of properties, this is {}", entry.key, entry.value.what());
+            self.error(codes::WRONG_TYPE, entry.key_span, path, message);
+            return;
+        };
+        let mut given = Vec::new();
+        let before = self.findings.len();
+        for e in entries {
+            let here = join(path, &e.key);
+            let Some(text) = self.scalar(e, &here, "a text").map(str::to_owned) else { continue };
+            for error in Properties::parse([(e.key.as_str(), text.as_str())]).err().into_iter().flatten() {
+                let (code, span) = match KNOWN.contains(&e.key.as_str()) {
+                    true => (codes::BAD_VALUE, e.value.span),
+                    false => (codes::UNKNOWN_FIELD, e.key_span),
+                };
+                self.error(code, span, &here, error.to_string());
+            }
+            given.push((e.key.as_str(), text));
+        }
+        if self.findings.len() == before {
+            let together = Properties::parse(given.iter().map(|(k, v)| (*k, v.as_str())));
+            for error in together.err().into_iter().flatten() {
+                let at = entries.iter().find(|e| e.key == error.key).map_or(entry.key_span, |e| e.key_span);
+                self.error(codes::BAD_VALUE, at, &join(path, &error.key), error.to_string());
             }
         }
     }
@@ -321,6 +353,14 @@ fn component(node: &Node) -> Component {
     Component::Sqlite { file }
 }
 
+fn properties(node: &Node) -> BTreeMap<String, String> {
+    let scalar = |e: &Entry| match &e.value.kind {
+        Kind::Scalar { text, .. } => Some((e.key.clone(), text.clone())),
+        _ => None,
+    };
+    node.entries().iter().filter_map(scalar).collect()
+}
+
 fn build(root: &Node) -> Pipeline {
     let named = |key: &str| root.get(key).map(|e| e.value.entries()).unwrap_or_default();
     let sources = named("sources")
@@ -336,6 +376,8 @@ fn build(root: &Node) -> Pipeline {
                     .map(|t| t.0)
                     .collect(),
                 snapshot: e.value.get("snapshot").and_then(|s| text(&s.value, "mode")).as_deref() != Some("no_data"),
+                fill_unchanged: text(&e.value, "unchanged").as_deref() != Some("placeholder"),
+                debezium: e.value.get("debezium").map(|d| properties(&d.value)).unwrap_or_default(),
             };
             (e.key.clone(), source)
         })

@@ -38,6 +38,10 @@ pub struct Source {
     pub tables: Vec<String>,
     /// Read the existing rows first.
     pub snapshot: bool,
+    /// Properties of Debezium's connector, by name.
+    pub debezium: BTreeMap<String, String>,
+    /// Fill columns that the source did not send from the log; else the placeholder stands there.
+    pub fill_unchanged: bool,
 }
 
 impl Source {

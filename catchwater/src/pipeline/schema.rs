@@ -29,6 +29,8 @@ pub enum Shape {
     Named(&'static [Field]),
     /// table → mapping.
     Tables(&'static [Field]),
+    /// Property of Debezium's connector → its value.
+    Properties,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +65,8 @@ pub const SOURCE: &[Field] = &[
     component("sqlite", Shape::Map(SQLITE_SOURCE)),
     field("snapshot", Shape::Map(SNAPSHOT)),
     field("envelope", Shape::Choice(&["debezium"])),
+    field("debezium", Shape::Properties),
+    field("unchanged", Shape::Choice(&["fill", "placeholder"])),
 ];
 
 const POSTGRES_SOURCE: &[Field] = &[

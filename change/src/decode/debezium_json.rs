@@ -7,7 +7,11 @@
 //! fit its column is an error with the column's name and never with its content.
 
 use crate::calendar;
-use crate::encode::debezium_json::{INFINITE_MS, MINUS_INFINITE_MS, fixed_scale, snapshot_text};
+use crate::encode::debezium_json::snapshot_text;
+use crate::encode::debezium_json::value::{
+    INFINITE_MS, INFINITY, MINUS_INFINITE_MS, MINUS_INFINITY, decimal_of_double, fixed_scale, parse_iso_interval,
+};
+use crate::encode::form::{BinaryMode, DecimalMode, FORM_HEADER, Form, IntervalMode, Unit};
 use crate::event::{Event, Op, RowChange, SnapshotMark, SourceInfo};
 use crate::exact::{self, EXACT_HEADER, Exact, ExactCell, ExactError, OUTSIDE_KEY};
 use crate::json::{self, JsonError, Node};
@@ -34,6 +38,8 @@ pub enum DecodeError {
     Stamp(#[from] StampError),
     #[error("cw.exact: {0}")]
     Exact(String),
+    #[error("{0}")]
+    Form(#[from] crate::encode::form::UnknownForm),
     #[error("value: {0}")]
     Json(#[from] JsonError),
     #[error("value has no {0}")]
@@ -63,6 +69,10 @@ pub fn decode<'h>(
 ) -> Result<Decoded, DecodeError> {
     let stamp = stamp(headers.clone()).ok_or(DecodeError::NoStamp)??;
     let Some(value) = value else { return Ok(Decoded::Tombstone(stamp)) };
+    let form = match headers.clone().into_iter().find(|(k, _)| *k == FORM_HEADER) {
+        Some((_, v)) => Form::decode(v.unwrap_or_default())?,
+        None => Form::default(),
+    };
     let marks = match headers.into_iter().find(|(k, _)| *k == EXACT_HEADER) {
         Some((_, v)) => exact::decode(v.unwrap_or_default())?,
         None => Vec::new(),
@@ -71,8 +81,8 @@ pub fn decode<'h>(
     let node = node.get("payload").unwrap_or(&node);
     let op = node.get("op").and_then(Node::as_str).and_then(|o| o.bytes().next()).and_then(Op::from_letter);
     let op = op.ok_or(DecodeError::Op)?;
-    let before = row(node.get("before"), schema, &marks, false)?;
-    let after = row(node.get("after"), schema, &marks, true)?;
+    let before = row(node.get("before"), schema, &form, &marks, false)?;
+    let after = row(node.get("after"), schema, &form, &marks, true)?;
     let source = node.get("source").ok_or(DecodeError::Missing("source"))?;
     let change = RowChange {
         table: schema.clone(),
@@ -118,6 +128,7 @@ fn info(source: &Node<'_>) -> SourceInfo {
 fn row(
     node: Option<&Node<'_>>,
     schema: &TableSchema,
+    form: &Form,
     marks: &[ExactCell],
     after: bool,
 ) -> Result<Option<Row>, DecodeError> {
@@ -145,7 +156,7 @@ fn row(
             Some(Exact::Absent) => Cell::Absent,
             Some(Exact::Text(text)) => Cell::Value(exact::value_of(&column.kind, text).ok_or_else(|| wrong(column))?),
             None if *node == Node::Null => Cell::Null,
-            None => Cell::Value(value(node, &column.kind, &column.native_type).ok_or_else(|| wrong(column))?),
+            None => Cell::Value(value(node, form, &column.kind, &column.native_type).ok_or_else(|| wrong(column))?),
         });
     }
     Ok(Some(Row { cells }))
@@ -164,7 +175,7 @@ fn wrong(column: &Column) -> DecodeError {
     DecodeError::Cell { column: column.name.clone(), kind }
 }
 
-fn value(node: &Node<'_>, kind: &Type, native: &str) -> Option<Value> {
+fn value(node: &Node<'_>, form: &Form, kind: &Type, native: &str) -> Option<Value> {
     let text = || node.as_str().map(|s| Value::Text(s.into()));
     Some(match kind {
         Type::Bool => match node {
@@ -175,20 +186,44 @@ fn value(node: &Node<'_>, kind: &Type, native: &str) -> Option<Value> {
         Type::Int { unsigned: true, .. } => Value::UInt(node.as_u64()?),
         Type::Float { bits: 32 } => Value::Float32(float_text(node)?.parse().ok()?),
         Type::Float { .. } => Value::Float64(float_text(node)?.parse().ok()?),
-        Type::Decimal { .. } => Value::Decimal(decimal(node, fixed_scale(kind, native))?),
-        Type::Bytes => Value::Bytes(json::from_base64(node.as_str()?)?.into()),
+        Type::Decimal { .. } => Value::Decimal(decimal(node, form, fixed_scale(form, kind, native))?),
+        Type::Bytes => Value::Bytes(
+            match form.binary {
+                BinaryMode::Bytes | BinaryMode::Base64 => json::from_base64(node.as_str()?)?,
+                BinaryMode::Base64UrlSafe => json::from_base64(&node.as_str()?.replace('-', "+").replace('_', "/"))?,
+                BinaryMode::Hex => json::from_hex(node.as_str()?)?,
+            }
+            .into(),
+        ),
+        Type::Date if form.time.timestamp(6) == Unit::Iso => Value::Date(match node.as_str()? {
+            INFINITY => i32::MAX,
+            MINUS_INFINITY => i32::MIN,
+            text => i32::try_from(calendar::parse_date(text.strip_suffix('Z')?)?).ok()?,
+        }),
         Type::Date => Value::Date(i32::try_from(node.as_i64()?).ok()?),
-        Type::Time { digits, zone: false } => Value::Time(scaled(node, *digits)?),
-        Type::Timestamp { digits } => Value::Timestamp(match node.as_i64()? {
-            INFINITE_MS if *digits <= 3 => i64::MAX,
-            MINUS_INFINITE_MS if *digits <= 3 => i64::MIN,
-            _ => scaled(node, *digits)?,
+        Type::Time { digits, zone: false } => Value::Time(match form.time.time(*digits) {
+            Unit::Iso => calendar::parse_clock(node.as_str()?.strip_suffix('Z')?)?,
+            unit => micros(node.as_i64()?, unit)?,
+        }),
+        Type::Timestamp { digits } => Value::Timestamp(match (form.time.timestamp(*digits), node) {
+            (Unit::Iso, node) => match node.as_str()? {
+                INFINITY => i64::MAX,
+                MINUS_INFINITY => i64::MIN,
+                text => calendar::parse_instant(text)?,
+            },
+            (unit, node) => match (unit, node.as_i64()?) {
+                (Unit::Millis, INFINITE_MS) => i64::MAX,
+                (Unit::Millis, MINUS_INFINITE_MS) => i64::MIN,
+                (Unit::Nanos, v @ (i64::MAX | i64::MIN)) => v,
+                (unit, v) => micros(v, unit)?,
+            },
         }),
         Type::Instant { .. } => Value::Instant(match node.as_str()? {
             "infinity" => i64::MAX,
             "-infinity" => i64::MIN,
             text => calendar::parse_instant(text)?,
         }),
+        Type::Interval if form.interval == IntervalMode::String => parse_iso_interval(node.as_str()?)?,
         Type::Interval => Value::Interval { months: 0, days: 0, micros: node.as_i64()? },
         Type::Json { .. } => Value::Json(node.as_str()?.into()),
         Type::Bits { length, varying } => match node {
@@ -200,7 +235,7 @@ fn value(node: &Node<'_>, kind: &Type, native: &str) -> Option<Value> {
                 let native = native.strip_suffix("[]").unwrap_or(native);
                 let items = items.iter().map(|item| match item {
                     Node::Null => Some(None),
-                    item => value(item, element, native).map(Some),
+                    item => value(item, form, element, native).map(Some),
                 });
                 Value::Array(items.collect::<Option<_>>()?)
             }
@@ -219,17 +254,27 @@ fn float_text<'n>(node: &'n Node<'_>) -> Option<&'n str> {
     }
 }
 
-fn scaled(node: &Node<'_>, digits: u32) -> Option<i64> {
-    let v = node.as_i64()?;
-    if digits > 3 { Some(v) } else { v.checked_mul(1000) }
+fn micros(v: i64, unit: Unit) -> Option<i64> {
+    match unit {
+        Unit::Millis => v.checked_mul(1000),
+        Unit::Nanos => Some(v.div_euclid(1000)),
+        Unit::Micros | Unit::Iso => Some(v),
+    }
 }
 
-fn decimal(node: &Node<'_>, fixed: Option<i32>) -> Option<Decimal> {
-    match fixed {
-        Some(scale) => Some(Decimal::Finite { unscaled: json::from_base64(node.as_str()?)?.into(), scale }),
-        None => match node {
-            Node::String(text) => Decimal::parse(text).ok(),
-            _ => {
+fn decimal(node: &Node<'_>, form: &Form, fixed: Option<i32>) -> Option<Decimal> {
+    match form.decimal {
+        DecimalMode::String => match node.as_str()? {
+            "NAN" => Some(Decimal::NaN),
+            "POSITIVE_INFINITY" => Some(Decimal::Infinity),
+            "NEGATIVE_INFINITY" => Some(Decimal::NegInfinity),
+            text => Decimal::parse(text).ok(),
+        },
+        DecimalMode::Double => decimal_of_double(float_text(node)?, fixed),
+        DecimalMode::Precise => match (fixed, node) {
+            (Some(scale), _) => Some(Decimal::Finite { unscaled: json::from_base64(node.as_str()?)?.into(), scale }),
+            (None, Node::String(text)) => Decimal::parse(text).ok(),
+            (None, _) => {
                 let scale = i32::try_from(node.get("scale")?.as_i64()?).ok()?;
                 Some(Decimal::Finite { unscaled: json::from_base64(node.get("value")?.as_str()?)?.into(), scale })
             }

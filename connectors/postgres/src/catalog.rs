@@ -232,8 +232,17 @@ impl CatalogTable {
         }
         match find(|i| i.primary) {
             Some(i) => (KeyFrom::PrimaryKey, &i.columns),
+            // As Debezium; old rows are whole, so its columns are in each. NULLs would not be unique.
+            None if self.identity == b'f' => match self.indexes.iter().find(|i| self.is_never_null(i)) {
+                Some(i) => (KeyFrom::IdentityIndex, &i.columns),
+                None => (KeyFrom::None, &[]),
+            },
             None => (KeyFrom::None, &[]),
         }
+    }
+
+    fn is_never_null(&self, index: &CatalogIndex) -> bool {
+        !index.columns.is_empty() && index.columns.iter().all(|n| self.named(*n).is_some_and(|c| c.not_null))
     }
 
     /// True if UPDATE and DELETE on the table fail in the application once it is published.

@@ -57,7 +57,7 @@ fn parse(kind: &Type, text: &str, whole: &Bytes) -> Option<Value> {
         },
         Type::Float { bits: 32 } => Value::Float32(text.parse().ok()?),
         Type::Float { .. } => Value::Float64(text.parse().ok()?),
-        Type::Decimal { .. } => Value::Decimal(Decimal::parse(text).ok()?),
+        Type::Decimal { .. } => Value::Decimal(Decimal::parse(text).ok().or_else(|| money(text))?),
         Type::Bytes => Value::Bytes(Bytes::from(unhex(text.strip_prefix("\\x")?)?)),
         Type::Date => Value::Date(time::parse_date(text)?),
         Type::Time { zone: false, .. } => Value::Time(time::parse_time(text)?),
@@ -71,6 +71,12 @@ fn parse(kind: &Type, text: &str, whole: &Bytes) -> Option<Value> {
         Type::Array { element } => Value::Array(array::parse(element, text)?),
         _ => return None,
     })
+}
+
+/// `-$1,234.56`, as `lc_monetary = C` prints it.
+fn money(text: &str) -> Option<Decimal> {
+    let plain: String = text.chars().filter(|c| !matches!(c, '$' | ',')).collect();
+    if text.contains('$') { Decimal::parse(&plain).ok() } else { None }
 }
 
 /// Value → text that PostgreSQL's input function of a fitting type reads as the same value.

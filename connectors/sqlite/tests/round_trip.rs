@@ -90,7 +90,8 @@ impl Bench {
             canonical: "{}".into(),
             partitions: 2,
             snapshot: true,
-            tombstones: true,
+            options: Default::default(),
+            transaction_topic: None,
             limits: Default::default(),
         };
         let (worker, status) = catchwater_capture::Worker::new(deps, config);

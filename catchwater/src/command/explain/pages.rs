@@ -101,6 +101,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0587", include_str!("../../../../docs/errors/CW0587.md")),
     ("CW0588", include_str!("../../../../docs/errors/CW0588.md")),
     ("CW0589", include_str!("../../../../docs/errors/CW0589.md")),
+    ("CW0590", include_str!("../../../../docs/errors/CW0590.md")),
     ("CW0601", include_str!("../../../../docs/errors/CW0601.md")),
     ("CW0602", include_str!("../../../../docs/errors/CW0602.md")),
     ("CW0603", include_str!("../../../../docs/errors/CW0603.md")),

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::decode::debezium_json::{Decoded, decode};
+use crate::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimeMode};
 use crate::event::Event;
-use crate::schema::KeyFrom;
+use crate::schema::{Column, KeyFrom, Type};
 use crate::stamp::{Native, Version};
+use crate::value::{Decimal, Value};
 use catchwater_record::{CaptureId, CommitSeq, Incarnation, TopicId};
 use proptest::prelude::*;
-use std::sync::Arc;
 
 fn column(id: usize, kind: Type) -> Column {
     Column {
@@ -180,6 +181,34 @@ fn change() -> impl Strategy<Value = RowChange> {
         })
 }
 
+/// Every mode, schemas inline or not.
+fn options() -> impl Strategy<Value = Options> {
+    let decimal = prop_oneof![Just(DecimalMode::Precise), Just(DecimalMode::Double), Just(DecimalMode::String)];
+    let time = prop_oneof![
+        Just(TimeMode::Adaptive),
+        Just(TimeMode::AdaptiveMicros),
+        Just(TimeMode::Connect),
+        Just(TimeMode::IsoString),
+        Just(TimeMode::Micros),
+        Just(TimeMode::Nanos)
+    ];
+    let binary = prop_oneof![
+        Just(BinaryMode::Bytes),
+        Just(BinaryMode::Base64),
+        Just(BinaryMode::Base64UrlSafe),
+        Just(BinaryMode::Hex)
+    ];
+    let interval = prop_oneof![Just(IntervalMode::Numeric), Just(IntervalMode::String)];
+    let hstore = prop_oneof![Just(HstoreMode::Json), Just(HstoreMode::Map)];
+    (decimal, time, binary, hstore, interval, 0u8..4, any::<bool>(), any::<bool>()).prop_map(
+        |(decimal, time, binary, hstore, interval, money_digits, default, schema)| {
+            let form = Form { decimal, time, binary, hstore, interval, money_digits };
+            let form = if default { Form::default() } else { form };
+            Options { form, key_schema: schema, value_schema: schema, context_headers: schema, ..Options::default() }
+        },
+    )
+}
+
 fn stamp(change: &RowChange, piece: Piece) -> Stamp {
     Stamp {
         op: Encoder::letter(change, piece),
@@ -223,8 +252,8 @@ fn decoded(encoded: &Encoded, table: &Arc<TableSchema>) -> Decoded {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
-    fn decode_undoes_encode(change in change()) {
-        let encoder = Encoder::new("postgresql", "pg");
+    fn decode_undoes_encode(change in change(), options in options()) {
+        let encoder = Encoder::with("postgresql", "pg", options);
         let pieces = encoder.pieces(&change);
         prop_assert!(!pieces.is_empty());
         for piece in pieces {

@@ -40,6 +40,7 @@ pub mod oid {
     pub const XML: u32 = 142;
     pub const FLOAT4: u32 = 700;
     pub const FLOAT8: u32 = 701;
+    pub const MONEY: u32 = 790;
     pub const BPCHAR: u32 = 1042;
     pub const VARCHAR: u32 = 1043;
     pub const DATE: u32 = 1082;
@@ -82,7 +83,7 @@ fn kind_at(types: &PgTypes, oid: u32, modifier: i32, depth: u8) -> Type {
             // 11 bits, signed: negative scales exist since PostgreSQL 15.
             Type::Decimal { precision: ((m >> 16) & 0xffff) as u32, scale: ((m & 0x7ff) ^ 1024) - 1024 }
         }
-        oid::NUMERIC => Type::Decimal { precision: 0, scale: 0 },
+        oid::NUMERIC | oid::MONEY => Type::Decimal { precision: 0, scale: 0 },
         oid::TEXT | oid::NAME | oid::CHAR => Type::Text { length: 0 },
         oid::BPCHAR | oid::VARCHAR => Type::Text { length: length(modifier) },
         oid::DATE => Type::Date,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conformance;
+mod golden;
 mod login;
 mod pipeline;
 mod sink;

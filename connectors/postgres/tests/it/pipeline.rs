@@ -4,11 +4,14 @@
 
 use crate::support::*;
 use catchwater_base::Rng;
-use catchwater_capture::worker as capture;
+use catchwater_capture::{Properties, worker as capture};
+use catchwater_change::Stamp;
+use catchwater_change::stamp::{STAMP_HEADER, flag};
 use catchwater_client::ControlClient;
 use catchwater_client::memory::MemoryCluster;
 use catchwater_connector_postgres::{ConnectConfig, PgSink, PgSource, SinkConfig, SourceConfig};
 use catchwater_deliver::{status, wire::ChangeWire, worker as deliver};
+use catchwater_record::batch::{BatchView, iterate};
 use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, RevisionNo, TaskEpoch, TopicPartition};
 use catchwater_runtime::shutdown::{self, Stop};
 use catchwater_runtime::time::SystemClock;
@@ -35,6 +38,8 @@ struct Rig {
     target: ConnectConfig,
     capture_epoch: u32,
     deliver_epoch: u32,
+    /// Records in another form than the default's, and a topic of transactions.
+    other_form: bool,
 }
 
 /// A worker that runs; dropping it is a kill at whatever await it stands.
@@ -61,6 +66,7 @@ impl Rig {
             target: ConnectConfig::parse(&target.url).unwrap(),
             capture_epoch: 0,
             deliver_epoch: 0,
+            other_form: false,
         }
     }
 
@@ -75,6 +81,16 @@ impl Rig {
             make_source: Box::new(move || Box::new(PgSource::new(source.clone()))),
             seed: u64::from(self.capture_epoch),
         };
+        let properties = match self.other_form {
+            false => Properties::default(),
+            true => Properties::parse([
+                ("provide.transaction.metadata", "true"),
+                ("decimal.handling.mode", "double"),
+                ("time.precision.mode", "connect"),
+                ("tombstones.on.delete", "false"),
+            ])
+            .unwrap(),
+        };
         let config = capture::Config {
             source: "shop".into(),
             capture: self.capture,
@@ -88,7 +104,8 @@ impl Rig {
             canonical: "{}".into(),
             partitions: 2,
             snapshot: true,
-            tombstones: true,
+            options: properties.options,
+            transaction_topic: properties.transaction_topic,
             limits: capture::Limits { checkpoint_every_ms: 50, idle_every_ms: 100, ..capture::Limits::default() },
         };
         let (worker, _) = capture::Worker::new(deps, config);
@@ -102,6 +119,36 @@ impl Rig {
         let topics = self.cluster.topics().into_iter().filter(|(name, ..)| name.as_str().ends_with(table));
         let of = |id| self.cluster.batches(TopicPartition::new(id, 0));
         topics.flat_map(|(_, id, _)| of(id)).map(|(_, batch)| find(&batch, "\"snapshot\":\"first\"")).sum()
+    }
+
+    /// Each transaction begins and ends once, in one order, and counts its events. Returns how many there were.
+    fn transactions(&self) -> usize {
+        let topic = self.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == "shop.transaction");
+        let (_, id, _) = topic.expect("a topic of transactions");
+        let (mut open, mut seen) = (None, std::collections::BTreeSet::new());
+        for (_, batch) in self.cluster.batches(TopicPartition::new(id, 0)) {
+            let view = BatchView::new(&batch).unwrap();
+            for record in iterate::records(view.records(), view.records_count() as u32) {
+                let value: serde_json::Value = serde_json::from_slice(record.unwrap().value.unwrap()).unwrap();
+                let value = &value;
+                let id = value["id"].as_str().unwrap().to_owned();
+                match value["status"].as_str() {
+                    Some("BEGIN") => {
+                        assert!(open.is_none(), "{id} begins inside {open:?}");
+                        assert!(seen.insert(id.clone()), "{id} begins again");
+                        open = Some(id);
+                    }
+                    _ => {
+                        assert_eq!(open.take(), Some(id), "an end without its beginning");
+                        let parts = value["data_collections"].as_array().unwrap();
+                        let sum: u64 = parts.iter().map(|p| p["event_count"].as_u64().unwrap()).sum();
+                        assert_eq!(value["event_count"].as_u64(), Some(sum));
+                    }
+                }
+            }
+        }
+        assert_eq!(open, None);
+        seen.len()
     }
 
     fn deliver(&mut self) -> Running {
@@ -164,6 +211,102 @@ fn transaction(rng: &mut Rng, writer: u64, n: u64, moves: bool) -> String {
     format!("BEGIN; {transfer} {extra} {end}")
 }
 
+/// Values of column `body` of every record that has a new row of topic `doc`, in order, with the stamp's flags.
+fn bodies(cluster: &MemoryCluster) -> Vec<(String, u16)> {
+    let topic = cluster.topics().into_iter().find(|(name, ..)| name.as_str() == "shop.public.doc");
+    let Some((_, id, partitions)) = topic else { return Vec::new() };
+    let mut out = Vec::new();
+    for partition in 0..partitions {
+        for (_, batch) in cluster.batches(TopicPartition::new(id, partition)) {
+            let view = BatchView::new(&batch).unwrap();
+            for record in iterate::records(view.records(), view.records_count() as u32) {
+                let record = record.unwrap();
+                let stamp = Stamp::decode(record.header(STAMP_HEADER).unwrap().unwrap()).unwrap();
+                let Some(value) = record.value else { continue };
+                let value: serde_json::Value = serde_json::from_slice(value).unwrap();
+                if let Some(body) = value["after"]["body"].as_str() {
+                    out.push((body.to_owned(), stamp.flags));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_were_not_sent_are_filled_from_the_log_over_restarts() {
+    let Some(db) = database("unchanged").await else { return };
+    db.exec(SCHEMA).await;
+    // Every row has a body of its own, so that another row's would show.
+    db.exec("INSERT INTO doc SELECT g, 0, g || '=' || repeat(md5(g::text), 100) FROM generate_series(1, 40) g").await;
+    let mut rig = Rig::new(&db, &db).await;
+    let mut capture = rig.capture();
+    let mut updates = 0;
+    let start = Instant::now();
+    while bodies(&rig.cluster).len() < 40 {
+        assert!(start.elapsed() < LIMIT && !capture.task.is_finished(), "the snapshot comes");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut rng = Rng::new(5);
+    for round in 1..=6 {
+        // Plain updates, twice in one transaction, a new key, a new body between, a delete and the key again.
+        for _ in 0..20 {
+            let id = 1 + rng.below(30);
+            db.exec(&format!("UPDATE doc SET n = n + 1 WHERE id = {id}")).await;
+            db.exec(&format!("UPDATE doc SET n = n + 1 WHERE id = {id}; UPDATE doc SET n = n + 1 WHERE id = {id}"))
+                .await;
+            updates += 3;
+        }
+        let (moved, again) = (30 + round, 1 + round);
+        db.exec(&format!(
+            "UPDATE doc SET id = id + 1000 WHERE id = {moved}; UPDATE doc SET n = 7 WHERE id = {moved} + 1000"
+        ))
+        .await;
+        db.exec(&format!(
+            "UPDATE doc SET body = id || '=' || repeat('new', 1000) WHERE id = {again}; UPDATE doc SET n = 8 WHERE id = {again}"
+        ))
+        .await;
+        db.exec(&format!(
+            "DELETE FROM doc WHERE id = 40; INSERT INTO doc VALUES (40, 0, '40=' || repeat('r{round}', 2000)); UPDATE doc SET n = 1 WHERE id = 40"
+        ))
+        .await;
+        updates += 6;
+        while bodies(&rig.cluster).len() < 40 + updates {
+            assert!(start.elapsed() < LIMIT, "{} of {}", bodies(&rig.cluster).len(), 40 + updates);
+            assert!(!capture.task.is_finished());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // A kill: what was known is gone.
+        drop(std::mem::replace(&mut capture, rig.capture()));
+    }
+    let all = bodies(&rig.cluster);
+    assert_eq!(all.len(), 40 + updates, "none twice, none lost");
+    let filled = all.iter().filter(|(_, flags)| flags & flag::FILLED != 0).count();
+    assert_eq!(filled, updates - 12, "all but the new bodies and the inserts");
+    assert!(all.iter().all(|(body, flags)| flags & flag::INCOMPLETE == 0 && body.contains('=')), "every row is whole");
+    // And they are the right ones: the last of each row is what the table has.
+    let topic = rig.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == "shop.public.doc").unwrap();
+    let mut last = std::collections::BTreeMap::new();
+    for partition in 0..topic.2 {
+        for (_, batch) in rig.cluster.batches(TopicPartition::new(topic.1, partition)) {
+            let view = BatchView::new(&batch).unwrap();
+            for record in iterate::records(view.records(), view.records_count() as u32) {
+                let Some(value) = record.unwrap().value else { continue };
+                let value: serde_json::Value = serde_json::from_slice(value).unwrap();
+                if let (Some(id), Some(body)) = (value["after"]["id"].as_i64(), value["after"]["body"].as_str()) {
+                    last.insert(id, body.to_owned());
+                }
+            }
+        }
+    }
+    for row in db.client.query("SELECT id, body FROM doc", &[]).await.unwrap() {
+        let (id, body): (i32, String) = (row.get(0), row.get(1));
+        assert_eq!(last.get(&i64::from(id)), Some(&body), "row {id}");
+    }
+    drop(capture);
+    db.drop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_lose_nothing_double_nothing_and_show_no_half_transaction() {
     storm("early", false).await;
@@ -193,6 +336,7 @@ async fn storm(name: &str, late: bool) {
     // The target knows the constraints, too.
     target.exec(&SCHEMA.replace("REPLICA IDENTITY FULL", "REPLICA IDENTITY DEFAULT")).await;
     let mut rig = Rig::new(&source, &target).await;
+    rig.other_form = late;
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = Vec::new();
     for writer in 1..=3u64 {
@@ -238,7 +382,12 @@ async fn storm(name: &str, late: bool) {
         false => "SELECT count(*)::text FROM account",
     };
     while target.one(seen).await.starts_with(['0', '-']) {
-        assert!(start.elapsed() < LIMIT, "the snapshot arrives");
+        for (name, worker) in [("capture", &mut capture), ("deliver", &mut deliver)] {
+            if worker.task.is_finished() {
+                panic!("{name} ended: {:?}", (&mut worker.task).await);
+            }
+        }
+        assert!(start.elapsed() < LIMIT * 3, "the snapshot arrives");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut zombies: Vec<(Running, Instant)> = Vec::new();
@@ -295,6 +444,10 @@ async fn storm(name: &str, late: bool) {
     let begun_again = rig.truncates_of_snapshots("nokey");
     eprintln!("{done} transactions, {kills} kills, {looks} looks at the target, {begun_again} times begun again");
     assert!(done > 100 && kills > 10 && looks > 50);
+    if late {
+        let told = rig.transactions();
+        assert!(told > 100, "{told} transactions were told of");
+    }
     drop((capture, deliver, zombies));
     target.drop().await;
     source.drop().await;

@@ -1,0 +1,302 @@
+//! Pure. The properties of Debezium's PostgreSQL connector that a source may carry, by their names and in their words
+//! (capture.md 6): what they mean for records ([`Options`]) and for rows ([`Rules`]).
+//!
+//! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
+
+use crate::shape::{Mask, Pattern, Rules};
+pub use catchwater_change::encode::debezium_json::Parameters;
+use catchwater_change::encode::debezium_json::{Options, Placeholder};
+use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
+use std::collections::BTreeMap;
+
+/// Longest mask, characters.
+const MASK_MAX: u32 = 10_000;
+
+/// What the properties of a source say together.
+#[derive(Clone, Debug, Default)]
+pub struct Properties {
+    pub options: Options,
+    pub rules: Rules,
+    /// `provide.transaction.metadata`, and the topic's name without its prefix.
+    pub transaction_topic: Option<String>,
+}
+
+/// One property that is not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("`{key}`: {why}")]
+pub struct PropertyError {
+    pub key: String,
+    pub why: String,
+}
+
+/// Names without a variable part.
+pub const KNOWN: [&str; 21] = [
+    "binary.handling.mode",
+    "column.exclude.list",
+    "column.include.list",
+    "decimal.handling.mode",
+    "extended.headers.enabled",
+    "hstore.handling.mode",
+    "include.unknown.datatypes",
+    "interval.handling.mode",
+    "key.converter.schemas.enable",
+    "message.key.columns",
+    "money.fraction.digits",
+    "provide.transaction.metadata",
+    "schemas.enable",
+    "skip.messages.without.change",
+    "skipped.operations",
+    "time.precision.mode",
+    "tombstones.on.delete",
+    "topic.delimiter",
+    "topic.transaction",
+    "unavailable.value.placeholder",
+    "value.converter.schemas.enable",
+];
+
+/// What decides which records exist, and under which ordinal: fixed while the log holds half a transaction (R8).
+pub fn shapes_records(key: &str) -> bool {
+    matches!(
+        key,
+        "message.key.columns"
+            | "provide.transaction.metadata"
+            | "skip.messages.without.change"
+            | "skipped.operations"
+            | "tombstones.on.delete"
+    ) || (key.starts_with("column.") && key.ends_with(".list"))
+}
+
+impl Properties {
+    /// All errors at once. Order means nothing but for masks: of two that fit a column the first by name is taken.
+    pub fn parse<'p>(given: impl IntoIterator<Item = (&'p str, &'p str)>) -> Result<Self, Vec<PropertyError>> {
+        let mut out = Properties::default();
+        let mut errors = Vec::new();
+        let mut topic = None;
+        let mut transactions = false;
+        let given: BTreeMap<&str, &str> = given.into_iter().collect();
+        for (key, value) in &given {
+            let done = match *key {
+                "provide.transaction.metadata" => boolean(value).map(|v| transactions = v),
+                "topic.transaction" => legal_topic(value).map(|()| topic = Some((*value).to_owned())),
+                key => out.take(key, value),
+            };
+            if let Err(why) = done {
+                errors.push(PropertyError { key: (*key).to_owned(), why });
+            }
+        }
+        if given.contains_key("column.include.list") && given.contains_key("column.exclude.list") {
+            let why = "`column.include.list` is given, too: one of them".to_owned();
+            errors.push(PropertyError { key: "column.exclude.list".into(), why });
+        }
+        out.transaction_topic = transactions.then(|| topic.unwrap_or_else(|| "transaction".into()));
+        if errors.is_empty() { Ok(out) } else { Err(errors) }
+    }
+
+    fn take(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let form = &mut self.options.form;
+        match key {
+            "decimal.handling.mode" => {
+                form.decimal = word(
+                    value,
+                    &[
+                        ("precise", DecimalMode::Precise),
+                        ("double", DecimalMode::Double),
+                        ("string", DecimalMode::String),
+                    ],
+                )?;
+            }
+            "time.precision.mode" => {
+                form.time = word(
+                    value,
+                    &[
+                        ("adaptive", TimeMode::Adaptive),
+                        ("adaptive_time_microseconds", TimeMode::AdaptiveMicros),
+                        ("connect", TimeMode::Connect),
+                        ("isostring", TimeMode::IsoString),
+                        ("microseconds", TimeMode::Micros),
+                        ("nanoseconds", TimeMode::Nanos),
+                    ],
+                )?;
+            }
+            "binary.handling.mode" => {
+                form.binary = word(
+                    value,
+                    &[
+                        ("bytes", BinaryMode::Bytes),
+                        ("base64", BinaryMode::Base64),
+                        ("base64-url-safe", BinaryMode::Base64UrlSafe),
+                        ("hex", BinaryMode::Hex),
+                    ],
+                )?;
+            }
+            "hstore.handling.mode" => {
+                form.hstore = word(value, &[("json", HstoreMode::Json), ("map", HstoreMode::Map)])?;
+            }
+            "interval.handling.mode" => {
+                form.interval = word(value, &[("numeric", IntervalMode::Numeric), ("string", IntervalMode::String)])?;
+            }
+            "money.fraction.digits" => {
+                let digits = value.parse().ok().filter(|d| *d <= MONEY_DIGITS_MAX);
+                form.money_digits = digits.ok_or_else(|| format!("a number from 0 to {MONEY_DIGITS_MAX}"))?;
+            }
+            "unavailable.value.placeholder" => {
+                let digits = || "after `hex:` an even number of hex digits".to_owned();
+                self.options.placeholder = Placeholder::parse(value).ok_or_else(digits)?;
+            }
+            "tombstones.on.delete" => self.options.tombstones = boolean(value)?,
+            "extended.headers.enabled" => self.options.context_headers = boolean(value)?,
+            "key.converter.schemas.enable" => self.options.key_schema = boolean(value)?,
+            "value.converter.schemas.enable" => self.options.value_schema = boolean(value)?,
+            "schemas.enable" => {
+                self.options.key_schema = boolean(value)?;
+                self.options.value_schema = self.options.key_schema;
+            }
+            "topic.delimiter" => {
+                legal_topic(value)?;
+                self.options.delimiter = value.to_owned();
+            }
+            "column.include.list" => self.rules.include = Some(Pattern::parse(value)?),
+            "column.exclude.list" => self.rules.exclude = Some(Pattern::parse(value)?),
+            "include.unknown.datatypes" => self.rules.unknown_types = boolean(value)?,
+            "skip.messages.without.change" => self.rules.skip_unchanged = boolean(value)?,
+            "skipped.operations" => self.rules.skipped = operations(value)?,
+            "message.key.columns" => self.rules.keys = keys(value)?,
+            key => {
+                let mask = mask(key)?;
+                self.rules.masks.push((Pattern::parse(value)?, mask));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    word(value, &[("true", true), ("false", false)])
+}
+
+fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, String> {
+    let found = words.iter().find(|(w, _)| w.eq_ignore_ascii_case(value.trim())).map(|(_, v)| *v);
+    found.ok_or_else(|| format!("one of {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ")))
+}
+
+fn legal_topic(value: &str) -> Result<(), String> {
+    let ok = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if ok { Ok(()) } else { Err("letters, digits, `.`, `_` and `-`".into()) }
+}
+
+fn operations(value: &str) -> Result<Vec<char>, String> {
+    let mut out = Vec::new();
+    for part in value.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        match part {
+            "none" => {}
+            "c" | "u" | "d" | "t" | "r" => out.extend(part.chars()),
+            _ => return Err("a list of c, u, d, t, r, or none".into()),
+        }
+    }
+    Ok(out)
+}
+
+/// `schema.table:column,column;table2:column`.
+fn keys(value: &str) -> Result<Vec<(Pattern, Vec<String>)>, String> {
+    let mut out = Vec::new();
+    for part in value.split(';').map(str::trim).filter(|p| !p.is_empty()) {
+        let (tables, columns) = part.rsplit_once(':').ok_or("schema.table:column,column and ; between tables")?;
+        let columns: Vec<String> = columns.split(',').map(|c| c.trim().to_owned()).filter(|c| !c.is_empty()).collect();
+        if columns.is_empty() {
+            return Err(format!("no column is named for {tables}"));
+        }
+        out.push((Pattern::parse(tables)?, columns));
+    }
+    Ok(out)
+}
+
+fn mask(key: &str) -> Result<Mask, String> {
+    let unknown = || {
+        let near = KNOWN.iter().min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= key.len() / 2);
+        let near = near.map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
+        format!("not a property that is served here{near}")
+    };
+    let number = |text: &str| {
+        let n = text.parse::<u32>().ok().filter(|n| *n <= MASK_MAX);
+        n.ok_or_else(|| format!("a number of characters from 0 to {MASK_MAX} stands in the name"))
+    };
+    if let Some(n) = key.strip_prefix("column.mask.with.").and_then(|k| k.strip_suffix(".chars")) {
+        return Ok(Mask::Stars(number(n)?));
+    }
+    if let Some(n) = key.strip_prefix("column.truncate.to.").and_then(|k| k.strip_suffix(".chars")) {
+        return Ok(Mask::Truncate(number(n)?));
+    }
+    let rest = key.strip_prefix("column.mask.hash.").ok_or_else(unknown)?;
+    let (v2, rest) = rest.strip_prefix("v2.").map_or((false, rest), |r| (true, r));
+    let (algorithm, salt) = rest.split_once(".with.salt.").ok_or_else(unknown)?;
+    Mask::hash(algorithm, salt, v2)
+        .ok_or_else(|| format!("`{algorithm}` is not one of SHA-224, SHA-256, SHA-384, SHA-512"))
+}
+
+/// Edits from one word to another, for suggestions.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut left = i + 1;
+        let mut diagonal = i;
+        for (j, y) in b.bytes().enumerate() {
+            let up = row[j + 1];
+            let next = (diagonal + usize::from(x != y)).min(up + 1).min(left + 1);
+            row[j] = left;
+            diagonal = up;
+            left = next;
+        }
+        row[b.len()] = left;
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn errors(given: &[(&str, &str)]) -> Vec<String> {
+        Properties::parse(given.iter().copied()).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn properties_mean_what_debezium_means() {
+        let p = Properties::parse([
+            ("decimal.handling.mode", "string"),
+            ("time.precision.mode", "isostring"),
+            ("schemas.enable", "true"),
+            ("tombstones.on.delete", "false"),
+            ("provide.transaction.metadata", "true"),
+            ("skipped.operations", "t, u"),
+            ("message.key.columns", "public.chosen:b,a; (.*).orders:id"),
+            ("column.mask.with.5.chars", "public.t.secret"),
+            ("column.mask.hash.v2.SHA-256.with.salt.CzQMA0cB5K", "public.t.other"),
+        ])
+        .unwrap();
+        assert_eq!((p.options.form.decimal, p.options.form.time), (DecimalMode::String, TimeMode::IsoString));
+        assert!(p.options.key_schema && p.options.value_schema && !p.options.tombstones);
+        assert_eq!(p.transaction_topic.as_deref(), Some("transaction"));
+        assert_eq!(p.rules.skipped, ['t', 'u']);
+        assert_eq!(p.rules.keys.len(), 2);
+        assert_eq!(p.rules.masks.len(), 2);
+        assert_eq!(Properties::parse([]).unwrap().transaction_topic, None);
+    }
+
+    #[test]
+    fn what_is_not_taken_says_why() {
+        let all = errors(&[
+            ("decimal.handling.mode", "exact"),
+            ("colum.exclude.list", "a"),
+            ("column.include.list", "("),
+            ("column.mask.hash.MD4.with.salt.x", "a"),
+            ("money.fraction.digits", "99"),
+            ("message.key.columns", "public.t"),
+        ]);
+        assert_eq!(all.len(), 6, "{all:?}");
+        assert!(all.iter().any(|e| e == "`decimal.handling.mode`: one of precise, double, string"), "{all:?}");
+        assert!(all.iter().any(|e| e.contains("did you mean `column.exclude.list`?")), "{all:?}");
+        let both = errors(&[("column.include.list", "a"), ("column.exclude.list", "b")]);
+        assert_eq!(both.len(), 1, "{both:?}");
+    }
+}

@@ -1,0 +1,505 @@
+//! Pure but for [`Shaped`]. Which columns, rows and keys of a source the log gets: Debezium's column lists, masks,
+//! truncation, `message.key.columns`, skipped operations. A [`Shaped`] source stands between a connector and the worker:
+//! the worker sees tables and rows as if the source had them so.
+//!
+//! A shape of the source that the rules touch becomes another shape, with a fingerprint made of the old one and of what
+//! was done to it: changed rules are a changed table. A row keeps its place in its transaction, or is left out before it
+//! has one. Key columns stay even if a list leaves them out. What is masked is masked before anything is encoded.
+
+use crate::source::{
+    Capabilities, Chunk, ChunkEnd, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source,
+    SourceError, Start,
+};
+use catchwater_base::hash;
+use catchwater_change::value::Text;
+use catchwater_change::{Cell, Column, KeyFrom, Native, Op, Row, RowChange, TableSchema, Type, Value};
+use catchwater_runtime::Fut;
+use regex_lite::Regex;
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Names by regular expressions, anchored, letter case ignored: Debezium's lists.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    any: Vec<Regex>,
+    text: String,
+}
+
+impl Pattern {
+    /// `a,b`; a comma inside an expression is `\,`.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let mut any = Vec::new();
+        for part in list.replace("\\,", "\u{0}").split(',') {
+            let part = part.trim().replace('\u{0}', ",");
+            if part.is_empty() {
+                continue;
+            }
+            let made = Regex::new(&format!("^(?i:{part})$"));
+            any.push(made.map_err(|e| format!("`{part}` is no regular expression: {e}"))?);
+        }
+        if any.is_empty() { Err("the list is empty".into()) } else { Ok(Pattern { any, text: list.to_owned() }) }
+    }
+    pub fn fits(&self, name: &str) -> bool {
+        self.any.iter().any(|r| r.is_match(name))
+    }
+}
+
+/// What becomes of a text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mask {
+    /// So many asterisks, whatever was there, NULL too.
+    Stars(u32),
+    /// The first so many characters.
+    Truncate(u32),
+    Hash {
+        algorithm: Algorithm,
+        salt: String,
+        v2: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Algorithm {
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Mask {
+    pub fn hash(algorithm: &str, salt: &str, v2: bool) -> Option<Self> {
+        let algorithm = match algorithm.to_ascii_uppercase().as_str() {
+            "SHA-224" => Algorithm::Sha224,
+            "SHA-256" => Algorithm::Sha256,
+            "SHA-384" => Algorithm::Sha384,
+            "SHA-512" => Algorithm::Sha512,
+            _ => return None,
+        };
+        Some(Mask::Hash { algorithm, salt: salt.to_owned(), v2 })
+    }
+
+    /// `None` = NULL.
+    fn apply(&self, text: Option<&str>) -> Option<String> {
+        match self {
+            Mask::Stars(n) => Some("*".repeat(*n as usize)),
+            Mask::Truncate(n) => text.map(|t| t.chars().take(*n as usize).collect()),
+            Mask::Hash { algorithm, salt, v2 } => text.map(|t| {
+                let value = if *v2 { t.as_bytes().to_vec() } else { java_serialized(t) };
+                match algorithm {
+                    Algorithm::Sha224 => digest::<Sha224>(salt, &value),
+                    Algorithm::Sha256 => digest::<Sha256>(salt, &value),
+                    Algorithm::Sha384 => digest::<Sha384>(salt, &value),
+                    Algorithm::Sha512 => digest::<Sha512>(salt, &value),
+                }
+            }),
+        }
+    }
+
+    /// What the column's schema says of it.
+    fn parameter(&self) -> (String, String) {
+        match self {
+            Mask::Truncate(n) => ("truncateLength".into(), n.to_string()),
+            Mask::Stars(_) | Mask::Hash { .. } => ("masked".into(), "true".into()),
+        }
+    }
+}
+
+fn digest<D: Digest>(salt: &str, value: &[u8]) -> String {
+    let mut d = D::new();
+    d.update(salt.as_bytes());
+    d.update(value);
+    d.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The first version of the hash is over the text as Java's serialization writes it.
+/// Source: Java Object Serialization Specification, 6.4; modified UTF-8: `java.io.DataInput`.
+fn java_serialized(text: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(text.len());
+    for unit in text.encode_utf16() {
+        match unit {
+            1..=0x7f => body.push(unit as u8),
+            0 | 0x80..=0x7ff => body.extend_from_slice(&[0xc0 | (unit >> 6) as u8, 0x80 | (unit & 0x3f) as u8]),
+            _ => body.extend_from_slice(&[
+                0xe0 | (unit >> 12) as u8,
+                0x80 | (unit >> 6 & 0x3f) as u8,
+                0x80 | (unit & 0x3f) as u8,
+            ]),
+        }
+    }
+    let mut out = vec![0xac, 0xed, 0, 5];
+    match u16::try_from(body.len()) {
+        Ok(len) => {
+            out.push(0x74);
+            out.extend_from_slice(&len.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(0x7c);
+            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&body);
+    out
+}
+
+/// The rules of one source.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Over `schema.table.column`.
+    pub include: Option<Pattern>,
+    pub exclude: Option<Pattern>,
+    pub masks: Vec<(Pattern, Mask)>,
+    /// Over `schema.table`: the columns of the key.
+    pub keys: Vec<(Pattern, Vec<String>)>,
+    /// Keep columns of types that Debezium does not know.
+    pub unknown_types: bool,
+    /// Letters of operations that are left out.
+    pub skipped: Vec<char>,
+    /// Leave out updates that change no captured column.
+    pub skip_unchanged: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            include: None,
+            exclude: None,
+            masks: Vec::new(),
+            keys: Vec::new(),
+            unknown_types: true,
+            skipped: Vec::new(),
+            skip_unchanged: false,
+        }
+    }
+}
+
+/// What the rules make of one shape.
+struct Plan {
+    table: Arc<TableSchema>,
+    /// Columns of the source, by place.
+    keep: Vec<usize>,
+    masks: Vec<Option<Mask>>,
+}
+
+impl Rules {
+    /// True if rows pass as they are.
+    pub fn is_nothing(&self) -> bool {
+        let Rules { include, exclude, masks, keys, unknown_types, skipped, skip_unchanged } = self;
+        include.is_none()
+            && exclude.is_none()
+            && masks.is_empty()
+            && keys.is_empty()
+            && *unknown_types
+            && skipped.is_empty()
+            && !skip_unchanged
+    }
+
+    /// Parameters of a column's inline schema.
+    pub fn parameters(&self, table: &TableSchema, column: &Column) -> Vec<(String, String)> {
+        self.mask(table, column).map(|m| m.parameter()).into_iter().collect()
+    }
+
+    fn mask(&self, table: &TableSchema, column: &Column) -> Option<&Mask> {
+        let textual = matches!(
+            column.kind,
+            Type::Text { .. } | Type::Enum { .. } | Type::Json { .. } | Type::Xml | Type::Uuid | Type::Other
+        );
+        let name = format!("{}.{}", table.qualified(), column.name);
+        self.masks.iter().find(|(p, _)| textual && p.fits(&name)).map(|(_, m)| m)
+    }
+
+    fn plan(&self, given: &Arc<TableSchema>) -> Plan {
+        let name = given.qualified();
+        let key = self.keys.iter().find(|(p, _)| p.fits(&name)).and_then(|(_, columns)| {
+            let places = columns.iter().map(|c| given.column(c).map(|(at, _)| at as u16));
+            places.collect::<Option<Vec<u16>>>()
+        });
+        let kept_key = key.as_ref().unwrap_or(&given.key);
+        let keep: Vec<usize> = (0..given.columns.len())
+            .filter(|at| {
+                let column = &given.columns[*at];
+                let full = format!("{name}.{}", column.name);
+                let listed = self.include.as_ref().is_none_or(|p| p.fits(&full))
+                    && !self.exclude.as_ref().is_some_and(|p| p.fits(&full));
+                let known = self.unknown_types || debezium_knows(column);
+                (listed && known) || kept_key.iter().any(|k| usize::from(*k) == *at)
+            })
+            .collect();
+        let masks: Vec<Option<Mask>> = keep.iter().map(|at| self.mask(given, &given.columns[*at]).cloned()).collect();
+        if keep.len() == given.columns.len() && masks.iter().all(Option::is_none) && key.is_none() {
+            return Plan { table: given.clone(), keep, masks };
+        }
+        let moved = |at: &u16| keep.iter().position(|k| *k == usize::from(*at)).map(|p| p as u16);
+        let mut table = (**given).clone();
+        table.columns = keep.iter().map(|at| given.columns[*at].clone()).collect();
+        table.unique = given
+            .unique
+            .iter()
+            .filter_map(|(n, columns)| Some((n.clone(), columns.iter().map(moved).collect::<Option<_>>()?)))
+            .collect();
+        if let Some(key) = &key {
+            table.key_from = KeyFrom::MessageKeyColumns;
+            table.key = key.iter().filter_map(moved).collect();
+        } else {
+            table.key = given.key.iter().filter_map(moved).collect();
+        }
+        let done = format!("{keep:?}{masks:?}{key:?}");
+        let mixed = [&given.fingerprint[..], done.as_bytes()].concat();
+        table.fingerprint = hash::xxh3_128(&mixed).to_be_bytes();
+        Plan { table: Arc::new(table), keep, masks }
+    }
+}
+
+/// Types that Debezium 3.7 drops from records unless `include.unknown.datatypes`.
+fn debezium_knows(column: &Column) -> bool {
+    const OTHERS: [&str; 27] = [
+        "hstore",
+        "ltree",
+        "tsvector",
+        "inet",
+        "cidr",
+        "macaddr",
+        "macaddr8",
+        "int4range",
+        "int8range",
+        "numrange",
+        "tsrange",
+        "tstzrange",
+        "daterange",
+        "point",
+        "line",
+        "lseg",
+        "box",
+        "path",
+        "polygon",
+        "circle",
+        "money",
+        "geometry",
+        "geography",
+        "vector",
+        "halfvec",
+        "sparsevec",
+        "isbn",
+    ];
+    match &column.kind {
+        Type::Other => {
+            let native = column.native_type.split('(').next().unwrap_or_default();
+            OTHERS.contains(&native.rsplit('.').next().unwrap_or(native))
+        }
+        Type::Array { element } => match &**element {
+            Type::Interval => false,
+            Type::Other => {
+                let element = Column {
+                    kind: Type::Other,
+                    native_type: column.native_type.trim_end_matches("[]").to_owned(),
+                    ..column.clone()
+                };
+                debezium_knows(&element)
+            }
+            _ => true,
+        },
+        _ => true,
+    }
+}
+
+impl Plan {
+    fn row(&self, row: Row) -> Row {
+        if self.keep.len() == row.cells.len() && self.masks.iter().all(Option::is_none) {
+            return row;
+        }
+        let mut cells: Vec<Option<Cell>> = row.cells.into_iter().map(Some).collect();
+        let taken = self.keep.iter().map(|at| cells.get_mut(*at).and_then(Option::take).unwrap_or(Cell::Absent));
+        let masked = taken.zip(&self.masks).map(|(cell, mask)| match (mask, cell) {
+            (None, cell) => cell,
+            (Some(mask), Cell::Null) => mask.apply(None).map_or(Cell::Null, |t| Cell::Value(Value::Text(t.into()))),
+            (Some(mask), Cell::Value(Value::Text(t))) => text(mask, t.as_str(), Value::Text),
+            (Some(mask), Cell::Value(Value::Json(t))) => text(mask, t.as_str(), Value::Json),
+            // A value that is no text would pass unmasked: it does not.
+            (Some(_), Cell::Value(_)) => Cell::Null,
+            (Some(_), cell) => cell,
+        });
+        Row::new(masked.collect())
+    }
+
+    fn change(&self, mut change: RowChange) -> RowChange {
+        change.before = change.before.map(|r| self.row(r));
+        change.after = change.after.map(|r| self.row(r));
+        change.table = self.table.clone();
+        change
+    }
+}
+
+fn text(mask: &Mask, text: &str, of: fn(Text) -> Value) -> Cell {
+    mask.apply(Some(text)).map_or(Cell::Null, |t| Cell::Value(of(t.into())))
+}
+
+/// True if both images are whole and equal.
+fn is_unchanged(change: &RowChange) -> bool {
+    let whole = |row: &Row| !row.cells.iter().any(|c| matches!(c, Cell::Absent | Cell::Unavailable));
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) => change.op == Op::Update && whole(before) && whole(after) && before == after,
+        _ => false,
+    }
+}
+
+/// Plans by the shape they are for; shared with the snapshot's reader.
+#[derive(Default)]
+struct Plans {
+    /// The shape as the source gave it is held, so that its address stays its own.
+    by_shape: BTreeMap<usize, (Arc<TableSchema>, Arc<Plan>)>,
+    /// Newest shape as the source gave it, by the table's name.
+    given: BTreeMap<String, Arc<TableSchema>>,
+}
+
+struct Shaper {
+    rules: Rules,
+    plans: Mutex<Plans>,
+}
+
+impl Shaper {
+    fn plan(&self, given: &Arc<TableSchema>) -> Arc<Plan> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = Arc::as_ptr(given) as usize;
+        if let Some((_, plan)) = plans.by_shape.get(&at) {
+            return plan.clone();
+        }
+        let plan = Arc::new(self.rules.plan(given));
+        plans.by_shape.insert(at, (given.clone(), plan.clone()));
+        plans.given.insert(given.qualified(), given.clone());
+        plan
+    }
+
+    /// The source's own shape of a table that the worker names.
+    fn given(&self, shaped: &Arc<TableSchema>) -> Arc<TableSchema> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.given.get(&shaped.qualified()).unwrap_or(shaped).clone()
+    }
+
+    fn passes(&self, change: &RowChange) -> bool {
+        let left_out =
+            self.rules.skipped.contains(&change.op.letter()) || (self.rules.skip_unchanged && is_unchanged(change));
+        !left_out
+    }
+}
+
+/// A source seen through rules.
+pub struct Shaped {
+    inner: Box<dyn Source>,
+    shaper: Arc<Shaper>,
+    /// Filled by the source, not shaped yet: a dropped `next` must not lose it (S6).
+    raw: EventBatch,
+}
+
+/// `source`, or what the rules make of it.
+pub fn shaped(source: Box<dyn Source>, rules: &Rules) -> Box<dyn Source> {
+    if rules.is_nothing() {
+        return source;
+    }
+    let shaper = Arc::new(Shaper { rules: rules.clone(), plans: Mutex::default() });
+    Box::new(Shaped { inner: source, shaper, raw: EventBatch::new(0) })
+}
+
+impl Source for Shaped {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn preflight(&mut self) -> Fut<'_, Vec<Finding>> {
+        self.inner.preflight()
+    }
+    fn identify(&mut self) -> Fut<'_, Result<Identity, SourceError>> {
+        self.inner.identify()
+    }
+    fn open(&mut self, start: Start, known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>> {
+        self.raw = EventBatch::new(0);
+        Box::pin(async move {
+            let mut opened = self.inner.open(start, known).await?;
+            opened.tables = opened.tables.iter().map(|t| self.shaper.plan(t).table.clone()).collect();
+            Ok(opened)
+        })
+    }
+    fn next<'a>(&'a mut self, out: &'a mut EventBatch) -> Fut<'a, Result<Progress, SourceError>> {
+        Box::pin(async move {
+            // What a dropped call left goes out at once.
+            let done = if self.raw.items.is_empty() {
+                self.raw = EventBatch::new(out.room());
+                self.inner.next(&mut self.raw).await
+            } else {
+                Ok(Progress::Items)
+            };
+            for item in std::mem::take(&mut self.raw.items) {
+                match item {
+                    Item::Schema(given) => out.push(Item::Schema(self.shaper.plan(&given).table.clone())),
+                    Item::Row(change) => {
+                        let plan = self.shaper.plan(&change.table);
+                        let change = plan.change(change);
+                        if self.shaper.passes(&change) {
+                            out.push(Item::Row(change));
+                        }
+                    }
+                    item => out.push(item),
+                }
+            }
+            self.raw.clear();
+            done
+        })
+    }
+    fn confirm(&mut self, upto: &Native) {
+        self.inner.confirm(upto);
+    }
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError> {
+        let inner = self.inner.snapshot()?;
+        Ok(Box::new(ShapedSnapshot { inner, shaper: self.shaper.clone() }))
+    }
+    fn lag_bytes(&self) -> Option<u64> {
+        self.inner.lag_bytes()
+    }
+    fn close(&mut self) -> Fut<'_, ()> {
+        self.inner.close()
+    }
+    fn detach<'a>(&'a mut self, identity: &'a Identity, opened: bool) -> Fut<'a, Result<(), SourceError>> {
+        self.inner.detach(identity, opened)
+    }
+    fn detach_sql(&self, identity: &Identity, opened: bool) -> String {
+        self.inner.detach_sql(identity, opened)
+    }
+}
+
+struct ShapedSnapshot {
+    inner: Box<dyn Snapshot>,
+    shaper: Arc<Shaper>,
+}
+
+impl Snapshot for ShapedSnapshot {
+    fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>> {
+        let given: Vec<Arc<TableSchema>> = tables.iter().map(|t| self.shaper.given(t)).collect();
+        Box::pin(async move {
+            let mut chunks = self.inner.plan(&given).await?;
+            chunks.iter_mut().for_each(|c| c.table = self.shaper.plan(&c.table).table.clone());
+            Ok(chunks)
+        })
+    }
+    fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>> {
+        Box::pin(async move {
+            let own = Chunk { table: self.shaper.given(&chunk.table), ..chunk.clone() };
+            let plan = self.shaper.plan(&own.table);
+            let from = out.len();
+            let end = self.inner.read(&own, out).await?;
+            let rows: Vec<RowChange> = out.drain(from..).collect();
+            let skipped = self.shaper.rules.skipped.contains(&Op::Read.letter());
+            out.extend(rows.into_iter().filter(|_| !skipped).map(|r| plan.change(r)));
+            Ok(end)
+        })
+    }
+    fn close(&mut self) -> Fut<'_, ()> {
+        self.inner.close()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use catchwater_change::{SnapshotMark, SourceInfo};
+
+fn table() -> Arc<TableSchema> {
+    let mut t = crate::tables::tests::table("public", "t");
+    for (name, kind, native) in [
+        ("v", Type::Text { length: 10 }, "character varying(10)"),
+        ("secret", Type::Text { length: 0 }, "text"),
+        ("n", Type::Int { bits: 32, unsigned: false }, "integer"),
+        ("q", Type::Other, "tsquery"),
+    ] {
+        let id = t.columns.len() as u32 + 1;
+        let native_type = native.to_owned();
+        t.columns.push(Column { id, name: name.into(), kind, native_type, ..t.columns[0].clone() });
+    }
+    t.unique = vec![("u".into(), vec![1, 2]), ("w".into(), vec![3])];
+    Arc::new(t)
+}
+
+fn value(t: &str) -> Cell {
+    Cell::Value(Value::Text(t.into()))
+}
+
+fn row(secret: Cell) -> Row {
+    Row::new(vec![Cell::Value(Value::Int(1)), value("abcdefgh"), secret, Cell::Value(Value::Int(5)), value("'a'")])
+}
+
+fn pattern(p: &str) -> Option<Pattern> {
+    Some(Pattern::parse(p).unwrap())
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.table.columns.iter().map(|c| c.name.as_str()).collect()
+}
+
+#[test]
+fn lists_leave_columns_out_and_the_key_stays() {
+    let given = table();
+    let plan = |rules: Rules| rules.plan(&given);
+    let exclude = plan(Rules { exclude: pattern("public.t.secret, PUBLIC[.]t[.]id"), ..Rules::default() });
+    assert_eq!(names(&exclude), ["id", "v", "n", "q"]);
+    assert_eq!(exclude.table.unique, [("w".to_owned(), vec![2])]);
+    assert_ne!(exclude.table.fingerprint, given.fingerprint);
+    let include = plan(Rules { include: pattern(".*[.]n"), ..Rules::default() });
+    assert_eq!((names(&include), include.table.key.clone()), (vec!["id", "n"], vec![0]));
+    assert_eq!(include.row(row(Cell::Null)).cells, [Cell::Value(Value::Int(1)), Cell::Value(Value::Int(5))]);
+    let unknown = plan(Rules { unknown_types: false, ..Rules::default() });
+    assert_eq!(names(&unknown), ["id", "v", "secret", "n"]);
+    let other = plan(Rules { exclude: pattern("public.other.v"), ..Rules::default() });
+    assert!(Arc::ptr_eq(&other.table, &given), "what the rules do not touch is the same shape");
+    // A name of a list is the whole name.
+    let part = plan(Rules { exclude: pattern("public.t.sec,t.secret"), ..Rules::default() });
+    assert!(Arc::ptr_eq(&part.table, &given));
+}
+
+#[test]
+fn keys_are_the_columns_that_are_named_in_their_order() {
+    let rules = Rules {
+        keys: vec![(Pattern::parse("public.t").unwrap(), vec!["n".into(), "v".into()])],
+        exclude: pattern("public.t.n"),
+        ..Rules::default()
+    };
+    let plan = rules.plan(&table());
+    assert_eq!((plan.table.key.clone(), plan.table.key_from), (vec![3, 1], KeyFrom::MessageKeyColumns));
+    let absent = Rules { keys: vec![(Pattern::parse("public.t").unwrap(), vec!["gone".into()])], ..Rules::default() };
+    assert_eq!(absent.plan(&table()).table.key, [0]);
+}
+
+#[test]
+fn masks_give_what_debezium_gives() {
+    let masked = |mask: Mask, secret: Cell| {
+        let rules = Rules { masks: vec![(Pattern::parse("public.t.(secret|n)").unwrap(), mask)], ..Rules::default() };
+        let plan = rules.plan(&table());
+        let row = plan.row(row(secret));
+        assert_eq!(row.cells[3], Cell::Value(Value::Int(5)), "a number is no text");
+        let parameters = rules.parameters(&plan.table, &plan.table.columns[2]);
+        (row.cells[2].clone(), parameters.first().map(|(k, v)| format!("{k}={v}")))
+    };
+    let text = "tüp sécret";
+    // Source: recordings `columns-mask`, `columns-truncate`, `columns-hash`, `columns-hash-v2`.
+    assert_eq!(masked(Mask::Stars(5), value(text)), (value("*****"), Some("masked=true".into())));
+    assert_eq!(masked(Mask::Stars(5), Cell::Null).0, value("*****"));
+    assert_eq!(masked(Mask::Truncate(3), value(text)), (value("tüp"), Some("truncateLength=3".into())));
+    assert_eq!(masked(Mask::Truncate(3), Cell::Null).0, Cell::Null);
+    let hash = |v2| Mask::hash("SHA-256", "CzQMA0cB5K", v2).unwrap();
+    let (v1, v2) = (
+        "4b2245e4ca8e02809cb4f8e96487041f606c3dd9b4a57a4224f7328d31519e7c",
+        "90ba7348987cf5288ee07c00af49e35b86c07a983be0b61f9a6ab26ba0ada688",
+    );
+    assert_eq!(masked(hash(false), value(text)).0, value(v1));
+    assert_eq!(masked(hash(true), value(text)).0, value(v2));
+    assert_eq!(masked(hash(true), Cell::Null).0, Cell::Null);
+    assert_eq!(masked(Mask::Stars(5), Cell::Unavailable).0, Cell::Unavailable);
+    let odd = masked(Mask::Stars(5), Cell::Value(Value::Int(4111)));
+    assert_eq!(odd.0, Cell::Null, "a value that is no text does not pass unmasked");
+}
+
+#[test]
+fn rows_that_are_left_out() {
+    let change = |op, before: Option<Row>, after: Option<Row>| RowChange {
+        table: table(),
+        op,
+        before,
+        after,
+        snapshot: SnapshotMark::No,
+        info: SourceInfo::None,
+    };
+    let rules = Rules { skipped: vec!['d'], skip_unchanged: true, exclude: pattern("public.t.n"), ..Rules::default() };
+    let shaper = Shaper { rules, plans: Mutex::default() };
+    let passes = |c: RowChange| shaper.passes(&shaper.plan(&c.table).change(c));
+    let mut other = row(value("s"));
+    other.cells[3] = Cell::Value(Value::Int(6));
+    assert!(!passes(change(Op::Update, Some(row(value("s"))), Some(other.clone()))), "only a left out column changed");
+    assert!(passes(change(Op::Update, Some(row(value("s"))), Some(row(value("t"))))));
+    assert!(passes(change(Op::Update, None, Some(other.clone()))), "nobody knows whether it changed");
+    let mut partial = row(value("s"));
+    partial.cells[1] = Cell::Unavailable;
+    assert!(passes(change(Op::Update, Some(partial.clone()), Some(partial))));
+    assert!(!passes(change(Op::Delete, Some(other.clone()), None)));
+    assert!(passes(change(Op::Create, None, Some(other))));
+}

@@ -1,0 +1,406 @@
+//! Pure. `{"schema":…,"payload":` of keys and values, as Connect's JsonConverter writes it with `schemas.enable=true`.
+//!
+//! The text of a shape is made once and put in front of each record's payload. Field order: type, parts, optional, name,
+//! version, doc, parameters, default, field. Source: recordings `*.schemas.jsonl` (Debezium 3.7.0.Final).
+
+use super::Options;
+use super::value::{bare, fixed_scale, put_value};
+use crate::calendar;
+use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
+use crate::json;
+use crate::schema::{Column, TableSchema, Type};
+use crate::value::{Decimal, Value};
+use std::borrow::Cow;
+
+/// What stands before the payloads of one shape.
+#[derive(Debug)]
+pub struct Inline {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+/// What stands after a payload.
+pub const END: u8 = b'}';
+
+pub fn inline(table: &TableSchema, topic: &str, connector: &str, options: &Options) -> Inline {
+    let mut key = Vec::new();
+    key.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
+    for (i, at) in table.key.iter().enumerate() {
+        if let Some(column) = table.columns.get(usize::from(*at)) {
+            if i > 0 {
+                key.push(b',');
+            }
+            put_column(&mut key, options, table, column);
+        }
+    }
+    key.extend_from_slice(b"],\"optional\":false,\"name\":");
+    json::put_string(&mut key, &format!("{topic}.Key"));
+    key.extend_from_slice(b"},\"payload\":");
+
+    let mut row = Vec::new();
+    row.extend_from_slice(b"{\"type\":\"struct\",\"fields\":[");
+    for (i, column) in table.columns.iter().enumerate() {
+        if i > 0 {
+            row.push(b',');
+        }
+        put_column(&mut row, options, table, column);
+    }
+    row.extend_from_slice(b"],\"optional\":true,\"name\":");
+    json::put_string(&mut row, &format!("{topic}.Value"));
+    let mut value = Vec::with_capacity(row.len() * 2 + 2048);
+    value.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
+    for image in ["before", "after"] {
+        value.extend_from_slice(&row);
+        value.extend_from_slice(b",\"field\":");
+        json::put_string(&mut value, image);
+        value.extend_from_slice(b"},");
+    }
+    value.extend_from_slice(source(connector).as_bytes());
+    value.extend_from_slice(TAIL.as_bytes());
+    json::put_string(&mut value, &format!("{topic}.Envelope"));
+    value.extend_from_slice(b",\"version\":2},\"payload\":");
+    Inline { key, value }
+}
+
+const TAIL: &str = concat!(
+    r#"{"type":"struct","fields":[{"type":"string","optional":false,"field":"id"},"#,
+    r#"{"type":"int64","optional":false,"field":"total_order"},"#,
+    r#"{"type":"int64","optional":false,"field":"data_collection_order"}],"#,
+    r#""optional":true,"name":"event.block","version":1,"field":"transaction"},"#,
+    r#"{"type":"string","optional":false,"field":"op"},{"type":"int64","optional":true,"field":"ts_ms"},"#,
+    r#"{"type":"int64","optional":true,"field":"ts_us"},{"type":"int64","optional":true,"field":"ts_ns"}],"#,
+    r#""optional":false,"name":"#
+);
+
+/// The `source` block's field, a comma behind it.
+pub(super) fn source(connector: &str) -> String {
+    const COMMON: &str = concat!(
+        r#"{"type":"struct","fields":[{"type":"string","optional":false,"field":"version"},"#,
+        r#"{"type":"string","optional":false,"field":"connector"},{"type":"string","optional":false,"field":"name"},"#,
+        r#"{"type":"int64","optional":false,"field":"ts_ms"},{"type":"string","optional":true,"#,
+        r#""name":"io.debezium.data.Enum","version":1,"parameters":{"allowed":"true,first,first_in_data_collection,"#,
+        r#"last_in_data_collection,last,false,incremental"},"default":"false","field":"snapshot"},"#,
+        r#"{"type":"string","optional":false,"field":"db"},{"type":"string","optional":true,"field":"sequence"},"#,
+        r#"{"type":"int64","optional":true,"field":"ts_us"},{"type":"int64","optional":true,"field":"ts_ns"},"#,
+        r#"{"type":"string","optional":false,"field":"schema"},{"type":"string","optional":false,"field":"table"}"#
+    );
+    let own = match connector {
+        "postgresql" => concat!(
+            r#",{"type":"int64","optional":true,"field":"txId"},{"type":"int64","optional":true,"field":"lsn"},"#,
+            r#"{"type":"int64","optional":true,"field":"xmin"},{"type":"string","optional":true,"field":"origin"},"#,
+            r#"{"type":"int64","optional":true,"field":"origin_lsn"}"#
+        ),
+        _ => r#",{"type":"int64","optional":true,"field":"seq"}"#,
+    };
+    format!(
+        r#"{COMMON}{own}],"optional":false,"name":"io.debezium.connector.{connector}.Source","version":1,"field":"source"}},"#
+    )
+}
+
+fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column) {
+    let optional = column.nullable != Some(false);
+    let form = &options.form;
+    let mut shape = shape(form, &column.kind, &column.native_type);
+    if let (Shape::Plain { parameters, .. }, Some(more)) = (&mut shape, &options.parameters.0) {
+        parameters.extend(more(table, column).into_iter().map(|(k, v)| (k.into(), v)));
+    }
+    put_shape(out, &shape, optional);
+    if shape.takes_default() {
+        put_default(out, form, column);
+    }
+    out.extend_from_slice(b",\"field\":");
+    json::put_string(out, &column.name);
+    out.push(b'}');
+}
+
+/// A Connect schema, as far as ours go.
+enum Shape {
+    Plain {
+        kind: &'static str,
+        name: &'static str,
+        parameters: Vec<(Cow<'static, str>, String)>,
+    },
+    /// Text of everything between the braces before `,"optional"`, and of what follows it.
+    Fixed {
+        before: &'static str,
+        after: &'static str,
+    },
+    Array {
+        items: Box<Shape>,
+        items_optional: bool,
+    },
+}
+
+impl Shape {
+    fn takes_default(&self) -> bool {
+        matches!(self, Shape::Plain { .. })
+    }
+}
+
+fn plain(kind: &'static str, name: &'static str) -> Shape {
+    Shape::Plain { kind, name, parameters: Vec::new() }
+}
+
+fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
+    let iso = form.time == TimeMode::IsoString;
+    let connect = form.time == TimeMode::Connect;
+    match kind {
+        Type::Bool => plain("boolean", ""),
+        Type::Bits { length: 1, varying: false } => plain("boolean", ""),
+        Type::Int { bits: 0..=16, unsigned: false } => plain("int16", ""),
+        Type::Int { bits: 17..=32, unsigned: false } | Type::Int { bits: 0..=16, unsigned: true } => plain("int32", ""),
+        Type::Int { .. } => plain("int64", ""),
+        Type::Float { bits: 32 } => plain("float", ""),
+        Type::Float { .. } => plain("double", ""),
+        Type::Decimal { precision, .. } => match (form.decimal, fixed_scale(form, kind, native)) {
+            (DecimalMode::Double, _) => plain("double", ""),
+            (DecimalMode::String, _) => plain("string", ""),
+            (DecimalMode::Precise, None) => Shape::Fixed {
+                before: concat!(
+                    r#""type":"struct","fields":[{"type":"int32","optional":false,"field":"scale"},"#,
+                    r#"{"type":"bytes","optional":false,"field":"value"}]"#
+                ),
+                after: r#","name":"io.debezium.data.VariableScaleDecimal","version":1,"doc":"Variable scaled decimal""#,
+            },
+            (DecimalMode::Precise, Some(scale)) => {
+                let mut parameters = vec![("scale".into(), scale.to_string())];
+                if *precision > 0 {
+                    parameters.push(("connect.decimal.precision".into(), precision.to_string()));
+                }
+                Shape::Plain { kind: "bytes", name: "org.apache.kafka.connect.data.Decimal", parameters }
+            }
+        },
+        Type::Bytes if form.binary == BinaryMode::Bytes => plain("bytes", ""),
+        Type::Bytes => plain("string", ""),
+        Type::Date if iso => plain("string", "io.debezium.time.IsoDate"),
+        Type::Date if connect => plain("int32", "org.apache.kafka.connect.data.Date"),
+        Type::Date => plain("int32", "io.debezium.time.Date"),
+        Type::Time { zone: true, .. } => plain("string", "io.debezium.time.ZonedTime"),
+        Type::Time { .. } if connect => plain("int32", "org.apache.kafka.connect.data.Time"),
+        Type::Time { digits, .. } => match form.time.time(*digits) {
+            Unit::Millis => plain("int32", "io.debezium.time.Time"),
+            Unit::Micros => plain("int64", "io.debezium.time.MicroTime"),
+            Unit::Nanos => plain("int64", "io.debezium.time.NanoTime"),
+            Unit::Iso => plain("string", "io.debezium.time.IsoTime"),
+        },
+        Type::Timestamp { .. } if connect => plain("int64", "org.apache.kafka.connect.data.Timestamp"),
+        Type::Timestamp { digits } => match form.time.timestamp(*digits) {
+            Unit::Millis => plain("int64", "io.debezium.time.Timestamp"),
+            Unit::Micros => plain("int64", "io.debezium.time.MicroTimestamp"),
+            Unit::Nanos => plain("int64", "io.debezium.time.NanoTimestamp"),
+            Unit::Iso => plain("string", "io.debezium.time.IsoTimestamp"),
+        },
+        Type::Instant { .. } => plain("string", "io.debezium.time.ZonedTimestamp"),
+        Type::Interval if form.interval == IntervalMode::String => plain("string", "io.debezium.time.Interval"),
+        Type::Interval => plain("int64", "io.debezium.time.MicroDuration"),
+        Type::Uuid => plain("string", "io.debezium.data.Uuid"),
+        Type::Json { .. } => plain("string", "io.debezium.data.Json"),
+        Type::Xml => plain("string", "io.debezium.data.Xml"),
+        Type::Enum { labels } => Shape::Plain {
+            kind: "string",
+            name: "io.debezium.data.Enum",
+            parameters: vec![("allowed".into(), labels.join(","))],
+        },
+        Type::Bits { length, varying } => {
+            let length = if *varying && *length == 0 { i32::MAX as u32 } else { *length };
+            Shape::Plain {
+                kind: "bytes",
+                name: "io.debezium.data.Bits",
+                parameters: vec![("length".into(), length.to_string())],
+            }
+        }
+        Type::Array { element } => {
+            let items_optional = !matches!(**element, Type::Enum { .. });
+            let native = native.strip_suffix("[]").unwrap_or(native);
+            Shape::Array { items: Box::new(shape(form, element, native)), items_optional }
+        }
+        Type::Text { .. } => plain("string", ""),
+        Type::Other => other(form, native),
+    }
+}
+
+/// Types known by their name alone.
+fn other(form: &Form, native: &str) -> Shape {
+    const POINT: &str = concat!(
+        r#""type":"struct","fields":[{"type":"double","optional":false,"field":"x"},"#,
+        r#"{"type":"double","optional":false,"field":"y"},{"type":"bytes","optional":true,"field":"wkb"},"#,
+        r#"{"type":"int32","optional":true,"field":"srid"}]"#
+    );
+    match bare(native) {
+        "hstore" if form.hstore == HstoreMode::Map => Shape::Fixed {
+            before: r#""type":"map","keys":{"type":"string","optional":false},"values":{"type":"string","optional":true}"#,
+            after: "",
+        },
+        "hstore" => plain("string", "io.debezium.data.Json"),
+        "ltree" => plain("string", "io.debezium.data.Ltree"),
+        "tsvector" => plain("string", "io.debezium.data.Tsvector"),
+        "point" => Shape::Fixed {
+            before: POINT,
+            after: r#","name":"io.debezium.data.geometry.Point","version":1,"doc":"Geometry (POINT)""#,
+        },
+        "line" => Shape::Fixed {
+            before: concat!(
+                r#""type":"struct","fields":[{"type":"double","optional":false,"field":"a"},"#,
+                r#"{"type":"double","optional":false,"field":"b"},{"type":"double","optional":false,"field":"c"}]"#
+            ),
+            after: r#","name":"io.debezium.data.geometry.Line","version":1,"doc":"Geometry (LINE)""#,
+        },
+        "circle" => Shape::Fixed {
+            before: concat!(
+                r#""type":"struct","fields":[{"type":"struct","fields":[{"type":"double","optional":false,"field":"x"},"#,
+                r#"{"type":"double","optional":false,"field":"y"},{"type":"bytes","optional":true,"field":"wkb"},"#,
+                r#"{"type":"int32","optional":true,"field":"srid"}],"optional":false,"#,
+                r#""name":"io.debezium.data.geometry.Point","version":1,"doc":"Geometry (POINT)","field":"center"},"#,
+                r#"{"type":"double","optional":false,"field":"radius"}]"#
+            ),
+            after: r#","name":"io.debezium.data.geometry.Circle","version":1,"doc":"Geometry (CIRCLE)""#,
+        },
+        "lseg" | "box" | "path" | "polygon" => Shape::Fixed {
+            before: concat!(
+                r#""type":"struct","fields":[{"type":"bytes","optional":false,"field":"wkb"},"#,
+                r#"{"type":"int32","optional":true,"field":"srid"},{"type":"map","keys":{"type":"string","#,
+                r#""optional":false},"values":{"type":"string","optional":false},"optional":true,"field":"extensions"}]"#
+            ),
+            after: r#","name":"io.debezium.data.geometry.Geometry","version":2,"doc":"Geometry""#,
+        },
+        _ => plain("string", ""),
+    }
+}
+
+/// Everything but the closing brace.
+fn put_shape(out: &mut Vec<u8>, shape: &Shape, optional: bool) {
+    let optional: &[u8] = if optional { b",\"optional\":true" } else { b",\"optional\":false" };
+    out.push(b'{');
+    match shape {
+        Shape::Fixed { before, after } => {
+            out.extend_from_slice(before.as_bytes());
+            out.extend_from_slice(optional);
+            out.extend_from_slice(after.as_bytes());
+        }
+        Shape::Array { items, items_optional } => {
+            out.extend_from_slice(b"\"type\":\"array\",\"items\":");
+            put_shape(out, items, *items_optional);
+            out.push(b'}');
+            out.extend_from_slice(optional);
+        }
+        Shape::Plain { kind, name, parameters } => {
+            out.extend_from_slice(b"\"type\":\"");
+            out.extend_from_slice(kind.as_bytes());
+            out.push(b'"');
+            out.extend_from_slice(optional);
+            if !name.is_empty() {
+                out.extend_from_slice(b",\"name\":\"");
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\",\"version\":1");
+            }
+            for (i, (key, value)) in parameters.iter().enumerate() {
+                out.extend_from_slice(if i == 0 { b",\"parameters\":{" } else { b"," });
+                json::put_string(out, key);
+                out.push(b':');
+                json::put_string(out, value);
+            }
+            if !parameters.is_empty() {
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+/// A literal default is written in the column's form; of a function (now(), nextval) numbers and times say 0.
+fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) {
+    if column.default.is_empty() || column.kind == Type::Bytes {
+        return;
+    }
+    let value = match literal(&column.default) {
+        Some("NULL") => return,
+        Some(text) => default_value(&column.kind, text),
+        None => match column.kind {
+            Type::Int { unsigned: false, .. } => Some(Value::Int(0)),
+            Type::Instant { .. } => Some(Value::Instant(0)),
+            Type::Timestamp { .. } => Some(Value::Timestamp(0)),
+            Type::Date => Some(Value::Date(0)),
+            _ => None,
+        },
+    };
+    if let Some(value) = value {
+        out.extend_from_slice(b",\"default\":");
+        put_value(out, form, column, &value);
+    }
+}
+
+/// `'text'::type`, `42`, `(-1)`, `true`: the text inside; `None` = an expression.
+fn literal(default: &str) -> Option<&str> {
+    let inner = default.strip_prefix('(').and_then(|d| d.strip_suffix(')')).unwrap_or(default);
+    if let Some(rest) = inner.strip_prefix('\'') {
+        let mut at = 0;
+        let bytes = rest.as_bytes();
+        while at < bytes.len() {
+            if bytes[at] == b'\'' {
+                if bytes.get(at + 1) != Some(&b'\'') {
+                    // A cast alone may follow; its type may have brackets, `numeric(5,2)`.
+                    let after = &rest[at + 1..];
+                    let alone = after.is_empty() || after.starts_with("::") && !after.contains([' ', '|', '+', '\'']);
+                    let spaced =
+                        ["character varying", "without time zone", "with time zone", "bit varying", "double precision"];
+                    return (alone || after.starts_with("::") && spaced.iter().any(|s| after.ends_with(s)))
+                        .then_some(&rest[..at]);
+                }
+                at += 1;
+            }
+            at += 1;
+        }
+        return None;
+    }
+    let number = inner.split("::").next().unwrap_or(inner);
+    let number = number.strip_prefix('(').and_then(|d| d.strip_suffix(')')).unwrap_or(number);
+    let word = matches!(number, "true" | "false" | "NULL");
+    (word || Decimal::parse(number).is_ok()).then_some(number)
+}
+
+fn default_value(kind: &Type, text: &str) -> Option<Value> {
+    let plain = text.replace("''", "'");
+    Some(match kind {
+        Type::Bool => Value::Bool(matches!(text, "true" | "t")),
+        Type::Int { unsigned: false, .. } => Value::Int(text.parse().ok()?),
+        Type::Float { bits: 32 } => Value::Float32(text.parse().ok()?),
+        Type::Float { .. } => Value::Float64(text.parse().ok()?),
+        Type::Decimal { precision, scale } => {
+            let d = Decimal::parse(text).ok()?;
+            Value::Decimal(if *precision > 0 { d.rescale(*scale).or_else(|| d.rounded(*scale))? } else { d })
+        }
+        Type::Date => Value::Date(i32::try_from(calendar::parse_date(text)?).ok()?),
+        Type::Time { zone: false, .. } => Value::Time(calendar::parse_clock(text)?),
+        Type::Timestamp { .. } => {
+            Value::Timestamp(calendar::parse_instant(&format!("{}Z", text.replacen(' ', "T", 1)))?)
+        }
+        Type::Instant { .. } => {
+            let utc = text.strip_suffix("+00")?;
+            Value::Instant(calendar::parse_instant(&format!("{}Z", utc.replacen(' ', "T", 1)))?)
+        }
+        Type::Interval => interval(text)?,
+        Type::Json { .. } => Value::Json(plain.as_str().into()),
+        Type::Text { .. } | Type::Enum { .. } | Type::Uuid | Type::Xml => Value::Text(plain.as_str().into()),
+        _ => return None,
+    })
+}
+
+/// `1 year 2 mons -3 days 04:05:06.5`, as the server prints a default.
+fn interval(text: &str) -> Option<Value> {
+    let (mut months, mut days, mut micros) = (0i32, 0i32, 0i64);
+    let mut words = text.split_whitespace();
+    while let Some(word) = words.next() {
+        if word.contains(':') {
+            let (sign, clock) = word.strip_prefix('-').map_or((1, word), |c| (-1, c));
+            micros = sign * calendar::parse_clock(clock)?;
+            continue;
+        }
+        let n: i32 = word.parse().ok()?;
+        match words.next()? {
+            "year" | "years" => months += n.checked_mul(12)?,
+            "mon" | "mons" => months += n,
+            "day" | "days" => days += n,
+            _ => return None,
+        }
+    }
+    Some(Value::Interval { months, days, micros })
+}
