@@ -89,7 +89,7 @@ fn one_mistake_gives_one_message_at_its_place() {
         ("snapshot: { mode: initial }", "snapshot: initial", codes::WRONG_TYPE, 10, 15, "a mapping"),
         ("    snapshot: { mode", "    snapshto: { mode", codes::UNKNOWN_FIELD, 10, 5, "`snapshot`"),
         ("envelope: debezium", "envelope: compact", codes::BAD_VALUE, 11, 15, "`debezium`"),
-        ("envelope: debezium", "debezium: { decimal.handling.mode: exact }", codes::BAD_VALUE, 11, 38, "precise, double, string"),
+        ("envelope: debezium", "debezium: { decimal.handling.mode: exact }", codes::BAD_VALUE, 11, 40, "precise, double, string"),
         ("envelope: debezium", "debezium: { decimal.handlin.mode: precise }", codes::UNKNOWN_FIELD, 11, 17, "`decimal.handling.mode`"),
         ("envelope: debezium", "debezium: { column.include.list: a, column.exclude.list: b }", codes::BAD_VALUE, 11, 41, "one of them"),
         ("envelope: debezium", "debezium: true", codes::WRONG_TYPE, 11, 5, "a mapping of properties"),
