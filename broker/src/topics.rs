@@ -10,7 +10,7 @@ use catchwater_base::metric::{Counter, Gauge};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
-use catchwater_raft::driver::{LogDir, Replica};
+use catchwater_raft::driver::{Durability, LogDir, Replica, Window};
 use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
 use catchwater_record::batch::validate::{Depth, Rules};
 use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
@@ -58,6 +58,7 @@ pub struct Settings {
     pub insync_min: usize,
     pub segment_bytes: u32,
     pub segment_ms: u64,
+    pub durability: Durability,
     /// Without limits where the policy is compaction alone, or none.
     pub retention: Retention,
     /// `cleanup.policy` has `compact`.
@@ -101,8 +102,23 @@ impl Settings {
             Retention::default()
         };
         let (compact, delete) = (policy("compact"), policy("delete"));
-        Settings { rules, insync_min, segment_bytes, segment_ms, retention, compact, delete }
+        let durability = durability(&value("storage.durability"), number("flush.ms"), number("flush.messages"));
+        Settings { rules, insync_min, segment_bytes, segment_ms, durability, retention, compact, delete }
     }
+}
+
+/// Kafka's flush settings bind the window of a relaxed topic; under `fsync` there is nothing left to flush.
+fn durability(wanted: &str, flush_ms: Option<i64>, flush_messages: Option<i64>) -> Durability {
+    if wanted != "relaxed" {
+        return Durability::Fsync;
+    }
+    let given = |value: Option<i64>| value.filter(|n| *n != i64::MAX).and_then(|n| u64::try_from(n).ok());
+    let default = Window::default();
+    Durability::Relaxed(Window {
+        ms: given(flush_ms).unwrap_or(default.ms),
+        records: given(flush_messages).unwrap_or(default.records),
+        ..default
+    })
 }
 
 #[derive(Default)]
@@ -259,6 +275,9 @@ impl Topics {
         let settings = self.settings(here);
         for partition in here.partitions.iter().flatten() {
             self.dir.set_segment_limits(partition.gid, settings.segment_bytes, settings.segment_ms);
+            // What the node itself lives by is durable before it is acknowledged, whatever its topic's settings say.
+            let durability = if here.internal { Durability::Fsync } else { settings.durability };
+            self.dir.set_durability(partition.gid, durability);
         }
     }
 
@@ -337,6 +356,18 @@ impl ClusterListener for Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kafka_flush_settings_bind_the_window_of_a_relaxed_topic_alone() {
+        let window = |ms, records| Durability::Relaxed(Window { ms, records, ..Window::default() });
+        let max = Some(i64::MAX);
+        assert_eq!(durability("fsync", Some(5), Some(1)), Durability::Fsync);
+        assert_eq!(durability("relaxed", max, max), window(200, u64::MAX));
+        assert_eq!(durability("relaxed", Some(1000), max), window(1000, u64::MAX));
+        assert_eq!(durability("relaxed", max, Some(10)), window(200, 10));
+        let settings = Settings::read(|key| if key == "storage.durability" { "relaxed" } else { "" }.to_owned());
+        assert_eq!(settings.durability, window(200, u64::MAX));
+    }
 
     #[test]
     fn settings_are_read_by_their_kafka_names() {

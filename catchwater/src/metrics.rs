@@ -83,6 +83,12 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     let counters = [
         ("catchwater_journal_flush", "bytes of journal flushes", Some(Unit::Bytes), &disk::FLUSH_BYTES),
         ("catchwater_journal_seal", "flushes without content, at idle times", None, &disk::SEALS),
+        (
+            "catchwater_relaxed_lost_records",
+            "records of relaxed topics that a power loss took, as far as they left traces",
+            None,
+            &disk::RELAXED_LOST_RECORDS,
+        ),
         ("catchwater_disk_no_space", "operations that found no room and waited", None, &disk::NO_SPACE),
     ];
     for (name, help, unit, c) in counters {
@@ -106,6 +112,15 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     for (name, help, unit, g) in gauges {
         gauge(out, name, help, unit.as_ref(), g.get())?;
     }
+    let age = disk::RELAXED_WINDOW_US.get() as f64 / 1e6;
+    let metric = prometheus_client::metrics::gauge::ConstGauge::new(age);
+    let encoder = out.encode_descriptor(
+        "catchwater_relaxed_window",
+        "age of the oldest acknowledged record that a power loss would take",
+        Some(&Unit::Seconds),
+        metric.metric_type(),
+    )?;
+    metric.encode(encoder)?;
     let used = disk::JOURNAL_USED_PERCENT.get() as f64 / 100.0;
     let metric = prometheus_client::metrics::gauge::ConstGauge::new(used);
     let encoder = out.encode_descriptor(

@@ -16,7 +16,7 @@ mod space;
 
 use crate::effect::{Event, ReadyNo};
 use bytes::Bytes;
-use catchwater_base::{Clock, Mono, crash_point, log};
+use catchwater_base::{Clock, Effects, Mono, crash_point, log};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskOp, Identity};
@@ -24,6 +24,8 @@ use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{JournalBatch, JournalEvent, JournalPoint, Token};
 pub use catchwater_storage::read::{ReadError, read_range};
 use catchwater_storage::recover::{Layout, Report, Survivor, write_boot_state};
+pub use catchwater_storage::relaxed::{Durability, Window};
+use catchwater_storage::relaxed::{Relaxed, RelaxedEffect, RelaxedEvent};
 use catchwater_storage::segment::{FoundGroup, SegmentEvent};
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
 use std::collections::BTreeMap;
@@ -203,6 +205,8 @@ struct Inner {
     found_lsn: u64,
     close_ms_max: u64,
     room: space::Room,
+    /// Groups that are relaxed, or on their way. Taken before the two inboxes, never while a replica is called.
+    relaxed: Mutex<Relaxed>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -229,6 +233,8 @@ struct SegmentInbox {
     behind: Vec<(Token, DiskOp, JournalPoint)>,
     /// To be noted in `boot.state`.
     checkpoint: Option<u64>,
+    /// Acknowledgements of relaxed groups, in order: their partitions' locks may be held where they are decided.
+    acks: Vec<(Gid, u64)>,
 }
 
 #[derive(Default)]
@@ -288,6 +294,7 @@ impl LogDir {
     /// The group is gone: its replica hears nothing more, its files go.
     pub fn drop_group(&self, gid: Gid) {
         lock(&self.inner.replicas).remove(&gid);
+        self.inner.relaxed(RelaxedEvent::Dropped(gid));
         self.inner.queue(JournalBatch { gid, drop: true, ..JournalBatch::default() });
     }
 
@@ -302,18 +309,20 @@ impl LogDir {
     ) {
         let bytes: u64 = entries.iter().map(|e| e.body.len() as u64).sum();
         self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if truncate_from.is_some() {
-            self.inner.tell_segments([SegmentEvent::CutComing(gid)]);
+        let tag = Some(ready.0);
+        let batch = JournalBatch { gid, tag, truncate_from, hard, entries, ..JournalBatch::default() };
+        // Held until the batch is queued: a change of the mode comes wholly before it or wholly behind.
+        let mut relaxed = lock(&self.inner.relaxed);
+        if relaxed.owns(gid) {
+            self.inner.relaxed_with(&mut relaxed, RelaxedEvent::Persist(batch));
+        } else {
+            self.inner.journal_batch(batch);
         }
-        self.inner.queue(JournalBatch {
-            gid,
-            tag: Some(ready.0),
-            create: None,
-            drop: false,
-            truncate_from,
-            hard,
-            entries,
-        });
+    }
+
+    /// `storage.durability` of a group; may change at any time. Until it has changed, what is appended waits.
+    pub fn set_durability(&self, gid: Gid, durability: Durability) {
+        self.inner.relaxed(RelaxedEvent::Want(gid, durability));
     }
 
     /// Performs the storage part of `Effect::Commit`: a rolled segment may be sealed once its last entry is committed.
@@ -439,6 +448,43 @@ impl LogDir {
 }
 
 impl Inner {
+    fn journal_batch(&self, batch: JournalBatch) {
+        if batch.truncate_from.is_some() {
+            self.tell_segments([SegmentEvent::CutComing(batch.gid)]);
+        }
+        self.queue(batch);
+    }
+
+    fn relaxed(&self, event: RelaxedEvent) {
+        self.relaxed_with(&mut lock(&self.relaxed), event);
+    }
+
+    /// Hands the event in and performs what comes out, all but the acknowledgements: the segment writer tells those.
+    fn relaxed_with(&self, relaxed: &mut Relaxed, event: RelaxedEvent) {
+        let mut out = Effects::new();
+        relaxed.handle(self.clock.now(), event, &mut out);
+        let mut acks = Vec::new();
+        for effect in out.drain() {
+            match effect {
+                RelaxedEffect::Journal(batch) => self.journal_batch(batch),
+                RelaxedEffect::Segment(piece) => {
+                    let cut = piece.truncate_from.map(|_| SegmentEvent::CutComing(piece.gid));
+                    self.tell_segments(cut.into_iter().chain([SegmentEvent::Queue(vec![*piece])]));
+                }
+                RelaxedEffect::Mode(gid, on) => self.tell_segments([SegmentEvent::Mode(gid, on)]),
+                RelaxedEffect::Flush { gid, all } => self.tell_segments([SegmentEvent::Flush { gid, all }]),
+                RelaxedEffect::Persisted { gid, tag, bytes } => {
+                    self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    acks.push((gid, tag));
+                }
+            }
+        }
+        if !acks.is_empty() {
+            lock(&self.segments).acks.extend(acks);
+            self.segments_wake.notify_one();
+        }
+    }
+
     fn queue(&self, batch: JournalBatch) {
         let asleep = {
             let mut inbox = lock(&self.journal);

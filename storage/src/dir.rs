@@ -7,6 +7,7 @@ use crate::disk::{DiskDone, DiskError, DiskOp};
 use crate::entry::{GroupSpec, PlacedRow};
 use crate::journal::{Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Token};
 use crate::recover::{Layout, Recovered};
+use crate::relaxed::{Durability, Relaxed, RelaxedEffect, RelaxedEvent};
 use crate::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, SegmentPoint, Segments};
 use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now};
@@ -66,6 +67,8 @@ pub enum DirEvent {
     /// Makes a group: its CREATE frame goes before everything else of it.
     Create(Gid, GroupSpec),
     Batch(JournalBatch),
+    /// `storage.durability` of the group.
+    Durability(Gid, Durability),
     Committed(Gid, EntryIndex),
     Snap(Gid, EntryIndex, Offset, Bytes),
     Trim(Gid, Offset),
@@ -106,6 +109,8 @@ pub struct Dir {
     segments: Segments,
     journal_out: Effects<JournalEffect>,
     segment_out: Effects<SegmentEffect>,
+    relaxed: Relaxed,
+    relaxed_out: Effects<RelaxedEffect>,
     used_percent: u8,
     stopped: bool,
 }
@@ -134,10 +139,26 @@ impl Dir {
             ..SegmentConfig::new(layout.groups())
         });
         let mut segment_out = Effects::new();
+        let (mut relaxed, mut relaxed_out) = (Relaxed::default(), Effects::new());
+        for (group, files) in found.groups.iter().filter(|(_, g)| g.quarantine.is_none()) {
+            if let Some(loose) = files.loose {
+                let last = group.last_index();
+                relaxed.handle(now, RelaxedEvent::Found(group.gid, loose, last), &mut relaxed_out);
+            }
+        }
         for (_, group) in found.groups.into_iter().filter(|(_, g)| g.quarantine.is_none()) {
             segments.handle(now, SegmentEvent::Open(Box::new(group)), &mut segment_out);
         }
-        Dir { journal, segments, journal_out: Effects::new(), segment_out, used_percent: 0, stopped: false }
+        Dir {
+            journal,
+            segments,
+            journal_out: Effects::new(),
+            segment_out,
+            relaxed,
+            relaxed_out,
+            used_percent: 0,
+            stopped: false,
+        }
     }
 
     /// Share of the journal in use.
@@ -154,7 +175,31 @@ impl Dir {
     }
 
     fn drain(&mut self, now: Now, out: &mut Effects<DirEffect>) {
-        while !self.journal_out.is_empty() || !self.segment_out.is_empty() {
+        while !self.journal_out.is_empty() || !self.segment_out.is_empty() || !self.relaxed_out.is_empty() {
+            for effect in self.relaxed_out.drain().collect::<Vec<_>>() {
+                let (journal, segments) = (&mut self.journal, &mut self.segments);
+                match effect {
+                    RelaxedEffect::Journal(batch) => {
+                        if batch.truncate_from.is_some() {
+                            segments.handle(now, SegmentEvent::CutComing(batch.gid), &mut self.segment_out);
+                        }
+                        journal.handle(now, JournalEvent::Queue(vec![batch]), &mut self.journal_out);
+                    }
+                    RelaxedEffect::Segment(piece) => {
+                        if piece.truncate_from.is_some() {
+                            segments.handle(now, SegmentEvent::CutComing(piece.gid), &mut self.segment_out);
+                        }
+                        segments.handle(now, SegmentEvent::Queue(vec![*piece]), &mut self.segment_out);
+                    }
+                    RelaxedEffect::Mode(gid, on) => {
+                        segments.handle(now, SegmentEvent::Mode(gid, on), &mut self.segment_out);
+                    }
+                    RelaxedEffect::Flush { gid, all } => {
+                        segments.handle(now, SegmentEvent::Flush { gid, all }, &mut self.segment_out);
+                    }
+                    RelaxedEffect::Persisted { gid, tag, .. } => out.push(DirEffect::Persisted(gid, tag)),
+                }
+            }
             for effect in self.journal_out.drain().collect::<Vec<_>>() {
                 match effect {
                     JournalEffect::Disk { token, op, point, .. } => {
@@ -162,12 +207,19 @@ impl Dir {
                         out.push(DirEffect::Disk { token, op, point });
                     }
                     JournalEffect::Persisted(groups) => {
+                        let mut ours = Vec::new();
                         for group in &groups {
-                            if let Some(tag) = group.tags.last() {
-                                out.push(DirEffect::Persisted(group.gid, *tag));
+                            let (relaxed, gid) = (&self.relaxed, group.gid);
+                            let waits = |tag: &&u64| relaxed.waits_for(gid, **tag);
+                            ours.extend(group.tags.iter().filter(waits).map(|tag| (gid, *tag)));
+                            if let Some(tag) = group.tags.iter().rfind(|tag| !waits(tag)) {
+                                out.push(DirEffect::Persisted(gid, *tag));
                             }
                         }
                         self.segments.handle(now, SegmentEvent::Queue(groups), &mut self.segment_out);
+                        for (gid, tag) in ours {
+                            self.relaxed.handle(now, RelaxedEvent::Journaled(gid, tag), &mut self.relaxed_out);
+                        }
                     }
                     JournalEffect::Checkpoint(gids) => {
                         self.segments.handle(now, SegmentEvent::Sync(gids), &mut self.segment_out);
@@ -185,7 +237,16 @@ impl Dir {
                         let (token, point) = (DirToken::Segment(token), DirPoint::Segment(point));
                         out.push(DirEffect::Disk { token, op, point });
                     }
-                    SegmentEffect::Placed(gid, upto, rows) => out.push(DirEffect::Placed(gid, upto, rows)),
+                    SegmentEffect::Placed(gid, upto, rows) => {
+                        out.push(DirEffect::Placed(gid, upto, rows));
+                        self.relaxed.handle(now, RelaxedEvent::Placed(gid, upto), &mut self.relaxed_out);
+                    }
+                    SegmentEffect::CutDone(gid) => {
+                        self.relaxed.handle(now, RelaxedEvent::CutDone(gid), &mut self.relaxed_out);
+                    }
+                    SegmentEffect::Flushed(gid, upto) => {
+                        self.relaxed.handle(now, RelaxedEvent::Flushed(gid, upto), &mut self.relaxed_out);
+                    }
                     SegmentEffect::Drained(gid, lsn) => {
                         self.journal.handle(now, JournalEvent::Drained(gid, lsn), &mut self.journal_out);
                     }
@@ -224,6 +285,16 @@ impl Local for Dir {
                 let batch = JournalBatch { gid, create: Some(spec), ..JournalBatch::default() };
                 journal.handle(now, JournalEvent::Queue(vec![batch]), journal_out);
             }
+            DirEvent::Durability(gid, durability) => {
+                self.relaxed.handle(now, RelaxedEvent::Want(gid, durability), &mut self.relaxed_out);
+            }
+            DirEvent::Batch(batch) if batch.drop => {
+                self.relaxed.handle(now, RelaxedEvent::Dropped(batch.gid), &mut self.relaxed_out);
+                journal.handle(now, JournalEvent::Queue(vec![batch]), journal_out);
+            }
+            DirEvent::Batch(batch) if self.relaxed.owns(batch.gid) => {
+                self.relaxed.handle(now, RelaxedEvent::Persist(batch), &mut self.relaxed_out);
+            }
             DirEvent::Batch(batch) => {
                 if batch.truncate_from.is_some() {
                     segments.handle(now, SegmentEvent::CutComing(batch.gid), segment_out);
@@ -243,7 +314,10 @@ impl Local for Dir {
             DirEvent::Done(DirToken::Segment(token), result) => {
                 segments.handle(now, SegmentEvent::Done(token, result), segment_out);
             }
-            DirEvent::Wake => journal.handle(now, JournalEvent::Wake, journal_out),
+            DirEvent::Wake => {
+                self.relaxed.handle(now, RelaxedEvent::Wake, &mut self.relaxed_out);
+                journal.handle(now, JournalEvent::Wake, journal_out);
+            }
             DirEvent::SpaceBack => {
                 journal.handle(now, JournalEvent::SpaceBack, journal_out);
                 segments.handle(now, SegmentEvent::SpaceBack, segment_out);
@@ -255,7 +329,7 @@ impl Local for Dir {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        self.journal.deadline()
+        self.journal.deadline().into_iter().chain(self.relaxed.deadline()).min()
     }
 }
 

@@ -284,6 +284,11 @@ fn frame_line(frame: &Frame) -> Line {
             let line = Line::new("create").with("gid", gid).with("topic", spec.topic).with("partition", spec.partition);
             line.with("incarnation", spec.incarnation).with("conf", id(&spec.conf))
         }
+        Frame::Mark(_, mark) => Line::new("mark")
+            .with("gid", gid)
+            .with("mark", format!("{:?}", mark.kind).to_lowercase())
+            .with("index", mark.index)
+            .with("term", mark.term),
         other => {
             let word = if matches!(other, Frame::Drop(_)) { "drop" } else { "frame" };
             Line::new(word).with("gid", gid).with("kind", frame_kind(other))

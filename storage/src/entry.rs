@@ -129,6 +129,58 @@ pub struct GroupSpec {
     pub conf: Bytes,
 }
 
+/// What is said of a group's durability (`storage.durability`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MarkKind {
+    /// Claims above the index began: after a power loss they may be gone.
+    Dirty,
+    /// Everything up to the index is durable in segments.
+    Synced,
+    /// The group is relaxed from here on: everything up to the index is durable in segments, what follows is not journaled.
+    Relaxed,
+    /// It is not any more: everything up to the index is durable in segments, what follows is journaled.
+    Fsync,
+}
+
+/// A DIRTY, SYNCED or MODE frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    pub kind: MarkKind,
+    pub index: EntryIndex,
+    pub term: LeaderEpoch,
+}
+
+/// What the marks of a relaxed group come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loose {
+    /// Durable in segments for certain.
+    pub synced: EntryIndex,
+    pub term: LeaderEpoch,
+    /// More was claimed.
+    pub dirty: bool,
+}
+
+impl Loose {
+    /// `None` = not relaxed.
+    pub fn fold(now: Option<Loose>, mark: Mark) -> Option<Loose> {
+        let Mark { kind, index, term } = mark;
+        match kind {
+            MarkKind::Fsync => None,
+            MarkKind::Relaxed | MarkKind::Synced => Some(Loose { synced: index, term, dirty: false }),
+            MarkKind::Dirty => {
+                let synced = now.map_or(index, |l| l.synced);
+                Some(Loose { synced, term, dirty: true })
+            }
+        }
+    }
+
+    /// The mark that says this alone, for copying forward.
+    pub fn mark(self) -> Mark {
+        let Loose { synced: index, term, dirty } = self;
+        Mark { kind: if dirty { MarkKind::Dirty } else { MarkKind::Relaxed }, index, term }
+    }
+}
+
 /// One element of a journal flush.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
@@ -136,12 +188,13 @@ pub enum Frame {
     Hard(Gid, Hard),
     Create(Gid, GroupSpec),
     Drop(Gid),
+    Mark(Gid, Mark),
 }
 
 impl Frame {
     pub fn gid(&self) -> Gid {
         match self {
-            Frame::Entry(g, _) | Frame::Hard(g, _) | Frame::Create(g, _) | Frame::Drop(g) => *g,
+            Frame::Entry(g, _) | Frame::Hard(g, _) | Frame::Create(g, _) | Frame::Drop(g) | Frame::Mark(g, _) => *g,
         }
     }
 }
@@ -201,6 +254,12 @@ pub struct RecoveredGroup {
 }
 
 impl RecoveredGroup {
+    /// The last entry; the one before the first if there is none.
+    pub fn last_index(&self) -> EntryIndex {
+        let row = self.segments.iter().rev().find_map(|s| s.rows.last()).map(|r| r.index);
+        self.journaled.last().map(|e| e.index).or(row).unwrap_or(self.first_index.prev())
+    }
+
     /// A replica that has never held an entry. Its first entry has index 1.
     pub fn fresh(gid: Gid, spec: GroupSpec) -> Self {
         RecoveredGroup {

@@ -19,7 +19,7 @@ mod files;
 mod flush;
 
 use crate::disk::{AlignedBuf, BLOCK_BYTES, DiskDone, DiskError, DiskOp, FilePath};
-use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
+use crate::entry::{Frame, GroupSpec, Hard, Loose, Mark, NewEntry};
 use catchwater_base::{Effects, Local, Mono, Now, mutant};
 use catchwater_record::{EntryIndex, Gid};
 use files::{File, FileState};
@@ -69,7 +69,7 @@ pub enum JournalPoint {
     Remove,
 }
 
-/// What one group wants durable, in this order: create, drop, truncation, hard state, entries.
+/// What one group wants durable, in this order: create, drop, truncation, mark, hard state, entries.
 #[derive(Clone, Debug, Default)]
 pub struct JournalBatch {
     pub gid: Gid,
@@ -78,6 +78,7 @@ pub struct JournalBatch {
     pub create: Option<GroupSpec>,
     pub drop: bool,
     pub truncate_from: Option<EntryIndex>,
+    pub mark: Option<Mark>,
     pub hard: Option<Hard>,
     pub entries: Vec<NewEntry>,
 }
@@ -159,6 +160,8 @@ pub struct Head {
     pub hard: Option<(Hard, u64)>,
     /// Until the group's manifest is durable.
     pub create: Option<(GroupSpec, u64)>,
+    /// What a relaxed group's marks come to.
+    pub loose: Option<(Loose, u64)>,
 }
 
 /// What recovery hands over.
@@ -182,6 +185,7 @@ enum What {
     Create(GroupSpec),
     Drop,
     Truncate(EntryIndex),
+    Mark(Mark),
     Hard(Hard),
     Entry(NewEntry),
 }
@@ -202,6 +206,7 @@ impl Item {
             What::Create(spec) => Some(Frame::Create(self.gid, spec.clone())),
             What::Drop => Some(Frame::Drop(self.gid)),
             What::Truncate(_) => None,
+            What::Mark(mark) => Some(Frame::Mark(self.gid, *mark)),
             What::Hard(hard) => Some(Frame::Hard(self.gid, *hard)),
             What::Entry(entry) => Some(Frame::Entry(self.gid, entry.clone())),
         }
@@ -335,6 +340,7 @@ impl Journal {
         whats.extend(batch.create.map(What::Create));
         whats.extend(batch.drop.then_some(What::Drop));
         whats.extend(batch.truncate_from.map(What::Truncate));
+        whats.extend(batch.mark.map(What::Mark));
         whats.extend(batch.hard.map(What::Hard));
         whats.extend(batch.entries.into_iter().map(What::Entry));
         let last = whats.len().saturating_sub(1);
@@ -412,7 +418,10 @@ impl Head {
     /// True if a newest frame of this group lies in a flush up to `last`.
     fn is_within(&self, last: u64) -> bool {
         let hard = self.hard.filter(|_| !mutant!("hard_frame_not_forwarded"));
-        hard.is_some_and(|(_, l)| l <= last) || self.create.as_ref().is_some_and(|(_, l)| *l <= last)
+        let loose = self.loose.filter(|_| !mutant!("mark_frame_not_forwarded"));
+        hard.is_some_and(|(_, l)| l <= last)
+            || self.create.as_ref().is_some_and(|(_, l)| *l <= last)
+            || loose.is_some_and(|(_, l)| l <= last)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod log;
 pub mod producer;
 pub mod read;
 pub mod recover;
+pub mod relaxed;
 pub mod retain;
 pub mod segment;
 pub mod table;

@@ -13,6 +13,7 @@
 mod group;
 mod journal;
 mod rebuild;
+mod relaxed;
 
 use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Identity};
 use crate::entry::{Frame, RecoveredGroup, Verdict};
@@ -21,7 +22,8 @@ use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, 
 use crate::journal::FoundJournal;
 use crate::segment::{FoundGroup, group_dir};
 use bytes::Bytes;
-use catchwater_record::Gid;
+use catchwater_record::{Gid, Offset};
+pub use relaxed::settle_relaxed;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the last process ended.
@@ -104,6 +106,20 @@ pub struct Report {
     /// Journal files that nothing in them says are ours: kept as they are, never read again.
     pub unknown_files: Vec<String>,
     pub verdicts: BTreeMap<Gid, &'static str>,
+    /// Relaxed groups that a power loss cut.
+    pub relaxed: BTreeMap<Gid, RelaxedLoss>,
+}
+
+/// What a relaxed group has lost, as far as it left traces: rows whose bytes are gone, or a commit index beyond the end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RelaxedLoss {
+    /// Entries and records that were there for certain, and are gone.
+    pub entries: u64,
+    pub records: u64,
+    /// The log ends here now.
+    pub end: Offset,
+    /// Claims were open when the power went: more may be lost, up to one flush window.
+    pub dirty: bool,
 }
 
 /// Paths of one log directory.
@@ -327,7 +343,11 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
     for gid in gids.into_iter().filter(|gid| !replay.dropped.contains(gid)) {
         let frames = replay.groups.remove(&gid).unwrap_or_default();
         journal.heads.insert(gid, frames.head());
-        let loss = group::Loss { unknown: replay.unknown_loss, files: replay.files_lost };
+        let loss = group::Loss {
+            unknown: replay.unknown_loss,
+            files: replay.files_lost,
+            power: survivor != Survivor::Process,
+        };
         let built = group::build(disk, layout, gid, frames, loss)?;
         if built.found.manifest.0 > 0
             && let Some(head) = journal.heads.get_mut(&gid)
@@ -343,6 +363,9 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
                 *pin = (*pin).max(piece.lsn);
             }
         }
+        if let Some(lost) = built.lost {
+            report.relaxed.insert(gid, lost);
+        }
         match built.group.verdict {
             Verdict::Ok => {}
             Verdict::Suspect => drop(report.verdicts.insert(gid, "suspect")),
@@ -352,7 +375,7 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
         leftovers.rebuilt.extend(built.rebuilt);
         groups.push((built.group, built.found));
     }
-    journal.heads.retain(|_, head| head.hard.is_some() || head.create.is_some());
+    journal.heads.retain(|_, head| head.hard.is_some() || head.create.is_some() || head.loose.is_some());
     let boot_generation = pair.newest.as_ref().map_or(0, |s| s.generation);
     Ok(Recovered {
         meta,

@@ -21,7 +21,7 @@ mod space;
 mod sweep;
 
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
-use crate::entry::{EpochStart, GroupSpec, NewEntry, PlacedRow};
+use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow};
 use crate::format::manifest::SegmentState;
 use crate::format::row;
 use crate::format::slot::Side;
@@ -108,6 +108,13 @@ pub enum SegmentEvent {
     Committed(Gid, EntryIndex),
     /// Make durable what has been queued for these groups, then `Drained`.
     Sync(Vec<Gid>),
+    /// The group is relaxed from now on, or not any more: its entries come without a journal behind them.
+    Mode(Gid, bool),
+    /// Make durable what is in files (`all`: first what is queued too), then `Flushed`.
+    Flush {
+        gid: Gid,
+        all: bool,
+    },
     /// State at a committed index, answer to `WantSnap`, or unasked at close.
     Snap(Gid, EntryIndex, Offset, Bytes),
     /// A committed log start. Before segments go, the state that they alone held so far must be in a snapshot.
@@ -137,6 +144,10 @@ pub enum SegmentEffect {
     Placed(Gid, EntryIndex, Vec<PlacedRow>),
     /// To the journal.
     Drained(Gid, u64),
+    /// Answer to `Flush`: everything up to the entry is durable.
+    Flushed(Gid, EntryIndex),
+    /// A truncation of a relaxed group is done: what is placed from now on lies behind it.
+    CutDone(Gid),
     Sealed(Gid, Offset),
     /// Ask the replica for its snapshot.
     WantSnap(Gid),
@@ -191,7 +202,7 @@ impl Segment {
     fn has_record(&self) -> bool {
         self.next_offset > self.base_offset
     }
-    fn ent_len(&self) -> u64 {
+    pub(crate) fn ent_len(&self) -> u64 {
         (row::HEADER_BYTES + self.rows as usize * row::ROW_BYTES) as u64
     }
     fn is_open(&self) -> bool {
@@ -226,6 +237,8 @@ pub struct FoundGroup {
     pub snaps: Vec<EntryIndex>,
     /// Bytes of batches behind the newest snapshot.
     pub bytes_since_snap: u64,
+    /// Set if the group is relaxed (`storage.durability`).
+    pub loose: Option<Loose>,
     /// Entries that only the journal has, as the flushes brought them.
     pub journaled: Vec<Persisted>,
 }
@@ -249,6 +262,7 @@ impl FoundGroup {
             stale: Vec::new(),
             snaps: Vec::new(),
             bytes_since_snap: 0,
+            loose: None,
             journaled: Vec::new(),
         }
     }
@@ -298,6 +312,10 @@ struct Group {
     in_line: bool,
     /// Waits for, or is in, a sweep: nothing else is done with it.
     held: bool,
+    relaxed: bool,
+    /// A flush is asked for; before it, what is queued is placed.
+    flush_wanted: bool,
+    flush_all: bool,
     /// It waited, and too few others did: its sync is a job of its own.
     sync_now: bool,
     job: Option<Job>,
@@ -331,6 +349,8 @@ enum Then {
     Append(Box<Appended>),
     Sync {
         lsn: u64,
+        /// A `Flush` waits for it.
+        flushed: Option<EntryIndex>,
     },
     /// The three files' bytes come in order through `reads`.
     Sums {
@@ -393,6 +413,8 @@ pub struct Segments {
     next_token: u64,
     queued_bytes: u64,
     dirty_bytes: u64,
+    /// To be told of with the next effects.
+    cuts_done: Vec<Gid>,
     /// Groups that wait for a sweep.
     held: Vec<Gid>,
     /// Turns of others before it begins.
@@ -430,6 +452,7 @@ impl Segments {
             next_token: 1,
             queued_bytes: 0,
             dirty_bytes: 0,
+            cuts_done: Vec::new(),
             held: Vec::new(),
             patience: 0,
             sweep: None,
@@ -503,6 +526,9 @@ impl Segments {
             dropped: false,
             in_line: false,
             held: false,
+            relaxed: found.loose.is_some(),
+            flush_wanted: false,
+            flush_all: false,
             sync_now: false,
             job: None,
             stalled: Vec::new(),
@@ -632,6 +658,9 @@ impl Segments {
         if group.queue.front().is_some_and(|p| p.drop) {
             return self.drop_job(gid);
         }
+        if group.flush_wanted && (!group.flush_all || group.queue.is_empty()) {
+            return Some(self.sync_job(gid));
+        }
         if group.sync_wanted > group.drained_lsn && group.applied_lsn >= group.sync_wanted {
             self.hold(gid);
             return None;
@@ -649,7 +678,8 @@ impl Segments {
         if !group.queue.is_empty() {
             return self.append_or_cut_job(now, gid);
         }
-        if closing && (group.applied_lsn > group.drained_lsn || (group.made && group.manifest_dirty)) {
+        let loose = group.relaxed && group.dirty_bytes > 0;
+        if closing && (loose || group.applied_lsn > group.drained_lsn || (group.made && group.manifest_dirty)) {
             self.hold(gid);
         }
         None
@@ -661,7 +691,7 @@ impl Segments {
             Then::Append(appended) => self.appended(gid, *appended, out),
             Then::CutRead { from, base } => return self.cut_read(gid, from, base, job.reads.pop_front(), out),
             Then::Cut { from, left } => self.cut_done(gid, from, left),
-            Then::Sync { lsn } => {
+            Then::Sync { lsn, flushed } => {
                 let group = self.groups.get_mut(&gid)?;
                 for segment in group.segments.iter_mut().filter(|s| s.is_open()) {
                     segment.dirty = false;
@@ -672,6 +702,9 @@ impl Segments {
                 self.dirty_bytes -= std::mem::take(&mut group.dirty_bytes);
                 group.drained_lsn = group.drained_lsn.max(lsn);
                 out.push(SegmentEffect::Drained(gid, lsn));
+                if let Some(upto) = flushed {
+                    out.push(SegmentEffect::Flushed(gid, upto));
+                }
             }
             Then::Sums { base, part, mut left, mut sums } => {
                 let sum = match part {
@@ -801,6 +834,17 @@ impl Local for Segments {
                     }
                 }
             }
+            SegmentEvent::Mode(gid, relaxed) => {
+                if let Some(group) = self.groups.get_mut(&gid) {
+                    group.relaxed = relaxed;
+                }
+            }
+            SegmentEvent::Flush { gid, all } => {
+                if let Some(group) = self.groups.get_mut(&gid) {
+                    (group.flush_wanted, group.flush_all) = (true, all);
+                    self.enlist(gid);
+                }
+            }
             SegmentEvent::Snap(gid, index, next_offset, payload) => {
                 if let Some(group) = self.groups.get_mut(&gid) {
                     group.committed = group.committed.max(index);
@@ -837,6 +881,7 @@ impl Local for Segments {
             SegmentEvent::Wake => {}
         }
         self.pump(now, out);
+        self.cuts_done.drain(..).for_each(|gid| out.push(SegmentEffect::CutDone(gid)));
     }
 
     fn deadline(&self) -> Option<Mono> {

@@ -9,6 +9,7 @@ use catchwater_base::{Clock, Effects, Local, Mono, crash_point, log};
 use catchwater_runtime::thread;
 use catchwater_storage::disk::DiskOp;
 use catchwater_storage::journal::{Journal, JournalBatch, JournalEffect, JournalEvent, JournalPoint, Lane};
+use catchwater_storage::relaxed::RelaxedEvent;
 use catchwater_storage::segment::{SegmentEvent, Segments};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -142,12 +143,20 @@ fn perform_journal(
             crash_point!("journal.before_complete");
             let mut pieces = Vec::with_capacity(groups.len());
             let mut told = Vec::with_capacity(groups.len());
+            let mut ours = Vec::new();
             for mut group in groups {
                 inner.waiting_bytes.fetch_sub(group.body_bytes, Ordering::Relaxed);
-                if let Some(tag) = group.tags.pop() {
-                    told.push((group.gid, tag));
+                let relaxed = lock(&inner.relaxed);
+                let mut newest = None;
+                for tag in group.tags.drain(..) {
+                    if relaxed.waits_for(group.gid, tag) {
+                        ours.push((group.gid, tag));
+                    } else {
+                        newest = Some(tag);
+                    }
                 }
-                group.tags.clear();
+                drop(relaxed);
+                told.extend(newest.map(|tag| (group.gid, tag)));
                 pieces.push(group);
             }
             // Acknowledgements first; the segment writer is in nobody's way.
@@ -156,6 +165,8 @@ fn perform_journal(
             }
             crash_point!("journal.after_complete");
             inner.queue_entries(pieces);
+            // Behind the pieces: a flush that this asks for finds them.
+            ours.into_iter().for_each(|(gid, tag)| inner.relaxed(RelaxedEvent::Journaled(gid, tag)));
         }
         JournalEffect::Checkpoint(gids) => inner.tell_segments([SegmentEvent::Sync(gids)]),
         JournalEffect::Checkpointed(lsn) => {

@@ -24,6 +24,10 @@ pub static DISK_FREE_BYTES: Gauge = Gauge::new();
 pub static DISK_LOW: Gauge = Gauge::new();
 /// Operations that found no room.
 pub static NO_SPACE: Counter = Counter::new();
+/// Records of relaxed topics that a power loss took, as far as they left traces.
+pub static RELAXED_LOST_RECORDS: Counter = Counter::new();
+/// Age of the oldest acknowledged entry that a power loss would take now, µs.
+pub static RELAXED_WINDOW_US: Gauge = Gauge::new();
 /// 1 once a log directory has stopped.
 pub static DISK_OFFLINE: Gauge = Gauge::new();
 /// 1 while flushes take ten times what they usually take.

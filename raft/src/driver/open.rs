@@ -1,6 +1,7 @@
 //! From a path to a running log directory: recovery, what must be durable before the first write, the two threads.
 
 use super::journal_thread::{catch_up, run_journal};
+use super::metrics;
 use super::segment_thread::run_segments;
 use super::space::{self, Room};
 use super::{
@@ -16,8 +17,9 @@ use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::{Journal, JournalConfig, JournalEvent};
 use catchwater_storage::recover::{
     Layout, NewIdentity, RecoverError, Recovered, Survivor, check_filesystem, quarantine, recover, settle,
-    write_boot_state,
+    settle_relaxed, write_boot_state,
 };
+use catchwater_storage::relaxed::RelaxedEvent;
 use catchwater_storage::segment::{SegmentConfig, SegmentEvent, Segments};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
@@ -46,9 +48,12 @@ impl LogDir {
         disk: Arc<dyn Disk>,
         config: LogDirConfig,
         layout: Layout,
-        found: Recovered,
+        mut found: Recovered,
     ) -> Result<(LogDir, Opened), OpenError> {
         let clock = SystemClock::default();
+        crash_point!("relaxed.before_settle");
+        settle_relaxed(&*disk, &layout, &mut found.groups)?;
+        crash_point!("relaxed.after_settle");
         // The clean flag goes before the first write: from here on a death is a death.
         crash_point!("boot.before_clear");
         let running = BootState {
@@ -106,9 +111,11 @@ impl LogDir {
         let mut groups = Vec::with_capacity(found.groups.len());
         let mut replicas = BTreeMap::new();
         let mut inbox = SegmentInbox::default();
+        let mut loose = Vec::new();
         for (group, files) in found.groups {
             replicas.insert(group.gid, Slot::Waiting(Vec::new()));
             if files.quarantine.is_none() {
+                loose.extend(files.loose.map(|l| RelaxedEvent::Found(group.gid, l, group.last_index())));
                 inbox.events.push(SegmentEvent::Open(Box::new(files)));
             }
             groups.push(group);
@@ -138,9 +145,22 @@ impl LogDir {
             found_lsn,
             close_ms_max: config.close_ms_max,
             room,
+            relaxed: Mutex::default(),
             threads: Mutex::new(Vec::new()),
         });
         let dir = LogDir { inner: inner.clone(), _end: Arc::new(EndThreads(Arc::downgrade(&inner))) };
+        loose.into_iter().for_each(|event| inner.relaxed(event));
+        for (gid, lost) in &found.report.relaxed {
+            metrics::RELAXED_LOST_RECORDS.add(lost.records);
+            log!(
+                Warn,
+                "relaxed.lost",
+                "CW0205 partition {gid} is relaxed and was being written when the power went: it ends at offset {}, {} records \
+                 that were there are gone, at most one flush window of acknowledged ones is lost",
+                lost.end,
+                lost.records
+            );
+        }
         catch_up(&inner, &mut journal, &mut segments, files);
         if let Some(stopped) = inner.stopped_error() {
             return Err(OpenError::Disk(stopped.source));

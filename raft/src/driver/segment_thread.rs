@@ -3,12 +3,13 @@
 use super::points::{after_journal, after_segment, before_journal, before_segment};
 use super::space::LOOK_EVERY;
 use super::{Inner, SegmentInbox, Slot, lock, metrics};
-use crate::effect::Event;
+use crate::effect::{Event, ReadyNo};
 use catchwater_base::{Clock, Effects, Local, crash_point};
 use catchwater_storage::disk::DiskOp;
 use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::{JournalEvent, JournalPoint, Persisted, Token};
 use catchwater_storage::recover::write_boot_state;
+use catchwater_storage::relaxed::RelaxedEvent;
 use catchwater_storage::segment::{SegmentEffect, SegmentEvent, Segments};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,7 @@ pub(super) fn segments_work(
 ) {
     run_errands(inner, errands);
     inner.look_at_room(0);
+    inner.tell_acks();
     for event in events {
         segments.handle(inner.clock.now(), event, out);
         inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
@@ -97,6 +99,17 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// What relaxed groups may be told, in order.
+    fn tell_acks(&self) {
+        let acks = std::mem::take(&mut lock(&self.segments).acks);
+        for (gid, tag) in acks {
+            crash_point!("relaxed.before_ack");
+            self.deliver(gid, Event::Persisted(ReadyNo(tag)));
+        }
+    }
+}
+
 impl SegmentInbox {
     /// How long what is here may still wait; `None` = not at all, or nothing is here.
     fn lingers(&self, inner: &Inner) -> Option<Duration> {
@@ -104,6 +117,7 @@ impl SegmentInbox {
         // With little room left every segment is sealed as soon as it can be: retention removes sealed ones alone.
         if inner.room.is_near()
             || self.urgent
+            || !self.acks.is_empty()
             || !self.behind.is_empty()
             || self.checkpoint.is_some()
             || bytes >= LINGER_BYTES
@@ -118,7 +132,7 @@ impl SegmentInbox {
     }
 
     pub(super) fn take(&mut self) -> Option<SegmentWork> {
-        if self.events.is_empty() && self.behind.is_empty() && self.checkpoint.is_none() {
+        if self.events.is_empty() && self.behind.is_empty() && self.checkpoint.is_none() && self.acks.is_empty() {
             return None;
         }
         (self.entries, self.urgent) = (None, false);
@@ -173,21 +187,32 @@ fn note_checkpoint(inner: &Inner, lsn: u64) {
 }
 
 fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
+    // Before the inbox is taken: the order of the two locks.
+    let now = inner.clock.now().mono;
+    let due = {
+        let mut relaxed = lock(&inner.relaxed);
+        if relaxed.deadline().is_some_and(|at| at <= now) {
+            inner.relaxed_with(&mut relaxed, RelaxedEvent::Wake);
+        }
+        metrics::RELAXED_WINDOW_US.set(i64::try_from(relaxed.window_age(now).as_micros()).unwrap_or(i64::MAX));
+        relaxed.deadline()
+    };
     let mut inbox = lock(&inner.segments);
+    let wake_in = due.map_or(LOOK_EVERY, |at| at.since(now).clamp(Duration::from_millis(1), LOOK_EVERY));
     loop {
         if inner.is_over() {
             return None;
         }
         let limit = match inbox.lingers(inner) {
-            Some(left) => left,
+            Some(left) => left.min(wake_in),
             None => match inbox.take() {
                 Some(work) => return Some(work),
-                None => LOOK_EVERY,
+                None => LOOK_EVERY.min(wake_in),
             },
         };
         let (woken, slept) = inner.segments_wake.wait_timeout(inbox, limit).unwrap_or_else(PoisonError::into_inner);
         inbox = woken;
-        if slept.timed_out() && inbox.entries.is_none() {
+        if slept.timed_out() && (inbox.entries.is_none() || limit == wake_in) {
             return Some(SegmentWork::default());
         }
     }
@@ -201,7 +226,17 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
             after_segment(point);
             segments.handle(inner.clock.now(), SegmentEvent::Done(token, result), out);
         }
-        SegmentEffect::Placed(gid, upto, rows) => inner.deliver(gid, Event::Segmented(upto, rows)),
+        SegmentEffect::Placed(gid, upto, rows) => {
+            inner.relaxed(RelaxedEvent::Placed(gid, upto));
+            inner.tell_acks();
+            inner.deliver(gid, Event::Segmented(upto, rows));
+        }
+        SegmentEffect::CutDone(gid) => inner.relaxed(RelaxedEvent::CutDone(gid)),
+        SegmentEffect::Flushed(gid, upto) => {
+            crash_point!("relaxed.after_flush");
+            inner.relaxed(RelaxedEvent::Flushed(gid, upto));
+            inner.tell_acks();
+        }
         SegmentEffect::Drained(gid, lsn) => inner.tell_journal(JournalEvent::Drained(gid, lsn)),
         SegmentEffect::WantSnap(gid) => {
             let replica = match lock(&inner.replicas).get(&gid) {

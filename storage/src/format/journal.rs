@@ -15,7 +15,7 @@
 
 use super::{Le, Put, sane, set_u32};
 use crate::disk::{AlignedBuf, BLOCK_BYTES};
-use crate::entry::{EntryKind, Frame, GroupSpec, Hard, NewEntry, derive_flags};
+use crate::entry::{EntryKind, Frame, GroupSpec, Hard, Mark, MarkKind, NewEntry, derive_flags};
 use bytes::Bytes;
 use catchwater_base::mutant;
 use catchwater_record::crc::{crc32c, crc32c_of};
@@ -128,6 +128,9 @@ impl FlushHeader {
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD: u8 = 3;
 const KIND_CREATE: u8 = 4;
+const KIND_DIRTY: u8 = 6;
+const KIND_SYNCED: u8 = 7;
+const KIND_MODE: u8 = 9;
 const KIND_DROP: u8 = 10;
 
 /// The number under which a frame is stored.
@@ -137,6 +140,11 @@ pub fn frame_kind(frame: &Frame) -> u8 {
         Frame::Hard(..) => KIND_HARD,
         Frame::Create(..) => KIND_CREATE,
         Frame::Drop(..) => KIND_DROP,
+        Frame::Mark(_, mark) => match mark.kind {
+            MarkKind::Dirty => KIND_DIRTY,
+            MarkKind::Synced => KIND_SYNCED,
+            MarkKind::Relaxed | MarkKind::Fsync => KIND_MODE,
+        },
     }
 }
 
@@ -144,7 +152,7 @@ pub fn frame_kind(frame: &Frame) -> u8 {
 pub fn frame_bytes(frame: &Frame) -> usize {
     let content = match frame {
         Frame::Entry(_, entry) => entry.context.len() + entry.body.len(),
-        Frame::Hard(..) | Frame::Drop(..) => 0,
+        Frame::Hard(..) | Frame::Drop(..) | Frame::Mark(..) => 0,
         Frame::Create(_, spec) => 32 + spec.conf.len(),
     };
     (FRAME_HEADER_BYTES + content).next_multiple_of(8) + DIRECTORY_ROW_BYTES
@@ -206,6 +214,10 @@ impl FlushBuilder {
                 (0, 0, 0, 0, 0, 0, &empty, &create)
             }
             Frame::Drop(_) => (0, 0, 0, 0, 0, 0, &empty, &empty),
+            Frame::Mark(_, m) => {
+                let mode = u32::from(m.kind == MarkKind::Relaxed);
+                (0, m.index.0, m.term.0, mode, 0, 0, &empty, &empty)
+            }
         };
         let body_crc = match frame {
             // Hashed once: the batch's own CRC field stands for the body.
@@ -290,6 +302,9 @@ impl DirectoryRow {
     pub fn is_entry(&self) -> bool {
         self.kind == KIND_ENTRY
     }
+    pub fn is_mark(&self) -> bool {
+        matches!(self.kind, KIND_DIRTY | KIND_SYNCED | KIND_MODE)
+    }
 }
 
 /// A frame that could be read, and the bytes it took (without padding).
@@ -359,6 +374,16 @@ pub fn decode_frame(bytes: &Bytes) -> Option<Found> {
         KIND_HARD => Frame::Hard(gid, Hard { term, vote: base_offset, commit: EntryIndex(index) }),
         KIND_CREATE => Frame::Create(gid, decode_create(&body)?),
         KIND_DROP => Frame::Drop(gid),
+        KIND_DIRTY | KIND_SYNCED | KIND_MODE => {
+            let kind = match (kind, count) {
+                (KIND_DIRTY, _) => MarkKind::Dirty,
+                (KIND_SYNCED, _) => MarkKind::Synced,
+                (_, 0) => MarkKind::Fsync,
+                (_, 1) => MarkKind::Relaxed,
+                _ => return None,
+            };
+            Frame::Mark(gid, Mark { kind, index: EntryIndex(index), term: LeaderEpoch(term) })
+        }
         _ => return None,
     };
     Some(Found { frame, lsn: le.u64(8), len: end })
@@ -520,6 +545,23 @@ mod tests {
         assert_golden("journal.md", "journal file block", &header.encode());
         assert_eq!(FileHeader::decode(&header.encode()), Some(header));
         assert_golden("journal.md", "journal flush", &flush());
+    }
+
+    #[test]
+    fn marks_keep_their_numbers_and_read_back() {
+        let mark = |kind| Frame::Mark(Gid(3), Mark { kind, index: EntryIndex(77), term: LeaderEpoch(5) });
+        let kinds =
+            [(MarkKind::Dirty, 6, 0), (MarkKind::Synced, 7, 0), (MarkKind::Relaxed, 9, 1), (MarkKind::Fsync, 9, 0)];
+        for (kind, number, count) in kinds {
+            let frame = mark(kind);
+            let mut builder = FlushBuilder::new(AlignedBuf::with_capacity(4096), 8, 4096);
+            builder.push(&frame);
+            let flush = Bytes::copy_from_slice(builder.finish(1, 7, 0, DIR).bytes());
+            let stored = &flush[HEADER_BYTES..HEADER_BYTES + FRAME_HEADER_BYTES];
+            assert_eq!((stored[4], stored[24], stored[32], stored[36]), (number, 77, 5, count), "{kind:?}");
+            let content = decode_flush(&FlushHeader::decode(&flush).unwrap(), &flush);
+            assert_eq!((content.frames, content.lost), (vec![frame], Vec::new()));
+        }
     }
 
     #[test]

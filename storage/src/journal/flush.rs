@@ -2,6 +2,7 @@
 
 use super::{BLOCK_BYTES, FileState, Item, Journal, JournalEffect, JournalPoint, Lane, Persisted, What, Writing};
 use crate::disk::{AlignedBuf, DiskOp};
+use crate::entry::Loose;
 use crate::format::journal::{FLAG_CLEAN_STOP, FLAG_SEAL, FlushBuilder, HEADER_BYTES, frame_bytes};
 use catchwater_base::{Effects, Now};
 use catchwater_record::{EntryIndex, Gid};
@@ -50,7 +51,8 @@ impl Journal {
             for (gid, head) in &self.heads {
                 let create = head.create.iter().filter(|(_, l)| *l <= last).map(|(spec, _)| What::Create(spec.clone()));
                 let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| What::Hard(*hard));
-                for what in create.chain(hard) {
+                let marks = head.loose.iter().filter(|(_, l)| *l <= last).map(|(loose, _)| What::Mark(loose.mark()));
+                for what in create.chain(marks).chain(hard) {
                     items.push(Item { gid: *gid, what, tag: None, forwarded: true });
                 }
             }
@@ -104,6 +106,10 @@ impl Journal {
             match &item.what {
                 What::Create(spec) => self.heads.entry(gid).or_default().create = Some((spec.clone(), lsn)),
                 What::Hard(hard) => self.heads.entry(gid).or_default().hard = Some((*hard, lsn)),
+                What::Mark(mark) => {
+                    let head = self.heads.entry(gid).or_default();
+                    head.loose = Loose::fold(head.loose.map(|(l, _)| l), *mark).map(|l| (l, lsn));
+                }
                 What::Drop => {
                     self.heads.remove(&gid);
                     file.pins.insert(gid, lsn);
@@ -145,7 +151,7 @@ impl Journal {
                     p.body_bytes += entry.body.len() as u64;
                     p.entries.push(entry);
                 }
-                What::Hard(_) => {}
+                What::Hard(_) | What::Mark(_) => {}
             }
             p.tags.extend(item.tag);
         }

@@ -2,7 +2,7 @@
 
 use super::journal::GroupFrames;
 use super::rebuild::{self, Lost, LostEnd, Made};
-use super::{ASIDE, Layout, RecoverError, SALVAGE_FILE};
+use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{
     EntryKind, EpochStart, GroupSpec, Hard, NewEntry, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag,
@@ -27,6 +27,8 @@ const CONTROL_BYTES_MAX: usize = 4096;
 pub(super) struct Loss {
     pub unknown: bool,
     pub files: bool,
+    /// The page cache is lost, or nobody can tell.
+    pub power: bool,
 }
 
 pub(super) struct Built {
@@ -34,12 +36,13 @@ pub(super) struct Built {
     pub found: FoundGroup,
     /// Tables made again, by path: written before anything reads them.
     pub rebuilt: Vec<(String, Bytes)>,
+    pub lost: Option<RelaxedLoss>,
 }
 
 /// A segment with its rows while the group is put together.
-struct Found {
-    segment: Segment,
-    rows: Vec<Row>,
+pub(super) struct Found {
+    pub segment: Segment,
+    pub rows: Vec<Row>,
 }
 
 pub(super) struct Reader<'a> {
@@ -107,6 +110,9 @@ pub(super) fn build(
     let cut = [frames.entries.keys().next(), frames.lost.keys().next()].into_iter().flatten().min().copied();
 
     // Open segments, each only if it continues the one before, and only up to the cut.
+    let loose = frames.loose.map(|(loose, _)| loose);
+    let claims =
+        (loss.power && (loose.is_some() || frames.mark_lost)).then(|| loose.map_or(EntryIndex::ZERO, |l| l.synced));
     let mut hints: Vec<Found> = Vec::new();
     let mut end = End::of(&segments, &fixed);
     let mut stems: Vec<(Offset, String)> = names
@@ -132,7 +138,11 @@ pub(super) fn build(
             None => None,
         };
         let bound = [cut, next].into_iter().flatten().min();
-        let Some(mut found) = reader.complete(opened, listed, stem, (end, bound), has_ext)? else { continue };
+        // A table that a relaxed group lost behind its last SYNCED was a claim: nothing is made again.
+        let claim = claims.is_some_and(|synced| listed.is_none_or(|s| s.base_index > synced));
+        let found =
+            if claim { opened } else { reader.complete(opened, listed, stem, (end, bound), has_ext)? };
+        let Some(mut found) = found else { continue };
         if found.segment.base_index != end.index.next() || found.segment.base_offset != end.offset {
             // Not the continuation; with a cut in front of it, it is a hint that may still save a lost frame.
             hints.push(found);
@@ -151,6 +161,13 @@ pub(super) fn build(
         end =
             End { index: found.segment.last_index(), offset: found.segment.next_offset, term: found.segment.last_term };
         segments.push(found);
+    }
+    let mut lost = None;
+    if claims.is_some() {
+        let cut = reader.cut_unsynced(&mut segments, &frames)?;
+        cut.stems.iter().for_each(|stem| known.retain(|name| !name.starts_with(&format!("{stem}."))));
+        end = End::of(&segments, &fixed);
+        lost = cut.loss;
     }
     let mut prev_term = fixed.prev_term;
     for found in &mut segments {
@@ -194,7 +211,9 @@ pub(super) fn build(
 
     let mut hard = frames.hard.map_or(Hard::default(), |(hard, _)| hard);
     let has_entries = next.index >= EntryIndex(1) && next.index >= fixed.first_index;
-    if frames.hard_lost || loss.files || (frames.hard.is_none() && has_entries) {
+    // A relaxed group's first entries may be in segments before its first HARD frame is durable; nothing was acknowledged.
+    let never = frames.hard.is_none() && has_entries && loose.is_none();
+    if frames.hard_lost || loss.files || never {
         reader.worse(Verdict::HardStateUncertain);
     }
     if hard.term < next.term {
@@ -272,13 +291,14 @@ pub(super) fn build(
         epochs,
         segments: segments.into_iter().map(|f| f.segment).collect(),
         quarantine,
+        loose,
         stale: names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),
         snaps,
         bytes_since_snap: group.since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum(),
         journaled: pieces,
     };
     let rebuilt = if found.quarantine.is_none() { reader.rebuilt } else { Vec::new() };
-    Ok(Built { group, found, rebuilt })
+    Ok(Built { group, found, rebuilt, lost })
 }
 
 /// Where the log ends so far.
@@ -345,7 +365,7 @@ fn end_of(row: &Row) -> Offset {
 
 impl Found {
     /// Makes the segment agree with the rows that were kept.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let s = &mut self.segment;
         s.rows = self.rows.len() as u32;
         s.sums = None;
@@ -369,7 +389,7 @@ impl Reader<'_> {
     }
 
     /// The worst verdict stays: damaged over suspect over uncertain over ok.
-    fn worse(&mut self, verdict: Verdict) {
+    pub(super) fn worse(&mut self, verdict: Verdict) {
         let rank = |v| match v {
             Verdict::Ok => 0,
             Verdict::HardStateUncertain => 1,
@@ -791,7 +811,7 @@ impl Reader<'_> {
     }
 
     /// A row's context; `None` if it is damaged.
-    fn context(&self, segment: &Segment, row: &Row) -> Result<Option<Bytes>, DiskError> {
+    pub(super) fn context(&self, segment: &Segment, row: &Row) -> Result<Option<Bytes>, DiskError> {
         if row.ext_len == 0 {
             return Ok(Some(Bytes::new()));
         }

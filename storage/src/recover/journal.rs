@@ -2,7 +2,7 @@
 
 use super::{Layout, Leftovers, RecoverError, Report};
 use crate::disk::{BLOCK_BYTES, Disk, DiskExt, DiskFault};
-use crate::entry::{Frame, GroupSpec, Hard, NewEntry};
+use crate::entry::{Frame, GroupSpec, Hard, Loose, MarkKind, NewEntry};
 use crate::format::NUMBER_MAX;
 use crate::format::journal::{FileHeader, FlushContent, FlushHeader, decode_flush, salvage_flush};
 use crate::format::slot::{BootState, DirMeta};
@@ -37,6 +37,9 @@ pub(super) struct GroupFrames {
     pub hard_lost: bool,
     /// The CREATE frame is lost.
     pub create_lost: bool,
+    /// What a relaxed group's marks come to, and whether one of them is lost.
+    pub loose: Option<(Loose, u64)>,
+    pub mark_lost: bool,
     /// Newest entry per index; an entry drops everything behind it.
     pub entries: BTreeMap<EntryIndex, (NewEntry, u64)>,
     /// Indexes whose frame is lost, with the flush it was in.
@@ -45,7 +48,7 @@ pub(super) struct GroupFrames {
 
 impl GroupFrames {
     pub fn head(&self) -> Head {
-        Head { hard: self.hard, create: self.create.clone() }
+        Head { hard: self.hard, create: self.create.clone(), loose: self.loose }
     }
 
     fn cut(&mut self, from: EntryIndex) {
@@ -76,6 +79,16 @@ impl Replay {
                     group.entries.insert(entry.index, (entry, lsn));
                 }
             }
+            Frame::Mark(_, mark) => {
+                let group = self.groups.entry(gid).or_default();
+                group.loose = Loose::fold(group.loose.map(|(l, _)| l), mark).map(|l| (l, lsn));
+                group.mark_lost = false;
+                if mark.kind == MarkKind::Relaxed {
+                    // What was journaled before is durable in segments; what followed is only there.
+                    group.entries.clear();
+                    group.lost.clear();
+                }
+            }
             Frame::Drop(_) => {
                 self.groups.remove(&gid);
                 self.dropped.insert(gid);
@@ -95,6 +108,8 @@ impl Replay {
                         if entries_count {
                             group.cut(EntryIndex(row.index));
                         }
+                    } else if row.is_mark() {
+                        group.mark_lost = true;
                     } else if row.is_hard() {
                         group.hard_lost = true;
                     } else {

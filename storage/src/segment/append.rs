@@ -25,6 +25,9 @@ impl Segments {
                     // Behind everything that is in files: nothing to cut there.
                     let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
                     group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
+                    if group.relaxed {
+                        self.cuts_done.push(gid);
+                    }
                 }
                 None if front.entries.is_empty() => {
                     group.applied_lsn = group.applied_lsn.max(front.lsn);
@@ -144,6 +147,12 @@ impl Segments {
                 steps.push((DiskOp::Truncate { path: ext.clone(), len: u64::from(ext_at) }, SegmentPoint::TruncFile));
             }
             steps.push((DiskOp::Truncate { path: ent.clone(), len: ent_at }, SegmentPoint::TruncRows));
+            if group.relaxed && !mutant!("relaxed_truncation_unsynced") {
+                // No journal settles what was cut: stale rows must not come back behind newer ones.
+                for path in [&ent, &log] {
+                    steps.push((DiskOp::Fdatasync { path: path.clone() }, SegmentPoint::TruncFile));
+                }
+            }
         }
         segment.cut = false;
         // Bytes before the rows that point at them.

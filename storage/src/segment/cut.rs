@@ -5,7 +5,7 @@ use crate::disk::{DiskError, DiskFault, DiskOp};
 use crate::format::row;
 use crate::journal::Persisted;
 use bytes::Bytes;
-use catchwater_base::Effects;
+use catchwater_base::{Effects, mutant};
 use catchwater_record::{EntryIndex, Gid};
 use std::collections::VecDeque;
 
@@ -48,8 +48,18 @@ impl Segments {
             let cuts = [("ent", ent_len), ("log", u64::from(to.log_len)), ("ext", u64::from(to.ext_len))];
             for (ext, len) in cuts.into_iter().filter(|(ext, _)| *ext != "ext" || segment.has_ext) {
                 let point = if ext == "ent" { SegmentPoint::TruncRows } else { SegmentPoint::TruncFile };
-                steps.push_back((DiskOp::Truncate { path: self.file(gid, segment, ext), len }, point));
+                let path = self.file(gid, segment, ext);
+                steps.push_back((DiskOp::Truncate { path: path.clone(), len }, point));
+                if group.relaxed && !mutant!("relaxed_truncation_unsynced") {
+                    steps.push_back((DiskOp::Fdatasync { path }, point));
+                }
             }
+        }
+        if group.relaxed && group.made {
+            steps.push_back((
+                DiskOp::SyncDir { path: group_dir(&self.config.dir, gid).into() },
+                SegmentPoint::TruncFile,
+            ));
         }
         Job { current: None, steps, reads: VecDeque::new(), then: Then::Cut { from, left: left.map(|(_, to)| to) } }
     }
@@ -104,5 +114,8 @@ impl Segments {
         }
         let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
         group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
+        if group.relaxed {
+            self.cuts_done.push(gid);
+        }
     }
 }

@@ -76,10 +76,13 @@ impl Segments {
         if let Some(group) = self.groups.get_mut(&gid) {
             group.sync_now = false;
         }
+        let flush = self.groups.get_mut(&gid).is_some_and(|g| std::mem::take(&mut g.flush_wanted));
         let group = &self.groups[&gid];
+        let last = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
+        let flushed = flush.then_some(last);
         let (lsn, manifest) = (group.applied_lsn, group.manifest_dirty && group.made);
         let steps = if group.made { self.sync_steps(gid, manifest) } else { VecDeque::new() };
-        Job { current: None, steps, reads: VecDeque::new(), then: Then::Sync { lsn } }
+        Job { current: None, steps, reads: VecDeque::new(), then: Then::Sync { lsn, flushed } }
     }
 
     /// The oldest rolled segment, if its last entry is committed.
@@ -231,6 +234,8 @@ impl Segments {
         if index == EntryIndex::ZERO || group.snaps.last().is_some_and(|newest| *newest >= index) || !group.made {
             return None;
         }
+        // What a snapshot stands for must outlive it; a journaled entry does anyway.
+        let before = if group.relaxed { self.sync_steps(gid, false) } else { VecDeque::new() };
         let bytes = Snap { gid, index, next_offset, payload }.encode();
         let name = |i: EntryIndex| format!("{:020}.snap", i.0);
         let path = self.path(gid, &name(index));
@@ -240,6 +245,7 @@ impl Segments {
             (DiskOp::Fdatasync { path }, SegmentPoint::SnapSync),
             (DiskOp::SyncDir { path: group_dir(&self.config.dir, gid).into() }, SegmentPoint::SnapSync),
         ]);
+        before.into_iter().rev().for_each(|step| steps.push_front(step));
         let snaps = &self.groups[&gid].snaps;
         for old in snaps.iter().take(snaps.len().saturating_sub(1)) {
             steps.push_back((DiskOp::Unlink { path: self.path(gid, &name(*old)) }, SegmentPoint::SnapSync));

@@ -119,7 +119,12 @@ impl Segments {
             if let Some(group) = self.groups.get_mut(&gid) {
                 group.held = false;
             }
-            let job = Job { current: None, steps: VecDeque::new(), reads: VecDeque::new(), then: Then::Sync { lsn } };
+            let job = Job {
+                current: None,
+                steps: VecDeque::new(),
+                reads: VecDeque::new(),
+                then: Then::Sync { lsn, flushed: None },
+            };
             let next = self.finish(now, gid, job, out);
             debug_assert!(next.is_none(), "a sync is followed by nothing");
             self.enlist(gid);
