@@ -313,6 +313,8 @@ struct Group {
     /// Waits for, or is in, a sweep: nothing else is done with it.
     held: bool,
     relaxed: bool,
+    /// Rows up to here were in files at the last sync: a relaxed group's manifest claims no more of its open segments.
+    synced: EntryIndex,
     /// A flush is asked for; before it, what is queued is placed.
     flush_wanted: bool,
     flush_all: bool,
@@ -349,8 +351,9 @@ enum Then {
     Append(Box<Appended>),
     Sync {
         lsn: u64,
-        /// A `Flush` waits for it.
-        flushed: Option<EntryIndex>,
+        /// The last entry in files when it began, and whether a `Flush` waits for it.
+        upto: EntryIndex,
+        flush: bool,
     },
     /// The three files' bytes come in order through `reads`.
     Sums {
@@ -487,6 +490,7 @@ impl Segments {
     fn open_group(&mut self, found: FoundGroup) {
         let gid = found.gid;
         let queued = !found.journaled.is_empty();
+        let synced = found.segments.last().map_or(found.first_index.prev(), Segment::last_index);
         let unhinted = found.segments.last().map_or(0, |s| s.log_len);
         self.queued_bytes += found.journaled.iter().map(piece_bytes).sum::<u64>();
         let group = Group {
@@ -527,6 +531,7 @@ impl Segments {
             in_line: false,
             held: false,
             relaxed: found.loose.is_some(),
+            synced,
             flush_wanted: false,
             flush_all: false,
             sync_now: false,
@@ -691,7 +696,7 @@ impl Segments {
             Then::Append(appended) => self.appended(gid, *appended, out),
             Then::CutRead { from, base } => return self.cut_read(gid, from, base, job.reads.pop_front(), out),
             Then::Cut { from, left } => self.cut_done(gid, from, left),
-            Then::Sync { lsn, flushed } => {
+            Then::Sync { lsn, upto, flush } => {
                 let group = self.groups.get_mut(&gid)?;
                 for segment in group.segments.iter_mut().filter(|s| s.is_open()) {
                     segment.dirty = false;
@@ -700,9 +705,10 @@ impl Segments {
                     (group.names_dirty, group.name_durable, group.manifest_dirty) = (false, true, false);
                 }
                 self.dirty_bytes -= std::mem::take(&mut group.dirty_bytes);
+                group.synced = group.synced.max(upto);
                 group.drained_lsn = group.drained_lsn.max(lsn);
                 out.push(SegmentEffect::Drained(gid, lsn));
-                if let Some(upto) = flushed {
+                if flush {
                     out.push(SegmentEffect::Flushed(gid, upto));
                 }
             }

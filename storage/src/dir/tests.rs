@@ -734,7 +734,7 @@ fn after_a_failed_write_nothing_is_acknowledged_and_a_restart_loses_nothing() {
 #[test]
 fn a_relaxed_group_loses_a_window_to_a_power_cut_and_nothing_else() {
     let (mut lost, mut switched) = (0, 0);
-    for seed in 0..12 {
+    for seed in 0..10 {
         let mut world = World::new(5000 + seed);
         world.loose = vec![Gid(2), Gid(3)];
         for gid in [2, 3] {
@@ -768,7 +768,7 @@ fn a_relaxed_group_loses_a_window_to_a_power_cut_and_nothing_else() {
         lost += world.lost;
     }
     assert!(lost > 0, "no power cut took anything: the test proves nothing");
-    assert!(switched > 30, "{switched}");
+    assert!(switched > 20, "{switched}");
 }
 
 /// The disk is full again and again, in the middle of whatever is under way: everything goes on once there is room, also

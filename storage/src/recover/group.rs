@@ -111,8 +111,7 @@ pub(super) fn build(
 
     // Open segments, each only if it continues the one before, and only up to the cut.
     let loose = frames.loose.map(|(loose, _)| loose);
-    let claims =
-        (loss.power && (loose.is_some() || frames.mark_lost)).then(|| loose.map_or(EntryIndex::ZERO, |l| l.synced));
+    let claims = loss.power && (loose.is_some() || frames.mark_lost);
     let mut hints: Vec<Found> = Vec::new();
     let mut end = End::of(&segments, &fixed);
     let mut stems: Vec<(Offset, String)> = names
@@ -138,10 +137,11 @@ pub(super) fn build(
             None => None,
         };
         let bound = [cut, next].into_iter().flatten().min();
-        // A table that a relaxed group lost behind its last SYNCED was a claim: nothing is made again.
-        let claim = claims.is_some_and(|synced| listed.is_none_or(|s| s.base_index > synced));
-        let found =
-            if claim { opened } else { reader.complete(opened, listed, stem, (end, bound), has_ext)? };
+        // What the table of a relaxed group has not, but for rows that the manifest names, was never acknowledged, or a
+        // claim that the power took: nothing is made again.
+        let have = opened.as_ref().map_or(0, |f| f.rows.len());
+        let claim = (loose.is_some() || claims) && listed.is_none_or(|s| have >= s.rows as usize);
+        let found = if claim { opened } else { reader.complete(opened, listed, stem, (end, bound), has_ext)? };
         let Some(mut found) = found else { continue };
         if found.segment.base_index != end.index.next() || found.segment.base_offset != end.offset {
             // Not the continuation; with a cut in front of it, it is a hint that may still save a lost frame.
@@ -163,7 +163,7 @@ pub(super) fn build(
         segments.push(found);
     }
     let mut lost = None;
-    if claims.is_some() {
+    if claims {
         let cut = reader.cut_unsynced(&mut segments, &frames)?;
         cut.stems.iter().for_each(|stem| known.retain(|name| !name.starts_with(&format!("{stem}."))));
         end = End::of(&segments, &fixed);

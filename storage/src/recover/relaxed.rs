@@ -92,6 +92,12 @@ impl Reader<'_> {
                 keep += 1;
                 continue;
             }
+            // A table without its file of batches: even rows without bytes have no place to be followed in.
+            let log = format!("{}.log", segment_stem(found.segment.base_offset, found.segment.generation));
+            match self.disk.length(&self.path(&log)) {
+                Err(e) if e.kind == DiskFault::NotFound => bad |= found.segment.base_index > synced,
+                other => drop(other?),
+            }
             let mut proved = 0;
             for row in &found.rows {
                 bad = bad || (row.index > synced && !self.is_proved(&found.segment, row)?);

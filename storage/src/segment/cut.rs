@@ -1,8 +1,10 @@
 //! Pure. Cutting an uncommitted tail: rows say where the bytes end, then the files are shortened, rows first.
 
+use super::keep::manifest_of;
 use super::{CutTo, Job, Segment, SegmentEffect, SegmentPoint, Segments, Then, group_dir};
 use crate::disk::{DiskError, DiskFault, DiskOp};
 use crate::format::row;
+use crate::format::slot::{self, SlotKind};
 use crate::journal::Persisted;
 use bytes::Bytes;
 use catchwater_base::{Effects, mutant};
@@ -29,9 +31,23 @@ impl Segments {
         })
     }
 
-    pub(super) fn cut_files_job(&self, gid: Gid, from: EntryIndex, left: Option<(EntryIndex, CutTo)>) -> Job {
-        let group = &self.groups[&gid];
+    pub(super) fn cut_files_job(&mut self, gid: Gid, from: EntryIndex, left: Option<(EntryIndex, CutTo)>) -> Job {
         let mut steps = VecDeque::new();
+        if self.groups[&gid].relaxed && self.groups[&gid].made {
+            // No journal says that the rows are void: the manifest must claim no more of them before they go.
+            let group = &self.groups[&gid];
+            let mut manifest = manifest_of(gid, group, group.synced.min(from.prev()));
+            manifest.segments.retain(|s| s.base_index < from);
+            manifest.epochs.retain(|e| e.index < from);
+            if let (Some(last), Some((_, to))) = (manifest.segments.last_mut(), left) {
+                (last.rows, last.last_term, last.max_ts) = (last.rows.min(to.rows), to.last_term, to.max_ts);
+            }
+            let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest.encode());
+            self.manifest_steps(gid, bytes, &mut steps);
+            let path = group_dir(&self.config.dir, gid).into();
+            steps.push_back((DiskOp::SyncDir { path }, SegmentPoint::TruncFile));
+        }
+        let group = &self.groups[&gid];
         for index in group.snaps.iter().filter(|i| **i >= from) {
             let path = self.path(gid, &format!("{:020}.snap", index.0));
             steps.push_back((DiskOp::Unlink { path }, SegmentPoint::TruncFile));
@@ -100,6 +116,7 @@ impl Segments {
         group.snaps.retain(|i| *i < from);
         group.snap.take_if(|(i, _, _)| *i >= from);
         group.epochs.retain(|e| e.index < from);
+        group.synced = group.synced.min(from.prev());
         (group.names_dirty, group.manifest_dirty) = (true, true);
         if let (Some(to), Some(last)) = (left, group.segments.back_mut()) {
             last.rows = to.rows;

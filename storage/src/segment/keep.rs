@@ -40,7 +40,11 @@ impl Segments {
         }
         let names_before = group.names_dirty;
         if manifest {
-            let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group).encode());
+            let bytes = slot::encode(
+                SlotKind::Manifest,
+                group.manifest_gen + 1,
+                &manifest_of(gid, group, EntryIndex(u64::MAX - 1)).encode(),
+            );
             self.manifest_steps(gid, bytes, &mut steps);
         }
         let group = &self.groups[&gid];
@@ -79,10 +83,9 @@ impl Segments {
         let flush = self.groups.get_mut(&gid).is_some_and(|g| std::mem::take(&mut g.flush_wanted));
         let group = &self.groups[&gid];
         let last = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
-        let flushed = flush.then_some(last);
         let (lsn, manifest) = (group.applied_lsn, group.manifest_dirty && group.made);
         let steps = if group.made { self.sync_steps(gid, manifest) } else { VecDeque::new() };
-        Job { current: None, steps, reads: VecDeque::new(), then: Then::Sync { lsn, flushed } }
+        Job { current: None, steps, reads: VecDeque::new(), then: Then::Sync { lsn, upto: last, flush } }
     }
 
     /// The oldest rolled segment, if its last entry is committed.
@@ -165,7 +168,8 @@ impl Segments {
     pub(super) fn durable_manifest(&mut self, gid: Gid) -> VecDeque<(DiskOp, SegmentPoint)> {
         let mut steps = VecDeque::new();
         let group = &self.groups[&gid];
-        let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group).encode());
+        let bytes =
+            slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest_of(gid, group, group.synced).encode());
         self.manifest_steps(gid, bytes, &mut steps);
         if self.groups[&gid].names_dirty {
             let path: FilePath = group_dir(&self.config.dir, gid).into();
@@ -279,7 +283,12 @@ fn trimmed_at(segment: &Segment) -> Offset {
     if mutant!("trim_beyond_log_start") { segment.base_offset } else { segment.next_offset }
 }
 
-fn manifest_of(gid: Gid, group: &Group) -> Manifest {
+/// `synced`: rows of open segments that it may claim, if the group is relaxed; the journal has the others' else.
+pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manifest {
+    let rows = |s: &Segment| match group.relaxed && s.is_open() {
+        true => s.rows.min(u32::try_from((synced.0 + 1).saturating_sub(s.base_index.0)).unwrap_or(u32::MAX)),
+        false => s.rows,
+    };
     // No file holds the first index yet: a row without entries says at which offset it begins.
     let unmade = group.segments.is_empty().then_some(ManifestSegment {
         base_index: group.first_index,
@@ -308,7 +317,7 @@ fn manifest_of(gid: Gid, group: &Group) -> Manifest {
                 base_offset: s.base_offset,
                 generation: s.generation,
                 state: s.state,
-                rows: s.rows,
+                rows: rows(s),
                 last_term: s.last_term,
                 sealed_at_ms: s.sealed_at_ms,
                 max_ts: s.max_ts,

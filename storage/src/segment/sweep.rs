@@ -9,11 +9,11 @@
 //! ```
 //! The order is that of a single group: files before the manifest that names them, everything before `Drained`.
 
-use super::{Job, SegmentEffect, SegmentPoint, Segments, Then};
+use super::{Job, Segment, SegmentEffect, SegmentPoint, Segments, Then};
 use crate::disk::{DiskDone, DiskError, DiskFault, DiskOp, FilePath};
 use crate::journal::Token;
 use catchwater_base::{Effects, Now};
-use catchwater_record::Gid;
+use catchwater_record::{EntryIndex, Gid};
 use std::collections::VecDeque;
 
 /// Groups of one sweep at most: a bound on what waits in memory and on how long they are held.
@@ -23,7 +23,7 @@ const SWEEP_GROUPS_MAX: usize = 16_384;
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// Each with the flush up to which it is durable at the end.
-    groups: Vec<(Gid, u64)>,
+    groups: Vec<(Gid, u64, EntryIndex)>,
     steps: VecDeque<(DiskOp, SegmentPoint)>,
     token: Option<Token>,
     /// The step in flight, if it may run again after it found no room.
@@ -65,7 +65,8 @@ impl Segments {
         let (mut cuts, mut manifests, mut groups) = (VecDeque::new(), VecDeque::new(), Vec::new());
         for gid in held {
             let Some(group) = self.groups.get(&gid) else { continue };
-            groups.push((gid, group.applied_lsn));
+            let upto = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
+            groups.push((gid, group.applied_lsn, upto));
             if !group.made {
                 continue;
             }
@@ -115,7 +116,7 @@ impl Segments {
         }
         let groups = std::mem::take(&mut sweep.groups);
         self.sweep = None;
-        for (gid, lsn) in groups {
+        for (gid, lsn, upto) in groups {
             if let Some(group) = self.groups.get_mut(&gid) {
                 group.held = false;
             }
@@ -123,7 +124,7 @@ impl Segments {
                 current: None,
                 steps: VecDeque::new(),
                 reads: VecDeque::new(),
-                then: Then::Sync { lsn, flushed: None },
+                then: Then::Sync { lsn, upto, flush: false },
             };
             let next = self.finish(now, gid, job, out);
             debug_assert!(next.is_none(), "a sync is followed by nothing");
