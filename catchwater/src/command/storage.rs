@@ -47,9 +47,9 @@ fn run_check(dir: &Path, output: Output) -> Result<Done, Failure> {
     let message = format!("{shown}: {damage} damage(s), {warnings} warning(s)");
     let mut failure = Failure::new(Exit::Runtime, "CW0230", message);
     failure = if damage > 0 {
-        failure
-            .cause("stored bytes are not what was written")
-            .next("keep a copy of the directory, look at the disk, then: catchwater storage repair DIR")
+        failure.cause("stored bytes are not what was written").next(
+            "copy the directory before anything else and look at the disk; see the page for what a start does with it",
+        )
     } else {
         failure
             .cause("one of two copies, or something that is made again from what is whole; nothing is lost")

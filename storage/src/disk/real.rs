@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Budget of open files at most, and where the process's limit is unknown. Below that it is half of what the process may
 /// open: connections and the rest of the process take the other half.
 const DESCRIPTORS_MAX: usize = 65_536;
+/// So many files with bytes to sync are synced together, by syncing their filesystem.
+const SYNC_TOGETHER_MIN: usize = 64;
 /// Below this the budget does not shrink.
 const DESCRIPTORS_MIN: usize = 8;
 /// `O_DSYNC`; `rustix` maps its own constant to O_SYNC, which also waits for the modification time.
@@ -36,7 +38,7 @@ const BUFFERS_PER_WRITE: usize = 1024;
 /// See the file head.
 pub struct RealDisk {
     files: Mutex<Files>,
-    locks: Mutex<Map<FilePath, OwnedFd>>,
+    locks: Mutex<Map<FilePath, Arc<OwnedFd>>>,
     /// Direct writes were refused once: never tried again.
     buffered: AtomicBool,
     /// A file was closed after its sync had failed, see the file head.
@@ -165,13 +167,21 @@ impl RealDisk {
             let mut by_age: Vec<(u64, Key)> = files.open.iter().map(|(k, o)| (o.used, k.clone())).collect();
             by_age.sort_unstable_by_key(|(used, _)| *used);
             for (_, key) in by_age.iter().take(by_age.len().saturating_sub(keep)) {
-                victims.extend(files.open.remove(key));
+                victims.extend(files.open.remove(key).map(|open| (key.path.clone(), open)));
             }
         }
-        for victim in victims {
-            if victim.dirty.load(Ordering::Acquire)
-                && let Err(error) = rustix::fs::fdatasync(&*victim.fd)
-            {
+        victims.retain(|(_, open)| open.dirty.load(Ordering::Acquire));
+        // One by one each waits for the filesystem's journal: with ten thousand partitions that is minutes.
+        let together = victims.len() >= SYNC_TOGETHER_MIN;
+        let lock = victims.first().filter(|_| together).and_then(|(path, _)| self.lock_above(path));
+        for (at, (path, victim)) in victims.iter().enumerate() {
+            let covered = lock.as_ref().is_some_and(|(root, _)| path.starts_with(&**root));
+            let synced = match &lock {
+                Some((_, fd)) if at == 0 => rustix::fs::syncfs(fd),
+                _ if covered => Ok(()),
+                _ => rustix::fs::fdatasync(&*victim.fd),
+            };
+            if let Err(error) = synced {
                 // Whoever syncs that file next would be told that all is well: the kernel has said it, once, here.
                 self.lost.store(true, Ordering::SeqCst);
                 return Err(if error == Errno::NOSPC { Errno::IO } else { error });
@@ -183,11 +193,17 @@ impl RealDisk {
     /// The kernel reports a write-back error to every descriptor of the filesystem that was open before it (Linux ≥ 5.8),
     /// so this uses the one that holds the lock, opened before the first write, if `path` lies below it.
     fn sync_filesystem(&self, path: &FilePath) -> Result<(), Errno> {
-        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        match locks.iter().find(|(root, _)| path.starts_with(&***root)) {
+        match self.lock_above(path) {
             Some((_, fd)) => rustix::fs::syncfs(fd),
             None => rustix::fs::syncfs(self.open_dir(path)?),
         }
+    }
+
+    /// The locked directory that `path` lies in, and the descriptor that holds its lock.
+    fn lock_above(&self, path: &FilePath) -> Option<(FilePath, Arc<OwnedFd>)> {
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = locks.iter().find(|(root, _)| path.starts_with(&***root));
+        found.map(|(root, fd)| (root.clone(), fd.clone()))
     }
 
     /// The path, and everything below it, means something else now.
@@ -342,7 +358,7 @@ impl RealDisk {
             DiskOp::Lock { path } => {
                 let fd = self.open_dir(&path)?;
                 rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-                self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(path, fd);
+                self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(path, Arc::new(fd));
             }
             DiskOp::Unlock { path } => {
                 self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
@@ -498,6 +514,28 @@ mod tests {
         for i in 0..50 {
             assert_eq!(disk.read(&format!("{}/{i}", root.path()), 0, 10).unwrap(), vec![i; 10]);
         }
+    }
+
+    #[test]
+    fn many_files_with_bytes_to_sync_are_closed_together() {
+        let root = scratch("together");
+        let disk = RealDisk::with_descriptor_budget(4 * SYNC_TOGETHER_MIN + 20);
+        disk.run(DiskOp::Lock { path: root.path().into() }).unwrap();
+        for i in 0..400u32 {
+            let path = format!("{}/{i}", root.path());
+            disk.create_new(&path).unwrap();
+            disk.write(&path, 0, Bytes::copy_from_slice(&i.to_le_bytes())).unwrap();
+        }
+        assert!(disk.files().open.len() <= 4 * SYNC_TOGETHER_MIN + 20);
+        for i in 0..400u32 {
+            assert_eq!(disk.read(&format!("{}/{i}", root.path()), 0, 4).unwrap()[..], i.to_le_bytes());
+        }
+        // The lock is still held, and goes when it is given back.
+        let other = RealDisk::new();
+        let taken = other.run(DiskOp::Lock { path: root.path().into() });
+        assert_eq!(taken.unwrap_err().kind, DiskFault::Locked);
+        disk.run(DiskOp::Unlock { path: root.path().into() }).unwrap();
+        other.run(DiskOp::Lock { path: root.path().into() }).unwrap();
     }
 
     #[test]
