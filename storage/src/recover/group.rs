@@ -205,6 +205,11 @@ pub(super) fn build(
             at = at.next();
         }
     }
+    let files = End::of(&segments, &fixed);
+    if !journaled.is_empty() && (files.index, files.offset) != (end.index, end.offset) {
+        // A bad last row was made again from a batch of an older tail: the journal's next entry says so.
+        reader.worse(Verdict::Damaged);
+    }
     if loss.unknown || names.contains(SALVAGE_FILE) {
         reader.worse(Verdict::Suspect);
     }
