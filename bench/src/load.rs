@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PRODUCE_VERSION: i16 = 7;
 const RECORD_BYTES: usize = 1024;
 const READY: Duration = Duration::from_secs(120);
+/// New partitions may refuse so long.
+const SETTLED: Duration = Duration::from_secs(15);
 /// Largest answer that is believed.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
@@ -205,7 +207,7 @@ impl Producer<'_> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READY))?;
         let (mut sent, mut answered, mut partition) = (0i32, 0i32, first);
-        let mut reply = Vec::new();
+        let (mut reply, began) = (Vec::new(), Instant::now());
         loop {
             let going = !self.stop.load(Ordering::Relaxed);
             if !going && answered == sent {
@@ -226,21 +228,22 @@ impl Producer<'_> {
             reply.resize(length, 0);
             stream.read_exact(&mut reply)?;
             answered += 1;
-            check(&reply, answered)?;
-            self.acked.fetch_add(1, Ordering::Relaxed);
+            match code(&reply, answered)? {
+                0 => drop(self.acked.fetch_add(1, Ordering::Relaxed)),
+                // Metadata of a Kafka shows leaders a moment before they take anything: 3, 5, 6.
+                3 | 5 | 6 if began.elapsed() < SETTLED => std::thread::sleep(Duration::from_millis(5)),
+                code => bail!("error {code}"),
+            }
         }
     }
 }
 
-/// The answers come in order and say that the batch is in: correlation, one topic (its name), one partition, its code.
-fn check(reply: &[u8], correlation: i32) -> Result<()> {
+/// The answers come in order; what one says of its partition.
+fn code(reply: &[u8], correlation: i32) -> Result<i16> {
     let mut reader = Reader::new(Bytes::copy_from_slice(reply));
     ensure!(header::decode_response(&mut reader, false)? == correlation, "answers out of order");
     let reply: catchwater_protocol::api::ProduceResponse =
         catchwater_protocol::Message::decode(&mut reader, PRODUCE_VERSION)?;
-    match reply.responses.first().and_then(|t| t.partition_responses.first()) {
-        Some(part) if part.error_code == 0 => Ok(()),
-        Some(part) => bail!("error {} from partition {}", part.error_code, part.index),
-        None => bail!("an answer without a partition"),
-    }
+    let part = reply.responses.first().and_then(|t| t.partition_responses.first());
+    Ok(part.context("an answer without a partition")?.error_code)
 }
