@@ -15,6 +15,9 @@ use anyhow::{Context, Result, bail};
 const READY_SECONDS: u64 = 30;
 const POLL: Duration = Duration::from_millis(10);
 
+/// `min.free.bytes` of nodes under test: their default, 5 % of a large disk, may not be free where tests run.
+pub const FREE_BYTES: &str = "16777216";
+
 /// How a broker is started; `Default` is what most tests want.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -26,11 +29,16 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// One partition for topics nobody described, no waiting for more group members.
+    /// One partition for topics nobody described, no waiting for more group members, and a floor of free space that the
+    /// disk of a test machine has.
     fn default() -> Self {
         let set = |k: &str, v: &str| (k.to_owned(), v.to_owned());
         Settings {
-            config: vec![set("num.partitions", "1"), set("group.initial.rebalance.delay.ms", "0")],
+            config: vec![
+                set("num.partitions", "1"),
+                set("group.initial.rebalance.delay.ms", "0"),
+                set("min.free.bytes", FREE_BYTES),
+            ],
             args: Vec::new(),
             env: Vec::new(),
         }

@@ -47,6 +47,7 @@ impl Dev {
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--port-file"])
             .arg(port_file)
             .env("TMPDIR", &self.folder)
+            .env("CATCHWATER_MIN_FREE_BYTES", crate::broker::FREE_BYTES)
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
