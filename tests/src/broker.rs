@@ -170,7 +170,6 @@ impl Broker {
             .arg(self.data_dir())
             .args(&self.settings.args)
             // A machine that runs tests may be nearly full; a test of that says so itself.
-            .env("CATCHWATER_MIN_FREE_BYTES", "67108864")
             .envs(
                 self.settings
                     .config
