@@ -169,12 +169,19 @@ impl Metrics {
         let connected = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let rows = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let snapshot = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let dead_letters = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let parked_keys = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let state = Family::<Labels, Shown<i64, AtomicI64>>::default();
         for w in workers {
             let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
             let pipeline = pair("pipeline", &w.pipeline);
             let seconds = w.lag_ms as f64 / 1000.0;
             let name = pair(w.kind, &w.node);
+            if let Some((rows, keys)) = w.parked {
+                let whose = vec![pipeline.clone(), name.clone()];
+                dead_letters.get_or_create(&whose).set(i64::try_from(rows).unwrap_or(i64::MAX));
+                parked_keys.get_or_create(&whose).set(i64::try_from(keys).unwrap_or(i64::MAX));
+            }
             if w.kind == "sink" {
                 lag.get_or_create(&vec![pipeline.clone(), name.clone()]).set(seconds);
                 info.get_or_create(&vec![pipeline.clone(), name.clone(), pair("class", "exactly_once")]).set(1);
@@ -208,6 +215,12 @@ impl Metrics {
         registry.register("catchwater_source_connected", "1 while the source is read", connected);
         registry.register("catchwater_task_rows", "row changes since the worker began", rows);
         registry.register("catchwater_snapshot_rows_done", "rows read by the snapshot", snapshot);
+        registry.register(
+            "catchwater_sink_dead_letters",
+            "rows that the target refused, or behind one, since the worker began",
+            dead_letters,
+        );
+        registry.register("catchwater_sink_parked_keys", "keys whose rows are set aside", parked_keys);
         registry.register("catchwater_task_state", "1 for the state a task is in", state);
         let mut out = String::new();
         if prometheus_client::encoding::text::encode(&mut out, &registry).is_err() {

@@ -57,6 +57,8 @@ pub struct Batch {
     inside: bool,
     /// A part of this group was taken out already.
     parted: bool,
+    /// A row of the stream is in it, not of a snapshot.
+    stale: bool,
     since: Mono,
 }
 
@@ -70,6 +72,7 @@ impl Batch {
             last: CommitSeq(0),
             inside: false,
             parted: false,
+            stale: false,
             since: Mono::ZERO,
         }
     }
@@ -84,6 +87,11 @@ impl Batch {
         self.inside = true;
         self.bytes += bytes;
         self.applies.extend(applies);
+    }
+
+    /// The next row is one of the stream.
+    pub fn stale(&mut self) {
+        self.stale = true;
     }
 
     pub fn end_txn(&mut self, seq: CommitSeq) {
@@ -135,7 +143,9 @@ impl Batch {
         let source_order = source_order || order::needs_source_order(&applies);
         let applies = if source_order { applies } else { fold(applies) };
         let folded = rows - applies.len();
-        Taken { group: Group { first_seq, last_seq: self.last, applies, source_order }, rows, folded, bytes }
+        let fresh = !std::mem::take(&mut self.stale);
+        let group = Group { first_seq, last_seq: self.last, applies, source_order, fresh, guarded: false };
+        Taken { group, rows, folded, bytes }
     }
 }
 
@@ -214,9 +224,9 @@ fn fold(applies: Vec<Apply>) -> Vec<Apply> {
     let mut out: Vec<Option<Apply>> = Vec::with_capacity(applies.len());
     for apply in applies {
         let row = match &apply.what {
-            What::Upsert(r) | What::Update(r) | What::Delete(r) => r,
+            What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
             // Never met: a group with a truncate goes in source order, keyless rows are not folded.
-            What::Truncate | What::Insert(_) | What::DeleteOne(_) => {
+            What::Truncate | What::RetireAll(_) | What::Insert(_) | What::DeleteOne(_) => {
                 out.push(Some(apply));
                 continue;
             }
@@ -240,6 +250,10 @@ fn fold(applies: Vec<Apply>) -> Vec<Apply> {
                 (if whole { What::Upsert(row) } else { What::Update(row) }, true)
             }
             (Some(What::Update(old)), What::Upsert(new)) => (What::Upsert(merge(old, new)), true),
+            (Some(What::Upsert(old)), What::Retire(new)) => (What::Upsert(merge(old, new)), true),
+            (Some(What::Update(old)), What::Retire(new)) => (What::Update(merge(old, new)), true),
+            // The first one stays.
+            (Some(What::InsertNew(old)), What::InsertNew(_)) => (What::InsertNew(old.clone()), true),
             (_, what) => (what, false),
         };
         let apply = Apply { what, ..apply };

@@ -41,6 +41,9 @@ pub async fn run(probe: &mut dyn Probe) {
     abort_and_drop_leave_nothing(probe, &prefix).await;
     a_large_transaction_comes_in_parts(probe, &prefix).await;
     partial_rows(probe, &prefix).await;
+    guarded_writes(probe, &prefix).await;
+    rows_that_are_kept(probe, &prefix).await;
+    fresh_rows(probe, &prefix).await;
     tables_without_a_key(probe, &prefix).await;
     truncate(probe, &prefix).await;
     ddl(probe, &prefix).await;
@@ -101,7 +104,7 @@ impl Case {
                 version: Version { incarnation: Incarnation(3), commit_seq: CommitSeq(seq), ordinal: i as u64 },
             })
             .collect();
-        Group { first_seq: CommitSeq(seq), last_seq: CommitSeq(seq), applies, source_order }
+        Group { first_seq: CommitSeq(seq), last_seq: CommitSeq(seq), applies, source_order, ..Group::default() }
     }
 
     async fn rows(&self, probe: &mut dyn Probe) -> String {
@@ -318,6 +321,72 @@ async fn partial_rows(probe: &mut dyn Probe, prefix: &str) {
     assert_eq!(error.class, SinkClass::Row, "{error}");
     assert!(!format!("{error:?}").contains(SECRET), "C12: {error}");
     lane.abort().await;
+    drop(lane);
+    sink.shutdown().await;
+}
+
+async fn guarded_writes(probe: &mut dyn Probe, prefix: &str) {
+    let (case, mut sink) = Case::new(probe, prefix, "guarded", &["id"]).await;
+    let mut lane = sink.lane().await.expect("lane");
+    let guarded = |whats| Group { guarded: true, ..case.group(1, whats, true) };
+    let missing = What::Update(Row::new(vec![int(99), text("x"), Cell::Unavailable]));
+    lane.write(&guarded(vec![up(1, "a", "b")])).await.expect("a guarded write");
+    for part in [vec![up(2, "a", "b"), missing.clone()], vec![missing.clone()]] {
+        let refused = lane.write(&guarded(part)).await.expect_err("C6: a row that fails");
+        assert_eq!(refused.class, SinkClass::Row, "C6: {refused}");
+    }
+    lane.write(&guarded(vec![up(3, "a", "b"), del(1), up(1, "c", "d")])).await.expect("C6: the transaction goes on");
+    assert_eq!(case.rows(probe).await, "", "C7: nothing is visible before the commit");
+    lane.commit(&mark(1)).await.expect("C6: and commits");
+    assert_eq!(case.rows(probe).await, "1,c,d 3,a,b", "C6: what was refused left nothing, all else stands");
+    // The next group is an ordinary one.
+    apply(&mut lane, &case.group(2, vec![up(2, "e", "f")], false), 2).await.expect("after a guarded group");
+    assert_eq!(case.rows(probe).await, "1,c,d 2,e,f 3,a,b");
+    drop(lane);
+    sink.shutdown().await;
+}
+
+async fn rows_that_are_kept(probe: &mut dyn Probe, prefix: &str) {
+    let (case, mut sink) = Case::new(probe, prefix, "kept", &["id"]).await;
+    let mut lane = sink.lane().await.expect("lane");
+    for source_order in [false, true] {
+        let (seq, id) = if source_order { (10, 10) } else { (1, 0) };
+        let new = |n: i64, a| What::InsertNew(row(id + n, a, "b"));
+        apply(&mut lane, &case.group(seq, vec![new(1, "first"), new(2, "first")], source_order), seq)
+            .await
+            .expect("new");
+        let again = vec![new(1, "second"), new(3, "first")];
+        apply(&mut lane, &case.group(seq + 1, again, source_order), seq + 1).await.expect("a key that is there");
+        let gone = |n: i64| What::Retire(Row::new(vec![int(id + n), Cell::Unavailable, text("gone")]));
+        apply(&mut lane, &case.group(seq + 2, vec![gone(2), gone(9)], source_order), seq + 2)
+            .await
+            .expect("a row that is not there needs no end");
+    }
+    let rows = case.rows(probe).await;
+    assert_eq!(rows, "1,first,b 11,first,b 12,first,gone 13,first,b 2,first,gone 3,first,b");
+    let some = vec![What::Upsert(Row::new(vec![int(1), text("x"), Cell::Null]))];
+    apply(&mut lane, &case.group(20, some, false), 20).await.expect("a NULL");
+    let all = vec![What::RetireAll(Row::new(vec![Cell::Unavailable, Cell::Unavailable, text("all")]))];
+    apply(&mut lane, &case.group(21, all, true), 21).await.expect("all that live");
+    let rows = case.rows(probe).await;
+    assert_eq!(rows, "1,x,all 11,first,b 12,first,gone 13,first,b 2,first,gone 3,first,b", "only what was NULL");
+    drop(lane);
+    sink.shutdown().await;
+}
+
+async fn fresh_rows(probe: &mut dyn Probe, prefix: &str) {
+    let (case, mut sink) = Case::new(probe, prefix, "fresh", &["id"]).await;
+    let mut lane = sink.lane().await.expect("lane");
+    let fresh = |seq, whats| Group { fresh: true, ..case.group(seq, whats, false) };
+    let odd = What::Upsert(Row::new(vec![int(2), text("tab\t\\N\nline"), Cell::Null]));
+    lane.write(&fresh(1, vec![up(1, "a", "b"), odd])).await.expect("rows of a snapshot");
+    // The same table again inside the transaction, with a row that is there: a hint, not a promise.
+    lane.write(&fresh(2, vec![up(3, "", "\\."), up(1, "c", "d")])).await.expect("one of them was there");
+    lane.commit(&mark(2)).await.expect("commit");
+    assert_eq!(case.rows(probe).await, "1,c,d 2,tab\t\\N\nline,NULL 3,,\\.");
+    lane.write(&fresh(3, vec![up(4, "a", "b"), up(1, "e", "f")])).await.expect("and in the next transaction");
+    lane.commit(&mark(3)).await.expect("commit");
+    assert_eq!(case.rows(probe).await, "1,e,f 2,tab\t\\N\nline,NULL 3,,\\. 4,a,b");
     drop(lane);
     sink.shutdown().await;
 }

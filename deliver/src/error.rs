@@ -2,6 +2,7 @@
 
 use crate::batch::ApplyError;
 use crate::evolve::EvolveError;
+use crate::mode::ModeError;
 use crate::plan::PlanError;
 use crate::regroup::OrderError;
 use crate::sink::SinkError;
@@ -23,6 +24,8 @@ pub mod code {
     pub const REFUSED: u16 = 680;
     pub const LOG_DENIED: u16 = 681;
     pub const COLUMN: u16 = 682;
+    pub const TOO_MANY_REFUSED: u16 = 683;
+    pub const MODE: u16 = 684;
 }
 
 /// Never holds a value of a row, nor a secret.
@@ -85,6 +88,12 @@ impl From<EvolveError> for Failure {
                 Failure::new(code::REFUSED, e.to_string(), "change the target, or set on_schema_change: additive")
             }
         }
+    }
+}
+
+impl From<ModeError> for Failure {
+    fn from(e: ModeError) -> Self {
+        Failure::new(code::MODE, e.to_string(), "choose another mode for the sink, or leave the table out of `from`")
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! `worker` is the one loop; `regroup` (partitions → transactions), `order` and `batch` (transactions → groups),
 //! `commit` (what is durable), `retry` (what a failure leads to), `plan` and `evolve` (source tables → target tables)
+//! `mode` (what a change does), `park` (what the target refuses)
 //! decide and are pure; `wire` reads records. `sink` is the contract, `conformance` the suite every sink passes,
 //! `testing` a sink in memory.
 
@@ -12,7 +13,9 @@ pub mod conformance;
 pub mod error;
 pub mod evolve;
 pub mod ident;
+pub mod mode;
 pub mod order;
+pub mod park;
 pub mod plan;
 pub mod regroup;
 pub mod retry;
@@ -25,6 +28,8 @@ pub mod worker;
 pub use batch::BatchLimits;
 pub use error::Failure;
 pub use evolve::OnSchemaChange;
+pub use mode::Mode;
+pub use park::OnRowError;
 pub use plan::{SchemaNaming, TableFilter};
 pub use status::{State, Status, StatusHandle};
 pub use wire::ChangeWire;

@@ -19,8 +19,8 @@ pub fn needs_source_order(applies: &[Apply]) -> bool {
     let mut holders: BTreeMap<(&TargetName, usize, u64), u64> = BTreeMap::new();
     for apply in applies {
         let row = match &apply.what {
-            What::Truncate => return true,
-            What::Upsert(r) | What::Update(r) | What::Delete(r) => r,
+            What::Truncate | What::RetireAll(_) => return true,
+            What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
             What::Insert(_) | What::DeleteOne(_) => continue,
         };
         if apply.table.source.unique.is_empty() {

@@ -3,7 +3,8 @@
 //! Clauses (cases in `conformance`): **C1** `open` returns what the target itself holds. **C2** after `open(fence f)` a
 //! lane opened with an older fence fails its commit with `Fenced` and nothing of it becomes visible. **C3** only
 //! `Durable` moves a position. **C4** after an unknown commit the next `open` tells the truth; writing the same group
-//! again gives the same result. **C5** rows of one key are applied in order. **C7** `write` is cancel-safe: dropping it
+//! again gives the same result. **C5** rows of one key are applied in order.
+//! **C6** a guarded write that a row fails leaves nothing of itself, and what was written before it stands. **C7** `write` is cancel-safe: dropping it
 //! and calling `abort` leaves nothing visible. **C9** `apply_ddl` is idempotent. **C10** every wait has a bound, every
 //! error a class. **C11** `shutdown` ends all connections. **C12** nothing of a row appears in an error text.
 
@@ -151,6 +152,10 @@ pub struct Group {
     pub applies: Vec<Apply>,
     /// Apply row by row as they stand; otherwise tables may be taken one by one (columnar).
     pub source_order: bool,
+    /// All rows are of a snapshot: most likely the target has none of them.
+    pub fresh: bool,
+    /// An error of class `Row` undoes this write alone (C6).
+    pub guarded: bool,
 }
 
 /// One thing to do to one target table.
@@ -169,6 +174,12 @@ pub enum What {
     Update(Row),
     /// Key cells are set.
     Delete(Row),
+    /// Insert, unless the key is there.
+    InsertNew(Row),
+    /// As `Update`, but the row need not be there.
+    Retire(Row),
+    /// Sets the cells that were sent in every row that has NULL there.
+    RetireAll(Row),
     Truncate,
     /// Tables without a key: insert one.
     Insert(Row),

@@ -15,6 +15,14 @@ pub struct Status {
     pub rows: u64,
     /// Of these, merged into another write of the same key.
     pub folded: u64,
+    /// Row changes that became dead letters: refused by the target, or behind a refused one of their key.
+    pub parked: u64,
+    /// Row changes that the mode leaves out. Every row taken from the log is one of `rows`, `parked`, `filtered`.
+    pub filtered: u64,
+    /// Row changes taken from the log, of groups that are durable.
+    pub taken: u64,
+    /// Keys whose rows become dead letters.
+    pub parked_keys: u64,
     /// Sink transactions committed.
     pub groups: u64,
     /// Records of subscribed topics without a stamp: not of the source, passed over.
@@ -43,6 +51,10 @@ impl Default for Status {
             state: State::Starting,
             rows: 0,
             folded: 0,
+            parked: 0,
+            filtered: 0,
+            taken: 0,
+            parked_keys: 0,
             groups: 0,
             foreign: 0,
             tables: BTreeMap::new(),

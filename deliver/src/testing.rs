@@ -88,9 +88,12 @@ struct Target {
     commits: u64,
     /// Called with the tables after each commit: every state a reader could see.
     watch: Option<Box<Watch>>,
+    /// Rows the target does not take.
+    refuse: Option<Box<Refuse>>,
     died: bool,
 }
 
+type Refuse = dyn FnMut(&Apply) -> bool + Send;
 type Watch = dyn FnMut(&BTreeMap<TargetName, Table>, &Mark) + Send;
 
 struct Position {
@@ -122,6 +125,10 @@ impl MemoryTarget {
     /// Shown every state that becomes visible.
     pub fn on_commit(&self, watch: Box<Watch>) {
         self.lock().watch = Some(watch);
+    }
+    /// Refuses rows as a constraint would: true = this one is not taken.
+    pub fn on_row(&self, refuse: Option<Box<Refuse>>) {
+        self.lock().refuse = refuse;
     }
     /// True once a [`Fault::Die`] has struck; cleared by this call.
     pub fn take_death(&self) -> bool {
@@ -292,6 +299,16 @@ impl Lane for MemoryLane {
     fn write<'a>(&'a mut self, group: &'a Group) -> Fut<'a, Result<(), SinkError>> {
         let held = &mut self.held;
         self.target.call(Call::Write, move |t| {
+            if group.guarded || t.refuse.is_some() {
+                let mut after = t.tables.clone();
+                held.iter().try_for_each(|a| apply_one(&mut after, a))?;
+                for apply in &group.applies {
+                    if t.refuse.as_mut().is_some_and(|r| r(apply)) {
+                        return Err(SinkError::new(SinkClass::Row, 693, "a value was refused", ""));
+                    }
+                    apply_one(&mut after, apply)?;
+                }
+            }
             for apply in &group.applies {
                 let shape = t.tables.get(&apply.table.target).and_then(|t| t.shape.as_ref());
                 let known = |name: &str| shape.is_some_and(|s| s.columns.iter().any(|c| c.name == name));
@@ -341,6 +358,14 @@ impl Lane for MemoryLane {
     }
 }
 
+fn is_sent(cell: &Cell) -> bool {
+    !matches!(cell, Cell::Unavailable | Cell::Absent)
+}
+
+fn set_sent(have: &mut BTreeMap<String, Cell>, cells: BTreeMap<String, Cell>) {
+    have.extend(cells.into_iter().filter(|(_, c)| is_sent(c)));
+}
+
 fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<(), SinkError> {
     let plan = &apply.table;
     let table = tables.entry(plan.target.clone()).or_default();
@@ -363,11 +388,7 @@ fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<
                 return row_error("update without a key");
             };
             let Some(have) = table.rows.get_mut(&k) else { return row_error("row missing") };
-            for (name, cell) in cells(row) {
-                if !matches!(cell, Cell::Unavailable | Cell::Absent) {
-                    have.insert(name, cell);
-                }
-            }
+            set_sent(have, cells(row));
         }
         What::Delete(row) => {
             let Some(k) = ident::of(row, crate::batch::key_columns(plan)) else {
@@ -378,6 +399,27 @@ fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<
         What::Truncate => {
             table.rows.clear();
             table.bag.clear();
+        }
+        What::InsertNew(row) => match ident::of(row, crate::batch::key_columns(plan)) {
+            Some(k) => drop(table.rows.entry(k).or_insert_with(|| cells(row))),
+            None => return row_error("insert without a key"),
+        },
+        What::Retire(row) => {
+            let Some(k) = ident::of(row, crate::batch::key_columns(plan)) else {
+                return row_error("retire without a key");
+            };
+            if let Some(have) = table.rows.get_mut(&k) {
+                set_sent(have, cells(row));
+            }
+        }
+        What::RetireAll(row) => {
+            let sent = cells(row);
+            let lives = |have: &BTreeMap<String, Cell>| {
+                sent.iter().all(|(n, c)| !is_sent(c) || matches!(have.get(n), None | Some(Cell::Null)))
+            };
+            for have in table.rows.values_mut().filter(|have| lives(have)) {
+                set_sent(have, sent.clone());
+            }
         }
         What::Insert(row) => table.bag.push(cells(row)),
         What::DeleteOne(row) => {

@@ -29,6 +29,8 @@ pub struct RawRecord {
     pub exact: Option<Bytes>,
     /// Header `cw.form`.
     pub form: Option<Bytes>,
+    /// The header asked for in [`records_with`].
+    pub more: Option<Bytes>,
 }
 
 impl RawRecord {
@@ -113,6 +115,16 @@ impl Wire for ChangeWire {
 
 /// All records of `batches` from `from` on, and the offset after the last batch.
 pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec<RawRecord>, Offset), WireError> {
+    records_with(at, from, batches, None)
+}
+
+/// The same, with one more header of each.
+pub fn records_with(
+    at: TopicPartition,
+    from: Offset,
+    batches: &Bytes,
+    header: Option<&[u8]>,
+) -> Result<(Vec<RawRecord>, Offset), WireError> {
     let (mut out, mut next) = (Vec::new(), from);
     let mut rest: &[u8] = batches;
     let wrong = |why: String| WireError::Batch { at, why };
@@ -146,6 +158,7 @@ pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec
                     stamp: slice(record.header(STAMP_HEADER).flatten()),
                     exact: slice(record.header(EXACT_HEADER).flatten()),
                     form: slice(record.header(FORM_HEADER).flatten()),
+                    more: header.and_then(|h| slice(record.header(h).flatten())),
                 });
             }
         }

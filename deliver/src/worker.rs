@@ -13,23 +13,27 @@
 //! exactly what was written before it; DDL runs only while no sink transaction is open; memory is bounded by
 //! `credit_bytes` (plus one batch of the log, which comes whatever its size).
 //!
-//! Crash points: `deliver.{before,after}_{fetch,group,mirror}`, `sink.{before,after}_{claim,ddl}`.
+//! Crash points: `deliver.{before,after}_{fetch,group,letters,mirror}`, `sink.{before,after}_{claim,ddl}`.
 
 mod begin;
 mod book;
 mod flight;
 mod group;
 mod intake;
+mod letters;
 mod ready;
+mod replay;
 
 use crate::batch::{Batch, BatchLimits, Verdict};
 use crate::commit::Commit;
 use crate::error::{Failure, denied};
 use crate::evolve::OnSchemaChange;
+use crate::mode::Mode;
+use crate::park::{Breaker, KeyOf, OnRowError, Parked, Since};
 use crate::plan::{Claimed, SchemaNaming, TableFilter};
 use crate::regroup::{Regroup, Step};
 use crate::retry::{Failed, Next, Ordered, Retry};
-use crate::sink::{Lane, Sink, SinkError, TargetName, TargetPlan, TargetTable};
+use crate::sink::{Lane, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable};
 use crate::status::{State, StatusHandle};
 use crate::wire::{Wire, WireError};
 use book::Book;
@@ -37,11 +41,13 @@ use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_change::{Cut, Native};
 use catchwater_client::{ControlClient, ControlError, LogClient, LogError};
 use catchwater_record::{
-    CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicPartition,
+    Caller, CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicId,
+    TopicName, TopicPartition,
 };
 use catchwater_runtime::shutdown::Stopped;
 use catchwater_runtime::time::timeout;
 use flight::{Decoding, Flight, Held};
+use letters::{Letter, LettersTo, Origins};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -85,6 +91,10 @@ pub struct Config {
     /// Source table (`schema.table`) → name of the target table; others keep theirs.
     pub renames: BTreeMap<String, String>,
     pub on_schema_change: OnSchemaChange,
+    pub mode: Mode,
+    pub on_row_error: OnRowError,
+    /// Who makes the topic of dead letters.
+    pub who: Caller,
     pub batch: BatchLimits,
     /// Bytes of rows held between fetch and commit.
     pub credit_bytes: usize,
@@ -107,6 +117,9 @@ impl Config {
             naming: SchemaNaming::Keep,
             renames: BTreeMap::new(),
             on_schema_change: OnSchemaChange::Additive,
+            mode: Mode::Upsert,
+            on_row_error: OnRowError::Stop,
+            who: Caller::anonymous("127.0.0.1"),
             batch: BatchLimits::default(),
             credit_bytes: 64 << 20,
             seed: 0,
@@ -144,6 +157,14 @@ pub struct Worker {
     patient: bool,
     /// Groups up to this transaction go in source order.
     source_order: Option<CommitSeq>,
+    parked: Parked,
+    /// Next offset of the parked keys' topic.
+    parked_next: Offset,
+    letters_to: Option<LettersTo>,
+    breaker: Breaker,
+    /// The parked keys were tried again.
+    replayed: bool,
+    topic_names: BTreeMap<TopicId, TopicName>,
 }
 
 /// Why a session ended.
@@ -212,6 +233,13 @@ struct Session<'a> {
     /// Rows since the last commit, per schema, for the status.
     counted: BTreeMap<u32, u64>,
     folded: u64,
+    taken: u64,
+    filtered: u64,
+    parked: u64,
+    /// Set aside, not in the log yet.
+    letters: Vec<Letter>,
+    parks: Vec<(KeyOf, Since)>,
+    origins: Origins,
     pending_cuts: VecDeque<(Offset, Cut)>,
     paused_until: Mono,
 }
@@ -227,6 +255,10 @@ impl Worker {
     /// Runs until `stop`, a newer owner, or a failure only a person can cure.
     pub async fn run(deps: Deps, config: Config, status: StatusHandle, stop: Stopped) -> End {
         let retry = Retry::new(config.seed);
+        let breaker = match config.on_row_error {
+            OnRowError::ParkKey { most, of } => Breaker::new(most, of),
+            OnRowError::Stop => Breaker::new(0, 0),
+        };
         let mut worker = Worker {
             deps,
             config,
@@ -240,6 +272,12 @@ impl Worker {
             prepare_first: Vec::new(),
             patient: false,
             source_order: None,
+            parked: Parked::default(),
+            parked_next: Offset::ZERO,
+            letters_to: None,
+            breaker,
+            replayed: false,
+            topic_names: BTreeMap::new(),
         };
         let end = worker.sessions().await;
         let _ = timeout(END_LIMIT, worker.deps.sink.shutdown()).await;
@@ -288,6 +326,10 @@ impl Worker {
                         self.source_order = Some(upto);
                         continue;
                     }
+                    Next::Stop if error.class == SinkClass::Row && self.may_guard(group) => {
+                        self.source_order = group.map(|(upto, _)| upto);
+                        continue;
+                    }
                     Next::Stop => return End::Failed(error.into()),
                     Next::EndQuietly => return End::Fenced,
                 },
@@ -320,6 +362,12 @@ impl Worker {
             });
             self.pause(after_ms).await;
         }
+    }
+
+    /// A group was refused in the source's order, and its refused rows may be set aside.
+    fn may_guard(&self, group: Option<(CommitSeq, Ordered)>) -> bool {
+        let guarded = |upto| self.source_order.is_some_and(|s| s >= upto);
+        matches!(self.config.on_row_error, OnRowError::ParkKey { .. }) && group.is_some_and(|(upto, _)| !guarded(upto))
     }
 
     /// Waits, but not past a stop.
@@ -358,6 +406,7 @@ impl Worker {
             if !self.patient || self.book.whole_from().is_some() {
                 self.drain(session).await?;
             }
+            self.post_letters(session).await?;
             self.mirror(session).await;
             let now = self.now().mono;
             let behind = session.is_behind();
@@ -451,6 +500,14 @@ impl Worker {
 }
 
 impl Session<'_> {
+    /// A change that was taken is not applied after all.
+    fn uncount(&mut self, applies: &[crate::sink::Apply]) {
+        let no = applies.first().map(|a| a.table.source.schema_no);
+        if let Some(n) = no.and_then(|no| self.counted.get_mut(&no)) {
+            *n = n.saturating_sub(1);
+        }
+    }
+
     /// The log has rows that are not fetched yet.
     fn is_behind(&self) -> bool {
         self.ends.iter().any(|(at, end)| self.regroup.next(*at).is_some_and(|n| n < *end))

@@ -209,6 +209,10 @@ impl Caller {
     pub fn node(id: NodeId) -> Self {
         Caller { principal: format!("Node:{id}"), groups: Vec::new(), host: "127.0.0.1".into() }
     }
+    /// A node of the cluster itself.
+    pub fn is_node(&self) -> bool {
+        self.principal.starts_with("Node:")
+    }
     pub fn anonymous(host: impl Into<String>) -> Self {
         Caller { principal: "User:ANONYMOUS".into(), groups: Vec::new(), host: host.into() }
     }

@@ -185,7 +185,13 @@ impl LocalClient {
         })
     }
 
-    async fn create(&self, topics: Vec<NewTopic>) -> Result<Vec<Result<client::Topic, ControlError>>, ControlError> {
+    /// The node's own workers may make internal topics.
+    async fn create(
+        &self,
+        who: &Caller,
+        topics: Vec<NewTopic>,
+    ) -> Result<Vec<Result<client::Topic, ControlError>>, ControlError> {
+        let internal = who.is_node();
         let owners: Vec<Owner> = topics.iter().map(|t| t.owner).collect();
         let mut wanted: Vec<CreateTopic> = topics
             .iter()
@@ -194,6 +200,7 @@ impl LocalClient {
                 replication: t.replication.map(|n| i16::try_from(n).unwrap_or(i16::MAX)),
                 configs: t.configs.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).collect(),
                 owner: image_owner(t.owner),
+                internal,
                 ..CreateTopic::named(t.name.as_str(), self.draw_topic_id())
             })
             .collect();
@@ -257,10 +264,11 @@ impl LocalClient {
 impl ControlClient for LocalClient {
     fn create_topics(
         &self,
-        _who: &Caller,
+        who: &Caller,
         topics: Vec<NewTopic>,
     ) -> Fut<'_, Result<Vec<Result<client::Topic, ControlError>>, ControlError>> {
-        Box::pin(self.create(topics))
+        let who = who.clone();
+        Box::pin(async move { self.create(&who, topics).await })
     }
 
     fn describe_topics(&self, which: TopicsWanted) -> Fut<'_, Result<Vec<client::Topic>, ControlError>> {

@@ -22,6 +22,8 @@ pub struct WorkerLine {
     /// Rows and units of a snapshot.
     pub snapshot: Option<(u64, u64, u64)>,
     pub tables: BTreeMap<String, u64>,
+    /// Of a sink: rows that became dead letters since the worker began, and keys that are parked now.
+    pub parked: Option<(u64, u64)>,
     pub error: Option<(String, String)>,
 }
 impl WorkerLine {
@@ -42,6 +44,7 @@ impl WorkerLine {
             position: String::new(),
             snapshot: None,
             tables: BTreeMap::new(),
+            parked: None,
             error: None,
         }
     }
@@ -84,6 +87,7 @@ impl WorkerStatus {
                 line.lag_ms = s.lag_ms;
                 line.position = s.position.to_string();
                 line.tables = s.tables;
+                line.parked = Some((s.parked, s.parked_keys));
                 line.error = s.last_error.map(|f| (f.code.to_string(), f.what));
             }
         }
@@ -107,6 +111,7 @@ pub fn line_json(l: &WorkerLine) -> Value {
         "lag_ms": l.lag_ms, "lag_bytes": l.lag_bytes, "position": l.position,
         "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all})),
         "tables": l.tables,
+        "parked": l.parked.map(|(rows, keys)| json!({"rows": rows, "keys": keys})),
         "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")),
     })
 }

@@ -484,6 +484,16 @@ impl Supervisor {
             .iter()
             .filter_map(|(full, o)| Some((full.strip_prefix(&source)?.strip_prefix('.')?.to_owned(), o.name.clone()?)))
             .collect();
+        config.who = Caller::node(self.node);
+        config.mode = match sink.mode.as_str() {
+            "append" => deliver::Mode::Append,
+            "insert_once" => deliver::Mode::InsertOnce,
+            "soft_delete" => deliver::Mode::SoftDelete,
+            _ => deliver::Mode::Upsert,
+        };
+        if let Some((most, of)) = sink.park {
+            config.on_row_error = deliver::OnRowError::ParkKey { most, of };
+        }
         if let Some(rows) = sink.batch_rows {
             config.batch.rows = usize::try_from(rows).unwrap_or(usize::MAX);
         }

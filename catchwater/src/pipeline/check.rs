@@ -200,6 +200,14 @@ impl Walk {
                     self.error(codes::BAD_VALUE, span, path, message);
                 }
             }
+            Shape::Ratio => {
+                if let Some(text) = self.scalar(entry, path, "a number of rows among the last ones, like 25/1000")
+                    && schema::ratio(text).is_none()
+                {
+                    let message = format!("`{}: {text}`: rows among the last ones, like 25/1000", entry.key);
+                    self.error(codes::BAD_VALUE, span, path, message);
+                }
+            }
             Shape::Size => {
                 if let Some(text) = self.scalar(entry, path, "a size with a unit, like 8MiB")
                     && schema::size_bytes(text).is_none()
@@ -394,7 +402,12 @@ fn build(root: &Node) -> Pipeline {
                 .iter()
                 .map(|t| (t.key.clone(), TableOption { name: text(&t.value, "name") }))
                 .collect();
+            let on_error = e.value.get("on_error").map(|o| &o.value);
+            let parks = on_error.and_then(|o| text(o, "row")).as_deref() == Some("park_key");
             let sink = Sink {
+                mode: text(&e.value, "mode").unwrap_or_else(|| "upsert".to_owned()),
+                park: parks
+                    .then(|| on_error.and_then(|o| text(o, "max")).and_then(|t| schema::ratio(&t)).unwrap_or(PARK_MAX)),
                 component: component(&e.value),
                 from: texts(e.value.get("from")).into_iter().map(|t| t.0).collect(),
                 tables,
@@ -407,6 +420,9 @@ fn build(root: &Node) -> Pipeline {
         .collect();
     Pipeline { name: text(root, "pipeline").unwrap_or_default(), sources, sinks }
 }
+
+/// Refused rows among the last ones, above which it is not the rows.
+const PARK_MAX: (u32, u32) = (25, 1000);
 
 /// Phase 3: does every `from` mean something, is every source used, do two sinks meet on one table?
 fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {

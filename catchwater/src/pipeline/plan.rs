@@ -224,6 +224,13 @@ fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
             out.push(step(Class::Refused, node, what).next(instead));
         }
     }
+    if a.mode != b.mode {
+        let what = format!("mode {} instead of {}: the target has another shape and other rows", b.mode, a.mode);
+        out.push(step(Class::Refused, node, what).next("give the sink another name and other target tables"));
+    }
+    if a.park != b.park {
+        out.push(step(Class::Restart, node, "another answer to rows that the target refuses"));
+    }
     let batch = |s: &Sink| (s.batch_rows, s.batch_bytes, s.linger_ms);
     if batch(a) != batch(b) {
         out.push(step(Class::Restart, node, "another batch size"));
@@ -317,6 +324,10 @@ sinks:
             changed(&[("from: shop.public.orders", "from: shop.public.orders\n    batch: { rows: 5 }")]),
             ["restart sink copy"]
         );
+        let with = |more: &str| format!("from: shop.public.orders\n    {more}");
+        assert_eq!(changed(&[("from: shop.public.orders", &with("mode: append"))]), ["refused sink copy"]);
+        let parks = with("on_error: { row: park_key }");
+        assert_eq!(changed(&[("from: shop.public.orders", &parks)]), ["restart sink copy"]);
         let renamed = "h/b' }\n    tables: { shop.public.orders: { name: o2 } }";
         assert_eq!(changed(&[("h/b' }", renamed)]), ["refused sink copy"]);
         assert_eq!(

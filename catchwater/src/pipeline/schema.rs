@@ -21,6 +21,8 @@ pub enum Shape {
     },
     Duration,
     Size,
+    /// `K/N`: K of the last N, both at least 1, K at most N.
+    Ratio,
     /// One text or a list of texts.
     Texts,
     /// A mapping with these fields.
@@ -84,7 +86,8 @@ pub const SINK: &[Field] = &[
     required("from", Shape::Texts),
     component("postgres", Shape::Map(POSTGRES_SINK)),
     component("sqlite", Shape::Map(SQLITE_SINK)),
-    field("mode", Shape::Choice(&["upsert"])),
+    field("mode", Shape::Choice(&["upsert", "append", "insert_once", "soft_delete"])),
+    field("on_error", Shape::Map(ON_ERROR)),
     field("tables", Shape::Tables(SINK_TABLE)),
     field("batch", Shape::Map(BATCH)),
     field("on_schema_change", Shape::Choice(&["additive"])),
@@ -93,6 +96,7 @@ pub const SINK: &[Field] = &[
 const POSTGRES_SINK: &[Field] = &[required("url", Shape::SecretUrl), field("schema", Shape::Text)];
 const SQLITE_SINK: &[Field] = &[required("file", Shape::Path)];
 const SINK_TABLE: &[Field] = &[field("name", Shape::Text)];
+const ON_ERROR: &[Field] = &[field("row", Shape::Choice(&["stop", "park_key"])), field("max", Shape::Ratio)];
 const BATCH: &[Field] = &[
     field("rows", Shape::Number { min: 1, max: 1_000_000 }),
     field("bytes", Shape::Size),
@@ -116,7 +120,7 @@ pub const SYNONYMS: [(&str, &str); 12] = [
 ];
 
 /// Part of the grammar, built in a later version: (where, key).
-pub const LATER: [&str; 27] = [
+pub const LATER: [&str; 26] = [
     "streams",
     "views",
     "products",
@@ -134,7 +138,6 @@ pub const LATER: [&str; 27] = [
     "commit",
     "allow",
     "large_transaction",
-    "on_error",
     "hold_retention",
     "freshness",
     "verify",
@@ -145,6 +148,13 @@ pub const LATER: [&str; 27] = [
     "mongodb",
     "redis",
 ];
+
+/// `25/1000`.
+pub fn ratio(text: &str) -> Option<(u32, u32)> {
+    let (most, of) = text.split_once('/')?;
+    let (most, of) = (most.trim().parse().ok()?, of.trim().parse().ok()?);
+    (most >= 1 && most <= of).then_some((most, of))
+}
 
 /// Duration with a unit → milliseconds.
 pub fn duration_ms(text: &str) -> Option<u64> {

@@ -252,6 +252,26 @@ fn begin(db: &Connection, claim: &Claim, prev: Option<Option<i64>>) -> Result<Op
     }
 }
 
+fn rows(db: &Connection, group: &Group) -> Result<(), SinkError> {
+    let mut writer = write::Writer::default();
+    group.applies.iter().try_for_each(|a| writer.apply(db, a))
+}
+
+/// A row that fails undoes this write, not the transaction.
+fn guarded(db: &Connection, group: &Group) -> Result<(), SinkError> {
+    let failed = |e: rusqlite::Error| fault::sink("write a guarded group", &e);
+    db.execute_batch("SAVEPOINT guarded").map_err(failed)?;
+    let done = rows(db, group);
+    // A full disk or a broken file has ended the whole transaction: then there is no savepoint either.
+    if done.is_err() && !db.is_autocommit() {
+        db.execute_batch("ROLLBACK TO guarded").map_err(failed)?;
+    }
+    if !db.is_autocommit() {
+        db.execute_batch("RELEASE guarded").map_err(failed)?;
+    }
+    done
+}
+
 fn roll_back(db: &Connection) {
     if !db.is_autocommit() {
         // A rollback that fails leaves a connection that the next call will find broken.
@@ -268,8 +288,7 @@ impl Lane for SqliteLane {
                 Err(e) => return (Err(e), None),
             };
             crash_point!("sink.before_rows");
-            let mut writer = write::Writer::default();
-            let done = group.applies.iter().try_for_each(|a| writer.apply(db, a));
+            let done = if group.guarded { guarded(db, &group) } else { rows(db, &group) };
             crash_point!("sink.after_rows");
             // After an error the worker aborts; the transaction stays open until then.
             (done, Some(seq))

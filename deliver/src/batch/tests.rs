@@ -115,6 +115,7 @@ fn changes_become_applies() {
                     What::Truncate => "truncate",
                     What::Insert(_) => "insert",
                     What::DeleteOne(_) => "delete-one",
+                    What::InsertNew(_) | What::Retire(_) | What::RetireAll(_) => "of a mode",
                 })
                 .collect::<Vec<_>>()
                 .join("+")

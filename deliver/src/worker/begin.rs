@@ -84,15 +84,23 @@ impl Worker {
             },
             counted: BTreeMap::new(),
             folded: 0,
+            taken: 0,
+            filtered: 0,
+            parked: 0,
+            letters: Vec::new(),
+            parks: Vec::new(),
+            origins: BTreeMap::new(),
             pending_cuts: VecDeque::new(),
             paused_until: Mono::ZERO,
         };
         self.check_bounds(log, &mut session, &known).await?;
+        self.read_parked().await?;
         self.subscribe(&mut session, &known).await?;
         for no in std::mem::take(&mut self.prepare_first) {
             self.prepare(&mut session, no).await?;
         }
         self.prepare_tables(&mut session).await?;
+        self.replay(&mut session).await?;
         self.status.update(|s| {
             s.state = State::Running;
             s.seq = session.at.seq;
@@ -195,6 +203,7 @@ impl Worker {
         let topics = self.deps.control.describe_topics(TopicsWanted::OwnedBy(self.config.capture)).await?;
         let mut fresh = Vec::new();
         for topic in topics {
+            self.topic_names.insert(topic.id, topic.name.clone());
             if self.book.takes(topic.id) != Some(true) {
                 continue;
             }

@@ -4,8 +4,9 @@
 
 use super::flight::{Content, Held};
 use super::{Place, Session, Trouble, Worker};
-use crate::batch::{Taken, applies_of};
+use crate::batch::Taken;
 use crate::commit::mirror_group;
+use crate::park::OnRowError;
 use crate::plan;
 use crate::regroup::Run;
 use crate::retry::Ordered;
@@ -54,15 +55,29 @@ impl Worker {
         let mut applies = Vec::new();
         // Of a table without a key that begins again, nothing here counts: the truncate and the rows to come say it all.
         if !comes || !schema.key.is_empty() || change.op == Op::Truncate {
-            applies = applies_of(change, &plan, stamp.version).map_err(|e| Trouble::Fatal(e.into()))?;
+            let at = crate::mode::At { version: stamp.version, commit_time: stamp.commit_time };
+            applies = self.config.mode.applies(change, &plan, at).map_err(|e| Trouble::Fatal(e.into()))?;
         }
         if comes {
             // The row is not in the target; the chunk that brings it brings this change, too.
             applies.retain(|a| !matches!(a.what, What::Update(_)));
         }
-        let seq = stamp.version.commit_seq;
+        let (seq, from) = (stamp.version.commit_seq, (at, run.offset));
         session.at = Place { seq, native: stamp.native, commit_time: stamp.commit_time };
-        *session.counted.entry(no).or_default() += 1;
+        session.taken += 1;
+        if applies.is_empty() {
+            session.filtered += 1;
+        } else if self.set_aside(session, &applies, stamp.version, from) {
+            applies.clear();
+        } else {
+            *session.counted.entry(no).or_default() += 1;
+            if self.source_order.is_some() {
+                session.origins.insert(stamp.version, from);
+            }
+        }
+        if stamp.flags & flag::SNAPSHOT == 0 {
+            session.batch.stale();
+        }
         session.batch.push(self.now().mono, seq, run.bytes, applies);
         Ok(())
     }
@@ -75,6 +90,12 @@ impl Worker {
         if group.applies.is_empty() {
             return Ok(());
         }
+        if in_order && matches!(self.config.on_row_error, OnRowError::ParkKey { .. }) {
+            let done = self.write_guarded(session, group).await;
+            session.origins.clear();
+            return done;
+        }
+        self.breaker.rows(group.applies.len() as u64);
         if !group.source_order {
             session.ordered = Ordered::Folded;
         }
@@ -108,6 +129,7 @@ impl Worker {
     /// Writes the rest and commits: rows, position and fence become visible as one.
     pub(super) async fn flush(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
         self.write(session).await?;
+        self.post_letters(session).await?;
         let mark = self.mark(session);
         self.commit(session, mark).await?;
         crash_point!("deliver.after_group");
@@ -132,8 +154,11 @@ impl Worker {
         }
         let counted: Vec<(String, u64)> = std::mem::take(&mut session.counted)
             .into_iter()
+            .filter(|(_, n)| *n > 0)
             .filter_map(|(no, n)| Some((plan::shown(&self.plans.get(&no)?.target), n)))
             .collect();
+        let (taken, filtered) = (std::mem::take(&mut session.taken), std::mem::take(&mut session.filtered));
+        let (parked, parked_keys) = (std::mem::take(&mut session.parked), self.parked.len() as u64);
         let folded = std::mem::take(&mut session.folded);
         let bytes = session.regroup.bytes();
         let age_ms = age_ms(now.wall, mark.commit_time);
@@ -144,6 +169,10 @@ impl Worker {
             s.position = mark.native;
             s.commit_time = mark.commit_time;
             s.bytes = bytes;
+            s.taken += taken;
+            s.filtered += filtered;
+            s.parked += parked;
+            s.parked_keys = parked_keys;
             if counted.is_empty() {
                 // The position alone, of a quiet source: no delivery took that long.
                 return;

@@ -66,6 +66,7 @@ impl Worker {
     ) -> Result<(), Trouble> {
         debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
         let fatal = |e: Failure| Trouble::Fatal(e);
+        let schema = &self.config.mode.shape(schema).map_err(|e| fatal(e.into()))?;
         let steps: Vec<DdlStep> =
             evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change)
                 .map_err(|e| fatal(e.into()))?;

@@ -24,6 +24,8 @@ use catchwater_record::{Caller, CaptureEpoch, NodeId, TopicId};
 use catchwater_runtime::shutdown;
 use std::sync::Mutex;
 
+mod refused;
+
 const CAPTURE: CaptureId = CaptureId(1);
 const INT: Type = Type::Int { bits: 64, unsigned: false };
 
@@ -259,6 +261,7 @@ async fn run_until(deps: Deps, config: Config, done: impl Fn(&crate::Status) -> 
     }
     stop.stop();
     let end = task.join().await.unwrap();
+    counts_are_whole(&status.read());
     (end, status.read())
 }
 
@@ -638,6 +641,10 @@ async fn a_first_snapshot_that_stalls_leaves_no_open_transaction_behind() {
     assert_eq!(target.commits(), 1);
     stop.stop();
     assert_eq!(task.join().await.unwrap(), End::Stopped);
+}
+
+fn counts_are_whole(s: &crate::Status) {
+    assert_eq!(s.taken, s.rows + s.parked + s.filtered, "rows in = applied + parked + filtered: {s:?}");
 }
 
 /// What the source looked like after each transaction.

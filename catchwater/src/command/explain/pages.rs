@@ -147,4 +147,6 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0680", include_str!("../../../../docs/errors/CW0680.md")),
     ("CW0681", include_str!("../../../../docs/errors/CW0681.md")),
     ("CW0682", include_str!("../../../../docs/errors/CW0682.md")),
+    ("CW0683", include_str!("../../../../docs/errors/CW0683.md")),
+    ("CW0684", include_str!("../../../../docs/errors/CW0684.md")),
 ];

@@ -44,6 +44,19 @@ fn a_good_file_becomes_a_typed_pipeline() {
     assert_eq!(p.sources["shop"].table_names("shop.*", "shop"), ["public.orders", "public.customers"]);
     let sink = &p.sinks["copy"];
     assert_eq!((sink.batch_rows, sink.batch_bytes, sink.linger_ms), (Some(10_000), Some(8 << 20), Some(20)));
+    assert_eq!((sink.mode.as_str(), sink.park), ("upsert", None));
+    let parks = |with: &str| {
+        let text = GOOD.replace("mode: upsert", &format!("mode: soft_delete\n    on_error: {{ {with} }}"));
+        let (pipeline, findings) = check(text.as_bytes(), Options { plain_secrets: false });
+        assert_eq!(findings, vec![]);
+        let sink = pipeline.expect("no error").sinks["copy"].clone();
+        assert_eq!(sink.mode, "soft_delete");
+        sink.park
+    };
+    assert_eq!(
+        [parks("row: stop"), parks("row: park_key"), parks("row: park_key, max: 1/10")],
+        [None, Some((25, 1000)), Some((1, 10))]
+    );
     assert_eq!(sink.target_name("shop.public.orders"), "orders2");
     assert_eq!(sink.target_name("shop.public.customers"), "customers");
     assert_eq!(p.sinks["local"].source(), "lite");
@@ -105,7 +118,10 @@ fn one_mistake_gives_one_message_at_its_place() {
         ("[shop.public.orders, shop.customers]", "[shop.public.orders, lite.t]", codes::UNKNOWN_FROM, 16, 5, "one source per sink"),
         ("schema: replica }", "shema: replica }", codes::UNKNOWN_FIELD, 17, 60, "`schema`"),
         ("mode: upsert", "mode: upsrt", codes::BAD_VALUE, 18, 11, "`upsert`"),
-        ("mode: upsert", "mode: append", codes::BAD_VALUE, 18, 11, "`upsert`"),
+        ("mode: upsert", "mode: history", codes::BAD_VALUE, 18, 11, "soft_delete"),
+        ("mode: upsert", "on_error: { row: park }", codes::BAD_VALUE, 18, 22, "park_key"),
+        ("mode: upsert", "on_error: { row: park_key, max: 5 }", codes::BAD_VALUE, 18, 37, "25/1000"),
+        ("mode: upsert", "on_error: { row: park_key, max: 6/5 }", codes::BAD_VALUE, 18, 37, "25/1000"),
         ("mode: upsert", "require: exactly_once", codes::UNKNOWN_FIELD, 18, 5, "not of this version"),
         ("      shop.public.orders: { name", "      shop.public.order: { name", codes::UNKNOWN_FROM, 20, 7, "`shop.public.orders`"),
         ("{ name: orders2 }", "{ nmae: orders2 }", codes::UNKNOWN_FIELD, 20, 29, "`name`"),

@@ -47,8 +47,19 @@ fn cast(i: usize, column: &Target) -> String {
     format!("u.c{i}::{}", column.cast)
 }
 
+/// What an insert does with a key that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meets {
+    Replace,
+    Keep,
+}
+
 /// Rows in the order of `columns`; without a key a plain insert.
 pub fn insert(table: &TargetName, columns: &[Target], key: &[u16]) -> String {
+    insert_or(table, columns, key, Meets::Replace)
+}
+
+pub fn insert_or(table: &TargetName, columns: &[Target], key: &[u16], meets: Meets) -> String {
     let names = list(columns.iter().map(|c| quote_ident(&c.name)));
     let values = list(columns.iter().enumerate().map(|(i, c)| cast(i, c)));
     let mut sql = format!(
@@ -64,7 +75,7 @@ pub fn insert(table: &TargetName, columns: &[Target], key: &[u16]) -> String {
             .filter(|(i, c)| !c.fixed && !key.contains(&(*i as u16)))
             .map(|(_, c)| c)
             .collect();
-        if others.is_empty() {
+        if others.is_empty() || meets == Meets::Keep {
             sql.push_str(&format!(" ON CONFLICT ({keys}) DO NOTHING"));
         } else {
             let sets = list(others.iter().map(|c| format!("{0} = excluded.{0}", quote_ident(&c.name))));
@@ -83,6 +94,18 @@ pub fn update(table: &TargetName, key: &[&Target], set: &[&Target]) -> String {
         sets = list(key.iter().map(|c| format!("{0} = t.{0}", quote_ident(&c.name))));
     }
     format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", quoted(table), unnest(key.len() + set.len(), 1), by_key(key))
+}
+
+/// Parameters: one array per set column, of one element. Every row that has NULL in all of them gets the values.
+pub fn retire_all(table: &TargetName, set: &[&Target]) -> String {
+    let sets = list(set.iter().enumerate().map(|(i, c)| format!("{} = {}", quote_ident(&c.name), cast(i, c))));
+    let lives: Vec<String> = set.iter().map(|c| format!("t.{} IS NULL", quote_ident(&c.name))).collect();
+    format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", quoted(table), unnest(set.len(), 1), lives.join(" AND "))
+}
+
+/// The rows follow as text, columns in this order.
+pub fn copy(table: &TargetName, columns: &[Target]) -> String {
+    format!("COPY {} ({}) FROM STDIN", quoted(table), list(columns.iter().map(|c| quote_ident(&c.name))))
 }
 
 /// Arrays: the key's columns.

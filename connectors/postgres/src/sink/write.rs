@@ -4,6 +4,11 @@
 //! before children, one statement per table and set of columns; deletes last, children before parents. **Source order**:
 //! row by row as the source did it, pipelined. The second is used when the group asks for it, when one key occurs twice
 //! or a row moves to another key with columns missing, and when the first fails with a unique or foreign-key error.
+//!
+//! Rows of a snapshot go by COPY (`copy`), which is twice as fast, until a table refuses it once. A guarded group stands
+//! behind a savepoint of its own: a row that fails undoes that write alone.
+
+mod copy;
 
 use super::error::{fault, misuse, row_fault};
 use super::position;
@@ -18,7 +23,7 @@ use catchwater_change::{Cell, Row};
 use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan, What};
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::timeout;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,6 +48,8 @@ pub struct PgLane {
     state: State,
     statements: Map<String, Statement>,
     targets: BTreeMap<TargetName, Arc<TargetInfo>>,
+    /// Tables that refused a COPY: they hold rows already.
+    filled: BTreeSet<TargetName>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,7 +93,7 @@ impl Columns {
 }
 
 /// How many rows a statement must hit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Hits {
     Any,
     /// Each row: fewer means the target lacks one.
@@ -110,6 +117,7 @@ impl PgLane {
             state: State::Idle,
             statements: Map::with_hasher(Seeded::default()),
             targets: BTreeMap::new(),
+            filled: BTreeSet::new(),
         }
     }
 
@@ -132,7 +140,7 @@ impl PgLane {
         self.begin().await?;
         self.state = State::Broken;
         crash_point!("sink.before_rows");
-        let result = self.rows(group).await;
+        let result = if group.guarded { self.guarded(group).await } else { self.rows(group).await };
         if let Err(e) = &result
             && e.class == SinkClass::Schema
         {
@@ -146,12 +154,29 @@ impl PgLane {
         Ok(())
     }
 
+    async fn guarded(&mut self, group: &Group) -> Result<(), SinkError> {
+        self.sql("SAVEPOINT cw_guard").await?;
+        let done = self.rows(group).await;
+        match &done {
+            Ok(()) => self.sql("RELEASE SAVEPOINT cw_guard").await?,
+            Err(e) if e.class == SinkClass::Row => {
+                self.sql("ROLLBACK TO SAVEPOINT cw_guard; RELEASE SAVEPOINT cw_guard").await?;
+                self.state = State::Open;
+            }
+            Err(_) => {}
+        }
+        done
+    }
+
     async fn rows(&mut self, group: &Group) -> Result<(), SinkError> {
         if group.applies.is_empty() {
             return Ok(());
         }
         for apply in &group.applies {
             self.know(&apply.table).await?;
+        }
+        if group.fresh && !group.source_order && self.copied(&group.applies).await? {
+            return Ok(());
         }
         if !group.source_order
             && let Some(steps) = self.columnar(&group.applies)?
@@ -243,9 +268,13 @@ impl PgLane {
         for apply in applies {
             let plan = &apply.table;
             let rows = match &apply.what {
-                What::Truncate => return Ok(None),
+                What::Truncate | What::RetireAll(_) => return Ok(None),
                 What::Insert(_) | What::DeleteOne(_) => None,
-                What::Upsert(row) | What::Update(row) | What::Delete(row) => Some(row),
+                What::Upsert(row)
+                | What::Update(row)
+                | What::Delete(row)
+                | What::InsertNew(row)
+                | What::Retire(row) => Some(row),
             };
             if before.is_some_and(|b| moves_key(b, apply)) {
                 return Ok(None);
@@ -296,7 +325,8 @@ impl PgLane {
         steps: &mut Vec<Step>,
     ) -> Result<(), SinkError> {
         let mut upserts: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
-        let mut updates: BTreeMap<Vec<u16>, Vec<(Arc<TargetPlan>, Columns)>> = BTreeMap::new();
+        let mut fresh: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
+        let mut updates: BTreeMap<(Vec<u16>, Hits), Vec<(Arc<TargetPlan>, Columns)>> = BTreeMap::new();
         for apply in applies {
             let plan = &apply.table;
             match &apply.what {
@@ -304,9 +334,15 @@ impl PgLane {
                     None => place(&mut upserts, plan, plan.columns.len()).push(row_texts(plan, row)),
                     Some(set) => {
                         let texts = update_texts(plan, row, &set)?;
-                        place(updates.entry(set).or_default(), plan, texts.len()).push(texts);
+                        place(updates.entry((set, Hits::All)).or_default(), plan, texts.len()).push(texts);
                     }
                 },
+                What::InsertNew(row) => place(&mut fresh, plan, plan.columns.len()).push(row_texts(plan, row)),
+                What::Retire(row) => {
+                    let set = missing_mask(plan, row).unwrap_or_default();
+                    let texts = update_texts(plan, row, &set)?;
+                    place(updates.entry((set, Hits::Any)).or_default(), plan, texts.len()).push(texts);
+                }
                 What::Insert(row) => {
                     let text = sql::insert(&plan.target, &self.columns_of(plan)?, &[]);
                     match steps.last_mut() {
@@ -327,19 +363,23 @@ impl PgLane {
                     let text = sql::delete_one(&plan.target, &self.columns_of(plan)?);
                     steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::All });
                 }
-                What::Delete(_) | What::Truncate => {}
+                What::Delete(_) | What::Truncate | What::RetireAll(_) => {}
             }
         }
         for (plan, columns) in upserts {
             let text = sql::insert(&plan.target, &self.columns_of(&plan)?, &plan.key);
             steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
         }
-        for (set, open) in updates {
+        for (plan, columns) in fresh {
+            let text = sql::insert_or(&plan.target, &self.columns_of(&plan)?, &plan.key, sql::Meets::Keep);
+            steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
+        }
+        for ((set, hits), open) in updates {
             for (plan, columns) in open {
                 let targets = self.columns_of(&plan)?;
                 let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
                 let text = sql::update(&plan.target, &key_targets(&plan, &targets), &sets);
-                steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::All });
+                steps.push(Step { table: plan.target.clone(), sql: text, columns, hits });
             }
         }
         Ok(())
@@ -457,6 +497,32 @@ impl PgLane {
                     }
                 }
             },
+            What::InsertNew(row) => Step {
+                sql: sql::insert_or(&table, &targets, &plan.key, sql::Meets::Keep),
+                columns: one(row_texts(plan, row)),
+                hits: Hits::Any,
+                table,
+            },
+            What::Retire(row) => {
+                let set = missing_mask(plan, row).unwrap_or_default();
+                let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
+                Step {
+                    sql: sql::update(&table, &key_targets(plan, &targets), &sets),
+                    columns: one(update_texts(plan, row, &set)?),
+                    hits: Hits::Any,
+                    table,
+                }
+            }
+            What::RetireAll(row) => {
+                let set: Vec<u16> = (0..plan.columns.len() as u16).filter(|i| is_sent(plan, row, *i)).collect();
+                let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
+                Step {
+                    sql: sql::retire_all(&table, &sets),
+                    columns: one(set.iter().map(|i| cell_text(plan, row, *i)).collect()),
+                    hits: Hits::Any,
+                    table,
+                }
+            }
             What::Delete(row) => Step {
                 sql: sql::delete(&table, &key_targets(plan, &targets)),
                 columns: one(key_texts(plan, row)?),

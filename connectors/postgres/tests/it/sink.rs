@@ -99,7 +99,7 @@ fn group(seq: u64, applies: Vec<(&Arc<TargetPlan>, What)>, source_order: bool) -
         .zip(0..)
         .map(|((plan, what), i)| Apply { table: plan.clone(), what, version: version(i) })
         .collect();
-    Group { first_seq: CommitSeq(seq), last_seq: CommitSeq(seq), applies, source_order }
+    Group { first_seq: CommitSeq(seq), last_seq: CommitSeq(seq), applies, source_order, ..Group::default() }
 }
 
 fn int_cell(v: i64) -> Cell {

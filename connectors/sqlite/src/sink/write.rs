@@ -21,6 +21,7 @@ pub struct Writer {
 enum Kind {
     Upsert,
     Insert,
+    InsertNew,
     Delete,
 }
 
@@ -35,7 +36,24 @@ impl Writer {
                 let sql = self.text(plan, Kind::Upsert, || upsert(plan));
                 run(db, plan, sql, &values).map(|_| ())
             }
-            What::Update(row) => update(db, plan, row),
+            What::InsertNew(row) => {
+                let values = whole(plan, row);
+                key(plan, row)?;
+                let sql = self.text(plan, Kind::InsertNew, || insert_new(plan));
+                run(db, plan, sql, &values).map(|_| ())
+            }
+            What::Update(row) => match update(db, plan, row)? {
+                0 => Err(missing(plan)),
+                _ => Ok(()),
+            },
+            What::Retire(row) => update(db, plan, row).map(|_| ()),
+            What::RetireAll(row) => {
+                let (names, values) = sent(plan, row);
+                let sets: Vec<String> = names.iter().map(|n| format!("{n} = ?")).collect();
+                let lives: Vec<String> = names.iter().map(|n| format!("{n} IS NULL")).collect();
+                let sql = format!("UPDATE {} SET {} WHERE {}", target(plan), sets.join(", "), lives.join(" AND "));
+                run(db, plan, &sql, &values).map(|_| ())
+            }
             What::Delete(row) => {
                 let values = key(plan, row)?;
                 let sql =
@@ -76,6 +94,11 @@ impl Writer {
     }
 }
 
+fn insert_new(plan: &TargetPlan) -> String {
+    let keys: Vec<String> = key_names(plan).collect();
+    format!("{} ON CONFLICT ({}) DO NOTHING", insert(plan), keys.join(", "))
+}
+
 fn upsert(plan: &TargetPlan) -> String {
     // The key's own cells, too: equal under the target's collation is not always the same bytes.
     let sets: Vec<String> = plan.columns.iter().map(|(_, n)| format!("{0} = excluded.{0}", quoted(n))).collect();
@@ -84,15 +107,13 @@ fn upsert(plan: &TargetPlan) -> String {
 }
 
 /// Cells that were not sent keep what the target has.
-fn update(db: &Connection, plan: &TargetPlan, row: &Row) -> Result<(), SinkError> {
+/// Rows hit.
+fn update(db: &Connection, plan: &TargetPlan, row: &Row) -> Result<usize, SinkError> {
     let (names, mut values) = sent(plan, row);
     values.extend(key(plan, row)?);
     let sets: Vec<String> = names.iter().map(|n| format!("{n} = ?")).collect();
     let sql = format!("UPDATE {} SET {} WHERE {}", target(plan), sets.join(", "), key_equal(plan));
-    match run(db, plan, &sql, &values)? {
-        0 => Err(missing(plan)),
-        _ => Ok(()),
-    }
+    run(db, plan, &sql, &values)
 }
 
 fn insert(plan: &TargetPlan) -> String {
