@@ -246,10 +246,13 @@ mod tests {
         applies.iter().map(one).collect::<Vec<_>>().join("; ")
     }
 
+    /// Mode, operation, row before and after, what it does.
+    type Case<'a> = (Mode, Op, &'a [i64], &'a [i64], String);
+
     #[test]
     fn each_mode_says_what_a_change_does() {
         let v = "0001/0000000000000002/000000000003";
-        let cases: [(Mode, Op, &[i64], &[i64], String); 15] = [
+        let cases: [Case; 15] = [
             (Mode::Upsert, Op::Create, &[], &[1, 2], "upsert 1,2".into()),
             (Mode::InsertOnce, Op::Create, &[], &[1, 2], "new 1,2".into()),
             (Mode::InsertOnce, Op::Read, &[], &[1, 2], "new 1,2".into()),

@@ -187,7 +187,7 @@ pub struct Bisect {
 
 impl Bisect {
     pub fn new(units: usize) -> Self {
-        Bisect { todo: if units == 0 { Vec::new() } else { vec![0..units] } }
+        Bisect { todo: Vec::from_iter((units > 0).then_some(0..units)) }
     }
     /// What to write next; every unit before it is settled.
     pub fn take(&mut self) -> Option<Range<usize>> {

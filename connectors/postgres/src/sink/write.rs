@@ -92,6 +92,9 @@ impl Columns {
     }
 }
 
+/// Rows of one plan.
+type OfPlan = (Arc<TargetPlan>, Columns);
+
 /// How many rows a statement must hit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Hits {
@@ -326,7 +329,7 @@ impl PgLane {
     ) -> Result<(), SinkError> {
         let mut upserts: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
         let mut fresh: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
-        let mut updates: BTreeMap<(Vec<u16>, Hits), Vec<(Arc<TargetPlan>, Columns)>> = BTreeMap::new();
+        let mut updates: BTreeMap<(Vec<u16>, Hits), Vec<OfPlan>> = BTreeMap::new();
         for apply in applies {
             let plan = &apply.table;
             match &apply.what {
