@@ -163,6 +163,12 @@ fn changed_source(node: &str, a: &Source, b: &Source, out: &mut Vec<Step>) {
     if !less.is_empty() {
         out.push(step(Class::Restart, node, format!("no longer captures {less}; topics stay")));
     }
+    if (&a.debezium, a.fill_unchanged) != (&b.debezium, b.fill_unchanged) {
+        out.push(
+            step(Class::Restart, node, "other Debezium properties: records have the new form from now on")
+                .next("those in the topics stay as they are; after an unclean stop the new ones are refused (CW0590)"),
+        );
+    }
     if a.snapshot != b.snapshot {
         out.push(step(Class::Live, node, "snapshot.mode has an effect on a first start only"));
     }
@@ -311,6 +317,8 @@ sinks:
         assert_eq!(changed(&[("h/a',", "h/a', publication: other,")]), ["restart source shop"]);
         assert_eq!(changed(&[("[orders, items]", "[orders, items, more]")]), ["restart source shop"]);
         assert_eq!(changed(&[("[orders, items]", "[orders]")]), ["restart source shop"]);
+        let properties = "items] }\n    debezium: { decimal.handling.mode: string }";
+        assert_eq!(changed(&[("items] }", properties)]), ["restart source shop"]);
         assert_eq!(
             changed(&[("items] }", "items] }\n    snapshot: { mode: no_data }")]),
             ["live source shop"],
