@@ -160,16 +160,19 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     node.watcher.wait("placed", SOON, |seen| seen.rows.last().is_some_and(|r| r.row.index.0 == last));
     assert!(disk.length(&reserve).is_ok(), "at the floor nothing is given up yet");
 
-    // Full: somebody else takes the rest. What the node itself writes is acknowledged by the journal all the same.
+    // Full: somebody else takes the rest. What the node itself writes is acknowledged by the journal all the same, as long
+    // as its files have room. The journal may give a file back meanwhile, so how much that is, is not known; when neither
+    // file nor reserve is left, what was appended last waits for room, and is not acknowledged before.
     eat();
-    // The journal may give a file back meanwhile, so how much still fits is not known.
-    while disk.length(&reserve).is_ok() {
+    let reserve_is_gone = || disk.length(&reserve).is_err();
+    let acked = |node: &Node| node.watcher.seen.lock().unwrap().acked;
+    while !reserve_is_gone() {
         node.append();
         let last = node.last;
-        node.watcher.wait("acknowledged on a full disk", SOON, |seen| seen.acked == last);
+        poll("acknowledged, or the reserve goes", SOON, || acked(&node) == last || reserve_is_gone());
         assert!(last < 20_000, "the reserve never goes");
     }
-    let last = node.last;
+    let last = acked(&node);
     eat();
     for _ in 0..200 {
         node.append();
@@ -186,7 +189,7 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     node.dir.trim(GID, some.base_offset, None);
     poll("old segments go", SOON, || disk.length(&newest_gone).is_err());
     eat();
-    let acked = node.watcher.seen.lock().unwrap().acked;
+    let acked = acked(&node);
     assert!(acked >= last, "what is acknowledged stays so");
 
     // Killed on the full disk: it starts, and everything acknowledged is there.
