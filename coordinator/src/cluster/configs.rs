@@ -156,9 +156,9 @@ pub const TOPIC_KEYS: &[Definition] = keys! {
     "file.delete.delay.ms" Long "60000", Rule::AtLeast(0), ["log.segment.delete.delay.ms"],
         "How long a removed file stays on disk, in milliseconds.";
     "flush.messages" Long MAX, Rule::AtLeast(1), ["log.flush.interval.messages"],
-        "1 asks for storage.durability=fsync; other values have no effect, the journal decides.";
+        "1 asks for storage.durability=fsync; under relaxed, bounds the records that may not be synced; else no effect.";
     "flush.ms" Long MAX, Rule::AtLeast(0), ["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
-        "Without effect: the journal makes every acknowledged batch durable.";
+        "Under storage.durability=relaxed, bounds the time records may not be synced; else no effect.";
     "follower.replication.throttled.replicas" List "", Rule::Throttled, [],
         "Replicas whose catching up is throttled on the follower side: partition:broker pairs, or *.";
     "index.interval.bytes" Int "4096", Rule::AtLeast(0), ["log.index.interval.bytes"],
