@@ -7,6 +7,8 @@
 pub mod errors;
 pub mod flips;
 pub mod image;
+pub mod kafka;
+pub mod kafka_cut;
 pub mod kills;
 pub mod ledger;
 pub mod load;

@@ -1,5 +1,5 @@
 //! `cargo xtask rig WHAT [ARGS…]`: the long runs of the rig (`tests/src/bin/rig.rs`) against the built binary: `power`,
-//! `kills`, `points`, `syscalls`, `errors`, `full`. `CATCHWATER_BIN` names the binary, else the gate profile is built.
+//! `kills`, `points`, `syscalls`, `eio`, `full`, `flips`, `witness`, `soak`, `kafka-cut`. `CATCHWATER_BIN` names the binary, else the gate profile is built.
 
 use anyhow::{Context, ensure};
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use catchwater_tests::rig::power::{Plant, Power};
-use catchwater_tests::rig::{Outcome, errors, flips, kills, power, soak, syscalls, witness};
+use catchwater_tests::rig::{Outcome, errors, flips, kafka_cut, kills, power, soak, syscalls, witness};
 use std::time::Duration;
 
 fn main() -> Result<()> {
@@ -36,20 +36,27 @@ fn main() -> Result<()> {
         "syscalls" => {
             // A script has several hundred calls: the next seeds' scripts follow until there are enough.
             let mut outcome = Outcome { seed, ..Outcome::default() };
-            let (mut left, mut next) = (cycles as usize, seed);
-            while left > 0 && outcome.violations.is_empty() {
+            // A point that did not come is no death: the goal is deaths.
+            let (mut next, mut calls) = (seed, Vec::new());
+            while outcome.faults < u64::from(cycles) && outcome.violations.is_empty() {
                 let all = syscalls::points(next)?;
-                let points = syscalls::share(&all, left, next);
-                left -= points.len().min(left);
+                let points = syscalls::share(&all, usize::try_from(u64::from(cycles) - outcome.faults)?, next);
+                let before = outcome.faults;
                 outcome.merge(syscalls::run(next, &points)?);
-                outcome.note("script of seed and its calls", format!("{next}: {}", all.len()));
+                anyhow::ensure!(outcome.faults > before, "no point of script {next} came");
+                calls.push(all.len().to_string());
                 next += 1;
             }
+            outcome.note("scripts, each of the next seed, and the calls of their busiest threads", calls.join(" "));
             outcome
         }
         "witness" => {
             let python = catchwater_tests::python::interpreter().map_err(anyhow::Error::msg)?;
             witness::run(seed, cycles, &python, value("--history").map(std::path::PathBuf::from).as_deref())?
+        }
+        "kafka-cut" => {
+            let python = catchwater_tests::python::interpreter().map_err(anyhow::Error::msg)?;
+            kafka_cut::run(seed, cycles, &python)?
         }
         "flips" => flips::run(seed, cycles)?,
         "soak" => soak::run(seed, cycles)?,
@@ -57,7 +64,7 @@ fn main() -> Result<()> {
         "full" => errors::full(seed, cycles)?,
         _ => {
             eprintln!(
-                "usage: rig <power | kills | points | syscalls | eio | full | witness | soak | flips> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
+                "usage: rig <power | kills | points | syscalls | eio | full | witness | soak | flips | kafka-cut> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
             );
             std::process::exit(2)
         }
