@@ -17,13 +17,13 @@ use crate::partition::AckError;
 use crate::partition::shell::Partition;
 use crate::server::{Server, ServerConfig};
 use crate::topics::Topics;
+use crate::upkeep::{self, UpkeepConfig};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::brokers::Registration;
 use catchwater_coordinator::cluster::configs::{FileSettings, broker_key};
 use catchwater_coordinator::cluster::image::{Listener, role};
 use catchwater_coordinator::controller;
 use catchwater_coordinator::group;
-use catchwater_raft::Event;
 use catchwater_raft::driver::{self, IdentitySeed, LogDir, LogDirConfig, Opened};
 use catchwater_record::{Gid, NodeId, TopicId, TopicName, TopicPartition};
 use catchwater_runtime::net::TcpListener;
@@ -38,12 +38,6 @@ use std::time::Duration;
 
 /// Name that the log of group 0 carries in messages; it is no topic.
 const CONTROLLER_LOG: &str = "__cluster_metadata";
-/// Ticks of all groups come this often, and so many at a time: 1 s of 100 ms ticks. A lone voter needs them only to
-/// refresh the commit index that is stored for the next start.
-const TICK: Duration = Duration::from_secs(1);
-const TICKS: u32 = 10;
-/// Producers are looked at for their age every so many ticks.
-const EXPIRE_TICKS: u32 = 60;
 /// How long loading group 0 may take at start.
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// How long the start waits for partitions to have their leaders.
@@ -86,10 +80,7 @@ pub struct BrokerConfig {
     pub lease_ms: u32,
     /// Bytes of newest batches kept in memory for readers, of all partitions together.
     pub tail_bytes_max: u64,
-    /// `log.retention.check.interval.ms`
-    pub retention_check_ms: u64,
-    /// `producer.id.expiration.ms`
-    pub producer_expiration_ms: u64,
+    pub upkeep: UpkeepConfig,
     /// `queued.max.request.bytes`
     pub request_bytes_max: u64,
     /// Bytes of fetch answers read and not sent.
@@ -124,8 +115,7 @@ impl BrokerConfig {
             group_initial_delay_ms: 3_000,
             lease_ms: 9_000,
             tail_bytes_max: 64 << 20,
-            retention_check_ms: 300_000,
-            producer_expiration_ms: 86_400_000,
+            upkeep: UpkeepConfig::default(),
             request_bytes_max: 256 << 20,
             response_bytes_max: 256 << 20,
             fetch_bytes_max: 57_671_680,
@@ -307,8 +297,9 @@ impl Broker {
         let server = Server::serve(listeners, node.clone(), server)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let tasks = Tasks::new();
-        tasks.spawn("ticks", tick(node.clone(), controller_log.clone(), config.producer_expiration_ms));
-        tasks.spawn("retention", retain(node.clone(), Duration::from_millis(config.retention_check_ms)));
+        tasks.spawn("ticks", upkeep::tick(node.clone(), controller_log.clone(), dir.clone(), config.upkeep));
+        tasks.spawn("retention", upkeep::retain(node.clone(), config.upkeep));
+        tasks.spawn("compaction", upkeep::compact(node.clone(), config.upkeep));
         log!(Info, "broker.ready", "node {node_id} serves on {}", server.address());
         let local = Arc::new(LocalClient::new(node.clone()));
         Ok(Broker { node, dir, server, local, controller_log, cluster, cluster_id: opened.cluster_id, tasks })
@@ -398,29 +389,6 @@ fn registration(config: &BrokerConfig, id: NodeId, port: u16, (process, dir): ([
         rack: None,
         roles: role::ALL,
         dirs: vec![dir],
-    }
-}
-
-/// One tick for all groups of the node.
-async fn tick(node: Arc<Node>, controller_log: Arc<Partition>, producer_expiration_ms: u64) {
-    for tick in 1u32.. {
-        time::sleep(TICK).await;
-        node.topics.evict_producers();
-        if tick.is_multiple_of(EXPIRE_TICKS) {
-            node.topics.expire_producers(node.clock.now().wall.as_millis(), producer_expiration_ms);
-        }
-        controller_log.tick(Event::Tick(TICKS));
-        for partition in node.topics.partitions() {
-            partition.tick(Event::Tick(TICKS));
-        }
-    }
-}
-
-/// Looks at the retention of all topics, again and again.
-async fn retain(node: Arc<Node>, pause: Duration) {
-    loop {
-        time::sleep(pause).await;
-        node.topics.retain();
     }
 }
 

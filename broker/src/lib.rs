@@ -18,6 +18,7 @@ pub mod partition;
 pub mod server;
 pub mod session;
 pub mod topics;
+pub mod upkeep;
 pub mod waiters;
 
 pub use broker::{Broker, BrokerConfig, StartError};

@@ -1,8 +1,9 @@
 //! Every figure this crate counts, by its public name; `catchwater/observe` writes them out.
 
+use crate::fetch::write;
 use crate::partition::shell;
 use crate::topics::Topics;
-use crate::{budget, connection, server, topics};
+use crate::{budget, connection, server, topics, upkeep};
 use catchwater_base::metric::{Counter, Gauge};
 
 /// The log directories'.
@@ -35,6 +36,12 @@ pub fn process() -> Vec<(&'static str, &'static str, Reading)> {
         gauge("catchwater_producers", "Idempotent producers remembered", &topics::PRODUCERS),
         counter("catchwater_producers_expired", "Forgotten after their time", &topics::PRODUCERS_EXPIRED),
         counter("catchwater_producers_evicted", "Forgotten above the node's limit", &topics::PRODUCERS_EVICTED),
+        counter("catchwater_fetch_hot_reads", "Reads of files answered from the page cache", &write::READ_HOT),
+        counter("catchwater_fetch_cold_reads", "Reads of files that had to wait", &write::READ_COLD),
+        counter("catchwater_compaction_runs", "Compactions that came to their end", &upkeep::COMPACTION_RUNS),
+        counter("catchwater_compaction_failed", "Compactions that ended on an error", &upkeep::COMPACTION_FAILED),
+        counter("catchwater_compaction_moved_bytes", "Read and written by compaction", &upkeep::COMPACTION_BYTES_MOVED),
+        counter("catchwater_compaction_freed_bytes", "Bytes compaction let go of", &upkeep::COMPACTION_BYTES_FREED),
         counter("catchwater_partitions_offline", "Partitions that went offline", &shell::OFFLINE),
     ]
 }

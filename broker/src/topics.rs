@@ -10,11 +10,13 @@ use catchwater_base::metric::{Counter, Gauge};
 use catchwater_base::{Clock, log};
 use catchwater_coordinator::cluster::configs::{FileSettings, topic_value};
 use catchwater_coordinator::cluster::image::{Image, Topic};
-use catchwater_raft::driver::{Durability, LogDir, Replica, Window};
+use catchwater_raft::driver::compaction::CompactLimits;
+use catchwater_raft::driver::{Durability, LogDir, Replica, SegmentLimits, Window};
 use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
 use catchwater_record::batch::validate::{Depth, Rules};
 use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
 use catchwater_runtime::time;
+use catchwater_storage::compact::Policy;
 use catchwater_storage::log::TailBudget;
 use catchwater_storage::retain::Retention;
 use catchwater_storage::{GroupSpec, LogConfig, ProducerBudget, RecoveredGroup};
@@ -52,12 +54,11 @@ impl Here {
 }
 
 /// What produce needs to know of a topic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Settings {
     pub rules: Rules,
     pub insync_min: usize,
-    pub segment_bytes: u32,
-    pub segment_ms: u64,
+    pub limits: SegmentLimits,
     pub durability: Durability,
     /// Without limits where the policy is compaction alone, or none.
     pub retention: Retention,
@@ -65,6 +66,7 @@ pub struct Settings {
     pub compact: bool,
     /// `cleanup.policy` has `delete`.
     pub delete: bool,
+    pub compaction: Policy,
 }
 
 impl Settings {
@@ -103,7 +105,23 @@ impl Settings {
         };
         let (compact, delete) = (policy("compact"), policy("delete"));
         let durability = durability(&value("storage.durability"), number("flush.ms"), number("flush.messages"));
-        Settings { rules, insync_min, segment_bytes, segment_ms, durability, retention, compact, delete }
+        let millis = |key, default| number(key).and_then(|n| u64::try_from(n).ok()).unwrap_or(default);
+        let lag_ms_max = millis("max.compaction.lag.ms", u64::MAX);
+        let limits = SegmentLimits {
+            bytes: segment_bytes,
+            // As Kafka's `maxSegmentMs`: what must be compacted in time must be rolled in time.
+            ms: if compact { segment_ms.min(lag_ms_max) } else { segment_ms },
+            jitter_ms: millis("segment.jitter.ms", 0),
+            delete_delay_ms: millis("file.delete.delay.ms", 60_000),
+        };
+        let compaction = Policy {
+            dirty_ratio_min: value("min.cleanable.dirty.ratio").trim().parse().unwrap_or(0.5),
+            lag_ms_min: millis("min.compaction.lag.ms", 0),
+            lag_ms_max,
+            delete_retention_ms: millis("delete.retention.ms", 86_400_000),
+            segment_bytes,
+        };
+        Settings { rules, insync_min, limits, durability, retention, compact, delete, compaction }
     }
 }
 
@@ -271,10 +289,37 @@ impl Topics {
         }
     }
 
+    /// The partition whose log has the largest dirty share of all that are due, with its topic's policy.
+    /// Logs that `skip` names are left out.
+    pub fn most_dirty(&self, skip: impl Fn(Gid) -> bool) -> Option<(Arc<Partition>, Policy)> {
+        let all: Vec<Arc<Here>> = self.read().by_id.values().cloned().collect();
+        let mut most: Option<(f64, Arc<Partition>, Policy)> = None;
+        for here in all {
+            let settings = self.settings(&here);
+            if !settings.compact {
+                continue;
+            }
+            for partition in here.partitions.iter().flatten().filter(|p| !skip(p.gid)) {
+                if let Some(choice) = partition.compaction_due(&settings.compaction)
+                    && most.as_ref().is_none_or(|(ratio, ..)| choice.dirty_ratio > *ratio)
+                {
+                    most = Some((choice.dirty_ratio, partition.clone(), settings.compaction));
+                }
+            }
+        }
+        most.map(|(_, partition, policy)| (partition, policy))
+    }
+
+    /// Bounds of one run of compaction.
+    pub fn compact_limits(&self, map_bytes_max: u64) -> CompactLimits {
+        let part = |n: u64| catchwater_base::hash::xxh3_64(&(self.seed ^ n).to_le_bytes());
+        CompactLimits { map_bytes_max, secret: (part(1), part(2)) }
+    }
+
     fn limit_segments(&self, here: &Here) {
         let settings = self.settings(here);
         for partition in here.partitions.iter().flatten() {
-            self.dir.set_segment_limits(partition.gid, settings.segment_bytes, settings.segment_ms);
+            self.dir.set_segment_limits(partition.gid, settings.limits);
             // What the node itself lives by is durable before it is acknowledged, whatever its topic's settings say.
             let durability = if here.internal { Durability::Fsync } else { settings.durability };
             self.dir.set_durability(partition.gid, durability);

@@ -416,7 +416,7 @@ async fn old_segments_go_and_readers_learn_the_new_start() {
     let config = |dir: &Dir| {
         let mut config = BrokerConfig::new(dir.0.join("data"), "127.0.0.1:0".parse().unwrap());
         config.journal_files = 1;
-        config.retention_check_ms = 20;
+        config.upkeep.retention_check_ms = 20;
         config.settings.insert("log.retention.bytes".into(), "1048576".into());
         config.settings.insert("log.segment.bytes".into(), "1048576".into());
         config

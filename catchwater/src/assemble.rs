@@ -231,12 +231,15 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
     if c.message_bytes_max != MESSAGE_BYTES_MAX {
         b.settings.insert("message.max.bytes".into(), c.message_bytes_max.to_string());
     }
-    b.retention_check_ms = c.retention_check_ms;
+    b.upkeep.retention_check_ms = c.retention_check_ms;
+    b.upkeep.cleaner_backoff_ms = c.cleaner_backoff_ms;
+    b.upkeep.cleaner_memory_bytes = c.cleaner_memory_bytes;
+    b.upkeep.cleaner_bytes_per_second = c.cleaner_bytes_per_second;
     if c.compat {
         b.settings.insert("produce.validation".into(), "full".into());
     }
     b.segment_bytes = u32::try_from(c.segment_bytes).unwrap_or(u32::MAX);
-    b.producer_expiration_ms = c.producer_expiration_ms;
+    b.upkeep.producer_expiration_ms = c.producer_expiration_ms;
     b.cluster_id = c.cluster_id;
     if let Some(node) = c.node_id {
         (b.node_id, b.expect_node) = (catchwater_record::NodeId(node), true);

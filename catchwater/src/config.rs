@@ -34,6 +34,12 @@ pub struct NodeConfig {
     pub retention_check_ms: u64,
     /// `storage.journal.file.bytes`
     pub journal_file_bytes: u64,
+    /// `log.cleaner.backoff.ms`
+    pub cleaner_backoff_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`
+    pub cleaner_memory_bytes: u64,
+    /// `log.cleaner.io.max.bytes.per.second`
+    pub cleaner_bytes_per_second: u64,
     /// Kafka's broker keys that give topics their defaults, as the file or the environment says them.
     pub topic_defaults: BTreeMap<String, String>,
     /// `cluster.id`: founded if the directory is new, else the only one that is opened.
@@ -49,7 +55,7 @@ pub struct NodeConfig {
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 16] = [
+const KEYS: [(&str, &str); 19] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
@@ -66,6 +72,9 @@ const KEYS: [(&str, &str); 16] = [
     ("storage.allow.unsafe.filesystem", "false"),
     ("storage.journal.file.bytes", "16777216"),
     ("min.free.bytes", "auto"),
+    ("log.cleaner.backoff.ms", "15000"),
+    ("log.cleaner.dedupe.buffer.size", "134217728"),
+    ("log.cleaner.io.max.bytes.per.second", "52428800"),
 ];
 
 /// Names beside [`KEYS`] that give topics their defaults: no default of their own here.
@@ -149,6 +158,19 @@ pub fn load(
             86_400_000,
         )?,
         journal_file_bytes: number("storage.journal.file.bytes", &get("storage.journal.file.bytes"), 1 << 20, 1 << 30)?,
+        cleaner_backoff_ms: number("log.cleaner.backoff.ms", &get("log.cleaner.backoff.ms"), 10, 86_400_000)?,
+        cleaner_memory_bytes: number(
+            "log.cleaner.dedupe.buffer.size",
+            &get("log.cleaner.dedupe.buffer.size"),
+            64 << 10,
+            64 << 30,
+        )?,
+        cleaner_bytes_per_second: number(
+            "log.cleaner.io.max.bytes.per.second",
+            &get("log.cleaner.io.max.bytes.per.second"),
+            64 << 10,
+            1 << 40,
+        )?,
         topic_defaults: BTreeMap::new(),
         min_free_bytes: match get("min.free.bytes") {
             v if v.text == "auto" => None,

@@ -63,6 +63,7 @@ impl Collector for Process {
             gauge(&mut out, name, help, unit.as_ref(), g.get())?;
         }
         storage(&mut out)?;
+        upkeep(&mut out)?;
         counter(
             &mut out,
             "catchwater_invariants_broken",
@@ -141,6 +142,28 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         MetricType::Histogram,
     )?;
     encoder.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, count, &buckets, None)
+}
+
+/// Reads of stored bytes, compaction, expiry.
+fn upkeep(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    use catchwater_broker::{fetch::write, upkeep};
+    let counters = [
+        ("catchwater_fetch_hot_reads", "reads of files answered from the page cache", None, &write::READ_HOT),
+        ("catchwater_fetch_cold_reads", "reads of files that had to wait", None, &write::READ_COLD),
+        ("catchwater_compaction_runs", "compactions that came to their end", None, &upkeep::COMPACTION_RUNS),
+        ("catchwater_compaction_failed", "compactions that ended on an error", None, &upkeep::COMPACTION_FAILED),
+        (
+            "catchwater_compaction_moved",
+            "read and written by compaction",
+            Some(Unit::Bytes),
+            &upkeep::COMPACTION_BYTES_MOVED,
+        ),
+        ("catchwater_compaction_freed", "let go by compaction", Some(Unit::Bytes), &upkeep::COMPACTION_BYTES_FREED),
+    ];
+    for (name, help, unit, c) in counters {
+        counter(out, name, help, unit.as_ref(), c.get())?;
+    }
+    Ok(())
 }
 
 /// Linux only; absent elsewhere.

@@ -22,7 +22,9 @@ use catchwater_protocol::writer::EncodeError;
 use catchwater_protocol::{Request, code, frame};
 
 pub use admin::{ConfigEntry, CreatedTopic, NewTopic, ResourceKind};
-pub use fetch::{FetchFrom, FetchLimits, Fetched, Isolation, OffsetAt, Record, RecordsError, decode_records};
+pub use fetch::{
+    FetchFrom, FetchLimits, Fetched, Isolation, OffsetAt, Record, RecordsError, decode_records, end_of_batches,
+};
 pub use group::{CommittedOffset, GroupOffset};
 pub use metadata::{BrokerInfo, ClusterInfo, PartitionInfo, TopicInfo};
 pub use produce::{Acks, ProduceOutcome};

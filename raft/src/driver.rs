@@ -6,6 +6,7 @@
 //! thread calls [`Replica::handle`] with `Event::Persisted`, the segment writer with `Event::Segmented`. After the first
 //! failed write or sync nothing is acknowledged any more ([`LogDir::is_stopped`]); the process must end.
 
+pub mod compaction;
 mod journal_thread;
 pub mod metrics;
 mod open;
@@ -22,17 +23,18 @@ use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskOp, Identity};
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{JournalBatch, JournalEvent, JournalPoint, Token};
-pub use catchwater_storage::read::{ReadError, read_range};
+pub use catchwater_storage::read::{ReadError, read_range, read_range_hot};
 use catchwater_storage::recover::{Layout, Report, Survivor, write_boot_state};
 pub use catchwater_storage::relaxed::{Durability, Window};
 use catchwater_storage::relaxed::{Relaxed, RelaxedEffect, RelaxedEvent};
+pub use catchwater_storage::segment::SegmentLimits;
 use catchwater_storage::segment::{FoundGroup, SegmentEvent};
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -195,6 +197,10 @@ struct Inner {
     waiting_bytes: AtomicU64,
     /// Bytes that are durable and not in segments yet.
     unplaced_bytes: AtomicU64,
+    /// Files wait to be removed.
+    segments_due: AtomicBool,
+    /// Who waits for the switch of a group.
+    switches: Mutex<BTreeMap<Gid, mpsc::Sender<bool>>>,
     closed: Mutex<Closed>,
     closed_wake: Condvar,
     boot: Mutex<(u64, Side)>,
@@ -339,8 +345,15 @@ impl LogDir {
     }
 
     /// Bounds of one group's segments (topic settings).
-    pub fn set_segment_limits(&self, gid: Gid, segment_bytes: u32, segment_ms: u64) {
-        self.inner.tell_segments([SegmentEvent::Limits { gid, segment_bytes, segment_ms }]);
+    pub fn set_segment_limits(&self, gid: Gid, limits: SegmentLimits) {
+        self.inner.tell_segments([SegmentEvent::Limits(gid, limits)]);
+    }
+
+    /// A tick of the node's clock: files whose time has come are removed. Costs nothing while there are none.
+    pub fn tick(&self) {
+        if self.inner.segments_due.load(Ordering::Relaxed) {
+            self.inner.tell_segments([SegmentEvent::Wake]);
+        }
     }
 
     /// The largest batch this directory takes, bytes: a quarter of a journal file.
@@ -352,6 +365,18 @@ impl LogDir {
     /// caller accepts a page-cache read.
     pub fn read(&self, ranges: &[FileRange]) -> Result<Vec<Bytes>, ReadError> {
         ranges.iter().map(|range| read_range(&*self.inner.disk, &self.inner.layout, range)).collect()
+    }
+
+    /// The same without waiting for the device: `None` if not all of it is in memory.
+    pub fn read_hot(&self, ranges: &[FileRange]) -> Option<Result<Vec<Bytes>, ReadError>> {
+        let mut out = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match read_range_hot(&*self.inner.disk, &self.inner.layout, range)? {
+                Ok(bytes) => out.push(bytes),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(out))
     }
 
     pub fn pressure(&self) -> Pressure {

@@ -268,6 +268,10 @@ impl GroupCore {
                 self.log_mut().segmented(upto, &placed);
                 return;
             }
+            Event::Replaced(segment) => {
+                self.log_mut().replaced(*segment);
+                return;
+            }
             Event::Fetched(token, entries) => {
                 if let Some(context) = self.node.store().fetched(token, entries) {
                     self.node.on_entries_fetched(context);

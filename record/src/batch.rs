@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod iterate;
+pub mod rewrite;
 pub mod validate;
 
 use crate::crc::crc32c;

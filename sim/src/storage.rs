@@ -219,6 +219,8 @@ impl NodeStorage {
                 }
                 DirEffect::Persisted(gid, tag) => out.push(Wish::Event(gid, Event::Persisted(ReadyNo(tag)))),
                 DirEffect::Placed(gid, upto, rows) => out.push(Wish::Event(gid, Event::Segmented(upto, rows))),
+                DirEffect::Switched(gid, Some(segment)) => out.push(Wish::Event(gid, Event::Replaced(segment))),
+                DirEffect::Switched(_, None) => {}
                 DirEffect::WantSnap(gid) => out.push(Wish::Snapshot(gid)),
                 DirEffect::Checkpointed(lsn) => {
                     live.running.last_lsn = live.running.last_lsn.max(lsn);

@@ -52,6 +52,10 @@ impl Captures {
     pub fn len(&self) -> usize {
         self.known.len()
     }
+    /// Entries that brought the newest position of each.
+    pub fn last_entries(&self) -> impl Iterator<Item = EntryIndex> + '_ {
+        self.known.values().map(|state| state.last_index)
+    }
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }

@@ -4,11 +4,13 @@
 //! caller runs them, performs each operation when it pleases and hands completions back in any order.
 
 use crate::disk::{DiskDone, DiskError, DiskOp};
-use crate::entry::{GroupSpec, PlacedRow};
+use crate::entry::{GroupSpec, PlacedRow, SegmentInfo};
 use crate::journal::{Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Token};
 use crate::recover::{Layout, Recovered};
 use crate::relaxed::{Durability, Relaxed, RelaxedEffect, RelaxedEvent};
-use crate::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, SegmentPoint, Segments};
+use crate::segment::{
+    FoundGroup, Replacement, SegmentConfig, SegmentEffect, SegmentEvent, SegmentLimits, SegmentPoint, Segments,
+};
 use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now};
 use catchwater_record::{EntryIndex, Gid, Offset};
@@ -72,6 +74,8 @@ pub enum DirEvent {
     Committed(Gid, EntryIndex),
     Snap(Gid, EntryIndex, Offset, Bytes),
     Trim(Gid, Offset),
+    Switch(Gid, Box<Replacement>),
+    Limits(Gid, SegmentLimits),
     Done(DirToken, Result<DiskDone, DiskError>),
     Wake,
     /// There may be room on the disk again.
@@ -92,6 +96,8 @@ pub enum DirEffect {
     Persisted(Gid, u64),
     Placed(Gid, EntryIndex, Vec<PlacedRow>),
     WantSnap(Gid),
+    /// A compacted segment is in force; `None` = refused.
+    Switched(Gid, Option<Box<SegmentInfo>>),
     Removed(Gid),
     /// Every entry in flushes up to this one is durable in segments: may be noted in `boot.state`.
     Checkpointed(u64),
@@ -250,6 +256,7 @@ impl Dir {
                     SegmentEffect::Drained(gid, lsn) => {
                         self.journal.handle(now, JournalEvent::Drained(gid, lsn), &mut self.journal_out);
                     }
+                    SegmentEffect::Switched(gid, info) => out.push(DirEffect::Switched(gid, info)),
                     SegmentEffect::WantSnap(gid) => out.push(DirEffect::WantSnap(gid)),
                     SegmentEffect::Sealed(..) => {}
                     SegmentEffect::Removed(gid) => out.push(DirEffect::Removed(gid)),
@@ -307,6 +314,8 @@ impl Local for Dir {
             DirEvent::Snap(gid, index, offset, payload) => {
                 segments.handle(now, SegmentEvent::Snap(gid, index, offset, payload), segment_out);
             }
+            DirEvent::Switch(gid, new) => segments.handle(now, SegmentEvent::Switch(gid, new), segment_out),
+            DirEvent::Limits(gid, limits) => segments.handle(now, SegmentEvent::Limits(gid, limits), segment_out),
             DirEvent::Trim(gid, offset) => segments.handle(now, SegmentEvent::Trim(gid, offset, None), segment_out),
             DirEvent::Done(DirToken::Journal(token), result) => {
                 journal.handle(now, JournalEvent::Done(token, result), journal_out);
@@ -317,6 +326,7 @@ impl Local for Dir {
             DirEvent::Wake => {
                 self.relaxed.handle(now, RelaxedEvent::Wake, &mut self.relaxed_out);
                 journal.handle(now, JournalEvent::Wake, journal_out);
+                segments.handle(now, SegmentEvent::Wake, segment_out);
             }
             DirEvent::SpaceBack => {
                 journal.handle(now, JournalEvent::SpaceBack, journal_out);
@@ -329,7 +339,8 @@ impl Local for Dir {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        self.journal.deadline().into_iter().chain(self.relaxed.deadline()).min()
+        let all = [self.journal.deadline(), self.relaxed.deadline(), self.segments.deadline()];
+        all.into_iter().flatten().min()
     }
 }
 

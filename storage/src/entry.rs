@@ -226,6 +226,8 @@ pub struct SegmentInfo {
     pub base_offset: Offset,
     pub generation: u32,
     pub sealed: bool,
+    /// Compaction has seen all of its keys.
+    pub compacted: bool,
     pub created_ms: i64,
     pub rows: Vec<Row>,
 }

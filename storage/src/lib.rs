@@ -3,6 +3,8 @@
 
 pub mod capture_pos;
 pub mod check;
+pub mod compact;
+pub mod compact_run;
 pub mod dir;
 pub mod disk;
 pub mod dump;

@@ -10,6 +10,7 @@
 //! replay of all rows; truncation puts back exactly what the cut entries changed.
 
 use crate::capture_pos::{self, Captures, Standing};
+use crate::compact::{self, Choice, LastBatch, LastOfProducers, Policy};
 use crate::entry::{EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Row, SegmentInfo};
 use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
 use crate::format::txn::Aborted;
@@ -21,7 +22,7 @@ use catchwater_base::mutant;
 use catchwater_record::{
     BatchView, CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, Offset, Position, ProducerEpoch, ProducerId,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -104,6 +105,15 @@ pub enum ReadPlan {
     Empty,
     /// Below the log start, or beyond the end.
     OutOfRange,
+}
+
+/// A log's part of a compaction's job.
+#[derive(Clone, Debug)]
+pub struct CompactionInput {
+    pub segments: Vec<SegmentInfo>,
+    pub producers: LastOfProducers,
+    /// Entries that hold the newest position of a capture.
+    pub captures: BTreeSet<EntryIndex>,
 }
 
 /// A stored entry that this version cannot take in.
@@ -619,6 +629,19 @@ impl Log {
         self.shrink_tail(keep);
     }
 
+    /// A compacted segment is in force: its rows are the truth, and old bytes in memory are not served any more.
+    pub fn replaced(&mut self, new: SegmentInfo) {
+        let end = new.rows.last().map(crate::compact::rows::last_index);
+        self.table.replace(new);
+        let placed = self.table.placed_end();
+        while self.cache.front().is_some_and(|e| end.is_some_and(|end| e.index <= end) && e.index <= placed) {
+            if let Some(entry) = self.cache.pop_front() {
+                self.cache_bytes -= entry_bytes(&entry);
+                self.release(entry_bytes(&entry));
+            }
+        }
+    }
+
     /// Lets go of bytes that are in files, oldest first, down to `keep_bytes`. Called under memory pressure too.
     pub fn shrink_tail(&mut self, keep_bytes: u64) {
         let placed = self.table.placed_end();
@@ -658,9 +681,15 @@ impl Log {
         if from < self.log_start || from > self.next_offset() {
             return ReadPlan::OutOfRange;
         }
-        let Some(row) = self.table.row_at(from).filter(|r| r.base_offset < upto && from < upto) else {
+        let Some(mut row) = self.table.row_at(from).filter(|r| r.base_offset < upto && from < upto) else {
             return ReadPlan::Empty;
         };
+        if row.kind == EntryKind::Gap {
+            // Compaction has taken what was there: the next batch that is left.
+            let next = self.table.rows_from(row.index).find(|r| r.kind == EntryKind::Data && r.base_offset < upto);
+            let Some(next) = next else { return ReadPlan::Empty };
+            row = next;
+        }
         let max_bytes = u64::from(max_bytes);
         let Some(skip) = self.cache.front().and_then(|f| row.index.0.checked_sub(f.index.0)) else {
             return ReadPlan::Files(self.table.file_ranges(self.gid, row.index, upto, max_bytes));
@@ -687,6 +716,28 @@ impl Log {
     pub fn max_time(&self) -> Option<(i64, Offset)> {
         let ms = self.table.max_time()?;
         self.find_time(ms).map(|base| (ms, base))
+    }
+
+    /// What compaction could do now, if it is due: the segments and what must stay. `policy` of the topic.
+    pub fn plan_compaction(&self, policy: &Policy, now_ms: i64) -> Option<(Choice, CompactionInput)> {
+        let stable = self.last_stable_offset().min(self.high_watermark());
+        let choice = compact::choose(self.table.segments(), stable, policy, now_ms)?;
+        let input = CompactionInput {
+            segments: self.table.segments().get(..choice.upto)?.to_vec(),
+            producers: self
+                .producers
+                .last_batches()
+                .map(|(id, epoch, last_offset)| (id, LastBatch { epoch, last_offset }))
+                .collect(),
+            captures: self.captures.last_entries().collect(),
+        };
+        Some((choice, input))
+    }
+
+    /// Whether and how much compaction is due, without the input.
+    pub fn compaction_due(&self, policy: &Policy, now_ms: i64) -> Option<Choice> {
+        let stable = self.last_stable_offset().min(self.high_watermark());
+        compact::choose(self.table.segments(), stable, policy, now_ms)
     }
 
     /// Forgets producers idle since before `before_ms`.

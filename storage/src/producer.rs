@@ -238,6 +238,13 @@ impl Producers {
             producer.coordinator_epoch = coordinator_epoch;
         }
     }
+    /// The newest batch of each: epoch, and the last offset of its data (`None` = only a marker in this epoch).
+    pub fn last_batches(&self) -> impl Iterator<Item = (i64, i16, Option<u64>)> + '_ {
+        self.known.iter().map(|(id, p)| {
+            let last = usize::from(p.count).checked_sub(1).and_then(|at| p.batches.get(at));
+            (*id, p.epoch, last.and_then(|b| u64::try_from(b.last_offset).ok()))
+        })
+    }
 
     /// Forgets producers without an open transaction that wrote nothing since `before_ms`.
     pub fn expire(&mut self, before_ms: i64) -> usize {

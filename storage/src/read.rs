@@ -1,13 +1,14 @@
 //! Reads of stored bytes, each checked against the row that vouches for it. Blocking; called from the broker's blocking
-//! pool, from the driver and from the simulator.
+//! pool, from the driver and from the simulator. [`read_range_hot`] does not wait: it may be called anywhere.
 
-use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
+use crate::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, Hot};
 use crate::entry::{EntryKind, FileRange, Row};
 use crate::format::row::{self, EntHeader};
 use crate::recover::Layout;
 use crate::segment::{group_dir, segment_stem};
 use bytes::Bytes;
 use catchwater_record::Gid;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why stored bytes could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,50 @@ pub fn read_range(disk: &dyn Disk, layout: &Layout, range: &FileRange) -> Result
         format!("{}/{}", group_dir(&layout.groups(), range.gid), segment_stem(range.base_offset, range.generation));
     let segment = Segment { disk, range, log: format!("{stem}.log"), ent: format!("{stem}.ent") };
     segment.read()
+}
+
+/// The same, if every byte it looks at is in memory: the batches and the rows that vouch for them. `None` = something is
+/// not, or the disk cannot say; then [`read_range`] on a thread that may wait.
+pub fn read_range_hot(disk: &dyn Disk, layout: &Layout, range: &FileRange) -> Option<Result<Bytes, ReadError>> {
+    let warm = Warm { disk, cold: AtomicBool::new(false) };
+    let read = read_range(&warm, layout, range);
+    // Whatever went wrong on the way is judged by the reader that may wait.
+    (!warm.cold.load(Ordering::Relaxed)).then_some(read)
+}
+
+/// A disk that gives what is in memory, and otherwise fails and says so.
+struct Warm<'a> {
+    disk: &'a dyn Disk,
+    cold: AtomicBool,
+}
+
+impl Disk for Warm<'_> {
+    fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
+        match op {
+            DiskOp::Read { path, at, len } => {
+                let mut bytes = vec![0; len];
+                let mut have = 0;
+                while have < len {
+                    match self.disk.try_hot(&path, at + have as u64, &mut bytes[have..]) {
+                        Hot::Hit(0) => break,
+                        Hot::Hit(n) => have += n,
+                        Hot::Cold | Hot::Unsupported => {
+                            self.cold.store(true, Ordering::Relaxed);
+                            return Err(DiskError { op: "read", path, kind: DiskFault::Io });
+                        }
+                    }
+                }
+                bytes.truncate(have);
+                Ok(DiskDone::Read(bytes.into()))
+            }
+            // What the kernel knows of an open file.
+            DiskOp::Length { .. } => self.disk.run(op),
+            other => {
+                self.cold.store(true, Ordering::Relaxed);
+                Err(DiskError { op: "read", path: other.path().clone(), kind: DiskFault::Io })
+            }
+        }
+    }
 }
 
 impl Segment<'_> {
@@ -77,12 +122,12 @@ impl Segment<'_> {
             let pos = range.pos + at as u32;
             let row = self.row(&header, low)?.ok_or_else(|| self.damaged(pos))?;
             low += 1;
-            if row.len == 0 {
-                continue; // an internal entry between the batches
+            if row.kind != EntryKind::Data {
+                continue; // an internal entry, or a gap, between the batches
             }
             let end = at + row.len as usize;
             let body = bytes.get(at..end).filter(|_| row.pos == pos).ok_or_else(|| self.damaged(pos))?;
-            if row.kind != EntryKind::Data || !row::batch_matches(&row, body) {
+            if !row::batch_matches(&row, body) {
                 return Err(self.damaged(pos));
             }
             at = end;

@@ -1,8 +1,10 @@
 //! Pure. Which segments retention lets go: a choice, not a deed. The leader proposes the new log start; once that is
 //! committed the segment writer removes what lies below.
 //!
-//! Whole segments only, oldest first, never the newest one (it is still written), nothing above the high watermark.
+//! Whole segments only, oldest first, nothing above the high watermark. The newest one goes too when everything in it is
+//! due (the segment writer then closes it, and the next batch begins another), as Kafka's active segment does.
 
+use crate::compact::log_bytes as bytes;
 use crate::entry::SegmentInfo;
 use catchwater_record::Offset;
 
@@ -21,12 +23,15 @@ pub struct Retention {
 pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Retention, now_ms: i64) -> Option<Offset> {
     let mut kept_bytes: u64 = segments.iter().map(bytes).sum();
     let mut start = None;
-    for pair in segments.windows(2) {
-        let (segment, next) = (&pair[0], &pair[1]);
-        if next.base_offset > high_watermark {
+    for (i, segment) in segments.iter().enumerate() {
+        let next = segments.get(i + 1);
+        let (Some(first), Some(last)) = (segment.rows.first(), segment.rows.last()) else { continue };
+        let end = next.map_or(last.base_offset.plus(u64::from(last.count)), |next| next.base_offset);
+        // Without a record there is nothing to let go of.
+        if end > high_watermark || end == first.base_offset {
             break;
         }
-        let newest_ms = segment.rows.last().map_or(i64::MAX, |row| row.max_ts).min(next.created_ms);
+        let newest_ms = last.max_ts.min(next.map_or(i64::MAX, |next| next.created_ms));
         let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
         let rest_bytes = kept_bytes - bytes(segment);
         // Kafka's rule: a segment goes by size only if what stays is still as large as the limit.
@@ -35,14 +40,9 @@ pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Reten
             break;
         }
         kept_bytes = rest_bytes;
-        start = Some(next.base_offset);
+        start = Some(end);
     }
     start
-}
-
-/// Bytes of its `.log`.
-fn bytes(segment: &SegmentInfo) -> u64 {
-    segment.rows.last().map_or(0, |row| u64::from(row.pos) + u64::from(row.len))
 }
 
 #[cfg(test)]
@@ -58,6 +58,7 @@ mod tests {
             base_offset: Offset(i as u64 * 10),
             generation: 0,
             sealed: false,
+            compacted: false,
             created_ms: *created_ms,
             rows: vec![Row {
                 index: EntryIndex(i as u64 * 10 + 1),
@@ -83,11 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn old_segments_go_and_the_newest_never() {
+    fn old_segments_go_and_the_newest_when_all_of_it_is_old() {
         let times = [(1_000, 0), (2_000, 1_500), (9_000, 2_500)];
         check(&times, Some(8_500), None, Some(10));
         check(&times, Some(1_000), None, Some(20));
-        check(&times, Some(0), None, Some(20));
+        check(&times, Some(999), None, Some(30));
+        check(&times, Some(0), None, Some(30));
         check(&times, Some(9_500), None, None);
         check(&times, None, None, None);
         check(&[], Some(0), Some(0), None);
@@ -98,6 +100,8 @@ mod tests {
     #[test]
     fn a_record_from_the_future_pins_nothing() {
         check(&[(i64::MAX, 0), (2_000, 1_500), (9_000, 2_500)], Some(8_000), None, Some(10));
+        // The newest one was not rolled yet: its own word counts.
+        check(&[(1_000, 0), (i64::MAX, 1_500)], Some(1), None, Some(10));
     }
 
     #[test]
@@ -106,13 +110,14 @@ mod tests {
         check(&times, None, Some(400), None);
         check(&times, None, Some(300), Some(10));
         check(&times, None, Some(250), Some(10));
-        check(&times, None, Some(0), Some(30));
+        check(&times, None, Some(0), Some(40));
     }
 
     #[test]
     fn nothing_uncommitted_goes() {
         let all = segments(&[(1, 0), (2, 1), (3, 2)]);
         assert_eq!(choose(&all, Offset(15), Retention { ms: Some(0), bytes: None }, 10_000), Some(Offset(10)));
+        assert_eq!(choose(&all, Offset(29), Retention { ms: Some(0), bytes: None }, 10_000), Some(Offset(20)));
         assert_eq!(choose(&all, Offset(5), Retention { ms: Some(0), bytes: None }, 10_000), None);
     }
 }

@@ -19,9 +19,12 @@ mod cut;
 mod keep;
 mod space;
 mod sweep;
+mod switch;
+
+pub use switch::Replacement;
 
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
-use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow};
+use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow, SegmentInfo};
 use crate::format::manifest::SegmentState;
 use crate::format::row;
 use crate::format::slot::Side;
@@ -30,7 +33,20 @@ use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now};
 use catchwater_record::crc::Crc64;
 use catchwater_record::{EntryIndex, Gid, Offset};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a topic's settings say of one group's segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentLimits {
+    /// `segment.bytes`
+    pub bytes: u32,
+    /// `segment.ms`: from the first batch's timestamp to the one that is appended.
+    pub ms: u64,
+    /// `segment.jitter.ms`: at most so much less.
+    pub jitter_ms: u64,
+    /// `file.delete.delay.ms`
+    pub delete_delay_ms: u64,
+}
 
 #[derive(Clone, Debug)]
 pub struct SegmentConfig {
@@ -87,6 +103,8 @@ pub enum SegmentPoint {
     TruncFile,
     TrimManifest,
     TrimUnlink,
+    SwitchManifest,
+    SwitchDrop,
     SnapWrite,
     SnapSync,
     DelRename,
@@ -119,11 +137,9 @@ pub enum SegmentEvent {
     Snap(Gid, EntryIndex, Offset, Bytes),
     /// A committed log start. Before segments go, the state that they alone held so far must be in a snapshot.
     Trim(Gid, Offset, Option<(EntryIndex, Offset, Bytes)>),
-    Limits {
-        gid: Gid,
-        segment_bytes: u32,
-        segment_ms: u64,
-    },
+    Limits(Gid, SegmentLimits),
+    /// A compacted segment is durable beside those it was made from.
+    Switch(Gid, Box<Replacement>),
     Done(Token, Result<DiskDone, DiskError>),
     /// Whoever watches the disk says that there may be room again: what stands is tried once more.
     SpaceBack,
@@ -149,6 +165,8 @@ pub enum SegmentEffect {
     /// A truncation of a relaxed group is done: what is placed from now on lies behind it.
     CutDone(Gid),
     Sealed(Gid, Offset),
+    /// The replacement is in force (`None` = refused: the segments it was made from are not all there any more).
+    Switched(Gid, Option<Box<SegmentInfo>>),
     /// Ask the replica for its snapshot.
     WantSnap(Gid),
     /// The group's files are gone.
@@ -170,11 +188,15 @@ pub struct Segment {
     pub created_ms: i64,
     pub state: SegmentState,
     pub rows: u32,
+    /// Indexes covered by gap rows beyond one for each row; 0 unless compacted.
+    pub gaps: u64,
     pub last_term: u32,
     /// First offset after the segment.
     pub next_offset: Offset,
     pub max_ts: i64,
     pub min_ts: i64,
+    /// Largest timestamp of the first batch; `None` = not known.
+    pub first_ts: Option<i64>,
     pub log_len: u32,
     pub ext_len: u32,
     pub has_ext: bool,
@@ -197,7 +219,7 @@ pub struct Sums {
 
 impl Segment {
     pub fn last_index(&self) -> EntryIndex {
-        EntryIndex(self.base_index.0 + u64::from(self.rows)).prev()
+        EntryIndex(self.base_index.0 + u64::from(self.rows) + self.gaps).prev()
     }
     fn has_record(&self) -> bool {
         self.next_offset > self.base_offset
@@ -306,8 +328,11 @@ struct Group {
     dirty_bytes: u64,
     /// Where in the newest `.log` write-back has not been asked for yet.
     unhinted: u32,
-    segment_bytes: u32,
-    segment_ms: u64,
+    limits: SegmentLimits,
+    /// A replacement that waits for its turn.
+    switch: Option<Box<Replacement>>,
+    /// Files that belong to nothing any more, with the time from which they may go.
+    doomed: VecDeque<(Mono, Vec<FilePath>)>,
     dropped: bool,
     in_line: bool,
     /// Waits for, or is in, a sweep: nothing else is done with it.
@@ -368,7 +393,15 @@ enum Then {
     Snap {
         index: EntryIndex,
     },
-    Trim,
+    Trim {
+        gone: Vec<FilePath>,
+    },
+    Switch {
+        gone: Vec<FilePath>,
+        info: Box<SegmentInfo>,
+    },
+    /// Nothing is left to be said.
+    Nothing,
     /// Renamed and durable; the list of names comes back.
     DropList {
         lsn: u64,
@@ -423,6 +456,8 @@ pub struct Segments {
     /// Turns of others before it begins.
     patience: usize,
     sweep: Option<sweep::Sweep>,
+    /// When files of a group may go.
+    alarms: BTreeSet<(Mono, Gid)>,
     closing: bool,
     closed: bool,
     stopped: bool,
@@ -459,6 +494,7 @@ impl Segments {
             held: Vec::new(),
             patience: 0,
             sweep: None,
+            alarms: BTreeSet::new(),
             closing: false,
             closed: false,
             stopped: false,
@@ -525,8 +561,14 @@ impl Segments {
             bytes_since_snap: found.bytes_since_snap,
             dirty_bytes: 0,
             unhinted,
-            segment_bytes: self.config.segment_bytes,
-            segment_ms: self.config.segment_ms,
+            limits: SegmentLimits {
+                bytes: self.config.segment_bytes,
+                ms: self.config.segment_ms,
+                jitter_ms: 0,
+                delete_delay_ms: 0,
+            },
+            switch: None,
+            doomed: VecDeque::new(),
             dropped: false,
             in_line: false,
             held: false,
@@ -586,7 +628,7 @@ impl Segments {
             if let Some(group) = self.groups.get_mut(&gid) {
                 group.in_line = false;
             }
-            if let Some(job) = self.next_job(now, gid) {
+            if let Some(job) = self.next_job(now, gid, out) {
                 self.run_step(now, gid, job, out);
             }
         }
@@ -648,7 +690,7 @@ impl Segments {
     }
 
     /// Chooses what a group does next. Short things that others wait for come before the endless stream of appends.
-    fn next_job(&mut self, now: Now, gid: Gid) -> Option<Job> {
+    fn next_job(&mut self, now: Now, gid: Gid, out: &mut Effects<SegmentEffect>) -> Option<Job> {
         let closing = self.closing;
         let group = self.groups.get(&gid)?;
         if group.job.is_some() || group.held {
@@ -677,6 +719,12 @@ impl Segments {
             return Some(job);
         }
         if let Some(job) = self.trim_job(gid) {
+            return Some(job);
+        }
+        if let Some(job) = self.switch_job(gid, out) {
+            return Some(job);
+        }
+        if let Some(job) = self.doomed_job(Some(now.mono), gid) {
             return Some(job);
         }
         let group = self.groups.get(&gid)?;
@@ -749,10 +797,12 @@ impl Segments {
                 group.snaps.push(index);
                 group.bytes_since_snap = 0;
             }
-            Then::Trim => {
-                let group = self.groups.get_mut(&gid)?;
-                group.names_dirty = true;
+            Then::Trim { gone } => self.doom(now, gid, gone),
+            Then::Switch { gone, info } => {
+                out.push(SegmentEffect::Switched(gid, Some(info)));
+                self.doom(now, gid, gone);
             }
+            Then::Nothing => {}
             Then::DropList { lsn } => {
                 let gone = format!("{}.deleted", group_dir(&self.config.dir, gid));
                 let mut steps: VecDeque<_> = job
@@ -777,7 +827,6 @@ impl Segments {
                 out.push(SegmentEffect::Removed(gid));
             }
         }
-        let _ = now;
         None
     }
 }
@@ -818,7 +867,7 @@ impl Local for Segments {
                 {
                     group.committed = index;
                     let open = group.segments.iter().filter(|s| s.is_open()).count();
-                    if open > 1 || group.snap.is_some() {
+                    if open > 1 || group.snap.is_some() || group.trim_wanted.is_some() {
                         self.enlist(gid);
                     }
                 }
@@ -872,11 +921,18 @@ impl Local for Segments {
                     self.enlist(gid);
                 }
             }
-            SegmentEvent::Limits { gid, segment_bytes, segment_ms } => {
+            SegmentEvent::Limits(gid, limits) => {
                 if let Some(group) = self.groups.get_mut(&gid) {
-                    (group.segment_bytes, group.segment_ms) = (segment_bytes, segment_ms);
+                    group.limits = limits;
                 }
             }
+            SegmentEvent::Switch(gid, replacement) => match self.groups.get_mut(&gid) {
+                Some(group) if group.switch.is_none() && !self.closing => {
+                    group.switch = Some(replacement);
+                    self.enlist(gid);
+                }
+                _ => out.push(SegmentEffect::Switched(gid, None)),
+            },
             SegmentEvent::Done(token, result) => self.done(now, token, result, out),
             SegmentEvent::Close => {
                 self.closing = true;
@@ -886,11 +942,12 @@ impl Local for Segments {
             SegmentEvent::SpaceBack => self.space_back(now, out),
             SegmentEvent::Wake => {}
         }
+        self.ring(now);
         self.pump(now, out);
         self.cuts_done.drain(..).for_each(|gid| out.push(SegmentEffect::CutDone(gid)));
     }
 
     fn deadline(&self) -> Option<Mono> {
-        None
+        self.next_alarm()
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 //! Invariants: indexes are dense (a gap row covers its run), terms never fall, offsets are dense.
 
+use crate::compact::rows::{last_index, span};
 use crate::entry::{EntryKind, FileRange, PlacedRow, Row, SegmentInfo};
 use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset};
 use std::collections::VecDeque;
@@ -20,11 +21,6 @@ pub struct Table {
     empty_end: Offset,
     segments: Vec<SegmentInfo>,
     behind: VecDeque<Row>,
-}
-
-/// Indexes a row covers: 1, or the length of a gap's run.
-fn span(row: &Row) -> u64 {
-    if row.kind == EntryKind::Gap { u64::from(row.len.max(1)) } else { 1 }
 }
 
 fn end_offset(row: &Row) -> Offset {
@@ -151,6 +147,22 @@ impl Table {
         Some((index, last.term))
     }
 
+    /// A compacted segment takes the place of those it was made from. One that is not here any more was trimmed.
+    pub fn replace(&mut self, new: SegmentInfo) {
+        let Some(end) = new.rows.last().map(last_index) else { return };
+        let inside =
+            |s: &SegmentInfo| s.base_index >= new.base_index && s.rows.last().is_some_and(|r| last_index(r) <= end);
+        let Some(at) = self.segments.iter().position(inside) else { return };
+        let count = self.segments[at..].iter().take_while(|s| inside(s)).count();
+        let old = &self.segments[at..at + count];
+        let covered = old.last().and_then(|s| s.rows.last()).map(last_index);
+        // Some of them were trimmed, with the log start in between: the next compaction tries again.
+        if old.first().is_none_or(|s| s.base_index != new.base_index) || covered != Some(end) {
+            return;
+        }
+        self.segments.splice(at..at + count, [new]);
+    }
+
     /// Takes over the places of rows. One that is not the next without a place, by index and term, was cut meanwhile.
     pub fn place(&mut self, placed: &[PlacedRow]) {
         for p in placed {
@@ -168,6 +180,7 @@ impl Table {
                     base_offset: p.base_offset,
                     generation: p.generation,
                     sealed: false,
+                    compacted: false,
                     created_ms: p.created_ms,
                     rows: Vec::new(),
                 });

@@ -3,6 +3,7 @@
 pub mod bank;
 pub mod broker;
 pub mod dev;
+pub mod kafka;
 pub mod pg;
 pub mod python;
 pub mod rig;

@@ -1,6 +1,7 @@
-//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | db | fuzz | rig | scoreboard | sim | mutants | history`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | compat | db | fuzz | rig | scoreboard | sim | mutants | history`. Knows nothing of the product's crates.
 
 mod codegen;
+mod compat;
 mod db;
 mod errors;
 mod fuzz;
@@ -23,6 +24,7 @@ fn main() -> anyhow::Result<()> {
         Some("errors") => errors::run(),
         Some("stats") => stats::run(),
         Some("codegen") => codegen::run(rest),
+        Some("compat") => compat::run(rest),
         Some("db") => db::run(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("history") => history::run(rest),
@@ -32,7 +34,7 @@ fn main() -> anyhow::Result<()> {
         Some("sim") => sim::run(rest),
         _ => {
             eprintln!(
-                "usage: cargo xtask <tidy | walks | errors | stats | codegen | db | fuzz | rig | scoreboard | sim | mutants | history>"
+                "usage: cargo xtask <tidy | walks | errors | stats | codegen | compat | db | fuzz | rig | scoreboard | sim | mutants | history>"
             );
             std::process::exit(2)
         }

@@ -10,6 +10,7 @@ use crate::host::log::{HostLog, HostObserver, ProposeError, ReadError};
 use bytes::{Bytes, BytesMut};
 use catchwater_base::metric::Counter;
 use catchwater_base::{Clock, Now, crash_point, log};
+use catchwater_raft::driver::compaction::{CompactLimits, Compaction};
 use catchwater_raft::driver::{LogDir, Pressure, Replica};
 use catchwater_raft::{Event, GroupCore};
 use catchwater_record::{
@@ -18,6 +19,7 @@ use catchwater_record::{
 };
 use catchwater_runtime::sync::{Notify, oneshot};
 use catchwater_storage::ReadPlan;
+use catchwater_storage::compact::{Choice, Policy};
 use catchwater_storage::format::context::CaptureContext;
 use catchwater_storage::retain::Retention;
 use std::collections::BTreeMap;
@@ -333,6 +335,19 @@ impl Partition {
         out.extend(self.lock().core.group().log().producers().idle_since());
     }
 
+    /// Whether and how much of its log is due for compaction.
+    pub fn compaction_due(&self, policy: &Policy) -> Option<Choice> {
+        let now_ms = self.clock.now().wall.as_millis();
+        self.lock().core.group().log().compaction_due(policy, now_ms)
+    }
+
+    /// A run over what is due now.
+    pub fn compaction(&self, policy: Policy, limits: CompactLimits) -> Option<Compaction> {
+        let now_ms = self.clock.now().wall.as_millis();
+        let plan = self.lock().core.group().log().plan_compaction(&policy, now_ms)?;
+        Some(Compaction::new(self.dir.clone(), self.gid, plan, (policy, limits), now_ms))
+    }
+
     /// Answers once all that was appended before is committed.
     pub fn barrier(&self) -> Result<oneshot::Receiver<Ack>, NotTaken> {
         let (waiter, done) = oneshot::channel();
@@ -384,6 +399,15 @@ impl Partition {
             ReadPlan::Tail(batches) => Ok(batches),
             ReadPlan::Files(ranges) => self.dir.read(&ranges),
             ReadPlan::Empty | ReadPlan::OutOfRange => Ok(Vec::new()),
+        }
+    }
+
+    /// The same if no byte must be waited for; `None` if one must.
+    pub fn read_hot(&self, plan: &ReadPlan) -> Option<Result<Vec<Bytes>, catchwater_raft::driver::ReadError>> {
+        match plan {
+            ReadPlan::Tail(batches) => Some(Ok(batches.clone())),
+            ReadPlan::Files(ranges) => self.dir.read_hot(ranges),
+            ReadPlan::Empty | ReadPlan::OutOfRange => Some(Ok(Vec::new())),
         }
     }
 

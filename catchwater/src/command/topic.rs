@@ -5,7 +5,7 @@ use crate::report::{self, Done, Exit, Failure, Output};
 use bytes::Bytes;
 use catchwater_client::remote::{
     Acks, FetchFrom, FetchLimits, Kafka, NewTopic, OffsetAt, Options, ProduceOutcome, Record, RemoteError,
-    ResourceKind, TopicInfo, decode_records,
+    ResourceKind, TopicInfo, decode_records, end_of_batches,
 };
 use catchwater_record::batch::build::Builder;
 use catchwater_record::murmur2;
@@ -233,6 +233,8 @@ impl Consume {
                         return Ok(Done::silent());
                     }
                 }
+                // Compaction may have taken the records at the end of the last batch.
+                *at = (*at).max(end_of_batches(&fetched.batches).unwrap_or(*at));
                 if fetched.batches.is_empty() && !self.follow {
                     // Only offsets without records (control batches) can be left.
                     *at = (*at).max(*end);

@@ -232,6 +232,18 @@ pub fn decode_records(batches: &[u8], from: i64) -> Result<Vec<Record>, RecordsE
     Ok(found)
 }
 
+/// The offset after the last whole batch: where the next fetch goes on. Not the one after the last record: compaction
+/// may have taken the records at the end of a batch.
+pub fn end_of_batches(batches: &[u8]) -> Option<i64> {
+    let (mut rest, mut end) = (batches, None);
+    while let Some(len) = batch_len(rest).filter(|len| *len <= rest.len()) {
+        let (view, _) = BatchView::split(&rest[..len]).ok()?;
+        end = Some(view.base_offset().checked_add(i64::from(view.last_offset_delta()))?.checked_add(1)?);
+        rest = &rest[len..];
+    }
+    end
+}
+
 /// Whole length of the batch at the front, from its own length field; `None` if not even that is there.
 fn batch_len(bytes: &[u8]) -> Option<usize> {
     let raw = bytes.get(8..12)?.first_chunk::<4>()?;

@@ -137,6 +137,8 @@ impl LogDir {
             journal_used_percent: AtomicU8::new(0),
             waiting_bytes: AtomicU64::new(0),
             unplaced_bytes: AtomicU64::new(0),
+            segments_due: AtomicBool::new(false),
+            switches: Mutex::new(BTreeMap::new()),
             closed: Mutex::new(Closed::default()),
             closed_wake: Condvar::new(),
             boot: Mutex::new(boot),

@@ -53,6 +53,7 @@ pub(super) fn segments_work(
     metrics::SEGMENT_DIRTY_BYTES.set(i64::try_from(segments.dirty_bytes()).unwrap_or(i64::MAX));
     metrics::UNPLACED_BYTES.set(i64::try_from(segments.queued_bytes()).unwrap_or(i64::MAX));
     inner.unplaced_bytes.store(segments.queued_bytes(), Ordering::Relaxed);
+    inner.segments_due.store(segments.deadline().is_some(), Ordering::Relaxed);
 }
 
 fn effect_bytes(effect: &SegmentEffect) -> u64 {
@@ -246,6 +247,16 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
             if let Some((index, next_offset, payload)) = replica.snapshot() {
                 let event = SegmentEvent::Snap(gid, index, next_offset, payload);
                 segments.handle(inner.clock.now(), event, out);
+            }
+        }
+        SegmentEffect::Switched(gid, segment) => {
+            let done = segment.is_some();
+            if let Some(segment) = segment {
+                inner.deliver(gid, Event::Replaced(segment));
+            }
+            if let Some(sender) = lock(&inner.switches).remove(&gid) {
+                // Who asked may have given up.
+                let _ = sender.send(done);
             }
         }
         SegmentEffect::Sealed(..) | SegmentEffect::Removed(_) => {}

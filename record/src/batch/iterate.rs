@@ -36,6 +36,14 @@ impl<'a> RecordView<'a> {
     pub fn headers(&self) -> Headers<'a> {
         Headers { rest: self.headers, left: self.header_count }
     }
+    /// The record's attributes byte, and its bytes behind the timestamp delta.
+    pub fn behind_timestamp(&self) -> Result<(u8, &'a [u8]), RecordError> {
+        let mut rest = self.raw;
+        take_length(&mut rest)?;
+        let (attributes, mut rest) = rest.split_first().ok_or(RecordError::Short { missing: 1 })?;
+        take_varint(&mut rest)?;
+        Ok((*attributes, rest))
+    }
     /// The last header of that key.
     pub fn header(&self, key: &[u8]) -> Option<Option<&'a [u8]>> {
         self.headers().filter(|(k, _)| *k == key).last().map(|(_, v)| v)

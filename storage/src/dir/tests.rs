@@ -215,7 +215,7 @@ impl World {
                 }
                 DirEffect::Placed(gid, upto, rows) => self.check_placed(gid, upto, &rows),
                 DirEffect::WantSnap(gid) => self.snap(gid),
-                DirEffect::Removed(_) => {}
+                DirEffect::Removed(_) | DirEffect::Switched(..) => {}
                 DirEffect::Checkpointed(lsn) => {
                     // Noted at once, or never: both must do.
                     if self.rng.chance(700_000) {

@@ -3,6 +3,7 @@
 use super::journal::GroupFrames;
 use super::rebuild::{self, Lost, LostEnd, Made};
 use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
+use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{
     EntryKind, EpochStart, GroupSpec, Hard, NewEntry, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag,
@@ -257,6 +258,7 @@ pub(super) fn build(
                 base_offset: f.segment.base_offset,
                 generation: f.segment.generation,
                 sealed: f.segment.state != SegmentState::Active,
+                compacted: f.segment.state == SegmentState::Compacted,
                 created_ms: f.segment.created_ms,
                 rows: f.rows.clone(),
             })
@@ -349,10 +351,12 @@ fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
         created_ms: header.created_ms,
         state: SegmentState::Active,
         rows: made.rows.len() as u32,
+        gaps: 0,
         last_term: header.prev_term,
         next_offset: header.base_offset,
         max_ts: -1,
         min_ts: i64::MAX,
+        first_ts: None,
         log_len: 0,
         ext_len: 0,
         has_ext,
@@ -364,6 +368,11 @@ fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
     Found { segment, rows: made.rows }
 }
 
+/// Bytes of `.log` up to the end of the row's batch.
+fn log_end(row: &Row) -> u32 {
+    if row.kind == EntryKind::Gap { row.pos } else { row.pos.saturating_add(row.len) }
+}
+
 fn end_of(row: &Row) -> Offset {
     row.base_offset.plus(u64::from(row.count))
 }
@@ -373,12 +382,14 @@ impl Found {
     pub(super) fn settle(&mut self) {
         let s = &mut self.segment;
         s.rows = self.rows.len() as u32;
+        s.gaps = 0;
+        s.first_ts = self.rows.iter().find(|r| r.count > 0).map(|r| r.max_ts);
         s.sums = None;
         if let Some(last) = self.rows.last() {
             s.last_term = last.term.0;
             s.next_offset = end_of(last);
             s.max_ts = last.max_ts;
-            s.log_len = if last.kind == EntryKind::Gap { last.pos } else { last.pos + last.len };
+            s.log_len = log_end(last);
             s.ext_len = last.ext_pos + u32::from(last.ext_len);
         }
     }
@@ -425,7 +436,15 @@ impl Reader<'_> {
         for i in 0..(listed.rows as usize).min(fit) {
             let at = HEADER_BYTES + i * ROW_BYTES;
             let row = ent.get(at..).and_then(|bytes| row::decode_row(bytes, self.gid, listed.base_index));
-            rows.push(row.filter(|r| r.index.0 == listed.base_index.0 + i as u64));
+            rows.push(row);
+        }
+        // A gap row covers a run, so a row's index follows from the rows before it; one that cannot be read covers what
+        // the next one leaves.
+        let (mut at, mut sure) = (listed.base_index, true);
+        for row in &mut rows {
+            *row = row.filter(|r| if sure { r.index == at } else { r.index >= at });
+            sure = row.is_some() || listed.generation == 0;
+            at = row.map_or(at, |r| last_index(&r)).next();
         }
         let segment = Segment {
             base_index: listed.base_index,
@@ -434,10 +453,12 @@ impl Reader<'_> {
             created_ms: header.map_or(0, |h| h.created_ms),
             state: listed.state,
             rows: listed.rows,
+            gaps: footer.map_or(0, |f| (f.last_index.0 + 1).saturating_sub(listed.base_index.0 + u64::from(f.rows))),
             last_term: listed.last_term,
             next_offset: footer.map_or(listed.base_offset, |f| f.next_offset),
             max_ts: listed.max_ts,
             min_ts: footer.map_or(-1, |f| f.min_ts),
+            first_ts: None,
             log_len: footer.map_or(u32::try_from(log_len).unwrap_or(u32::MAX), |f| f.log_len as u32),
             ext_len: footer.map_or(0, |f| f.ext_len),
             has_ext,
@@ -605,9 +626,9 @@ impl Reader<'_> {
     fn lost_row(&self, found: &Found, next: Option<Row>, footer: Option<Footer>) -> Result<(Row, bool), DiskError> {
         let s = &found.segment;
         let before = found.rows.last();
-        let (pos, offset) = before.map_or((0, s.base_offset), |r| (r.pos.saturating_add(r.len), end_of(r)));
+        let (pos, offset) = before.map_or((0, s.base_offset), |r| (log_end(r), end_of(r)));
         let ext_pos = before.map_or(0, |r| r.ext_pos + u32::from(r.ext_len));
-        let index = EntryIndex(s.base_index.0 + found.rows.len() as u64);
+        let index = before.map_or(s.base_index, |r| last_index(r).next());
         let log_end = next.map(|n| n.pos).or(footer.map(|f| f.log_len as u32));
         let ext_end = next.map(|n| n.ext_pos).or(footer.map(|f| f.ext_len)).unwrap_or(ext_pos);
         let name = format!("{}.log", segment_stem(s.base_offset, s.generation));
@@ -699,10 +720,12 @@ impl Reader<'_> {
             created_ms: header.created_ms,
             state: SegmentState::Active,
             rows: rows.len() as u32,
+            gaps: 0,
             last_term: header.prev_term,
             next_offset: header.base_offset,
             max_ts: -1,
             min_ts: i64::MAX,
+            first_ts: None,
             log_len: 0,
             ext_len: 0,
             has_ext,

@@ -1,7 +1,8 @@
 //! Pure. Appending to the open segment, rolling it, and what an append leaves behind.
 
 use super::{
-    Appended, Job, Segment, SegmentEffect, SegmentPoint, Segments, Then, entry_bytes, group_dir, segment_stem,
+    Appended, Job, Segment, SegmentEffect, SegmentLimits, SegmentPoint, Segments, Then, entry_bytes, group_dir,
+    segment_stem,
 };
 use crate::disk::{DiskOp, FilePath};
 use crate::entry::{EpochStart, NewEntry, PlacedRow, Row};
@@ -10,7 +11,7 @@ use crate::format::row::{self, EntHeader};
 use crate::journal::Persisted;
 use bytes::Bytes;
 use catchwater_base::{Effects, Now, mutant};
-use catchwater_record::Gid;
+use catchwater_record::{EntryIndex, Gid};
 use std::collections::VecDeque;
 
 impl Segments {
@@ -62,15 +63,22 @@ impl Segments {
             steps.push((DiskOp::Unlink { path: format!("{dir}/{name}").into() }, SegmentPoint::TruncFile));
         }
         let first = &group.queue[0].entries[0];
-        let age = |s: &Segment| now.wall.as_millis().saturating_sub(s.created_ms);
-        let full = |s: &Segment, bytes: usize| {
+        // Kafka's rule: from the first batch to this one by their timestamps, by the clock where there are none.
+        let age = |s: &Segment, entry: &NewEntry| match s.first_ts {
+            Some(first) if first >= 0 && entry.count > 0 && entry.max_ts >= 0 => entry.max_ts.saturating_sub(first),
+            Some(first) if first >= 0 => 0,
+            _ => now.wall.as_millis().saturating_sub(s.created_ms),
+        };
+        let (limits, begins) = (group.limits, group.begins());
+        let full = |s: &Segment, entry: &NewEntry| {
             s.has_record()
-                && (s.log_len as usize + bytes > group.segment_bytes as usize
+                && (s.log_len as usize + entry.body.len() > limits.bytes as usize
                     || s.rows >= rows_max
                     || s.next_offset.0 - s.base_offset.0 > u64::from(u32::MAX >> 1) - (1 << 24)
-                    || age(s) > i64::try_from(group.segment_ms).unwrap_or(i64::MAX))
+                    || (entry.count > 0 && s.next_offset <= begins)
+                    || age(s, entry) > limits.roll_ms(gid, s.base_index))
         };
-        let current = group.segments.back().filter(|s| s.is_open() && !full(s, first.body.len()));
+        let current = group.segments.back().filter(|s| s.is_open() && !full(s, first));
         let rolled = current.is_none();
         let mut segment = match current {
             Some(segment) => segment.clone(),
@@ -81,10 +89,12 @@ impl Segments {
                 created_ms: now.wall.as_millis(),
                 state: SegmentState::Active,
                 rows: 0,
+                gaps: 0,
                 last_term: group.segments.back().map_or(group.prev_term, |s| s.last_term),
                 next_offset: first.base_offset,
                 max_ts: -1,
                 min_ts: i64::MAX,
+                first_ts: None,
                 log_len: 0,
                 ext_len: 0,
                 has_ext: false,
@@ -108,7 +118,7 @@ impl Segments {
             let mut stop = false;
             for entry in &piece.entries {
                 let size = entry.body.len() + entry.context.len();
-                if taken > 0 && (taken + size > bytes_max || full(&segment, entry.body.len())) {
+                if taken > 0 && (taken + size > bytes_max || full(&segment, entry)) {
                     stop = true;
                     break;
                 }
@@ -255,6 +265,18 @@ impl Segments {
     }
 }
 
+impl SegmentLimits {
+    /// Age at which a segment is full, ms: each has its own part of the jitter, the same after every restart.
+    fn roll_ms(&self, gid: Gid, base: EntryIndex) -> i64 {
+        let spread = self.jitter_ms.min(self.ms);
+        let mut place = [0; 16];
+        place[..8].copy_from_slice(&gid.0.to_le_bytes());
+        place[8..].copy_from_slice(&base.0.to_le_bytes());
+        let taken = if spread == 0 { 0 } else { catchwater_base::hash::xxh3_64(&place) % spread };
+        i64::try_from(self.ms - taken).unwrap_or(i64::MAX)
+    }
+}
+
 /// Gives the entry its place at the end of the segment; appends its context record to `contexts`.
 fn place(segment: &mut Segment, entry: &NewEntry, contexts: &mut Vec<u8>) -> Row {
     assert_eq!(entry.index, segment.last_index().next(), "rows are dense");
@@ -268,6 +290,7 @@ fn place(segment: &mut Segment, entry: &NewEntry, contexts: &mut Vec<u8>) -> Row
         entry.context.len() + row::EXT_CRC_BYTES
     };
     if entry.count > 0 {
+        segment.first_ts.get_or_insert(entry.max_ts);
         segment.max_ts = segment.max_ts.max(entry.max_ts);
         segment.min_ts = segment.min_ts.min(entry.max_ts);
     }

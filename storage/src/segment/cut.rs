@@ -126,6 +126,7 @@ impl Segments {
             last.min_ts = i64::MAX;
             last.last_term = to.last_term;
             last.next_offset = to.next_offset;
+            last.first_ts = last.first_ts.filter(|_| last.has_record());
             last.dirty = true;
             last.sums = None;
         }

@@ -93,8 +93,10 @@ impl Segments {
         let group = self.groups.get(&gid)?;
         let at = group.segments.iter().position(Segment::is_open)?;
         let segment = &group.segments[at];
+        // The newest one is written on, unless the log begins behind it: then nothing more enters it.
+        let written_on = at + 1 == group.segments.len() && !group.is_passed(segment);
         let settled = segment.last_index() <= group.committed && group.cuts_coming == 0;
-        if at + 1 == group.segments.len() || !(settled || mutant!("seal_before_commit")) {
+        if written_on || !(settled || mutant!("seal_before_commit")) {
             return None;
         }
         let base = segment.base_index;
@@ -200,13 +202,21 @@ impl Segments {
         if group.snap.is_some() {
             return None; // it comes first: what goes may be all that tells of a producer or a capture
         }
-        let log_start = group.trim_wanted.take()?;
-        if log_start <= group.log_start {
+        let log_start = group.trim_wanted?;
+        if log_start <= group.log_start && !group.segments.front().is_some_and(|s| goes(s, log_start)) {
+            group.trim_wanted = None;
             return None;
         }
-        group.log_start = log_start;
-        group.manifest_dirty = true;
-        let upto = group.segments.iter().take_while(|s| !s.is_open() && trimmed_at(s) <= log_start).count();
+        if group.log_start < log_start {
+            (group.log_start, group.manifest_dirty) = (log_start, true);
+        }
+        let upto = group.segments.iter().take_while(|s| goes(s, log_start)).count();
+        // An open one that lies below is sealed first, if it is all committed; then this is looked at again.
+        let more =
+            group.segments.get(upto).is_some_and(|s| s.is_open() && s.has_record() && s.next_offset <= log_start);
+        if !more {
+            group.trim_wanted = None;
+        }
         if upto == 0 {
             return None; // the manifest says it with its next write
         }
@@ -221,17 +231,21 @@ impl Segments {
         for (_, point) in &mut steps {
             *point = SegmentPoint::TrimManifest;
         }
-        for segment in &gone {
-            for ext in ["log", "ext", "ent"] {
-                steps.push_back((DiskOp::Unlink { path: self.file(gid, segment, ext) }, SegmentPoint::TrimUnlink));
-            }
+        let delayed = self.groups.get(&gid).is_some_and(|g| g.limits.delete_delay_ms > 0);
+        let files: Vec<FilePath> = gone.iter().flat_map(|s| self.names(gid, s)).collect();
+        if delayed {
+            return Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Trim { gone: files } });
         }
-        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Trim })
+        steps.extend(files.into_iter().map(|path| (DiskOp::Unlink { path }, SegmentPoint::TrimUnlink)));
+        if let Some(group) = self.groups.get_mut(&gid) {
+            group.names_dirty = true;
+        }
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Nothing })
     }
 
     pub(super) fn snap_job(&mut self, gid: Gid) -> Option<Job> {
         let group = self.groups.get_mut(&gid)?;
-        let last = group.segments.back().map_or(EntryIndex::ZERO, Segment::last_index);
+        let last = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
         let ready = group.snap.as_ref().is_some_and(|(i, _, _)| *i <= group.committed && *i <= last);
         let ready = ready && group.cuts_coming == 0;
         let (index, next_offset, payload) = group.snap.take_if(|_| ready)?;
@@ -278,9 +292,22 @@ impl Segments {
     }
 }
 
-/// A segment below this offset may go.
-fn trimmed_at(segment: &Segment) -> Offset {
-    if mutant!("trim_beyond_log_start") { segment.base_offset } else { segment.next_offset }
+/// A sealed segment that lies below the log start.
+fn goes(segment: &Segment, log_start: Offset) -> bool {
+    let end = if mutant!("trim_beyond_log_start") { segment.base_offset } else { segment.next_offset };
+    !segment.is_open() && end <= log_start
+}
+
+impl Group {
+    /// The log begins behind everything in it.
+    pub(super) fn is_passed(&self, segment: &Segment) -> bool {
+        segment.has_record() && segment.next_offset <= self.begins()
+    }
+
+    /// The log start, as far as it was told.
+    pub(super) fn begins(&self) -> Offset {
+        self.trim_wanted.unwrap_or(self.log_start).max(self.log_start)
+    }
 }
 
 /// `synced`: rows of open segments that it may claim, if the group is relaxed; the journal has the others' else.

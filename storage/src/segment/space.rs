@@ -57,7 +57,8 @@ impl Segments {
             return group.stalled.pop();
         }
         match group.stalled.last().map(|job| &job.then) {
-            Some(Then::Append(_)) => self.trim_job(gid),
+            // Files that wait for their time go now: room is worth more than a reader's second try.
+            Some(Then::Append(_)) => self.trim_job(gid).or_else(|| self.doomed_job(None, gid)),
             _ => None,
         }
     }

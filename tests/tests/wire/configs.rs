@@ -1,6 +1,6 @@
 //! C. Configs and administration: DeleteRecords, AlterConfigs, IncrementalAlterConfigs.
 
-use catchwater_tests::broker::{Broker, unique};
+use catchwater_tests::broker::{Broker, Settings, unique};
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource as Replaced, AlterableConfig as Pair};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -234,4 +234,147 @@ fn wire_031_alter_configs_replaces_all_and_acts_at_once() {
     }
     assert_eq!(replace(&mut wire, 2, &[], false), 0);
     refused(&mut wire, 0);
+}
+
+/// A batch of (key, value); no value is a tombstone.
+fn keyed(pairs: &[(&str, Option<&str>)]) -> bytes::Bytes {
+    let mut builder = catchwater_record::batch::build::Builder::new();
+    for (key, value) in pairs {
+        builder.push(now_ms(), Some(key.as_bytes()), value.map(str::as_bytes), []);
+    }
+    builder.finish().freeze()
+}
+
+/// A record that is left: offset, key, value.
+pub type Left = (i64, String, Option<String>);
+
+/// What is there.
+pub fn all(wire: &mut Wire, topic: &str) -> Vec<Left> {
+    let (mut next, end, mut out) = (offset_at(wire, topic, -2), offset_at(wire, topic, -1), Vec::new());
+    while next < end {
+        let bytes = wire.fetch(topic, next).records.unwrap_or_default();
+        let text = |b: bytes::Bytes| String::from_utf8(b.to_vec()).unwrap();
+        for r in catchwater_client::remote::decode_records(&bytes, next).unwrap() {
+            out.push((r.offset, r.key.map(text).unwrap(), r.value.map(text)));
+        }
+        next = catchwater_client::remote::end_of_batches(&bytes).expect("there is more");
+    }
+    out
+}
+
+/// Fast enough for a test: small segments, no patience.
+pub fn eager() -> Settings {
+    Settings::default().with("log.cleaner.backoff.ms", "20").with("log.retention.check.interval.ms", "20")
+}
+
+/// Asks again until it is so, at most 30 s.
+#[track_caller]
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !so() {
+        assert!(begun.elapsed().as_secs() < 30, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn wire_035_a_compacted_topic_keeps_the_newest_of_every_key() {
+    let mut broker = Broker::start_with(eager());
+    if broker.is_foreign() {
+        return; // its cleaner's pause is the broker's own
+    }
+    let mut wire = Wire::to(&broker);
+    let name = unique("compacted");
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("internal.segment.bytes", "2000"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("delete.retention.ms", "86400000"),
+        ("file.delete.delay.ms", "0"),
+    ];
+    wire.call(7, &create_all(vec![create(&name, &settings)], false));
+    wire.topic(&name);
+    assert_eq!(wire.produce(&name, batch(&["no key"])).error_code, 87);
+    let filler = "x".repeat(100);
+    for round in 0..40 {
+        let value = format!("{round} {filler}");
+        let pairs = [("a", Some(&*value)), ("b", Some(&*value)), ("gone", (round < 20).then_some(&*value))];
+        assert_eq!(wire.produce(&name, keyed(&pairs)).error_code, 0);
+    }
+    let end = offset_at(&mut wire, &name, -1);
+    assert_eq!(end, 120);
+    until("little is left", || all(&mut wire, &name).len() < 30);
+    let check = |wire: &mut Wire| {
+        let left = all(wire, &name);
+        let last = |key: &str| left.iter().rfind(|r| r.1 == key).cloned().unwrap();
+        assert_eq!((last("a").0, last("b").0, last("gone").0), (117, 118, 119));
+        assert_eq!(last("gone").2, None, "the newest tombstone");
+        assert!(last("a").2.unwrap().starts_with("39 "));
+        assert_eq!((offset_at(wire, &name, -2), offset_at(wire, &name, -1)), (0, 120), "offsets do not move");
+        left
+    };
+    let before = check(&mut wire);
+    broker.kill();
+    broker.restart().unwrap();
+    let mut wire = Wire::to(&broker);
+    wire.topic(&name);
+    let after = check(&mut wire);
+    assert!(after.len() <= before.len());
+    // It goes on from there.
+    assert_eq!(wire.produce(&name, keyed(&[("a", Some("new"))])).base_offset, 120);
+    assert_eq!(all(&mut wire, &name).last().unwrap().2.as_deref(), Some("new"));
+}
+
+#[test]
+fn wire_035b_groups_and_topics_live_through_compaction_of_their_logs() {
+    let mut broker = Broker::start_with(eager());
+    if broker.is_foreign() {
+        return;
+    }
+    let mut wire = Wire::to(&broker);
+    let name = unique("read");
+    wire.topic(&name);
+    crate::groups::coordinator_ready(&mut wire, "steady");
+    let small = [("internal.segment.bytes", SET, Some("1000")), ("min.cleanable.dirty.ratio", SET, Some("0.01"))];
+    assert_eq!(alter(&mut wire, 1, &[(TOPIC, "__consumer_offsets", &small)], false)[0].0, 0);
+    for offset in 0..300 {
+        assert_eq!(crate::groups::commit_simple(&mut wire, "steady", &name, offset), 0);
+    }
+    until("the offsets topic is compacted", || broker.metric("catchwater_compaction_runs_total") > 0.0);
+    assert_eq!(crate::groups::committed(&mut wire, "steady", &name), 299);
+    broker.kill();
+    broker.restart().unwrap();
+    let mut wire = Wire::to(&broker);
+    crate::groups::coordinator_ready(&mut wire, "steady");
+    assert_eq!(crate::groups::committed(&mut wire, "steady", &name), 299);
+    assert_eq!(crate::groups::commit_simple(&mut wire, "steady", &name, 300), 0);
+}
+
+#[test]
+fn wire_028b_retention_lets_go_of_everything_that_is_old() {
+    let broker = Broker::start_with(eager());
+    if broker.is_foreign() {
+        return;
+    }
+    let mut wire = Wire::to(&broker);
+    let name = unique("old");
+    wire.call(7, &create_all(vec![create(&name, &[("retention.ms", "3600000")])], false));
+    wire.topic(&name);
+    let hours_ago = now_ms() - 7_200_000;
+    let old = batch_with(catchwater_record::batch::build::Builder::new(), hours_ago, &["old", "older"]);
+    assert_eq!(wire.produce(&name, old).error_code, 0);
+    until("the open segment goes too", || offset_at(&mut wire, &name, -2) == 2);
+    assert_eq!(wire.fetch(&name, 0).error_code, 1);
+    assert_eq!(wire.produce(&name, batch(&["young"])).base_offset, 2);
+    assert_eq!(values(&wire.fetch(&name, 2), 2), ["young"]);
+    assert_eq!(offset_at(&mut wire, &name, -2), 2);
+    // By size: whole segments, until no more than the limit would be left.
+    let sized = unique("sized");
+    let settings = [("retention.bytes", "3000"), ("internal.segment.bytes", "1000"), ("file.delete.delay.ms", "0")];
+    wire.call(7, &create_all(vec![create(&sized, &settings)], false));
+    wire.topic(&sized);
+    for _ in 0..30 {
+        wire.produce(&sized, batch(&[&"y".repeat(300)]));
+    }
+    until("old segments go", || (17..=22).contains(&offset_at(&mut wire, &sized, -2)));
 }

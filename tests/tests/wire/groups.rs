@@ -102,6 +102,24 @@ pub fn commit(
     })
 }
 
+/// A commit without membership; its code.
+pub fn commit_simple(wire: &mut Wire, group: &str, topic: &str, offset: i64) -> i16 {
+    committed_code(wire, &commit(group, -1, "", topic, offset, None))
+}
+
+/// What the group has committed for partition 0.
+pub fn committed(wire: &mut Wire, group: &str, topic: &str) -> i64 {
+    let topics = Some(vec![kp!(OffsetFetchRequestTopic { name: topic_name(topic), partition_indexes: vec![0] })]);
+    let request = kp!(OffsetFetchRequest { group_id: group_id(group), topics: topics });
+    let (code, offset) = settled(|| {
+        let reply = wire.call(7, &request);
+        let part = &reply.topics[0].partitions[0];
+        (part.error_code, part.committed_offset)
+    });
+    assert_eq!(code, 0);
+    offset
+}
+
 pub fn committed_code(wire: &mut Wire, request: &OffsetCommitRequest) -> i16 {
     settled(|| (wire.call(7, request).topics[0].partitions[0].error_code, ())).0
 }

@@ -54,7 +54,11 @@ pub enum Next {
 
 impl Wire {
     pub fn to(broker: &Broker) -> Wire {
-        let stream = TcpStream::connect(broker.address()).unwrap();
+        Wire::at(broker.address())
+    }
+
+    pub fn at(address: std::net::SocketAddr) -> Wire {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut wire = Wire { stream, correlation: 0 };
         wire.patience(Duration::from_secs(20));
