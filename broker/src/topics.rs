@@ -16,7 +16,7 @@ use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
 use catchwater_record::batch::validate::{Depth, Rules};
 use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
 use catchwater_runtime::time;
-use catchwater_storage::compact::Policy;
+use catchwater_storage::compact::{NatureOf, Policy};
 use catchwater_storage::log::TailBudget;
 use catchwater_storage::retain::Retention;
 use catchwater_storage::{GroupSpec, LogConfig, ProducerBudget, RecoveredGroup};
@@ -311,9 +311,9 @@ impl Topics {
     }
 
     /// Bounds of one run of compaction.
-    pub fn compact_limits(&self, map_bytes_max: u64) -> CompactLimits {
+    pub fn compact_limits(&self, map_bytes_max: u64, nature: NatureOf) -> CompactLimits {
         let part = |n: u64| catchwater_base::hash::xxh3_64(&(self.seed ^ n).to_le_bytes());
-        CompactLimits { map_bytes_max, secret: (part(1), part(2)) }
+        CompactLimits { map_bytes_max, secret: (part(1), part(2)), nature }
     }
 
     fn limit_segments(&self, here: &Here) {

@@ -11,6 +11,7 @@ use catchwater_raft::Event;
 use catchwater_raft::driver::LogDir;
 use catchwater_raft::driver::compaction::{CompactError, Compaction, Stats};
 use catchwater_runtime::{spawn, time};
+use catchwater_storage::compact::{NatureOf, whole};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct UpkeepConfig {
     pub cleaner_bytes_per_second: u64,
     /// `producer.id.expiration.ms`
     pub producer_expiration_ms: u64,
+    /// Tells the records of captures apart.
+    pub nature: NatureOf,
 }
 
 impl Default for UpkeepConfig {
@@ -54,6 +57,7 @@ impl Default for UpkeepConfig {
             cleaner_memory_bytes: 128 << 20,
             cleaner_bytes_per_second: 50 << 20,
             producer_expiration_ms: 86_400_000,
+            nature: whole,
         }
     }
 }
@@ -84,7 +88,7 @@ pub async fn retain(node: Arc<Node>, config: UpkeepConfig) {
 
 /// Compacts what is due, one log after the other.
 pub async fn compact(node: Arc<Node>, config: UpkeepConfig) {
-    let limits = node.topics.compact_limits(config.cleaner_memory_bytes);
+    let limits = node.topics.compact_limits(config.cleaner_memory_bytes, config.nature);
     // Logs that failed, with the time from which they are looked at again.
     let mut failed = BTreeMap::new();
     loop {

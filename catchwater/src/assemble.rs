@@ -6,6 +6,7 @@ mod pipelines;
 mod resolved;
 mod routes;
 mod supervisor;
+mod thin;
 
 pub use line::{WorkerLine, line_json};
 pub use pipelines::Wanted;
@@ -240,6 +241,7 @@ fn broker_config(c: &NodeConfig) -> BrokerConfig {
     }
     b.segment_bytes = u32::try_from(c.segment_bytes).unwrap_or(u32::MAX);
     b.upkeep.producer_expiration_ms = c.producer_expiration_ms;
+    b.upkeep.nature = thin::nature;
     b.cluster_id = c.cluster_id;
     if let Some(node) = c.node_id {
         (b.node_id, b.expect_node) = (catchwater_record::NodeId(node), true);

@@ -219,6 +219,12 @@ impl Stamp {
         })
     }
 
+    /// Operation letter and flags of an encoded stamp, without the rest; `None` = no stamp of this version.
+    pub fn peek(bytes: &[u8]) -> Option<(u8, u16)> {
+        let head = bytes.get(..FIXED)?;
+        (head[0] == VERSION).then(|| (head[1], u16::from_be_bytes([head[2], head[3]])))
+    }
+
     pub fn is_last(&self) -> bool {
         self.flags & flag::LAST != 0
     }

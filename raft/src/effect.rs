@@ -5,7 +5,7 @@ use crate::group::conf::ConfChange;
 use bytes::{Bytes, BytesMut};
 use catchwater_record::{CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset};
 use catchwater_storage::format::context;
-use catchwater_storage::{EntryKind, Hard, NewEntry, PlacedRow, Row, SegmentInfo};
+use catchwater_storage::{EntryKind, Hard, NewEntry, PlacedRow, Replaced, Row};
 use std::fmt;
 
 /// One replica of one group: `node id << 32 | incarnation`. Never reused (a forgotten vote would come back).
@@ -93,7 +93,7 @@ pub enum Event {
     /// Everything up to the index is in segment files, at these places.
     Segmented(EntryIndex, Vec<PlacedRow>),
     /// A compacted segment is in force: this one, in the place of those it was made from.
-    Replaced(Box<SegmentInfo>),
+    Replaced(Box<Replaced>),
     /// Answer of [`Effect::ColdRead`]: whole entries from its first index on; `None` = could not be read now.
     Fetched(u64, Option<Vec<NewEntry>>),
     /// Wants [`Effect::ReadReady`] when this replica is sure to lead and knows all that was acknowledged before.

@@ -10,13 +10,17 @@
 //! its transaction is left and its horizon has passed; records of aborted transactions go. A batch that loses its last
 //! record goes too, unless it is the newest of its producer or of its capture: then it stays without records.
 //!
+//! Batches of a capture are read by sinks that must see every row go: there, a delete stays as long as the tombstone
+//! behind it, a record without a key (a truncate) stays, and a record that says a part only takes nobody's place.
+//!
 //! Source for all rules: `Cleaner`, `LogCleanerManager` and `CleanedTransactionMetadata` of Apache Kafka 4.3; KIP-534.
 
 pub mod map;
 pub mod rows;
 
-use crate::entry::{EntryKind, Row, SegmentInfo};
+use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
 use bytes::BytesMut;
+use catchwater_record::batch::iterate::RecordView;
 use catchwater_record::batch::rewrite::{Rewrite, RewriteError, Rewritten, delete_horizon, empty, rewrite};
 use catchwater_record::{BatchView, EntryIndex, Offset};
 use map::KeyMap;
@@ -35,6 +39,25 @@ pub struct Policy {
     pub delete_retention_ms: u64,
     /// `segment.bytes`: small neighbours are written as one segment up to this size.
     pub segment_bytes: u32,
+}
+
+/// What a record of a capture is to compaction, beside its key and value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nature {
+    /// It says all of its key.
+    Whole,
+    /// It says that its key is gone, with a value; a tombstone of the same key may follow it at the next offset.
+    Delete,
+    /// It changes a part of what earlier records say of its key: it takes nobody's place.
+    Part,
+}
+
+/// Tells a capture's records apart. Records of others are never shown to it.
+pub type NatureOf = fn(&RecordView<'_>) -> Nature;
+
+/// All records are whole.
+pub fn whole(_: &RecordView<'_>) -> Nature {
+    Nature::Whole
 }
 
 /// Segments to compact.
@@ -177,6 +200,9 @@ pub struct Pass<'a> {
     pub now_ms: i64,
     pub delete_retention_ms: u64,
     pub output_bytes_max: usize,
+    pub nature: NatureOf,
+    /// Behind the last delete that went because its time had come.
+    pub deletes_gone: Offset,
     /// Producers whose present transaction has a batch left (or had one that goes in this pass).
     with_data: BTreeSet<i64>,
 }
@@ -189,15 +215,27 @@ impl<'a> Pass<'a> {
         producers: &'a LastOfProducers,
         captures: &'a BTreeSet<EntryIndex>,
         (now_ms, delete_retention_ms): (i64, u64),
-        output_bytes_max: usize,
+        (output_bytes_max, nature): (usize, NatureOf),
         with_data: BTreeSet<i64>,
     ) -> Self {
-        Pass { map, mapped_to, markers, producers, captures, now_ms, delete_retention_ms, output_bytes_max, with_data }
+        Pass {
+            map,
+            mapped_to,
+            markers,
+            producers,
+            captures,
+            now_ms,
+            delete_retention_ms,
+            output_bytes_max,
+            nature,
+            deletes_gone: Offset::ZERO,
+            with_data,
+        }
     }
 
-    /// What the next step of the same pass begins with.
-    pub fn into_open(self) -> BTreeSet<i64> {
-        self.with_data
+    /// What the next step of the same pass begins with, and behind which delete that went none does.
+    pub fn into_open(self) -> (BTreeSet<i64>, Offset) {
+        (self.with_data, self.deletes_gone)
     }
 
     /// Judges the batch of `row`. Batches come in the order of the log.
@@ -225,7 +263,9 @@ impl<'a> Pass<'a> {
         }
         let (control, base) = (batch.is_control(), row.base_offset);
         let (map, mapped_to) = (self.map, self.mapped_to);
-        let mut keep = |record: &catchwater_record::batch::iterate::RecordView<'_>| {
+        let captured = row.flags & row_flag::CAPTURE != 0;
+        let (nature, mut deletes_gone) = (self.nature, self.deletes_gone);
+        let mut keep = |record: &RecordView<'_>| {
             if discard {
                 return false;
             }
@@ -234,15 +274,26 @@ impl<'a> Pass<'a> {
             if control || offset >= mapped_to {
                 return true;
             }
-            let Some(key) = record.key else { return false };
-            map.get(key).is_none_or(|last| offset >= last) && (record.value.is_some() || !passed)
+            let Some(key) = record.key else { return captured };
+            let deletes = captured && nature(record) == Nature::Delete;
+            let reach = if deletes { offset.plus(1) } else { offset };
+            if map.get(key).is_some_and(|last| reach < last) {
+                return false;
+            }
+            let goes = passed && (deletes || record.value.is_none());
+            if goes {
+                deletes_gone = deletes_gone.max(offset.plus(1));
+            }
+            !goes
         };
         let how = Rewrite {
             output_bytes_max: self.output_bytes_max,
             horizon_ms: self.now_ms.saturating_add(clamp(self.delete_retention_ms)),
             horizon_always: control && void,
         };
-        Ok(match rewrite(batch, how, &mut keep)? {
+        let rewritten = rewrite(batch, how, &mut keep)?;
+        self.deletes_gone = deletes_gone;
+        Ok(match rewritten {
             Rewritten::Same => Fate::Same,
             Rewritten::New(new) => Fate::New(new),
             Rewritten::Nothing if newest && batch.records_count() == 0 => Fate::Same,

@@ -15,7 +15,7 @@
 
 use crate::compact::map::KeyMap;
 use crate::compact::rows::{Folding, folds, last_index, span};
-use crate::compact::{Fate, LastOfProducers, Markers, Pass, Policy, group, marker};
+use crate::compact::{Fate, LastOfProducers, Markers, Nature, NatureOf, Pass, Policy, group, marker};
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
 use crate::format::manifest::SegmentState;
@@ -48,6 +48,7 @@ pub struct Job {
     pub producers: LastOfProducers,
     /// Entries that hold the newest position of a capture.
     pub captures: BTreeSet<EntryIndex>,
+    pub nature: NatureOf,
 }
 
 /// Why a run ended before its end. The old segments stay.
@@ -148,6 +149,7 @@ struct Output {
     log: Writer,
     ext: Writer,
     batches: u64,
+    deletes_gone: Offset,
 }
 
 struct Writer {
@@ -359,9 +361,13 @@ impl CompactRun {
         let section = catchwater_record::compress::section(&batch, self.job.output_bytes_max)
             .map_err(|e| failed(RewriteError::Compress(e)))?;
         let count = u32::try_from(batch.records_count()).unwrap_or(0);
+        let captured = row.flags & row_flag::CAPTURE != 0;
         for record in catchwater_record::batch::iterate::records(&section, count) {
             let record = record.map_err(|e| failed(RewriteError::Record(e)))?;
             let (Some(key), Ok(delta)) = (record.key, u64::try_from(record.offset_delta)) else { continue };
+            if captured && (self.job.nature)(&record) == Nature::Part {
+                continue;
+            }
             if !self.map.put(key, row.base_offset.plus(delta)) {
                 return Ok(false);
             }
@@ -408,6 +414,7 @@ impl CompactRun {
             ext: Writer::new(format!("{stem}.ext")),
             stem,
             batches: 0,
+            deletes_gone: Offset::ZERO,
         }));
     }
 
@@ -453,11 +460,13 @@ impl CompactRun {
                 &self.job.producers,
                 &self.job.captures,
                 (self.job.now_ms, self.job.policy.delete_retention_ms),
-                self.job.output_bytes_max,
+                (self.job.output_bytes_max, self.job.nature),
                 std::mem::take(&mut self.with_data),
             );
             let fate = pass.judge(row, &batch);
-            self.with_data = pass.into_open();
+            let (with_data, gone) = pass.into_open();
+            self.with_data = with_data;
+            out.deletes_gone = out.deletes_gone.max(gone);
             match fate.map_err(|why| CompactError::Batch { at: row.base_offset, why })? {
                 Fate::Same => bytes,
                 Fate::New(new) => new.freeze(),
@@ -583,7 +592,7 @@ impl CompactRun {
         };
         // A name of one generation is used once, also by the passes of one run.
         self.generation = self.generation.saturating_add(1);
-        Ok(Box::new(Replacement { old, segment, info }))
+        Ok(Box::new(Replacement { old, segment, info, deletes_gone: out.deletes_gone }))
     }
 }
 

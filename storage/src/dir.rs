@@ -4,7 +4,7 @@
 //! caller runs them, performs each operation when it pleases and hands completions back in any order.
 
 use crate::disk::{DiskDone, DiskError, DiskOp};
-use crate::entry::{GroupSpec, PlacedRow, SegmentInfo};
+use crate::entry::{GroupSpec, PlacedRow, Replaced};
 use crate::journal::{Journal, JournalBatch, JournalConfig, JournalEffect, JournalEvent, JournalPoint, Token};
 use crate::recover::{Layout, Recovered};
 use crate::relaxed::{Durability, Relaxed, RelaxedEffect, RelaxedEvent};
@@ -97,7 +97,7 @@ pub enum DirEffect {
     Placed(Gid, EntryIndex, Vec<PlacedRow>),
     WantSnap(Gid),
     /// A compacted segment is in force; `None` = refused.
-    Switched(Gid, Option<Box<SegmentInfo>>),
+    Switched(Gid, Option<Box<Replaced>>),
     Removed(Gid),
     /// Every entry in flushes up to this one is durable in segments: may be noted in `boot.state`.
     Checkpointed(u64),

@@ -240,6 +240,8 @@ pub struct RecoveredGroup {
     pub hard: Hard,
     pub verdict: Verdict,
     pub log_start: Offset,
+    /// A delete below it may have left the log by compaction.
+    pub deletes_gone: Offset,
     pub first_index: EntryIndex,
     /// Term of `first_index - 1`.
     pub prev_term: u32,
@@ -253,6 +255,25 @@ pub struct RecoveredGroup {
     /// Rows behind `snap` that are in segments, with the 61 header bytes of a data batch (the whole of a control batch,
     /// nothing of an internal entry) and the context: what producer and capture state is rebuilt from.
     pub since_snap: Vec<(Row, Bytes, Bytes)>,
+}
+
+/// A compacted segment that is in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replaced {
+    pub segment: SegmentInfo,
+    /// A delete below it may have left the log.
+    pub deletes_gone: Offset,
+}
+
+/// What compaction has taken from a log, for readers that build states of many records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Thinned {
+    /// Records are missing below this offset only.
+    pub below: Offset,
+    /// What took the place of the missing ones lies below this offset: from here on a state is whole again.
+    pub whole_from: Offset,
+    /// A delete below it may be missing for good; who has read what it deletes must begin again.
+    pub deletes_gone: Offset,
 }
 
 impl RecoveredGroup {
@@ -270,6 +291,7 @@ impl RecoveredGroup {
             hard: Hard::default(),
             verdict: Verdict::Ok,
             log_start: Offset::ZERO,
+            deletes_gone: Offset::ZERO,
             first_index: EntryIndex(1),
             prev_term: 0,
             epochs: Vec::new(),

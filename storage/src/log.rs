@@ -11,7 +11,9 @@
 
 use crate::capture_pos::{self, Captures, Standing};
 use crate::compact::{self, Choice, LastBatch, LastOfProducers, Policy};
-use crate::entry::{EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Row, SegmentInfo};
+use crate::entry::{
+    EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Replaced, Row, SegmentInfo, Thinned,
+};
 use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
 use crate::format::txn::Aborted;
 use crate::producer::{BatchMark, Producer, ProducerBudget, Producers, Sequence};
@@ -140,6 +142,7 @@ pub struct Log {
     config: LogConfig,
     table: Table,
     log_start: Offset,
+    deletes_gone: Offset,
     prev_term: u32,
     /// Where each term begins, ascending.
     epochs: Vec<EpochStart>,
@@ -198,6 +201,7 @@ impl Log {
             config,
             table: Table::new(found.first_index, empty_end, found.segments),
             log_start: found.log_start,
+            deletes_gone: found.deletes_gone,
             prev_term: found.prev_term,
             epochs: found.epochs,
             commit: EntryIndex::ZERO,
@@ -630,7 +634,8 @@ impl Log {
     }
 
     /// A compacted segment is in force: its rows are the truth, and old bytes in memory are not served any more.
-    pub fn replaced(&mut self, new: SegmentInfo) {
+    pub fn replaced(&mut self, Replaced { segment: new, deletes_gone }: Replaced) {
+        self.deletes_gone = self.deletes_gone.max(deletes_gone);
         let end = new.rows.last().map(crate::compact::rows::last_index);
         self.table.replace(new);
         let placed = self.table.placed_end();
@@ -738,6 +743,19 @@ impl Log {
     pub fn compaction_due(&self, policy: &Policy, now_ms: i64) -> Option<Choice> {
         let stable = self.last_stable_offset().min(self.high_watermark());
         compact::choose(self.table.segments(), stable, policy, now_ms)
+    }
+
+    /// What compaction has taken from this log.
+    pub fn thinned(&self) -> Thinned {
+        let segments = self.table.segments();
+        let taken = segments.iter().rev().find(|s| s.generation > 0);
+        let Some(below) = taken.and_then(|s| s.rows.last()).map(|r| r.base_offset.plus(u64::from(r.count))) else {
+            return Thinned { deletes_gone: self.deletes_gone, ..Thinned::default() };
+        };
+        // No run has mapped keys of the newest segment, or above the last stable offset.
+        let whole_from = segments.last().map_or(below, |s| s.base_offset.max(below));
+        let whole_from = whole_from.min(self.last_stable_offset()).max(below);
+        Thinned { below, whole_from, deletes_gone: self.deletes_gone }
     }
 
     /// Forgets producers idle since before `before_ms`.

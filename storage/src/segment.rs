@@ -24,7 +24,7 @@ mod switch;
 pub use switch::Replacement;
 
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
-use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow, SegmentInfo};
+use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow, Replaced};
 use crate::format::manifest::SegmentState;
 use crate::format::row;
 use crate::format::slot::Side;
@@ -166,7 +166,7 @@ pub enum SegmentEffect {
     CutDone(Gid),
     Sealed(Gid, Offset),
     /// The replacement is in force (`None` = refused: the segments it was made from are not all there any more).
-    Switched(Gid, Option<Box<SegmentInfo>>),
+    Switched(Gid, Option<Box<Replaced>>),
     /// Ask the replica for its snapshot.
     WantSnap(Gid),
     /// The group's files are gone.
@@ -243,6 +243,8 @@ pub struct FoundGroup {
     pub manifest: (u64, Side),
     pub manifest_exists: [bool; 2],
     pub log_start: Offset,
+    /// As in the manifest.
+    pub deletes_gone: Offset,
     pub first_index: EntryIndex,
     /// Where the first index begins; the log start may lie behind it.
     pub first_offset: Offset,
@@ -275,6 +277,7 @@ impl FoundGroup {
             manifest: (0, Side::A),
             manifest_exists: [false, false],
             log_start: Offset::ZERO,
+            deletes_gone: Offset::ZERO,
             first_index: EntryIndex(1),
             first_offset: Offset::ZERO,
             prev_term: 0,
@@ -301,6 +304,7 @@ struct Group {
     manifest_exists: [bool; 2],
     manifest_dirty: bool,
     log_start: Offset,
+    deletes_gone: Offset,
     first_index: EntryIndex,
     first_offset: Offset,
     prev_term: u32,
@@ -398,7 +402,7 @@ enum Then {
     },
     Switch {
         gone: Vec<FilePath>,
-        info: Box<SegmentInfo>,
+        replaced: Box<Replaced>,
     },
     /// Nothing is left to be said.
     Nothing,
@@ -539,6 +543,7 @@ impl Segments {
             manifest_exists: found.manifest_exists,
             manifest_dirty: found.manifest.0 == 0,
             log_start: found.log_start,
+            deletes_gone: found.deletes_gone,
             first_index: found.first_index,
             first_offset: found.first_offset,
             prev_term: found.prev_term,
@@ -798,8 +803,8 @@ impl Segments {
                 group.bytes_since_snap = 0;
             }
             Then::Trim { gone } => self.doom(now, gid, gone),
-            Then::Switch { gone, info } => {
-                out.push(SegmentEffect::Switched(gid, Some(info)));
+            Then::Switch { gone, replaced } => {
+                out.push(SegmentEffect::Switched(gid, Some(replaced)));
                 self.doom(now, gid, gone);
             }
             Then::Nothing => {}

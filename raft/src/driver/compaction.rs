@@ -2,7 +2,7 @@
 
 use super::{LogDir, lock};
 use catchwater_record::Gid;
-use catchwater_storage::compact::{Choice, Policy};
+use catchwater_storage::compact::{Choice, NatureOf, Policy};
 pub use catchwater_storage::compact_run::{CompactError, Stats};
 use catchwater_storage::compact_run::{CompactRun, Job, Progress};
 use catchwater_storage::log::CompactionInput;
@@ -22,6 +22,7 @@ pub struct CompactLimits {
     pub map_bytes_max: u64,
     /// Key of the map's hash: unguessable.
     pub secret: (u64, u64),
+    pub nature: NatureOf,
 }
 
 /// One run. Dropped before its end it leaves the log as the last switch made it.
@@ -51,6 +52,7 @@ impl Compaction {
             output_bytes_max: OUTPUT_BYTES_MAX,
             producers: input.producers,
             captures: input.captures,
+            nature: limits.nature,
         };
         Compaction { dir, gid, run: CompactRun::new(job) }
     }

@@ -25,6 +25,8 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+mod captured;
+
 const GID: Gid = Gid(1);
 const NEW: NewIdentity = NewIdentity { cluster_id: [1; 16], dir_id: [2; 16], node: 1 };
 
@@ -259,6 +261,7 @@ impl Rig {
             output_bytes_max: 1 << 20,
             producers: input.producers,
             captures: input.captures,
+            nature: captured::nature,
         };
         let mut run = CompactRun::new(job);
         for _ in 0..100_000 {

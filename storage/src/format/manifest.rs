@@ -4,7 +4,7 @@
 //!   0 gid u64   8 topic_id[16]   24 partition u32   28 incarnation u32   32 log_start_offset u64   40 first_index u64
 //!  48 prev_term u32   52 mode u8   53 state u8   54 zero u16   56 compact_gen u32   60 n_epochs u32   64 n_segments u32
 //!  68 n_tiered u32   72 n_damage u32   76 conf_len u32   80 conf_index u64   88 tiered_end u64   96 local_start u64
-//! 104 zero[24]   128 epochs 24 B each, segments 48 B, tiered 64 B, damage 24 B, conf bytes
+//! 104 deletes_gone u64   112 zero[16]   128 epochs 24 B each, segments 48 B, tiered 64 B, damage 24 B, conf bytes
 //! ```
 
 use super::{Le, Put, sane};
@@ -35,6 +35,8 @@ pub struct Manifest {
     pub conf_index: EntryIndex,
     pub tiered_end: Offset,
     pub local_start: Offset,
+    /// A delete below it may have left the log by compaction.
+    pub deletes_gone: Offset,
     pub epochs: Vec<EpochStart>,
     pub segments: Vec<ManifestSegment>,
     /// Rows of 64 bytes, kept as they are until tiering exists.
@@ -78,7 +80,7 @@ impl Manifest {
         out.u64(self.log_start.0).u64(self.first_index.0).u32(self.prev_term).u8(self.mode).u8(self.state).u16(0);
         out.u32(self.compact_gen).u32(self.epochs.len() as u32).u32(self.segments.len() as u32);
         out.u32(self.tiered.len() as u32).u32(self.damage.len() as u32).u32(self.conf.len() as u32);
-        out.u64(self.conf_index.0).u64(self.tiered_end.0).u64(self.local_start.0).zeros(24);
+        out.u64(self.conf_index.0).u64(self.tiered_end.0).u64(self.local_start.0).u64(self.deletes_gone.0).zeros(16);
         debug_assert_eq!(out.0.len(), FIXED_BYTES);
         for e in &self.epochs {
             out.u32(e.term).u32(0).u64(e.index.0).u64(e.offset.0);
@@ -116,7 +118,7 @@ impl Manifest {
         if need != bytes.len() {
             return None;
         }
-        if !sane([32, 40, 80, 88, 96].map(|at| le.u64(at))) {
+        if !sane([32, 40, 80, 88, 96, 104].map(|at| le.u64(at))) {
             return None;
         }
         let mut at = FIXED_BYTES;
@@ -183,6 +185,7 @@ impl Manifest {
             conf_index: EntryIndex(le.u64(80)),
             tiered_end: Offset(le.u64(88)),
             local_start: Offset(le.u64(96)),
+            deletes_gone: Offset(le.u64(104)),
             epochs,
             segments,
             tiered,

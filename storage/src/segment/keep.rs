@@ -353,6 +353,7 @@ pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manife
             .collect(),
         conf: group.spec.conf.to_vec(),
         local_start: group.log_start,
+        deletes_gone: group.deletes_gone,
         ..Manifest::default()
     }
 }

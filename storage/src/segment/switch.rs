@@ -3,9 +3,9 @@
 
 use super::{Group, Job, Segment, SegmentEffect, SegmentPoint, Segments, Then};
 use crate::disk::{DiskOp, FilePath};
-use crate::entry::SegmentInfo;
+use crate::entry::{Replaced, SegmentInfo};
 use catchwater_base::{Effects, Mono, Now};
-use catchwater_record::{EntryIndex, Gid};
+use catchwater_record::{EntryIndex, Gid, Offset};
 use std::collections::VecDeque;
 
 /// A segment that is durable under its own name and replaces neighbours.
@@ -16,6 +16,8 @@ pub struct Replacement {
     pub segment: Segment,
     /// The same with its rows, for the replica.
     pub info: SegmentInfo,
+    /// Behind the last delete that went because its time had come; zero = none did.
+    pub deletes_gone: Offset,
 }
 
 impl Segments {
@@ -41,17 +43,16 @@ impl Segments {
             group.segments.remove(at);
         }
         group.segments.insert(at, segment);
+        group.deletes_gone = group.deletes_gone.max(replacement.deletes_gone);
+        let replaced = Box::new(Replaced { segment: replacement.info, deletes_gone: group.deletes_gone });
+        // Both copies, before a file goes: if the newer one is damaged later, the older one must not name what is gone.
         let mut steps = self.durable_manifest(gid);
+        steps.extend(self.durable_manifest(gid));
         for (_, point) in &mut steps {
             *point = SegmentPoint::SwitchManifest;
         }
         let gone = old.iter().flat_map(|s| self.names(gid, s)).collect();
-        Some(Job {
-            current: None,
-            steps,
-            reads: VecDeque::new(),
-            then: Then::Switch { gone, info: Box::new(replacement.info) },
-        })
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Switch { gone, replaced } })
     }
 
     /// The files of a segment.
