@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use catchwater_base::{Mono, crash_point};
 use catchwater_client::{
     APPENDS_IN_FLIGHT_MAX, Acks, Append, AppendOutcome, At, Bounds, Context, Fetch, Fetched, Isolation, LogClient,
-    LogError, PartitionError, Tail, Why,
+    LogError, PartitionError, Tail, Thinned, Why,
 };
 use catchwater_record::batch::validate::{Depth, Refusal, Rules, validate};
 use catchwater_record::{CaptureEpoch, CaptureId, GroupName, Offset, TopicPartition};
@@ -417,8 +417,13 @@ impl LogClient for LocalClient {
 }
 
 fn bounds(partition: &Partition) -> Bounds {
-    let ends = partition.ends();
-    Bounds { log_start: ends.log_start, lso: ends.lso, high_watermark: ends.high_watermark, at_time: None }
+    let (ends, thinned) = (partition.ends(), thinned(partition));
+    Bounds { log_start: ends.log_start, lso: ends.lso, high_watermark: ends.high_watermark, at_time: None, thinned }
+}
+
+fn thinned(partition: &Partition) -> Thinned {
+    let catchwater_storage::Thinned { below, whole_from, deletes_gone } = partition.thinned();
+    Thinned { below, whole_from, deletes_gone }
 }
 
 /// One look at everything a fetch wants.
@@ -484,10 +489,13 @@ async fn read(want: &Fetch, parts: Vec<Option<Arc<Partition>>>, looks: Vec<Resul
         }
         out.push(fetched);
     }
-    let (places, plans): (Vec<usize>, Vec<_>) = plans.into_iter().map(|(at, p, plan)| (at, (p, plan))).unzip();
-    for (at, batches) in places.into_iter().zip(write::read(plans).await) {
+    let places: Vec<(usize, Arc<Partition>)> = plans.iter().map(|(at, p, _)| (*at, p.clone())).collect();
+    let plans = plans.into_iter().map(|(_, p, plan)| (p, plan)).collect();
+    for ((at, partition), batches) in places.into_iter().zip(write::read(plans).await) {
         if let Some(fetched) = out.get_mut(at) {
             fetched.batches = batches.map(joined).map_err(partition_error);
+            // A switch may have come between the plan and the bytes: what is known now covers both.
+            fetched.bounds.thinned = thinned(&partition);
         }
     }
     out

@@ -180,6 +180,20 @@ pub struct Bounds {
     pub lso: Offset,
     pub high_watermark: Offset,
     pub at_time: Option<Offset>,
+    /// What compaction has taken, at a moment not before the bytes were read. Over Kafka's protocol nobody says it: zeros.
+    pub thinned: Thinned,
+}
+
+/// What compaction has taken from a partition. Zeros = nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Thinned {
+    /// Records are missing below this offset only.
+    pub below: Offset,
+    /// Who began below `below` and builds states of what it reads has whole ones from this offset on: what took the
+    /// place of a missing record lies below it.
+    pub whole_from: Offset,
+    /// A delete below it may be missing for good: who has read the rows that it deletes must begin again.
+    pub deletes_gone: Offset,
 }
 
 /// Where a capture stands in one partition; `last` none = it wrote nothing here.

@@ -4,7 +4,7 @@
 //! An append takes its place and is committed when it is called; what a caller sees of it is up to the fault hook
 //! ([`MemoryCluster::on_append`]): refused, answered `Unknown` though written, lost with `Unknown`, answered late. So a
 //! worker meets every outcome of the contract, and the state stays a plain list of batches one can look at.
-//! Not done here: retention, compaction, Kafka transactions.
+//! Not done here: retention, compaction but by hand ([`MemoryCluster::compact`]), Kafka transactions.
 
 use crate::control::*;
 use crate::log::*;
@@ -87,6 +87,7 @@ struct PartitionState {
     batches: Vec<(Offset, Bytes)>,
     end: Offset,
     captures: BTreeMap<CaptureId, (CaptureEpoch, Position)>,
+    thinned: Thinned,
 }
 
 /// One handle: its own bound of appends in flight.
@@ -129,6 +130,33 @@ impl MemoryCluster {
     /// All batches of a partition with their base offsets, as a reader would get them.
     pub fn batches(&self, at: TopicPartition) -> Vec<(Offset, Bytes)> {
         self.shared.lock().partition(at).map(|p| p.batches.clone()).unwrap_or_default()
+    }
+
+    /// What compaction makes of a partition: records that `keep` does not want are not there any more, and readers are told
+    /// `thinned`. A batch that has lost its last record goes, unless it is the newest.
+    pub fn compact(&self, at: TopicPartition, thinned: Thinned, keep: &mut dyn FnMut(Offset) -> bool) {
+        use catchwater_record::batch::rewrite::{Rewrite, Rewritten, empty, rewrite};
+        let mut state = self.shared.lock();
+        let Some(p) = state.topics.get_mut(&at.topic).and_then(|t| t.partitions.get_mut(at.partition.0 as usize))
+        else {
+            return;
+        };
+        let newest = p.batches.last().map(|(base, _)| *base);
+        p.batches.retain_mut(|(base, bytes)| {
+            let Ok(view) = BatchView::new(bytes) else { return true };
+            let how = Rewrite { output_bytes_max: 64 << 20, horizon_ms: 0, horizon_always: false };
+            let mut keep =
+                |r: &iterate::RecordView<'_>| keep(base.plus(u64::try_from(r.offset_delta).unwrap_or_default()));
+            let left = match rewrite(&view, how, &mut keep) {
+                Ok(Rewritten::New(left)) => left,
+                Ok(Rewritten::Nothing) if Some(*base) == newest => empty(&view),
+                Ok(Rewritten::Nothing) => return false,
+                Ok(Rewritten::Same) | Err(_) => return true,
+            };
+            *bytes = left.freeze();
+            true
+        });
+        p.thinned = thinned;
     }
 
     /// Every topic: name, id, partitions.
@@ -426,7 +454,7 @@ impl LogClient for MemoryClient {
 }
 
 fn bounds_of(p: &PartitionState) -> Bounds {
-    Bounds { log_start: Offset::ZERO, lso: p.end, high_watermark: p.end, at_time: None }
+    Bounds { log_start: Offset::ZERO, lso: p.end, high_watermark: p.end, at_time: None, thinned: p.thinned }
 }
 
 fn fetch_part(state: &State, part: &FetchPart, credit: usize, sum: &mut usize, failed: &mut bool) -> Fetched {

@@ -137,6 +137,14 @@ pub(crate) fn ahead(at: TopicPartition, why: &str) -> Failure {
     )
 }
 
+pub(crate) fn deletes_gone(at: TopicPartition) -> Failure {
+    Failure::new(
+        code::NEEDS_REBUILD,
+        format!("deletes that this sink has not seen are gone from the log of {at}"),
+        "compaction removes a delete after delete.retention.ms: rebuild the sink under a new name",
+    )
+}
+
 pub(crate) fn rebuild(at: TopicPartition) -> Failure {
     Failure::new(
         code::NEEDS_REBUILD,

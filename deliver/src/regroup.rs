@@ -255,8 +255,7 @@ impl<R> Regroup<R> {
     /// Where a restart would have to read from, at this boundary: each subscribed partition's first row not given out,
     /// or its end; and the cuts partition.
     pub fn offsets(&self, cuts: TopicPartition) -> Vec<(TopicPartition, Offset)> {
-        let mut out: Vec<_> =
-            self.parts.iter().map(|(at, p)| (*at, p.rows.front().map_or(p.next, |r| r.offset))).collect();
+        let mut out: Vec<_> = self.parts.keys().filter_map(|at| Some((*at, self.given_out(*at)?))).collect();
         out.push((cuts, self.cuts.front().map_or(self.cuts_next, |c| c.at)));
         out
     }
@@ -274,6 +273,10 @@ impl<R> Regroup<R> {
     /// Next offset to fetch of a subscribed partition.
     pub fn next(&self, at: TopicPartition) -> Option<Offset> {
         self.parts.get(&at).map(|p| p.next)
+    }
+    /// Everything of a subscribed partition below this offset was given out.
+    pub fn given_out(&self, at: TopicPartition) -> Option<Offset> {
+        self.parts.get(&at).map(|p| p.rows.front().map_or(p.next, |r| r.offset))
     }
     /// Without rows of this partition nothing can be given out.
     pub fn is_lacking(&self, at: TopicPartition) -> bool {

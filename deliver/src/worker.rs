@@ -7,7 +7,8 @@
 //! there is one way back, and it is the one a restart takes. A session keeps one fetch in flight while the sink works.
 //!
 //! While the first snapshot of the capture is being written, no boundary is a state that the source had: all of it
-//! becomes one sink transaction, written as it comes (docs/decisions/first-snapshot.md).
+//! becomes one sink transaction, written as it comes (docs/decisions/first-snapshot.md). So does what is read where
+//! compaction has taken records, until what replaced them was given out (docs/decisions/compacted-topics.md).
 //!
 //! Invariants: no row is given to the sink before a cut proves that no smaller one can come; the mark of a commit covers
 //! exactly what was written before it; DDL runs only while no sink transaction is open; memory is bounded by
@@ -23,6 +24,7 @@ mod intake;
 mod letters;
 mod ready;
 mod replay;
+mod thin;
 
 use crate::batch::{Batch, BatchLimits, Verdict};
 use crate::commit::Commit;
@@ -54,6 +56,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use thin::Thin;
 
 /// Rows between two looks at the other futures.
 const ROWS_PER_BREATH: usize = 256;
@@ -227,6 +230,8 @@ struct Session<'a> {
     flight: Flight<'a>,
     /// Ends of the partitions as the newest fetch showed them.
     ends: BTreeMap<TopicPartition, Offset>,
+    /// What compaction has taken from the partitions.
+    thin: Thin,
     described: BTreeMap<TargetName, TargetTable>,
     /// The boundary reached: every transaction ≤ it was given out.
     at: Place,
@@ -455,7 +460,7 @@ impl Worker {
                 Step::TxnEnd(seq) => session.batch.end_txn(seq),
                 Step::CutEnd(cut) => {
                     session.at = Place { seq: cut.seq, native: cut.native, commit_time: cut.commit_time };
-                    if session.batch.is_empty() && !session.lane_open {
+                    if session.batch.is_empty() && !session.lane_open && !self.is_held(session) {
                         let mark = self.mark(session);
                         session.commit.handle_reached(mark);
                     }

@@ -101,17 +101,7 @@ impl Broker {
     }
     /// A figure of the metrics page, summed over its labels; 0 if it is not there.
     pub fn metric(&self, name: &str) -> f64 {
-        use std::io::{Read, Write};
-        let page = || -> std::io::Result<String> {
-            let mut stream = std::net::TcpStream::connect(&self.http)?;
-            stream.write_all(b"GET /metrics HTTP/1.0\r\nconnection: close\r\n\r\n")?;
-            let mut page = String::new();
-            stream.read_to_string(&mut page)?;
-            Ok(page)
-        };
-        let page = page().unwrap_or_default();
-        let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        metric(&self.http, name)
     }
     /// A real Kafka is under test, which cannot be killed or measured.
     pub fn is_foreign(&self) -> bool {
@@ -223,6 +213,21 @@ impl Drop for Broker {
             println!("broker log:\n{}", tail(&self.log()));
         }
     }
+}
+
+/// A figure of the metrics page of the node at `http`, summed over its labels; 0 if it is not there.
+pub fn metric(http: &str, name: &str) -> f64 {
+    use std::io::{Read, Write};
+    let page = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(http)?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    };
+    let page = page().unwrap_or_default();
+    let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// The binary under test.

@@ -18,10 +18,10 @@ use catchwater_record::{
     TopicPartition,
 };
 use catchwater_runtime::sync::{Notify, oneshot};
-use catchwater_storage::ReadPlan;
 use catchwater_storage::compact::{Choice, Policy};
 use catchwater_storage::format::context::CaptureContext;
 use catchwater_storage::retain::Retention;
+use catchwater_storage::{ReadPlan, Thinned};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -391,6 +391,11 @@ impl Partition {
         let epochs = state.core.group().log().epochs();
         let place = epochs.partition_point(|e| e.offset <= offset).checked_sub(1)?;
         epochs.get(place).map(|e| LeaderEpoch(e.term))
+    }
+
+    /// What compaction has taken from its log.
+    pub fn thinned(&self) -> Thinned {
+        self.lock().core.group().log().thinned()
     }
 
     /// The bytes of a plan. Blocking if they are in files.

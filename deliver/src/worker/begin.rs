@@ -7,10 +7,11 @@
 
 use super::book::Of;
 use super::intake::{FETCH_WAIT_MS, INTERNAL_BYTES};
+use super::thin::Thin;
 use super::{Flight, Internal, Place, Session, Trouble, Worker, sink_trouble};
 use crate::batch::Batch;
 use crate::commit::Commit;
-use crate::error::{Failure, ahead, code, rebuild};
+use crate::error::{Failure, ahead, code, deletes_gone, rebuild};
 use crate::regroup::Regroup;
 use crate::retry::Ordered;
 use crate::sink::Claim;
@@ -76,6 +77,7 @@ impl Worker {
             ordered: Ordered::AsTheSource,
             flight: Flight::default(),
             ends: BTreeMap::new(),
+            thin: Thin::default(),
             described: BTreeMap::new(),
             at: Place {
                 seq: found.as_ref().map(|m| m.seq).unwrap_or_default(),
@@ -187,6 +189,11 @@ impl Worker {
             } else if offset.is_some_and(|o| o < b.log_start) {
                 return Err(Trouble::Fatal(rebuild(*at)));
             }
+            if let Some(offset) = offset
+                && *at != cuts
+            {
+                session.thin.begin(*at, offset, &b.thinned).map_err(|_| Trouble::Fatal(deletes_gone(*at)))?;
+            }
             if offset.is_some_and(|o| o > b.high_watermark) {
                 return Err(Trouble::Fatal(ahead(*at, "the log is shorter")));
             }
@@ -228,6 +235,7 @@ impl Worker {
             if b.log_start > Offset::ZERO {
                 return Err(Trouble::Fatal(rebuild(*at)));
             }
+            session.thin.begin(*at, Offset::ZERO, &b.thinned).map_err(|_| Trouble::Fatal(deletes_gone(*at)))?;
             session.regroup.subscribe(*at, Offset::ZERO, all_new);
         }
         Ok(())

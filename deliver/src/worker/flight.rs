@@ -22,6 +22,8 @@ const ROWS_PER_BREATH: usize = 64;
 /// One partition of a fetch.
 pub(super) struct Landed {
     pub at: TopicPartition,
+    /// Offset asked for.
+    pub from: Offset,
     pub bounds: Bounds,
     pub what: Result<Cargo, PartitionError>,
 }
@@ -120,15 +122,16 @@ async fn fly(log: &Arc<dyn LogClient>, want: Fetch, decoding: Decoding) -> Resul
     let fetched = log.fetch(want).await?;
     let mut out = Vec::with_capacity(fetched.len());
     for Fetched { at, bounds, batches, .. } in fetched {
+        let from = from.get(&at).copied().unwrap_or_default();
         let what = match batches {
             Err(e) => Err(e),
             Ok(bytes) if decoding.internal.contains(&at) => Ok(Cargo::Stored(bytes)),
-            Ok(bytes) => match records(at, from.get(&at).copied().unwrap_or_default(), &bytes) {
+            Ok(bytes) => match records(at, from, &bytes) {
                 Ok((found, next)) => Ok(decode(at, found, next, &decoding).await),
                 Err(e) => Ok(Cargo::Unreadable(e)),
             },
         };
-        out.push(Landed { at, bounds, what });
+        out.push(Landed { at, from, bounds, what });
     }
     Ok(out)
 }

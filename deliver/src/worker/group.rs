@@ -107,7 +107,7 @@ impl Worker {
         done.map_err(|e| Trouble::Sink(e, Some((group.last_seq, session.ordered))))
     }
 
-    /// The end of a group: it is committed, or only written while the first snapshot is not whole.
+    /// The end of a group: it is committed, or only written while no state of the source is whole.
     pub(super) async fn close(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
         if !session.book_is_new {
             // What a capture plans is committed before its first row.
@@ -124,6 +124,7 @@ impl Worker {
     /// No state of the source is whole in the log where this session stands.
     pub(super) fn is_held(&self, session: &Session<'_>) -> bool {
         self.book.whole_from().is_none_or(|at| session.at.seq < at)
+            || session.thin.holds(|at| session.regroup.given_out(at))
     }
 
     /// Writes the rest and commits: rows, position and fence become visible as one.

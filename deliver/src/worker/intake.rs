@@ -101,6 +101,10 @@ impl Worker {
                 Cargo::Unreadable(e) => return Err(e.into()),
                 Cargo::Stored(bytes) => self.read_cuts(session, &bytes).await?,
                 Cargo::Rows { runs, next, foreign } => {
+                    if session.thin.fetched(at, f.from, &f.bounds.thinned).is_err() {
+                        // Deletes went while this session read: the next one begins at the mark, and judges anew.
+                        return Err(Trouble::NotReady);
+                    }
                     session.regroup.add_rows(at, runs, next).map_err(|e| self.disorder(&e))?;
                     session.ends.insert(at, f.bounds.lso);
                     if foreign > 0 {

@@ -25,6 +25,7 @@ use catchwater_runtime::shutdown;
 use std::sync::Mutex;
 
 mod refused;
+mod thin;
 
 const CAPTURE: CaptureId = CaptureId(1);
 const INT: Type = Type::Int { bits: 64, unsigned: false };
