@@ -18,15 +18,15 @@ use crate::partition::{Ask, FetchError, Look, NotTaken, Until};
 use bytes::{Bytes, BytesMut};
 use catchwater_base::{Mono, crash_point};
 use catchwater_client::{
-    APPENDS_IN_FLIGHT_MAX, Acks, Append, AppendOutcome, At, Bounds, Context, Fetch, Fetched, Isolation, LogClient,
-    LogError, PartitionError, Tail, Thinned, Why,
+    APPENDS_IN_FLIGHT_MAX, AbortedTxn, Acks, Append, AppendOutcome, At, Bounds, Context, Fetch, Fetched, Isolation,
+    LogClient, LogError, PartitionError, Tail, Thinned, Why,
 };
 use catchwater_record::batch::validate::{Depth, Refusal, Rules, validate};
 use catchwater_record::{CaptureEpoch, CaptureId, GroupName, Offset, TopicPartition};
 use catchwater_runtime::sync::{Notify, oneshot};
 use catchwater_runtime::{Fut, spawn, time};
-use catchwater_storage::ReadPlan;
 use catchwater_storage::format::context::CaptureContext;
+use catchwater_storage::{Aborted, ReadPlan};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -480,6 +480,10 @@ async fn read(want: &Fetch, parts: Vec<Option<Arc<Partition>>>, looks: Vec<Resul
                 fetched.bounds.high_watermark = look.ends.high_watermark;
                 fetched.bounds.lso = look.ends.lso;
                 fetched.bounds.log_start = look.ends.log_start;
+                if look.plan != ReadPlan::Empty {
+                    let told = |a: &Aborted| AbortedTxn { producer: a.producer, first_offset: a.first };
+                    fetched.aborted = look.aborted.iter().map(told).collect();
+                }
                 if look.plan != ReadPlan::Empty {
                     plans.push((out.len(), partition, look.plan));
                 }

@@ -5,7 +5,7 @@
 //! counts what is appended but not committed), then proposed; the group gives it index, offset and epoch and patches
 //! them in place. The bytes are never copied and the records never looked at.
 //! ```text
-//!  log_start ≤ ………… ≤ lso = high watermark ≤ persisted_end … ≤ spec_end (LEO)
+//!  log_start ≤ ………… ≤ lso ≤ high watermark ≤ persisted_end … ≤ spec_end (LEO)
 //!                     readers end here        acks=1          the next batch begins here
 //! ```
 //! (With other voters the high watermark may pass the own persisted end.) Until transactions exist the LSO is the high
@@ -21,7 +21,7 @@ use catchwater_record::batch::validate::Refusal;
 use catchwater_record::{BatchView, CaptureEpoch, CaptureId, EntryIndex, LeaderEpoch, NodeId, Offset, Position};
 use catchwater_storage::format::context::{CaptureContext, Fence, LogStart, TrimReason};
 use catchwater_storage::retain::{Retention, choose};
-use catchwater_storage::{Check, Hard, NewEntry, ReadPlan};
+use catchwater_storage::{Aborted, Check, Hard, NewEntry, ReadPlan};
 
 /// Bytes of batches above the commit index, per partition: beyond it producers wait.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
@@ -210,6 +210,8 @@ pub struct Look {
     /// The client's log disagrees: where the epoch it names (or the one before) ends here.
     pub diverging: Option<(LeaderEpoch, Offset)>,
     pub plan: ReadPlan,
+    /// Aborted transactions that a committed-only reader must skip in what the plan gives.
+    pub aborted: Vec<Aborted>,
 }
 
 /// What a fetch asks of one partition.
@@ -300,7 +302,7 @@ impl<W> PartitionCore<W> {
         let view = self.group.view();
         Ends {
             log_start: self.group.log().log_start(),
-            lso: view.high_watermark,
+            lso: self.group.log().last_stable_offset().min(view.high_watermark),
             high_watermark: view.high_watermark,
             spec_end: self.group.log().next_offset(),
             epoch: view.term,
@@ -447,7 +449,9 @@ impl<W> PartitionCore<W> {
         if plan == ReadPlan::OutOfRange {
             return Err(FetchError::OutOfRange);
         }
-        Ok(Look { ends, diverging, plan })
+        let upto = if ask.committed_only { self.group.log().plan_end(&plan) } else { None };
+        let aborted = upto.map(|upto| self.group.log().aborted(ask.from, upto).copied().collect());
+        Ok(Look { ends, diverging, plan, aborted: aborted.unwrap_or_default() })
     }
 
     /// KIP-320: does the epoch of the last record the client has end here where the client says?

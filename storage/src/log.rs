@@ -712,6 +712,18 @@ impl Log {
         ReadPlan::Tail(out)
     }
 
+    /// First offset behind what a plan will give; `None` = it gives nothing.
+    pub fn plan_end(&self, plan: &ReadPlan) -> Option<Offset> {
+        match plan {
+            ReadPlan::Tail(batches) => {
+                let last = BatchView::new(batches.last()?).ok()?;
+                Some(last.offset().plus(u64::from(last.offset_count())))
+            }
+            ReadPlan::Files(ranges) => self.table.end_of(ranges.last()?),
+            ReadPlan::Empty | ReadPlan::OutOfRange => None,
+        }
+    }
+
     /// Base offset of the first batch that may hold a record with a timestamp ≥ `ms`.
     pub fn find_time(&self, ms: i64) -> Option<Offset> {
         self.table.find_time(ms, self.log_start).map(|r| r.base_offset)

@@ -147,6 +147,16 @@ impl Table {
         Some((index, last.term))
     }
 
+    /// First offset behind the last batch of a range that was planned here.
+    pub fn end_of(&self, range: &FileRange) -> Option<Offset> {
+        let same = |s: &&SegmentInfo| (s.base_offset, s.generation) == (range.base_offset, range.generation);
+        let segment = self.segments.iter().find(same)?;
+        let end = u64::from(range.pos) + u64::from(range.len);
+        let behind = segment.rows.partition_point(|r| u64::from(r.pos) < end);
+        let last = segment.rows.get(..behind)?.iter().rev().find(|r| r.kind == EntryKind::Data)?;
+        Some(last.base_offset.plus(u64::from(last.count)))
+    }
+
     /// A compacted segment takes the place of those it was made from. One that is not here any more was trimmed.
     pub fn replace(&mut self, new: SegmentInfo) {
         let Some(end) = new.rows.last().map(last_index) else { return };

@@ -14,12 +14,13 @@ use crate::partition::{Ask, FetchError, Look};
 use bytes::Bytes;
 use catchwater_protocol::Records;
 use catchwater_protocol::api::fetch::{
-    EpochEndOffset, FetchPartition, FetchTopic, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchPartition, FetchTopic, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
 };
 use catchwater_protocol::api::{FetchRequest, FetchResponse};
 use catchwater_record::Offset;
 use catchwater_runtime::time;
-use catchwater_storage::ReadPlan;
+use catchwater_storage::{Aborted, ReadPlan};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,10 +185,7 @@ async fn answer(
             Ok(_) => read.next().unwrap_or(Ok(Vec::new())),
             Err(e) => Err(e.clone()),
         };
-        let mut out = partition_data(part, got, records, version);
-        if !committed_only {
-            out.aborted_transactions = None;
-        }
+        let out = partition_data(part, got, records, (version, committed_only));
         names_leader |= out.current_leader.leader_id >= 0;
         out
     });
@@ -217,7 +215,12 @@ async fn answer(
     response
 }
 
-fn partition_data(part: &Part<'_>, got: Got, records: Result<Vec<Bytes>, FetchError>, version: i16) -> PartitionData {
+fn partition_data(
+    part: &Part<'_>,
+    got: Got,
+    records: Result<Vec<Bytes>, FetchError>,
+    (version, committed_only): (i16, bool),
+) -> PartitionData {
     let mut out = PartitionData {
         partition_index: part.asked.partition,
         high_watermark: -1,
@@ -225,6 +228,7 @@ fn partition_data(part: &Part<'_>, got: Got, records: Result<Vec<Bytes>, FetchEr
         log_start_offset: -1,
         preferred_read_replica: -1,
         records: Some(Records::default()),
+        aborted_transactions: committed_only.then(Vec::new),
         ..Default::default()
     };
     let answer = got.look.and_then(|look| {
@@ -238,6 +242,10 @@ fn partition_data(part: &Part<'_>, got: Got, records: Result<Vec<Bytes>, FetchEr
                 EpochEndOffset { epoch: i32::try_from(epoch.0).unwrap_or(i32::MAX), end_offset: end.wire() };
         }
         let records = records?;
+        if committed_only {
+            let told = |a: &Aborted| AbortedTransaction { producer_id: a.producer.0, first_offset: a.first.wire() };
+            out.aborted_transactions = Some(look.aborted.iter().map(told).collect());
+        }
         if version < ZSTD_VERSION && write::holds_zstd(&records) {
             return Err(FetchError::Compression);
         }

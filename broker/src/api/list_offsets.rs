@@ -42,7 +42,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
                 Some(partition) => Ok(partition.clone()),
             };
             let answer = match partition {
-                Ok(partition) => offset(partition, asked, version).await,
+                Ok(partition) => offset(partition, asked, version, request.isolation_level == 1).await,
                 Err(e) => Err(e),
             };
             out.partitions.push(told(asked.partition_index, answer, version));
@@ -68,7 +68,12 @@ fn told(partition_index: i32, answer: Result<Answer, FetchError>, version: i16) 
     out
 }
 
-async fn offset(partition: Arc<Partition>, asked: &ListOffsetsPartition, version: i16) -> Result<Answer, FetchError> {
+async fn offset(
+    partition: Arc<Partition>,
+    asked: &ListOffsetsPartition,
+    version: i16,
+    committed_only: bool,
+) -> Result<Answer, FetchError> {
     let ends = partition.ends();
     if !ends.leads {
         return Err(FetchError::NotLeader);
@@ -82,6 +87,9 @@ async fn offset(partition: Arc<Partition>, asked: &ListOffsetsPartition, version
     if !ends.settled {
         return Err(FetchError::NotReady);
     }
+    let upto = if committed_only { ends.lso } else { ends.high_watermark };
+    // Source: `Partition.fetchOffsetForTimestamp`: a record that this reader would not get is not found.
+    let below = |found: Answer| found.filter(|(_, offset, _)| *offset < upto);
     let first_version = match asked.timestamp {
         MAX_TIMESTAMP => 7,
         EARLIEST_LOCAL => 8,
@@ -94,17 +102,17 @@ async fn offset(partition: Arc<Partition>, asked: &ListOffsetsPartition, version
         return Err(FetchError::Version);
     }
     match asked.timestamp {
-        LATEST => Ok(Some((-1, ends.lso.min(ends.high_watermark), Some(ends.epoch)))),
+        LATEST => Ok(Some((-1, upto, Some(ends.epoch)))),
         EARLIEST | EARLIEST_LOCAL => Ok(Some((-1, ends.log_start, partition.epoch_at(ends.log_start)))),
         // Nothing is tiered.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
         MAX_TIMESTAMP => {
             let Some((_, base)) = partition.max_time() else { return Ok(None) };
-            blocking(move || scan(&partition, base, Wanted::Maximum)).await
+            blocking(move || scan(&partition, base, Wanted::Maximum)).await.map(below)
         }
         at_ms => {
             let Some(base) = partition.find_time(at_ms) else { return Ok(None) };
-            blocking(move || scan(&partition, base, Wanted::AtOrAfter(at_ms))).await
+            blocking(move || scan(&partition, base, Wanted::AtOrAfter(at_ms))).await.map(below)
         }
     }
 }

@@ -218,3 +218,61 @@ fn lost_leadership_and_closing_fail_who_waits() {
     assert_eq!(bed.told(), ["b failed", "leads false"]);
     assert_eq!(bed.append("c", &batch(1, None), None, Until::Durable), Err(NotTaken::Storage));
 }
+
+/// A batch of a transaction, or (`Err(commits)`) the marker that ends it.
+fn transactional(producer: i64, what: Result<i32, bool>) -> BytesMut {
+    use catchwater_record::batch::{ATTR_CONTROL, ATTR_TRANSACTIONAL};
+    let mut builder = Builder::new().producer(producer, 0, what.unwrap_or(-1));
+    let attributes = match what {
+        Ok(_) => {
+            builder.push(1, Some(b"k"), Some(b"v"), []);
+            ATTR_TRANSACTIONAL
+        }
+        Err(commits) => {
+            builder.push(1, Some(&[0, 0, 0, u8::from(commits)]), Some(&[0; 6]), []);
+            ATTR_TRANSACTIONAL | ATTR_CONTROL
+        }
+    };
+    let mut bytes = builder.finish();
+    bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
+    let crc = catchwater_record::crc::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_committed_reader_stops_at_the_oldest_open_transaction_and_is_told_what_was_aborted() {
+    let mut bed = Bed::leading();
+    let give = |bed: &mut Bed, batch: BytesMut| {
+        bed.append("w", &batch, None, Until::Committed).unwrap();
+        bed.persist_all();
+    };
+    // Offset, last offset given, aborted transactions told.
+    let read = |bed: &Bed, from: u64, committed_only: bool, max_bytes: u32| {
+        let ask = Ask { from: Offset(from), max_bytes, current_epoch: -1, last_fetched_epoch: -1, committed_only };
+        let look = bed.core.look(&ask).unwrap();
+        let ReadPlan::Tail(batches) = &look.plan else { return (look.ends.lso.0, None, Vec::new()) };
+        let last = BatchView::new(batches.last().unwrap()).unwrap().offset().0;
+        (look.ends.lso.0, Some(last), look.aborted.iter().map(|a| (a.producer.0, a.first.0)).collect::<Vec<_>>())
+    };
+    give(&mut bed, batch(1, None));
+    give(&mut bed, transactional(7, Ok(0)));
+    give(&mut bed, transactional(8, Ok(0)));
+    give(&mut bed, batch(1, None));
+    assert_eq!(read(&bed, 0, true, 1 << 20), (1, Some(0), vec![]));
+    assert_eq!(read(&bed, 0, false, 1 << 20), (1, Some(3), vec![]));
+    assert_eq!(read(&bed, 1, true, 1 << 20), (1, None, vec![]), "nothing, until 7 has ended");
+    // The marker of 7 moves the last stable offset only once it is committed.
+    bed.append("m", &transactional(7, Err(false)), None, Until::Committed).unwrap();
+    assert_eq!(read(&bed, 0, true, 1 << 20).0, 1);
+    bed.persist_all();
+    assert_eq!(read(&bed, 0, true, 1 << 20), (2, Some(1), vec![(7, 1)]));
+    give(&mut bed, transactional(8, Err(true)));
+    give(&mut bed, transactional(7, Ok(1)));
+    give(&mut bed, transactional(7, Err(false)));
+    assert_eq!(read(&bed, 0, true, 1 << 20), (8, Some(7), vec![(7, 1), (7, 6)]));
+    assert_eq!(read(&bed, 5, true, 1 << 20), (8, Some(7), vec![(7, 6)]), "the first one ended before");
+    assert_eq!(read(&bed, 0, true, 1), (8, Some(0), vec![]), "none that begins behind what is given");
+    assert_eq!(read(&bed, 1, true, 1), (8, Some(1), vec![(7, 1)]));
+    assert_eq!(read(&bed, 0, false, 1 << 20), (8, Some(7), vec![]), "the other reader is told of none");
+}

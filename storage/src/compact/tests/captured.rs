@@ -151,3 +151,32 @@ fn files_go_only_when_both_copies_of_the_manifest_name_their_successors() {
         assert_eq!(Rig::on(disk, 700, false).read(), new, "manifest.{side} is damaged");
     }
 }
+
+/// A plan over files ends where its last batch does, also behind gaps and markers.
+#[test]
+fn the_end_of_a_plan_is_the_end_of_its_last_batch() {
+    let mut rig = script();
+    rig.transactional(77, 0, Ok(1));
+    rig.transactional(77, 0, Err(false));
+    rig.append(None, Codec::None, &[(1, true)]);
+    let policy = rig.policy();
+    for round in 0..2 {
+        let end = rig.log.high_watermark();
+        let mut plans = 0;
+        for from in 0..end.0 {
+            for max_bytes in [1, 300, 1 << 20] {
+                let plan = rig.log.plan_read(Offset(from), end, max_bytes);
+                let ReadPlan::Files(ranges) = &plan else { continue };
+                plans += 1;
+                let bytes = read_range(&rig.disk.disk, &rig.layout, ranges.last().unwrap()).unwrap();
+                let (mut rest, mut last) = (&bytes[..], Offset::ZERO);
+                while let Ok((batch, after)) = BatchView::split(rest) {
+                    (rest, last) = (after, batch.offset().plus(u64::from(batch.offset_count())));
+                }
+                assert_eq!(rig.log.plan_end(&plan), Some(last), "from {from}, {max_bytes} bytes, round {round}");
+            }
+        }
+        assert!(plans > 20, "{plans}");
+        rig.compact(policy, 1 << 20);
+    }
+}
