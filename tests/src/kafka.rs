@@ -24,6 +24,20 @@ pub fn libs() -> Option<PathBuf> {
     }
 }
 
+/// The same, or what an earlier `cargo xtask compat` has left in the user's cache: for tests of a second or two, which run
+/// wherever the jars happen to be.
+pub fn cached_libs() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cache = std::env::var_os("CW_KAFKA_CACHE").map_or_else(|| home.join(".cache/catchwater-kafka"), PathBuf::from);
+    let version =
+        std::fs::read_dir(cache).into_iter().flatten().flatten().map(|e| e.path()).find(|p| p.join(".done").exists());
+    let libs = std::env::var_os("CW_KAFKA_LIBS").map(PathBuf::from).or(version.map(|v| v.join("libs")));
+    if libs.is_none() {
+        println!("SKIP: no jars of Apache Kafka here; `cargo xtask compat compaction` brings them");
+    }
+    libs
+}
+
 /// Killed when dropped.
 pub struct Kafka {
     child: Child,

@@ -11,6 +11,7 @@ use catchwater_tests::pg::{Database, Pg};
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::{Decodable, Encodable};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ impl Movers {
     }
 }
 
+/// Each writes a row into `txlog`, whose topic keeps all records: what is there twice, or not at all, is seen.
 fn step(pg: &Pg, rng: &mut Rng) -> anyhow::Result<()> {
     let (a, b) = (rng.between(1, u64::from(ACCOUNTS)), rng.between(1, u64::from(ACCOUNTS)));
     // Low numbers move more: the newest records of the others lie far back.
@@ -68,15 +70,15 @@ fn step(pg: &Pg, rng: &mut Rng) -> anyhow::Result<()> {
     }
     pg.run(&match rng.below(20) {
         0 => format!(
-            "BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE accounts SET balance = balance + coalesce((SELECT balance FROM accounts WHERE id = {a}), 0) \
+            "BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO txlog VALUES (txid_current(), 0, 0); UPDATE accounts SET balance = balance + coalesce((SELECT balance FROM accounts WHERE id = {a}), 0) \
              WHERE id = {b}; DELETE FROM accounts WHERE id = {a} AND EXISTS (SELECT 1 FROM accounts WHERE id = {b}); COMMIT"
         ),
         1 => format!(
-            "BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO accounts SELECT {a}, 0, 0, 'opened' WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE id = {a}); COMMIT"
+            "BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO txlog VALUES (txid_current(), 0, 0); INSERT INTO accounts SELECT {a}, 0, 0, 'opened' WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE id = {a}); COMMIT"
         ),
-        2 => format!("BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE accounts SET id = {a} WHERE id = {b} AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = {a}); COMMIT"),
+        2 => format!("BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO txlog VALUES (txid_current(), 0, 0); UPDATE accounts SET id = {a} WHERE id = {b} AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = {a}); COMMIT"),
         _ => format!(
-            "BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE accounts SET balance = balance + CASE id WHEN {a} THEN -1 ELSE 1 END, version = version + 1 \
+            "BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO txlog VALUES (txid_current(), 0, 0); UPDATE accounts SET balance = balance + CASE id WHEN {a} THEN -1 ELSE 1 END, version = version + 1 \
              WHERE id IN ({a}, {b}) AND (SELECT count(*) FROM accounts WHERE id IN ({a}, {b})) = 2; COMMIT"
         ),
     })
@@ -136,9 +138,9 @@ fn pipeline(source: &Database, targets: &[(&str, &Database)]) -> String {
 }
 
 /// Segments of a few kilobytes, compacted at once: one IncrementalAlterConfigs.
-fn compact_eagerly(dev: &Dev, topic: &str) {
+fn compact_eagerly(dev: &Dev, topic: &str, segment_bytes: &str) {
     let settings = [
-        ("internal.segment.bytes", "30000"),
+        ("internal.segment.bytes", segment_bytes),
         ("min.compaction.lag.ms", "0"),
         ("min.cleanable.dirty.ratio", "0.1"),
         ("file.delete.delay.ms", "100"),
@@ -147,7 +149,7 @@ fn compact_eagerly(dev: &Dev, topic: &str) {
     (resource.resource_type, resource.resource_name) = (2, topic.to_owned().into());
     for (key, value) in settings {
         let mut config = AlterableConfig::default();
-        (config.name, config.value) = (key.into(), Some(value.into()));
+        (config.name, config.value) = (key.into(), Some(value.to_owned().into()));
         resource.configs.push(config);
     }
     let mut request = IncrementalAlterConfigsRequest::default();
@@ -169,11 +171,17 @@ fn compact_eagerly(dev: &Dev, topic: &str) {
 /// Records of a topic that were taken: offsets that a reader from the beginning does not meet.
 fn missing_records(dev: &Dev, topic: &str) -> usize {
     let out = std::process::Command::new("timeout")
-        .args(["60", "kcat", "-b", &dev.kafka, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%o\\n"])
+        .args(["60", "kcat", "-b", &dev.kafka, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%p %o\\n"])
         .output()
         .expect("kcat");
-    let offsets: Vec<usize> = String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| l.parse().ok()).collect();
-    offsets.last().map_or(0, |last| last + 1 - offsets.len())
+    // Per partition: records seen, and behind the last of them.
+    let mut seen: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for line in String::from_utf8_lossy(&out.stdout).lines() {
+        let (partition, offset) = line.split_once(' ').expect("kcat's line");
+        let (count, end) = seen.entry(partition.to_owned()).or_default();
+        (*count, *end) = (*count + 1, offset.parse::<usize>().expect("an offset") + 1);
+    }
+    seen.values().map(|(count, end)| end - count).sum()
 }
 
 #[test]
@@ -188,7 +196,11 @@ fn sinks_on_compacted_topics_show_only_states_that_were() {
     dev.env.push(("CATCHWATER_LOG_CLEANER_BACKOFF_MS".into(), "50".into()));
     dev.start().expect("start");
     dev.wait(LIMIT, || bank::missing(&source.pg, &early.pg)).expect("the first snapshot");
-    compact_eagerly(&dev, &topic);
+    // What the captures remember is compacted as eagerly: each start reads positions, tables and progress out of it.
+    for (topic, segment_bytes) in [(&*topic, "30000"), ("__catchwater_captures", "1000"), ("__catchwater_cuts", "1000")]
+    {
+        compact_eagerly(&dev, topic, segment_bytes);
+    }
     let movers = Movers::start(&source, 7);
     let watchers = [Watcher::start(&early), Watcher::start(&late)];
     let runs = |dev: &Dev| metric(&dev.http, "catchwater_compaction_runs_total");
@@ -221,8 +233,13 @@ fn sinks_on_compacted_topics_show_only_states_that_were() {
         dev.wait(LIMIT, || bank::missing(&source.pg, &target.pg)).expect("the target reaches the source");
     }
     let looks = watchers.map(Watcher::stop);
+    bank::check_transactions(&dev.kafka, &source.pg, source.name()).expect("the topic holds each transaction once");
+    let remembered = missing_records(&dev, "__catchwater_captures");
+    assert!(remembered > 0, "nothing of the captures' memory was compacted away");
     let missing = missing_records(&dev, &topic);
-    println!("{moved} transactions, {missing} records compacted away, {looks:?} looks at whole targets");
+    println!(
+        "{moved} transactions, {missing} records and {remembered} of the captures' compacted away, {looks:?} looks at whole targets"
+    );
     assert!(missing > 500, "{missing} records were compacted away: too few to show anything");
     dev.stop().expect("stop");
 }
