@@ -304,6 +304,9 @@ pub trait Disk: Send + Sync {
         Ok(JournalWrites::Direct)
     }
 
+    /// The whole file will be read soon: the device may begin. A hint; may do nothing.
+    fn will_read(&self, _path: &FilePath) {}
+
     /// Reads without waiting for the device; may always say it cannot.
     fn try_hot(&self, _path: &FilePath, _at: u64, _buf: &mut [u8]) -> Hot {
         Hot::Unsupported

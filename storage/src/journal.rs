@@ -182,12 +182,10 @@ pub struct FoundJournal {
 
 #[derive(Debug)]
 enum What {
-    Create(GroupSpec),
-    Drop,
+    /// Its group is the item's.
+    Frame(Frame),
+    /// Takes no frame.
     Truncate(EntryIndex),
-    Mark(Mark),
-    Hard(Hard),
-    Entry(NewEntry),
 }
 
 #[derive(Debug)]
@@ -201,14 +199,10 @@ struct Item {
 
 impl Item {
     /// `None`: takes no frame.
-    fn frame(&self) -> Option<Frame> {
+    fn frame(&self) -> Option<&Frame> {
         match &self.what {
-            What::Create(spec) => Some(Frame::Create(self.gid, spec.clone())),
-            What::Drop => Some(Frame::Drop(self.gid)),
+            What::Frame(frame) => Some(frame),
             What::Truncate(_) => None,
-            What::Mark(mark) => Some(Frame::Mark(self.gid, *mark)),
-            What::Hard(hard) => Some(Frame::Hard(self.gid, *hard)),
-            What::Entry(entry) => Some(Frame::Entry(self.gid, entry.clone())),
         }
     }
 }
@@ -233,7 +227,6 @@ pub struct Journal {
     next_gen: u64,
     next_name: u64,
     heads: BTreeMap<Gid, Head>,
-    drained: BTreeMap<Gid, u64>,
     /// What was reported last.
     checkpoint_lsn: u64,
     /// Files that may stay: the configured number, more after a burst until the journal is idle.
@@ -281,7 +274,6 @@ impl Journal {
             next_gen: found.last_gen + 1,
             next_name: found.last_name + 1,
             heads: found.heads,
-            drained: BTreeMap::new(),
             checkpoint_lsn: 0,
             allowed: config.files,
             found_asked: false,
@@ -336,21 +328,21 @@ impl Journal {
 
     fn take_in(&mut self, batch: JournalBatch) {
         let gid = batch.gid;
-        let mut whats = Vec::with_capacity(batch.entries.len() + 2);
-        whats.extend(batch.create.map(What::Create));
-        whats.extend(batch.drop.then_some(What::Drop));
-        whats.extend(batch.truncate_from.map(What::Truncate));
-        whats.extend(batch.mark.map(What::Mark));
-        whats.extend(batch.hard.map(What::Hard));
-        whats.extend(batch.entries.into_iter().map(What::Entry));
-        let last = whats.len().saturating_sub(1);
-        if whats.is_empty() && batch.tag.is_some() {
+        let first = self.queue.len();
+        let mut put = |what| self.queue.push_back(Item { gid, what, tag: None, forwarded: false });
+        batch.create.into_iter().for_each(|spec| put(What::Frame(Frame::Create(gid, spec))));
+        batch.drop.then_some(Frame::Drop(gid)).into_iter().for_each(|frame| put(What::Frame(frame)));
+        batch.truncate_from.into_iter().for_each(|from| put(What::Truncate(from)));
+        batch.mark.into_iter().for_each(|mark| put(What::Frame(Frame::Mark(gid, mark))));
+        batch.hard.into_iter().for_each(|hard| put(What::Frame(Frame::Hard(gid, hard))));
+        batch.entries.into_iter().for_each(|entry| put(What::Frame(Frame::Entry(gid, entry))));
+        if self.queue.len() == first && batch.tag.is_some() {
             // Nothing to write, but its place in the order counts: an impossible truncation stands for it.
-            whats.push(What::Truncate(EntryIndex(u64::MAX)));
+            let what = What::Truncate(EntryIndex(u64::MAX));
+            self.queue.push_back(Item { gid, what, tag: None, forwarded: false });
         }
-        for (i, what) in whats.into_iter().enumerate() {
-            let tag = if i == last { batch.tag } else { None };
-            self.queue.push_back(Item { gid, what, tag, forwarded: false });
+        if let Some(last) = self.queue.back_mut().filter(|_| batch.tag.is_some()) {
+            last.tag = batch.tag;
         }
     }
 
@@ -434,8 +426,10 @@ impl Local for Journal {
             JournalEvent::Queue(batches) => batches.into_iter().for_each(|batch| self.take_in(batch)),
             JournalEvent::Done(token, result) => self.done(now, token, result, out),
             JournalEvent::Drained(gid, lsn) => {
-                let known = self.drained.entry(gid).or_insert(0);
-                *known = (*known).max(lsn);
+                // The newest pin of a group is always younger than what was said drained before it was written.
+                for file in self.files.iter_mut().filter(|f| f.pins.get(&gid).is_some_and(|pin| *pin <= lsn)) {
+                    file.pins.remove(&gid);
+                }
                 if let Some(head) = self.heads.get_mut(&gid)
                     && head.create.as_ref().is_some_and(|(_, l)| *l <= lsn)
                 {

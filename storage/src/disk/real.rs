@@ -457,6 +457,12 @@ impl Disk for RealDisk {
         Ok(if self.is_buffered() { JournalWrites::Buffered } else { JournalWrites::Direct })
     }
 
+    fn will_read(&self, path: &FilePath) {
+        if let Ok((fd, _)) = self.get(path, false) {
+            let _ = rustix::fs::fadvise(&*fd, 0, None, rustix::fs::Advice::WillNeed);
+        }
+    }
+
     fn try_hot(&self, path: &FilePath, at: u64, buf: &mut [u8]) -> Hot {
         let Ok((fd, _)) = self.get(path, false) else { return Hot::Unsupported };
         match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {

@@ -68,9 +68,7 @@ impl Journal {
         let many = full.len() * 2 >= self.config.files.max(2);
         let (mut drained_upto, mut forwarded) = (0, true);
         for at in full {
-            let drained = &self.drained;
             let file = &mut self.files[at];
-            file.pins.retain(|gid, lsn| drained.get(gid).is_none_or(|d| d < lsn));
             if mutant!("checkpoint_beyond_drained") {
                 drained_upto = file.last_lsn;
             }

@@ -2,7 +2,7 @@
 
 use super::{BLOCK_BYTES, FileState, Item, Journal, JournalEffect, JournalPoint, Lane, Persisted, What, Writing};
 use crate::disk::{AlignedBuf, DiskOp};
-use crate::entry::Loose;
+use crate::entry::{Frame, Loose};
 use crate::format::journal::{FLAG_CLEAN_STOP, FLAG_SEAL, FlushBuilder, HEADER_BYTES, frame_bytes};
 use catchwater_base::{Effects, Now};
 use catchwater_record::{EntryIndex, Gid};
@@ -18,7 +18,7 @@ impl Journal {
         if self.queue.is_empty() && forward.is_none() && !seal && !self.closing {
             return;
         }
-        let first = self.queue.front().and_then(Item::frame).map_or(0, |f| frame_bytes(&f));
+        let first = self.queue.front().and_then(Item::frame).map_or(0, frame_bytes);
         let least = (HEADER_BYTES + first).next_multiple_of(BLOCK_BYTES);
         let active = self.files.iter().position(|f| f.state == FileState::Active);
         let room = active.map_or(0, |at| self.files[at].len - self.files[at].next);
@@ -49,16 +49,18 @@ impl Journal {
         // Nothing is in flight, so `heads` is the newest durable state; put first, nothing newer can be overtaken.
         if let Some(last) = forward {
             for (gid, head) in &self.heads {
-                let create = head.create.iter().filter(|(_, l)| *l <= last).map(|(spec, _)| What::Create(spec.clone()));
-                let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| What::Hard(*hard));
-                let marks = head.loose.iter().filter(|(_, l)| *l <= last).map(|(loose, _)| What::Mark(loose.mark()));
-                for what in create.chain(marks).chain(hard) {
-                    items.push(Item { gid: *gid, what, tag: None, forwarded: true });
+                let gid = *gid;
+                let create = head.create.iter().filter(|(_, l)| *l <= last);
+                let create = create.map(|(spec, _)| Frame::Create(gid, spec.clone()));
+                let marks = head.loose.iter().filter(|(_, l)| *l <= last).map(|(l, _)| Frame::Mark(gid, l.mark()));
+                let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| Frame::Hard(gid, *hard));
+                for frame in create.chain(marks).chain(hard) {
+                    items.push(Item { gid, what: What::Frame(frame), tag: None, forwarded: true });
                 }
             }
             items.retain(|item| match item.frame() {
-                Some(frame) if builder.fits(&frame) => {
-                    builder.push(&frame);
+                Some(frame) if builder.fits(frame) => {
+                    builder.push(frame);
                     true
                 }
                 _ => false,
@@ -66,10 +68,10 @@ impl Journal {
         }
         while let Some(item) = self.queue.front() {
             if let Some(frame) = item.frame() {
-                if !builder.fits(&frame) {
+                if !builder.fits(frame) {
                     break;
                 }
-                builder.push(&frame);
+                builder.push(frame);
             }
             items.extend(self.queue.pop_front());
         }
@@ -103,21 +105,21 @@ impl Journal {
         let mut place: BTreeMap<Gid, usize> = BTreeMap::new();
         for item in items {
             let gid = item.gid;
-            match &item.what {
-                What::Create(spec) => self.heads.entry(gid).or_default().create = Some((spec.clone(), lsn)),
-                What::Hard(hard) => self.heads.entry(gid).or_default().hard = Some((*hard, lsn)),
-                What::Mark(mark) => {
+            match item.frame() {
+                Some(Frame::Create(_, spec)) => {
+                    self.heads.entry(gid).or_default().create = Some((spec.clone(), lsn));
+                }
+                Some(Frame::Hard(_, hard)) => self.heads.entry(gid).or_default().hard = Some((*hard, lsn)),
+                Some(Frame::Mark(_, mark)) => {
                     let head = self.heads.entry(gid).or_default();
                     head.loose = Loose::fold(head.loose.map(|(l, _)| l), *mark).map(|l| (l, lsn));
                 }
-                What::Drop => {
+                Some(Frame::Drop(_)) => {
                     self.heads.remove(&gid);
                     file.pins.insert(gid, lsn);
                 }
-                What::Entry(_) => {
-                    file.pins.insert(gid, lsn);
-                }
-                What::Truncate(_) => {}
+                Some(Frame::Entry(..)) => drop(file.pins.insert(gid, lsn)),
+                None => {}
             }
             if item.forwarded {
                 continue;
@@ -138,8 +140,8 @@ impl Journal {
             });
             let p = &mut persisted[slot];
             match item.what {
-                What::Create(spec) => p.create = Some(spec),
-                What::Drop => p.drop = true,
+                What::Frame(Frame::Create(_, spec)) => p.create = Some(spec),
+                What::Frame(Frame::Drop(_)) => p.drop = true,
                 What::Truncate(EntryIndex(u64::MAX)) => {}
                 What::Truncate(from) => {
                     // Entries of this very flush that a later batch of it cut again never reach a segment.
@@ -147,11 +149,11 @@ impl Journal {
                     p.cuts += 1;
                     p.truncate_from = Some(p.truncate_from.map_or(from, |f| f.min(from)));
                 }
-                What::Entry(entry) => {
+                What::Frame(Frame::Entry(_, entry)) => {
                     p.body_bytes += entry.body.len() as u64;
                     p.entries.push(entry);
                 }
-                What::Hard(_) | What::Mark(_) => {}
+                What::Frame(Frame::Hard(..) | Frame::Mark(..)) => {}
             }
             p.tags.extend(item.tag);
         }

@@ -52,8 +52,13 @@ impl GroupFrames {
     }
 
     fn cut(&mut self, from: EntryIndex) {
-        self.entries.split_off(&from);
-        self.lost.split_off(&from);
+        // Rare: nearly every entry comes behind all others.
+        if self.entries.last_key_value().is_some_and(|(last, _)| *last >= from) {
+            self.entries.split_off(&from);
+        }
+        if self.lost.last_key_value().is_some_and(|(last, _)| *last >= from) {
+            self.lost.split_off(&from);
+        }
     }
 }
 
@@ -136,8 +141,17 @@ struct Scanned {
     bytes: Bytes,
     file_gen: u64,
     first_lsn: u64,
-    /// Valid flush headers, ascending by place.
-    flushes: Vec<(usize, FlushHeader)>,
+    /// Flushes with a valid header, ascending by place.
+    flushes: Vec<Flush>,
+}
+
+/// One flush: read and checked once, for all that is asked of it.
+struct Flush {
+    at: usize,
+    header: FlushHeader,
+    content: FlushContent,
+    /// Everything of it is there and undamaged.
+    is_whole: bool,
 }
 
 pub(super) fn scan(
@@ -156,11 +170,16 @@ pub(super) fn scan(
     let mut found = FoundJournal::default();
     let mut files: Vec<Scanned> = Vec::new();
     let mut unknown: Vec<(String, Bytes)> = Vec::new();
+    let names: Vec<&String> = names.iter().filter(|n| n.ends_with(".wal")).collect();
     // A file gets its length before its first flush and keeps it, and every write is of whole blocks: a used one of another
     // length was cut, and what stood behind the cut nobody knows.
     let mut cut_short = false;
-    for name in names.iter().filter(|n| n.ends_with(".wal")) {
+    for (n, name) in names.iter().enumerate() {
         let path = format!("{dir}/{name}");
+        // The device fetches the next file while this one is checked.
+        if let Some(next) = names.get(n + 1) {
+            disk.will_read(&format!("{dir}/{next}").into());
+        }
         let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0).min(NUMBER_MAX);
         found.last_name = found.last_name.max(number);
         let len = disk.length(&path)?;
@@ -202,17 +221,17 @@ pub(super) fn scan(
     // What is certain to have been durable, and where the valid flushes end.
     let mut claimed = boot.last_lsn;
     let mut last_valid = 0;
-    let mut contents: BTreeMap<u64, (usize, usize, Option<FlushHeader>)> = BTreeMap::new();
+    let mut contents: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     for (i, file) in files.iter().enumerate() {
         claimed = claimed.max(file.first_lsn.saturating_sub(1));
         let bound = files.get(i + 1).map_or(u64::MAX, |next| next.first_lsn);
-        for (at, header) in &file.flushes {
+        for (n, Flush { header, is_whole, .. }) in file.flushes.iter().enumerate() {
             if header.lsn < file.first_lsn || header.lsn >= bound {
                 continue;
             }
             claimed = claimed.max(header.durable_lsn);
-            contents.insert(header.lsn, (i, *at, Some(*header)));
-            if decode_flush(header, &file.bytes.slice(*at..)).is_whole() {
+            contents.insert(header.lsn, (i, n));
+            if *is_whole {
                 last_valid = last_valid.max(header.lsn);
             }
         }
@@ -235,13 +254,14 @@ pub(super) fn scan(
         let entries_count = lsn > boot.checkpoint_lsn;
         report.flushes += 1;
         let content = match contents.get(&lsn) {
-            Some((file, at, Some(header))) => {
-                place = header.flush_bytes().map(|n| (*file, at + n));
-                decode_flush(header, &files[*file].bytes.slice(*at..))
+            Some((file, n)) => {
+                let flush = &mut files[*file].flushes[*n];
+                place = flush.header.flush_bytes().map(|n| (*file, flush.at + n));
+                std::mem::take(&mut flush.content)
             }
-            _ => match place.filter(|(file, at)| *at < files[*file].bytes.len()) {
+            None => match place.filter(|(file, at)| *at < files[*file].bytes.len()) {
                 Some((file, at)) => {
-                    let stop = files[file].flushes.iter().map(|(a, _)| *a).find(|a| *a > at);
+                    let stop = files[file].flushes.iter().map(|f| f.at).find(|a| *a > at);
                     let stop = stop.unwrap_or(files[file].bytes.len());
                     let content = salvage_flush(lsn, &files[file].bytes.slice(at..stop));
                     // The next flush without a header, if any, cannot be placed from here.
@@ -302,19 +322,17 @@ fn scan_file(path: String, bytes: Bytes, meta: &DirMeta) -> Option<Scanned> {
         }
         match flush {
             Some(flush) if Some(flush.file_gen) == file_gen => {
-                flushes.push((at, flush));
-                let whole = flush.flush_bytes().filter(|n| decode_is_plausible(&flush, &bytes, at, *n));
+                let content = decode_flush(&flush, &bytes.slice(at..));
+                let is_whole = content.is_whole();
+                flushes.push(Flush { at, header: flush, content, is_whole });
+                // A torn flush may claim bytes over which the next one was written: skip only what is there.
+                let whole = flush.flush_bytes().filter(|n| is_whole && at + n <= bytes.len());
                 at += whole.unwrap_or(BLOCK_BYTES);
             }
             _ => at += BLOCK_BYTES,
         }
     }
     let file_gen = file_gen?;
-    let first_lsn = header.map(|h| h.first_lsn).or_else(|| flushes.iter().map(|(_, f)| f.lsn).min())?;
+    let first_lsn = header.map(|h| h.first_lsn).or_else(|| flushes.iter().map(|f| f.header.lsn).min())?;
     Some(Scanned { path, bytes, file_gen, first_lsn, flushes })
-}
-
-/// A torn flush may claim bytes over which the next one was written: skip only what is there.
-fn decode_is_plausible(flush: &FlushHeader, bytes: &Bytes, at: usize, len: usize) -> bool {
-    at + len <= bytes.len() && decode_flush(flush, &bytes.slice(at..at + len)).is_whole()
 }
