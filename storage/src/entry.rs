@@ -252,8 +252,8 @@ pub struct RecoveredGroup {
     pub journaled: Vec<NewEntry>,
     /// Payload of the newest valid `.snap` and the index it stands at.
     pub snap: Option<(EntryIndex, Bytes)>,
-    /// Rows behind `snap` that are in segments, with the 61 header bytes of a data batch (the whole of a control batch,
-    /// nothing of an internal entry) and the context: what producer and capture state is rebuilt from.
+    /// Rows behind `snap` that are in segments, with the 61 header bytes of a data batch of an idempotent producer (the whole
+    /// of a control batch, nothing of any other entry) and the context: what producer and capture state is rebuilt from.
     pub since_snap: Vec<(Row, Bytes, Bytes)>,
 }
 

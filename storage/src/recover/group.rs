@@ -23,6 +23,9 @@ use std::collections::BTreeSet;
 /// Control batches hold one small record.
 const CONTROL_BYTES_MAX: usize = 4096;
 
+/// Flags of rows whose batches tell of producers and transactions.
+const SAYS_MORE: u8 = row_flag::IDEMPOTENT | row_flag::TRANSACTIONAL | row_flag::CONTROL | row_flag::DAMAGED;
+
 /// What is known to be lost besides this group's own frames.
 #[derive(Clone, Copy)]
 pub(super) struct Loss {
@@ -866,7 +869,8 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    /// Rows behind the snapshot with their batch headers and contexts.
+    /// Rows behind the snapshot with their contexts, and the headers of those batches that say anything of producers. A log
+    /// that nobody writes with a producer id is not read at all: that would be all that 16 MiB per partition hold.
     fn since(&mut self, segments: &[Found], snap: EntryIndex) -> Result<Vec<(Row, Bytes, Bytes)>, DiskError> {
         const PIECE: usize = 4 << 20;
         let mut out = Vec::new();
@@ -875,7 +879,7 @@ impl Reader<'_> {
             let (mut piece, mut piece_at) = (Bytes::new(), 0usize);
             for row in found.rows.iter().filter(|r| r.index > snap) {
                 let mut header = Bytes::new();
-                if row.kind == EntryKind::Data {
+                if row.kind == EntryKind::Data && row.flags & SAYS_MORE != 0 {
                     let at = row.pos as usize;
                     // A marker says in its record what it ends.
                     let control = row.flags & row_flag::CONTROL != 0 && (row.len as usize) < CONTROL_BYTES_MAX;
