@@ -1,16 +1,15 @@
-//! `engine`: the storage engine in this process, without sockets or Raft, against the probes (bars B2-B6).
-//!
-//! Bar B1 (`storage.durability=relaxed`) is not measured here.
+//! `engine`: the storage engine in this process, without sockets or Raft, against the probes (bars B1-B6, B9).
 
 use crate::limits::{Folder, How, Ring, drop_cache, scan};
-use crate::{load, median, setting};
+use crate::{load, median, quantile, setting};
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
-use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, Pressure, Replica};
+use catchwater_raft::driver::{Durability, IdentitySeed, LogDir, LogDirConfig, Pressure, Replica, Window};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::batch::patch;
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
 use catchwater_storage::disk::real::RealDisk;
+use catchwater_storage::recover::{Layout, NewIdentity, recover};
 use catchwater_storage::{EntryKind, GroupSpec, Hard, NewEntry};
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
@@ -21,6 +20,8 @@ use std::time::{Duration, Instant};
 const SEED: IdentitySeed = IdentitySeed { cluster_id: [1; 16], dir_id: [2; 16] };
 /// Bytes that were handed over and are not durable: the same for every engine and partition count.
 const OUTSTANDING_BYTES: u64 = 4 << 20;
+/// Between two batches of 16 KiB where latency under load counts: 32 MB/s.
+const PACE: Duration = Duration::from_micros(500);
 
 /// Batches that became durable, of all groups.
 #[derive(Default)]
@@ -74,9 +75,32 @@ struct Engine {
     next: usize,
 }
 
+/// What differs between the engines that are measured.
+#[derive(Clone, Copy)]
+struct Kind {
+    durability: Durability,
+    journal_files: u32,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Kind { durability: Durability::Fsync, journal_files: LogDirConfig::default().journal_files }
+    }
+}
+
 impl Engine {
     fn open(path: &Path, groups: usize, batch_bytes: usize) -> Result<Engine> {
-        let config = LogDirConfig { path: path.to_owned(), ..LogDirConfig::default() };
+        Engine::open_as(Kind::default(), path, groups, batch_bytes)
+    }
+
+    fn open_as(kind: Kind, path: &Path, groups: usize, batch_bytes: usize) -> Result<Engine> {
+        let journal_files = kind.journal_files;
+        let config = LogDirConfig {
+            path: path.to_owned(),
+            journal_files,
+            journal_files_max: journal_files.max(16),
+            ..LogDirConfig::default()
+        };
         let (dir, _) = LogDir::open(Arc::new(RealDisk::new()), config, SEED)?;
         let durable = Arc::new(Durable::default());
         for n in 0..groups {
@@ -86,6 +110,9 @@ impl Engine {
             dir.create(gid, GroupSpec { topic: TopicId([7; 16]), partition, incarnation: 1, conf });
             let replica = Counting { gid, dir: dir.clone(), last: Mutex::new(0), durable: durable.clone() };
             dir.attach(gid, Arc::new(replica));
+            if kind.durability != Durability::Fsync {
+                dir.set_durability(gid, kind.durability);
+            }
         }
         let batch = load::batch(batch_bytes);
         let records = u32::try_from(BatchView::new(&batch)?.records_count())?;
@@ -140,8 +167,8 @@ impl Engine {
         ((self.durable.now() - began) * self.batch.len() as u64) as f64 / 1e6 / from.elapsed().as_secs_f64()
     }
 
-    /// Median of one batch at a time, µs.
-    fn alone(&mut self, count: usize) -> f64 {
+    /// One batch at a time: how long each took, µs.
+    fn alone(&mut self, count: usize) -> Vec<f64> {
         let mut took = Vec::with_capacity(count);
         for _ in 0..count {
             let from = Instant::now();
@@ -149,7 +176,21 @@ impl Engine {
             self.durable.reach(self.sent);
             took.push(from.elapsed().as_secs_f64() * 1e6);
         }
-        median(took)
+        took
+    }
+
+    /// One batch every [`PACE`], each waited for: the slowest hundredth, µs. Late ones count from when they were due.
+    fn paced_p99(&mut self, limit: Duration) -> f64 {
+        let (began, mut took) = (Instant::now(), Vec::new());
+        while began.elapsed() < limit {
+            let due = began + PACE * u32::try_from(took.len()).unwrap_or(u32::MAX);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.put();
+            self.durable.reach(self.sent);
+            took.push(due.elapsed().as_secs_f64() * 1e6);
+        }
+        took.sort_by(f64::total_cmp);
+        quantile(&took, 0.99)
     }
 }
 
@@ -204,6 +245,24 @@ pub fn engine() -> Result<Value> {
     let folder = Folder::new("engine")?;
     let mut bars = Vec::new();
 
+    // B1: acknowledged from the page cache.
+    let mut probe = Ring::new(&folder.0, How::Buffered)?;
+    let relaxed = Kind { durability: Durability::Relaxed(Window::default()), ..Kind::default() };
+    for partitions in [1, 16] {
+        let path = folder.0.join(format!("b1-{partitions}"));
+        let mut engine = Engine::open_as(relaxed, &path, partitions, 64 << 10)?;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            theirs.push(probe.run(64 << 10, limit / 2)?.mb_per_s);
+            ours.push(engine.ingest(limit));
+        }
+        engine.dir.close();
+        std::fs::remove_dir_all(&path)?;
+        let what =
+            format!("relaxed ingest, {partitions} partitions, 64 KiB batches, MB/s against buffered writes of 64 KiB");
+        bars.push(bar("B1", &what, 0.6, ours, theirs));
+    }
+
     // B2 and B3: one partition.
     let mut probe = Ring::new(&folder.0, How::Direct)?;
     let mut large = Engine::open(&folder.0.join("b2"), 1, 64 << 10)?;
@@ -218,7 +277,7 @@ pub fn engine() -> Result<Value> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         theirs.push(probe.run(4 << 10, limit / 8)?.median_us);
-        ours.push(small.alone(300));
+        ours.push(median(small.alone(300)));
     }
     small.dir.close();
     bars.push(bar(
@@ -256,28 +315,63 @@ pub fn engine() -> Result<Value> {
         }
     }
 
-    // B6: what a killed process left, until the directory is open; against reading its journal.
+    // B9: the same load with a journal that holds all of it, and with one that must be emptied all the time.
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for (list, journal_files) in [(&mut without, 64), (&mut with, 2)] {
+            let path = folder.0.join(format!("b9-{round}-{journal_files}"));
+            let mut engine = Engine::open_as(Kind { journal_files, ..Kind::default() }, &path, 100, 16 << 10)?;
+            list.push(engine.paced_p99(limit * 2));
+            engine.dir.close();
+            std::fs::remove_dir_all(&path)?;
+        }
+    }
+    bars.push(bar(
+        "B9",
+        "p99 of one 16 KiB batch at 32 MB/s, µs, with checkpoints against without",
+        2.0,
+        with,
+        without,
+    ));
+
+    // B6: what a killed process left: the scan, against reading the journal; and until the directory is open.
     let path = folder.0.join("b6");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut scanned, mut theirs) = (Vec::new(), Vec::new());
     let mut engine = Engine::open(&path, 100, 16 << 10)?;
     engine.ingest(limit);
     engine.dir.abandon();
     for _ in 0..rounds {
         let files = journal_files(&path)?;
         let (bytes, seconds) = scan(&files, true)?;
-        theirs.push(bytes as f64 / 1e6 / seconds);
+        let mb = bytes as f64 / 1e6;
+        theirs.push(mb / seconds);
         drop_cache(&files)?;
-        let config = LogDirConfig { path: path.clone(), ..LogDirConfig::default() };
         let from = Instant::now();
-        let (dir, _) = LogDir::open(Arc::new(RealDisk::new()), config, SEED).context("recovery")?;
-        ours.push(bytes as f64 / 1e6 / from.elapsed().as_secs_f64());
-        dir.abandon();
+        let new = NewIdentity { cluster_id: SEED.cluster_id, dir_id: SEED.dir_id, node: 1 };
+        // Its lock goes with the disk.
+        let found = recover(&RealDisk::new(), &Layout::new(path.display().to_string()), new).context("recovery")?;
+        scanned.push(mb / from.elapsed().as_secs_f64());
+        drop(found);
     }
-    bars.push(bar("B6", "recovery after a kill, MB of journal per second against reading it cold", 0.65, ours, theirs));
-    Ok(json!({ "bench": "engine", "rounds": rounds, "outstanding_bytes": OUTSTANDING_BYTES, "bars": bars }))
+    bars.push(bar(
+        "B6",
+        "recovery scan after a kill, MB of journal per second against reading it cold",
+        0.65,
+        scanned,
+        theirs,
+    ));
+    // The first start also writes into segments what the journal holds beyond its usual size: once.
+    let config = LogDirConfig { path: path.clone(), ..LogDirConfig::default() };
+    let from = Instant::now();
+    let (dir, _) = LogDir::open(Arc::new(RealDisk::new()), config, SEED).context("recovery")?;
+    let ready_ms = from.elapsed().as_secs_f64() * 1000.0;
+    dir.abandon();
+    Ok(
+        json!({ "bench": "engine", "rounds": rounds, "outstanding_bytes": OUTSTANDING_BYTES, "open_after_kill_ms": ready_ms, "bars": bars }),
+    )
 }
 
-/// Medians of both sides, the median of the rounds' ratios, and what is wanted (for B3 at most, else at least).
+/// Medians of both sides, the median of the rounds' ratios, and what is wanted (for B3 and B9 at most, else at least).
 fn bar(name: &str, what: &str, wanted: f64, ours: Vec<f64>, probe: Vec<f64>) -> Value {
     let ratios: Vec<f64> = ours.iter().zip(&probe).map(|(a, b)| a / b).collect();
     let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), r| (l.min(*r), h.max(*r)));

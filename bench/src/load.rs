@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Not flexible, so that an answer has a fixed shape; Kafka 4 serves it from 3 on.
 const PRODUCE_VERSION: i16 = 7;
 const RECORD_BYTES: usize = 1024;
+const WARM_SECONDS_MAX: f64 = 2.0;
 const READY: Duration = Duration::from_secs(120);
 /// New partitions may refuse so long.
 const SETTLED: Duration = Duration::from_secs(15);
@@ -149,7 +150,7 @@ pub fn batch(bytes: usize) -> Bytes {
     builder.finish().freeze()
 }
 
-/// Runs the load with acks=all against `topic`; a fifth of the time is warm-up. `cpu` reads the broker's CPU seconds.
+/// Runs the load with acks=all against `topic`; a fifth of the time, 2 s at most, is warm-up. `cpu` reads the broker's CPU seconds.
 pub fn run(address: &str, topic: &str, load: Load, cpu: impl Fn() -> f64) -> Result<Sent> {
     let records = batch(load.batch_bytes);
     let request = |index: i32| ProduceRequest {
@@ -174,7 +175,7 @@ pub fn run(address: &str, topic: &str, load: Load, cpu: impl Fn() -> f64) -> Res
                 scope.spawn(move || producer.run(address, first))
             })
             .collect();
-        std::thread::sleep(Duration::from_secs_f64(load.seconds / 5.0));
+        std::thread::sleep(Duration::from_secs_f64((load.seconds / 5.0).min(WARM_SECONDS_MAX)));
         let (from, cpu_from, acked_from) = (Instant::now(), cpu(), acked.load(Ordering::Relaxed));
         let most = load.bytes_max / records.len() as u64;
         while from.elapsed().as_secs_f64() < load.seconds

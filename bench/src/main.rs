@@ -38,7 +38,10 @@ fn setting(name: &str, default: u64) -> u64 {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
+    // Of an even number the mean of the two in the middle: one of them alone would lean to a side.
+    let half = values.len() / 2;
+    if values.len().is_multiple_of(2) { (at(half.wrapping_sub(1)) + at(half)) / 2.0 } else { at(half) }
 }
 
 fn quantile(sorted: &[f64], q: f64) -> f64 {

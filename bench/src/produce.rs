@@ -4,7 +4,7 @@
 //! prints `host:port`, `SCRIPT stop` ends it; it keeps its data and `1/pid` below `$DATA` and listens on `$PORT`. Without
 //! it only our side is measured. One JVM serves both policies: `flush.messages=1` is a setting of a topic.
 
-use crate::load::{Admin, Load, Sent, run};
+use crate::load::{Admin, Load, Sent, batch, run};
 use crate::{cpu_seconds, median, resident_mib, setting};
 use anyhow::{Context, Result, ensure};
 use catchwater_tests::broker::{Broker, Settings};
@@ -154,6 +154,11 @@ fn told(sides: &[Side<'_>], load: Load, found: &[Vec<Sent>]) -> Value {
     out
 }
 
+/// Threads or open files of a process.
+fn count(pid: u32, what: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count)
+}
+
 /// Bar B8: many partitions on one node.
 pub fn scale() -> Result<Value> {
     let partitions = setting("CW_PARTITIONS", 10_000);
@@ -186,6 +191,23 @@ pub fn scale() -> Result<Value> {
     std::thread::sleep(Duration::from_secs(setting("CW_IDLE_SECONDS", 30)));
     let idle_percent = 100.0 * (cpu_seconds(pid) - cpu) / from.elapsed().as_secs_f64();
     let resident = resident_mib(pid);
+    // Many small appends over the first topic's partitions.
+    let fresh_threads = count(pid, "task");
+    let appends = setting("CW_APPENDS", 1_000_000);
+    let load = Load {
+        partitions: i32::try_from(per_topic)?,
+        batch_bytes: 170,
+        producers: 16,
+        window: 5,
+        seconds: 600.0,
+        bytes_max: appends * batch(170).len() as u64,
+    };
+    let sent = run(broker.kafka(), &topics[0], load, || cpu_seconds(pid))?;
+    let appended = json!({
+        "appends": sent.batches, "per_s": sent.batches as f64 / sent.seconds,
+        "cpu_us_each": sent.cpu_seconds * 1e6 / sent.batches as f64, "resident_mib": resident_mib(pid),
+        "threads": count(pid, "task"), "threads_before": fresh_threads, "open_files": count(pid, "fd"),
+    });
     let from = Instant::now();
     broker.stop()?;
     let stop_s = from.elapsed().as_secs_f64();
@@ -198,7 +220,9 @@ pub fn scale() -> Result<Value> {
     let killed_s = from.elapsed().as_secs_f64();
     Ok(json!({
         "bench": "scale", "partitions": partitions, "create_s": create_s, "idle_cpu_percent": idle_percent,
-        "resident_mib": resident, "stop_s": stop_s, "ready_after_stop_s": clean_s, "ready_after_kill_s": killed_s,
-        "bars": { "create_s": 60, "idle_cpu_percent": 5, "resident_mib": 400 },
+        "resident_mib": resident, "appended": appended, "stop_s": stop_s, "ready_after_stop_s": clean_s, "ready_after_kill_s": killed_s,
+        "bars": {
+            "create_s": 60, "idle_cpu_percent": 5, "resident_mib": 400, "ready_after_stop_s": 10, "ready_after_kill_s": 20,
+        },
     }))
 }
