@@ -3,8 +3,8 @@
 //! Walk: row-change 14/17
 //!
 //! A group closes at `rows`, `bytes` or `linger_ms`, but only at the end of a transaction; with nothing behind it, it
-//! closes at once, so latency is low. A transaction larger than a group leaves in parts, all of them inside one sink
-//! transaction: [`Verdict::Part`] hands out what is here, [`Verdict::Close`] comes at its end.
+//! closes at once, so latency is low. A transaction that makes a group twice as large leaves in parts, all of them
+//! inside one sink transaction: [`Verdict::Part`] hands out what is here, [`Verdict::Close`] comes at its end.
 //!
 //! Fold (deliver.md 9), because PostgreSQL refuses a key twice in one upsert: insert or update after anything but a
 //! delete merges into one write, cells that were not sent take the earlier value; a delete wins over what came before; a
@@ -104,7 +104,11 @@ impl Batch {
         if self.first.is_none() && !self.parted {
             return Verdict::More;
         }
-        let full = self.applies.len() >= self.limits.rows || self.bytes >= self.limits.bytes;
+        // A transaction at the edge of a group may end it: only a large one is written in parts, because a group in parts
+        // has the target for itself.
+        let over = if self.inside && !self.parted { 2 } else { 1 };
+        let (rows, bytes) = (self.limits.rows.saturating_mul(over), self.limits.bytes.saturating_mul(over));
+        let full = self.applies.len() >= rows || self.bytes >= bytes;
         // Once a part is written, the group closes with its transaction.
         match (self.inside, full || (self.parted && !self.inside)) {
             (true, true) => Verdict::Part,
@@ -127,6 +131,17 @@ impl Batch {
     }
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+    pub fn rows(&self) -> usize {
+        self.applies.len()
+    }
+    /// A group closes at so many.
+    pub fn rows_max(&self) -> usize {
+        self.limits.rows
+    }
+    /// It ends with its last transaction, and no part of it was taken out.
+    pub fn is_whole(&self) -> bool {
+        !self.inside && !self.parted
     }
     /// First transaction of what `take` would give.
     pub fn first_seq(&self) -> CommitSeq {

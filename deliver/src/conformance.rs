@@ -36,6 +36,7 @@ pub async fn run(probe: &mut dyn Probe) {
     position_is_what_the_target_holds(probe, &prefix).await;
     fences(probe, &prefix).await;
     zombies(probe, &prefix).await;
+    lanes_side_by_side(probe, &prefix).await;
     rows_of_one_key_in_order(probe, &prefix).await;
     the_same_group_twice(probe, &prefix).await;
     abort_and_drop_leave_nothing(probe, &prefix).await;
@@ -65,7 +66,7 @@ fn schema(name: &str, key: &[&str]) -> Arc<TableSchema> {
 
 fn plan_of(source: Arc<TableSchema>, target: TargetName) -> Arc<TargetPlan> {
     let columns = source.columns.iter().enumerate().map(|(i, c)| (i as u16, c.name.clone())).collect();
-    Arc::new(TargetPlan { key: source.key.clone(), columns, target, source })
+    Arc::new(TargetPlan { key: source.key.clone(), columns, target, source, meets: Meets::default() })
 }
 
 impl Case {
@@ -237,6 +238,45 @@ async fn zombies(probe: &mut dyn Probe, prefix: &str) {
     drop(lane);
     new.shutdown().await;
     third.shutdown().await;
+}
+
+async fn lanes_side_by_side(probe: &mut dyn Probe, prefix: &str) {
+    let (mut case, mut sink) = Case::new(probe, prefix, "lanes", &["id"]).await;
+    if sink.capabilities().lanes_max < 2 {
+        sink.shutdown().await;
+        return;
+    }
+    let (mut a, mut b) = (sink.lane().await.expect("lane"), sink.lane().await.expect("a second lane"));
+    // The later group is written first, and waits.
+    b.write(&case.group(2, vec![up(2, "second", "y")], false)).await.expect("write beside");
+    a.write(&case.group(1, vec![up(1, "first", "y")], false)).await.expect("write");
+    assert_eq!(case.rows(probe).await, "", "nothing is visible before its turn");
+    a.commit(&mark(1)).await.expect("the first turn");
+    assert_eq!(case.rows(probe).await, "1,first,y", "a turn shows its own group alone");
+    b.commit(&mark(2)).await.expect("the second turn");
+    assert_eq!(case.rows(probe).await, "1,first,y 2,second,y");
+    // Lanes change places, and one that is rolled back takes nothing of the other with it.
+    b.write(&case.group(3, vec![up(1, "third", "y")], false)).await.expect("write");
+    a.write(&case.group(4, vec![up(2, "fourth", "y")], false)).await.expect("write beside");
+    a.abort().await;
+    b.commit(&mark(3)).await.expect("the turn of the other");
+    assert_eq!(case.rows(probe).await, "1,third,y 2,second,y", "C7");
+    // A take-over fences every lane, and tells the last turn.
+    let mut new = probe.sink();
+    let found = new.open(case.claim()).await.expect("take-over");
+    assert_eq!(found.mark.map(|m| m.seq), Some(CommitSeq(3)), "C1");
+    for lane in [&mut a, &mut b] {
+        let error = match lane.write(&case.group(4, vec![up(9, "z", "z")], false)).await {
+            Err(e) => e,
+            Ok(()) => lane.commit(&mark(4)).await.expect_err("C2: a lane of before committed"),
+        };
+        assert_eq!(error.class, SinkClass::Fenced, "C2: {error}");
+        lane.abort().await;
+    }
+    assert_eq!(case.rows(probe).await, "1,third,y 2,second,y", "C2");
+    drop((a, b));
+    sink.shutdown().await;
+    new.shutdown().await;
 }
 
 async fn rows_of_one_key_in_order(probe: &mut dyn Probe, prefix: &str) {

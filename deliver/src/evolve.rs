@@ -134,7 +134,9 @@ mod tests {
             name: name(),
             columns: like.columns.clone(),
             key: like.key.iter().map(|k| like.columns[usize::from(*k)].name.clone()).collect(),
+            unique: vec![],
             foreign_keys: vec![],
+            opaque: false,
         }
     }
 

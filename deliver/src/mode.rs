@@ -207,7 +207,7 @@ mod tests {
         let shape = mode.shape(&source(key)).unwrap();
         let columns = shape.columns.iter().enumerate().map(|(i, c)| (i as u16, c.name.clone())).collect();
         let target = TargetName { schema: String::new(), name: "t".into() };
-        Arc::new(TargetPlan { key: shape.key.clone(), columns, target, source: shape })
+        Arc::new(TargetPlan { key: shape.key.clone(), columns, target, source: shape, meets: Default::default() })
     }
     fn row(cells: &[i64]) -> Option<Row> {
         (!cells.is_empty()).then(|| Row::new(cells.iter().map(|v| Cell::Value(Value::Int(*v))).collect()))

@@ -1,5 +1,6 @@
 //! Pure. Which tables of a source a sink takes, and how each maps to a target table.
 
+use crate::order;
 use crate::sink::{TargetName, TargetPlan, TargetTable};
 use catchwater_change::TableSchema;
 use std::collections::BTreeMap;
@@ -90,7 +91,8 @@ pub fn plan(source: &Arc<TableSchema>, target: &TargetTable) -> Result<TargetPla
     if !key.is_empty() && have != sorted {
         return Err(PlanError::Key { target: shown(&target.name), have: target.key.join(", "), want: want.join(", ") });
     }
-    Ok(TargetPlan { source: source.clone(), target: target.name.clone(), columns, key })
+    let meets = order::meets(source, target);
+    Ok(TargetPlan { source: source.clone(), target: target.name.clone(), columns, key, meets })
 }
 
 /// `schema.name`, or the name alone.
@@ -167,7 +169,9 @@ mod tests {
             name: TargetName { schema: String::new(), name: "t".into() },
             columns: source.columns.clone(),
             key: vec!["id".into()],
+            unique: vec![],
             foreign_keys: vec![],
+            opaque: false,
         };
         let p = plan(&source, &target).unwrap();
         assert_eq!(p.columns, vec![(1, "id".to_owned()), (2, "a".to_owned())]);

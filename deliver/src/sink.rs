@@ -26,7 +26,8 @@ pub trait Sink: Send {
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>>;
     fn capabilities(&self) -> Capabilities;
     fn describe<'a>(&'a mut self, names: &'a [TargetName]) -> Fut<'a, Result<Vec<Option<TargetTable>>, SinkError>>;
-    /// A connection that writes. One lane for now.
+    /// A connection that writes. Up to [`Capabilities::lanes_max`] of one `open` hold transactions at the same time;
+    /// their commits come one after the other, in the order of the source.
     fn lane(&mut self) -> Fut<'_, Result<Box<dyn Lane>, SinkError>>;
     fn apply_ddl<'a>(&'a mut self, step: &'a DdlStep) -> Fut<'a, Result<(), SinkError>>;
     fn shutdown(&mut self) -> Fut<'_, ()>;
@@ -196,6 +197,24 @@ pub struct TargetPlan {
     pub columns: Vec<(u16, String)>,
     /// Indexes into `columns` that form the key, in key order; empty = keyless.
     pub key: Vec<u16>,
+    /// What its rows may meet in other groups.
+    pub meets: Meets,
+}
+
+/// By what rows of a table meet rows of other groups: the target's own constraints, as columns of the source's rows. A
+/// seed says which key of which table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Meets {
+    /// Seed of the table, and of every row of it.
+    pub table: u64,
+    /// Unique keys, the primary one among them: (seed, columns in the order of their names).
+    pub keys: Vec<(u64, Vec<u16>)>,
+    /// Seeds of the tables that its foreign keys refer to.
+    pub parent_tables: Vec<u64>,
+    /// Foreign keys that are not left to the commit: (seed of the parent's key, our columns in the order of its names).
+    pub parents: Vec<(u64, Vec<u16>)>,
+    /// Rows cannot be told apart from here: all of them are one.
+    pub whole: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -212,13 +231,22 @@ pub struct TargetTable {
     pub columns: Vec<Column>,
     /// Names of the primary key's columns, in key order.
     pub key: Vec<String>,
+    /// Columns of the other unique keys.
+    pub unique: Vec<Vec<String>>,
     pub foreign_keys: Vec<ForeignKey>,
+    /// Triggers, rules, exclusion constraints, indexes on expressions, keys that compare coarser than by bytes: what a row
+    /// of it meets is not seen in the row.
+    pub opaque: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ForeignKey {
     pub columns: Vec<String>,
     pub parent: TargetName,
+    /// The parent's columns, one for each of `columns`; empty = its primary key.
+    pub parent_columns: Vec<String>,
+    /// It is checked at the commit and does nothing else: no cascade, no restriction. Commits come in order.
+    pub at_commit: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -243,6 +271,8 @@ pub struct Capabilities {
     pub atomic_position: bool,
     pub multi_table_tx: bool,
     pub truncate: bool,
+    /// Transactions of one sink that may be open at the same time, one lane each.
+    pub lanes_max: usize,
     pub rows_max: usize,
     pub bytes_max: usize,
 }

@@ -25,6 +25,8 @@ pub struct Status {
     pub parked_keys: u64,
     /// Sink transactions committed.
     pub groups: u64,
+    /// Times that groups in several lanes met after all, and were run again one by one.
+    pub reorders: u64,
     /// Records of subscribed topics without a stamp: not of the source, passed over.
     pub foreign: u64,
     /// Per target table.
@@ -56,6 +58,7 @@ impl Default for Status {
             taken: 0,
             parked_keys: 0,
             groups: 0,
+            reorders: 0,
             foreign: 0,
             tables: BTreeMap::new(),
             seq: CommitSeq(0),

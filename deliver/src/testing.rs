@@ -4,12 +4,16 @@
 use crate::ident;
 use crate::sink::*;
 use catchwater_base::Rng;
+use catchwater_base::hash::xxh3_64;
 use catchwater_change::{Cell, Column, KeyFrom, Row, TableSchema, Type};
 use catchwater_record::TopicId;
 use catchwater_runtime::Fut;
+use catchwater_runtime::time::sleep;
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// A table schema with columns `(name, type)` and the key's names. Key columns are NOT NULL.
 pub fn table(schema: &str, name: &str, columns: &[(&str, Type)], key: &[&str]) -> Arc<TableSchema> {
@@ -79,6 +83,8 @@ type Hook = dyn FnMut(Call) -> Option<Fault> + Send;
 pub struct MemoryTarget {
     shared: Arc<Mutex<Target>>,
     hook: Arc<Mutex<Option<Box<Hook>>>>,
+    /// Longest time a call takes, ms; the calls made so far decide how long each one does.
+    slow: Arc<(AtomicU64, AtomicU64)>,
 }
 
 #[derive(Default)]
@@ -86,6 +92,8 @@ struct Target {
     tables: BTreeMap<TargetName, Table>,
     positions: BTreeMap<(String, String, String), Position>,
     commits: u64,
+    /// Most transactions of one open that held rows at the same time.
+    lanes_at_once: usize,
     /// Called with the tables after each commit: every state a reader could see.
     watch: Option<Box<Watch>>,
     /// Rows the target does not take.
@@ -116,7 +124,11 @@ impl MemoryTarget {
     }
     /// A sink of its own on this target.
     pub fn sink(&self) -> MemorySink {
-        MemorySink { target: self.clone(), claim: None }
+        MemorySink { target: self.clone(), claim: None, seen: Arc::default(), open: Arc::default() }
+    }
+    /// Calls take up to so long from now on.
+    pub fn slow(&self, most_ms: u64) {
+        self.slow.0.store(most_ms, Ordering::Relaxed);
     }
     /// Asked before each call.
     pub fn on_call(&self, hook: Option<Box<Hook>>) {
@@ -136,6 +148,10 @@ impl MemoryTarget {
     }
     pub fn commits(&self) -> u64 {
         self.lock().commits
+    }
+    /// Most transactions of one sink that held rows at the same time.
+    pub fn lanes_at_once(&self) -> usize {
+        self.lock().lanes_at_once
     }
     pub fn table(&self, name: &TargetName) -> Table {
         self.lock().tables.get(name).cloned().unwrap_or_default()
@@ -169,7 +185,13 @@ impl MemoryTarget {
         let fault = self.hook.lock().unwrap_or_else(|e| e.into_inner()).as_mut().and_then(|h| h(call));
         let target = self.clone();
         let fail = move |class| Err(SinkError::new(class, 699, format!("fault in {call:?}"), ""));
+        let most = self.slow.0.load(Ordering::Relaxed);
+        let turn = self.slow.1.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
+            if most > 0 {
+                let ms = xxh3_64(&turn.to_be_bytes()) % (most + 1);
+                sleep(Duration::from_millis(ms)).await;
+            }
             match fault {
                 None => work(&mut target.lock()),
                 Some(Fault::Fail(class)) => fail(class),
@@ -197,6 +219,27 @@ impl MemoryTarget {
 pub struct MemorySink {
     target: MemoryTarget,
     claim: Option<Claim>,
+    /// `seq` of the position as a lane of this open left it.
+    seen: Arc<Mutex<Option<u64>>>,
+    /// Keys that transactions of this open hold, by lane: what row locks are for a real target.
+    open: Arc<Mutex<Locks>>,
+}
+
+#[derive(Default)]
+struct Locks {
+    by: BTreeMap<(TargetName, Vec<u8>), u64>,
+    lanes: u64,
+    most: usize,
+}
+
+impl Locks {
+    fn free(&mut self, lane: u64) {
+        self.by.retain(|_, holder| *holder != lane);
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 fn key_of(claim: &Claim) -> (String, String, String) {
@@ -206,6 +249,8 @@ fn key_of(claim: &Claim) -> (String, String, String) {
 impl Sink for MemorySink {
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>> {
         self.claim = Some(claim.clone());
+        (self.seen, self.open) = (Arc::default(), Arc::default());
+        let seen = self.seen.clone();
         self.target.call(Call::Open, move |t| {
             let found = t.positions.entry(key_of(&claim)).or_insert(Position {
                 cluster: claim.cluster,
@@ -219,6 +264,7 @@ impl Sink for MemorySink {
                 return Err(SinkError::new(SinkClass::Fenced, 697, "a newer owner holds the target", ""));
             }
             found.fence = claim.fence;
+            *lock(&seen) = found.mark.as_ref().map(|m| m.seq.0);
             Ok(Recovered { mark: found.mark.clone() })
         })
     }
@@ -228,6 +274,7 @@ impl Sink for MemorySink {
             atomic_position: true,
             multi_table_tx: true,
             truncate: true,
+            lanes_max: 8,
             rows_max: 1 << 20,
             bytes_max: 1 << 30,
         }
@@ -244,9 +291,14 @@ impl Sink for MemorySink {
             return Box::pin(ready(Err(SinkError::new(SinkClass::Bug, 696, "lane before open", ""))));
         };
         let target = self.target.clone();
-        self.target.call(Call::Lane, move |t| {
-            let mark = t.positions.get(&key_of(&claim)).and_then(|p| p.mark.clone());
-            Ok(Box::new(MemoryLane { target, claim, held: Vec::new(), prev: mark.map(|m| m.seq.0) }) as Box<dyn Lane>)
+        let (seen, open) = (self.seen.clone(), self.open.clone());
+        self.target.call(Call::Lane, move |_| {
+            let no = {
+                let mut locks = lock(&open);
+                locks.lanes += 1;
+                locks.lanes
+            };
+            Ok(Box::new(MemoryLane { target, claim, held: Vec::new(), seen, open, no }) as Box<dyn Lane>)
         })
     }
 
@@ -258,7 +310,9 @@ impl Sink for MemorySink {
                         name: name.clone(),
                         columns: like.columns.iter().filter(|c| !c.generated).cloned().collect(),
                         key: like.key.iter().map(|k| like.columns[usize::from(*k)].name.clone()).collect(),
+                        unique: Vec::new(),
                         foreign_keys: Vec::new(),
+                        opaque: false,
                     };
                     t.tables.entry(name.clone()).or_default().shape.get_or_insert(shape);
                 }
@@ -292,13 +346,50 @@ struct MemoryLane {
     target: MemoryTarget,
     claim: Claim,
     held: Vec<Apply>,
-    prev: Option<u64>,
+    seen: Arc<Mutex<Option<u64>>>,
+    open: Arc<Mutex<Locks>>,
+    no: u64,
+}
+
+impl MemoryLane {
+    /// Takes the locks of a group; another lane that holds one of them would have been waited for.
+    fn take_locks(&self, applies: &[Apply]) -> Result<(), SinkError> {
+        let mut locks = lock(&self.open);
+        for apply in applies {
+            let row = match &apply.what {
+                What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
+                What::Insert(_) | What::DeleteOne(_) | What::Truncate | What::RetireAll(_) => continue,
+            };
+            let Some(key) = ident::of(row, crate::batch::key_columns(&apply.table)) else { continue };
+            let holder = *locks.by.entry((apply.table.target.clone(), key)).or_insert(self.no);
+            if holder != self.no {
+                return Err(SinkError::new(SinkClass::Bug, 692, "two open transactions write one key", ""));
+            }
+        }
+        let mut holders: Vec<u64> = locks.by.values().copied().collect();
+        holders.sort_unstable();
+        holders.dedup();
+        locks.most = locks.most.max(holders.len());
+        let most = locks.most;
+        drop(locks);
+        let mut target = self.target.lock();
+        target.lanes_at_once = target.lanes_at_once.max(most);
+        Ok(())
+    }
+}
+
+impl Drop for MemoryLane {
+    fn drop(&mut self) {
+        lock(&self.open).free(self.no);
+    }
 }
 
 impl Lane for MemoryLane {
     fn write<'a>(&'a mut self, group: &'a Group) -> Fut<'a, Result<(), SinkError>> {
+        let locked = self.take_locks(&group.applies);
         let held = &mut self.held;
         self.target.call(Call::Write, move |t| {
+            locked?;
             if group.guarded || t.refuse.is_some() {
                 let mut after = t.tables.clone();
                 held.iter().try_for_each(|a| apply_one(&mut after, a))?;
@@ -323,8 +414,8 @@ impl Lane for MemoryLane {
 
     fn commit<'a>(&'a mut self, mark: &'a Mark) -> Fut<'a, Result<Ack, SinkError>> {
         let held = std::mem::take(&mut self.held);
-        let (claim, prev) = (&self.claim, self.prev);
-        let seen = &mut self.prev;
+        let (claim, seen, open, no) = (&self.claim, &self.seen, &self.open, self.no);
+        let prev = *lock(seen);
         self.target.call(Call::Commit, move |t| {
             let Some(position) = t.positions.get(&key_of(claim)) else {
                 return Err(SinkError::new(SinkClass::Bug, 694, "no position row", ""));
@@ -343,7 +434,8 @@ impl Lane for MemoryLane {
             if let Some(p) = t.positions.get_mut(&key_of(claim)) {
                 p.mark = Some(mark.clone());
             }
-            *seen = Some(mark.seq.0);
+            *lock(seen) = Some(mark.seq.0);
+            lock(open).free(no);
             t.commits += 1;
             if let Some(watch) = &mut t.watch {
                 watch(&t.tables, mark);
@@ -354,6 +446,7 @@ impl Lane for MemoryLane {
 
     fn abort(&mut self) -> Fut<'_, ()> {
         self.held.clear();
+        lock(&self.open).free(self.no);
         Box::pin(ready(()))
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! `Worker::run` lives as long as its task's lease. A *session* begins with `Sink::open`, which says what the target
 //! holds, and reads the log from there; any failure ends the session, and the next one believes the target again. So
-//! there is one way back, and it is the one a restart takes. A session keeps one fetch in flight while the sink works.
+//! there is one way back, and it is the one a restart takes. A session keeps one fetch in flight while the sink works, and
+//! whole groups that do not meet in lanes of their own (`lanes`); everything else has the target for itself.
 //!
 //! While the first snapshot of the capture is being written, no boundary is a state that the source had: all of it
 //! becomes one sink transaction, written as it comes (docs/decisions/first-snapshot.md). So does what is read where
@@ -14,13 +15,14 @@
 //! exactly what was written before it; DDL runs only while no sink transaction is open; memory is bounded by
 //! `credit_bytes` (plus one batch of the log, which comes whatever its size).
 //!
-//! Crash points: `deliver.{before,after}_{fetch,group,letters,mirror}`, `sink.{before,after}_{claim,ddl}`.
+//! Crash points: `deliver.{before,after}_{fetch,group,turn,letters,mirror}`, `sink.{before,after}_{claim,ddl}`.
 
 mod begin;
 mod book;
 mod flight;
 mod group;
 mod intake;
+mod lanes;
 mod letters;
 mod ready;
 mod replay;
@@ -67,6 +69,8 @@ const PAUSE_MS: u64 = 50;
 const HELD_IDLE_MS: u64 = 20_000;
 /// How long an `abort` or `shutdown` may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// Lanes when nothing else is said.
+pub const LANES: usize = 4;
 const REOPEN_MAX: u32 = u16::MAX as u32;
 
 /// What the worker works with.
@@ -101,6 +105,8 @@ pub struct Config {
     pub batch: BatchLimits,
     /// Bytes of rows held between fetch and commit.
     pub credit_bytes: usize,
+    /// Transactions of the target that may be open at the same time, if it can do that; 1 = one after the other.
+    pub lanes: usize,
     /// For jitter.
     pub seed: u64,
 }
@@ -125,6 +131,7 @@ impl Config {
             who: Caller::anonymous("127.0.0.1"),
             batch: BatchLimits::default(),
             credit_bytes: 64 << 20,
+            lanes: LANES,
             seed: 0,
         }
     }
@@ -165,6 +172,11 @@ pub struct Worker {
     parked_next: Offset,
     letters_to: Option<LettersTo>,
     breaker: Breaker,
+    /// What the target and the configuration allow.
+    lanes_max: usize,
+    /// Groups that go one by one before lanes are used again, and how many after the next trouble.
+    alone: u32,
+    alone_next: u32,
     /// The parked keys were tried again.
     replayed: bool,
     topic_names: BTreeMap<TopicId, TopicName>,
@@ -180,6 +192,8 @@ enum Trouble {
     NotReady,
     /// Nothing is wrong: the first snapshot does not come on, and the target should not hold a transaction for it.
     Stalled,
+    /// A group in a lane was perhaps held up by later ones that wait for it: they are rolled back, and run again alone.
+    HeldUp,
     /// A schema turned up inside an open sink transaction.
     Prepare(u32),
     Fatal(Failure),
@@ -281,6 +295,9 @@ impl Worker {
             parked_next: Offset::ZERO,
             letters_to: None,
             breaker,
+            lanes_max: 1,
+            alone: 0,
+            alone_next: Worker::ALONE_FIRST,
             replayed: false,
             topic_names: BTreeMap::new(),
         };
@@ -302,6 +319,9 @@ impl Worker {
             if self.stop.is_stopped() {
                 return End::Stopped;
             }
+            if self.reopen >= REOPEN_MAX {
+                return End::NewEpoch;
+            }
             let trouble = match self.begin(&log).await {
                 Ok(mut session) => {
                     let trouble = match self.work(&log, &mut session).await {
@@ -309,6 +329,7 @@ impl Worker {
                         Err(t) => t,
                     };
                     session.flight.going = None;
+                    let _ = timeout(END_LIMIT, session.flight.lanes.abort()).await;
                     let _ = timeout(END_LIMIT, session.lane.abort()).await;
                     trouble
                 }
@@ -317,6 +338,10 @@ impl Worker {
             let (failure, after_ms) = match trouble {
                 Trouble::Stopped => return End::Stopped,
                 Trouble::Fatal(failure) => return End::Failed(failure),
+                Trouble::HeldUp => {
+                    self.go_alone();
+                    continue;
+                }
                 Trouble::Prepare(no) => {
                     self.prepare_first.push(no);
                     continue;
@@ -358,9 +383,6 @@ impl Worker {
                     continue;
                 }
             };
-            if self.reopen >= REOPEN_MAX {
-                return End::NewEpoch;
-            }
             self.status.update(|s| {
                 s.state = State::Retrying;
                 s.last_error = Some(failure);
@@ -392,7 +414,10 @@ impl Worker {
                 crash_point!("deliver.after_fetch");
                 self.handle_fetched(session, landed).await?;
             }
+            self.reap(session)?;
+            self.look_at_lanes(session)?;
             if self.book.grown && !session.lane_open {
+                self.settle(session).await?;
                 self.subscribe(session, &BTreeMap::new()).await?;
                 self.prepare_tables(session).await?;
             }
@@ -435,7 +460,8 @@ impl Worker {
                     return Err(Trouble::Stalled);
                 }
             }
-            if session.batch.is_empty() && !session.lane_open && !session.regroup.is_inside() {
+            let quiet = session.batch.is_empty() && !session.lane_open && !session.flight.lanes.is_busy();
+            if quiet && !session.regroup.is_inside() {
                 self.idle(session, behind).await?;
             }
             self.wait(session).await;
@@ -460,7 +486,8 @@ impl Worker {
                 Step::TxnEnd(seq) => session.batch.end_txn(seq),
                 Step::CutEnd(cut) => {
                     session.at = Place { seq: cut.seq, native: cut.native, commit_time: cut.commit_time };
-                    if session.batch.is_empty() && !session.lane_open && !self.is_held(session) {
+                    let quiet = session.batch.is_empty() && !session.lane_open && !session.flight.lanes.is_busy();
+                    if quiet && !self.is_held(session) {
                         let mark = self.mark(session);
                         session.commit.handle_reached(mark);
                     }
@@ -491,7 +518,7 @@ impl Worker {
         let flight = &mut session.flight;
         let woken = poll_fn(|cx| {
             flight.poll(cx);
-            if flight.landed.is_some() || stop.as_mut().poll(cx).is_ready() {
+            if flight.landed.is_some() || flight.lanes.has_news() || stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
             Poll::Pending

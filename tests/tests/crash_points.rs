@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const ACCOUNTS: u32 = 50;
 
 /// Passed again and again while rows flow.
-const STREAM: [&str; 27] = [
+const STREAM: [&str; 28] = [
     "source.frame",
     "source.decode",
     "source.values",
@@ -35,6 +35,7 @@ const STREAM: [&str; 27] = [
     "source.confirm",
     "deliver.fetch",
     "deliver.group",
+    "deliver.turn",
     "deliver.mirror",
     "sink.rows",
     "sink.position",

@@ -503,6 +503,9 @@ impl Supervisor {
         if let Some(ms) = sink.linger_ms {
             config.batch.linger_ms = ms;
         }
+        if let Some(lanes) = sink.lanes {
+            config.lanes = usize::try_from(lanes).unwrap_or(usize::MAX);
+        }
         let status = deliver::StatusHandle::new();
         let shown = status.clone();
         let running = spawn(name, async move {

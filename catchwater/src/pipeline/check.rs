@@ -413,6 +413,7 @@ fn build(root: &Node) -> Pipeline {
                 tables,
                 batch_rows: batch.and_then(|b| text(b, "rows")).and_then(|t| t.parse().ok()),
                 batch_bytes: batch.and_then(|b| text(b, "bytes")).and_then(|t| schema::size_bytes(&t)),
+                lanes: e.value.get("apply").and_then(|a| text(&a.value, "lanes")).and_then(|t| t.parse().ok()),
                 linger_ms: batch.and_then(|b| text(b, "linger")).and_then(|t| schema::duration_ms(&t)),
             };
             (e.key.clone(), sink)

@@ -83,6 +83,8 @@ pub struct Sink {
     pub batch_rows: Option<u64>,
     pub batch_bytes: Option<u64>,
     pub linger_ms: Option<u64>,
+    /// Transactions of the target that may be open at the same time.
+    pub lanes: Option<u64>,
     /// What a change does: `upsert`, `append`, `insert_once`, `soft_delete`.
     pub mode: String,
     /// Rows the target refuses are set aside with their key, at most so many of the last so many; else the sink stops.

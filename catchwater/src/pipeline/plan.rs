@@ -237,9 +237,9 @@ fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
     if a.park != b.park {
         out.push(step(Class::Restart, node, "another answer to rows that the target refuses"));
     }
-    let batch = |s: &Sink| (s.batch_rows, s.batch_bytes, s.linger_ms);
+    let batch = |s: &Sink| (s.batch_rows, s.batch_bytes, s.linger_ms, s.lanes);
     if batch(a) != batch(b) {
-        out.push(step(Class::Restart, node, "another batch size"));
+        out.push(step(Class::Restart, node, "another batch size, or another number of lanes"));
     }
 }
 

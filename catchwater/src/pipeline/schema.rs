@@ -90,6 +90,7 @@ pub const SINK: &[Field] = &[
     field("on_error", Shape::Map(ON_ERROR)),
     field("tables", Shape::Tables(SINK_TABLE)),
     field("batch", Shape::Map(BATCH)),
+    field("apply", Shape::Map(APPLY)),
     field("on_schema_change", Shape::Choice(&["additive"])),
 ];
 
@@ -102,6 +103,8 @@ const BATCH: &[Field] = &[
     field("bytes", Shape::Size),
     field("linger", Shape::Duration),
 ];
+
+const APPLY: &[Field] = &[field("lanes", Shape::Number { min: 1, max: 16 })];
 
 /// Words of other systems, and what they are called here.
 pub const SYNONYMS: [(&str, &str); 12] = [
@@ -120,14 +123,13 @@ pub const SYNONYMS: [(&str, &str); 12] = [
 ];
 
 /// Part of the grammar, built in a later version: (where, key).
-pub const LATER: [&str; 26] = [
+pub const LATER: [&str; 25] = [
     "streams",
     "views",
     "products",
     "alerts",
     "tests",
     "functions",
-    "apply",
     "require",
     "deletes",
     "truncate",

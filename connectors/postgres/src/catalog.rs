@@ -311,6 +311,12 @@ impl CatalogTable {
         self.columns.iter().find(|c| c.number == number)
     }
 
+    /// Names of the columns of each unique key but the primary one.
+    pub fn other_keys(&self) -> Vec<Vec<String>> {
+        let names = |i: &CatalogIndex| i.columns.iter().filter_map(|n| Some(self.named(*n)?.name.clone())).collect();
+        self.indexes.iter().filter(|i| !i.primary).map(names).collect()
+    }
+
     /// Names of the primary key's columns.
     pub fn primary_key(&self) -> Vec<String> {
         let primary = self.indexes.iter().find(|i| i.primary);

@@ -41,6 +41,8 @@ pub struct PgSink {
     config: SinkConfig,
     control: Option<Session>,
     claimed: Option<Claimed>,
+    /// Lanes made since the last open, for their names.
+    lanes: u32,
 }
 
 /// What a successful `open` leaves for lanes.
@@ -73,7 +75,7 @@ fn application(claim: &Claim, lane: &str) -> String {
 impl PgSink {
     /// No I/O yet.
     pub fn new(config: SinkConfig) -> Self {
-        PgSink { config, control: None, claimed: None }
+        PgSink { config, control: None, claimed: None, lanes: 0 }
     }
 
     /// The control session; a lost one is made again.
@@ -88,6 +90,7 @@ impl PgSink {
     async fn open_now(&mut self, claim: Claim) -> Result<Recovered, SinkError> {
         self.control = None;
         self.claimed = None;
+        self.lanes = 0;
         let control = connect_control(&self.config, &claim).await?;
         position::ensure(&self.config, &control).await?;
         let found = position::claim(&self.config, &control, &claim).await?;
@@ -113,7 +116,9 @@ impl PgSink {
                     name: name.clone(),
                     columns: t.all_columns(&types),
                     key: t.primary_key(),
+                    unique: t.other_keys(),
                     foreign_keys: foreign_keys(&config, control, t).await?,
+                    opaque: is_opaque(&config, control, t).await?,
                 }),
             });
         }
@@ -138,7 +143,10 @@ async fn foreign_keys(
         .query(
             "SELECT n.nspname::text, p.relname::text, \
                ARRAY(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(n, o) \
-                 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.n ORDER BY k.o) \
+                 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.n ORDER BY k.o), \
+               ARRAY(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(n, o) \
+                 JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.n ORDER BY k.o), \
+               f.condeferrable AND f.confdeltype = 'a' AND f.confupdtype = 'a' \
              FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace \
              WHERE f.conrelid = $1::oid AND f.contype = 'f' ORDER BY f.conname",
             &[&table.oid],
@@ -148,8 +156,31 @@ async fn foreign_keys(
     let key = |r: &tokio_postgres::Row| ForeignKey {
         columns: r.get(2),
         parent: TargetName { schema: r.get(0), name: r.get(1) },
+        parent_columns: r.get(3),
+        // Each transaction begins with SET CONSTRAINTS ALL DEFERRED.
+        at_commit: r.get(4),
     };
     Ok(rows.iter().map(key).collect())
+}
+
+/// Has the table anything by which a row meets others, and which its values do not show?
+async fn is_opaque(config: &SinkConfig, session: &Session, table: &CatalogTable) -> Result<bool, SinkError> {
+    let row = session
+        .client
+        .query_one(
+            "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgenabled <> 'D') \
+               OR EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = $1::oid AND rulename <> '_RETURN') \
+               OR EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = $1::oid AND contype = 'x') \
+               OR EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = $1::oid AND i.indisunique AND \
+                 (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL \
+                   OR EXISTS (SELECT 1 FROM unnest(i.indcollation) c(o) JOIN pg_collation n ON n.oid = c.o WHERE NOT n.collisdeterministic) \
+                   OR EXISTS (SELECT 1 FROM unnest(i.indkey) k(n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n \
+                     JOIN pg_type t ON t.oid = a.atttypid WHERE t.typname IN ('citext', 'bpchar'))))",
+            &[&table.oid],
+        )
+        .await
+        .map_err(|e| fault(config, e.into()))?;
+    Ok(row.get(0))
 }
 
 impl Sink for PgSink {
@@ -168,6 +199,7 @@ impl Sink for PgSink {
             atomic_position: true,
             multi_table_tx: true,
             truncate: true,
+            lanes_max: 16,
             rows_max: 100_000,
             bytes_max: 64 * 1024 * 1024,
         }
@@ -180,7 +212,8 @@ impl Sink for PgSink {
     fn lane(&mut self) -> Fut<'_, Result<Box<dyn Lane>, SinkError>> {
         Box::pin(async move {
             let claimed = self.claimed.clone().ok_or_else(|| misuse("the sink is not open"))?;
-            let name = application(&claimed.claim, "0");
+            let name = application(&claimed.claim, &self.lanes.to_string());
+            self.lanes += 1;
             let session = Session::connect(&self.config.connect, &name, SETTINGS).await;
             let session = session.map_err(|f| fault(&self.config, f))?;
             let lane: Box<dyn Lane> = Box::new(write::PgLane::new(self.config.clone(), session, claimed));

@@ -145,6 +145,7 @@ impl Sink for SqliteSink {
             atomic_position: true,
             multi_table_tx: true,
             truncate: true,
+            lanes_max: 1,
             rows_max: 100_000,
             bytes_max: 1 << 30,
         }

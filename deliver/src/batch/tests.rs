@@ -15,6 +15,7 @@ fn plan(key: &[&str]) -> Arc<TargetPlan> {
         key: source.key.clone(),
         source,
         target: TargetName { schema: String::new(), name: "t".into() },
+        meets: Default::default(),
     })
 }
 fn row(cells: &[Option<i64>]) -> Row {
@@ -86,9 +87,13 @@ fn groups_close_at_limits_and_at_once_without_lag() {
     assert_eq!(b.verdict(t(1), true, true), Verdict::More, "more is coming");
     assert_eq!(b.verdict(t(20), true, true), Verdict::Close, "linger");
     b.push(t(1), CommitSeq(2), 10, one(2));
-    assert_eq!(b.verdict(t(1), false, true), Verdict::Part, "full inside a transaction");
+    assert_eq!(b.verdict(t(1), false, true), Verdict::More, "full, but its last transaction may end it");
+    b.push(t(1), CommitSeq(2), 10, one(3));
+    b.push(t(1), CommitSeq(2), 10, one(4));
+    assert_eq!(b.verdict(t(1), false, true), Verdict::Part, "a large transaction");
     let part = b.take(false);
-    assert_eq!((part.group.first_seq, part.group.last_seq, part.rows), (CommitSeq(1), CommitSeq(2), 2));
+    assert_eq!((part.group.first_seq, part.group.last_seq, part.rows), (CommitSeq(1), CommitSeq(2), 4));
+    assert!(!b.is_whole());
     assert_eq!(b.verdict(t(2), true, false), Verdict::More);
     b.end_txn(CommitSeq(2));
     assert_eq!(b.verdict(t(2), false, true), Verdict::Close, "the large transaction ends, though nothing is left");

@@ -60,6 +60,7 @@ impl Worker {
             found.as_ref().map(|m| m.offsets.iter().copied().collect()).unwrap_or_default();
         let cuts_from = known.get(&internal.cuts).copied();
         let lane = self.deps.sink.lane().await.map_err(sink_trouble)?;
+        self.lanes_max = self.config.lanes.min(self.deps.sink.capabilities().lanes_max);
         let mut session = Session {
             internal,
             regroup: Regroup::new(

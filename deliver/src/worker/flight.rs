@@ -3,6 +3,7 @@
 //! A flight is polled by the worker's own task, never spawned: with the worker it ends. It decodes a few rows at a time
 //! and lets others run in between.
 
+use super::lanes::Lanes;
 use crate::regroup::Run;
 use crate::wire::{RawRecord, Wire, WireError, records};
 use bytes::Bytes;
@@ -67,6 +68,8 @@ type Going<'a> = Fut<'a, Result<Vec<Landed>, LogError>>;
 pub(super) struct Flight<'a> {
     pub going: Option<Going<'a>>,
     pub landed: Option<Result<Vec<Landed>, LogError>>,
+    /// Groups that move at the same time.
+    pub lanes: Lanes,
 }
 
 impl<'a> Flight<'a> {
@@ -75,6 +78,7 @@ impl<'a> Flight<'a> {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) {
+        self.lanes.poll(cx);
         if let Some(going) = &mut self.going
             && let Poll::Ready(result) = going.as_mut().poll(cx)
         {

@@ -3,6 +3,7 @@
 //! Walk: row-change 14/17
 
 use super::flight::{Content, Held};
+use super::lanes::{Done, Tally};
 use super::{Place, Session, Trouble, Worker};
 use crate::batch::Taken;
 use crate::commit::mirror_group;
@@ -38,6 +39,7 @@ impl Worker {
             if session.lane_open {
                 return Err(Trouble::Prepare(no));
             }
+            self.settle(session).await?;
             self.prepare(session, no).await?;
         }
         let Some(plan) = self.plans.get(&no).cloned() else {
@@ -84,6 +86,8 @@ impl Worker {
 
     /// Writes what the batch holds into the open sink transaction.
     pub(super) async fn write(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        // What goes this way has the target for itself.
+        self.settle(session).await?;
         let in_order = self.source_order.is_some_and(|upto| session.batch.first_seq() <= upto);
         let Taken { group, folded, .. } = session.batch.take(in_order);
         session.folded += folded as u64;
@@ -129,6 +133,9 @@ impl Worker {
 
     /// Writes the rest and commits: rows, position and fence become visible as one.
     pub(super) async fn flush(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        if self.hand_over(session).await? {
+            return Ok(());
+        }
         self.write(session).await?;
         self.post_letters(session).await?;
         let mark = self.mark(session);
@@ -144,7 +151,15 @@ impl Worker {
         let ack = done.map_err(|e| Trouble::Sink(e, Some((last, session.ordered))))?;
         session.lane_open = false;
         session.ordered = Ordered::AsTheSource;
-        if self.source_order.is_some_and(|upto| last >= upto) {
+        let tally = self.tally(session, 0);
+        self.booked(session, Done { mark, tally, ack });
+        Ok(())
+    }
+
+    /// A group is durable.
+    pub(super) fn booked(&mut self, session: &mut Session<'_>, done: Done) {
+        let Done { mark, tally, ack } = done;
+        if self.source_order.is_some_and(|upto| mark.seq >= upto) {
             self.source_order = None;
         }
         self.retry.progress();
@@ -153,14 +168,13 @@ impl Worker {
         if ack == Ack::Durable {
             session.commit.handle_durable(now.mono, mark.clone());
         }
-        let counted: Vec<(String, u64)> = std::mem::take(&mut session.counted)
+        let Tally { counted, folded, taken, filtered, parked } = tally;
+        let counted: Vec<(String, u64)> = counted
             .into_iter()
             .filter(|(_, n)| *n > 0)
             .filter_map(|(no, n)| Some((plan::shown(&self.plans.get(&no)?.target), n)))
             .collect();
-        let (taken, filtered) = (std::mem::take(&mut session.taken), std::mem::take(&mut session.filtered));
-        let (parked, parked_keys) = (std::mem::take(&mut session.parked), self.parked.len() as u64);
-        let folded = std::mem::take(&mut session.folded);
+        let parked_keys = self.parked.len() as u64;
         let bytes = session.regroup.bytes();
         let age_ms = age_ms(now.wall, mark.commit_time);
         self.status.update(|s| {
@@ -187,7 +201,6 @@ impl Worker {
             s.lag_ms = age_ms;
             s.latency_ms = age_ms;
         });
-        Ok(())
     }
 
     pub(super) fn mark(&self, session: &Session<'_>) -> Mark {

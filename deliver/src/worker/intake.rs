@@ -20,7 +20,7 @@ pub(super) const FETCH_WAIT_MS: u32 = 500;
 
 impl Worker {
     pub(super) fn want(&self, session: &Session<'_>) -> Fetch {
-        let held = session.regroup.bytes() + session.batch.bytes();
+        let held = session.regroup.bytes() + session.batch.bytes() + session.flight.lanes.bytes();
         let share = (self.config.credit_bytes / (session.regroup.parts() + 1)).max(1);
         let room = self.config.credit_bytes.saturating_sub(held);
         let wire = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -43,6 +43,10 @@ fn a_good_file_becomes_a_typed_pipeline() {
     assert_eq!(p.name, "shop");
     assert_eq!(p.sources["shop"].table_names("shop.*", "shop"), ["public.orders", "public.customers"]);
     let sink = &p.sinks["copy"];
+    assert_eq!(sink.lanes, None);
+    let (lanes, _) =
+        check(GOOD.replace("mode: upsert", "apply: { lanes: 2 }").as_bytes(), Options { plain_secrets: false });
+    assert_eq!(lanes.expect("no error").sinks["copy"].lanes, Some(2));
     assert_eq!((sink.batch_rows, sink.batch_bytes, sink.linger_ms), (Some(10_000), Some(8 << 20), Some(20)));
     assert_eq!((sink.mode.as_str(), sink.park), ("upsert", None));
     let parks = |with: &str| {

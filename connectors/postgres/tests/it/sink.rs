@@ -89,7 +89,7 @@ pub fn mark(seq: u64) -> Mark {
 pub fn plan(source: &Arc<TableSchema>, schema: &str) -> Arc<TargetPlan> {
     let columns = source.columns.iter().enumerate().map(|(i, c)| (i as u16, c.name.clone())).collect();
     let target = TargetName { schema: schema.into(), name: source.name.clone() };
-    Arc::new(TargetPlan { source: source.clone(), target, columns, key: source.key.clone() })
+    Arc::new(TargetPlan { source: source.clone(), target, columns, key: source.key.clone(), meets: Default::default() })
 }
 
 fn group(seq: u64, applies: Vec<(&Arc<TargetPlan>, What)>, source_order: bool) -> Group {

@@ -42,7 +42,12 @@ pub fn describe(db: &Connection, name: &TargetName) -> Result<Option<TargetTable
             Some((last, key)) if *last == id => key.columns.push(column),
             _ => foreign_keys.push((
                 id,
-                ForeignKey { columns: vec![column], parent: TargetName { schema: name.schema.clone(), name: parent } },
+                ForeignKey {
+                    columns: vec![column],
+                    parent: TargetName { schema: name.schema.clone(), name: parent },
+                    parent_columns: Vec::new(),
+                    at_commit: false,
+                },
             )),
         }
     }
@@ -50,7 +55,10 @@ pub fn describe(db: &Connection, name: &TargetName) -> Result<Option<TargetTable
         name: name.clone(),
         columns,
         key: table.key.iter().map(|k| table.columns[*k].name.clone()).collect(),
+        // One lane: nothing is asked of these.
+        unique: Vec::new(),
         foreign_keys: foreign_keys.into_iter().map(|(_, k)| k).collect(),
+        opaque: true,
     }))
 }
 
