@@ -9,6 +9,7 @@
 //! behind a savepoint of its own: a row that fails undoes that write alone.
 
 mod copy;
+mod texts;
 
 use super::error::{fault, misuse, row_fault};
 use super::position;
@@ -16,10 +17,8 @@ use super::sql::{self, Target, shown};
 use super::{Claimed, SinkConfig};
 use crate::codes::sink as code;
 use crate::session::Session;
-use crate::types::write_literal;
 use catchwater_base::crash_point;
 use catchwater_base::hash::{Map, Seeded, Set};
-use catchwater_change::{Cell, Row};
 use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan, What};
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::timeout;
@@ -29,13 +28,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use texts::{
+    Columns, STATEMENT_ROWS_MAX, Texts, cell_text, is_sent, key_targets, key_texts, missing_mask, moves_key, row_texts,
+    split, update_texts,
+};
 use tokio_postgres::Statement;
-use tokio_postgres::types::ToSql;
 
 /// Prepared statements kept; above it all are dropped and made again as needed.
 const STATEMENTS_MAX: usize = 512;
-/// Rows in one statement; a group above is written in several.
-const STATEMENT_ROWS_MAX: usize = 10_000;
 /// Statements in flight in source order.
 const PIPELINE_MAX: usize = 64;
 /// A COMMIT that is not answered for so long is of unknown outcome.
@@ -66,30 +66,6 @@ struct TargetInfo {
     /// Name → type without length, and whether updates may not set it.
     columns: BTreeMap<String, (String, bool)>,
     parents: Vec<TargetName>,
-}
-
-/// A text per cell; `None` = NULL.
-type Texts = Vec<Option<String>>;
-
-/// One statement's rows, column by column.
-struct Columns {
-    arrays: Vec<Texts>,
-    rows: usize,
-}
-
-impl Columns {
-    fn new(count: usize) -> Self {
-        Columns { arrays: (0..count).map(|_| Vec::new()).collect(), rows: 0 }
-    }
-    fn push(&mut self, row: Texts) {
-        self.rows += 1;
-        for (array, text) in self.arrays.iter_mut().zip(row) {
-            array.push(text);
-        }
-    }
-    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
-        self.arrays.iter().map(|a| a as &(dyn ToSql + Sync)).collect()
-    }
 }
 
 /// Rows of one plan.
@@ -702,83 +678,6 @@ fn place<'a>(open: &'a mut Vec<(Arc<TargetPlan>, Columns)>, plan: &Arc<TargetPla
         open.len() - 1
     });
     &mut open[at].1
-}
-
-/// At most `STATEMENT_ROWS_MAX` rows each.
-fn split(columns: Columns) -> Vec<Columns> {
-    if columns.rows <= STATEMENT_ROWS_MAX {
-        return vec![columns];
-    }
-    let mut out = Vec::new();
-    let mut arrays: Vec<_> = columns.arrays.into_iter().map(Vec::into_iter).collect();
-    let mut left = columns.rows;
-    while left > 0 {
-        let rows = left.min(STATEMENT_ROWS_MAX);
-        out.push(Columns { arrays: arrays.iter_mut().map(|a| a.by_ref().take(rows).collect()).collect(), rows });
-        left -= rows;
-    }
-    out
-}
-
-/// True if `second` continues `first`: a row left its key and came back under another one, not complete.
-fn moves_key(first: &Apply, second: &Apply) -> bool {
-    let (What::Delete(_), What::Update(new) | What::Upsert(new)) = (&first.what, &second.what) else { return false };
-    first.table.target == second.table.target
-        && first.version.commit_seq == second.version.commit_seq
-        && missing_mask(&second.table, new).is_some()
-}
-
-fn cell<'a>(plan: &TargetPlan, row: &'a Row, at: u16) -> &'a Cell {
-    const ABSENT: &Cell = &Cell::Absent;
-    let source = plan.columns.get(usize::from(at)).map(|(c, _)| usize::from(*c));
-    source.and_then(|s| row.cells.get(s)).unwrap_or(ABSENT)
-}
-
-fn is_sent(plan: &TargetPlan, row: &Row, at: u16) -> bool {
-    !matches!(cell(plan, row, at), Cell::Unavailable | Cell::Absent)
-}
-
-fn cell_text(plan: &TargetPlan, row: &Row, at: u16) -> Option<String> {
-    match cell(plan, row, at) {
-        Cell::Value(value) => {
-            let mut text = String::new();
-            write_literal(value, &mut text);
-            Some(text)
-        }
-        Cell::Null | Cell::Unavailable | Cell::Absent => None,
-    }
-}
-
-fn row_texts(plan: &TargetPlan, row: &Row) -> Texts {
-    (0..plan.columns.len() as u16).map(|i| cell_text(plan, row, i)).collect()
-}
-
-fn key_texts(plan: &TargetPlan, row: &Row) -> Result<Texts, SinkError> {
-    let texts: Texts = plan.key.iter().map(|k| cell_text(plan, row, *k)).collect();
-    if texts.iter().any(Option::is_none) || texts.is_empty() {
-        return Err(misuse("a row without a complete key"));
-    }
-    Ok(texts)
-}
-
-fn key_targets<'a>(plan: &TargetPlan, targets: &'a [Target]) -> Vec<&'a Target> {
-    plan.key.iter().filter_map(|k| targets.get(usize::from(*k))).collect()
-}
-
-/// `None` = the row is complete; else the places (but the key's) that were sent.
-fn missing_mask(plan: &TargetPlan, row: &Row) -> Option<Vec<u16>> {
-    let all = 0..plan.columns.len() as u16;
-    if all.clone().all(|i| is_sent(plan, row, i)) {
-        return None;
-    }
-    Some(all.filter(|i| is_sent(plan, row, *i) && !plan.key.contains(i)).collect())
-}
-
-/// Key, then the set columns.
-fn update_texts(plan: &TargetPlan, row: &Row, set: &[u16]) -> Result<Texts, SinkError> {
-    let mut texts = key_texts(plan, row)?;
-    texts.extend(set.iter().map(|i| cell_text(plan, row, *i)));
-    Ok(texts)
 }
 
 /// Polls all, in order, until all are done: what is sent first is sent first.
