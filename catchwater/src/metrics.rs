@@ -194,6 +194,8 @@ impl Metrics {
         let snapshot = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let dead_letters = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let parked_keys = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let ledger = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let reorders = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let state = Family::<Labels, Shown<i64, AtomicI64>>::default();
         for w in workers {
             let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
@@ -204,6 +206,20 @@ impl Metrics {
                 let whose = vec![pipeline.clone(), name.clone()];
                 dead_letters.get_or_create(&whose).set(i64::try_from(rows).unwrap_or(i64::MAX));
                 parked_keys.get_or_create(&whose).set(i64::try_from(keys).unwrap_or(i64::MAX));
+            }
+            if let Some(c) = w.ledger {
+                let whose = vec![pipeline.clone(), name.clone()];
+                for (outcome, n) in [
+                    ("taken", c.taken),
+                    ("applied", c.applied),
+                    ("folded", c.folded),
+                    ("parked", c.parked),
+                    ("filtered", c.filtered),
+                ] {
+                    let row = vec![pipeline.clone(), name.clone(), pair("outcome", outcome)];
+                    ledger.get_or_create(&row).set(i64::try_from(n).unwrap_or(i64::MAX));
+                }
+                reorders.get_or_create(&whose).set(i64::try_from(c.reorders).unwrap_or(i64::MAX));
             }
             if w.kind == "sink" {
                 lag.get_or_create(&vec![pipeline.clone(), name.clone()]).set(seconds);
@@ -244,6 +260,16 @@ impl Metrics {
             dead_letters,
         );
         registry.register("catchwater_sink_parked_keys", "keys whose rows are set aside", parked_keys);
+        registry.register(
+            "catchwater_sink_rows",
+            "rows of durable groups since the worker began: taken = applied + folded + parked + filtered",
+            ledger,
+        );
+        registry.register(
+            "catchwater_apply_reorders",
+            "times that groups in several lanes met after all and were run again one by one",
+            reorders,
+        );
         registry.register("catchwater_task_state", "1 for the state a task is in", state);
         let mut out = String::new();
         if prometheus_client::encoding::text::encode(&mut out, &registry).is_err() {

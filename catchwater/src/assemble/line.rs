@@ -24,8 +24,25 @@ pub struct WorkerLine {
     pub tables: BTreeMap<String, u64>,
     /// Of a sink: rows that became dead letters since the worker began, and keys that are parked now.
     pub parked: Option<(u64, u64)>,
+    /// Of a sink: what became of the rows that it took from the log.
+    pub ledger: Option<Ledger>,
     pub error: Option<(String, String)>,
 }
+
+/// Row changes of groups that are durable, since the worker began. `taken` = the sum of the others but `reorders`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ledger {
+    pub taken: u64,
+    pub applied: u64,
+    /// Merged into another write of the same key.
+    pub folded: u64,
+    pub parked: u64,
+    /// Left out by the mode.
+    pub filtered: u64,
+    /// Times that groups in several lanes met after all.
+    pub reorders: u64,
+}
+
 impl WorkerLine {
     /// Of a task that no worker runs.
     pub(super) fn idle(task: &Task) -> WorkerLine {
@@ -45,6 +62,7 @@ impl WorkerLine {
             snapshot: None,
             tables: BTreeMap::new(),
             parked: None,
+            ledger: None,
             error: None,
         }
     }
@@ -88,6 +106,14 @@ impl WorkerStatus {
                 line.position = s.position.to_string();
                 line.tables = s.tables;
                 line.parked = Some((s.parked, s.parked_keys));
+                line.ledger = Some(Ledger {
+                    taken: s.taken,
+                    applied: s.rows.saturating_sub(s.folded),
+                    folded: s.folded,
+                    parked: s.parked,
+                    filtered: s.filtered,
+                    reorders: s.reorders,
+                });
                 line.error = s.last_error.map(|f| (f.code.to_string(), f.what));
             }
         }
@@ -112,6 +138,10 @@ pub fn line_json(l: &WorkerLine) -> Value {
         "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all})),
         "tables": l.tables,
         "parked": l.parked.map(|(rows, keys)| json!({"rows": rows, "keys": keys})),
+        "ledger": l.ledger.map(|c| json!({
+            "taken": c.taken, "applied": c.applied, "folded": c.folded, "parked": c.parked, "filtered": c.filtered,
+            "reorders": c.reorders,
+        })),
         "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")),
     })
 }
