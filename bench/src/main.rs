@@ -1,13 +1,14 @@
 //! Paired measurements of the built binary: each prints one JSON line with probe, result and ratio. Never a test: figures
 //! travel only as ratios to a probe of the same run, interleaved, medians. Commands and results: `docs/benchmarks.md`.
 //!
-//! `catchwater-bench start | stream | copy | limits | engine | produce | scale` with `CATCHWATER_BIN` (a release build);
-//! `stream` and `copy` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
+//! `catchwater-bench start | stream | copy | upserts | limits | engine | produce | scale` with `CATCHWATER_BIN` (a release build);
+//! `stream`, `copy` and `upserts` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
 
 mod engine;
 mod limits;
 mod load;
 mod produce;
+mod upserts;
 
 use anyhow::{Context, Result, bail};
 use catchwater_tests::dev::Dev;
@@ -22,11 +23,12 @@ fn main() -> Result<()> {
         "start" => start()?,
         "stream" => stream()?,
         "copy" => copy()?,
+        "upserts" => upserts::upserts()?,
         "limits" => limits::limits()?,
         "engine" => engine::engine()?,
         "produce" => produce::produce()?,
         "scale" => produce::scale()?,
-        _ => bail!("usage: catchwater-bench start | stream | copy | limits | engine | produce | scale"),
+        _ => bail!("usage: catchwater-bench start | stream | copy | upserts | limits | engine | produce | scale"),
     };
     println!("{result}");
     Ok(())
