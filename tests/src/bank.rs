@@ -62,11 +62,17 @@ impl Writers {
                 let (stop, next, url) = (Arc::clone(&stop), Arc::clone(&next), url.to_owned());
                 std::thread::spawn(move || {
                     let mut rng = Rng::new(seed ^ (u64::from(writer) << 40));
-                    let Ok(pg) = Pg::connect(&url) else { return };
+                    let Ok(mut pg) = Pg::connect(&url) else { return };
                     while !stop.load(Ordering::Relaxed) {
                         let txid = next.fetch_add(1, Ordering::Relaxed);
                         if transfer(&pg, &mut rng, accounts, writer, txid).is_err() {
-                            let _ = pg.run("ROLLBACK");
+                            // Without an answer the connection is gone, with a server that crashed perhaps.
+                            while pg.run("ROLLBACK").is_err() && !stop.load(Ordering::Relaxed) {
+                                std::thread::sleep(std::time::Duration::from_millis(20));
+                                if let Ok(again) = Pg::connect(&url) {
+                                    pg = again;
+                                }
+                            }
                         }
                         // About a thousand transactions a second and writer at most: the machine is shared.
                         std::thread::sleep(std::time::Duration::from_millis(1));

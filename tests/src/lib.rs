@@ -5,6 +5,7 @@ pub mod broker;
 pub mod dev;
 pub mod kafka;
 pub mod pg;
+pub mod proxy;
 pub mod python;
 pub mod rig;
 

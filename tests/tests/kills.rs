@@ -76,6 +76,7 @@ fn random_kills_lose_and_double_nothing() {
     let begun = writers.stop();
     dev.wait(Duration::from_secs(120), || bank::missing(&source.pg, &target.pg))
         .expect("the target reaches the source");
+    dev.ledger().expect("no row disappears");
     let polls = watcher.stop();
     assert!(polls > 100, "the target was looked at too rarely");
     bank::check_topics(&dev.kafka, &source.pg, source.name()).expect("the topics hold each transaction once");

@@ -16,6 +16,8 @@ enum How {
     Rig(&'static str, u64),
     /// `cargo ARGS` and a count; the last line of its output that holds the word is the result, the exit code the colour.
     Cargo { words: &'static [&'static str], count: u64, result: &'static str, sim: bool },
+    /// The test `storm` with so many faults; needs `CATCHWATER_BIN` and `CW_PG15_URL`.
+    Storm(u64),
     /// Why not.
     Not(&'static str),
 }
@@ -27,7 +29,7 @@ struct Row {
     how: How,
 }
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     Row {
         id: "S1",
         figure: "simulated cluster-hours without violation",
@@ -131,6 +133,12 @@ const ROWS: [Row; 16] = [
         how: How::Rig("flips", 300),
     },
     Row {
+        id: "S16",
+        figure: "PostgreSQL to PostgreSQL with a foreign key and a second unique key: kills of the node, cuts at any byte, ends by the server: lost, doubled, torn, states that never were",
+        goal: "≥ 100, 0",
+        how: How::Storm(130),
+    },
+    Row {
         id: "S18",
         figure: "fuzz executions without crash or budget breach",
         goal: "≥ 20 M",
@@ -222,6 +230,42 @@ fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
                 green: Some(json["green"].as_bool() == Some(true)),
                 text: words,
                 faults: faults.to_string(),
+                seed: seed.to_string(),
+            })
+        }
+        How::Storm(count) => {
+            anyhow::ensure!(std::env::var_os("CW_PG15_URL").is_some(), "CW_PG15_URL: cargo xtask db start pg15");
+            let words = [
+                "test",
+                "--locked",
+                "--profile",
+                "gate",
+                "-p",
+                "catchwater-tests",
+                "--test",
+                "storm",
+                "--",
+                "--nocapture",
+            ];
+            let mut command = Command::new("cargo");
+            command.current_dir(crate::root()).args(words);
+            command.env("CW_KILLS", (count * share / 100).max(1).to_string()).env("CW_SEED", seed.to_string());
+            let out = command.output().context("starting cargo")?;
+            let text = String::from_utf8_lossy(&out.stdout);
+            // Without the line something was violated: the panic says what.
+            let Some(line) = text.lines().find(|l| l.starts_with("{\"row\"")) else {
+                let all = String::from_utf8_lossy(&out.stderr);
+                let said = all.lines().skip_while(|l| !l.contains("panicked")).nth(1).unwrap_or("no result");
+                let (text, faults, seed) = (said.to_owned(), "in the seed".to_owned(), seed.to_string());
+                return Ok(Result { green: Some(false), text, faults, seed });
+            };
+            let json: serde_json::Value = serde_json::from_str(line)?;
+            let names = ["violations", "transactions", "polls", "kills", "cuts", "sessions_ended", "server_crashes"];
+            let words: Vec<String> = names.iter().map(|n| format!("{} {}", json[n], n.replace('_', " "))).collect();
+            Ok(Result {
+                green: Some(out.status.success() && json["faults"].as_u64().unwrap_or(0) > 0),
+                text: words.join("; "),
+                faults: json["faults"].to_string(),
                 seed: seed.to_string(),
             })
         }
