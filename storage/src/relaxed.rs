@@ -444,14 +444,16 @@ impl Relaxed {
                 let quiet = group.waiting.is_empty() && group.last <= group.synced;
                 if matches!(group.want, Durability::Fsync) {
                     group.phase = Phase::LeaveFlush;
-                    group.flushing = true;
-                    out.push(RelaxedEffect::Flush { gid, all: true });
+                    self.advance(at, gid, out);
                 } else if quiet && group.dirty && group.dirty_durable && at.since(group.last_append) >= SILENCE {
                     self.mark(gid, MarkKind::Synced, out);
                 }
             }
             Phase::LeaveFlush => {
-                if group.waiting.is_empty() && group.last <= group.synced && group.marks.is_empty() {
+                // Not before the answer to the last sync is here: were the mode entered again meanwhile, it would be taken for
+                // the answer to the one that the entry waits for, though it knows nothing of what was journaled since.
+                let idle = !group.flushing && group.waiting.is_empty() && group.marks.is_empty();
+                if idle && group.last <= group.synced {
                     group.phase = Phase::LeaveMode;
                     self.mark(gid, MarkKind::Fsync, out);
                 } else if !group.flushing && group.last > group.synced {

@@ -236,3 +236,21 @@ fn a_mind_changed_twice_ends_where_it_was_changed_to() {
     assert_eq!(s.modes.last(), Some(&false));
     assert!(!s.machine.owns(GID), "{:?}", s.machine);
 }
+
+/// Found by the random test (seed 5009): the answer to an older sync came when the mode was entered again, and was taken for
+/// the one that the entry waits for. What was journaled in between was in no segment, and recovery believed it was.
+#[test]
+fn the_mode_is_not_left_before_the_last_sync_is_answered() {
+    let mut story = Story::relaxed(Durability::Relaxed(WINDOW));
+    story.append(11, EntryKind::Data, 600);
+    let dirty = story.journal.pop().unwrap();
+    story.tell(RelaxedEvent::Journaled(GID, dirty.tag.unwrap()));
+    story.tell(RelaxedEvent::Placed(GID, EntryIndex(11)));
+    assert_eq!((story.flushes.len(), &story.acked[..]), (1, &[11][..]), "more than half the window: a sync");
+    story.tell(RelaxedEvent::Want(GID, Durability::Fsync));
+    story.tell(RelaxedEvent::Wake);
+    assert_eq!(story.flushes.len(), 1, "one at a time");
+    assert!(story.journal.is_empty());
+    story.tell(RelaxedEvent::Flushed(GID, EntryIndex(11)));
+    assert_eq!(story.journal.pop().and_then(|b| b.mark).map(|m| m.kind), Some(MarkKind::Fsync));
+}
