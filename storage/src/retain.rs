@@ -19,7 +19,9 @@ pub struct Retention {
 
 /// The offset the log should begin at; `None` = nothing goes.
 ///
-/// A segment is as old as its newest record says, but no younger than its roll: a record from the future pins nothing.
+/// A segment is as old as its newest record says, but no younger than its roll: a record from the future pins nothing. A
+/// time that nobody knows (a record without one, a table that was made again and has lost when it was begun) makes nothing
+/// old.
 pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Retention, now_ms: i64) -> Option<Offset> {
     let mut kept_bytes: u64 = segments.iter().map(bytes).sum();
     let mut start = None;
@@ -31,7 +33,10 @@ pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Reten
         if end > high_watermark || end == first.base_offset {
             break;
         }
-        let newest_ms = last.max_ts.min(next.map_or(i64::MAX, |next| next.created_ms));
+        let record_ms = Some(last.max_ts).filter(|ms| *ms >= 0);
+        // Whatever was begun later was begun behind its roll.
+        let roll_ms = segments[i + 1..].iter().map(|s| s.created_ms).find(|ms| *ms > 0);
+        let newest_ms = record_ms.into_iter().chain(roll_ms).min().unwrap_or(i64::MAX);
         let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
         let rest_bytes = kept_bytes - bytes(segment);
         // Kafka's rule: a segment goes by size only if what stays is still as large as the limit.
@@ -102,6 +107,15 @@ mod tests {
         check(&[(i64::MAX, 0), (2_000, 1_500), (9_000, 2_500)], Some(8_000), None, Some(10));
         // The newest one was not rolled yet: its own word counts.
         check(&[(1_000, 0), (i64::MAX, 1_500)], Some(1), None, Some(10));
+    }
+
+    /// Found by the rig (S13): a table made again began at time 0, and everything before it went.
+    #[test]
+    fn a_time_that_nobody_knows_makes_nothing_old() {
+        check(&[(9_000, 0), (9_100, 0), (9_200, 0)], Some(5_000), None, None);
+        check(&[(-1, 0), (9_100, 9_050), (9_200, 9_150)], Some(5_000), None, None);
+        check(&[(-1, 0), (9_100, 0), (9_200, 0)], Some(5_000), None, None);
+        check(&[(-1, 0), (-1, 0), (9_200, 4_000)], Some(5_000), None, Some(20));
     }
 
     #[test]
