@@ -152,10 +152,13 @@ impl World {
     }
 
     fn new(seed: u64) -> World {
+        Self::with(seed, DirConfig::tiny())
+    }
+
+    fn with(seed: u64, config: DirConfig) -> World {
         let mut rng = Rng::new(seed);
         let disk = Arc::new(FaultyDisk::new(Arc::new(MemoryDisk::new()), FaultRates::default(), rng.next_u64()));
         let layout = Layout::new("/data/log");
-        let config = DirConfig::tiny();
         let found = recover(&*disk, &layout, NEW).unwrap();
         let boot = found.boot;
         let dir = Dir::open(&layout, &config, found, Now::default());
@@ -369,6 +372,12 @@ impl World {
     }
 
     fn close(&mut self) {
+        self.stop();
+        self.disk.kill();
+        self.restart(true);
+    }
+
+    fn stop(&mut self) {
         self.tell(DirEvent::CloseJournal);
         self.settle();
         let lsn =
@@ -380,8 +389,6 @@ impl World {
         self.settle();
         self.closed[1].expect("the segments close");
         self.mark(true, lsn, lsn);
-        self.disk.kill();
-        self.restart(true);
     }
 
     fn crash(&mut self) {
@@ -661,8 +668,13 @@ fn random_operations_equal_a_list() {
 
 /// A directory in the middle of its life: sealed, open and trimmed segments, entries that only the journal has.
 fn busy(seed: u64) -> World {
-    let mut world = World::new(seed);
-    for _ in 0..500 {
+    let world = busy_with(World::new(seed), 500);
+    assert!(world.groups.values().all(|m| m.acked == m.submitted.len()));
+    world
+}
+
+fn busy_with(mut world: World, steps: usize) -> World {
+    for _ in 0..steps {
         match world.rng.below(100) {
             0..=39 => world.append(),
             40..=50 => world.commit(),
@@ -683,7 +695,6 @@ fn busy(seed: u64) -> World {
     world.clock += 20;
     world.tell(DirEvent::Wake);
     world.journal_only();
-    assert!(world.groups.values().all(|m| m.acked == m.submitted.len()));
     world
 }
 
@@ -735,8 +746,10 @@ fn after_a_failed_write_nothing_is_acknowledged_and_a_restart_loses_nothing() {
 #[test]
 fn a_relaxed_group_loses_a_window_to_a_power_cut_and_nothing_else() {
     let (mut lost, mut switched) = (0, 0);
-    for seed in 0..10 {
-        let mut world = World::new(5000 + seed);
+    let from: u64 = std::env::var("CATCHWATER_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(5000);
+    let seeds: u64 = std::env::var("CATCHWATER_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(10);
+    for seed in from..from + seeds {
+        let mut world = World::new(seed);
         world.loose = vec![Gid(2), Gid(3)];
         for gid in [2, 3] {
             world.tell(DirEvent::Durability(Gid(gid), Durability::Relaxed(LOOSE)));
@@ -936,3 +949,4 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
 }
 
 mod damage;
+mod every;

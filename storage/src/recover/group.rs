@@ -669,8 +669,9 @@ impl Reader<'_> {
         };
         let context = self.context(s, &row)?;
         row.flags = crate::entry::derive_flags(row.kind, &body, context.as_deref().unwrap_or_default());
-        // More than one entry may hide in the gap (an internal one has no bytes): then the place is not unambiguous.
-        let alone = next.is_none_or(|n| n.index == index.next());
+        // More than one entry may hide in the gap (an internal one has no bytes): then the place is not unambiguous. And
+        // without anything behind it, nobody says whether it has a context.
+        let alone = next.map_or(footer.is_some(), |n| n.index == index.next());
         let sure = alone && row::batch_matches(&row, &body) && context.is_some();
         Ok((row, sure))
     }
