@@ -573,11 +573,17 @@ mod tests {
         ]
     }
 
+    /// Blanks in the page are for reading.
+    fn in_page(hex: &str) -> bool {
+        include_str!("../../docs/formats/checkpoint.md").replace(' ', "").contains(&format!("`{hex}`"))
+    }
+
     #[test]
     fn golden_bytes_and_every_prefix_refused() {
         for (key, stored, want) in samples() {
             let bytes = stored.encode();
             assert_eq!(hex(&bytes), want.replace([' ', '\n'], ""), "{key:?}");
+            assert!(in_page(&hex(&bytes)), "{key:?}: the page has other golden bytes");
             assert_eq!(Stored::decode(key, &bytes), Ok(stored));
             for n in 0..bytes.len() {
                 assert!(Stored::decode(key, &bytes[..n]).is_err(), "{key:?} prefix {n}");
@@ -601,6 +607,7 @@ mod tests {
         ] {
             let bytes = key.encode(CaptureId(9));
             assert_eq!(hex(&bytes), want.replace(' ', ""));
+            assert!(in_page(&hex(&bytes)), "{key:?}: the page has other golden bytes");
             assert_eq!(StoredKey::decode(&bytes), Ok((CaptureId(9), key)));
         }
         assert_eq!(StoredKey::decode(&[0, 0, 0, 0, 0, 0, 0, 9, 77]), Err(StoredError::Kind(77)));

@@ -93,6 +93,8 @@ mod tests {
         let want = "01 0001 0000000000000102 00000009 0100000000016b3748 0000000000000003 0000000000000004 01 \
                     00000001 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 00000002 0000000000000005";
         assert_eq!(hex, want.replace(' ', ""));
+        let page = include_str!("../../docs/formats/cuts.md").replace(' ', "");
+        assert!(page.contains(&format!("`{hex}`")), "the page has other golden bytes");
         assert_eq!(Cut::decode(&bytes), Ok(cut));
         for n in 0..bytes.len() {
             assert!(Cut::decode(&bytes[..n]).is_err(), "prefix {n}");

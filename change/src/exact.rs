@@ -283,6 +283,9 @@ mod tests {
         let mut want = vec![1, 1, 0, 2, 0, 0, 0, 15];
         want.extend_from_slice(b"1 mons 00:00:00");
         assert_eq!(encode(&cells), want);
+        let hex: String = want.iter().map(|b| format!("{b:02x}")).collect();
+        let page = include_str!("../../docs/formats/stamp.md").replace(' ', "");
+        assert!(page.contains(&format!("`{hex}`")), "the page has other golden bytes");
     }
 
     #[test]

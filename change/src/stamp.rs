@@ -260,6 +260,8 @@ mod tests {
              00060a24181e40010000000409010000000 0016b374803373433"
                 .replace(' ', "")
         );
+        let page = include_str!("../../docs/formats/stamp.md").replace(' ', "");
+        assert!(page.contains(&format!("`{hex}`")), "the page has other golden bytes");
     }
 
     #[test]

@@ -519,7 +519,7 @@ mod tests {
             topic: TopicId([0x70; 16]),
             partition: PartitionId(2),
             incarnation: 1,
-            conf: Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0]),
+            conf: Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]),
         };
         let noop = NewEntry {
             index: EntryIndex(1),
