@@ -2,6 +2,7 @@
 
 pub mod bank;
 pub mod broker;
+pub mod decode;
 pub mod dev;
 pub mod kafka;
 pub mod pg;
