@@ -72,6 +72,11 @@ impl Proxy {
         lock(&self.shared).left = Some(bytes);
     }
 
+    /// No cut is due any more.
+    pub fn calm(&self) {
+        lock(&self.shared).left = None;
+    }
+
     /// Cuts that struck a connection.
     pub fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Relaxed)

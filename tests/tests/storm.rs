@@ -55,6 +55,15 @@ fn strike(at: &Database, crash: bool) {
     );
 }
 
+/// Until the server has recovered.
+fn wait_for(database: &Database) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while Pg::connect(database.url()).is_err() {
+        assert!(Instant::now() < until, "the server does not come back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
     let faults: u32 = std::env::var("CW_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(12);
@@ -85,6 +94,11 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
         match rng.below(6) {
             0..=2 => {
                 dev.kill();
+                // A start that does not reach its databases is another test's.
+                before_source.calm();
+                before_target.calm();
+                wait_for(&source);
+                wait_for(&target);
                 dev.start().unwrap_or_else(|e| panic!("start after fault {fault}: {e:#}"));
                 kills += 1;
             }
