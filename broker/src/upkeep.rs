@@ -118,18 +118,21 @@ pub async fn compact(node: Arc<Node>, config: UpkeepConfig) {
                 );
             }
             Err(why) => {
+                // Retention was faster, or the topic went: soon again, and others first.
+                let mut pause_ms = config.cleaner_backoff_ms;
                 if why.as_ref().is_none_or(|e| !e.is_harmless()) {
+                    pause_ms = failed_pause_ms();
                     COMPACTION_FAILED.inc();
                     let why = why.map_or_else(|| "its thread ended".to_owned(), |e| e.to_string());
                     log!(Error, "partition.compact", "{name} is not compacted: {why}");
                 }
-                failed.insert(partition.gid, node.clock.now().mono.plus_millis(pause_ms()));
+                failed.insert(partition.gid, node.clock.now().mono.plus_millis(pause_ms));
             }
         }
     }
 }
 
-fn pause_ms() -> u64 {
+fn failed_pause_ms() -> u64 {
     u64::try_from(FAILED_PAUSE.as_millis()).unwrap_or(u64::MAX)
 }
 
