@@ -4,7 +4,7 @@ use crate::support::*;
 use catchwater_capture::source::{
     ChunkMethod, EventBatch, Item, Source, SourceClass, SourceError, Start, View, identity_tag as tag,
 };
-use catchwater_change::{KeyFrom, Native, Type};
+use catchwater_change::{KeyFrom, Native, Type, Value};
 use catchwater_connector_postgres::source::decode;
 use catchwater_connector_postgres::{ConnectConfig, PgSource};
 use catchwater_record::CaptureEpoch;
@@ -620,6 +620,49 @@ async fn bytes_recorded_from_the_server_decode() {
             }
         }
         assert!("BYRIUDTCM".chars().all(|t| tags.contains(t)), "{tags} on {server}");
+        db.drop().await;
+    }
+}
+
+/// What else the wire may carry beside rows: prepared transactions come when they are committed and not before, logical
+/// messages and origins bear no rows, a nested savepoint that was rolled back leaves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_transactions_messages_origins_and_savepoints() {
+    for server in servers() {
+        let db = database_on(&server, "wire").await;
+        db.exec("CREATE TABLE t(id int PRIMARY KEY, v text); CREATE TABLE marker(id int PRIMARY KEY)").await;
+        let (mut source, _) = db.open(&["t", "marker"]).await;
+        let name = format!("p_{}", db.name);
+        db.exec(&format!("BEGIN; INSERT INTO t VALUES (1, 'prepared'); PREPARE TRANSACTION '{name}'")).await;
+        db.exec(&format!("BEGIN; INSERT INTO t VALUES (9, 'gone'); PREPARE TRANSACTION '{name}_b'")).await;
+        db.exec("INSERT INTO t VALUES (2, 'between')").await;
+        db.exec("SELECT pg_logical_emit_message(false, 'app', 'at once'); SELECT pg_logical_emit_message(true, '', 'in one')")
+            .await;
+        db.exec(&format!("ROLLBACK PREPARED '{name}_b'")).await;
+        db.exec(&format!("COMMIT PREPARED '{name}'")).await;
+        db.exec(
+            "BEGIN; INSERT INTO t VALUES (3, 'kept'); SAVEPOINT a; INSERT INTO t VALUES (4, 'x'); SAVEPOINT b; \
+             INSERT INTO t VALUES (5, 'x'); ROLLBACK TO a; SELECT pg_logical_emit_message(true, 'app', 'inside'); \
+             INSERT INTO t VALUES (6, 'kept'); COMMIT",
+        )
+        .await;
+        let origin = format!("o_{}", db.name);
+        db.exec(&format!("SELECT pg_replication_origin_create('{origin}')")).await;
+        db.exec(&format!("SELECT pg_replication_origin_session_setup('{origin}')")).await;
+        db.exec("INSERT INTO t VALUES (7, 'from elsewhere')").await;
+        db.exec("SELECT pg_replication_origin_session_reset()").await;
+        db.exec(&format!("SELECT pg_replication_origin_drop('{origin}')")).await;
+        db.exec("INSERT INTO marker VALUES (1)").await;
+        let marked = |txns: &[Txn]| txns.iter().any(|t| t.rows.iter().any(|r| r.table.name == "marker"));
+        let txns = read_until(&mut source, marked).await;
+        let ids: Vec<Vec<Value>> = txns
+            .iter()
+            .filter(|t| t.rows.iter().any(|r| r.table.name == "t"))
+            .map(|t| t.rows.iter().filter_map(|r| r.after.as_ref()?.cells[0].value().cloned()).collect())
+            .collect();
+        let int = |v: &[i64]| v.iter().map(|v| Value::Int(*v)).collect::<Vec<_>>();
+        assert_eq!(ids, [int(&[2]), int(&[1]), int(&[3, 6]), int(&[7])], "{server}: in commit order");
+        source.close().await;
         db.drop().await;
     }
 }
