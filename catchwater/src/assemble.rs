@@ -30,7 +30,7 @@ use catchwater_runtime::time::{SystemClock, timeout};
 use resolved::Resolved;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ pub struct Node {
     tasks: Tasks,
     /// The pipeline of a log that is thrown away at the end.
     thrown_away: OnceLock<Arc<Resolved>>,
+    /// Folder for what sources cannot hold in memory.
+    spill: PathBuf,
     pub kafka: String,
     pub http: String,
 }
@@ -104,7 +106,9 @@ impl Node {
         let kafka = broker.kafka_address().to_string();
         let clock = Arc::new(SystemClock::default());
         let thrown_away = OnceLock::new();
-        let node = Node { broker, state, clock, stop, stopped, tasks, thrown_away, kafka, http: http.to_string() };
+        let spill = config.data_dir.join("spill");
+        let node =
+            Node { broker, state, clock, stop, stopped, tasks, thrown_away, spill, kafka, http: http.to_string() };
         log!(Info, "node.ready", "kafka {} http {}", node.kafka, node.http);
         Ok(node)
     }
@@ -132,7 +136,8 @@ impl Node {
 
     fn supervise(&self, only: Option<PipelineName>) {
         let (cluster, node) = (self.broker.cluster_bytes(), self.broker.node().config.id);
-        let supervisor = Supervisor::new(self.state(), only, cluster, node, Arc::clone(&self.clock));
+        let supervisor =
+            Supervisor::new(self.state(), only, cluster, node, Arc::clone(&self.clock), self.spill.clone());
         self.tasks.spawn("tasks.supervisor", supervisor.run(self.stopped.clone()));
     }
 

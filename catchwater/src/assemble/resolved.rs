@@ -27,6 +27,8 @@ pub(super) struct Resolved {
     pub captures: BTreeMap<String, (CaptureId, Incarnation)>,
     /// The folder of the pipeline file.
     base: PathBuf,
+    /// Where sources hold what does not fit into memory; a source that only asks needs none.
+    pub spill: Option<PathBuf>,
 }
 
 impl Resolved {
@@ -39,7 +41,7 @@ impl Resolved {
             .collect::<Result<_, Failure>>()?;
         let sinks =
             pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
-        Ok(Resolved { pipeline, sources, sinks, captures: BTreeMap::new(), base: base.to_owned() })
+        Ok(Resolved { pipeline, sources, sinks, captures: BTreeMap::new(), base: base.to_owned(), spill: None })
     }
 
     /// Would the node do the same in both? Its block, its references' values, and what a sink takes from its source.
@@ -88,7 +90,7 @@ impl Resolved {
         let source_name = SourceName::from(name);
         let rules = properties(source, name)?.rules;
         match &self.sources[name] {
-            Component::Postgres { url, slot, publication, .. } => {
+            Component::Postgres { url, slot, publication, streaming, failover, binary, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
                     .map(|c| c.relative_to(&self.base))
                     .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
@@ -96,6 +98,10 @@ impl Resolved {
                 let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
+                (config.streaming, config.failover, config.binary) = (*streaming, *failover, *binary);
+                if let Some(dir) = &self.spill {
+                    config.large.dir.clone_from(dir);
+                }
                 Ok(Box::new(move || capture::shape::shaped(Box::new(postgres::PgSource::new(config.clone())), &rules)))
             }
             Component::Sqlite { file } => {
@@ -152,11 +158,14 @@ fn resolve_component(c: &Component, base: &Path) -> Result<Component, Failure> {
         })
     };
     Ok(match c {
-        Component::Postgres { url, schema, slot, publication } => Component::Postgres {
+        Component::Postgres { url, schema, slot, publication, streaming, failover, binary } => Component::Postgres {
             url: one(url)?,
             schema: schema.clone(),
             slot: slot.clone(),
             publication: publication.clone(),
+            streaming: *streaming,
+            failover: *failover,
+            binary: *binary,
         },
         Component::Sqlite { file } => {
             let file = one(file)?;

@@ -27,7 +27,7 @@ use catchwater_runtime::spawn::{Task as Running, spawn};
 use catchwater_runtime::time::timeout;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,8 @@ pub(super) struct Broken {
 }
 
 pub(super) struct Supervisor {
+    /// Folder for what sources cannot hold in memory.
+    spill: PathBuf,
     state: Arc<State>,
     /// The only pipeline to run; `None` = all that are stored.
     only: Option<PipelineName>,
@@ -109,8 +111,10 @@ impl Supervisor {
         cluster: [u8; 16],
         node: NodeId,
         clock: Arc<dyn Clock>,
+        spill: PathBuf,
     ) -> Supervisor {
         Supervisor {
+            spill,
             state,
             only,
             cluster,
@@ -262,6 +266,7 @@ impl Supervisor {
                 .next("apply the pipeline's file again")
         })?;
         let mut resolved = Resolved::resolve(pipeline, Path::new(&base))?;
+        resolved.spill = Some(self.spill.clone());
         for source in resolved.pipeline.sources.keys() {
             let who = Caller::node(self.node);
             let ids = local.source(&who, SourceName::from(source.as_str())).await.map_err(super::control_failure)?;
@@ -552,8 +557,15 @@ fn table_filter(sink: &Sink, source: &str, of: &Source) -> Vec<String> {
 /// The source's block as JSON with sorted keys, references unresolved: what a CONFIG record keeps.
 fn canonical(source: &Source) -> String {
     let component = match &source.component {
-        Component::Postgres { url, slot, publication, .. } => {
-            json!({"publication": publication, "slot": slot, "tables": source.tables, "url": url})
+        Component::Postgres { url, slot, publication, streaming, failover, binary, .. } => {
+            let mut out = json!({"publication": publication, "slot": slot, "tables": source.tables, "url": url});
+            // A default is not written, as it was before the option came.
+            for (name, set) in [("streaming", *streaming), ("failover", *failover), ("binary", *binary)] {
+                if set {
+                    out[name] = json!(true);
+                }
+            }
+            out
         }
         Component::Sqlite { file } => json!({"file": file, "tables": source.tables}),
     };

@@ -355,6 +355,9 @@ fn component(node: &Node) -> Component {
             schema: text(&e.value, "schema"),
             slot: text(&e.value, "slot"),
             publication: text(&e.value, "publication"),
+            streaming: text(&e.value, "streaming").as_deref() == Some("on"),
+            failover: text(&e.value, "failover").as_deref() == Some("true"),
+            binary: text(&e.value, "binary").as_deref() == Some("true"),
         };
     }
     let file = node.get("sqlite").and_then(|e| text(&e.value, "file")).unwrap_or_default();

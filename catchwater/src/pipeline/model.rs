@@ -11,8 +11,21 @@ pub struct Pipeline {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Component {
-    Postgres { url: String, schema: Option<String>, slot: Option<String>, publication: Option<String> },
-    Sqlite { file: String },
+    Postgres {
+        url: String,
+        schema: Option<String>,
+        slot: Option<String>,
+        publication: Option<String>,
+        /// Large transactions are sent while they are open.
+        streaming: bool,
+        /// The slot is copied to standbys.
+        failover: bool,
+        /// The stream is in the binary format where its types allow it.
+        binary: bool,
+    },
+    Sqlite {
+        file: String,
+    },
 }
 
 impl Component {

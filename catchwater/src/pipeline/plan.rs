@@ -123,8 +123,8 @@ fn changed_source(node: &str, a: &Source, b: &Source, out: &mut Vec<Step>) {
     let instead = "give the new one another source name";
     match (&a.component, &b.component) {
         (
-            Component::Postgres { url: ua, slot: sa, publication: pa, .. },
-            Component::Postgres { url: ub, slot: sb, publication: pb, .. },
+            Component::Postgres { url: ua, slot: sa, publication: pa, streaming: ta, failover: fa, binary: ba, .. },
+            Component::Postgres { url: ub, slot: sb, publication: pb, streaming: tb, failover: fb, binary: bb, .. },
         ) => {
             if sa != sb {
                 out.push(
@@ -136,6 +136,14 @@ fn changed_source(node: &str, a: &Source, b: &Source, out: &mut Vec<Step>) {
                 out.push(
                     step(Class::Restart, node, "another url: goes on at its position")
                         .next("it must be the same database, or the server that took its place with the slot"),
+                );
+            }
+            if ta != tb || ba != bb {
+                out.push(step(Class::Restart, node, "the stream comes in another form, with the same changes"));
+            }
+            if fa != fb {
+                out.push(
+                    step(Class::Refused, node, "`failover` is a property of the slot, which exists").next(instead),
                 );
             }
             if pa != pb {

@@ -76,6 +76,9 @@ const POSTGRES_SOURCE: &[Field] = &[
     required("tables", Shape::Texts),
     field("slot", Shape::Text),
     field("publication", Shape::Text),
+    field("streaming", Shape::Choice(&["off", "on"])),
+    field("failover", Shape::Choice(&["false", "true"])),
+    field("binary", Shape::Choice(&["false", "true"])),
 ];
 
 const SQLITE_SOURCE: &[Field] = &[required("file", Shape::Path), required("tables", Shape::Texts)];

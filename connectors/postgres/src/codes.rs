@@ -33,6 +33,8 @@ pub mod source {
     pub const OLD_TRANSACTION: u16 = 529;
     pub const SNAPSHOT_GONE: u16 = 530;
     pub const EXPOSED: u16 = 531;
+    pub const SPILL: u16 = 532;
+    pub const NO_FAILOVER: u16 = 533;
 }
 pub mod sink {
     pub const UNREACHABLE: u16 = 601;

@@ -1,7 +1,9 @@
-//! PostgreSQL as a source: logical replication by pgoutput, protocol version 1, text.
+//! PostgreSQL as a source: logical replication by pgoutput, protocol version 1, or 2 with `streaming`; text,
+//! or binary where the types allow it.
 //!
 //! [`PgSource`] is the shell around `stream` (the connection's task), `decode` and `values` (pure): it gives out whole
-//! transactions as they come, in commit order. A transaction is on the wire only after its commit (S1). `next` keeps its
+//! transactions as they come, in commit order. A transaction is on the wire only after its commit (S1), or is
+//! held back in `large` until then. `next` keeps its
 //! place in `self` and awaits nothing but a channel and the catalogue, so it can be dropped at any await (S6).
 //!
 //! Names, identity and the checks before every start: `open`. Source: capture.md 8.3.
@@ -9,6 +11,8 @@
 mod ack;
 pub mod decode;
 mod detach;
+mod errors;
+mod large;
 mod open;
 mod preflight;
 mod slot;
@@ -22,7 +26,7 @@ use crate::codes::source as code;
 use crate::config::{ConnectConfig, TableRef};
 use crate::fault::Fault;
 use crate::session::Session;
-use crate::types::schema::PgTypes;
+use crate::types::{self, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_capture::source::{
@@ -33,9 +37,15 @@ use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSc
 use catchwater_record::{CaptureEpoch, SourceName, TxnId};
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::SystemClock;
-use decode::{DecodeError, Message, OldTuple};
+use decode::{Message, OldTuple};
+pub(crate) use errors::source_error;
+pub use errors::url_error;
+use errors::{broken, large_error, not_open, not_understood, row_error, stream_error};
+pub use large::Limits as LargeLimits;
+use large::{Large, Replay};
 use snapshot::Export;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream::Stream;
@@ -46,6 +56,10 @@ pub const SYSTEM: u8 = 1;
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Default of `row.max.bytes`.
 pub const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Memory for transactions that are streamed while they are open; beyond it they go to disk.
+const LARGE_MEMORY_MAX: usize = 64 * 1024 * 1024;
+/// Disk for them.
+const LARGE_DISK_MAX: u64 = 64 * 1024 * 1024 * 1024;
 
 /// What a source needs to know.
 #[derive(Clone, Debug)]
@@ -59,11 +73,35 @@ pub struct SourceConfig {
     pub slot: Option<String>,
     pub publication: Option<String>,
     pub row_bytes_max: usize,
+    /// The server sends large transactions while they are open, rather than keep them on its disk until they end.
+    pub streaming: bool,
+    /// Where those are held, and how much of them.
+    pub large: LargeLimits,
+    /// The stream is in the binary format, if all columns of the tables are of types whose bytes we know.
+    pub binary: bool,
+    /// A column came that is not: text from then on. Shared by all instances of the source.
+    pub text_only: Arc<AtomicBool>,
+    /// The slot is copied to standbys (PostgreSQL 17).
+    pub failover: bool,
 }
 
 impl SourceConfig {
     pub fn new(source: SourceName, epoch: CaptureEpoch, connect: ConnectConfig, tables: Vec<TableRef>) -> Self {
-        SourceConfig { source, epoch, connect, tables, slot: None, publication: None, row_bytes_max: ROW_BYTES_MAX }
+        let dir = std::env::temp_dir();
+        SourceConfig {
+            source,
+            epoch,
+            connect,
+            tables,
+            slot: None,
+            publication: None,
+            row_bytes_max: ROW_BYTES_MAX,
+            streaming: false,
+            large: LargeLimits { memory_max: LARGE_MEMORY_MAX, disk_max: LARGE_DISK_MAX, dir },
+            binary: false,
+            text_only: Arc::default(),
+            failover: false,
+        }
     }
     pub fn slot(&self) -> String {
         self.slot.clone().unwrap_or_else(|| crate::config::object_name(self.source.as_str()))
@@ -98,6 +136,10 @@ struct Running {
     /// Commits whose record begins below this were given out before.
     from: u64,
     txn: Option<OpenTxn>,
+    /// Transactions that the server streams while they are open.
+    large: Large,
+    /// One of them that is committed: `txn` is it.
+    replay: Option<Ending>,
     last_commit_lsn: u64,
     idle: u64,
     /// Newest 64-bit transaction id seen: the wire's 32 bits are completed by it.
@@ -106,6 +148,8 @@ struct Running {
     /// Described on the wire, not captured.
     strangers: BTreeMap<u32, String>,
     types: PgTypes,
+    /// Columns come in the binary format.
+    binary: bool,
     sql: Session,
     /// The server's end of WAL, as far as it told.
     end: u64,
@@ -113,6 +157,11 @@ struct Running {
     clock: SystemClock,
     /// When the publication was last compared.
     compared: Mono,
+}
+
+struct Ending {
+    replay: Replay,
+    end_lsn: u64,
 }
 
 struct OpenTxn {
@@ -140,10 +189,15 @@ impl PgSource {
         let running = self.open.as_mut().ok_or_else(not_open)?;
         let before = out.items.len();
         loop {
-            while out.room() > 0 && !running.block.is_empty() {
-                running.step(config, out).await?;
+            while out.room() > 0 && running.has_work() {
+                if running.replay.is_some() {
+                    running.replay_step(config, out).await?;
+                } else {
+                    running.large.settle().await.map_err(large_error)?;
+                    running.step(config, out).await?;
+                }
             }
-            if out.room() == 0 && !running.block.is_empty() {
+            if out.room() == 0 && running.has_work() {
                 return Ok(Progress::Items);
             }
             if out.items.len() == before {
@@ -163,6 +217,57 @@ impl PgSource {
 }
 
 impl Running {
+    fn has_work(&self) -> bool {
+        self.replay.is_some() || !self.block.is_empty()
+    }
+
+    /// Gives out one message of a committed transaction that was streamed, or its end.
+    async fn replay_step(&mut self, config: &SourceConfig, out: &mut EventBatch) -> Result<(), SourceError> {
+        // Out of `self` only between awaits: a dropped future leaves it in its place.
+        let Some(ending) = self.replay.as_mut() else { return Ok(()) };
+        let end_lsn = ending.end_lsn;
+        match ending.replay.peek().await.map_err(large_error)? {
+            None => {
+                self.replay = None;
+                self.commit(end_lsn, out)
+            }
+            Some(held) => {
+                let message = decode::message(held.body.clone()).map_err(not_understood)?;
+                self.message(config, held.start, message, out).await?;
+                if let Some(ending) = self.replay.as_mut() {
+                    ending.replay.take(held);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, lsn: u64, time: i64, xid: u32, out: &mut EventBatch) -> Result<(), SourceError> {
+        if self.txn.is_some() {
+            return Err(broken("a transaction begins inside another"));
+        }
+        self.xid = widen(self.xid, xid);
+        let id = TxnId(Bytes::from(xid.to_string()));
+        let time = Wall::from_micros(time.saturating_add(decode::POSTGRES_EPOCH_MICROS));
+        // The commit record begins at `lsn`; positions are ends, and records do not overlap.
+        let skip = lsn < self.from;
+        if !skip {
+            out.push(Item::Begin { txn: id.clone(), commit_time: time, xid: Some(self.xid) });
+        }
+        self.txn = Some(OpenTxn { xid: self.xid, id, time, skip });
+        Ok(())
+    }
+
+    fn commit(&mut self, end_lsn: u64, out: &mut EventBatch) -> Result<(), SourceError> {
+        let txn = self.txn.take().ok_or_else(|| broken("a commit without a begin"))?;
+        self.last_commit_lsn = end_lsn;
+        self.idle = self.idle.max(end_lsn);
+        if !txn.skip {
+            out.push(Item::Commit { native: Native::postgres(end_lsn), txn: txn.id, commit_time: txn.time });
+        }
+        Ok(())
+    }
+
     /// Takes one message of the block. The block moves on only after everything that awaits is done.
     async fn step(&mut self, config: &SourceConfig, out: &mut EventBatch) -> Result<(), SourceError> {
         let mut rest = self.block.clone();
@@ -176,6 +281,12 @@ impl Running {
                 decode::Frame::KeepAlive { end, .. } => self.keep_alive(end, out),
                 decode::Frame::Data { start, body } => {
                     crash_point!("source.before_decode");
+                    if self.large.is_inside() && decode::is_held(&body) {
+                        self.large.hold(start, &body).map_err(large_error)?;
+                        self.end = self.end.max(start);
+                        self.block = rest;
+                        return Ok(());
+                    }
                     let message = decode::message(body).map_err(not_understood)?;
                     crash_point!("source.after_decode");
                     self.message(config, start, message, out).await?;
@@ -245,27 +356,23 @@ impl Running {
     ) -> Result<(), SourceError> {
         self.end = self.end.max(start);
         match message {
-            Message::Begin { final_lsn, time, xid } => {
+            Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid, out)?,
+            Message::Commit { end_lsn, .. } => self.commit(end_lsn, out)?,
+            Message::StreamStart { xid } => {
                 if self.txn.is_some() {
-                    return Err(broken("a transaction begins inside another"));
+                    return Err(broken("a block of an open transaction inside another transaction"));
                 }
-                self.xid = widen(self.xid, xid);
-                let id = TxnId(Bytes::from(xid.to_string()));
-                let time = Wall::from_micros(time.saturating_add(decode::POSTGRES_EPOCH_MICROS));
-                // The commit record begins at final_lsn; positions are ends, and records do not overlap.
-                let skip = final_lsn < self.from;
-                if !skip {
-                    out.push(Item::Begin { txn: id.clone(), commit_time: time, xid: Some(self.xid) });
-                }
-                self.txn = Some(OpenTxn { xid: self.xid, id, time, skip });
+                self.large.start(xid).map_err(large_error)?;
             }
-            Message::Commit { end_lsn, .. } => {
-                let txn = self.txn.take().ok_or_else(|| broken("a commit without a begin"))?;
-                self.last_commit_lsn = end_lsn;
-                self.idle = self.idle.max(end_lsn);
-                if !txn.skip {
-                    out.push(Item::Commit { native: Native::postgres(end_lsn), txn: txn.id, commit_time: txn.time });
+            Message::StreamStop => self.large.stop().map_err(large_error)?,
+            Message::StreamAbort { xid, sub } => self.large.abort(xid, sub),
+            Message::StreamCommit { xid, lsn, end_lsn, time } => {
+                if self.large.is_inside() {
+                    return Err(broken("a commit inside a block of an open transaction"));
                 }
+                let replay = self.large.commit(xid).map_err(large_error)?;
+                self.begin(lsn, time, xid, out)?;
+                self.replay = Some(Ending { replay, end_lsn });
             }
             Message::Relation(relation) => self.relation(config, relation, out).await?,
             Message::Insert { oid, new } => {
@@ -340,6 +447,14 @@ impl Running {
                 let texts = catalog::type_texts(&self.sql.client, &unknown).await;
                 texts.map_err(|fault| source_error(config, fault))?
             };
+            if self.binary && !relation.columns.iter().all(|c| types::binary::fits(&self.types, c.type_oid)) {
+                config.text_only.store(true, Ordering::Relaxed);
+                let what = format!(
+                    "table {}.{} has a column now whose binary form is not known: the stream goes on as text",
+                    relation.namespace, relation.name
+                );
+                return Err(SourceError::new(SourceClass::Retry, code::LOST, what, ""));
+            }
             let mut schema = catalog::merge(&relation, current, &self.types, &texts);
             if schema.database.is_empty() {
                 schema.database = config.connect.database.clone();
@@ -429,117 +544,6 @@ fn row_fits(config: &SourceConfig, table: &TableSchema, bytes: usize) -> Result<
         format!("a row of {} has {bytes} bytes, above row.max.bytes = {}", table.qualified(), config.row_bytes_max),
         "raise row.max.bytes, or leave the large column out",
     ))
-}
-
-fn not_open() -> SourceError {
-    SourceError::new(SourceClass::Bug, code::NOT_UNDERSTOOD, "the source is not open", "")
-}
-
-fn broken(what: &str) -> SourceError {
-    SourceError::new(
-        SourceClass::Unknown,
-        code::NOT_UNDERSTOOD,
-        format!("the replication stream makes no sense: {what}"),
-        "",
-    )
-}
-
-fn not_understood(e: DecodeError) -> SourceError {
-    let what = format!("the replication stream is not understood: {e}");
-    SourceError::new(SourceClass::Unknown, code::NOT_UNDERSTOOD, what, "report it with the server's version")
-}
-
-fn row_error(e: values::RowError) -> SourceError {
-    match e {
-        values::RowError::Utf8 { .. } => SourceError::new(
-            SourceClass::Unknown,
-            code::NOT_UTF8,
-            e.to_string(),
-            "the database's encoding is probably SQL_ASCII: repair the value, or leave the column out",
-        ),
-        _ => SourceError::new(SourceClass::Unknown, code::NOT_UNDERSTOOD, e.to_string(), ""),
-    }
-}
-
-/// A URL that is not taken, as an error with its code.
-pub fn url_error(e: &crate::config::UrlError) -> SourceError {
-    let code = if e.is_tls() { code::TLS } else { code::URL };
-    SourceError::new(SourceClass::Config, code, e.to_string(), e.cure())
-}
-
-/// A fault outside the stream.
-pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
-    let at = &config.connect;
-    let new = SourceError::new;
-    match &fault {
-        Fault::Unreachable(e) => new(
-            SourceClass::Retry,
-            code::UNREACHABLE,
-            format!("cannot reach PostgreSQL at {}: {e}", at.place()),
-            "check that the server runs and that host and port of the URL are right",
-        ),
-        Fault::Auth(e) | Fault::NotAdmitted(e) => new(
-            SourceClass::Config,
-            code::AUTH,
-            format!("PostgreSQL at {} refuses user '{}': {e}", at.place(), at.user),
-            "check user and password of the URL and the server's pg_hba.conf",
-        ),
-        Fault::Tls(e) => new(
-            SourceClass::Config,
-            code::TLS,
-            format!("TLS to PostgreSQL at {}: {e}", at.place()),
-            "check sslmode, sslrootcert, sslcert and sslkey of the URL and the server's certificate",
-        ),
-        Fault::NoDatabase(e) => new(
-            SourceClass::Config,
-            code::NO_DATABASE,
-            format!("PostgreSQL at {}: {e}", at.place()),
-            "check the database name at the end of the URL",
-        ),
-        Fault::Closed(_) => new(SourceClass::Retry, code::LOST, format!("PostgreSQL at {}: {fault}", at.place()), ""),
-        Fault::TooLarge { .. } => new(
-            SourceClass::RowTooLarge,
-            code::ROW_TOO_LARGE,
-            format!("{fault}: a row above row.max.bytes = {}", config.row_bytes_max),
-            "raise row.max.bytes, or leave the large column out",
-        ),
-        Fault::Protocol(_) => new(SourceClass::Unknown, code::NOT_UNDERSTOOD, fault.to_string(), ""),
-        Fault::Server { sqlstate, message } => {
-            let (class, code, next) = match sqlstate.as_str() {
-                "55000" if message.contains("can no longer") || message.contains("has been invalidated") => (
-                    SourceClass::Gap,
-                    code::SLOT_LOST,
-                    "the changes are gone from the server: the source must be read again",
-                ),
-                "55006" => (SourceClass::Retry, code::SLOT_IN_USE, ""),
-                "42501" => (SourceClass::Rights, code::STATEMENT, "run the source test: it names the missing right"),
-                s if s.starts_with("08")
-                    || s.starts_with("53")
-                    || s.starts_with("57")
-                    || s.starts_with("58")
-                    || s.starts_with("40") =>
-                {
-                    (SourceClass::Retry, code::LOST, "")
-                }
-                "55P03" => (SourceClass::Retry, code::LOST, ""),
-                _ => (SourceClass::Config, code::STATEMENT, ""),
-            };
-            new(class, code, format!("PostgreSQL at {}: {fault}", at.place()), next)
-        }
-    }
-}
-
-/// A fault of the stream: a publication that is missing shows only here.
-fn stream_error(config: &SourceConfig, fault: Fault) -> SourceError {
-    match &fault {
-        Fault::Server { sqlstate, .. } if sqlstate == "42704" => SourceError::new(
-            SourceClass::Config,
-            code::PUBLICATION,
-            format!("{fault}"),
-            "the publication was dropped while the source used it: changes made meanwhile are not in the stream",
-        ),
-        _ => source_error(config, fault),
-    }
 }
 
 impl Source for PgSource {

@@ -7,6 +7,7 @@
 //! fails. The only error is text that is not UTF-8.
 
 pub mod array;
+pub mod binary;
 pub mod schema;
 pub mod time;
 

@@ -82,6 +82,8 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0529", include_str!("../../../../docs/errors/CW0529.md")),
     ("CW0530", include_str!("../../../../docs/errors/CW0530.md")),
     ("CW0531", include_str!("../../../../docs/errors/CW0531.md")),
+    ("CW0532", include_str!("../../../../docs/errors/CW0532.md")),
+    ("CW0533", include_str!("../../../../docs/errors/CW0533.md")),
     ("CW0550", include_str!("../../../../docs/errors/CW0550.md")),
     ("CW0551", include_str!("../../../../docs/errors/CW0551.md")),
     ("CW0552", include_str!("../../../../docs/errors/CW0552.md")),

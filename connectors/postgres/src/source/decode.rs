@@ -1,4 +1,4 @@
-//! Pure. Walk: row-change 2/17. pgoutput (protocol version 1) bytes → [`Message`], and the two frames that carry them.
+//! Pure. Walk: row-change 2/17. pgoutput (protocol versions 1 and 2) bytes → [`Message`], and the two frames that carry them.
 //!
 //! Bytes are foreign: every count is bounded by what is left before anything is allocated; a message of unknown type, a
 //! tail left over or a short body is an error with the place, never a panic and never skipped. Tuples are checked once
@@ -41,16 +41,62 @@ pub enum Frame {
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Message {
-    Begin { final_lsn: u64, time: i64, xid: u32 },
-    Commit { lsn: u64, end_lsn: u64, time: i64 },
-    Origin { lsn: u64, name: String },
+    Begin {
+        final_lsn: u64,
+        time: i64,
+        xid: u32,
+    },
+    Commit {
+        lsn: u64,
+        end_lsn: u64,
+        time: i64,
+    },
+    Origin {
+        lsn: u64,
+        name: String,
+    },
     Relation(Relation),
-    Type { oid: u32 },
-    Insert { oid: u32, new: Tuple },
-    Update { oid: u32, old: Option<OldTuple>, new: Tuple },
-    Delete { oid: u32, old: OldTuple },
-    Truncate { oids: Vec<u32> },
-    Logical { transactional: bool, lsn: u64, prefix: String },
+    Type {
+        oid: u32,
+    },
+    Insert {
+        oid: u32,
+        new: Tuple,
+    },
+    Update {
+        oid: u32,
+        old: Option<OldTuple>,
+        new: Tuple,
+    },
+    Delete {
+        oid: u32,
+        old: OldTuple,
+    },
+    Truncate {
+        oids: Vec<u32>,
+    },
+    Logical {
+        transactional: bool,
+        lsn: u64,
+        prefix: String,
+    },
+    /// Version 2: messages of a transaction that is still open follow, each with the id of its (sub)transaction after
+    /// the tag.
+    StreamStart {
+        xid: u32,
+    },
+    StreamStop,
+    StreamCommit {
+        xid: u32,
+        lsn: u64,
+        end_lsn: u64,
+        time: i64,
+    },
+    /// All of the transaction if `sub` = `xid`.
+    StreamAbort {
+        xid: u32,
+        sub: u32,
+    },
 }
 
 /// A table as it is from here on.
@@ -186,6 +232,11 @@ pub fn frame(mut body: Bytes) -> Result<Frame, DecodeError> {
     }
 }
 
+/// True for messages that carry the id of their (sub)transaction inside a block of an open transaction.
+pub fn is_held(body: &[u8]) -> bool {
+    matches!(body.first(), Some(b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M'))
+}
+
 /// One pgoutput message.
 pub fn message(mut body: Bytes) -> Result<Message, DecodeError> {
     let whole = body.clone();
@@ -279,6 +330,23 @@ pub fn message(mut body: Bytes) -> Result<Message, DecodeError> {
             c.need(len)?;
             c.at.advance(len);
             Message::Logical { transactional, lsn, prefix }
+        }
+        b'S' => {
+            c.what = "StreamStart";
+            let xid = c.u32()?;
+            c.u8()?; // first block of it
+            Message::StreamStart { xid }
+        }
+        b'E' => Message::StreamStop,
+        b'c' => {
+            c.what = "StreamCommit";
+            let xid = c.u32()?;
+            c.u8()?;
+            Message::StreamCommit { xid, lsn: c.u64()?, end_lsn: c.u64()?, time: c.u64()? as i64 }
+        }
+        b'A' => {
+            c.what = "StreamAbort";
+            Message::StreamAbort { xid: c.u32()?, sub: c.u32()? }
         }
         tag => return Err(DecodeError::Message(tag)),
     };

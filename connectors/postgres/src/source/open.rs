@@ -5,6 +5,7 @@
 
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
+use super::large::Large;
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
 use super::stream::{Ask, Stream, lsn_text, parse_lsn};
@@ -15,7 +16,7 @@ use crate::codes::source as code;
 use crate::config::quote_ident;
 use crate::fault::Fault;
 use crate::session::Session;
-use crate::types::schema::PgTypes;
+use crate::types::{binary, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Mono, crash_point};
 use catchwater_capture::source::{Identity, Opened, SourceClass, SourceError, identity_tag as tag};
@@ -23,6 +24,7 @@ use catchwater_change::Native;
 use catchwater_runtime::time::{SystemClock, sleep};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Oldest server we stream from: `messages`, Tid Range Scan, `pg_current_snapshot` are all there.
@@ -30,6 +32,9 @@ pub(super) const VERSION_MIN: i32 = 140_000;
 /// Wait for an older worker's connection to end after it was terminated, and how often to look.
 const RELEASE_TRIES: u32 = 100;
 const RELEASE_PAUSE: Duration = Duration::from_millis(100);
+
+/// First server that copies a slot to its standbys.
+const FAILOVER_MIN: i32 = 170_000;
 
 const _: () = assert!(POSTGRES_EPOCH_MICROS > 0);
 
@@ -367,6 +372,9 @@ impl PgSource {
         let system = identify_system(config, &mut exporter).await?;
         let mut identity = identity_of(config, &system, version);
         same_server(&known, &identity)?;
+        if config.failover && version < FAILOVER_MIN {
+            return Err(no_failover(version));
+        }
         let mut types = PgTypes::new();
         let tables = tables(config, &sql, &mut types).await?;
         if tables.is_empty() {
@@ -430,7 +438,11 @@ impl PgSource {
         }
 
         crash_point!("source.before_slot");
-        let options = if version >= 150_000 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
+        let options = match version {
+            ..150_000 => "EXPORT_SNAPSHOT",
+            _ if config.failover => "(SNAPSHOT 'export', FAILOVER true)",
+            _ => "(SNAPSHOT 'export')",
+        };
         let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote_ident(&config.slot()));
         let made = exporter.query(&command).await.map_err(|fault| match fault.sqlstate() {
             "53400" => SourceError::new(
@@ -542,7 +554,11 @@ impl PgSource {
         let xid = xid.parse().map_err(|_| fail(Fault::Protocol("a transaction id is no number".into())))?;
         let transport = replication(config).await?;
         let (slot, publication) = (config.slot(), config.publication());
-        let ask = Ask { slot: &slot, publication: &publication, from, version };
+        let mut columns = tables.iter().flat_map(|t| &t.columns);
+        let binary = config.binary
+            && !config.text_only.load(Ordering::Relaxed)
+            && columns.all(|c| binary::fits(&types, c.type_oid));
+        let ask = Ask { slot: &slot, publication: &publication, from, version, streaming: config.streaming, binary };
         let (reader, write) = transport.start_replication(&ask.sql()).await.map_err(fail)?;
         let mut by_oid = BTreeMap::new();
         let mut schemas = Vec::new();
@@ -556,12 +572,15 @@ impl PgSource {
             block: Bytes::new(),
             from,
             txn: None,
+            large: Large::new(config.large.clone()),
+            replay: None,
             last_commit_lsn: from,
             idle: from,
             xid,
             tables: by_oid,
             strangers: BTreeMap::new(),
             types,
+            binary,
             sql,
             end: from,
             version,
@@ -570,6 +589,15 @@ impl PgSource {
         });
         Ok(Opened { identity, native: Native::postgres(from), tables: schemas })
     }
+}
+
+fn no_failover(version: i32) -> SourceError {
+    SourceError::new(
+        SourceClass::Config,
+        code::NO_FAILOVER,
+        format!("PostgreSQL {}.{} has no failover slots: they came with 17", version / 10_000, version % 10_000),
+        "leave `failover` out",
+    )
 }
 
 pub(super) fn too_old(version: i32) -> SourceError {

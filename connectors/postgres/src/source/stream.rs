@@ -213,6 +213,10 @@ pub struct Ask<'a> {
     pub from: u64,
     /// `server_version_num`.
     pub version: i32,
+    /// Large transactions while they are open.
+    pub streaming: bool,
+    /// Columns in the binary format.
+    pub binary: bool,
 }
 
 impl Ask<'_> {
@@ -222,14 +226,21 @@ impl Ask<'_> {
         let names = crate::config::quote_literal(&crate::config::quote_ident(self.publication));
         out.put_slice(
             format!(
-                "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {names}",
+                "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{}', publication_names {names}",
                 crate::config::quote_ident(self.slot),
                 lsn_text(self.from),
+                if self.streaming { 2 } else { 1 },
             )
             .as_bytes(),
         );
         if self.version >= 140_000 {
             out.put_slice(b", messages 'true'");
+        }
+        if self.streaming {
+            out.put_slice(b", streaming 'on'");
+        }
+        if self.binary {
+            out.put_slice(b", binary 'true'");
         }
         out.put_slice(b")");
         String::from_utf8_lossy(&out).into_owned()
@@ -260,10 +271,18 @@ mod tests {
 
     #[test]
     fn the_command_quotes_names_twice() {
-        let ask = Ask { slot: "s", publication: "p\"'x", from: 255, version: 150_000 };
+        let ask = Ask { slot: "s", publication: "p\"'x", from: 255, version: 150_000, streaming: false, binary: false };
         assert_eq!(
             ask.sql(),
             "START_REPLICATION SLOT \"s\" LOGICAL 0/FF (proto_version '1', publication_names '\"p\"\"''x\"', messages 'true')"
+        );
+        let ask = Ask { binary: true, ..ask };
+        assert!(ask.sql().ends_with(", binary 'true')"), "{}", ask.sql());
+        let ask = Ask { streaming: true, binary: false, ..ask };
+        assert!(
+            ask.sql().contains("(proto_version '2', ") && ask.sql().ends_with(", streaming 'on')"),
+            "{}",
+            ask.sql()
         );
     }
 

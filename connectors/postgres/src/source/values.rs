@@ -1,7 +1,7 @@
 //! Pure. Tuples of the wire and lines of COPY → rows against a table's schema.
 
 use crate::source::decode::{ColumnData, OldTuple, Tuple};
-use crate::types;
+use crate::types::{self, binary::BinaryError};
 use bytes::{Bytes, BytesMut};
 use catchwater_change::{Cell, Row, TableSchema};
 
@@ -11,7 +11,7 @@ pub enum RowError {
     Columns { table: String, got: usize, want: usize },
     #[error("table {table}, column {column}: text is not UTF-8")]
     Utf8 { table: String, column: String },
-    #[error("table {table}, column {column}: binary data was not asked for")]
+    #[error("table {table}, column {column}: binary data is not of its type")]
     Binary { table: String, column: String },
     #[error("table {table}: a line of COPY makes no sense")]
     Line { table: String },
@@ -38,7 +38,7 @@ pub fn new_row(table: &TableSchema, tuple: &Tuple, old: Option<&Row>) -> Result<
             ColumnData::Null => Cell::Null,
             ColumnData::Unchanged => old.and_then(|o| o.cells.get(at)).cloned().unwrap_or(Cell::Unavailable),
             ColumnData::Text(bytes) => value(table, at, bytes)?,
-            ColumnData::Binary(_) => return Err(binary(table, at)),
+            ColumnData::Binary(bytes) => binary(table, at, bytes)?,
         });
     }
     Ok(Row::new(cells))
@@ -59,14 +59,21 @@ pub fn old_row(table: &TableSchema, old: &OldTuple) -> Result<Row, RowError> {
             ColumnData::Null => Cell::Absent,
             ColumnData::Unchanged => Cell::Unavailable,
             ColumnData::Text(bytes) => value(table, at, bytes)?,
-            ColumnData::Binary(_) => return Err(binary(table, at)),
+            ColumnData::Binary(bytes) => binary(table, at, bytes)?,
         });
     }
     Ok(Row::new(cells))
 }
 
-fn binary(table: &TableSchema, at: usize) -> RowError {
-    RowError::Binary { table: table.qualified(), column: table.columns[at].name.clone() }
+fn binary(table: &TableSchema, at: usize, bytes: Bytes) -> Result<Cell, RowError> {
+    let column = &table.columns[at];
+    types::binary::decode(&column.kind, bytes).map(Cell::Value).map_err(|e| {
+        let (table, column) = (table.qualified(), column.name.clone());
+        match e {
+            BinaryError::NotUtf8 => RowError::Utf8 { table, column },
+            BinaryError::Foreign => RowError::Binary { table, column },
+        }
+    })
 }
 
 /// One line of `COPY … TO STDOUT` (text format, line end included).

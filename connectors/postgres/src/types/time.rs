@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 const DAY_MICROS: i64 = 86_400_000_000;
+/// Microseconds from 1970-01-01 to 2000-01-01, where the binary format counts from.
+pub const EPOCH_2000_MICROS: i64 = 946_684_800_000_000;
 
 /// Whether the text carries `+00`: sessions of ours run in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,10 +178,20 @@ pub fn print_timestamp(micros: i64, zone: Zone) -> String {
         i64::MIN => return "-infinity".into(),
         _ => {}
     }
+    print_at(micros.div_euclid(DAY_MICROS), micros.rem_euclid(DAY_MICROS) as u64, zone)
+}
+
+/// As [`print_timestamp`] for microseconds since 2000-01-01, beyond what microseconds since 1970 reach; finite.
+pub fn print_timestamp_2000(micros: i64, zone: Zone) -> String {
+    let days = micros.div_euclid(DAY_MICROS) + EPOCH_2000_MICROS / DAY_MICROS;
+    print_at(days, micros.rem_euclid(DAY_MICROS) as u64, zone)
+}
+
+fn print_at(days: i64, micros: u64, zone: Zone) -> String {
     let mut out = String::new();
-    let bc = write_date(&mut out, micros.div_euclid(DAY_MICROS));
+    let bc = write_date(&mut out, days);
     out.push(' ');
-    write_clock(&mut out, micros.rem_euclid(DAY_MICROS) as u64);
+    write_clock(&mut out, micros);
     if zone == Zone::Utc {
         out.push_str("+00");
     }

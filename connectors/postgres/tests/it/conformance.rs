@@ -4,6 +4,7 @@ use crate::support::*;
 use catchwater_capture::conformance::{self, Ask, Change, ITEM, OTHER, Probe};
 use catchwater_capture::source::Source;
 use catchwater_change::Native;
+use catchwater_connector_postgres::source::LargeLimits;
 use catchwater_connector_postgres::{PgSource, SourceConfig};
 use catchwater_record::CaptureEpoch;
 use catchwater_runtime::Fut;
@@ -14,6 +15,7 @@ const ROW_BYTES_MAX: usize = 100_000;
 
 struct PgProbe {
     server: String,
+    streaming: bool,
     db: Option<Db>,
     databases: u32,
     epoch: u32,
@@ -58,6 +60,11 @@ impl Probe for PgProbe {
             self.databases += 1;
             let db = database_on(&self.server, &format!("suite{}", self.databases)).await;
             db.exec(&format!("ALTER DATABASE {} SET wal_sender_timeout = '2s'", db.name)).await;
+            if self.streaming && db.version().await >= 160_000 {
+                // Each change at once, not only when the server's memory is full.
+                let setting = "debug_logical_replication_streaming = 'immediate'";
+                db.exec(&format!("ALTER DATABASE {} SET {setting}", db.name)).await;
+            }
             for table in [ITEM, OTHER] {
                 db.exec(&format!("CREATE TABLE {table}(id bigint PRIMARY KEY, v text)")).await;
             }
@@ -70,6 +77,9 @@ impl Probe for PgProbe {
         Box::new(PgSource::new(SourceConfig {
             epoch: CaptureEpoch(self.epoch),
             row_bytes_max: ROW_BYTES_MAX,
+            streaming: self.streaming,
+            binary: self.streaming,
+            large: LargeLimits { memory_max: 0, ..config.large.clone() },
             ..config
         }))
     }
@@ -148,8 +158,13 @@ async fn the_source_passes_the_conformance_suite() {
         eprintln!("SKIP db pg15: CW_PG15_URL is not set (conformance)");
     }
     for server in servers() {
-        let mut probe = PgProbe { server, db: None, databases: 0, epoch: 0, open: None };
-        conformance::run(&mut probe).await;
-        probe.end_database().await;
+        // Streamed and in binary: on the newest server, which streams each change at once.
+        let newest = servers().last() == Some(&server);
+        for streaming in [false, true].into_iter().filter(|s| !s || newest) {
+            let server = server.clone();
+            let mut probe = PgProbe { server, streaming, db: None, databases: 0, epoch: 0, open: None };
+            conformance::run(&mut probe).await;
+            probe.end_database().await;
+        }
     }
 }

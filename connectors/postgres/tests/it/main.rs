@@ -2,8 +2,10 @@
 //! without `CW_PG15_URL` each test says SKIP and returns. One database per test.
 #![allow(clippy::unwrap_used)]
 
+mod binary;
 mod conformance;
 mod golden;
+mod large;
 mod login;
 mod pipeline;
 mod sink;

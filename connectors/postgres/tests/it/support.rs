@@ -65,6 +65,10 @@ impl Db {
         let sql = format!("SELECT to_jsonb(t)::text FROM {table} t ORDER BY {order}");
         self.client.query(&sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
     }
+    /// `server_version_num`.
+    pub async fn version(&self) -> i32 {
+        self.one("SELECT current_setting('server_version_num')").await.parse().unwrap()
+    }
     /// Slots first, then the database.
     pub async fn drop(self) {
         let admin = connect(&self.server).await;

@@ -1,0 +1,277 @@
+//! Pure. Column bytes of the binary format → the very `Value` that the text of the same column gives ([`super::decode`]).
+//!
+//! Only types whose send function is part of the documented wire format, and whose text is one of our own variants or the
+//! same bytes: [`fits`]. A stream asks for binary if all columns of its tables are of such types, so nothing is guessed.
+//! Source: PostgreSQL 15, `src/backend/utils/adt/*.c`, the `*send` functions; checked against text by
+//! `tests/it/binary.rs` on each server.
+
+use super::schema::{PgTypes, oid};
+use super::{NotUtf8, time};
+use bytes::{Buf, Bytes};
+use catchwater_change::value::Text;
+use catchwater_change::{Decimal, Type, Value};
+use std::fmt::Write as _;
+
+/// Depth of domains over domains we follow.
+const DEPTH_MAX: u8 = 8;
+/// Digits of a numeric that fit into an `i64` whatever they are.
+const SHORT_DIGITS: usize = 18;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BinaryError {
+    #[error("text is not UTF-8")]
+    NotUtf8,
+    #[error("the bytes are not of the column's type")]
+    Foreign,
+}
+
+impl From<NotUtf8> for BinaryError {
+    fn from(_: NotUtf8) -> Self {
+        BinaryError::NotUtf8
+    }
+}
+
+/// True if [`decode`] knows the type.
+pub fn fits(types: &PgTypes, oid: u32) -> bool {
+    fits_at(types, oid, 0)
+}
+
+fn fits_at(types: &PgTypes, of: u32, depth: u8) -> bool {
+    match of {
+        oid::BOOL | oid::BYTEA | oid::INT2 | oid::INT4 | oid::INT8 | oid::OID | oid::FLOAT4 | oid::FLOAT8 => true,
+        oid::NUMERIC | oid::TEXT | oid::NAME | oid::BPCHAR | oid::VARCHAR | oid::UUID => true,
+        oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL => true,
+        oid::JSON | oid::JSONB => true,
+        _ => match types.get(&of) {
+            // A domain is sent as what it stands on, an enum by its label.
+            Some(t) if t.kind == b'd' && depth < DEPTH_MAX => fits_at(types, t.base, depth + 1),
+            Some(t) => t.kind == b'e',
+            None => false,
+        },
+    }
+}
+
+/// Column bytes → value.
+pub fn decode(kind: &Type, bytes: Bytes) -> Result<Value, BinaryError> {
+    Ok(match kind {
+        Type::Bool => Value::Bool(fixed::<1>(&bytes)? != [0]),
+        Type::Int { bits: 16, .. } => Value::Int(i64::from(i16::from_be_bytes(fixed(&bytes)?))),
+        Type::Int { bits: 32, .. } => Value::Int(i64::from(i32::from_be_bytes(fixed(&bytes)?))),
+        // oid: 32 bits without a sign.
+        Type::Int { .. } if bytes.len() == 4 => Value::Int(i64::from(u32::from_be_bytes(fixed(&bytes)?))),
+        Type::Int { .. } => Value::Int(i64::from_be_bytes(fixed(&bytes)?)),
+        Type::Float { bits: 32 } => Value::Float32(f32::from_be_bytes(fixed(&bytes)?)),
+        Type::Float { .. } => Value::Float64(f64::from_be_bytes(fixed(&bytes)?)),
+        Type::Decimal { .. } => Value::Decimal(numeric(bytes)?),
+        Type::Bytes => Value::Bytes(bytes),
+        Type::Date => Value::Date(date(i32::from_be_bytes(fixed(&bytes)?))?),
+        Type::Time { zone: false, .. } => Value::Time(i64::from_be_bytes(fixed(&bytes)?)),
+        Type::Timestamp { .. } => {
+            let micros = i64::from_be_bytes(fixed(&bytes)?);
+            match unix(micros) {
+                Some(v) => Value::Timestamp(v),
+                None => Value::Text(time::print_timestamp_2000(micros, time::Zone::None).into()),
+            }
+        }
+        Type::Instant { .. } => {
+            let micros = i64::from_be_bytes(fixed(&bytes)?);
+            match unix(micros) {
+                Some(v) => Value::Instant(v),
+                None => Value::Text(time::print_timestamp_2000(micros, time::Zone::Utc).into()),
+            }
+        }
+        Type::Interval => interval(bytes)?,
+        Type::Uuid => Value::Text(uuid(fixed(&bytes)?).into()),
+        Type::Json { binary: true } => {
+            // A version, 1 since jsonb exists, then its text.
+            if bytes.first() != Some(&1) {
+                return Err(BinaryError::Foreign);
+            }
+            Value::Json(text(bytes.slice(1..))?)
+        }
+        Type::Json { binary: false } => Value::Json(text(bytes)?),
+        Type::Text { .. } | Type::Enum { .. } => Value::Text(text(bytes)?),
+        _ => return Err(BinaryError::Foreign),
+    })
+}
+
+fn fixed<const N: usize>(bytes: &Bytes) -> Result<[u8; N], BinaryError> {
+    <[u8; N]>::try_from(&bytes[..]).map_err(|_| BinaryError::Foreign)
+}
+
+fn text(bytes: Bytes) -> Result<Text, BinaryError> {
+    Text::from_utf8(bytes).map_err(|_| BinaryError::NotUtf8)
+}
+
+/// Days since 2000-01-01.
+fn date(days: i32) -> Result<i32, BinaryError> {
+    match days {
+        i32::MAX | i32::MIN => Ok(days),
+        days => days.checked_add(10_957).ok_or(BinaryError::Foreign),
+    }
+}
+
+/// Microseconds since 2000-01-01; `None` = a time that i64 microseconds since 1970 do not reach.
+fn unix(micros: i64) -> Option<i64> {
+    match micros {
+        i64::MAX | i64::MIN => Some(micros),
+        micros => micros.checked_add(time::EPOCH_2000_MICROS),
+    }
+}
+
+fn interval(mut bytes: Bytes) -> Result<Value, BinaryError> {
+    if bytes.len() != 16 {
+        return Err(BinaryError::Foreign);
+    }
+    let (micros, days, months) = (bytes.get_i64(), bytes.get_i32(), bytes.get_i32());
+    // PostgreSQL 17.
+    Ok(match (micros, days, months) {
+        (i64::MAX, i32::MAX, i32::MAX) => Value::Text("infinity".into()),
+        (i64::MIN, i32::MIN, i32::MIN) => Value::Text("-infinity".into()),
+        _ => Value::Interval { months, days, micros },
+    })
+}
+
+fn uuid(bytes: [u8; 16]) -> String {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(36);
+    for (i, b) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push(char::from(HEX[usize::from(b >> 4)]));
+        out.push(char::from(HEX[usize::from(b & 15)]));
+    }
+    out
+}
+
+/// Groups of four decimal digits: count, weight of the first, sign, digits after the point.
+fn numeric(mut bytes: Bytes) -> Result<Decimal, BinaryError> {
+    if bytes.len() < 8 {
+        return Err(BinaryError::Foreign);
+    }
+    let (count, weight) = (usize::from(bytes.get_u16()), i32::from(bytes.get_i16()));
+    let (sign, places) = (bytes.get_u16(), usize::from(bytes.get_u16()));
+    match sign {
+        0xc000 => return Ok(Decimal::NaN),
+        0xd000 => return Ok(Decimal::Infinity),
+        0xf000 => return Ok(Decimal::NegInfinity),
+        0 | 0x4000 => {}
+        _ => return Err(BinaryError::Foreign),
+    }
+    if bytes.len() != count * 2 {
+        return Err(BinaryError::Foreign);
+    }
+    let group = |at: i32| -> u16 {
+        let at = usize::try_from(at).ok().filter(|at| *at < count);
+        at.map_or(0, |at| u16::from_be_bytes([bytes[at * 2], bytes[at * 2 + 1]]))
+    };
+    let wholes = usize::try_from(weight + 1).unwrap_or(0);
+    if wholes * 4 + places <= SHORT_DIGITS {
+        let mut value: i64 = 0;
+        for at in 0..wholes as i32 {
+            value = value * 10_000 + i64::from(group(at));
+        }
+        let mut left = places;
+        // The group after the point: the one of weight -1.
+        let mut at = weight + 1;
+        while left >= 4 {
+            value = value * 10_000 + i64::from(group(at));
+            (left, at) = (left - 4, at + 1);
+        }
+        if left > 0 {
+            let cut = 10i64.pow(4 - left as u32);
+            value = value * 10i64.pow(left as u32) + i64::from(group(at)) / cut;
+        }
+        return Ok(short(if sign == 0 { value } else { -value }, places as i32));
+    }
+    let mut out = String::with_capacity(wholes * 4 + places + 2);
+    if sign != 0 {
+        out.push('-');
+    }
+    for at in 0..wholes as i32 {
+        let _ = write!(out, "{:04}", group(at));
+    }
+    if wholes == 0 {
+        out.push('0');
+    }
+    if places > 0 {
+        out.push('.');
+        let end = out.len() + places;
+        let mut at = weight + 1;
+        while out.len() < end {
+            let _ = write!(out, "{:04}", group(at));
+            at += 1;
+        }
+        out.truncate(end);
+    }
+    Decimal::parse(&out).map_err(|_| BinaryError::Foreign)
+}
+
+/// Shortest two's complement.
+fn short(value: i64, scale: i32) -> Decimal {
+    let bytes = value.to_be_bytes();
+    let mut from = 0;
+    while from < 7 && ((bytes[from] == 0 && bytes[from + 1] < 0x80) || (bytes[from] == 0xff && bytes[from + 1] >= 0x80))
+    {
+        from += 1;
+    }
+    Decimal::Finite { unscaled: Bytes::copy_from_slice(&bytes[from..]), scale }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A numeric as PostgreSQL keeps it: text → groups of four digits, zeros stripped at both ends.
+    fn wire(text: &str) -> Bytes {
+        let (sign, plain) = text.strip_prefix('-').map_or((0u16, text), |p| (0x4000, p));
+        let (whole, fraction) = plain.split_once('.').unwrap_or((plain, ""));
+        let pad = (4 - whole.len() % 4) % 4;
+        let tail = (4 - fraction.len() % 4) % 4;
+        let digits = format!("{}{whole}{fraction}{}", "0".repeat(pad), "0".repeat(tail));
+        let mut groups: Vec<u16> =
+            digits.as_bytes().chunks(4).map(|c| std::str::from_utf8(c).unwrap().parse().unwrap()).collect();
+        let mut weight = (whole.len() + pad) as i16 / 4 - 1;
+        while groups.first() == Some(&0) {
+            groups.remove(0);
+            weight -= 1;
+        }
+        while groups.last() == Some(&0) {
+            groups.pop();
+        }
+        if groups.is_empty() {
+            weight = 0;
+        }
+        let mut out = Vec::new();
+        for n in [groups.len() as u16, weight as u16, if groups.is_empty() { 0 } else { sign }, fraction.len() as u16] {
+            out.extend(n.to_be_bytes());
+        }
+        groups.iter().for_each(|g| out.extend(g.to_be_bytes()));
+        out.into()
+    }
+
+    proptest! {
+        #[test]
+        fn numerics_are_what_their_text_is(whole in "0|[1-9][0-9]{0,30}", fraction in "[0-9]{0,30}", negative: bool) {
+            let mut text = if fraction.is_empty() { whole } else { format!("{whole}.{fraction}") };
+            if negative && text.bytes().any(|b| (b'1'..=b'9').contains(&b)) {
+                text.insert(0, '-');
+            }
+            prop_assert_eq!(numeric(wire(&text)), Ok(Decimal::parse(&text).unwrap()), "{}", text);
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(which in 0usize..14, bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let kinds = [
+                Type::Bool, Type::Int { bits: 16, unsigned: false }, Type::Int { bits: 64, unsigned: false },
+                Type::Float { bits: 32 }, Type::Decimal { precision: 0, scale: 0 }, Type::Bytes, Type::Date,
+                Type::Time { digits: 6, zone: false }, Type::Timestamp { digits: 6 }, Type::Instant { digits: 6 },
+                Type::Interval, Type::Uuid, Type::Json { binary: true }, Type::Other,
+            ];
+            let _ = decode(&kinds[which], bytes.into());
+        }
+    }
+}
