@@ -35,8 +35,19 @@ fn power_cuts_lose_nothing() {
         return;
     }
     let cuts = number("CW_POWER_CUTS", 10);
-    let run = Power { seed: seed(), cuts, plant: Plant::None, env: vec![], until_found: false };
+    let run = Power { seed: seed(), cuts, plant: Plant::None, env: vec![], until_found: false, relaxed: false };
     green("power", &power::run(&run).expect("the rig works"));
+}
+
+/// A power cut takes at most one window from the end of a relaxed partition, and the start after it says so.
+#[test]
+fn power_cuts_take_at_most_the_window_of_relaxed_topics() {
+    if !can_cut("power_cuts_take_at_most_the_window_of_relaxed_topics") {
+        return;
+    }
+    let cuts = number("CW_POWER_CUTS", 8);
+    let run = Power { seed: seed(), cuts, plant: Plant::None, env: vec![], until_found: false, relaxed: true };
+    green("relaxed", &power::run(&run).expect("the rig works"));
 }
 
 #[test]
@@ -44,7 +55,8 @@ fn a_broker_without_directory_syncs_is_caught() {
     if !can_cut("a_broker_without_directory_syncs_is_caught") {
         return;
     }
-    let run = Power { seed: seed(), cuts: 10, plant: Plant::DirectorySyncs, env: vec![], until_found: true };
+    let run =
+        Power { seed: seed(), cuts: 10, plant: Plant::DirectorySyncs, env: vec![], until_found: true, relaxed: false };
     let outcome = power::run(&run).expect("the rig works");
     assert!(!outcome.violations.is_empty(), "ten cuts found nothing: {}", outcome.json("power"));
 }
@@ -54,7 +66,7 @@ fn a_broker_without_file_syncs_is_caught() {
     if !can_cut("a_broker_without_file_syncs_is_caught") {
         return;
     }
-    let run = Power { seed: seed(), cuts: 20, plant: Plant::FileSyncs, env: vec![], until_found: true };
+    let run = Power { seed: seed(), cuts: 20, plant: Plant::FileSyncs, env: vec![], until_found: true, relaxed: false };
     let outcome = power::run(&run).expect("the rig works");
     assert!(!outcome.violations.is_empty(), "twenty cuts found nothing: {}", outcome.json("power"));
 }
@@ -88,6 +100,22 @@ fn after_an_error_of_the_disk_nothing_is_acknowledged_and_nothing_is_lost() {
         return;
     }
     green("eio", &errors::eio(seed(), number("CW_EIO", 10)).expect("the rig works"));
+}
+
+#[test]
+fn without_descriptors_the_broker_lives_and_loses_nothing() {
+    if !can_trace("without_descriptors_the_broker_lives_and_loses_nothing") {
+        return;
+    }
+    green("descriptors", &errors::descriptors(seed(), number("CW_DESCRIPTORS", 2)).expect("the rig works"));
+}
+
+#[test]
+fn a_slow_disk_slows_and_loses_nothing() {
+    if !can_trace("a_slow_disk_slows_and_loses_nothing") {
+        return;
+    }
+    green("slow", &errors::slow(seed(), number("CW_SLOW", 2)).expect("the rig works"));
 }
 
 #[test]

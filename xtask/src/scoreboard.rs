@@ -12,7 +12,7 @@ use std::process::Command;
 /// How a row is run.
 #[derive(Clone, Copy)]
 enum How {
-    /// `rig ARGS --cycles N`; its last JSON line is the result.
+    /// `rig ARGS --cycles N`; its last JSON line is the result. With `--mutant` a planted bug must be caught.
     Rig(&'static str, u64),
     /// `cargo ARGS` and a count; the last line of its output that holds the word is the result, the exit code the colour.
     Cargo { words: &'static [&'static str], count: u64, result: &'static str, sim: bool },
@@ -29,7 +29,7 @@ struct Row {
     how: How,
 }
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 21] = [
     Row {
         id: "S1",
         figure: "simulated cluster-hours without violation",
@@ -97,6 +97,18 @@ const ROWS: [Row; 17] = [
         how: How::Rig("kafka-cut", 5),
     },
     Row {
+        id: "S6m",
+        figure: "the same rig over a build whose directory syncs do nothing (planted): caught",
+        goal: "caught",
+        how: How::Rig("power --mutant no_directory_fsync", 60),
+    },
+    Row {
+        id: "S6r",
+        figure: "power cuts of one node with relaxed topics: loss beyond one window, or not said; a kill between takes nothing",
+        goal: "0",
+        how: How::Rig("relaxed", 200),
+    },
+    Row {
         id: "S6k",
         figure: "kill -9 of one node at random: lost, doubled, out of order",
         goal: "0",
@@ -125,6 +137,18 @@ const ROWS: [Row; 17] = [
         figure: "EIO once at a write, sync or read: stops within 1 s, nothing acknowledged after, nothing lost",
         goal: "50/50",
         how: How::Rig("eio", 50),
+    },
+    Row {
+        id: "S12d",
+        figure: "no descriptors left for a while (EMFILE): lives, loses nothing, goes on",
+        goal: "0 violations",
+        how: How::Rig("descriptors", 20),
+    },
+    Row {
+        id: "S12s",
+        figure: "every seventh write or sync takes 300 ms (read: 20 ms), kill -9 under it: lives, goes on, loses nothing",
+        goal: "0 violations",
+        how: How::Rig("slow", 30),
     },
     Row {
         id: "S13",
@@ -206,7 +230,10 @@ fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
         How::Not(why) => Ok(Result { green: None, text: why.into(), faults: String::new(), seed: String::new() }),
         How::Rig(what, count) => {
             let count = (count * share / 100).max(1).to_string();
-            let out = crate::rig::command()?.args([what, "--cycles", &count, "--seed", &seed.to_string()]).output()?;
+            let planted = what.contains("--mutant");
+            let mut rig = crate::rig::command(planted)?;
+            rig.args(what.split(' ')).args(["--cycles", &count, "--seed", &seed.to_string()]);
+            let out = rig.output()?;
             let text = String::from_utf8_lossy(&out.stdout);
             let line = text.lines().rev().find(|l| l.starts_with("{\"rig\"")).with_context(|| {
                 format!("no result; {}", String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default())
@@ -227,7 +254,10 @@ fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
                 words.push_str(&format!("; first: {}", first.lines().next().unwrap_or_default()));
             }
             Ok(Result {
-                green: Some(json["green"].as_bool() == Some(true)),
+                green: Some(match planted {
+                    true => out.status.success() && json["violations"].as_u64().unwrap_or(0) > 0,
+                    false => json["green"].as_bool() == Some(true),
+                }),
                 text: words,
                 faults: faults.to_string(),
                 seed: seed.to_string(),

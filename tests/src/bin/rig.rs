@@ -23,13 +23,19 @@ fn main() -> Result<()> {
         Some(other) => bail!("--plant {other}: directory-syncs or file-syncs"),
     };
     let outcome: Outcome = match what.as_str() {
-        "power" => power::run(&Power { seed, cuts: cycles, plant, env: mutant, until_found: must_find })?,
+        "power" => {
+            power::run(&Power { seed, cuts: cycles, plant, env: mutant, until_found: must_find, relaxed: false })?
+        }
+        "relaxed" => {
+            power::run(&Power { seed, cuts: cycles, plant, env: mutant, until_found: must_find, relaxed: true })?
+        }
         "kills" => kills::at_random(seed, cycles)?,
         "points" => {
             let passes = number("--passes", 1)?;
             let mut points = Vec::new();
             for pass in 1..=passes {
-                points.extend(kills::points()?.into_iter().map(|p| format!("{p}:{}", 2 * pass - 1)));
+                let wanted = |p: &String| value("--only").is_none_or(|prefix| p.starts_with(&prefix));
+                points.extend(kills::points()?.into_iter().filter(wanted).map(|p| format!("{p}:{}", 2 * pass - 1)));
             }
             kills::at_points(seed, &points, Duration::from_secs(6))?
         }
@@ -61,16 +67,18 @@ fn main() -> Result<()> {
         "flips" => flips::run(seed, cycles)?,
         "soak" => soak::run(seed, cycles)?,
         "eio" => errors::eio(seed, cycles)?,
+        "descriptors" => errors::descriptors(seed, cycles)?,
+        "slow" => errors::slow(seed, cycles)?,
         "full" => errors::full(seed, cycles)?,
         _ => {
             eprintln!(
-                "usage: rig <power | kills | points | syscalls | eio | full | witness | soak | flips | kafka-cut> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
+                "usage: rig <power | relaxed | kills | points | syscalls | eio | full | descriptors | slow | witness | soak | flips | kafka-cut> [--cycles N] [--seed N] [--plant directory-syncs | file-syncs]"
             );
             std::process::exit(2)
         }
     };
     println!("{}", outcome.json(&what));
-    for v in &outcome.violations {
+    for v in outcome.violations.iter().take(40) {
         eprintln!("{v}");
     }
     let good = if must_find { !outcome.violations.is_empty() } else { outcome.is_green() };

@@ -9,9 +9,9 @@ use super::load::{Load, Shape};
 use super::node::{Launch, Node, Started};
 use super::strace::{Strace, time_of};
 use super::{Outcome, Work};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use catchwater_base::Rng;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Where the error strikes, and whether the process must stop over it.
@@ -33,59 +33,66 @@ pub fn eio(seed: u64, faults: u32) -> Result<Outcome> {
     for fault in 0..faults {
         let (call, must_stop) = CASES[fault as usize % CASES.len()];
         let when = rng.between(1, if call == "pwrite64" || call == "pwritev" { 60 } else { 12 }) as u32;
-        let name = format!("fault {fault}, {call}:{when}");
-        let trace = Strace::new(&work.path().join("trace"), call).fail_at(call, "EIO", when);
-        let _ = std::fs::remove_file(trace.out());
-        let started = node.start(&Launch { env: Vec::new(), strace: Some(trace.clone()) })?;
-        let mut ended_at = SystemTime::now();
-        if matches!(started, Started::Ready) {
-            *load.tally.last_ack_sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-            if !must_stop {
-                // Readers meet the error; what they get instead of bytes is judged below.
-                let _ = load.verify(node.kafka());
+        // What a life does not reach is tried again, earlier each time: the first call of a thread always comes.
+        let mut when = when;
+        loop {
+            let name = format!("fault {fault}, {call}:{when}");
+            let trace = Strace::new(&work.path().join("trace"), call).fail_at(call, "EIO", when);
+            let _ = std::fs::remove_file(trace.out());
+            let started = node.start(&Launch { env: Vec::new(), strace: Some(trace.clone()) })?;
+            let mut ended_at = SystemTime::now();
+            if matches!(started, Started::Ready) {
+                *load.tally.last_ack_sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                if !must_stop {
+                    // Readers meet the error; what they get instead of bytes is judged below.
+                    let _ = load.verify(node.kafka());
+                }
+                let pid = node.pid().unwrap_or_default();
+                let until = Instant::now() + Duration::from_millis(1500);
+                load.run(node.kafka(), &move || Instant::now() > until || super::kills::is_gone(pid));
+                // The error may have struck just now.
+                let _ = node.wait_end(if must_stop { OFFLINE } else { Duration::ZERO })?;
+                ended_at = SystemTime::now();
             }
-            let pid = node.pid().unwrap_or_default();
-            let until = Instant::now() + Duration::from_millis(1500);
-            load.run(node.kafka(), &move || Instant::now() > until || super::kills::is_gone(pid));
-            // The error may have struck just now.
-            let _ = node.wait_end(if must_stop { OFFLINE } else { Duration::ZERO })?;
-            ended_at = SystemTime::now();
-        }
-        let lived = node.alive();
-        node.kill();
-        let text = trace.read();
-        let Some(struck) = text.lines().find(|l| l.contains("(INJECTED)")).and_then(time_of) else {
-            not_struck += 1;
-            continue;
-        };
-        out.faults += 1;
-        let struck = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(struck);
-        if must_stop {
-            let took = end_of(&text).unwrap_or(ended_at).duration_since(struck).unwrap_or_default();
-            slowest = slowest.max(took);
-            if lived || took > OFFLINE {
-                out.violations.push(format!("{name}: lives {took:?} after the error\n{}", node.log_tail()));
+            let lived = node.alive();
+            node.kill();
+            let text = trace.read();
+            let Some(struck) = text.lines().find(|l| l.contains("(INJECTED)")).and_then(time_of) else {
+                not_struck += 1;
+                ensure!(when > 1, "{name} was not reached: no life makes that call");
+                when /= 2;
+                continue;
+            };
+            out.faults += 1;
+            let struck = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(struck);
+            if must_stop {
+                let took = end_of(&text).unwrap_or(ended_at).duration_since(struck).unwrap_or_default();
+                slowest = slowest.max(took);
+                if lived || took > OFFLINE {
+                    out.violations.push(format!("{name}: lives {took:?} after the error\n{}", node.log_tail()));
+                }
+                let last = *load.tally.last_ack_sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if let Some(late) = last.and_then(|sent| sent.duration_since(struck).ok()) {
+                    out.violations.push(format!("{name}: a batch sent {late:?} after the error was acknowledged"));
+                }
+            } else if !lived && matches!(started, Started::Ready) {
+                out.violations.push(format!("{name}: a failed read ended the process\n{}", node.log_tail()));
             }
-            let last = *load.tally.last_ack_sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(late) = last.and_then(|sent| sent.duration_since(struck).ok()) {
-                out.violations.push(format!("{name}: a batch sent {late:?} after the error was acknowledged"));
+            out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}: {w}")));
+            if let Err(e) = node.start_clean().and_then(|()| load.verify(node.kafka())) {
+                out.violations.push(format!("{name}, after it: {e:#}"));
             }
-        } else if !lived && matches!(started, Started::Ready) {
-            out.violations.push(format!("{name}: a failed read ended the process\n{}", node.log_tail()));
+            node.kill();
+            out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}, after it: {w}")));
+            break;
         }
-        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}: {w}")));
-        if let Err(e) = node.start_clean().and_then(|()| load.verify(node.kafka())) {
-            out.violations.push(format!("{name}, after it: {e:#}"));
-        }
-        node.kill();
-        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}, after it: {w}")));
         if out.violations.len() > 20 {
             break;
         }
     }
     out.acked = load.tally.acked.load(Ordering::Relaxed);
     out.compared = load.tally.compared.load(Ordering::Relaxed);
-    out.note("errors that were not reached", not_struck);
+    out.note("lives that did not reach their error, tried again", not_struck);
     out.note("slowest end after an error, ms", slowest.as_millis());
     Ok(out)
 }
@@ -203,6 +210,124 @@ pub fn full(seed: u64, cycles: u32) -> Result<Outcome> {
     out.acked = load.tally.acked.load(Ordering::Relaxed);
     out.compared = load.tally.compared.load(Ordering::Relaxed);
     out.note("slowest resume, ms", slowest.as_millis());
+    Ok(out)
+}
+
+/// `cycles` times: under load the process may open nothing more for a while (its soft limit is lowered to what it has open),
+/// then may again. It lives, loses nothing, and takes writes once it may.
+pub fn descriptors(seed: u64, cycles: u32) -> Result<Outcome> {
+    let work = Work::new("descriptors");
+    let mut load = Load::new(seed, Shape { value_bytes_max: 20_000, era_cycles: 2, ..Shape::default() });
+    let mut node = Node::new(work.path(), &work.path().join("data"), super::power::small());
+    let mut out = Outcome { seed, ..Outcome::default() };
+    for cycle in 0..cycles {
+        let name = format!("descriptors {cycle}");
+        let trace = Strace::new(&work.path().join("trace"), "open,openat,accept,accept4");
+        let _ = std::fs::remove_file(trace.out());
+        match node.start(&Launch { env: Vec::new(), strace: Some(trace.clone()) })? {
+            Started::Ready => {}
+            Started::Ended(status) => anyhow::bail!("{name}: does not start ({status}): {}", node.log_tail()),
+        }
+        load.verify(node.kafka())?;
+        let pid = node.pid().context("a process")?;
+        let whole = limit(pid, None)?;
+        let (from, state) = (Instant::now(), AtomicU32::new(0));
+        load.run(node.kafka(), &|| {
+            let now = from.elapsed();
+            if now > Duration::from_millis(300) && state.load(Ordering::Relaxed) == 0 {
+                state.store(1, Ordering::Relaxed);
+                let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+                let _ = limit(pid, Some(open as u64));
+            }
+            now > Duration::from_millis(1500)
+        });
+        let lived = node.alive();
+        if lived {
+            limit(pid, whole)?;
+        }
+        let acked = load.tally.acked.load(Ordering::Relaxed);
+        if lived {
+            let (until, tally) = (Instant::now() + RESUME, load.tally.clone());
+            load.run(node.kafka(), &move || Instant::now() > until || tally.acked.load(Ordering::Relaxed) > acked);
+        }
+        if !lived || !node.alive() {
+            out.violations.push(format!("{name}: the broker ended\n{}", node.log_tail()));
+        } else if load.tally.acked.load(Ordering::Relaxed) == acked {
+            out.violations.push(format!("{name}: nothing acknowledged {RESUME:?} after it may open files again"));
+        } else if let Err(e) = load.verify(node.kafka()) {
+            out.violations.push(format!("{name}: {e:#}"));
+        }
+        node.kill();
+        out.faults += trace.read().matches("EMFILE").count() as u64;
+        node.start_clean()?;
+        load.verify(node.kafka())?;
+        node.stop()?;
+        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}: {w}")));
+        if out.violations.len() > 20 {
+            break;
+        }
+    }
+    out.acked = load.tally.acked.load(Ordering::Relaxed);
+    out.compared = load.tally.compared.load(Ordering::Relaxed);
+    out.note("cycles", cycles);
+    Ok(out)
+}
+
+/// The soft limit of open files before; sets it if told.
+fn limit(pid: u32, to: Option<u64>) -> Result<Option<u64>> {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process")?;
+    let text = std::fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero()))?;
+    let line = text.lines().find(|l| l.starts_with("Max open files")).context("a limit")?;
+    let mut numbers = line.split_whitespace().filter_map(|w| w.parse::<u64>().ok());
+    let (soft, hard) = (numbers.next(), numbers.next());
+    if let Some(to) = to {
+        prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(to), maximum: hard })?;
+    }
+    Ok(soft)
+}
+
+/// `cycles` lives on a disk where every seventh call of one kind takes 300 ms (a read 20 ms), each ended by `kill -9` under load: slow, but
+/// alive, going on, and nothing lost.
+pub fn slow(seed: u64, cycles: u32) -> Result<Outcome> {
+    let work = Work::new("slow");
+    let mut load = Load::new(seed, Shape { value_bytes_max: 20_000, era_cycles: 6, ..Shape::default() });
+    let mut node = Node::new(work.path(), &work.path().join("data"), super::power::small());
+    let mut out = Outcome { seed, ..Outcome::default() };
+    let calls = ["pwrite64", "fdatasync", "pwritev", "fsync", "pread64"];
+    for cycle in 0..cycles {
+        let call = calls[cycle as usize % calls.len()];
+        // A fetch of a cold log makes hundreds of reads, and clients wait ten seconds.
+        let delay = Duration::from_millis(if call == "pread64" { 20 } else { 300 });
+        let name = format!("slow {cycle}, {call}");
+        let trace = Strace::new(&work.path().join("trace"), call).slow(call, delay);
+        let _ = std::fs::remove_file(trace.out());
+        match node.start(&Launch { env: Vec::new(), strace: Some(trace.clone()) })? {
+            Started::Ready => {}
+            Started::Ended(status) => anyhow::bail!("{name}: does not start ({status}): {}", node.log_tail()),
+        }
+        load.verify(node.kafka())?;
+        let acked = load.tally.acked.load(Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(3);
+        load.run(node.kafka(), &move || Instant::now() > until);
+        if !node.alive() {
+            out.violations.push(format!("{name}: the broker ended\n{}", node.log_tail()));
+        } else if load.tally.acked.load(Ordering::Relaxed) == acked {
+            out.violations.push(format!("{name}: nothing acknowledged in three seconds"));
+        }
+        node.kill();
+        out.faults += trace.read().matches("(DELAYED)").count() as u64;
+        node.start_clean()?;
+        load.verify(node.kafka())?;
+        node.kill();
+        out.violations.extend(load.take_wrong().into_iter().map(|w| format!("{name}: {w}")));
+        if out.violations.len() > 20 {
+            break;
+        }
+    }
+    out.acked = load.tally.acked.load(Ordering::Relaxed);
+    out.compared = load.tally.compared.load(Ordering::Relaxed);
+    out.note("lives", cycles);
     Ok(out)
 }
 

@@ -16,10 +16,31 @@ use std::time::{Duration, Instant};
 const CRATES: [&str; 3] = ["storage/src", "raft/src", "broker/src"];
 
 /// Points that this load does not reach, and why.
-pub const NOT_REACHED: [(&str, &str); 2] = [
-    ("log.", "the log's own client: captures, not producers"),
-    ("reserve.", "only where the disk is full: see errors.rs"),
-];
+pub const NOT_REACHED: [(&str, &str); 1] = [("log.", "the log's own client: captures, not producers")];
+
+/// What must happen on a log of its own before a point comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Story {
+    /// Journal files are made ahead on a new disk.
+    FreshLog,
+    /// A burst that needs more journal files than may stay, then silence: they go.
+    Burst,
+    /// Topics with data are deleted.
+    Deletion,
+    /// The disk is full.
+    FullDisk,
+}
+
+fn story_of(point: &str) -> Option<Story> {
+    let (area, step) = point.split(':').next()?.split_once('.')?;
+    match (area, step) {
+        ("journal", "before_prepare" | "after_prepare") => Some(Story::FreshLog),
+        ("journal", "before_remove" | "after_remove") => Some(Story::Burst),
+        ("del", _) => Some(Story::Deletion),
+        ("reserve", _) => Some(Story::FullDisk),
+        _ => None,
+    }
+}
 
 /// Every named point of the log's crates, sorted.
 pub fn points() -> Result<Vec<String>> {
@@ -72,11 +93,9 @@ pub fn at_random(seed: u64, kills: u32) -> Result<Outcome> {
 /// One death at each of `points` (`name:pass`), reached by load alone. Points that are not reached are noted.
 pub fn at_points(seed: u64, points: &[String], limit: Duration) -> Result<Outcome> {
     let mut not_reached = Vec::new();
-    let mut out = run(seed, points.len() as u32, |at, load, node| {
-        let point = &points[at as usize];
-        if point.starts_with("del.") {
-            load.replace_topics();
-        }
+    let (stories, plain): (Vec<&String>, Vec<&String>) = points.iter().partition(|p| story_of(p).is_some());
+    let mut out = run(seed, plain.len() as u32, |at, load, node| {
+        let point = plain[at as usize];
         // The process may die while it starts: that is a death at this point, too.
         let died = if start(node, &[("CATCHWATER_CRASH_AT".to_owned(), point.clone())])? {
             load.verify(node.kafka()).ok();
@@ -94,10 +113,84 @@ pub fn at_points(seed: u64, points: &[String], limit: Duration) -> Result<Outcom
         }
         Ok(died)
     })?;
+    for point in stories {
+        let told = tell(seed, point, limit)?;
+        if told.faults == 0 {
+            not_reached.push(point.clone());
+        }
+        out.merge(Outcome { violations: told.violations.iter().map(|v| format!("{point}: {v}")).collect(), ..told });
+    }
     let (expected, missed): (Vec<_>, Vec<_>) = not_reached.into_iter().partition(|p| is_expected_unreached(p));
     out.note("points reached", out.faults);
     out.note("not reached, as expected", expected.join(" "));
     out.note("not reached", missed.join(" "));
+    Ok(out)
+}
+
+/// One death at a point that needs a [`Story`], and what is there afterwards. No fault if it did not come.
+fn tell(seed: u64, point: &str, limit: Duration) -> Result<Outcome> {
+    let story = story_of(point).context("a story")?;
+    let mut out = Outcome { seed, ..Outcome::default() };
+    let work = Work::new("story");
+    let image = match story {
+        // Without a disk to fill the point is not reached, and said to be so.
+        Story::FullDisk => match super::image::Image::probe() {
+            Ok(()) => Some(super::image::Image::make(work.path(), 64)?),
+            Err(_) => return Ok(out),
+        },
+        _ => None,
+    };
+    let data = image.as_ref().map_or_else(|| work.path().join("data"), |i| i.path().join("data"));
+    let mut node = Node::new(work.path(), &data, super::power::small());
+    let shape = Shape { value_bytes_max: 30_000, era_cycles: 100, ..Shape::default() };
+    let mut load = Load::new(seed, shape);
+    let env = [("CATCHWATER_CRASH_AT".to_owned(), point.to_owned())];
+    let run = |load: &mut Load, node: &Node, limit: Duration| {
+        let (until, pid) = (Instant::now() + limit, node.pid().unwrap_or_default());
+        load.run(node.kafka(), &move || Instant::now() > until || is_gone(pid));
+    };
+    if story == Story::Deletion {
+        start(&mut node, &[])?;
+        run(&mut load, &node, Duration::from_millis(500));
+        load.verify(node.kafka())?;
+        node.stop()?;
+        load.replace_topics();
+    }
+    if start(&mut node, &env)? {
+        match story {
+            Story::FreshLog | Story::Deletion => run(&mut load, &node, limit),
+            Story::Burst => {
+                run(&mut load, &node, limit / 3);
+                let _ = node.wait_end(limit)?;
+            }
+            Story::FullDisk => {
+                run(&mut load, &node, Duration::from_millis(300));
+                image.as_ref().context("a disk")?.fill()?;
+                run(&mut load, &node, limit);
+            }
+        }
+    }
+    out.faults = u64::from(!node.alive());
+    node.kill();
+    if let Some(image) = &image {
+        // First while the disk is still full, if it had become so: that start must work, too.
+        if image.filler().exists() {
+            node.start_clean().context("on the full disk")?;
+            load.verify(node.kafka()).context("on the full disk")?;
+            node.kill();
+            image.drain()?;
+        }
+    }
+    for _ in 0..2 {
+        node.start_clean()?;
+        load.verify(node.kafka())?;
+        run(&mut load, &node, Duration::from_millis(200));
+        load.verify(node.kafka())?;
+        node.stop()?;
+    }
+    out.violations = load.take_wrong();
+    out.acked = load.tally.acked.load(Ordering::Relaxed);
+    out.compared = load.tally.compared.load(Ordering::Relaxed);
     Ok(out)
 }
 

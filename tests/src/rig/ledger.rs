@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 /// Topic and partition.
 pub type Part = (String, i32);
@@ -32,6 +33,25 @@ pub struct Sent {
     pub answer: Answer,
     /// Seen by a reader at this base offset, acknowledged or not: it must stay there.
     pub seen_at: Option<i64>,
+    /// When it left (again), and when its answer was here.
+    pub sent: Instant,
+    pub answered: Option<Instant>,
+}
+
+/// What a power cut may take from the end of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub time: Duration,
+    pub bytes: u64,
+}
+
+/// Acknowledged records that a cut took from one partition, all of them at its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Taken {
+    pub records: u64,
+    pub bytes: u64,
+    /// From the answer to the first batch taken to the departure of the last: they were appended at least so far apart.
+    pub span: Duration,
 }
 
 /// One record as a reader got it.
@@ -110,15 +130,19 @@ impl Ledger {
     /// Before a batch leaves. A batch sent again keeps its place.
     pub fn send(&mut self, part: &Part, producer: u32, first: u64, count: u32, value_bytes: u32) {
         let Some(p) = self.parts.get_mut(part) else { return };
-        let sent = Sent { count, value_bytes, answer: Answer::Open, seen_at: None };
-        p.sent.entry((producer, first)).and_modify(|s| s.answer = Answer::Open).or_insert(sent);
+        let sent =
+            Sent { count, value_bytes, answer: Answer::Open, seen_at: None, sent: Instant::now(), answered: None };
+        p.sent
+            .entry((producer, first))
+            .and_modify(|s| (s.answer, s.sent, s.answered) = (Answer::Open, Instant::now(), None))
+            .or_insert(sent);
     }
 
     /// After its answer. Words if the answer contradicts what is known.
     pub fn answer(&mut self, part: &Part, producer: u32, first: u64, answer: Answer) -> Option<String> {
         let p = self.parts.get_mut(part)?;
         let sent = p.sent.get_mut(&(producer, first))?;
-        sent.answer = answer;
+        (sent.answer, sent.answered) = (answer, Some(Instant::now()));
         if let Answer::Acked(base) = answer {
             self.acked_records += u64::from(sent.count);
             // The answer came after the commit: the end of the batch is a high watermark that was passed.
@@ -140,6 +164,28 @@ impl Ledger {
         p.high_watermark = p.high_watermark.max(high_watermark);
         let wrong = log_start > high_watermark || (log_start > 0 && !p.trims);
         wrong.then(|| format!("{}: a reader was told {log_start}..{high_watermark}", name(part)))
+    }
+
+    /// After a power cut, before [`Ledger::judge`], for a relaxed partition: forgets what was at or behind the end that was read,
+    /// and says what was taken. Words if more is gone than `window` allows.
+    pub fn forgive(&mut self, part: &Part, end: i64, window: Window) -> (Taken, Option<String>) {
+        let Some(p) = self.parts.get_mut(part) else { return (Taken::default(), None) };
+        let (mut taken, mut first, mut last) = (Taken::default(), None::<Instant>, None::<Instant>);
+        p.sent.retain(|_, sent| {
+            let at = if let Answer::Acked(base) = sent.answer { Some(base) } else { sent.seen_at };
+            let gone = at.is_some_and(|base| base >= end);
+            if gone && matches!(sent.answer, Answer::Acked(_)) {
+                taken.records += u64::from(sent.count);
+                taken.bytes += u64::from(sent.count) * u64::from(sent.value_bytes);
+                first = first.into_iter().chain(sent.answered).min();
+                last = last.into_iter().chain([sent.sent]).max();
+            }
+            !gone
+        });
+        p.high_watermark = p.high_watermark.min(end);
+        taken.span = last.zip(first).map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first));
+        let beyond = taken.span > window.time || taken.bytes > window.bytes;
+        (taken, beyond.then(|| format!("{}: LOST beyond the window: {taken:?}", name(part))))
     }
 
     /// Judges one partition read whole after a restart; each violation in words. Learns what was seen.
@@ -344,5 +390,25 @@ mod tests {
         l.send(&part(), 1, 6, 2, 16);
         assert_eq!(l.answer(&part(), 1, 6, Answer::Acked(6)), None);
         assert!(l.answer(&part(), 1, 6, Answer::Acked(8)).is_some_and(|w| w.contains("read at 6")));
+    }
+
+    #[test]
+    fn a_cut_may_take_the_end_within_the_window_and_nothing_else() {
+        let wide = Window { time: Duration::from_secs(60), bytes: 1000 };
+        let mut l = ledger();
+        let (taken, wrong) = l.forgive(&part(), 2, wide);
+        assert_eq!((taken.records, taken.bytes, wrong), (4, 64, None));
+        assert_eq!(l.judge(&part(), &reading(0..2)), [""; 0]);
+        // Torn within what was taken, or short of it: the judge sees it.
+        let mut l = ledger();
+        assert_eq!(l.forgive(&part(), 5, wide).0.records, 0);
+        assert!(l.judge(&part(), &reading(0..5)).iter().any(|w| w.contains("torn")));
+        let (taken, wrong) = ledger().forgive(&part(), 0, Window { bytes: 95, ..wide });
+        assert_eq!(taken.records, 6);
+        assert!(wrong.is_some_and(|w| w.contains("beyond the window")));
+        let mut l = ledger();
+        let ago = |s| Instant::now().checked_sub(Duration::from_secs(s)).expect("a clock that has run for minutes");
+        l.parts.get_mut(&part()).expect("open").sent.get_mut(&(1, 0)).expect("sent").answered = Some(ago(2));
+        assert!(l.forgive(&part(), 0, Window { time: Duration::from_secs(1), ..wide }).1.is_some());
     }
 }

@@ -4,7 +4,7 @@
 //! sent again after the restart with its old sequence, and must come out once. Plain producers (a quarter) send nothing
 //! twice. One batch in flight per producer: the ledger knows at each moment what may be there.
 
-use super::ledger::{Answer, Got, Ledger, Part, Reading, key, value};
+use super::ledger::{Answer, Got, Ledger, Part, Reading, Taken, Window, key, value};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use catchwater_base::Rng;
@@ -50,11 +50,14 @@ pub struct Shape {
     pub records_max: u32,
     /// Topics are replaced after so many cycles.
     pub era_cycles: u32,
+    /// `storage.durability=relaxed`: a power cut may take the end of a log. All producers are plain then: a sequence whose
+    /// predecessor is gone would be refused.
+    pub relaxed: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { producers: 6, value_bytes_max: 4096, records_max: 8, era_cycles: 12 }
+        Shape { producers: 6, value_bytes_max: 4096, records_max: 8, era_cycles: 12, relaxed: false }
     }
 }
 
@@ -115,7 +118,7 @@ impl Load {
         let producers = (0..shape.producers)
             .map(|number| Producer {
                 number,
-                idempotent: number % 4 != 3,
+                idempotent: number % 4 != 3 && !shape.relaxed,
                 id: None,
                 rng: rng.fork(u64::from(number)),
                 next: BTreeMap::new(),
@@ -170,7 +173,11 @@ impl Load {
         }
         self.topics.retain(|t| t.state != Life::Gone);
         let set = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        let mut topic = |name: &str, partitions, configs, trims| {
+        let relaxed = self.shape.relaxed;
+        let mut topic = |name: &str, partitions, mut configs: Vec<_>, trims| {
+            if relaxed {
+                configs.push(set("storage.durability", "relaxed"));
+            }
             let name = format!("rig-{}-{}-{name}", self.tag, self.era);
             self.topics.push(Topic { name, partitions, configs, trims, state: Life::Making });
         };
@@ -207,6 +214,25 @@ impl Load {
             let tail = follow(kafka, ledger, tally, &parts, &ended);
             tokio::join!(watch, admin, work, tail);
         });
+    }
+
+    /// After a power cut, before [`Load::verify`], where every topic is relaxed: what the cut took from each partition, if it took
+    /// anything. More than the window allows is wrong.
+    pub fn forgive(&mut self, kafka: &str, window: Window) -> Result<Vec<Taken>> {
+        let (ledger, tally) = (&self.ledger, &self.tally);
+        self.runtime.block_on(async {
+            let kafka = connect(kafka).await?;
+            let there: Vec<String> = kafka.topics().await.context("topics")?.into_iter().map(|t| t.name).collect();
+            let mut all = Vec::new();
+            let parts = lock(ledger).parts();
+            for part in parts.iter().filter(|(name, _)| there.contains(name)) {
+                let end = kafka.list_offset(&part.0, part.1, OffsetAt::Latest).await.context("latest")?;
+                let (taken, wrong) = lock(ledger).forgive(part, end, window);
+                lock(&tally.wrong).extend(wrong);
+                all.extend((taken.records > 0).then_some(taken));
+            }
+            Ok(all)
+        })
     }
 
     /// Reads every partition whole, from the log start, and lets the ledger judge; then the topics: what was made is there,

@@ -37,6 +37,8 @@ pub struct Node {
     kafka: String,
     /// Each start listens where the one before did.
     same_port: bool,
+    /// How long its log was at the last start, bytes.
+    log_before: usize,
 }
 
 impl Node {
@@ -49,6 +51,7 @@ impl Node {
             child: None,
             kafka: String::new(),
             same_port: false,
+            log_before: 0,
         }
     }
 
@@ -75,6 +78,7 @@ impl Node {
         let binary = binary()?;
         let port_file = self.folder.join("ports.json");
         let _ = std::fs::remove_file(&port_file);
+        self.log_before = self.log().len();
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.folder.join("log"))?;
         let mut command = match &launch.strace {
             None => Command::new(&binary),
@@ -180,6 +184,11 @@ impl Node {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+    /// What it said since the last start.
+    pub fn log_since_start(&self) -> String {
+        let log = self.log();
+        log.get(self.log_before..).unwrap_or(&log).to_owned()
     }
     pub fn log_tail(&self) -> String {
         tail(&self.log(), 30)

@@ -6,6 +6,7 @@
 //! same rig must find that. `FileSyncs` does the same to `fdatasync`.
 
 use super::image::Image;
+use super::ledger::{Taken, Window};
 use super::load::{Load, Shape};
 use super::names::Names;
 use super::node::{Launch, Node, Started};
@@ -16,7 +17,7 @@ use anyhow::Result;
 use catchwater_base::Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Names are read from these calls.
 const NAMES: &str = "open,openat,mkdir,mkdirat,rename,renameat,renameat2,fsync";
@@ -40,7 +41,13 @@ pub struct Power {
     pub env: Vec<(String, String)>,
     /// End at the first violation.
     pub until_found: bool,
+    /// Every topic is `storage.durability=relaxed`: a cut may take one window from the end of a partition, and the start
+    /// after it says so (CW0205); a kill in between takes nothing.
+    pub relaxed: bool,
 }
+
+/// What `storage.durability=relaxed` may lose, unless a topic says less. Source: docs/configuration.md.
+const WINDOW: Window = Window { time: Duration::from_millis(200), bytes: 4 << 20 };
 
 /// Settings of a broker on a small disk: journal files of 1 MiB, so that they are used again all the time.
 pub fn small() -> Settings {
@@ -62,14 +69,16 @@ pub fn run(power: &Power) -> Result<Outcome> {
     let work = Work::new("power");
     let mut image = Image::make(work.path(), 256)?;
     let mut rng = Rng::new(power.seed);
-    let mut load = Load::new(power.seed, Shape { value_bytes_max: 20_000, ..Shape::default() });
+    let shape = Shape { value_bytes_max: 20_000, relaxed: power.relaxed, ..Shape::default() };
+    let mut load = Load::new(power.seed, shape);
+    let (mut taken, mut lossy, mut kills) = (Taken::default(), 0u64, 0);
     let mut node = Node::new(work.path(), &image.path().join("data"), small());
     node.settings_mut().env.extend(power.env.iter().cloned());
     let mut out = Outcome { seed: power.seed, ..Outcome::default() };
     let (mut names_taken, mut before_ready, mut lied) = (0, 0, 0);
     for cut in 0..=power.cuts {
         let last = cut == power.cuts;
-        let strict = cut % 2 == 1 || power.plant != Plant::None;
+        let strict = cut % 2 == 1 || power.plant != Plant::None || !power.env.is_empty();
         let trace = Strace::new(&work.path().join("trace"), NAMES);
         let trace = match power.plant {
             Plant::None => trace,
@@ -102,12 +111,40 @@ pub fn run(power: &Power) -> Result<Outcome> {
         if early {
             before_ready += 1;
         } else {
+            if power.relaxed {
+                match load.forgive(node.kafka(), WINDOW) {
+                    Ok(lost) => {
+                        let said = node.log_since_start().matches("CW0205").count();
+                        if said < lost.len() {
+                            out.violations
+                                .push(format!("cut {cut}: {} partitions lost records, {said} say so", lost.len()));
+                        }
+                        lossy += lost.len() as u64;
+                        for one in lost {
+                            taken.records += one.records;
+                            taken.bytes = taken.bytes.max(one.bytes);
+                            taken.span = taken.span.max(one.span);
+                        }
+                    }
+                    Err(e) => out.violations.push(format!("cut {cut}: reading: {e:#}")),
+                }
+            }
             if let Err(e) = load.verify(node.kafka()) {
                 out.violations.push(format!("cut {cut}: reading: {e:#}"));
             }
             out.violations.extend(load.take_wrong().into_iter().map(|w| format!("cut {cut}: {w}")));
             if last || (power.until_found && !out.violations.is_empty()) || out.violations.len() > 20 {
                 break;
+            }
+            if power.relaxed && cut % 4 == 2 {
+                // A death of the process alone: the page cache has all of it. Not where names are traced: that trace ends here.
+                let until = Instant::now() + Duration::from_millis(200);
+                load.run(node.kafka(), &move || Instant::now() > until);
+                node.kill();
+                node.start_clean()?;
+                load.verify(node.kafka())?;
+                kills += 1;
+                out.violations.extend(load.take_wrong().into_iter().map(|w| format!("kill before cut {cut}: {w}")));
             }
             let at_load = cutter(&image, delay, node.pid(), &is_cut);
             let seen = is_cut.clone();
@@ -142,6 +179,13 @@ pub fn run(power: &Power) -> Result<Outcome> {
     out.note("cuts during a start", before_ready);
     out.note("names taken that no directory sync covered", names_taken);
     out.note("batches of unknown outcome", tally.unknown.load(Ordering::Relaxed));
+    if power.relaxed {
+        out.note("relaxed: records taken by cuts", taken.records);
+        out.note("partitions that lost some", lossy);
+        out.note("most bytes of one", taken.bytes);
+        out.note("longest from the first answer to the last send of what one lost, ms", taken.span.as_millis());
+        out.note("kills between, which may take none", kills);
+    }
     if lied > 0 {
         out.note("directory syncs that did nothing", lied);
     }

@@ -39,6 +39,12 @@ impl Strace {
         self
     }
 
+    /// Every seventh `call` of each thread waits so long before it is made.
+    pub fn slow(mut self, call: &str, delay: Duration) -> Strace {
+        self.expressions.push(format!("inject={call}:delay_enter={}:when=3+7", delay.as_micros()));
+        self
+    }
+
     /// Every `call` says it succeeded and does nothing.
     pub fn lie(mut self, call: &str) -> Strace {
         self.expressions.push(format!("inject={call}:retval=0"));

@@ -31,7 +31,7 @@ struct Life {
 
 impl Life {
     fn new(seed: u64, work: &Path) -> Life {
-        let shape = Shape { producers: 2, value_bytes_max: 40_000, records_max: 4, era_cycles: 1 };
+        let shape = Shape { producers: 2, value_bytes_max: 40_000, records_max: 4, era_cycles: 1, relaxed: false };
         let _ = std::fs::remove_dir_all(work.join("data"));
         Life { load: Load::new(seed, shape), node: Node::new(work, &work.join("data"), super::power::small()) }
     }
