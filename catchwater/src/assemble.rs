@@ -15,6 +15,7 @@ pub use resolved::preflight;
 use crate::audit::Audit;
 use crate::command::refused;
 use crate::config::NodeConfig;
+use crate::connect::{self, Secrets};
 use crate::http::{self, View};
 use crate::report::{Exit, Failure};
 use catchwater_base::{Clock, log};
@@ -63,6 +64,8 @@ pub struct Node {
     spill: PathBuf,
     pub kafka: String,
     pub http: String,
+    /// Of the Kafka Connect face, if it is served.
+    pub connect: Option<String>,
 }
 
 /// What the HTTP face and the screen look at.
@@ -79,6 +82,8 @@ pub struct State {
     /// The supervisor should look.
     wake: Notify,
     audit: Audit,
+    secrets: Secrets,
+    cluster: [u8; 16],
     ready: AtomicBool,
     metrics: crate::metrics::Metrics,
 }
@@ -87,6 +92,7 @@ impl Node {
     /// Broker and HTTP answer when this returns.
     pub async fn start(config: &NodeConfig) -> Result<Node, Failure> {
         let (listener, http) = http::bind(config.http).await?;
+        let connect = bind_connect(config).await?;
         let broker = Broker::start(broker_config(config)).await.map_err(|e| start_failure(config, e))?;
         let state = Arc::new(State {
             local: broker.local(),
@@ -97,19 +103,28 @@ impl Node {
             restarts: Mutex::default(),
             wake: Notify::new(),
             audit: Audit::new(broker.local()),
+            secrets: Secrets::new(&config.data_dir),
+            cluster: broker.cluster_bytes(),
             ready: AtomicBool::new(true),
             metrics: crate::metrics::Metrics::new(),
         });
         let (stop, stopped) = shutdown::channel();
         let tasks = Tasks::new();
         tasks.spawn("http.server", http::serve(listener, Arc::clone(&state) as Arc<dyn View>, stopped.clone()));
+        let (connect, face) = connect.unzip();
+        if let (Some(listener), Some(address)) = (connect, face) {
+            let view = Arc::new(ConnectFace { state: Arc::clone(&state), worker: address.to_string() });
+            tasks.spawn("connect.server", http::serve_connect(listener, view, stopped.clone()));
+        }
+        let connect = face.map(|a| a.to_string());
         let kafka = broker.kafka_address().to_string();
         let clock = Arc::new(SystemClock::default());
         let thrown_away = OnceLock::new();
         let spill = config.data_dir.join("spill");
-        let node =
-            Node { broker, state, clock, stop, stopped, tasks, thrown_away, spill, kafka, http: http.to_string() };
-        log!(Info, "node.ready", "kafka {} http {}", node.kafka, node.http);
+        let http = http.to_string();
+        let node = Node { broker, state, clock, stop, stopped, tasks, thrown_away, spill, kafka, http, connect };
+        let face = node.connect.as_deref().unwrap_or("off");
+        log!(Info, "node.ready", "kafka {} http {} connect {face}", node.kafka, node.http);
         Ok(node)
     }
 
@@ -119,7 +134,7 @@ impl Node {
 
     /// Tells whoever waits that everything answers.
     pub fn write_port_file(&self, path: &Path) -> Result<(), Failure> {
-        let text = format!("{}\n", json!({"kafka": self.kafka, "http": self.http}));
+        let text = format!("{}\n", json!({"kafka": self.kafka, "http": self.http, "connect": self.connect}));
         // Written beside and renamed, so that a reader never sees half of it.
         let beside = path.with_extension("part");
         std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path)).map_err(|e| {
@@ -227,6 +242,37 @@ impl Node {
     }
 }
 
+/// Port 8083 is Kafka Connect's: when it is taken and nobody asked for it, the node runs without this face.
+async fn bind_connect(config: &NodeConfig) -> Result<Option<(http::TcpListener, std::net::SocketAddr)>, Failure> {
+    let Some(address) = config.connect else { return Ok(None) };
+    match http::bind(address).await {
+        Ok(bound) => Ok(Some(bound)),
+        Err(f) if config.connect_given => Err(f),
+        Err(f) => {
+            log!(
+                Warn,
+                "connect.off",
+                "Kafka Connect's REST API is not served: {}: {}; give another address with --connect",
+                f.message,
+                f.cause
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Kafka Connect's face of a node.
+struct ConnectFace {
+    state: Arc<State>,
+    worker: String,
+}
+
+impl http::ConnectView for ConnectFace {
+    fn answer<'a>(&'a self, request: connect::Request) -> Fut<'a, connect::Reply> {
+        Box::pin(connect::answer(&self.state, &self.worker, request))
+    }
+}
+
 fn broker_config(c: &NodeConfig) -> BrokerConfig {
     let mut b = BrokerConfig::new(c.data_dir.clone(), c.listen);
     b.partitions_default = c.num_partitions;
@@ -330,6 +376,15 @@ impl State {
             lines.insert(*id, line);
         }
         lines.into_values().collect()
+    }
+
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// As Kafka writes it.
+    pub fn cluster_id(&self) -> String {
+        catchwater_record::TopicId(self.cluster).to_string()
     }
 
     pub fn local(&self) -> &Arc<LocalClient> {

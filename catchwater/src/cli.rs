@@ -127,7 +127,10 @@ pub struct Node {
     /// Address of metrics, health and status; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<String>,
-    /// Receives {"kafka":"…","http":"…"} once everything answers
+    /// Address of Kafka Connect's REST API, or `off`; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<String>,
+    /// Receives {"kafka":"…","http":"…","connect":"…"} once everything answers
     #[arg(long, value_name = "FILE")]
     pub port_file: Option<PathBuf>,
 }

@@ -17,6 +17,10 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     pub http: SocketAddr,
+    /// `connect`: of Kafka Connect's REST API; `None` = off.
+    pub connect: Option<SocketAddr>,
+    /// Somebody asked for that address.
+    pub connect_given: bool,
     pub port_file: Option<PathBuf>,
     /// Validate every produced batch as Apache Kafka does.
     pub compat: bool,
@@ -55,10 +59,11 @@ pub struct NodeConfig {
 }
 
 /// Keys of the file: name, default, what it must be.
-const KEYS: [(&str, &str); 19] = [
+const KEYS: [(&str, &str); 20] = [
     ("data_dir", "catchwater-data"),
     ("listen", "127.0.0.1:9092"),
     ("http", "127.0.0.1:8080"),
+    ("connect", "127.0.0.1:8083"),
     ("profile", ""),
     ("num.partitions", "1"),
     ("auto.create.topics.enable", "true"),
@@ -100,6 +105,7 @@ pub fn load(
         "data_dir" => flags.data_dir.as_ref().map(|p| (p.display().to_string(), "--data-dir")),
         "listen" => flags.listen.clone().map(|v| (v, "--listen")),
         "http" => flags.http.clone().map(|v| (v, "--http")),
+        "connect" => flags.connect.clone().map(|v| (v, "--connect")),
         "profile" => profile.map(|v| (v.to_owned(), "--profile")),
         _ => None,
     };
@@ -123,6 +129,11 @@ pub fn load(
         data_dir: PathBuf::from(get("data_dir").text),
         listen: address("listen", &get("listen"))?,
         http: address("http", &get("http"))?,
+        connect: match get("connect") {
+            v if v.text == "off" => None,
+            v => Some(address("connect", &v)?),
+        },
+        connect_given: get("connect").origin != "default",
         port_file: flags.port_file.clone(),
         compat: match profile.text.as_str() {
             "" => false,

@@ -1,10 +1,11 @@
-//! The HTTP face: `/metrics`, `/livez`, `/readyz`, and `/api/v1`, which the command line asks. Loopback only.
+//! The HTTP faces. Kafka Connect's has a port of its own (`connect.rs`). The other: `/metrics`, `/livez`, `/readyz`, and `/api/v1`, which the command line asks. Loopback only.
 //! Bounds: header 16 KiB, body 4 MiB, 64 connections at a time, 10 s per request head and body.
 //!
 //! A web page in a browser on this machine can reach a loopback address, too. So `/api` answers only requests whose `Host`
 //! is this machine's (a page of another name that resolves to 127.0.0.1 has its own), none with an `Origin`, and takes
 //! changes only as `application/json`, which a page cannot send elsewhere without being asked first.
 
+use crate::connect;
 use crate::report::{Exit, Failure};
 use bytes::Bytes;
 use catchwater_runtime::shutdown::Stopped;
@@ -20,7 +21,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+pub use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 
 const CONNECTIONS_MAX: usize = 64;
 /// How long the command line waits: a plan asks databases, each at most 20 s.
@@ -56,6 +58,11 @@ pub trait View: Send + Sync + 'static {
     fn api<'a>(&'a self, call: Call) -> catchwater_runtime::Fut<'a, Result<Value, Failure>>;
 }
 
+/// Kafka Connect's face.
+pub trait ConnectView: Send + Sync + 'static {
+    fn answer<'a>(&'a self, request: connect::Request) -> catchwater_runtime::Fut<'a, connect::Reply>;
+}
+
 /// Binds, so that the address is known before anything is served.
 pub async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
     let failed = |e: std::io::Error| {
@@ -69,7 +76,20 @@ pub async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fail
 }
 
 /// Serves until stopped.
-pub async fn serve(listener: TcpListener, view: Arc<dyn View>, mut stopped: Stopped) {
+pub async fn serve(listener: TcpListener, view: Arc<dyn View>, stopped: Stopped) {
+    accept(listener, stopped, move |r| answer(Arc::clone(&view), r)).await;
+}
+
+/// Serves Kafka Connect's face until stopped.
+pub async fn serve_connect(listener: TcpListener, view: Arc<dyn ConnectView>, stopped: Stopped) {
+    accept(listener, stopped, move |r| connect_answer(Arc::clone(&view), r)).await;
+}
+
+async fn accept<F, A>(listener: TcpListener, mut stopped: Stopped, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
+{
     let (connections, permits) = (Tasks::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
         let accepted = tokio::select! {
@@ -81,10 +101,10 @@ pub async fn serve(listener: TcpListener, view: Arc<dyn View>, mut stopped: Stop
             continue;
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
-        let view = Arc::clone(&view);
+        let answer = answer.clone();
         connections.spawn("http.connection", async move {
             let _permit = permit;
-            let service = service_fn(move |r| answer(Arc::clone(&view), r));
+            let service = service_fn(answer);
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(HEADER_BYTES_MAX);
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
@@ -116,6 +136,60 @@ async fn answer(view: Arc<dyn View>, request: Request<Incoming>) -> Result<Respo
         }
         _ => reply(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n".into()),
     })
+}
+
+/// Requests of other hosts and of web pages are refused as in `api`. `connectors` and `connectors/` are one.
+async fn connect_answer(
+    view: Arc<dyn ConnectView>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let foreign = !local_host(&header(hyper::header::HOST)) || request.headers().contains_key(hyper::header::ORIGIN);
+    let json = header(hyper::header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim() == "application/json";
+    let method = request.method().clone();
+    let segments = request.uri().path().split('/').filter(|s| !s.is_empty());
+    let path = segments.map(|s| unescape(s, false)).collect();
+    let pairs = request.uri().query().unwrap_or_default().split('&').filter(|p| !p.is_empty());
+    let query = pairs
+        .map(|p| p.split_once('=').unwrap_or((p, "")))
+        .map(|(k, v)| (unescape(k, true), unescape(v, true)))
+        .collect();
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let answer = match catchwater_runtime::time::timeout(BODY_LIMIT, body).await {
+        _ if foreign => connect::refuse(403, "CW0347 the request does not come from a tool on this machine"),
+        Ok(Ok(body)) => view.answer(connect::Request { method, path, query, body: body.to_bytes(), json }).await,
+        Ok(Err(e)) => connect::refuse(400, e.to_string()),
+        Err(_) => connect::refuse(408, format!("the body did not come within {} s", BODY_LIMIT.as_secs())),
+    };
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Ok(match answer.body {
+        Some(body) => reply(status, "application/json", body.to_string()),
+        None => {
+            let mut response = Response::new(Full::new(Bytes::new()));
+            *response.status_mut() = status;
+            response
+        }
+    })
+}
+
+/// Percent-decoding; what is malformed stays as it is. `plus`: it is a space, as in a query.
+pub fn unescape(text: &str, plus: bool) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((b, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
+        match (*b, hex) {
+            (b'%', Some(v)) => {
+                out.push(v);
+                rest = &tail[2..];
+            }
+            (b, _) => {
+                out.push(if plus && b == b'+' { b' ' } else { b });
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 async fn api(view: Arc<dyn View>, path: String, request: Request<Incoming>) -> Result<Value, Failure> {

@@ -5,6 +5,7 @@ mod audit;
 mod cli;
 mod command;
 mod config;
+mod connect;
 mod groups;
 mod http;
 mod metrics;

@@ -33,6 +33,29 @@ pub fn start_logging(default: Level) {
     catchwater_base::log::set_hook(line);
 }
 
+/// The least important level that is written, in log4j's words.
+pub fn level() -> &'static str {
+    match LIMIT.load(Ordering::Relaxed) {
+        0 => "ERROR",
+        1 => "WARN",
+        2 => "INFO",
+        _ => "DEBUG",
+    }
+}
+
+/// From now on; false = there is no such level.
+pub fn set_level(word: &str) -> bool {
+    let level = match word.to_ascii_uppercase().as_str() {
+        "FATAL" | "ERROR" => Level::Error,
+        "WARN" => Level::Warn,
+        "INFO" => Level::Info,
+        "DEBUG" | "TRACE" => Level::Debug,
+        _ => return false,
+    };
+    LIMIT.store(number(level), Ordering::Relaxed);
+    true
+}
+
 fn line(level: Level, event: &'static str, message: Arguments<'_>) {
     if number(level) > LIMIT.load(Ordering::Relaxed) {
         return;

@@ -1,6 +1,7 @@
 //! The pipeline file: text → tree with places → checked → typed. Every error at its line and column, with a suggestion.
 
 pub mod check;
+pub mod connect;
 pub mod finding;
 pub mod model;
 pub mod plan;

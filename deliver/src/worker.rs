@@ -37,12 +37,12 @@ use crate::park::{Breaker, KeyOf, OnRowError, Parked, Since};
 use crate::plan::{Claimed, SchemaNaming, TableFilter};
 use crate::regroup::{Regroup, Step};
 use crate::retry::{Failed, Next, Ordered, Retry};
-use crate::sink::{Lane, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable};
+use crate::sink::{Apply, Lane, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What};
 use crate::status::{State, StatusHandle};
 use crate::wire::{Wire, WireError};
 use book::Book;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
-use catchwater_change::{Cut, Native};
+use catchwater_change::{Cut, Native, RowChange};
 use catchwater_client::{ControlClient, ControlError, LogClient, LogError};
 use catchwater_record::{
     Caller, CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicId,
@@ -99,6 +99,10 @@ pub struct Config {
     pub renames: BTreeMap<String, String>,
     pub on_schema_change: OnSchemaChange,
     pub mode: Mode,
+    /// Deletes of rows are done at the target; else the rows stay.
+    pub deletes: bool,
+    /// Truncates are done at the target.
+    pub truncates: bool,
     pub on_row_error: OnRowError,
     /// Who makes the topic of dead letters.
     pub who: Caller,
@@ -127,6 +131,8 @@ impl Config {
             renames: BTreeMap::new(),
             on_schema_change: OnSchemaChange::Additive,
             mode: Mode::Upsert,
+            deletes: true,
+            truncates: true,
             on_row_error: OnRowError::Stop,
             who: Caller::anonymous("127.0.0.1"),
             batch: BatchLimits::default(),
@@ -134,6 +140,24 @@ impl Config {
             lanes: LANES,
             seed: 0,
         }
+    }
+}
+
+impl Config {
+    /// What one change does to the target. Empty = filtered: by the mode, or since deletes or truncates are not done.
+    fn applies(
+        &self,
+        change: RowChange,
+        plan: &Arc<TargetPlan>,
+        at: crate::mode::At,
+    ) -> Result<Vec<Apply>, crate::batch::ApplyError> {
+        let mut applies = self.mode.applies(change, plan, at)?;
+        applies.retain(|a| match a.what {
+            What::Delete(_) | What::DeleteOne(_) | What::Retire(_) => self.deletes,
+            What::Truncate | What::RetireAll(_) => self.truncates,
+            _ => true,
+        });
+        Ok(applies)
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// One partition for topics nobody described, no waiting for more group members, and a floor of free space that the
+    /// One partition for topics nobody described, no waiting for more group members, no Connect face, and a floor of free space that the
     /// disk of a test machine has.
     fn default() -> Self {
         let set = |k: &str, v: &str| (k.to_owned(), v.to_owned());
@@ -38,6 +38,8 @@ impl Default for Settings {
                 set("num.partitions", "1"),
                 set("group.initial.rebalance.delay.ms", "0"),
                 set("min.free.bytes", FREE_BYTES),
+                // One port for all; a test of it asks for a free one.
+                set("connect", "off"),
             ],
             args: Vec::new(),
             env: Vec::new(),

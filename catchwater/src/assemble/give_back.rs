@@ -67,6 +67,26 @@ pub(super) async fn one(plan: &Resolved, node: &str, made: Option<&Made>, cluste
     finish(job.into_iter().collect(), deadline, limit).await;
 }
 
+/// The position of one sink, whose worker has ended.
+pub(super) async fn position(
+    plan: &Resolved,
+    name: &str,
+    cluster: [u8; 16],
+    limit: Duration,
+) -> Result<(), crate::report::Failure> {
+    use crate::report::{Exit, Failure};
+    let failed = |why: String| {
+        Failure::new(Exit::Environment, "CW0348", format!("sink {name}: its position could not be removed")).cause(why)
+    };
+    let job = forget(plan, name, cluster).ok_or_else(|| failed("its target cannot be reached by its text".into()))?;
+    let sql = job.sql;
+    match timeout(limit, job.running.join()).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(why)) | Err(why)) => Err(failed(why).next(sql)),
+        Err(_) => Err(failed(format!("no answer within {} s", limit.as_secs())).next(sql)),
+    }
+}
+
 async fn finish(jobs: Vec<Job>, deadline: Instant, limit: Duration) {
     for job in jobs {
         let left = deadline.saturating_duration_since(Instant::now());

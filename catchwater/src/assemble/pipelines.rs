@@ -4,6 +4,7 @@
 //! the plan refuses, and stores the text: one record batch of group 0 holds the text and the tasks it makes, changes and
 //! stops, so nothing is ever half applied. Everything after that is the supervisor's, which begins anew after a crash.
 
+use super::give_back;
 use super::resolved::{self, Resolved};
 use super::{State, control_failure};
 use crate::audit::{Entry, digest};
@@ -19,9 +20,13 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a text is read that was checked before.
 pub(super) const AS_STORED: Options = Options { plain_secrets: true };
+
+/// How long a target may take to let go of a position.
+const FORGET_LIMIT: Duration = Duration::from_secs(20);
 
 /// A text that somebody wants to run.
 #[derive(Default)]
@@ -159,7 +164,7 @@ impl State {
             // One that this version does not understand runs nothing here, so nothing can clash.
             steps.extend(parse(&other.text, true).map(|o| plan::clashes(&new, &o)).unwrap_or_default());
         }
-        let resolved = Arc::new(Resolved::resolve(new, Path::new(&wanted.note.base_dir))?);
+        let resolved = Arc::new(Resolved::resolve(new, Path::new(&wanted.note.base_dir), self.secrets.root())?);
         let known: BTreeSet<String> =
             old.iter().flat_map(|p| p.sources.keys().chain(p.sinks.keys())).cloned().collect();
         let refused = steps.iter().any(|s| s.class == Class::Refused);
@@ -279,6 +284,18 @@ impl State {
         .await
     }
 
+    /// The position of a connector's sink in its target is removed: it begins again at the start of the log. Its tasks do
+    /// not run.
+    pub async fn forget_position(&self, name: &str) -> Result<(), Failure> {
+        let (_, p) = self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let entry = said("connect", "sink.position.forget", name, Value::Null);
+        self.audited(entry, Ok(()), async {
+            let resolved = Resolved::resolve(p, Path::new("/"), self.secrets.root())?;
+            give_back::position(&resolved, name, self.cluster, FORGET_LIMIT).await
+        })
+        .await
+    }
+
     /// Its tasks on this node drain and start again; references are read again.
     pub async fn restart(&self, name: &str, author: &str) -> Result<usize, Failure> {
         self.stored(name).await?.ok_or_else(|| unknown(name))?;
@@ -318,17 +335,18 @@ impl State {
         Ok(all
             .iter()
             .map(|p| {
+                let held = parse(&p.text, true).is_ok_and(|t| t.is_held());
                 let mine: Vec<_> = lines.iter().filter(|l| l.pipeline == p.name.as_str()).collect();
                 let state = match mine.iter().map(|l| l.state).find(|s| *s == TaskState::NeedsPerson) {
                     Some(_) => "needs_person",
-                    None if !p.running => "paused",
+                    None if !p.running || held => "paused",
                     None if mine.iter().any(|l| l.wish == Wish::Run && l.state == TaskState::Retrying) => "retrying",
                     None if mine.iter().any(|l| l.state == TaskState::Snapshot) => "snapshot",
                     None if !mine.is_empty() && mine.iter().all(|l| l.state == TaskState::Running) => "running",
                     None => "starting",
                 };
                 json!({
-                    "pipeline": p.name.as_str(), "revision": p.revision.0, "running": p.running, "state": state,
+                    "pipeline": p.name.as_str(), "revision": p.revision.0, "running": p.running && !held, "state": state,
                     "tasks": mine.iter().map(|l| super::line_json(l)).collect::<Vec<_>>(),
                 })
             })

@@ -32,8 +32,9 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub fn resolve(pipeline: Pipeline, base: &Path) -> Result<Resolved, Failure> {
-        let one = |c: &Component| resolve_component(c, base);
+    /// `secrets`: the node's store of what the Connect face keeps apart.
+    pub fn resolve(pipeline: Pipeline, base: &Path, secrets: &Path) -> Result<Resolved, Failure> {
+        let one = |c: &Component| resolve_component(c, base, secrets);
         let sources = pipeline
             .sources
             .iter()
@@ -143,12 +144,22 @@ pub(super) fn properties(source: &Source, node: &str) -> Result<capture::Propert
     Ok(properties)
 }
 
-fn resolve_component(c: &Component, base: &Path) -> Result<Component, Failure> {
+/// Percent-encoded: every secret of the store stands in a URL.
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+fn resolve_component(c: &Component, base: &Path, secrets: &Path) -> Result<Component, Failure> {
     let mut read = |r: Reference<'_>| match r {
         Reference::Env(name) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
         Reference::File(path) => std::fs::read_to_string(base.join(path))
             .map(|t| t.trim_end_matches(['\n', '\r']).to_owned())
             .map_err(|e| format!("file {path}: {e}")),
+        Reference::Secret(path) => std::fs::read_to_string(secrets.join(path))
+            .map(|t| escaped(&t))
+            .map_err(|e| format!("secret {path}: {e}; put the connector's configuration again, with it")),
     };
     let mut one = |text: &str| {
         secret::resolve(text, &mut read).map_err(|why| {
@@ -197,7 +208,7 @@ fn late(what: &str) -> Finding {
 
 /// What `doctor FILE` shows.
 pub async fn preflight(pipeline: Pipeline, base: &Path) -> Result<Vec<(String, Finding)>, Failure> {
-    Resolved::resolve(pipeline, base)?.preflight(&BTreeSet::new()).await
+    Resolved::resolve(pipeline, base, Path::new(""))?.preflight(&BTreeSet::new()).await
 }
 
 fn as_finding(e: &SinkError) -> Finding {

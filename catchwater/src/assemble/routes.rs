@@ -4,7 +4,7 @@ use super::State;
 use super::line::line_json;
 use super::pipelines::Wanted;
 use crate::groups;
-use crate::http::{Call, Verb};
+use crate::http::{self, Call, Verb};
 use crate::report::{Exit, Failure};
 use catchwater_client::RevisionNote;
 use catchwater_record::RevisionNo;
@@ -60,7 +60,7 @@ fn wanted(body: &Value) -> Result<Wanted, Failure> {
 }
 
 pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> {
-    let path: Vec<String> = call.path.split('/').map(unescape).collect();
+    let path: Vec<String> = call.path.split('/').map(|s| http::unescape(s, false)).collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match (call.verb, path.as_slice()) {
         (Verb::Get, ["lag"]) => Ok(state.lines().iter().map(line_json).collect()),
@@ -116,24 +116,4 @@ fn same_name(path: &str, text: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(bad(format!("the path says pipeline {path}, the text {text}")))
-}
-
-/// Percent-decoding; what is malformed stays as it is.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((b, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
-        match (*b, hex) {
-            (b'%', Some(v)) => {
-                out.push(v);
-                rest = &tail[2..];
-            }
-            (b, _) => {
-                out.push(b);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

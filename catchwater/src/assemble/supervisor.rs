@@ -94,6 +94,8 @@ pub(super) struct Supervisor {
     /// What ended captures knew of their sources.
     made: BTreeMap<TaskId, Made>,
     giving_back: BTreeMap<TaskId, (TaskEpoch, Running<()>)>,
+    /// Does the text of this revision hold its tasks?
+    held: BTreeMap<(PipelineName, RevisionNo), bool>,
 }
 
 /// What is to be done about a task.
@@ -124,6 +126,7 @@ impl Supervisor {
             used: BTreeMap::new(),
             made: BTreeMap::new(),
             giving_back: BTreeMap::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -138,11 +141,29 @@ impl Supervisor {
                 () = self.state.wake.notified() => {}
                 () = stopped.wait() => return,
             }
+            self.hold(&mut tasks).await;
             self.adjust(&tasks).await;
             self.look_after(&tasks).await;
             self.report().await;
             if stopped.is_stopped() {
                 return;
+            }
+        }
+    }
+
+    /// Tasks of pipelines whose text holds them do not run.
+    async fn hold(&mut self, tasks: &mut [Task]) {
+        if tasks.iter().any(|t| !self.held.contains_key(&(t.pipeline.clone(), t.revision))) {
+            let Ok(all) = self.state.local.pipelines().await else { return };
+            for p in all {
+                let text = crate::pipeline::check(p.text.as_bytes(), Options { plain_secrets: true }).0;
+                self.held.insert((p.name, p.revision), text.is_some_and(|t| t.is_held()));
+            }
+            self.held.retain(|(name, no), _| tasks.iter().any(|t| t.pipeline == *name && t.revision == *no));
+        }
+        for t in tasks.iter_mut().filter(|t| t.wish == Wish::Run) {
+            if self.held.get(&(t.pipeline.clone(), t.revision)).copied().unwrap_or(false) {
+                t.wish = Wish::Pause;
             }
         }
     }
@@ -265,9 +286,10 @@ impl Supervisor {
                 .cause(findings.first().map(|f| f.message.clone()).unwrap_or_default())
                 .next("apply the pipeline's file again")
         })?;
-        let mut resolved = Resolved::resolve(pipeline, Path::new(&base))?;
+        let mut resolved = Resolved::resolve(pipeline, Path::new(&base), self.state.secrets.root())?;
         resolved.spill = Some(self.spill.clone());
-        for source in resolved.pipeline.sources.keys() {
+        let borrowed = resolved.pipeline.borrowed().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        for source in resolved.pipeline.sources.keys().chain(&borrowed) {
             let who = Caller::node(self.node);
             let ids = local.source(&who, SourceName::from(source.as_str())).await.map_err(super::control_failure)?;
             resolved.captures.insert(source.clone(), ids);
@@ -295,11 +317,21 @@ impl Supervisor {
         }
     }
 
+    async fn is_connector(&self, task: &Task) -> bool {
+        let kept = self.state.local.revisions(task.pipeline.clone()).await.unwrap_or_default();
+        let text = kept.into_iter().find(|r| r.no == task.revision).map(|r| r.text).unwrap_or_default();
+        crate::pipeline::check(text.as_bytes(), Options { plain_secrets: true }).0.is_some_and(|p| p.connect.is_some())
+    }
+
     /// A node that left its pipeline: what it made elsewhere goes, then the task. A capture of an earlier process runs
     /// once more until it knows whose its source is.
     async fn give_back(&mut self, task: &Task) {
         if self.giving_back.contains_key(&task.id) {
             return;
+        }
+        if self.is_connector(task).await {
+            // A connector that is deleted keeps its slot and its position, as in Connect: put again, it goes on.
+            return drop(self.state.local.release(task.id, task.epoch).await);
         }
         let capture = matches!(task.kind, TaskKind::Capture(_));
         let made = self.made.get(&task.id).filter(|m| m.is_known()).cloned();
@@ -474,13 +506,14 @@ impl Supervisor {
         config.cluster = self.cluster;
         config.epoch = TaskEpoch(task.epoch.0);
         config.seed = u64::from(task.epoch.0) << 8;
-        config.tables = deliver::TableFilter::Named(table_filter(sink, &source, &resolved.pipeline.sources[&source]));
+        let of = resolved.pipeline.sources.get(&source);
+        config.tables = deliver::TableFilter::Named(table_filter(sink, &source, of));
         config.naming = match &sink.component {
             Component::Postgres { schema: Some(s), .. } => deliver::SchemaNaming::Into(s.clone()),
             // A SQLite source has the schema `main`; PostgreSQL's default is `public`.
-            Component::Postgres { schema: None, .. } => match &resolved.pipeline.sources[&source].component {
-                Component::Sqlite { .. } => deliver::SchemaNaming::Into("public".into()),
-                Component::Postgres { .. } => deliver::SchemaNaming::Keep,
+            Component::Postgres { schema: None, .. } => match of.map(|s| &s.component) {
+                Some(Component::Sqlite { .. }) => deliver::SchemaNaming::Into("public".into()),
+                Some(Component::Postgres { .. }) | None => deliver::SchemaNaming::Keep,
             },
             Component::Sqlite { .. } => deliver::SchemaNaming::Into(String::new()),
         };
@@ -496,6 +529,10 @@ impl Supervisor {
             "soft_delete" => deliver::Mode::SoftDelete,
             _ => deliver::Mode::Upsert,
         };
+        (config.deletes, config.truncates) = (sink.deletes, sink.truncates);
+        if !sink.additive {
+            config.on_schema_change = deliver::evolve::OnSchemaChange::Fail;
+        }
         if let Some((most, of)) = sink.park {
             config.on_row_error = deliver::OnRowError::ParkKey { most, of };
         }
@@ -550,7 +587,12 @@ impl Supervisor {
 }
 
 /// Tables of the source that the sink asked for, as `schema.table` or with `*`.
-fn table_filter(sink: &Sink, source: &str, of: &Source) -> Vec<String> {
+fn table_filter(sink: &Sink, source: &str, of: Option<&Source>) -> Vec<String> {
+    let Some(of) = of else {
+        // Of another pipeline: named one by one.
+        let table = |f: &String| f.strip_prefix(source).and_then(|r| r.strip_prefix('.')).map(str::to_owned);
+        return sink.from.iter().filter_map(table).collect();
+    };
     sink.from.iter().flat_map(|f| of.table_names(f, source)).collect()
 }
 

@@ -58,7 +58,8 @@ async fn ready(config: &NodeConfig, node: Node) -> Result<Node, Failure> {
         node.shutdown().await?;
         return Err(f);
     }
-    eprintln!("catchwater: kafka {}  http {}  data {}", node.kafka, node.http, config.data_dir.display());
+    let connect = node.connect.as_ref().map(|c| format!("  connect {c}")).unwrap_or_default();
+    eprintln!("catchwater: kafka {}  http {}{connect}  data {}", node.kafka, node.http, config.data_dir.display());
     Ok(node)
 }
 
@@ -158,8 +159,11 @@ fn prepare_dev(args: &Dev, output: Output) -> Result<Prepared, Failure> {
         flags.data_dir = Some(root.join("log"));
     }
     // A trial on a laptop's nearly full disk should run; what it keeps is small.
-    let defaults =
-        [("group.initial.rebalance.delay.ms", "0".to_owned()), ("min.free.bytes", (256u64 << 20).to_string())];
+    let defaults = [
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+        ("min.free.bytes", (256u64 << 20).to_string()),
+        ("connect", "off".to_owned()),
+    ];
     let config = config::load(&flags, None, None, &defaults)?;
     match &args.file {
         Some(file) => {

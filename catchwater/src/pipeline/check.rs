@@ -1,6 +1,7 @@
 //! Pure. Phases 2 and 3 of the validator: shape against the table of `schema`, then names. Collects every error with its
 //! place; only a file without errors becomes a typed [`Pipeline`].
 
+use super::connect::{self, Connector, Target, Translated};
 use super::finding::{Finding, Span, codes, nearest};
 use super::model::{Component, Pipeline, Sink, Source, TableOption};
 use super::schema::{self, Field, Shape};
@@ -22,6 +23,13 @@ pub fn check(bytes: &[u8], options: Options) -> (Option<Pipeline>, Vec<Finding>)
         Err(findings) => return (None, findings),
     };
     let mut walk = Walk { findings: Vec::new(), options };
+    if root.get("connect").is_some() {
+        walk.map(&root, schema::CONNECT_ROOT, "");
+        findings.append(&mut walk.findings);
+        let pipeline = if findings.iter().any(Finding::is_error) { None } else { connector(&root, &mut findings) };
+        findings.sort_by_key(|f| (f.span.line, f.span.column));
+        return (pipeline, findings);
+    }
     walk.map(&root, schema::ROOT, "");
     findings.append(&mut walk.findings);
     let mut pipeline = None;
@@ -236,6 +244,18 @@ impl Walk {
                 }
             },
             Shape::Properties => self.properties(entry, path),
+            Shape::Connector => match &entry.value.kind {
+                Kind::Map(entries) => {
+                    for e in entries {
+                        self.scalar(e, &join(path, &e.key), "a text");
+                    }
+                }
+                _ => {
+                    let message =
+                        format!("`{}` must be a mapping of properties, this is {}", entry.key, entry.value.what());
+                    self.error(codes::WRONG_TYPE, entry.key_span, path, message);
+                }
+            },
             Shape::Map(fields) => self.map(&entry.value, fields, path),
             Shape::Named(fields) | Shape::Tables(fields) => {
                 let Kind::Map(entries) = &entry.value.kind else {
@@ -409,6 +429,9 @@ fn build(root: &Node) -> Pipeline {
             let parks = on_error.and_then(|o| text(o, "row")).as_deref() == Some("park_key");
             let sink = Sink {
                 mode: text(&e.value, "mode").unwrap_or_else(|| "upsert".to_owned()),
+                deletes: text(&e.value, "deletes").as_deref() != Some("ignore"),
+                truncates: text(&e.value, "truncate").as_deref() != Some("ignore"),
+                additive: text(&e.value, "on_schema_change").as_deref() != Some("fail"),
                 park: parks
                     .then(|| on_error.and_then(|o| text(o, "max")).and_then(|t| schema::ratio(&t)).unwrap_or(PARK_MAX)),
                 component: component(&e.value),
@@ -422,7 +445,35 @@ fn build(root: &Node) -> Pipeline {
             (e.key.clone(), sink)
         })
         .collect();
-    Pipeline { name: text(root, "pipeline").unwrap_or_default(), sources, sinks }
+    Pipeline { name: text(root, "pipeline").unwrap_or_default(), sources, sinks, connect: None }
+}
+
+/// A pipeline that follows from a connector's properties.
+fn connector(root: &Node, findings: &mut Vec<Finding>) -> Option<Pipeline> {
+    let block = &root.get("connect")?.value;
+    let config_entry = block.get("config")?;
+    let name = text(root, "pipeline").unwrap_or_default();
+    let config = properties(&config_entry.value);
+    let span = root.get("pipeline").map_or(Span::START, |e| e.value.span);
+    if let Some(why) = connect::name_problem(&name) {
+        findings.push(Finding::error(codes::NAME, span, why).path("pipeline"));
+        return None;
+    }
+    let (mut sources, mut sinks) = (BTreeMap::new(), BTreeMap::new());
+    match connect::translate(&config) {
+        Ok(Translated::Source(source, s)) => drop(sources.insert(source, *s)),
+        Ok(Translated::Sink(s)) => drop(sinks.insert(name.clone(), *s)),
+        Err(wrong) => {
+            for w in wrong {
+                let at = config_entry.value.get(&w.key).map_or(config_entry.key_span, |e| e.value.span);
+                let path = format!("connect.config.{}", w.key);
+                findings.push(Finding::error(codes::BAD_VALUE, at, w.message).path(path));
+            }
+            return None;
+        }
+    }
+    let target = text(block, "state").and_then(|s| Target::parse(&s)).unwrap_or_default();
+    Some(Pipeline { name, sources, sinks, connect: Some(Connector { target, config }) })
 }
 
 /// Refused rows among the last ones, above which it is not the rows.

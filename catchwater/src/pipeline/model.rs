@@ -1,12 +1,27 @@
 //! Pure. A pipeline file as typed values, references unresolved. Only the validator makes one.
 
-use std::collections::BTreeMap;
+use super::connect::{Connector, Target};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pipeline {
     pub name: String,
     pub sources: BTreeMap<String, Source>,
     pub sinks: BTreeMap<String, Sink>,
+    /// The Kafka Connect connector that it was made of; sources and sinks follow from it.
+    pub connect: Option<Connector>,
+}
+
+impl Pipeline {
+    /// Sources that its sinks read and that another pipeline captures.
+    pub fn borrowed(&self) -> BTreeSet<&str> {
+        self.sinks.values().map(Sink::source).filter(|s| !self.sources.contains_key(*s)).collect()
+    }
+
+    /// Its tasks do not run, whatever else is said of it.
+    pub fn is_held(&self) -> bool {
+        self.connect.as_ref().is_some_and(|c| c.target != Target::Running)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,6 +117,12 @@ pub struct Sink {
     pub mode: String,
     /// Rows the target refuses are set aside with their key, at most so many of the last so many; else the sink stops.
     pub park: Option<(u32, u32)>,
+    /// Deletes of rows are done; else the rows stay.
+    pub deletes: bool,
+    /// Truncates are done.
+    pub truncates: bool,
+    /// Missing tables and columns are made; else they stop the sink.
+    pub additive: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

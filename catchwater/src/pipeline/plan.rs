@@ -242,6 +242,15 @@ fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
         let what = format!("mode {} instead of {}: the target has another shape and other rows", b.mode, a.mode);
         out.push(step(Class::Refused, node, what).next("give the sink another name and other target tables"));
     }
+    if (a.deletes, a.truncates) != (b.deletes, b.truncates) {
+        out.push(
+            step(Class::Restart, node, "another answer to deletes and truncates, from now on")
+                .next("rows that were left or removed before stay as they are"),
+        );
+    }
+    if a.additive != b.additive {
+        out.push(step(Class::Restart, node, "another answer to tables and columns that the target lacks"));
+    }
     if a.park != b.park {
         out.push(step(Class::Restart, node, "another answer to rows that the target refuses"));
     }
@@ -274,7 +283,10 @@ pub fn clashes(new: &Pipeline, other: &Pipeline) -> Vec<Step> {
 /// Names of the tables a sink writes, as far as the text tells.
 fn targets(p: &Pipeline, sink: &Sink) -> BTreeSet<String> {
     let source = sink.source();
-    let Some(of) = p.sources.get(source) else { return BTreeSet::new() };
+    let Some(of) = p.sources.get(source) else {
+        // Of another pipeline: its tables are named one by one.
+        return sink.from.iter().map(|t| sink.target_name(t)).collect();
+    };
     sink.from
         .iter()
         .flat_map(|f| of.table_names(f, source))

@@ -33,6 +33,8 @@ pub enum Shape {
     Tables(&'static [Field]),
     /// Property of Debezium's connector → its value.
     Properties,
+    /// Property of a Kafka Connect connector → its value.
+    Connector,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +63,13 @@ pub const ROOT: &[Field] = &[
     required("sources", Shape::Named(SOURCE)),
     field("sinks", Shape::Named(SINK)),
 ];
+
+/// Of a pipeline that a Kafka Connect connector was made into.
+pub const CONNECT_ROOT: &[Field] =
+    &[required("version", Shape::Version), required("pipeline", Shape::Text), required("connect", Shape::Map(CONNECT))];
+
+const CONNECT: &[Field] =
+    &[field("state", Shape::Choice(&super::connect::Target::WORDS)), required("config", Shape::Connector)];
 
 pub const SOURCE: &[Field] = &[
     component("postgres", Shape::Map(POSTGRES_SOURCE)),
@@ -94,7 +103,9 @@ pub const SINK: &[Field] = &[
     field("tables", Shape::Tables(SINK_TABLE)),
     field("batch", Shape::Map(BATCH)),
     field("apply", Shape::Map(APPLY)),
-    field("on_schema_change", Shape::Choice(&["additive"])),
+    field("on_schema_change", Shape::Choice(&["additive", "fail"])),
+    field("deletes", Shape::Choice(&["apply", "ignore"])),
+    field("truncate", Shape::Choice(&["apply", "ignore"])),
 ];
 
 const POSTGRES_SINK: &[Field] = &[required("url", Shape::SecretUrl), field("schema", Shape::Text)];

@@ -1,10 +1,23 @@
-//! Pure. References in values: `${env:NAME}`, `${file:PATH}`; `$${` is a literal `${`. Resolved at start, stored never.
+//! Pure. References in values: `${env:NAME}`, `${file:PATH}`, and `${secret:connect/…}` for what the Connect face keeps
+//! apart; `$${` is a literal `${`. Resolved at start, stored never.
 
 /// Where a reference points.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reference<'a> {
     Env(&'a str),
     File(&'a str),
+    /// Of the node's own store: `connect/NAME/PROPERTY`.
+    Secret(&'a str),
+}
+
+/// Could it be a place in the store? Words of letters, digits, `.`, `_`, `-`, none of them `.` or `..`.
+pub fn is_secret_path(path: &str) -> bool {
+    let word = |w: &str| {
+        !w.is_empty()
+            && !w.starts_with('.')
+            && w.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    path.split('/').count() == 3 && path.starts_with("connect/") && path.split('/').all(word)
 }
 
 enum Part<'a> {
@@ -44,6 +57,7 @@ fn reference(inner: &str) -> Result<Reference<'_>, String> {
     match inner.split_once(':') {
         Some(("env", name)) if !name.is_empty() => Ok(Reference::Env(name)),
         Some(("file", path)) if !path.is_empty() => Ok(Reference::File(path)),
+        Some(("secret", path)) if is_secret_path(path) => Ok(Reference::Secret(path)),
         Some(("secret" | "vault", _)) => {
             Err(format!("`${{{inner}}}`: this version reads ${{env:NAME}} and ${{file:PATH}} only"))
         }

@@ -58,7 +58,7 @@ impl Worker {
         // Of a table without a key that begins again, nothing here counts: the truncate and the rows to come say it all.
         if !comes || !schema.key.is_empty() || change.op == Op::Truncate {
             let at = crate::mode::At { version: stamp.version, commit_time: stamp.commit_time };
-            applies = self.config.mode.applies(change, &plan, at).map_err(|e| Trouble::Fatal(e.into()))?;
+            applies = self.config.applies(change, &plan, at).map_err(|e| Trouble::Fatal(e.into()))?;
         }
         if comes {
             // The row is not in the target; the chunk that brings it brings this change, too.

@@ -133,6 +133,6 @@ impl Worker {
         let Some(plan) = self.plans.get(&stamp.schema_no).cloned() else { return Ok(None) };
         let Ok(change) = self.deps.wire.row(record, &stamp, &schema) else { return Ok(None) };
         let at = crate::mode::At { version, commit_time: stamp.commit_time };
-        Ok(self.config.mode.applies(change, &plan, at).ok().map(|applies| (version, applies)))
+        Ok(self.config.applies(change, &plan, at).ok().map(|applies| (version, applies)))
     }
 }

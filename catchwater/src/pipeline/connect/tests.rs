@@ -1,0 +1,185 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::pipeline::model::Component;
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+const SOURCE: [(&str, &str); 8] = [
+    ("connector.class", "io.debezium.connector.postgresql.PostgresConnector"),
+    ("database.hostname", "db"),
+    ("database.user", "ann@x"),
+    ("database.password", "${secret:connect/inv/database.password}"),
+    ("database.dbname", "shop"),
+    ("topic.prefix", "inv"),
+    ("plugin.name", "pgoutput"),
+    ("table.include.list", "public.items, public\\.orders,sales.*"),
+];
+
+const SINK: [(&str, &str); 7] = [
+    ("connector.class", "io.debezium.connector.jdbc.JdbcSinkConnector"),
+    ("topics", "inv.public.items,inv.sales.orders"),
+    ("connection.url", "jdbc:postgresql://db:5432/copy?sslmode=require&ApplicationName=x"),
+    ("connection.username", "bob"),
+    ("connection.password", "p/w"),
+    ("insert.mode", "upsert"),
+    ("primary.key.mode", "record_key"),
+];
+
+fn with(base: &[(&str, &str)], more: &[(&str, &str)]) -> Result<Translated, Vec<String>> {
+    let mut config = map(base);
+    config.extend(map(more));
+    config.retain(|_, v| v != "-");
+    translate(&config).map_err(|w| w.into_iter().map(|w| w.message).collect())
+}
+
+fn source(more: &[(&str, &str)]) -> Source {
+    match with(&SOURCE, more) {
+        Ok(Translated::Source(_, s)) => *s,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sink(more: &[(&str, &str)]) -> Sink {
+    match with(&SINK, more) {
+        Ok(Translated::Sink(s)) => *s,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_source_takes_debeziums_defaults() {
+    let s = source(&[]);
+    let Component::Postgres { url, slot, publication, .. } = &s.component else { panic!("{s:?}") };
+    assert_eq!(url, "postgres://ann%40x:${secret:connect/inv/database.password}@db:5432/shop");
+    assert_eq!((slot.as_deref(), publication.as_deref()), (Some("debezium"), Some("dbz_publication")));
+    assert_eq!(s.tables, ["public.items", "public.orders", "sales.*"]);
+    assert!(s.snapshot);
+    for (key, value) in [
+        ("skipped.operations", "t"),
+        ("extended.headers.enabled", "true"),
+        ("include.unknown.datatypes", "false"),
+        ("key.converter.schemas.enable", "true"),
+        ("decimal.handling.mode", "precise"),
+    ] {
+        assert_eq!(s.debezium.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let changed = source(&[
+        ("schema.include.list", "sales"),
+        ("column.mask.with.5.chars", "sales.a.b"),
+        ("value.converter.schemas.enable", "false"),
+        ("snapshot.mode", "no_data"),
+    ]);
+    assert_eq!((changed.tables.as_slice(), changed.snapshot), (["sales.*".to_owned()].as_slice(), false));
+    assert_eq!(changed.debezium.get("column.mask.with.5.chars").map(String::as_str), Some("sales.a.b"));
+    assert_eq!(changed.debezium.get("value.converter.schemas.enable").map(String::as_str), Some("false"));
+}
+
+#[test]
+fn what_would_change_records_is_refused_and_what_would_not_is_not() {
+    for (key, value) in [
+        ("signal.data.collection", "public.signals"),
+        ("heartbeat.interval.ms", "1000"),
+        ("transforms", "route"),
+        ("topic.naming.strategy", "com.example.Other"),
+        ("snapshot.mode", "initial_only"),
+        ("plugin.name", "decoderbufs"),
+        ("value.converter", "io.confluent.connect.avro.AvroConverter"),
+        ("table.include.list", "public.(a|b)"),
+        ("table.include.list", "-"),
+        ("topic.prefix", "a.b"),
+        ("max.batch.size", "many"),
+        ("tombstones.on.delete", "perhaps"),
+        ("decimal.handling.mode", "exact"),
+        ("database.password", "${nonsense:x}"),
+    ] {
+        assert_eq!(with(&SOURCE, &[(key, value)]).unwrap_err().len(), 1, "{key}={value}");
+    }
+    for (key, value) in [
+        ("heartbeat.interval.ms", "0"),
+        ("max.batch.size", "10"),
+        ("a.property.that.nobody.has", "x"),
+        ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
+        ("errors.log.enable", "true"),
+        ("slot.drop.on.stop", "FALSE"),
+    ] {
+        source(&[(key, value)]);
+    }
+    let missing: Vec<(&str, &str)> = vec![("connector.class", SOURCE[0].1)];
+    assert_eq!(translate(&map(&missing)).unwrap_err().len(), 5, "host, user, database, prefix, tables");
+}
+
+#[test]
+fn a_sink_takes_the_names_its_format_gives() {
+    let s = sink(&[("topics", "inv.public.items")]);
+    let Component::Postgres { url, schema, .. } = &s.component else { panic!("{s:?}") };
+    assert_eq!(url, "postgres://bob:p%2Fw@db:5432/copy?sslmode=require");
+    assert_eq!(schema.as_deref(), Some("public"));
+    assert_eq!(s.target_name("inv.public.items"), "inv_public_items");
+    assert_eq!((s.mode.as_str(), s.deletes, s.truncates, s.additive, s.park), ("upsert", false, false, false, None));
+    let s = sink(&[
+        ("collection.name.format", "${source.schema}_${source.table}"),
+        ("delete.enabled", "true"),
+        ("truncate.enabled", "true"),
+        ("schema.evolution", "basic"),
+        ("errors.tolerance", "all"),
+        ("insert.mode", "insert"),
+    ]);
+    assert_eq!(s.target_name("inv.sales.orders"), "sales_orders");
+    assert_eq!((s.mode.as_str(), s.deletes, s.truncates, s.additive), ("insert_once", true, true, true));
+    assert!(s.park.is_some());
+    let confluent = [
+        ("connector.class", "io.confluent.connect.jdbc.JdbcSinkConnector"),
+        ("topics", "inv.public.items"),
+        ("connection.url", "jdbc:postgresql://db/copy"),
+        ("connection.user", "bob"),
+        ("insert.mode", "upsert"),
+        ("pk.mode", "record_key"),
+        ("auto.create", "true"),
+        ("auto.evolve", "true"),
+        ("transforms", "unwrap"),
+        ("transforms.unwrap.type", "io.debezium.transforms.ExtractNewRecordState"),
+    ];
+    let Ok(Translated::Sink(s)) = translate(&map(&confluent)) else { panic!("Confluent's") };
+    assert_eq!((s.target_name("inv.public.items"), s.additive, s.deletes), ("items".to_owned(), true, false));
+}
+
+#[test]
+fn a_sink_refuses_what_it_would_do_otherwise() {
+    for (key, value) in [
+        ("primary.key.mode", "none"),
+        ("insert.mode", "update"),
+        ("connection.url", "jdbc:mysql://db/copy"),
+        ("connection.url", "jdbc:postgresql://db/copy?password=x"),
+        ("topics", "inv.public.items,other.public.items"),
+        ("topics", "plain"),
+        ("collection.name.format", "${source.schema}.${source.table}"),
+        ("collection.name.format", "${record.value}"),
+        ("field.include.list", "a"),
+    ] {
+        let errors = with(&SINK, &[(key, value)]);
+        assert!(errors.is_err(), "{key}={value}: {errors:?}");
+    }
+    assert_eq!(with(&SINK, &[("topics", "-")]).unwrap_err().len(), 2, "said of topics and topics.regex");
+}
+
+#[test]
+fn names_are_safe_as_folders_and_topics() {
+    for good in ["inv", "inv-connector", "Orders.Sink_2", "7"] {
+        assert_eq!(name_problem(good), None, "{good}");
+    }
+    for bad in ["", "..", ".a", "a/b", "a b", "-a", "\u{e4}"] {
+        assert!(name_problem(bad).is_some(), "{bad}");
+    }
+}
+
+#[test]
+fn every_definition_has_a_verdict() {
+    for (class, count) in
+        [(Class::DebeziumPostgres, 155), (Class::DebeziumJdbc, 55), (Class::ConfluentJdbc, 44), (Class::AivenJdbc, 44)]
+    {
+        assert_eq!(class.definitions().len(), count, "{class:?}");
+        assert!(class.definition("name").is_some());
+    }
+}

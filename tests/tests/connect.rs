@@ -1,0 +1,309 @@
+//! Kafka Connect's REST API: a dialogue of 120 requests that was recorded from a real worker (`tests/connect`) is held with
+//! the node, and each answer is the same but for those listed here; a connector's data arrives; what it was told to do
+//! survives `kill -9`; passwords stay out of the log.
+
+use catchwater_tests::broker::{Broker, Settings};
+use catchwater_tests::pg::Database;
+use catchwater_tests::python::interpreter;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(40);
+/// Never to be found in a file of the log.
+const CANARY: &str = "pw-canary-73b1";
+
+/// Steps whose answers differ, and why.
+const DIFFERENT: [(&str, &str); 17] = [
+    ("not JSON", "a bad request is 400 here, not 500 with a Java message"),
+    ("empty body", "the same"),
+    ("no config", "the same"),
+    ("unknown field", "the same"),
+    ("unknown initial state", "the same"),
+    ("validate, no class", "the same"),
+    ("validate, unknown plugin", "the same"),
+    ("unknown class", "the list of what is there"),
+    ("plugin config, unknown", "the list of what is there"),
+    ("null value", "each null is counted"),
+    ("a wrong value", "order of the words"),
+    ("no server", "our sentence, with code and next step"),
+    ("validate, missing", "tables must be named"),
+    ("validate sink, missing", "a URL and a key mode are needed"),
+    ("tasks", "the password is a reference"),
+    ("restart failed only", "the task of the restart before is still starting"),
+    ("is paused", "the task is there, and paused"),
+];
+
+fn node() -> (Broker, String) {
+    let broker = Broker::start_with(Settings::default().with("connect", "127.0.0.1:0"));
+    let rest = rest(&broker);
+    (broker, rest)
+}
+
+/// Address of the face, as the node says it.
+fn rest(broker: &Broker) -> String {
+    let log = broker.log();
+    let at = log.rfind(" connect 127.0.0.1:").unwrap_or_else(|| panic!("no face: {log}"));
+    log[at + 9..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect()
+}
+
+/// One request; status and body.
+fn ask(rest: &str, method: &str, path: &str, body: Option<&Value>, more: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(rest).expect("connects");
+    let text = body.map(Value::to_string).unwrap_or_default();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {rest}\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    )
+    .expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answers");
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("status");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, b)| b);
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+fn until(what: &str, broker: &Broker, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `postgres://user@host:port/db` → host, port, database.
+fn place(url: &str) -> (String, String, String) {
+    let rest = url.rsplit('@').next().expect("place");
+    let (hostport, database) = rest.split_once('/').expect("database");
+    let (host, port) = hostport.split_once(':').expect("port");
+    (host.into(), port.into(), database.split('?').next().unwrap_or_default().into())
+}
+
+fn source(d: &Database, prefix: &str) -> Value {
+    let (host, port, database) = place(d.url());
+    json!({
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector", "tasks.max": "1",
+        "database.hostname": host, "database.port": port, "database.user": "postgres", "database.password": CANARY,
+        "database.dbname": database, "topic.prefix": prefix, "plugin.name": "pgoutput",
+        "slot.name": format!("{prefix}_slot"), "publication.name": format!("{prefix}_pub"),
+        "table.include.list": "public.items", "skipped.operations": "none",
+    })
+}
+
+fn sink(d: &Database, prefix: &str, table: &str, more: &[(&str, &str)]) -> Value {
+    let (host, port, database) = place(d.url());
+    let mut config = json!({
+        "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector", "topics": format!("{prefix}.public.items"),
+        "connection.url": format!("jdbc:postgresql://{host}:{port}/{database}"), "connection.username": "postgres",
+        "connection.password": CANARY, "insert.mode": "upsert", "delete.enabled": "true", "truncate.enabled": "true",
+        "primary.key.mode": "record_key", "schema.evolution": "basic", "collection.name.format": table,
+    });
+    for (k, v) in more {
+        config[*k] = json!(v);
+    }
+    config
+}
+
+fn rows(d: &Database, table: &str) -> String {
+    d.pg.one(&format!("SELECT coalesce(string_agg(id || name, ',' ORDER BY id), '') FROM {table}")).unwrap_or_default()
+}
+
+#[test]
+fn the_dialogue_is_that_of_a_real_worker() {
+    let python = match interpreter() {
+        Ok(python) => python,
+        Err(why) => return catchwater_tests::skip("connect dialogue", &why),
+    };
+    let Some((a, b)) = Database::create("pg15", "dialogue_a").zip(Database::create("pg15", "dialogue_b")) else {
+        return;
+    };
+    a.pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'a'), (2, 'b')")
+        .expect("rows");
+    let (broker, rest) = node();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("connect");
+    let without_login = |d: &Database| {
+        let (host, port, database) = place(d.url());
+        format!("{host}:{port}/{database}")
+    };
+    // The slot is the server's, not the database's: another name than in the record.
+    let slot = format!("inv_{}", std::process::id());
+    let out = Command::new(python)
+        .arg(folder.join("dialogue.py"))
+        .args([format!("http://{rest}"), without_login(&a), without_login(&b)])
+        .env("CW_SLOT", &slot)
+        .output()
+        .expect("python");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let ours = String::from_utf8_lossy(&out.stdout).into_owned();
+    let real = std::fs::read_to_string(folder.join("real.jsonl")).expect("record");
+    let (host, port, source_name) = place(a.url());
+    let target_name = place(b.url()).2;
+    let steps = |text: &str| -> BTreeMap<String, (u64, String)> {
+        text.lines()
+            .map(|line| {
+                let v: Value = serde_json::from_str(line).expect("line");
+                let body = plain(
+                    v["body"].to_string(),
+                    &[
+                        (&source_name, "src"),
+                        (&target_name, "dst"),
+                        (&slot, "inv_slot"),
+                        (&port, "25415"),
+                        (&host, "127.0.0.1"),
+                    ],
+                );
+                (v["step"].as_str().expect("step").to_owned(), (v["status"].as_u64().expect("status"), body))
+            })
+            .collect()
+    };
+    let (real, ours) = (steps(&real), steps(&ours));
+    assert_eq!(real.len(), 120);
+    let mut wrong = Vec::new();
+    for (step, wanted) in &real {
+        let allowed = DIFFERENT.iter().any(|(s, _)| s == step);
+        let got = ours.get(step);
+        // A refusal may be worded otherwise; it must be one. The rest is the same to the letter.
+        let right = if allowed { got.is_some_and(|g| (g.0 >= 400) == (wanted.0 >= 400)) } else { got == Some(wanted) };
+        if !right {
+            wrong.push(format!("{step}\n  real {wanted:?}\n  ours {got:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), broker.log());
+}
+
+/// Names of this run as in the record, references as the password they stand for.
+fn plain(mut text: String, names: &[(&String, &str)]) -> String {
+    for (ours, theirs) in names {
+        text = text
+            .replace(&format!("/{ours}\""), &format!("/{theirs}\""))
+            .replace(&format!("\"{ours}\""), &format!("\"{theirs}\""))
+            .replace(&format!(":{ours}/"), &format!(":{theirs}/"));
+    }
+    while let Some(at) = text.find("${secret:") {
+        let end = text[at..].find('}').map_or(text.len(), |e| at + e + 1);
+        text.replace_range(at..end, "secret");
+    }
+    let value: Value = serde_json::from_str(&text).expect("JSON");
+    sorted(&value).to_string()
+}
+
+/// Keys in order: the real one's maps have none.
+fn sorted(v: &Value) -> Value {
+    match v {
+        Value::Object(map) => {
+            let ordered: BTreeMap<&String, Value> = map.iter().map(|(k, v)| (k, sorted(v))).collect();
+            json!(ordered)
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn connectors_carry_rows_and_go_on_where_they_were() {
+    let Some((a, b)) = Database::create("pg16", "connect_a").zip(Database::create("pg16", "connect_b")) else { return };
+    a.pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'a'), (2, 'b')")
+        .expect("rows");
+    let prefix = format!("c{}", std::process::id());
+    let (mut broker, mut at) = node();
+    let state = |at: &str, name: &str| {
+        let (_, v) = ask(at, "GET", &format!("/connectors/{name}/status"), None, "");
+        let task = v["tasks"][0]["state"].as_str().unwrap_or("-").to_owned();
+        format!("{} {task}", v["connector"]["state"].as_str().unwrap_or("-"))
+    };
+    // The sink first: it waits for its topic.
+    let put =
+        |at: &str, name: &str, config: &Value| ask(at, "PUT", &format!("/connectors/{name}/config"), Some(config), "");
+    let (status, answer) = put(&at, "copy", &sink(&b, &prefix, "items_copy", &[]));
+    assert_eq!(status, 201, "{answer}");
+    let keep = sink(&b, &prefix, "kept.items", &[("delete.enabled", "false"), ("truncate.enabled", "false")]);
+    b.pg.run("CREATE SCHEMA kept").expect("schema");
+    assert_eq!(put(&at, "keep", &keep).0, 201);
+    let (status, answer) = put(&at, "inv", &source(&a, &prefix));
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(answer["config"]["database.password"], json!("${secret:connect/inv/database.password}"));
+    until("the snapshot arrives", &broker, || rows(&b, "items_copy") == "1a,2b" && rows(&b, "kept.items") == "1a,2b");
+    a.pg.run("UPDATE items SET name = 'x' WHERE id = 1; DELETE FROM items WHERE id = 2").expect("changes");
+    until("changes arrive", &broker, || rows(&b, "items_copy") == "1x" && rows(&b, "kept.items") == "1x,2b");
+
+    // What was put is what is read back, and may be put again.
+    let (_, config) = ask(&at, "GET", "/connectors/inv/config", None, "");
+    assert_eq!(put(&at, "inv", &config).0, 200);
+
+    // Stopped and paused are remembered by the log.
+    assert_eq!(ask(&at, "PUT", "/connectors/copy/stop", None, "").0, 204);
+    assert_eq!(ask(&at, "PUT", "/connectors/keep/pause", None, "").0, 202);
+    until("both stand still", &broker, || state(&at, "copy") == "STOPPED -" && state(&at, "keep") == "PAUSED PAUSED");
+    broker.kill();
+    broker.restart().expect("restart");
+    at = rest(&broker);
+    until("as before", &broker, || {
+        state(&at, "copy") == "STOPPED -"
+            && state(&at, "keep") == "PAUSED PAUSED"
+            && state(&at, "inv") == "RUNNING RUNNING"
+    });
+    a.pg.run("INSERT INTO items VALUES (3, 'c')").expect("change");
+    // Its position is given up: it writes everything again, over what is there.
+    b.pg.run("DELETE FROM items_copy").expect("empty");
+    assert_eq!(ask(&at, "DELETE", "/connectors/copy/offsets", None, "").0, 200);
+    assert_eq!(rows(&b, "items_copy"), "", "it stands still");
+    assert_eq!(ask(&at, "PUT", "/connectors/copy/resume", None, "").0, 202);
+    assert_eq!(ask(&at, "PUT", "/connectors/keep/resume", None, "").0, 202);
+    until("both go on", &broker, || rows(&b, "items_copy") == "1x,3c" && rows(&b, "kept.items") == "1x,2b,3c");
+
+    // Deleted and put again under its name: the slot stayed, nothing in between is lost.
+    assert_eq!(ask(&at, "DELETE", "/connectors/inv", None, "").0, 204);
+    until("the slot is free", &broker, || {
+        let sql = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{prefix}_slot'");
+        a.pg.one(&sql).expect("the slot stays") == "f"
+    });
+    a.pg.run("INSERT INTO items VALUES (4, 'd')").expect("change");
+    let (status, answer) = put(&at, "inv", &source(&a, &prefix));
+    assert_eq!(status, 201, "{answer}\n{}", broker.log());
+    until("nothing is lost", &broker, || rows(&b, "items_copy") == "1x,3c,4d");
+
+    // The password is in files of its own, for the node's user alone.
+    let data = broker.data_dir();
+    let found = holding(&data, CANARY.as_bytes());
+    let inside: Vec<String> = found.iter().map(|p| p.strip_prefix(&data).unwrap_or(p).display().to_string()).collect();
+    assert_eq!(inside.len(), 3, "{inside:?}");
+    assert!(inside.iter().all(|p| p.starts_with("secrets/connect/")), "{inside:?}");
+    for file in &found {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(file.metadata().expect("file").permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+    assert!(!broker.log().contains(CANARY));
+
+    // A page in a browser on this machine gets nowhere.
+    let (status, _) = ask(&at, "POST", "/connectors/inv/restart", None, "Origin: http://example.com\r\n");
+    assert_eq!(status, 403);
+    for name in ["inv", "copy", "keep"] {
+        assert_eq!(ask(&at, "DELETE", &format!("/connectors/{name}"), None, "").0, 204);
+    }
+    until("tasks have ended", &broker, || {
+        let sql = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{prefix}_slot' AND NOT active"
+        );
+        a.pg.rows(&sql).is_ok_and(|r| !r.is_empty())
+    });
+    assert_eq!(holding(&data, CANARY.as_bytes()), [] as [PathBuf; 0], "deleted with their connectors");
+}
+
+/// Files below `folder` that hold `needle`.
+fn holding(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("folder").filter_map(Result::ok) {
+        let path = entry.path();
+        if path.is_dir() {
+            out.extend(holding(&path, needle));
+        } else if std::fs::read(&path).is_ok_and(|b| b.windows(needle.len()).any(|w| w == needle)) {
+            out.push(path);
+        }
+    }
+    out
+}
