@@ -577,6 +577,9 @@ impl<W> PartitionCore<W> {
                 | Effect::ColdRead { .. }
                 | Effect::ReadReady(..)
                 | Effect::ReadRefused(_)
+                | Effect::Install { .. }
+                | Effect::Muted
+                | Effect::Unmuted
                 | Effect::Guarded(..) => {}
             }
         }

@@ -5,7 +5,7 @@ use crate::group::conf::ConfChange;
 use bytes::{Bytes, BytesMut};
 use catchwater_record::{CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset};
 use catchwater_storage::format::context;
-use catchwater_storage::{EntryKind, Hard, NewEntry, PlacedRow, Replaced, Row};
+use catchwater_storage::{EntryKind, Hard, NewEntry, PlacedRow, PrefixSnapshot, Replaced, Row};
 use std::fmt;
 
 /// One replica of one group: `node id << 32 | incarnation`. Never reused (a forgotten vote would come back).
@@ -98,8 +98,14 @@ pub enum Event {
     Fetched(u64, Option<Vec<NewEntry>>),
     /// Wants [`Effect::ReadReady`] when this replica is sure to lead and knows all that was acknowledged before.
     ReadBarrier(u64),
-    /// The stream to that peer is down or its window overflowed.
+    /// A control stream to that peer begins: what the core sends at once must be the first thing in it.
+    StreamUp(PeerId),
+    /// No stream to or from that node any more.
+    StreamDown(NodeId),
+    /// The window of the stream to that peer overflowed: something was not sent.
     Unreachable(PeerId),
+    /// A prefix snapshot was taken over by the peer's node, or could not be sent.
+    SnapshotSent(PeerId, bool),
     /// Give up leadership now.
     StepDown,
     /// Hand leadership to this voter, if it is healthy and has everything (R27); else nothing happens.
@@ -115,6 +121,14 @@ pub enum Effect {
     /// is `None` when only the commit index moved (worth no flush). Entries from `truncate_from` on that are not in
     /// `entries` are void.
     Persist { ready: ReadyNo, entries: Vec<NewEntry>, hard: Option<Hard>, truncate_from: Option<EntryIndex> },
+    /// Make durable that the log is void and begins behind the snapshot, then `Event::Persisted(ready)`. Never for a sole
+    /// voter.
+    Install { ready: ReadyNo, snapshot: Box<PrefixSnapshot>, hard: Option<Hard> },
+    /// Entries that this replica may have acknowledged are missing: durable before its next message leaves, it must come
+    /// back as Suspect until `Unmuted`. Never for a sole voter.
+    Muted,
+    /// It holds again what it may have promised: it opens as healthy from now on.
+    Unmuted,
     /// Everything up to the index is committed; the offset is the high watermark (`broker/waiters.rs`: acks = all).
     Commit(EntryIndex, Offset),
     /// Everything up to the index is durable here; the offset is the persisted end (`broker/waiters.rs`: acks = 1).
@@ -205,6 +219,8 @@ pub struct GroupView {
     /// A leader has committed an entry of its own term: from then on its high watermark is everyone's.
     pub own_term_committed: bool,
     pub voters: usize,
+    /// It lost something and takes part in nothing but being fed.
+    pub mute: bool,
     pub offline: bool,
 }
 
@@ -256,6 +272,33 @@ pub enum PeerBody {
         commit_term: u32,
     },
     TimeoutNow,
+    /// The log before `first_index` of the sender, which is gone there, as far as anybody needs it.
+    Snap(Box<PrefixSnapshot>),
+    /// What the sender has; `ask` = answer with the same.
+    Roll {
+        row: RollRow,
+        ask: bool,
+    },
+    /// The leader forgot what it believed of the receiver, and feeds it up to `bound`.
+    RollOk {
+        bound: EntryIndex,
+    },
+}
+
+/// One replica's part of a roll: the first thing that a stream carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RollRow {
+    /// It lost something, and is mute.
+    pub suspect: bool,
+    pub leader: bool,
+    pub learner: bool,
+    pub term: u32,
+    pub first_index: EntryIndex,
+    pub last_index: EntryIndex,
+    pub last_term: u32,
+    /// Known committed and still held.
+    pub commit: EntryIndex,
+    pub commit_term: u32,
 }
 
 /// Where a refused append may go on.

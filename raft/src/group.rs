@@ -14,16 +14,21 @@
 //!  any ── panic inside ──▶ Offline (opened again from disk)
 //! ```
 //! A sole voter campaigns at `Event::Start` and leads at once: its noop and HARD frame go out in one `Persist`.
-//! Rules R1–R20, R23–R35, R37, R38 of the design's list are kept here; members change through `members.rs`. Prefix
-//! snapshots and mute voters are not part of this version: a replica whose durable state is not proved stays closed.
+//! Rules R1–R38 of the design's list are kept here (R36 with the transport's `Event::Unreachable`); members change through
+//! `members.rs`, followers behind the first index get a prefix snapshot (`prefix.rs`), replicas that lost something are mute
+//! until they hold it again (`rejoin.rs`). A lone voter whose durable state is not proved stays closed.
 
 pub mod conf;
 mod guard;
 mod members;
+mod prefix;
 mod ready;
+pub mod rejoin;
 mod store;
 
-use crate::effect::{Cause, Effect, Event, GroupView, PeerId, PeerMsg, Proposal, ProposalId, Role, Why};
+use crate::effect::{
+    Cause, Effect, Event, GroupView, PeerBody, PeerId, PeerMsg, Proposal, ProposalId, ReadyNo, Role, Why,
+};
 use catchwater_base::{Effects, Now, mutant};
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, batch};
 use catchwater_storage::{EntryContext, EntryKind, Hard, Log, LogConfig, LogOpenError, RecoveredGroup, Verdict};
@@ -50,12 +55,15 @@ pub struct GroupConfig {
     pub peer: PeerId,
     /// Bytes of batches above the commit index, beyond which proposals are refused. Default 64 MiB.
     pub uncommitted_bytes_max: u64,
+    /// The peer id is a new one, given to this directory by the controller because the hard state of the old one is lost: it
+    /// never voted, and keeps the proved prefix of the log.
+    pub new_id: bool,
     pub log: LogConfig,
 }
 
 impl GroupConfig {
     pub fn new(peer: PeerId) -> Self {
-        GroupConfig { peer, uncommitted_bytes_max: 64 << 20, log: LogConfig::default() }
+        GroupConfig { peer, uncommitted_bytes_max: 64 << 20, new_id: false, log: LogConfig::default() }
     }
 }
 
@@ -100,58 +108,55 @@ pub struct GroupCore {
     barriers_asked: Vec<u64>,
     /// The members are those of the entries up to here (R34: each change is applied once).
     conf_index: EntryIndex,
+    rejoin: rejoin::Rejoin,
+    /// Added to the crate's own numbers of Readies; and the newest of those.
+    ready_base: u64,
+    node_numbers: u64,
+    /// A Ready with a snapshot that is not durable yet, and the index it stands at.
+    installing: Option<(u64, u64)>,
     offline: bool,
 }
 
 impl GroupCore {
     /// Takes over what recovery found. Gives no effect yet: send [`Event::Start`] when the shell can perform them.
-    pub fn open(config: &GroupConfig, found: RecoveredGroup, seed: u64) -> Result<Self, OpenError> {
+    pub fn open(config: &GroupConfig, mut found: RecoveredGroup, seed: u64) -> Result<Self, OpenError> {
         let gid = found.gid;
         let first = ConfState::decode(&found.spec.conf).map_err(|cause| OpenError::Conf { gid, cause })?;
         let peer = config.peer;
         // A replica that was removed later still opens: only who never belonged here does not.
-        if !first.has(peer) {
+        if !first.has(peer) && !config.new_id {
             return Err(OpenError::NotMember { gid, peer });
         }
         let (verdict, mut hard) = (found.verdict, found.hard);
-        // A lone voter has nobody to repair it from, and going on would put new entries in the place of lost ones: it stays
-        // closed until somebody decides. Only an uncertain hard state has a safe answer, the next term.
+        let not_proven = |voters| Err(OpenError::NotProven { gid, voters, verdict });
         let lost = matches!(verdict, Verdict::Suspect | Verdict::Damaged);
-        if lost {
-            return Err(OpenError::NotProven { gid, voters: first.voters.len(), verdict });
+        if verdict == Verdict::Damaged || (lost && first.is_sole(peer)) {
+            return not_proven(first.voters.len());
+        }
+        if (lost || config.new_id) && !mutant!("suspect_keeps_commit") {
+            found.hard.commit = rejoin::proved_commit(&found);
         }
         let mut log = Log::open_with(found, config.log.clone()).map_err(|cause| OpenError::Log { gid, cause })?;
         let applied = log.commit();
         let (conf, conf_index) = members::at(&mut log, applied).map_err(|cause| OpenError::Conf { gid, cause })?;
         let sole = conf.is_sole(peer);
-        if !sole && verdict == Verdict::HardStateUncertain {
-            return Err(OpenError::NotProven { gid, voters: conf.voters.len(), verdict });
+        // A lone voter has nobody to repair it from, and going on would put new entries in the place of lost ones: it stays
+        // closed until somebody decides. Only an uncertain hard state has a safe answer, the next term.
+        if lost && sole {
+            return not_proven(conf.voters.len());
         }
-        if verdict == Verdict::HardStateUncertain || hard.term < log.last_term().0 {
-            // A lone voter has nobody to contradict: the next term is surely unused.
+        if config.new_id {
+            hard = Hard { term: log.last_term().0, vote: 0, commit: hard.commit };
+        } else if verdict == Verdict::HardStateUncertain || hard.term < log.last_term().0 {
+            // A lone voter has nobody to contradict: the next term is surely unused. Others come back under a new id.
             if !sole {
-                return Err(OpenError::NotProven { gid, voters: conf.voters.len(), verdict });
+                return not_proven(conf.voters.len());
             }
             hard = Hard { term: hard.term.max(log.last_term().0) + 1, vote: 0, commit: hard.commit };
         }
         // R16: a hint, never beyond what is there.
         hard.commit = log.commit();
-        let core_config = raft::Config {
-            id: peer.0,
-            election_tick: ELECTION_TICKS,
-            heartbeat_tick: HEARTBEAT_TICKS,
-            applied: hard.commit.0,
-            max_size_per_msg: if mutant!("uncommitted_counted_by_the_crate") { 4 << 10 } else { APPEND_BYTES_MAX },
-            max_inflight_msgs: APPENDS_IN_FLIGHT,
-            check_quorum: true,
-            pre_vote: true,
-            skip_bcast_commit: true,
-            batch_append: false,
-            priority: 0,
-            max_uncommitted_size: if mutant!("uncommitted_counted_by_the_crate") { 16 << 10 } else { raft::NO_LIMIT },
-            max_committed_size_per_ready: COMMITTED_PER_READY,
-            ..raft::Config::default()
-        };
+        let core_config = crate_config(peer, hard.commit);
         let durable = log.last_index().0;
         let store = Store::new(log, hard, conf);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -177,6 +182,10 @@ impl GroupCore {
             barriers: Vec::new(),
             barriers_asked: Vec::new(),
             conf_index,
+            rejoin: rejoin::Rejoin::new(lost && !config.new_id && !mutant!("mute_rule_off")),
+            ready_base: 0,
+            node_numbers: 0,
+            installing: None,
             offline: false,
         })
     }
@@ -208,6 +217,7 @@ impl GroupCore {
             spec_end: log.next_offset(),
             own_term_committed: self.own_term_committed(),
             voters: raft.store().conf.voters.len(),
+            mute: self.rejoin.mute,
             offline: self.offline,
         }
     }
@@ -250,6 +260,12 @@ impl GroupCore {
     fn step(&mut self, event: Event, out: &mut Effects<Effect>) {
         match event {
             Event::Start => {
+                if self.config.new_id {
+                    // The hard state of the old id must not come back.
+                    let hard = Some(self.hard);
+                    let ready = ReadyNo(0);
+                    out.push(Effect::Persist { ready, entries: Vec::new(), hard, truncate_from: None });
+                }
                 if self.sole_voter() {
                     self.campaign();
                 }
@@ -258,6 +274,7 @@ impl GroupCore {
                 // More than an election timeout at once means nothing: this process slept.
                 for _ in 0..n.min(2 * ELECTION_TICKS as u32) {
                     self.tick();
+                    self.tick_rejoin(out);
                     self.pump(out);
                 }
             }
@@ -279,7 +296,10 @@ impl GroupCore {
                 }
             }
             Event::ReadBarrier(token) => self.barriers.push(token),
+            Event::StreamUp(peer) => self.on_stream_up(peer, out),
+            Event::StreamDown(node) => self.on_stream_down(node),
             Event::Unreachable(peer) => self.node.report_unreachable(peer.0),
+            Event::SnapshotSent(peer, arrived) => self.snapshot_ended(peer, arrived),
             Event::StepDown => {
                 if self.node.raft.state == StateRole::Leader {
                     let term = self.node.raft.term;
@@ -305,6 +325,10 @@ impl GroupCore {
         let (committed, persisted) = (raft.raft_log.committed, raft.raft_log.persisted);
         if role.2 != 0 && role.2 != self.config.peer.0 {
             self.last_leader = role.2;
+        }
+        if role.0 == Role::Leader && self.rejoin.mute {
+            // It won a roll call: nobody has more than it.
+            self.unmute(out);
         }
         if role != self.told_role {
             self.told_role = role;
@@ -382,11 +406,16 @@ impl GroupCore {
         self.node.store().conf.is_sole(self.config.peer)
     }
 
-    /// R15: never while something is not durable; the crate would panic, or promise what it does not have.
-    fn campaign(&mut self) {
+    /// R15, R13: never while something is not durable; the crate would panic, or promise what it does not have. M1: nor
+    /// while something is missing.
+    fn may_campaign(&self) -> bool {
         let log = &self.node.raft.raft_log;
-        let durable = log.last_index() == log.persisted || mutant!("campaign_before_persisted");
-        if self.node.raft.state != StateRole::Leader && durable {
+        let durable = log.last_index() == log.persisted && self.installing.is_none();
+        (durable || mutant!("campaign_before_persisted")) && (!self.rejoin.mute || self.may_stand())
+    }
+
+    fn campaign(&mut self) {
+        if self.node.raft.state != StateRole::Leader && self.may_campaign() {
             // The crate returns errors for ordinary races (R33).
             let _ = self.node.campaign();
         }
@@ -399,8 +428,13 @@ impl GroupCore {
         let raft = &mut self.node.raft;
         raft.set_randomized_election_timeout(timeout);
         let would_campaign = raft.state != StateRole::Leader && raft.election_elapsed + 1 >= timeout;
-        let durable = raft.raft_log.last_index() == raft.raft_log.persisted || mutant!("campaign_before_persisted");
-        if would_campaign && !durable {
+        if would_campaign && self.rejoin.mute && self.node.raft.leader_id != 0 {
+            // Nobody feeds it any more.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+            return;
+        }
+        if would_campaign && !self.may_campaign() {
             return;
         }
         self.node.tick();
@@ -418,16 +452,28 @@ impl GroupCore {
     }
 
     fn on_message(&mut self, msg: PeerMsg, out: &mut Effects<Effect>) {
+        match &msg.body {
+            PeerBody::Roll { row, ask } if msg.gid == self.gid && msg.to == self.config.peer => {
+                return self.on_roll(msg.from, *row, *ask, out);
+            }
+            PeerBody::RollOk { bound } if msg.gid == self.gid && msg.to == self.config.peer => {
+                return self.on_roll_ok(msg.term, *bound, out);
+            }
+            _ => {}
+        }
+        if !self.hears(&msg, out) {
+            return;
+        }
         if let Err(rule) = guard::check(self.gid, &self.node, &msg) {
             out.push(Effect::Guarded(msg.from, rule));
             return;
         }
+        if let PeerBody::Snap(snapshot) = msg.body {
+            return self.on_snapshot(msg.from, msg.term, *snapshot);
+        }
         let message = guard::incoming(msg);
-        if message.get_msg_type() == MessageType::MsgTimeoutNow {
-            let log = &self.node.raft.raft_log;
-            if log.last_index() != log.persisted {
-                return;
-            }
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.may_campaign() {
+            return;
         }
         // An answer to an election or membership that is over is an outcome, not a fault (R33).
         let _ = self.node.step(message);
@@ -508,6 +554,25 @@ fn offsets_of(p: &Proposal) -> Option<u32> {
             (p.body.is_empty() && context.kind_without_body() == p.kind).then_some(0)
         }
         EntryKind::Noop | EntryKind::Conf | EntryKind::Gap => None,
+    }
+}
+
+fn crate_config(peer: PeerId, applied: EntryIndex) -> raft::Config {
+    raft::Config {
+        id: peer.0,
+        election_tick: ELECTION_TICKS,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        applied: applied.0,
+        max_size_per_msg: if mutant!("uncommitted_counted_by_the_crate") { 4 << 10 } else { APPEND_BYTES_MAX },
+        max_inflight_msgs: APPENDS_IN_FLIGHT,
+        check_quorum: true,
+        pre_vote: true,
+        skip_bcast_commit: true,
+        batch_append: false,
+        priority: 0,
+        max_uncommitted_size: if mutant!("uncommitted_counted_by_the_crate") { 16 << 10 } else { raft::NO_LIMIT },
+        max_committed_size_per_ready: COMMITTED_PER_READY,
+        ..raft::Config::default()
     }
 }
 

@@ -76,6 +76,8 @@ pub enum DirEvent {
     Trim(Gid, Offset),
     Switch(Gid, Box<Replacement>),
     Limits(Gid, SegmentLimits),
+    /// The replica lost something (and comes back as Suspect, whatever happens), or has it again.
+    Mute(Gid, bool),
     Done(DirToken, Result<DiskDone, DiskError>),
     Wake,
     /// There may be room on the disk again.
@@ -317,6 +319,7 @@ impl Local for Dir {
             DirEvent::Switch(gid, new) => segments.handle(now, SegmentEvent::Switch(gid, new), segment_out),
             DirEvent::Limits(gid, limits) => segments.handle(now, SegmentEvent::Limits(gid, limits), segment_out),
             DirEvent::Trim(gid, offset) => segments.handle(now, SegmentEvent::Trim(gid, offset, None), segment_out),
+            DirEvent::Mute(gid, on) => segments.handle(now, SegmentEvent::Mute(gid, on), segment_out),
             DirEvent::Done(DirToken::Journal(token), result) => {
                 journal.handle(now, JournalEvent::Done(token, result), journal_out);
             }

@@ -181,11 +181,31 @@ impl Loose {
     }
 }
 
+/// Where a replica's log begins when what is before it was trimmed everywhere: for a follower behind the first index. The
+/// state of producers and captures stands at a later, committed entry; entries up to there change it no more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PrefixSnapshot {
+    /// The entry before the first one, and its term.
+    pub index: EntryIndex,
+    pub term: u32,
+    /// Where the first entry begins.
+    pub next_offset: Offset,
+    pub log_start: Offset,
+    /// Conf state (opaque here) that the entries up to `conf_index` make.
+    pub conf: Bytes,
+    pub conf_index: EntryIndex,
+    /// Terms that began up to `index`.
+    pub epochs: Vec<EpochStart>,
+    /// The whole of a `.snap` file.
+    pub snap: Bytes,
+}
+
 /// One element of a journal flush.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
     Entry(Gid, NewEntry),
     Hard(Gid, Hard),
+    Snapshot(Gid, Box<PrefixSnapshot>),
     Create(Gid, GroupSpec),
     Drop(Gid),
     Mark(Gid, Mark),
@@ -195,6 +215,7 @@ impl Frame {
     pub fn gid(&self) -> Gid {
         match self {
             Frame::Entry(g, _) | Frame::Hard(g, _) | Frame::Create(g, _) | Frame::Drop(g) | Frame::Mark(g, _) => *g,
+            Frame::Snapshot(g, _) => *g,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod journal;
 pub mod manifest;
+pub mod prefix;
 pub mod row;
 pub mod slot;
 pub mod snap;

@@ -19,9 +19,10 @@ mod files;
 mod flush;
 
 use crate::disk::{AlignedBuf, BLOCK_BYTES, DiskDone, DiskError, DiskOp, FilePath};
-use crate::entry::{Frame, GroupSpec, Hard, Loose, Mark, NewEntry};
+use crate::entry::{Frame, GroupSpec, Hard, Loose, Mark, NewEntry, PrefixSnapshot};
 use catchwater_base::{Effects, Local, Mono, Now, mutant};
 use catchwater_record::{EntryIndex, Gid};
+pub(crate) use files::NEW;
 use files::{File, FileState};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -69,7 +70,8 @@ pub enum JournalPoint {
     Remove,
 }
 
-/// What one group wants durable, in this order: create, drop, truncation, mark, hard state, entries.
+/// What one group wants durable, in this order: create, drop, truncation, mark, hard state,
+/// snapshot, entries.
 #[derive(Clone, Debug, Default)]
 pub struct JournalBatch {
     pub gid: Gid,
@@ -80,6 +82,8 @@ pub struct JournalBatch {
     pub truncate_from: Option<EntryIndex>,
     pub mark: Option<Mark>,
     pub hard: Option<Hard>,
+    /// The log is void and begins behind this; entries of the same batch come behind it.
+    pub snapshot: Option<Box<PrefixSnapshot>>,
     pub entries: Vec<NewEntry>,
 }
 
@@ -90,6 +94,8 @@ pub struct Persisted {
     pub lsn: u64,
     pub create: Option<GroupSpec>,
     pub drop: bool,
+    /// The log is void and begins behind this; `entries` come behind it.
+    pub snapshot: Option<Box<PrefixSnapshot>>,
     pub truncate_from: Option<EntryIndex>,
     /// Truncations that `truncate_from` stands for.
     pub cuts: u32,
@@ -258,6 +264,7 @@ impl Journal {
                 pins: f.pins,
                 checkpoint_asked: false,
                 found: true,
+                unnamed: false,
             });
         }
         for (path, len) in found.free {
@@ -335,6 +342,7 @@ impl Journal {
         batch.truncate_from.into_iter().for_each(|from| put(What::Truncate(from)));
         batch.mark.into_iter().for_each(|mark| put(What::Frame(Frame::Mark(gid, mark))));
         batch.hard.into_iter().for_each(|hard| put(What::Frame(Frame::Hard(gid, hard))));
+        batch.snapshot.into_iter().for_each(|snapshot| put(What::Frame(Frame::Snapshot(gid, snapshot))));
         batch.entries.into_iter().for_each(|entry| put(What::Frame(Frame::Entry(gid, entry))));
         if self.queue.len() == first && batch.tag.is_some() {
             // Nothing to write, but its place in the order counts: an impossible truncation stands for it.

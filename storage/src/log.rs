@@ -167,6 +167,8 @@ pub struct Log {
     conf_changes: VecDeque<(EntryIndex, Bytes)>,
     /// States that changes led to, as the replica tells them; a snapshot takes the one of its index.
     conf_states: VecDeque<(EntryIndex, Bytes)>,
+    /// State holds everything up to here: after a prefix snapshot the log may end before.
+    known: EntryIndex,
     /// Log starts that wait for their commit.
     starts: VecDeque<(EntryIndex, Offset)>,
     /// Sections of `.snap` that a newer version wrote.
@@ -218,13 +220,18 @@ impl Log {
             conf: (EntryIndex::ZERO, found.spec.conf.clone()),
             conf_changes: VecDeque::new(),
             conf_states: VecDeque::new(),
+            known: EntryIndex::ZERO,
             starts: VecDeque::new(),
             foreign_sections: Vec::new(),
         };
         log.rebuild_epochs();
         let mut known = EntryIndex::ZERO;
         if let Some((at, payload)) = found.snap {
-            log.read_snapshot(payload).ok_or(LogOpenError::Snapshot(at))?;
+            // Only a log that began behind a prefix snapshot may end before its state.
+            let end = found.journaled.last().map_or(log.table.last_index(), |e| e.index);
+            let end = if found.first_index > EntryIndex(1) { end } else { end.max(at) };
+            log.read_snapshot(payload, at, end).ok_or(LogOpenError::Snapshot(at))?;
+            log.known = at;
             known = if mutant!("stale_snap_accepted") { EntryIndex(u64::MAX) } else { at };
         }
         let total = found.journaled.last().map_or(log.table.last_index(), |e| e.index);
@@ -439,8 +446,10 @@ impl Log {
     /// decoded before (by who proposed or received them).
     pub fn append(&mut self, entries: Vec<NewEntry>) {
         for entry in entries {
-            self.take_state(entry.index, entry.base_offset, &entry.body, &entry.context)
-                .expect("contexts are checked before they are appended");
+            if entry.index > self.known {
+                self.take_state(entry.index, entry.base_offset, &entry.body, &entry.context)
+                    .expect("contexts are checked before they are appended");
+            }
             self.uncommitted_bytes += entry.body.len() as u64;
             self.push(entry);
         }
@@ -780,7 +789,8 @@ impl Log {
 
     /// State for `.snap`: the index it stands at, the next offset there, and the payload (sections of storage.md 4.6).
     pub fn snapshot_payload(&self) -> (EntryIndex, Offset, Bytes) {
-        let at = self.commit.min(self.persisted);
+        // State is never older than what it was begun with.
+        let at = self.commit.min(self.persisted).max(self.known);
         let (mut producers, mut captures) = (None, None);
         for (_, undo) in self.undo.iter().rev().take_while(|(i, _)| *i > at) {
             match undo {
@@ -814,7 +824,8 @@ impl Log {
         (at, self.end_offset_at(at), out.freeze())
     }
 
-    fn read_snapshot(&mut self, mut payload: Bytes) -> Option<()> {
+    /// `at`: the index it stands at; `end`: the last one here.
+    fn read_snapshot(&mut self, mut payload: Bytes, at: EntryIndex, end: EntryIndex) -> Option<()> {
         let mut aborted = Vec::new();
         while payload.has_remaining() {
             if payload.remaining() < 8 {
@@ -833,7 +844,12 @@ impl Log {
                 SECTION_ABORTED => aborted = Aborted::decode_all(&section)?,
                 SECTION_LOG_START => {
                     let offset = Offset(u64::from_le_bytes(section[..].try_into().ok()?));
-                    self.log_start = self.log_start.max(offset);
+                    // The log may not reach so far yet.
+                    if at > end {
+                        self.starts.push_front((at, offset));
+                    } else {
+                        self.log_start = self.log_start.max(offset);
+                    }
                 }
                 SECTION_CONF => {
                     let (index, state) = section.split_at_checked(8)?;
@@ -878,5 +894,6 @@ fn entry_bytes(entry: &NewEntry) -> u64 {
     (entry.body.len() + entry.context.len()) as u64
 }
 
+mod prefix;
 #[cfg(test)]
 mod tests;

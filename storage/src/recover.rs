@@ -415,6 +415,40 @@ pub fn write_boot_state(
 /// the journal's format. While it is there, the group stays Suspect. Removing it by hand says: go on with what is proved.
 pub const SALVAGE_FILE: &str = "salvage";
 
+impl Recovered {
+    /// A replica with peers that lost something goes on with its proved prefix, mute: its salvage file, which
+    /// [`quarantine`] wrote before this, keeps it Suspect until [`crate::segment::SegmentEvent::Mute`] says otherwise.
+    /// Damaged ones stay out. False if nothing changed.
+    pub fn go_on_mute(&mut self, gid: Gid) -> bool {
+        let Some((_, files)) = self.groups.iter_mut().find(|(g, _)| g.gid == gid && g.verdict == Verdict::Suspect)
+        else {
+            return false;
+        };
+        if files.quarantine.take().is_none() {
+            return false;
+        }
+        self.leftovers.rebuilt.append(&mut files.mend);
+        for piece in &files.journaled {
+            if let Some(file) = self.journal.live.iter_mut().rev().find(|f| f.first_lsn <= piece.lsn) {
+                let pin = file.pins.entry(gid).or_insert(0);
+                *pin = (*pin).max(piece.lsn);
+            }
+        }
+        true
+    }
+
+    /// A relaxed replica with peers, whose page cache is lost, may lack what it acknowledged: Suspect, not merely shorter.
+    pub fn suspect_relaxed(&mut self, gid: Gid) {
+        let dirty = self.report.relaxed.contains_key(&gid);
+        if let Some((group, files)) = self.groups.iter_mut().find(|(g, _)| g.gid == gid && dirty)
+            && group.verdict == Verdict::Ok
+        {
+            group.verdict = Verdict::Suspect;
+            files.quarantine = Some(Vec::new());
+        }
+    }
+}
+
 /// Writes the salvage file of every quarantined group that has none yet, durably, before the journal may let go.
 pub fn quarantine(disk: &dyn Disk, layout: &Layout, groups: &[(RecoveredGroup, FoundGroup)]) -> Result<(), DiskError> {
     for (_, found) in groups {

@@ -284,6 +284,7 @@ impl Relaxed {
     /// A batch of a group in relaxed mode: hard state to the journal, the rest to segments.
     fn append(&mut self, at: Mono, batch: JournalBatch, out: &mut Effects<RelaxedEffect>) {
         let gid = batch.gid;
+        debug_assert!(batch.snapshot.is_none(), "held until the group is not relaxed any more");
         let JournalBatch { tag, create, drop, truncate_from, hard, entries, .. } = batch;
         let Some(group) = self.groups.get_mut(&gid) else { return };
         if let Some(from) = truncate_from {
@@ -324,6 +325,7 @@ impl Relaxed {
                 lsn: 0,
                 create: None,
                 drop: false,
+                snapshot: None,
                 truncate_from,
                 cuts: u32::from(truncate_from.is_some()),
                 body_bytes: 0,

@@ -17,6 +17,7 @@
 mod append;
 mod cut;
 mod keep;
+mod prefix;
 mod space;
 mod sweep;
 mod switch;
@@ -24,7 +25,7 @@ mod switch;
 pub use switch::Replacement;
 
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
-use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow, Replaced};
+use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow, PrefixSnapshot, Replaced};
 use crate::format::manifest::SegmentState;
 use crate::format::row;
 use crate::format::slot::Side;
@@ -135,6 +136,8 @@ pub enum SegmentEvent {
     },
     /// State at a committed index, answer to `WantSnap`, or unasked at close.
     Snap(Gid, EntryIndex, Offset, Bytes),
+    /// The group goes on mute: whatever it looks like after a crash, it comes back as Suspect. Or it does not any more.
+    Mute(Gid, bool),
     /// A committed log start. Before segments go, the state that they alone held so far must be in a snapshot.
     Trim(Gid, Offset, Option<(EntryIndex, Offset, Bytes)>),
     Limits(Gid, SegmentLimits),
@@ -255,6 +258,8 @@ pub struct FoundGroup {
     /// Set if the group's verdict is Suspect or Damaged: its entries that only the journal has. Such a group is not opened
     /// here (nothing of it is written, cut or removed); [`crate::recover::quarantine`] keeps these entries.
     pub quarantine: Option<Vec<NewEntry>>,
+    /// Tables of such a group that were made again: written if it goes on all the same.
+    pub mend: Vec<(String, Bytes)>,
     /// Names in the group's directory that belong to nothing: removed before the next append.
     pub stale: Vec<String>,
     /// Indexes of the `.snap` files, ascending.
@@ -284,6 +289,7 @@ impl FoundGroup {
             epochs: Vec::new(),
             segments: Vec::new(),
             quarantine: None,
+            mend: Vec::new(),
             stale: Vec::new(),
             snaps: Vec::new(),
             bytes_since_snap: 0,
@@ -325,6 +331,7 @@ struct Group {
     /// Truncations that are not applied yet.
     cuts_coming: u32,
     trim_wanted: Option<Offset>,
+    mute_wanted: Option<bool>,
     snap: Option<(EntryIndex, Offset, Bytes)>,
     snap_asked: bool,
     bytes_since_snap: u64,
@@ -406,6 +413,12 @@ enum Then {
     },
     /// Nothing is left to be said.
     Nothing,
+    /// The log begins anew behind a snapshot.
+    Install {
+        snapshot: Box<PrefixSnapshot>,
+        state: EntryIndex,
+    },
+    Mute,
     /// Renamed and durable; the list of names comes back.
     DropList {
         lsn: u64,
@@ -561,6 +574,7 @@ impl Segments {
             committed: EntryIndex::ZERO,
             cuts_coming: 0,
             trim_wanted: None,
+            mute_wanted: None,
             snap: None,
             snap_asked: false,
             bytes_since_snap: found.bytes_since_snap,
@@ -601,7 +615,7 @@ impl Segments {
             self.open_group(FoundGroup::fresh(gid, spec.clone()));
         }
         let Some(group) = self.groups.get_mut(&gid) else { return };
-        if piece.entries.is_empty() && piece.truncate_from.is_none() && !piece.drop {
+        if piece.is_void() {
             return; // hard state only: nothing for files
         }
         self.queued_bytes += piece_bytes(&piece);
@@ -710,6 +724,12 @@ impl Segments {
         if group.queue.front().is_some_and(|p| p.drop) {
             return self.drop_job(gid);
         }
+        if group.mute_wanted.is_some() {
+            return self.mute_job(gid);
+        }
+        if group.queue.front().is_some_and(|p| p.snapshot.is_some()) {
+            return self.install_job(gid);
+        }
         if group.flush_wanted && (!group.flush_all || group.queue.is_empty()) {
             return Some(self.sync_job(gid));
         }
@@ -808,6 +828,8 @@ impl Segments {
                 self.doom(now, gid, gone);
             }
             Then::Nothing => {}
+            Then::Install { snapshot, state } => self.installed(gid, &snapshot, state),
+            Then::Mute => {}
             Then::DropList { lsn } => {
                 let gone = format!("{}.deleted", group_dir(&self.config.dir, gid));
                 let mut steps: VecDeque<_> = job
@@ -923,6 +945,12 @@ impl Local for Segments {
                         group.snap = snap;
                     }
                     group.trim_wanted = group.trim_wanted.max(Some(log_start));
+                    self.enlist(gid);
+                }
+            }
+            SegmentEvent::Mute(gid, on) => {
+                if let Some(group) = self.groups.get_mut(&gid) {
+                    group.mute_wanted = Some(on);
                     self.enlist(gid);
                 }
             }

@@ -23,7 +23,8 @@ pub(super) fn check(gid: Gid, node: &RawNode<Store>, msg: &PeerMsg) -> Result<()
         return Err(GuardRule::WrongGroup);
     }
     // A member whose own list is behind must hear, and elect, peers it does not know yet; answers of such are nobody's.
-    let request = matches!(msg.body, PeerBody::Append { .. } | PeerBody::Beat { .. } | PeerBody::Vote { .. });
+    let request =
+        matches!(msg.body, PeerBody::Append { .. } | PeerBody::Beat { .. } | PeerBody::Vote { .. } | PeerBody::Snap(_));
     if msg.from.0 == raft.id || msg.from.0 == 0 || (!request && raft.prs().get(msg.from.0).is_none()) {
         return Err(GuardRule::UnknownPeer);
     }
@@ -58,6 +59,11 @@ pub(super) fn check(gid: Gid, node: &RawNode<Store>, msg: &PeerMsg) -> Result<()
                 }
             }
             Ok(())
+        }
+        PeerBody::Snap(s) => {
+            let members = super::conf::ConfState::decode(&s.conf).is_ok();
+            let ok = s.index.0 > 0 && s.term > 0 && s.term <= msg.term && members && log.can_install(s);
+            if ok { Ok(()) } else { Err(GuardRule::EntryShape) }
         }
         PeerBody::Beat { commit, .. } if current && *commit > log.last_index() => Err(GuardRule::CommitBeyondEnd),
         PeerBody::Ack { index, reject: None, .. }
@@ -172,6 +178,7 @@ pub(super) fn outgoing(gid: Gid, store: &Store, mut m: Message) -> Option<PeerMs
             commit_term: m.commit_term as u32,
         },
         MessageType::MsgTimeoutNow => PeerBody::TimeoutNow,
+        MessageType::MsgSnapshot => PeerBody::Snap(Box::new(store.prefix()?)),
         _ => return None,
     };
     Some(PeerMsg { gid, from: PeerId(m.from), to: PeerId(m.to), term: m.term as u32, body })
@@ -229,6 +236,8 @@ pub(super) fn incoming(msg: PeerMsg) -> Message {
             m.commit_term = u64::from(commit_term);
         }
         PeerBody::TimeoutNow => m.set_msg_type(MessageType::MsgTimeoutNow),
+        // `prefix.rs` and `rejoin.rs` take these.
+        PeerBody::Snap(_) | PeerBody::Roll { .. } | PeerBody::RollOk { .. } => {}
     }
     m
 }

@@ -28,9 +28,12 @@ impl GroupCore {
                 return;
             }
             let mut rd = self.node.ready();
-            let number = rd.number();
+            // The crate counts from one again when its node was made anew.
+            let number = self.ready_base + rd.number();
+            self.node_numbers = rd.number();
             let leads = self.node.raft.state == StateRole::Leader;
 
+            let snapshot = self.take_installed(&rd);
             let mut truncate_from = None;
             let entries = rd.take_entries();
             let mut new: Vec<NewEntry> = Vec::with_capacity(entries.len());
@@ -52,8 +55,12 @@ impl GroupCore {
             let promised = (self.hard.term, self.hard.vote);
             let hard = self.hard_to_write(!new.is_empty());
             let promises = promised != (self.hard.term, self.hard.vote);
-            let writes = hard.is_some() || !new.is_empty();
-            if writes {
+            let writes = hard.is_some() || !new.is_empty() || snapshot.is_some();
+            if let Some(snapshot) = snapshot {
+                assert!(new.is_empty(), "entries come behind a snapshot, not with it");
+                self.installing = Some((number, snapshot.index.0));
+                out.push(Effect::Install { ready: ReadyNo(number), snapshot, hard });
+            } else if writes {
                 out.push(Effect::Persist { ready: ReadyNo(number), entries: new, hard, truncate_from });
             }
 
@@ -62,7 +69,7 @@ impl GroupCore {
             let now: Vec<PeerMsg> = rd.take_messages().into_iter().filter_map(wire).collect();
             let mut later: Vec<PeerMsg> = rd.take_persisted_messages().into_iter().filter_map(wire).collect();
             for m in now {
-                out.push(Effect::Send(m));
+                self.send(m, out);
             }
             if !leads && !promises && self.hard_pending.is_none() {
                 // R4: an answer to a beat says nothing about entries; behind a slow flush it would cost the quorum.
@@ -93,23 +100,41 @@ impl GroupCore {
                     return;
                 }
             }
-            self.node.advance_apply();
+            // R13: what a snapshot stands for is applied when it is durable.
+            if self.installing.is_none() || mutant!("snapshot_applied_before_persist") {
+                self.node.advance_apply();
+            }
 
             if mutant!("ack_or_vote_before_fsync") {
-                self.node.on_persist_ready(number);
+                self.node.on_persist_ready(number - self.ready_base);
                 for m in later.drain(..) {
-                    out.push(Effect::Send(m));
+                    self.send(m, out);
                 }
             }
             if !writes && self.pending.is_empty() {
-                self.node.on_persist_ready(number);
+                self.node.on_persist_ready(number - self.ready_base);
                 for m in later {
-                    out.push(Effect::Send(m));
+                    self.send(m, out);
                 }
             } else {
                 self.pending.push_back(Pending { number, writes, messages: later });
             }
         }
+    }
+
+    pub(super) fn newest_ready(&self) -> ReadyNo {
+        ReadyNo(self.ready_base + self.node_numbers)
+    }
+
+    fn send(&mut self, m: PeerMsg, out: &mut Effects<Effect>) {
+        match &m.body {
+            PeerBody::Snap(_) => {
+                self.rejoin.snapshots.insert(m.to, 0);
+            }
+            PeerBody::Ack { .. } => self.told_ack(&m, out),
+            _ => {}
+        }
+        out.push(Effect::Send(m));
     }
 
     /// The hard state that goes with a Ready: when term or vote changed, else (R35, R38) a fresh commit index at most
@@ -149,12 +174,16 @@ impl GroupCore {
                     self.hard_pending = None;
                 }
                 for m in p.messages {
-                    out.push(Effect::Send(m));
+                    self.send(m, out);
                 }
             }
         }
-        if let Some(number) = upto {
-            self.node.on_persist_ready(number);
+        if let Some(number) = upto.filter(|n| *n > self.ready_base) {
+            self.node.on_persist_ready(number - self.ready_base);
+            if self.installing.is_some_and(|(ready, _)| ready <= number) {
+                self.installing = None;
+                self.node.advance_apply();
+            }
         }
     }
 }

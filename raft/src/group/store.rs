@@ -5,8 +5,8 @@
 //! "temporarily unavailable" and ask the shell for a cold read.
 
 use super::conf::ConfState;
-use catchwater_record::EntryIndex;
-use catchwater_storage::{EntryKind, Hard, Log, NewEntry, Row};
+use catchwater_record::{EntryIndex, PartitionId, TopicId};
+use catchwater_storage::{EntryKind, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, Row};
 use raft::eraftpb::{Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use std::cell::RefCell;
@@ -22,6 +22,8 @@ pub(super) struct Store {
     pub log: Log,
     pub hard: Hard,
     pub conf: ConfState,
+    /// A prefix snapshot on its way through the crate, which only carries where it stands.
+    pub arriving: Option<Box<PrefixSnapshot>>,
     cold: RefCell<Cold>,
 }
 
@@ -44,7 +46,15 @@ struct Cold {
 
 impl Store {
     pub fn new(log: Log, hard: Hard, conf: ConfState) -> Self {
-        Store { log, hard, conf, cold: RefCell::new(Cold::default()) }
+        Store { log, hard, conf, arriving: None, cold: RefCell::new(Cold::default()) }
+    }
+    /// All of it, for a node of the crate that is made anew; what stays behind is of no use.
+    pub fn take(&mut self, hard: Hard) -> Store {
+        let spec =
+            GroupSpec { topic: TopicId::NONE, partition: PartitionId(0), incarnation: 0, conf: self.conf.encode() };
+        let empty = RecoveredGroup::fresh(self.log.gid(), spec);
+        let empty = Log::open(empty).expect("an empty log opens");
+        Store::new(std::mem::replace(&mut self.log, empty), hard, self.conf.clone())
     }
     pub fn take_wanted(&self) -> Vec<Wanted> {
         std::mem::take(&mut self.cold.borrow_mut().wanted)
@@ -178,7 +188,7 @@ impl raft::Storage for Store {
     }
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // Prefix snapshots come with the transport; until then a follower behind the first index waits.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        let prefix = self.prefix().and_then(|p| super::prefix::to_crate(&p));
+        prefix.ok_or(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

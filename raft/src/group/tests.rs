@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
+use super::conf::{ConfChange, ConfStep};
 use super::*;
 use crate::effect::{GuardRule, Hint, PeerBody, ReadyNo};
 use bytes::{Bytes, BytesMut};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::{CaptureEpoch, CaptureId, NodeId, PartitionId, TopicId};
+use catchwater_storage::format::context;
 use catchwater_storage::{Check, GroupSpec, NewEntry, ReadPlan};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,7 @@ fn idempotent(id: i64, sequence: i32) -> BytesMut {
     b.finish()
 }
 
+mod rejoin;
 mod rules;
 
 /// A replica and the disk it is given: what `Persist` asked for, durable or not.
@@ -287,12 +290,19 @@ struct Three {
     cut: Vec<PeerId>,
     /// These do not flush.
     stuck: Vec<PeerId>,
+    /// Prefix snapshots are lost: how many were.
+    lose_snapshots: Option<usize>,
 }
 
 impl Three {
     fn new() -> Three {
         let voters = [peer(1), peer(2), peer(3)];
-        Three { rigs: voters.iter().map(|p| (*p, Rig::new(*p, &voters))).collect(), cut: vec![], stuck: vec![] }
+        Three {
+            rigs: voters.iter().map(|p| (*p, Rig::new(*p, &voters))).collect(),
+            cut: vec![],
+            stuck: vec![],
+            lose_snapshots: None,
+        }
     }
     fn settle(&mut self) {
         loop {
@@ -312,6 +322,10 @@ impl Three {
                 return;
             }
             for m in mail {
+                if let (Some(lost), PeerBody::Snap(_)) = (&mut self.lose_snapshots, &m.body) {
+                    *lost += 1;
+                    continue;
+                }
                 if !self.cut.contains(&m.from)
                     && !self.cut.contains(&m.to)
                     && let Some(rig) = self.rigs.get_mut(&m.to)

@@ -337,6 +337,7 @@ impl World {
             truncate_from,
             mark: None,
             hard,
+            snapshot: None,
             entries,
         };
         self.tell(DirEvent::Batch(batch));

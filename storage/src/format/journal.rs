@@ -13,7 +13,7 @@
 //! A flush starts on a 4 KiB boundary and is never rewritten. Frames repeat the lsn, the directory repeats group and
 //! index: one flipped bit anywhere costs at most one frame, and whose it was is known.
 
-use super::{Le, Put, sane, set_u32};
+use super::{Le, Put, prefix, sane, set_u32};
 use crate::disk::{AlignedBuf, BLOCK_BYTES};
 use crate::entry::{EntryKind, Frame, GroupSpec, Hard, Mark, MarkKind, NewEntry, derive_flags};
 use bytes::Bytes;
@@ -128,6 +128,7 @@ impl FlushHeader {
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD: u8 = 3;
 const KIND_CREATE: u8 = 4;
+const KIND_SNAP: u8 = 5;
 const KIND_DIRTY: u8 = 6;
 const KIND_SYNCED: u8 = 7;
 const KIND_MODE: u8 = 9;
@@ -139,6 +140,7 @@ pub fn frame_kind(frame: &Frame) -> u8 {
         Frame::Entry(..) => KIND_ENTRY,
         Frame::Hard(..) => KIND_HARD,
         Frame::Create(..) => KIND_CREATE,
+        Frame::Snapshot(..) => KIND_SNAP,
         Frame::Drop(..) => KIND_DROP,
         Frame::Mark(_, mark) => match mark.kind {
             MarkKind::Dirty => KIND_DIRTY,
@@ -154,6 +156,7 @@ pub fn frame_bytes(frame: &Frame) -> usize {
         Frame::Entry(_, entry) => entry.context.len() + entry.body.len(),
         Frame::Hard(..) | Frame::Drop(..) | Frame::Mark(..) => 0,
         Frame::Create(_, spec) => 32 + spec.conf.len(),
+        Frame::Snapshot(_, s) => prefix::encoded_len(s),
     };
     (FRAME_HEADER_BYTES + content).next_multiple_of(8) + DIRECTORY_ROW_BYTES
 }
@@ -212,6 +215,10 @@ impl FlushBuilder {
             Frame::Create(_, spec) => {
                 encode_create(spec, &mut create);
                 (0, 0, 0, 0, 0, 0, &empty, &create)
+            }
+            Frame::Snapshot(_, snapshot) => {
+                prefix::encode(snapshot, &mut create);
+                (0, snapshot.index.0, snapshot.term, 0, snapshot.next_offset.0, 0, &empty, &create)
             }
             Frame::Drop(_) => (0, 0, 0, 0, 0, 0, &empty, &empty),
             Frame::Mark(_, m) => {
@@ -313,6 +320,9 @@ impl DirectoryRow {
     pub fn is_entry(&self) -> bool {
         self.kind == KIND_ENTRY
     }
+    pub fn is_snapshot(&self) -> bool {
+        self.kind == KIND_SNAP
+    }
     pub fn is_mark(&self) -> bool {
         matches!(self.kind, KIND_DIRTY | KIND_SYNCED | KIND_MODE)
     }
@@ -384,6 +394,7 @@ pub fn decode_frame(bytes: &Bytes) -> Option<Found> {
         _ if crc32c(&body) != body_crc => return None,
         KIND_HARD => Frame::Hard(gid, Hard { term, vote: base_offset, commit: EntryIndex(index) }),
         KIND_CREATE => Frame::Create(gid, decode_create(&body)?),
+        KIND_SNAP => Frame::Snapshot(gid, Box::new(prefix::decode(&body)?)),
         KIND_DROP => Frame::Drop(gid),
         KIND_DIRTY | KIND_SYNCED | KIND_MODE => {
             let kind = match (kind, count) {

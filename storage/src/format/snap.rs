@@ -14,6 +14,8 @@ use catchwater_record::{EntryIndex, Gid, Offset};
 pub const MAGIC: &[u8; 4] = b"CWS1";
 pub const HEADER_BYTES: usize = 40;
 pub const VERSION: u16 = 1;
+/// `index u64 | conf state`: the members that the entries up to `index` make.
+pub const SECTION_CONF: u16 = 5;
 /// Longest payload a reader accepts, bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 
@@ -23,13 +25,20 @@ pub struct Snap {
     /// The state holds everything up to and with this entry.
     pub index: EntryIndex,
     pub next_offset: Offset,
+    /// It came from a leader and may stand beyond the end of the log (flag 0).
+    pub ahead: bool,
     pub payload: Bytes,
 }
 
 impl Snap {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Put::with_capacity(HEADER_BYTES + self.payload.len());
-        out.bytes(MAGIC).u16(VERSION).u16(0).u64(self.gid.0).u64(self.index.0).u64(self.next_offset.0);
+        out.bytes(MAGIC)
+            .u16(VERSION)
+            .u16(u16::from(self.ahead))
+            .u64(self.gid.0)
+            .u64(self.index.0)
+            .u64(self.next_offset.0);
         out.u32(self.payload.len() as u32).u32(0).bytes(&self.payload);
         let crc = crc32c_of(&[&out.0[..36], &out.0[HEADER_BYTES..]]);
         set_u32(&mut out.0, 36, crc);
@@ -52,6 +61,7 @@ impl Snap {
             gid: Gid(le.u64(8)),
             index: EntryIndex(le.u64(16)),
             next_offset: Offset(le.u64(24)),
+            ahead: le.u16(6) & 1 != 0,
             payload: bytes.slice(HEADER_BYTES..),
         })
     }
@@ -93,7 +103,7 @@ mod tests {
         let mut payload = Vec::new();
         put_section(&mut payload, 1, &[0; 8]);
         put_section(&mut payload, 99, b"unknown");
-        Snap { gid: Gid(5), index: EntryIndex(77), next_offset: Offset(1000), payload: payload.into() }
+        Snap { gid: Gid(5), index: EntryIndex(77), next_offset: Offset(1000), ahead: false, payload: payload.into() }
     }
 
     #[test]

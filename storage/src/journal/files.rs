@@ -8,6 +8,9 @@ use catchwater_base::{Effects, Now, mutant};
 use catchwater_record::Gid;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Ending of a file that is being made.
+pub(crate) const NEW: &str = ".new";
+
 /// Zeros are written to a new file in pieces of this size, bytes.
 const PREPARE_BYTES: u64 = 1 << 20;
 
@@ -30,6 +33,9 @@ pub(super) enum PrepareStep {
     Allocate,
     Zero(u64),
     Sync,
+    /// From the name under which it was made: whatever a power cut leaves of a half-made one, no recovery takes it for a
+    /// journal file that was destroyed.
+    Name,
     SyncDir,
 }
 
@@ -46,6 +52,8 @@ pub(super) struct File {
     pub(super) checkpoint_asked: bool,
     /// A life before wrote it.
     pub(super) found: bool,
+    /// It is being made, under its name with [`NEW`] behind.
+    pub(super) unnamed: bool,
 }
 
 impl Journal {
@@ -191,10 +199,11 @@ impl Journal {
         let file = &self.files[at];
         let path = file.path.clone();
         let sync_dir = DiskOp::SyncDir { path: self.config.dir.as_str().into() };
+        let new: FilePath = format!("{path}{NEW}").into();
         let step = match file.state {
             FileState::Preparing(step) => step,
             FileState::Removing(gone) => {
-                let op = if gone { sync_dir } else { DiskOp::Unlink { path } };
+                let op = if gone { sync_dir } else { DiskOp::Unlink { path: if file.unnamed { new } else { path } } };
                 let token = self.token();
                 self.preparing = Some((token, at));
                 out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Remove });
@@ -203,14 +212,15 @@ impl Journal {
             _ => return,
         };
         let op = match step {
-            PrepareStep::Create => DiskOp::CreateNew { path },
-            PrepareStep::Allocate => DiskOp::Fallocate { path, len: file.len },
+            PrepareStep::Create => DiskOp::CreateNew { path: new },
+            PrepareStep::Allocate => DiskOp::Fallocate { path: new, len: file.len },
             PrepareStep::Zero(from) => {
                 let len = PREPARE_BYTES.min(file.len - from) as usize;
                 static ZEROS: [u8; PREPARE_BYTES as usize] = [0; PREPARE_BYTES as usize];
-                DiskOp::Write { path, at: from, bufs: vec![Bytes::from_static(&ZEROS[..len])] }
+                DiskOp::Write { path: new, at: from, bufs: vec![Bytes::from_static(&ZEROS[..len])] }
             }
-            PrepareStep::Sync => DiskOp::Fdatasync { path },
+            PrepareStep::Sync => DiskOp::Fdatasync { path: new },
+            PrepareStep::Name => DiskOp::Rename { from: new, to: path },
             PrepareStep::SyncDir => sync_dir,
         };
         let token = self.token();
@@ -224,7 +234,7 @@ impl Journal {
         let Some((_, at)) = self.preparing.filter(|(t, _)| *t == token) else { return false };
         let state = self.files[at].state;
         let waits =
-            matches!(state, FileState::Preparing(PrepareStep::Create | PrepareStep::Allocate | PrepareStep::Zero(_)));
+            matches!(state, FileState::Preparing(step) if !matches!(step, PrepareStep::Sync | PrepareStep::SyncDir));
         if error.kind != DiskFault::NoSpace || !waits {
             return false;
         }
@@ -302,7 +312,11 @@ impl Journal {
             PrepareStep::Allocate => PrepareStep::Zero(0),
             PrepareStep::Zero(from) if from + PREPARE_BYTES < file.len => PrepareStep::Zero(from + PREPARE_BYTES),
             PrepareStep::Zero(_) => PrepareStep::Sync,
-            PrepareStep::Sync => PrepareStep::SyncDir,
+            PrepareStep::Sync => PrepareStep::Name,
+            PrepareStep::Name => {
+                file.unnamed = false;
+                PrepareStep::SyncDir
+            }
             PrepareStep::SyncDir => {
                 file.state = FileState::Ready;
                 return;
@@ -337,6 +351,7 @@ impl File {
             pins: BTreeMap::new(),
             checkpoint_asked: false,
             found: false,
+            unnamed: matches!(state, FileState::Preparing(_)),
         }
     }
 }

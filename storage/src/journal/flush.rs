@@ -118,7 +118,7 @@ impl Journal {
                     self.heads.remove(&gid);
                     file.pins.insert(gid, lsn);
                 }
-                Some(Frame::Entry(..)) => drop(file.pins.insert(gid, lsn)),
+                Some(Frame::Entry(..) | Frame::Snapshot(..)) => drop(file.pins.insert(gid, lsn)),
                 None => {}
             }
             if item.forwarded {
@@ -130,6 +130,7 @@ impl Journal {
                     lsn,
                     create: None,
                     drop: false,
+                    snapshot: None,
                     truncate_from: None,
                     cuts: 0,
                     entries: Vec::new(),
@@ -142,6 +143,12 @@ impl Journal {
             match item.what {
                 What::Frame(Frame::Create(_, spec)) => p.create = Some(spec),
                 What::Frame(Frame::Drop(_)) => p.drop = true,
+                What::Frame(Frame::Snapshot(_, snapshot)) => {
+                    // What was cut or written before it is void; that cuts are done is still waited for.
+                    p.entries.clear();
+                    p.truncate_from = None;
+                    p.snapshot = Some(snapshot);
+                }
                 What::Truncate(EntryIndex(u64::MAX)) => {}
                 What::Truncate(from) => {
                     // Entries of this very flush that a later batch of it cut again never reach a segment.

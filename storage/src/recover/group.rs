@@ -6,7 +6,8 @@ use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
 use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{
-    EntryKind, EpochStart, GroupSpec, Hard, NewEntry, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag,
+    EntryKind, EpochStart, GroupSpec, Hard, NewEntry, PrefixSnapshot, RecoveredGroup, Row, SegmentInfo, Verdict,
+    row_flag,
 };
 use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
@@ -63,7 +64,7 @@ pub(super) fn build(
     disk: &dyn Disk,
     layout: &Layout,
     gid: Gid,
-    frames: GroupFrames,
+    mut frames: GroupFrames,
     loss: Loss,
 ) -> Result<Built, RecoverError> {
     let dir = group_dir(&layout.groups(), gid);
@@ -73,6 +74,7 @@ pub(super) fn build(
         Err(e) if e.kind == DiskFault::NotFound => BTreeSet::new(),
         Err(e) => return Err(e.into()),
     };
+    let all_names = names.clone();
     let made = !matches!(disk.list(&reader.dir), Err(e) if e.kind == DiskFault::NotFound);
     let (manifest_a, manifest_b) = (reader.all("manifest.a")?, reader.all("manifest.b")?);
     let pair = slot::newest(SlotKind::Manifest, manifest_a.as_deref(), manifest_b.as_deref());
@@ -93,7 +95,16 @@ pub(super) fn build(
             GroupSpec { topic: TopicId::NONE, partition: PartitionId(0), incarnation: 0, conf: Bytes::new() }
         }
     };
-    let fixed = manifest.unwrap_or(Manifest { first_index: EntryIndex(1), ..Manifest::default() });
+    let mut fixed = manifest.unwrap_or(Manifest { first_index: EntryIndex(1), ..Manifest::default() });
+    // A prefix snapshot that is in the journal and not in files yet: what files hold is void.
+    let begins = frames.snapshot.take().filter(|(s, _)| fixed.first_index <= s.index);
+    let names = if begins.is_some() { BTreeSet::new() } else { names };
+    if let Some((snapshot, _)) = &begins {
+        fixed = begun_by(&fixed, snapshot);
+    }
+    if frames.snapshot_lost {
+        reader.verdict = Verdict::Damaged;
+    }
     reader.epochs.clone_from(&fixed.epochs);
 
     // Sealed segments as the manifest names them.
@@ -108,7 +119,6 @@ pub(super) fn build(
     let sealed_end = segments.last().map_or(fixed.first_index.prev(), |f| f.segment.last_index());
 
     // The journal from its first frame of this group on; what is sealed or trimmed needs no frame.
-    let mut frames = frames;
     frames.entries = frames.entries.split_off(&sealed_end.next());
     frames.lost = frames.lost.split_off(&sealed_end.next());
     let cut = [frames.entries.keys().next(), frames.lost.keys().next()].into_iter().flatten().min().copied();
@@ -241,7 +251,11 @@ pub(super) fn build(
         names.iter().filter_map(|n| n.strip_suffix(".snap")?.parse().ok()).map(EntryIndex).collect();
     known.insert(SALVAGE_FILE.to_owned());
     known.extend(snaps.iter().map(|i| format!("{:020}.snap", i.0)));
-    let snap = reader.newest_snap(&snaps, next.index)?;
+    let brought = begins.as_ref().and_then(|(s, _)| Snap::decode(&s.snap)).map(|s| (s.index, s.payload));
+    let snap = match brought {
+        Some(snap) => Some(snap),
+        None => reader.newest_snap(&snaps, next.index)?,
+    };
     let snap_index = snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
     let since_snap = reader.since(&segments, snap_index)?;
 
@@ -272,6 +286,18 @@ pub(super) fn build(
         since_snap,
     };
     let mut pieces: Vec<Persisted> = Vec::new();
+    pieces.extend(begins.map(|(snapshot, lsn)| Persisted {
+        gid,
+        lsn,
+        create: None,
+        drop: false,
+        snapshot: Some(snapshot),
+        truncate_from: None,
+        cuts: 0,
+        body_bytes: 0,
+        entries: Vec::new(),
+        tags: Vec::new(),
+    }));
     for (entry, lsn) in journaled {
         match pieces.last_mut() {
             // A rescued entry may carry an older number: it rides with the piece before it.
@@ -281,6 +307,7 @@ pub(super) fn build(
                 lsn,
                 create: None,
                 drop: false,
+                snapshot: None,
                 truncate_from: None,
                 cuts: 0,
                 body_bytes: 0,
@@ -303,14 +330,39 @@ pub(super) fn build(
         epochs,
         segments: segments.into_iter().map(|f| f.segment).collect(),
         quarantine,
+        mend: Vec::new(),
         loose,
-        stale: names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),
+        stale: all_names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),
         snaps,
         bytes_since_snap: group.since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum(),
         journaled: pieces,
     };
-    let rebuilt = if found.quarantine.is_none() { reader.rebuilt } else { Vec::new() };
+    let (mut found, mut rebuilt) = (found, reader.rebuilt);
+    if found.quarantine.is_some() {
+        found.mend = std::mem::take(&mut rebuilt);
+    }
     Ok(Built { group, found, rebuilt, lost })
+}
+
+/// A manifest as it is when the snapshot has gone to files.
+fn begun_by(before: &Manifest, snapshot: &PrefixSnapshot) -> Manifest {
+    Manifest {
+        log_start: snapshot.log_start.min(snapshot.next_offset),
+        first_index: snapshot.index.next(),
+        prev_term: snapshot.term,
+        epochs: snapshot.epochs.clone(),
+        segments: vec![ManifestSegment {
+            base_index: snapshot.index.next(),
+            base_offset: snapshot.next_offset,
+            generation: 0,
+            state: SegmentState::Active,
+            rows: 0,
+            last_term: snapshot.term,
+            sealed_at_ms: 0,
+            max_ts: -1,
+        }],
+        ..before.clone()
+    }
 }
 
 /// Where the log ends so far.
@@ -861,9 +913,11 @@ impl Reader<'_> {
     }
 
     fn newest_snap(&self, snaps: &[EntryIndex], last: EntryIndex) -> Result<Option<(EntryIndex, Bytes)>, DiskError> {
-        for index in snaps.iter().rev().filter(|i| **i <= last) {
+        for index in snaps.iter().rev() {
             let Some(bytes) = self.all(&format!("{:020}.snap", index.0))? else { continue };
-            if let Some(snap) = Snap::decode(&bytes).filter(|s| s.gid == self.gid && s.index == *index) {
+            if let Some(snap) = Snap::decode(&bytes).filter(|s| s.gid == self.gid && s.index == *index)
+                && (*index <= last || snap.ahead)
+            {
                 return Ok(Some((*index, snap.payload)));
             }
         }

@@ -2,11 +2,11 @@
 
 use super::{Layout, Leftovers, RecoverError, Report};
 use crate::disk::{BLOCK_BYTES, Disk, DiskExt, DiskFault};
-use crate::entry::{Frame, GroupSpec, Hard, Loose, MarkKind, NewEntry};
+use crate::entry::{Frame, GroupSpec, Hard, Loose, MarkKind, NewEntry, PrefixSnapshot};
 use crate::format::NUMBER_MAX;
 use crate::format::journal::{FileHeader, FlushContent, FlushHeader, decode_flush, salvage_flush};
 use crate::format::slot::{BootState, DirMeta};
-use crate::journal::{FoundFile, FoundJournal, Head};
+use crate::journal::{FoundFile, FoundJournal, Head, NEW};
 use bytes::Bytes;
 use catchwater_base::mutant;
 use catchwater_record::{EntryIndex, Gid};
@@ -40,6 +40,10 @@ pub(super) struct GroupFrames {
     /// What a relaxed group's marks come to, and whether one of them is lost.
     pub loose: Option<(Loose, u64)>,
     pub mark_lost: bool,
+    /// The log is void and begins behind this.
+    pub snapshot: Option<(Box<PrefixSnapshot>, u64)>,
+    /// A SNAP frame is lost: what the log was before it is void, and where it begins is not known.
+    pub snapshot_lost: bool,
     /// Newest entry per index; an entry drops everything behind it.
     pub entries: BTreeMap<EntryIndex, (NewEntry, u64)>,
     /// Indexes whose frame is lost, with the flush it was in.
@@ -77,6 +81,14 @@ impl Replay {
                 let group = self.groups.entry(gid).or_default();
                 (group.hard, group.hard_lost) = (Some((hard, lsn)), false);
             }
+            Frame::Snapshot(_, snapshot) => {
+                if entries_count {
+                    let group = self.groups.entry(gid).or_default();
+                    group.entries.clear();
+                    group.lost.clear();
+                    (group.snapshot, group.snapshot_lost) = (Some((snapshot, lsn)), false);
+                }
+            }
             Frame::Entry(_, entry) => {
                 if entries_count {
                     let group = self.groups.entry(gid).or_default();
@@ -113,6 +125,8 @@ impl Replay {
                         if entries_count {
                             group.cut(EntryIndex(row.index));
                         }
+                    } else if row.is_snapshot() {
+                        group.snapshot_lost |= entries_count;
                     } else if row.is_mark() {
                         group.mark_lost = true;
                     } else if row.is_hard() {
@@ -170,6 +184,9 @@ pub(super) fn scan(
     let mut found = FoundJournal::default();
     let mut files: Vec<Scanned> = Vec::new();
     let mut unknown: Vec<(String, Bytes)> = Vec::new();
+    // Half made by a life before: nothing was trusted to them.
+    let half_made = names.iter().filter(|n| n.ends_with(&format!(".wal{NEW}")));
+    leftovers.files.extend(half_made.map(|n| format!("{dir}/{n}")));
     let names: Vec<&String> = names.iter().filter(|n| n.ends_with(".wal")).collect();
     // A file gets its length before its first flush and keeps it, and every write is of whole blocks: a used one of another
     // length was cut, and what stood behind the cut nobody knows.

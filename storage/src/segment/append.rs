@@ -111,7 +111,7 @@ impl Segments {
         let mut lsn = None;
         let mut taken = 0usize;
         'pieces: while let Some(piece) = group.queue.front_mut() {
-            if piece.drop || (piece.truncate_from.is_some() && lsn.is_some()) {
+            if piece.drop || piece.snapshot.is_some() || (piece.truncate_from.is_some() && lsn.is_some()) {
                 break; // a cut is a job of its own
             }
             let mut used = 0;

@@ -254,7 +254,7 @@ impl Segments {
         }
         // What a snapshot stands for must outlive it; a journaled entry does anyway.
         let before = if group.relaxed { self.sync_steps(gid, false) } else { VecDeque::new() };
-        let bytes = Snap { gid, index, next_offset, payload }.encode();
+        let bytes = Snap { gid, index, next_offset, ahead: false, payload }.encode();
         let name = |i: EntryIndex| format!("{:020}.snap", i.0);
         let path = self.path(gid, &name(index));
         let mut steps = VecDeque::from([

@@ -1,5 +1,16 @@
-//! The rules about the consensus crate, each as a story of its own name (`docs/decisions` and the design's list R1–R38).
-//! Those of streams and rejoining belong to the transport; R4, R15, R18, R20, R29, R31, R32 stand in the file above.
+//! The rules about the consensus crate, each as a story of its own name (the design's list R1–R38).
+//!
+//! | rules | story |
+//! |---|---|
+//! | R1–R3, R6, R10, R12, R16, R20, R22–R27, R33–R35, R38 | here, by number |
+//! | R11, R13, R14, R17, R19, R30, R36, R37 | `rejoin.rs`, by number; M1–M9 beside them |
+//! | R4 | `a_follower_says_nothing_of_entries_before_they_are_durable_but_answers_beats` |
+//! | R7, R8, R9, R32 | `a_lagging_peer_is_fed_by_cold_reads` |
+//! | R15 | `a_voter_with_a_tail_that_is_not_durable_does_not_campaign` |
+//! | R18, R28 | `the_guard_refuses_what_would_make_the_crate_panic` |
+//! | R29 | `a_panic_inside_takes_only_this_group_down` |
+//! | R31 | `a_vote_leaves_only_when_it_is_durable` |
+//! | R5, R21 | constants of `crate_config`, no story of their own |
 
 use super::*;
 use crate::group::conf::{ConfChange, ConfStep};
