@@ -24,6 +24,8 @@ pub struct History {
     leaders: BTreeMap<u32, usize>,
     /// Highest acknowledged entry.
     pub acked: (EntryIndex, u32),
+    /// When each was told, and whether it may be lost with a window.
+    pub told: BTreeMap<EntryIndex, (u64, bool)>,
     /// Highest log start that a settled leader had.
     pub log_start: Offset,
 }
@@ -121,7 +123,11 @@ impl Checker {
         let (index, term) = history.acked;
         if other != node {
             self.fail(format!("{gid:?}: nodes {other} and {node} both lead term {}", view.term));
-        } else if index.0 > 0 && term <= view.term.0 && core.log().term(index).map(|t| t.0) != Some(term) {
+        } else if index.0 > 0
+            && index >= core.log().first_index().prev()
+            && term <= view.term.0
+            && core.log().term(index).map(|t| t.0) != Some(term)
+        {
             let has = core.log().term(index);
             self.fail(format!(
                 "{gid:?}: node {node} leads term {} without the acknowledged entry {index} of term {term} (has {has:?})",
@@ -131,15 +137,38 @@ impl Checker {
     }
 
     /// A client was told that (index, term) holds its batch.
-    pub fn acked(&mut self, gid: Gid, index: EntryIndex, term: u32) {
+    pub fn acked(&mut self, gid: Gid, index: EntryIndex, term: u32, now: u64, barrier: bool) {
         let history = self.groups.entry(gid).or_default();
         let known = history.committed.get(index.0 as usize - 1).copied();
         if index > history.acked.0 {
             history.acked = (index, term);
         }
+        history.told.entry(index).or_insert((now, barrier));
         self.ensure(known.is_some_and(|p| p.term == term), || {
             format!("{gid:?}: entry {index} of term {term} was acknowledged, committed is {known:?}")
         });
+    }
+
+    /// A relaxed group ends at `last` after a loss of power, which may take one window of what was acknowledged. Gives the
+    /// entries that are gone.
+    pub fn lost(&mut self, gid: Gid, last: EntryIndex, term: u32, window_us: u64) -> u64 {
+        let history = self.groups.entry(gid).or_default();
+        let gone = (history.committed.len() as u64).saturating_sub(last.0);
+        let told = history.told.split_off(&last.next());
+        let span = match (told.values().map(|t| t.0).min(), told.values().map(|t| t.0).max()) {
+            (Some(first), Some(newest)) => newest - first,
+            _ => 0,
+        };
+        let barrier = told.iter().find(|(_, (_, barrier))| *barrier).map(|(i, _)| *i);
+        history.committed.truncate(last.0 as usize);
+        if history.acked.0 > last {
+            history.acked = (last, term);
+        }
+        self.ensure(span <= window_us, || {
+            format!("{gid:?}: a loss of power took what was acknowledged over {span} µs, the window is {window_us} µs")
+        });
+        self.ensure(barrier.is_none(), || format!("{gid:?}: a loss of power took the barrier {barrier:?}"));
+        gone
     }
 
     /// Orders inside one replica.

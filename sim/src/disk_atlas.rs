@@ -6,14 +6,20 @@ use catchwater_storage::disk::memory::{MemoryDisk, SECTOR_BYTES};
 
 pub struct Atlas {
     damaged: Vec<bool>,
+    /// Beyond its journal.
+    files: Vec<bool>,
 }
 
 impl Atlas {
     pub fn new(nodes: usize) -> Self {
-        Atlas { damaged: vec![false; nodes] }
+        Atlas { damaged: vec![false; nodes], files: vec![false; nodes] }
     }
     pub fn is_damaged(&self, node: usize) -> bool {
         self.damaged[node]
+    }
+    /// Its files are as they were: with peers, it comes back.
+    pub fn files_are_whole(&self, node: usize) -> bool {
+        !self.files[node]
     }
     /// May `node` of so many voters be damaged (again)?
     pub fn may_damage(&self, node: usize, voters: usize) -> bool {
@@ -21,11 +27,22 @@ impl Atlas {
         voters == 1 || others < (voters - 1) / 2
     }
     /// Does something to synced bytes of one file of a node that is down, and says what.
-    pub fn damage(&mut self, node: usize, disk: &MemoryDisk, rest: bool, rng: &mut Rng) -> Option<String> {
+    pub fn damage(
+        &mut self,
+        node: usize,
+        disk: &MemoryDisk,
+        rest: bool,
+        journal: bool,
+        rng: &mut Rng,
+    ) -> Option<String> {
+        if journal && !rest {
+            return None;
+        }
         let files: Vec<(String, Vec<u8>)> = disk
             .files()
             .into_iter()
             .filter(|(path, bytes)| !bytes.is_empty() && (rest || !path.ends_with(".wal")))
+            .filter(|(path, _)| !journal || path.ends_with(".wal"))
             .collect();
         if files.is_empty() {
             return None;
@@ -68,6 +85,7 @@ impl Atlas {
             }
         };
         self.damaged[node] = true;
+        self.files[node] |= !path.ends_with(".wal");
         Some(what)
     }
 }

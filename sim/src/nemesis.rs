@@ -1,5 +1,6 @@
 //! What goes wrong, and when it stops.
 
+use crate::swarm::Profile;
 use crate::world::{Happens, World};
 use catchwater_raft::{Event, Proposal, ProposalId};
 use catchwater_record::{EntryIndex, Gid, Offset};
@@ -10,7 +11,17 @@ impl World {
         if self.is_calm() {
             return;
         }
+        self.replace_burnt();
         let nodes = self.nodes.len() as u64;
+        // Retention where there are followers: what lags behind it is told the rest in a snapshot.
+        // (Relaxed topics with several voters are not switched through one yet.)
+        if nodes > 1
+            && self.swarm.relaxed.is_none()
+            && self.rng.chance(if self.swarm.profile == Profile::Journals { 150_000 } else { 50_000 })
+        {
+            self.trim_somewhere();
+            return self.next_fault();
+        }
         if self.swarm.spares > 0 && self.rng.chance(600_000) {
             self.move_somebody();
             return self.next_fault();
@@ -68,16 +79,7 @@ impl World {
                     }
                 }
             }
-            // Retention; a follower behind the first index would need a snapshot, which this version does not send.
-            5..=6 => {
-                let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
-                let Some(core) = self.nodes[0].cores.get(&gid) else { return self.next_fault() };
-                let offset = Offset(self.rng.below(core.view().high_watermark.0 + 1));
-                let start = LogStart { offset, reason: TrimReason::Retention };
-                self.out.trims += 1;
-                self.story.trimmed(self.engine.now(), gid, offset);
-                self.core_event(0, gid, Event::Propose(vec![Proposal::log_start(ProposalId(0), start)]));
-            }
+            5..=6 => self.trim_somewhere(),
             8 => {
                 let (node, gid) = (self.rng.below(nodes) as usize, Gid(1 + self.rng.below(self.swarm.groups as u64)));
                 if self.nodes[node].up() {
@@ -102,6 +104,18 @@ impl World {
         self.next_fault();
     }
 
+    /// Retention, by whoever leads.
+    fn trim_somewhere(&mut self) {
+        let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
+        let leader = if self.nodes.len() == 1 { Some(0) } else { self.leader_of(gid) };
+        let Some((node, core)) = leader.and_then(|n| Some((n, self.nodes[n].cores.get(&gid)?))) else { return };
+        let offset = Offset(self.rng.below(core.view().high_watermark.0 + 1));
+        let start = LogStart { offset, reason: TrimReason::Retention };
+        self.out.trims += 1;
+        self.story.trimmed(self.engine.now(), gid, offset);
+        self.core_event(node, gid, Event::Propose(vec![Proposal::log_start(ProposalId(0), start)]));
+    }
+
     pub(crate) fn next_fault(&mut self) {
         let next = self.rng.between(self.swarm.fault_every / 4, self.swarm.fault_every * 2);
         self.engine.after(next, Happens::Fault);
@@ -115,7 +129,9 @@ impl World {
         self.clocks.calm();
         // A damaged node of several is taken out, as an operator would: the others are the core that must be well.
         for node in 0..self.nodes.len() {
-            if self.nodes.len() > 1 && self.atlas.is_damaged(node) && !self.nodes[node].out {
+            let whole = self.atlas.files_are_whole(node) && !self.atlas.is_damaged(node);
+            let whole = whole || (self.atlas.files_are_whole(node) && self.swarm.profile == Profile::Journals);
+            if self.nodes.len() > 1 && !whole && !self.nodes[node].out {
                 self.read_damaged(node);
                 self.refuse(node);
             }

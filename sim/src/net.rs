@@ -39,6 +39,14 @@ impl Net {
         self.cut[from * self.nodes + to]
     }
 
+    /// When a message that is neither lost nor repeated arrives. In its order.
+    pub fn send_surely(&mut self, now: Micros, from: usize, to: usize, swarm: &Swarm, rng: &mut Rng) -> Micros {
+        let link = from * self.nodes + to;
+        let at = (now + rng.between(swarm.delay.0, swarm.delay.1)).max(self.last[link] + 1);
+        self.last[link] = at;
+        at
+    }
+
     /// Times at which a message sent now arrives: none, one, or (repeated) two.
     pub fn send(&mut self, now: Micros, from: usize, to: usize, swarm: &Swarm, rng: &mut Rng) -> Vec<Micros> {
         let link = from * self.nodes + to;

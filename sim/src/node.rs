@@ -2,12 +2,13 @@
 //! effects of its replicas and its storage.
 
 use crate::storage::{StartError, Wish};
+use crate::swarm::Profile;
 use crate::workload::Reply;
-use crate::world::{Happens, Waiter, World};
+use crate::world::{Happens, Waiter, World, peer};
 use catchwater_base::Effects;
-use catchwater_raft::{Effect, Event, GroupConfig, GroupCore, GuardRule, PeerBody, PeerMsg, Role};
-use catchwater_record::{Gid, Offset};
-use catchwater_storage::{GroupSpec, RecoveredGroup};
+use catchwater_raft::{Effect, Event, GroupConfig, GroupCore, GuardRule, OpenError, PeerBody, PeerId, PeerMsg, Role};
+use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_storage::{GroupSpec, RecoveredGroup, Verdict};
 use std::collections::VecDeque;
 
 impl World {
@@ -16,7 +17,7 @@ impl World {
             return;
         }
         let now = self.now(node);
-        let found = match self.nodes[node].storage.recover(now) {
+        let found = match self.nodes[node].storage.recover(now, self.swarm.voters > 1) {
             Ok(found) => found,
             Err(StartError::Disk(_)) if !self.is_calm() => {
                 self.nodes[node].storage.crash(false);
@@ -30,8 +31,11 @@ impl World {
         self.nodes[node].running = true;
         for group in found {
             let gid = group.gid;
-            match GroupCore::open(&self.config(node), group, 1) {
+            let again = group.clone();
+            match GroupCore::open(&self.config(node, gid), group, 1).or_else(|e| self.under_a_new_id(node, again, e)) {
                 Ok(core) => {
+                    self.out.mutes += u64::from(core.is_mute());
+                    self.after_power(node, &core);
                     self.checker.opened(node, &core);
                     self.nodes[node].cores.insert(gid, core);
                 }
@@ -47,12 +51,119 @@ impl World {
         for gid in gids {
             self.core_event(node, gid, Event::Start);
         }
+        for other in (0..self.nodes.len()).filter(|n| *n != node) {
+            if self.nodes[other].up() {
+                self.open_stream(node, other);
+                self.open_stream(other, node);
+            }
+        }
         let tick = self.clocks.tick(node);
         self.engine.after(tick, Happens::Tick { node, boot });
     }
 
-    fn config(&self, node: usize) -> GroupConfig {
-        let mut config = GroupConfig::new(self.nodes[node].peer);
+    /// A relaxed replica that begins after a loss of power. A lone one is what is left; of several, a majority may have
+    /// lost what a minority never had.
+    fn after_power(&mut self, node: usize, core: &GroupCore) {
+        if !self.nodes[node].storage.lost.contains_key(&core.gid()) {
+            return;
+        }
+        self.forgot[node] = Some(self.engine.now());
+        if self.swarm.voters == 1 {
+            self.accept_loss(core.gid(), core.view().last, core.log().last_term().0, core);
+        }
+    }
+
+    /// F3: a new leader of a relaxed group lacks what was acknowledged. Allowed if a majority lost its page cache since.
+    fn leads_after_power(&mut self, node: usize, gid: Gid) {
+        let Some(core) = self.nodes[node].cores.remove(&gid) else { return };
+        let history = self.checker.groups.entry(gid).or_default();
+        let first = core.log().first_index().0.max(1);
+        let same = |i: u64| {
+            let known = history.committed.get(i as usize - 1).map(|p| p.term);
+            core.log().term(EntryIndex(i)).map(|t| t.0) == known
+        };
+        let end = history.committed.len() as u64;
+        let lost = (first..=end).find(|i| !same(*i));
+        if let Some(lost) = lost {
+            let since = history.told.range(EntryIndex(lost)..).map(|(_, (at, _))| *at).min().unwrap_or(0);
+            let forgot = self.forgot.iter().filter(|at| at.is_some_and(|at| at >= since)).count();
+            if forgot > self.swarm.voters / 2 {
+                let last = EntryIndex(lost - 1);
+                let term = core.log().term(last).map_or(0, |t| t.0);
+                self.accept_loss(gid, last, term, &core);
+            }
+        }
+        self.nodes[node].cores.insert(gid, core);
+    }
+
+    fn accept_loss(&mut self, gid: Gid, last: EntryIndex, term: u32, core: &GroupCore) {
+        let window = self.swarm.relaxed.map_or(0, |w| w.ms * 1000);
+        let end = core.log().end_offset_at(last).max(core.log().log_start());
+        let gone = self.checker.lost(gid, last, term, window);
+        if gone == 0 {
+            return;
+        }
+        self.out.relaxed_losses += 1;
+        self.out.relaxed_lost += gone;
+        for p in self.producers.iter_mut().filter(|p| p.gid == gid) {
+            p.lost(end);
+        }
+        if self.is_calm() {
+            self.acked_when_calm = self.ledger_len();
+        }
+        for w in self.workers.iter_mut().filter(|w| w.gid == gid) {
+            let known = core.log().capture_last(w.capture).map_or(0, |(_, at)| crate::workload::number(&at));
+            w.acked = w.acked.min(known);
+        }
+    }
+
+    /// M7: the hard state is lost, so the peer id is burnt. The controller gives this directory a new one, and has the old
+    /// one removed by the group.
+    fn under_a_new_id(&mut self, node: usize, found: RecoveredGroup, error: OpenError) -> Result<GroupCore, OpenError> {
+        let gid = found.gid;
+        let OpenError::NotProven { voters: 2.., verdict: Verdict::HardStateUncertain, .. } = error else {
+            return Err(error);
+        };
+        if !self.atlas.is_damaged(node) {
+            return Err(error);
+        }
+        let old = self.id(node, gid);
+        let new = PeerId::new(old.node(), old.incarnation() + 1);
+        self.ids.insert((node, gid), new);
+        self.burnt.push((gid, old, new));
+        self.out.new_ids += 1;
+        let mut config = self.config(node, gid);
+        config.new_id = true;
+        GroupCore::open(&config, found, 1)
+    }
+
+    /// Who this node is in the group.
+    pub(crate) fn id(&self, node: usize, gid: Gid) -> PeerId {
+        self.ids.get(&(node, gid)).copied().unwrap_or(peer(node))
+    }
+
+    /// A stream begins with what its sender has of each group. False: there is no way.
+    pub(crate) fn open_stream(&mut self, from: usize, to: usize) -> bool {
+        let (boots, at) = ((self.nodes[from].boot, self.nodes[to].boot), from * self.nodes.len() + to);
+        if self.streams[at] == Some(boots) {
+            return true;
+        }
+        if self.net.is_cut(from, to) || !self.nodes[to].up() {
+            return false;
+        }
+        self.streams[at] = Some(boots);
+        let gids: Vec<Gid> = self.nodes[from].cores.keys().copied().collect();
+        for gid in gids {
+            let to = self.id(to, gid);
+            if self.nodes[from].cores.get(&gid).is_some_and(|c| c.conf().has(to)) {
+                self.core_event(from, gid, Event::StreamUp(to));
+            }
+        }
+        true
+    }
+
+    fn config(&self, node: usize, gid: Gid) -> GroupConfig {
+        let mut config = GroupConfig::new(self.id(node, gid));
         config.log.tail_bytes_max = self.swarm.tail_bytes;
         config
     }
@@ -64,7 +175,7 @@ impl World {
         }
         let (now, mut wishes) = (self.now(node), Vec::new());
         self.nodes[node].storage.create(now, gid, spec.clone(), &mut wishes);
-        match GroupCore::open(&self.config(node), RecoveredGroup::fresh(gid, spec), 1) {
+        match GroupCore::open(&self.config(node, gid), RecoveredGroup::fresh(gid, spec), 1) {
             Ok(core) => {
                 self.checker.opened(node, &core);
                 self.nodes[node].cores.insert(gid, core);
@@ -104,9 +215,20 @@ impl World {
             // The newest flush may only be damaged behind its seal: before that, damage and a torn write look alike, and
             // no engine can tell (the design gives it ten milliseconds).
             let rest = self.nodes[node].storage.rested(self.engine.now());
-            let done = self.atlas.damage(node, self.nodes[node].storage.disk(), rest, &mut self.rng);
+            let journal = self.swarm.profile == Profile::Journals;
+            let done = self.atlas.damage(node, self.nodes[node].storage.disk(), rest, journal, &mut self.rng);
             self.out.damages += u64::from(done.is_some());
             self.last_damage = done.or(self.last_damage.take());
+        }
+        if self.rng.chance(500_000) {
+            // Others notice at once, or by silence.
+            let id = peer(node).node();
+            for other in (0..self.nodes.len()).filter(|n| *n != node) {
+                let gids: Vec<Gid> = self.nodes[other].cores.keys().copied().collect();
+                for gid in gids {
+                    self.core_event(other, gid, Event::StreamDown(id));
+                }
+            }
         }
         let down = if self.is_calm() { 1_000 } else { self.rng.between(self.swarm.down.0, self.swarm.down.1) };
         self.engine.after(down, Happens::Start { node });
@@ -144,11 +266,28 @@ impl World {
                 let mut wishes = Vec::new();
                 let appends = !entries.is_empty();
                 let now = self.now(node);
-                self.nodes[node].storage.persist(now, gid, ready, entries, hard, truncate_from, &mut wishes);
+                self.nodes[node].storage.persist(now, gid, ready, entries, hard, truncate_from, None, &mut wishes);
                 self.grant(node, wishes);
                 if appends && self.chance(self.swarm.crash_after_append) {
                     self.doom(node);
                 }
+            }
+            Effect::Install { ready, snapshot, hard } => {
+                self.engine.fold(ready.0);
+                self.out.installs += 1;
+                let (now, mut wishes) = (self.now(node), Vec::new());
+                let snapshot = Some(snapshot);
+                self.nodes[node].storage.persist(now, gid, ready, Vec::new(), hard, None, snapshot, &mut wishes);
+                self.grant(node, wishes);
+                if self.chance(self.swarm.crash_after_append * 20) {
+                    self.doom(node);
+                }
+            }
+            Effect::Muted | Effect::Unmuted => {
+                let (on, now, mut wishes) = (matches!(effect, Effect::Muted), self.now(node), Vec::new());
+                self.out.unmutes += u64::from(!on);
+                self.nodes[node].storage.mute(now, gid, on, &mut wishes);
+                self.grant(node, wishes);
             }
             Effect::Send(m) => self.send(node, m),
             Effect::Commit(upto, high_watermark) => {
@@ -171,6 +310,9 @@ impl World {
                 self.engine.fold(u64::from(term.0));
                 if role == Role::Leader {
                     self.out.elections += 1;
+                    if self.swarm.relaxed.is_some() && self.swarm.voters > 1 {
+                        self.leads_after_power(node, gid);
+                    }
                     if let Some(core) = self.nodes[node].cores.get(&gid) {
                         self.checker.leads(node, core);
                     }
@@ -212,7 +354,7 @@ impl World {
                 self.nodes[node].barriers.remove(&token);
             }
             // A replica that was removed, or is behind with the list of members, may hear answers to what it never asked.
-            Effect::Guarded(_, GuardRule::UnknownPeer) if self.swarm.spares > 0 => {}
+            Effect::Guarded(_, GuardRule::UnknownPeer) if self.swarm.spares > 0 || !self.ids.is_empty() => {}
             Effect::Guarded(from, rule) => {
                 self.checker.fail(format!("node {node} {gid:?}: a message of {from:?} was refused: {rule:?}"));
             }
@@ -224,8 +366,18 @@ impl World {
         let to = m.to.node().0 as usize - 1;
         let granted = matches!(m.body, PeerBody::VoteReply { pre: false, reject: false, .. });
         let ack = matches!(m.body, PeerBody::Ack { reject: None, .. });
-        for at in self.net.send(self.engine.now(), node, to, &self.swarm, &mut self.rng) {
-            self.engine.at(at, Happens::Arrives(Box::new(m.clone())));
+        if !self.open_stream(node, to) {
+            return;
+        }
+        let boots = (self.nodes[node].boot, self.nodes[to].boot);
+        let now = self.engine.now();
+        let times = match m.body {
+            // The beginning of a stream is there, or the stream is not.
+            PeerBody::Roll { ask: false, .. } => vec![self.net.send_surely(now, node, to, &self.swarm, &mut self.rng)],
+            _ => self.net.send(now, node, to, &self.swarm, &mut self.rng),
+        };
+        for at in times {
+            self.engine.at(at, Happens::Arrives { boots, msg: Box::new(m.clone()) });
         }
         if (granted && self.chance(self.swarm.crash_after_vote)) || (ack && self.chance(self.swarm.crash_after_reply)) {
             self.doom(node);

@@ -117,7 +117,7 @@ impl World {
                 continue;
             }
             if w.index.0 > 0 {
-                self.checker.acked(gid, w.index, w.term);
+                self.checker.acked(gid, w.index, w.term, self.engine.now(), w.fence.is_some());
             }
             let reply = match w.fence {
                 Some(capture) => Reply::Opened(core.log().capture_last(capture).map(|(_, p)| p).unwrap_or_default()),

@@ -17,9 +17,12 @@ use catchwater_storage::format::row;
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::JournalBatch;
 use catchwater_storage::read::read_range;
-use catchwater_storage::recover::{Layout, NewIdentity, RecoverError, quarantine, recover, settle, write_boot_state};
+use catchwater_storage::recover::{
+    Layout, NewIdentity, RecoverError, RelaxedLoss, quarantine, recover, settle, settle_relaxed, write_boot_state,
+};
+use catchwater_storage::relaxed::Durability;
 use catchwater_storage::segment::{group_dir, segment_stem};
-use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, Log, NewEntry, RecoveredGroup, Row};
+use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, Row};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -66,6 +69,9 @@ pub struct NodeStorage {
     layout: Layout,
     live: Option<Live>,
     next: u64,
+    durability: Durability,
+    /// What the start found lost of relaxed groups.
+    pub lost: BTreeMap<Gid, RelaxedLoss>,
     /// When the machines last asked for something, and when this life ended.
     busy_at: Micros,
     rest_at_crash: bool,
@@ -102,15 +108,18 @@ impl NodeStorage {
             layout: Layout::new("/data"),
             live: None,
             next: 0,
+            durability: swarm.relaxed.map_or(Durability::Fsync, Durability::Relaxed),
+            lost: BTreeMap::new(),
             busy_at: 0,
             rest_at_crash: false,
         }
     }
 
     /// Recovers, as a process that starts does. Everything in here happens at one moment.
-    pub fn recover(&mut self, now: Now) -> Result<Vec<RecoveredGroup>, StartError> {
+    /// `peers`: others hold what this node may have lost.
+    pub fn recover(&mut self, now: Now, peers: bool) -> Result<Vec<RecoveredGroup>, StartError> {
         let id = NewIdentity { cluster_id: [7; 16], dir_id: [self.node as u8 + 1; 16], node: self.node };
-        let found = recover(&*self.disk, &self.layout, id).map_err(|e| match e {
+        let mut found = recover(&*self.disk, &self.layout, id).map_err(|e| match e {
             RecoverError::Disk(e) => StartError::Disk(e),
             other => StartError::Broken(other.to_string()),
         })?;
@@ -122,7 +131,18 @@ impl NodeStorage {
             clean: false,
         };
         let disk = &*self.disk;
+        let gids: Vec<Gid> = found.groups.iter().map(|(g, _)| g.gid).collect();
+        self.lost.clone_from(&found.report.relaxed);
+        if peers {
+            gids.iter().for_each(|gid| found.suspect_relaxed(*gid));
+        }
         quarantine(disk, &self.layout, &found.groups).map_err(StartError::Disk)?;
+        if peers {
+            for gid in gids {
+                found.go_on_mute(gid);
+            }
+        }
+        settle_relaxed(disk, &self.layout, &mut found.groups).map_err(StartError::Disk)?;
         let boot = write_boot_state(disk, &self.layout, found.boot, running).map_err(StartError::Disk)?;
         settle(disk, &self.layout, &found.leftovers, &found.journal.free).map_err(StartError::Disk)?;
         disk.mkdir(&self.layout.journal()).map_err(StartError::Disk)?;
@@ -133,6 +153,9 @@ impl NodeStorage {
         for (gid, spec) in self.specs.iter().filter(|(gid, _)| !known.contains(gid)) {
             first.push(DirEvent::Create(*gid, spec.clone()));
             groups.push(RecoveredGroup::fresh(*gid, spec.clone()));
+        }
+        if self.durability != Durability::Fsync {
+            first.extend(groups.iter().map(|g| DirEvent::Durability(g.gid, self.durability)));
         }
         let dir = Dir::open(&self.layout, &self.config, found, now);
         self.live = Some(Live { dir, flying: BTreeMap::new(), wake: None, first, running, boot });
@@ -161,10 +184,16 @@ impl NodeStorage {
         entries: Vec<NewEntry>,
         hard: Option<Hard>,
         truncate_from: Option<EntryIndex>,
+        snapshot: Option<Box<PrefixSnapshot>>,
         out: &mut Vec<Wish>,
     ) {
-        let batch = JournalBatch { gid, tag: Some(ready.0), truncate_from, hard, entries, ..JournalBatch::default() };
+        let tag = Some(ready.0);
+        let batch = JournalBatch { gid, tag, truncate_from, hard, snapshot, entries, ..JournalBatch::default() };
         self.drive(now, DirEvent::Batch(batch), out);
+    }
+
+    pub fn mute(&mut self, now: Now, gid: Gid, on: bool, out: &mut Vec<Wish>) {
+        self.drive(now, DirEvent::Mute(gid, on), out);
     }
 
     pub fn committed(&mut self, now: Now, gid: Gid, upto: EntryIndex, out: &mut Vec<Wish>) {

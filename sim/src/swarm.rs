@@ -2,6 +2,7 @@
 
 use crate::engine::Micros;
 use catchwater_base::Rng;
+use catchwater_storage::relaxed::Window;
 
 /// What a run leans towards. The seed draws it; a hunt for one planted bug may ask for one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,11 +19,26 @@ pub enum Profile {
     Files,
     /// Members come and go.
     Moves,
+    /// Damage to journals at rest: replicas that come back mute, or under a new id; followers behind the first index.
+    Journals,
+    /// Nothing but losses of power, in runs of well under a second: many seeds for their price.
+    Power,
+    /// Topics that are acknowledged from the page cache, and losses of power.
+    Relaxed,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 6] =
-        [Profile::Mixed, Profile::Churn, Profile::Damage, Profile::Errors, Profile::Files, Profile::Moves];
+    pub const ALL: [Profile; 9] = [
+        Profile::Mixed,
+        Profile::Churn,
+        Profile::Damage,
+        Profile::Errors,
+        Profile::Files,
+        Profile::Moves,
+        Profile::Journals,
+        Profile::Power,
+        Profile::Relaxed,
+    ];
 }
 
 /// Rates are per million.
@@ -70,6 +86,8 @@ pub struct Swarm {
     pub damage: u32,
     /// Share of faults that stop a node's process for a while, or slow a link.
     pub stops: bool,
+    /// All topics are relaxed, with this window.
+    pub relaxed: Option<Window>,
 }
 
 impl Swarm {
@@ -112,8 +130,10 @@ impl Swarm {
             read_error: if r.chance(150_000) { r.below(1_000) as u32 } else { 0 },
             damage: if r.chance(250_000) { r.below(400_000) as u32 } else { 0 },
             stops: r.chance(400_000),
+            relaxed: None,
             tail_bytes: if r.chance(500_000) { 0 } else { r.below(20_000) },
         };
+        // Journals and Relaxed are asked for by name.
         const DRAWN: [Profile; 9] = [
             Profile::Mixed,
             Profile::Mixed,
@@ -165,6 +185,40 @@ impl Swarm {
                 self.read_error = r.below(1_000) as u32;
                 self.no_space = r.below(1_000) as u32;
                 self.power = 1_000_000;
+            }
+            Profile::Relaxed => {
+                self.relaxed =
+                    Some(Window { ms: r.between(20, 300), bytes: r.between(2_000, 60_000), records: u64::MAX });
+                (self.groups, self.damage) = (1, 0);
+                (self.write_error, self.no_space, self.read_error) = (0, 0, 0);
+                self.power = r.between(500_000, 1_000_000) as u32;
+                self.segment_bytes = r.between(500, 8_000) as u32;
+                self.fault_every = r.between(80_000, 900_000);
+            }
+            Profile::Power => {
+                self.chaos = r.between(150_000, 600_000);
+                self.fault_every = r.between(15_000, 120_000);
+                self.down = (500, 10_000);
+                self.power = 1_000_000;
+                self.groups = 1;
+                (self.captures, self.clients) = (0, r.between(1, 3) as usize);
+                self.ticks = (0..self.voters).map(|_| r.between(2_000, 4_000)).collect();
+                (self.drop, self.duplicate, self.delay, self.delay_tail) = (0, 0, (50, r.between(100, 1_000)), 0);
+                self.fsync = (20, r.between(50, 4_000));
+                (self.fsync_tail, self.damage, self.stops) = (0, 0, false);
+                (self.write_error, self.no_space, self.read_error) = (0, 0, 0);
+                self.think = (50, r.between(100, 3_000));
+                self.segment_bytes = r.between(500, 8_000) as u32;
+                self.journal_file_bytes = 4096 * r.between(16, 24);
+                self.crash_after_append = r.below(5_000) as u32;
+                self.crash_after_reply = r.below(5_000) as u32;
+            }
+            Profile::Journals => {
+                self.damage = r.between(500_000, 1_000_000) as u32;
+                self.groups = 1;
+                self.fsync_tail = 0;
+                self.segment_bytes = r.between(500, 3_000) as u32;
+                self.chaos = r.between(4_000_000, 8_000_000);
             }
             Profile::Moves => {
                 self.spares = if self.voters > 1 { r.between(1, 2) as usize } else { 2 };

@@ -21,6 +21,12 @@ pub struct Totals {
     pub trims: u64,
     pub moves: u64,
     pub transfers: u64,
+    pub mutes: u64,
+    pub unmutes: u64,
+    pub new_ids: u64,
+    pub installs: u64,
+    pub relaxed_losses: u64,
+    pub relaxed_lost: u64,
     pub violations: u64,
 }
 
@@ -42,6 +48,12 @@ impl Totals {
             trims: o.trims,
             moves: o.moves,
             transfers: o.transfers,
+            mutes: o.mutes,
+            unmutes: o.unmutes,
+            new_ids: o.new_ids,
+            installs: o.installs,
+            relaxed_losses: o.relaxed_losses,
+            relaxed_lost: o.relaxed_lost,
             violations: u64::from(o.violation.is_some()),
         });
     }
@@ -61,6 +73,12 @@ impl Totals {
         self.trims += o.trims;
         self.moves += o.moves;
         self.transfers += o.transfers;
+        self.mutes += o.mutes;
+        self.unmutes += o.unmutes;
+        self.new_ids += o.new_ids;
+        self.installs += o.installs;
+        self.relaxed_losses += o.relaxed_losses;
+        self.relaxed_lost += o.relaxed_lost;
         self.violations += o.violations;
     }
     pub fn simulated_hours(&self) -> f64 {
@@ -74,7 +92,7 @@ impl fmt::Display for Totals {
             f,
             "{} runs, {:.2} simulated cluster-hours, {} steps, {} acknowledged writes, {} elections; faults: {} crashes \
              ({} power cuts), {} partitions, {} stopped processes, {} disk errors, {} damaged disks ({} refused), {} trims, \
-             {} changes of members, {} transfers; \
+             {} changes of members, {} transfers, {} mute replicas ({} fed), {} burnt ids, {} prefix snapshots, {} losses of relaxed topics ({} entries, within their windows); \
              {} violations",
             self.runs,
             self.simulated_hours(),
@@ -91,6 +109,12 @@ impl fmt::Display for Totals {
             self.trims,
             self.moves,
             self.transfers,
+            self.mutes,
+            self.unmutes,
+            self.new_ids,
+            self.installs,
+            self.relaxed_losses,
+            self.relaxed_lost,
             self.violations
         )
     }

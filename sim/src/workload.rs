@@ -68,6 +68,9 @@ pub fn number(p: &Position) -> u32 {
     p.as_bytes().try_into().map_or(0, u32::from_be_bytes)
 }
 
+/// (base offset, first sequence, records) of acknowledged batches.
+type Acked = Vec<(Offset, i32, u32)>;
+
 /// An idempotent producer.
 pub struct Producer {
     pub id: usize,
@@ -77,13 +80,25 @@ pub struct Producer {
     number: u64,
     flying: Option<(u64, i32, u32, Bytes)>,
     /// (base offset, first sequence, records) of every acknowledged batch.
-    pub acked: Vec<(Offset, i32, u32)>,
-    pub paused: bool,
+    pub acked: Acked,
+    /// Producer id on the wire; and earlier ones, which ended with a loss, with what is left of their batches.
+    wire_id: i64,
+    ended: Vec<(i64, Acked)>,
 }
 
 impl Producer {
     pub fn new(id: usize, gid: Gid) -> Self {
-        Producer { id, gid, target: 0, next_sequence: 0, number: 0, flying: None, acked: vec![], paused: false }
+        Producer {
+            id,
+            gid,
+            target: 0,
+            next_sequence: 0,
+            number: 0,
+            flying: None,
+            acked: vec![],
+            wire_id: id as i64 + 1,
+            ended: vec![],
+        }
     }
     pub fn idle(&self) -> bool {
         self.flying.is_none()
@@ -92,7 +107,7 @@ impl Producer {
     pub fn request(&mut self, records: u32, at_ms: i64, value_bytes: usize) -> Request {
         let (id, _, _, body) = self.flying.get_or_insert_with(|| {
             self.number += 1;
-            let mut b = Builder::new().producer(self.id as i64 + 1, 0, self.next_sequence);
+            let mut b = Builder::new().producer(self.wire_id, 0, self.next_sequence);
             for i in 0..records {
                 let row = self.next_sequence as u32 + i;
                 let value = format!("p{}:{row}:{}", self.id, padding(row, value_bytes));
@@ -116,6 +131,19 @@ impl Producer {
                 false
             }
         }
+    }
+    /// The log ends at `end` now, and what was behind is lost: it begins again under a new id, as a client would.
+    pub fn lost(&mut self, end: Offset) {
+        let mut left = std::mem::take(&mut self.acked);
+        left.retain(|(base, ..)| *base < end);
+        self.ended.push((self.wire_id, left));
+        self.wire_id += 1000;
+        (self.next_sequence, self.flying) = (0, None);
+        self.number += 1;
+    }
+    /// Each id it has had, with what was acknowledged and must be there.
+    pub fn lives(&self) -> impl Iterator<Item = (i64, &Acked)> {
+        self.ended.iter().map(|(id, acked)| (*id, acked)).chain([(self.wire_id, &self.acked)])
     }
     pub fn is_waiting_for(&self, id: u64) -> bool {
         self.flying.as_ref().is_some_and(|(number, ..)| *number == id)

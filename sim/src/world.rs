@@ -13,7 +13,7 @@ use crate::storage::NodeStorage;
 use crate::story::Story;
 use crate::swarm::Swarm;
 use crate::workload::{Producer, Reply, Request, Who, Worker};
-use catchwater_base::{Now, Rng};
+use catchwater_base::{Now, Rng, mutant};
 use catchwater_raft::{ConfState, Event, GroupCore, PeerId, PeerMsg};
 use catchwater_record::{CaptureId, EntryIndex, Gid, NodeId, Offset, PartitionId, TopicId};
 use catchwater_storage::{GroupSpec, NewEntry};
@@ -50,6 +50,14 @@ pub struct Outcome {
     /// Changes of members that were proposed, and leaderships handed over.
     pub moves: u64,
     pub transfers: u64,
+    /// Replicas that opened mute, and were fed; ids that were burnt; logs that began anew behind a prefix snapshot.
+    pub mutes: u64,
+    pub unmutes: u64,
+    pub new_ids: u64,
+    pub installs: u64,
+    /// Losses of power that took acknowledged records of relaxed topics, and how many entries they took.
+    pub relaxed_losses: u64,
+    pub relaxed_lost: u64,
 }
 
 impl Outcome {
@@ -63,7 +71,11 @@ pub(crate) enum Happens {
         node: usize,
         boot: u64,
     },
-    Arrives(Box<PeerMsg>),
+    /// From one life to another: a stream does not outlive either end.
+    Arrives {
+        boots: (u64, u64),
+        msg: Box<PeerMsg>,
+    },
     Disk {
         node: usize,
         boot: u64,
@@ -129,7 +141,6 @@ pub(crate) struct Waiter {
 }
 
 pub(crate) struct Node {
-    pub(crate) peer: PeerId,
     pub(crate) boot: u64,
     pub(crate) cores: BTreeMap<Gid, GroupCore>,
     pub(crate) storage: NodeStorage,
@@ -162,6 +173,14 @@ pub(crate) struct World {
     pub(crate) clocks: Clocks,
     pub(crate) atlas: Atlas,
     pub(crate) nodes: Vec<Node>,
+    /// Lives between which a stream goes, by `from * nodes + to`.
+    pub(crate) streams: Vec<Option<(u64, u64)>>,
+    /// Who a node is in a group, if not the first id.
+    pub(crate) ids: BTreeMap<(usize, Gid), PeerId>,
+    /// Ids to be replaced: group, old, new.
+    pub(crate) burnt: Vec<(Gid, PeerId, PeerId)>,
+    /// When a loss of power last took claims of a relaxed replica of this node.
+    pub(crate) forgot: Vec<Option<Micros>>,
     pub(crate) producers: Vec<Producer>,
     pub(crate) producer_turns: Vec<u64>,
     pub(crate) workers: Vec<Worker>,
@@ -245,7 +264,6 @@ impl World {
         let mut rng = Rng::new(seed);
         let nodes = (0..swarm.nodes())
             .map(|n| Node {
-                peer: peer(n),
                 boot: 0,
                 cores: BTreeMap::new(),
                 storage: NodeStorage::new(
@@ -271,6 +289,10 @@ impl World {
             net: Net::new(swarm.nodes()),
             clocks: Clocks::new(&swarm),
             atlas: Atlas::new(swarm.nodes()),
+            streams: vec![None; swarm.nodes() * swarm.nodes()],
+            ids: BTreeMap::new(),
+            burnt: Vec::new(),
+            forgot: vec![None; swarm.nodes()],
             nodes,
             producer_turns: vec![0; producers.len()],
             producers,
@@ -319,7 +341,7 @@ impl World {
             | Happens::Disk { node, .. }
             | Happens::Fetched { node, .. }
             | Happens::Asked { node, .. } => Some(*node),
-            Happens::Arrives(msg) => Some(msg.to.node().0 as usize - 1),
+            Happens::Arrives { msg, .. } => Some(msg.to.node().0 as usize - 1),
             _ => None,
         };
         if let Some(until) = whose.and_then(|node| self.clocks.stopped(node, self.engine.now())) {
@@ -339,10 +361,11 @@ impl World {
                 let tick = self.clocks.tick(node);
                 self.engine.after(tick, Happens::Tick { node, boot });
             }
-            Happens::Arrives(msg) => {
-                let node = msg.to.node().0 as usize - 1;
+            Happens::Arrives { boots, msg } => {
+                let (from, node) = (msg.from.node().0 as usize - 1, msg.to.node().0 as usize - 1);
                 self.engine.fold(0x100 + node as u64);
-                if self.nodes[node].up() {
+                let current = (self.nodes[from].boot, self.nodes[node].boot) == boots;
+                if self.nodes[node].up() && (current || mutant!("old_generation_accepted")) {
                     self.core_event(node, msg.gid, Event::Message(*msg));
                 }
             }

@@ -29,7 +29,7 @@ struct Row {
     how: How,
 }
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 22] = [
     Row {
         id: "S1",
         figure: "simulated cluster-hours without violation",
@@ -52,6 +52,30 @@ const ROWS: [Row; 21] = [
             ],
             count: 10,
             result: "real time",
+            sim: true,
+        },
+    },
+    Row {
+        id: "S1p",
+        figure: "simulated losses of power, 1 and 3 nodes: acknowledged records lost",
+        goal: "100,000 seeds, 0",
+        how: How::Cargo {
+            words: &[
+                "run",
+                "--quiet",
+                "--locked",
+                "--profile",
+                "gate",
+                "-p",
+                "catchwater-sim",
+                "--bin",
+                "catchwater-sim",
+                "--",
+                "power",
+                "--seeds",
+            ],
+            count: 100_000,
+            result: "power:",
             sim: true,
         },
     },

@@ -1,6 +1,7 @@
 //! `cargo xtask sim [--seconds N | --hours N] [ARGS…]`: runs the tests that need `--cfg sim` (the simulator's own, and
 //! capture's mutants over a source and a log in memory), plants every bug that touches the log, then runs seeds for so long
 //! (`catchwater-sim`, which takes the arguments), in a target directory of its own, since the flag reaches every crate.
+//! `cargo xtask sim power [ARGS…]`: only the short runs with losses of power (`--seeds 100000` for all of them).
 //! `cargo xtask mutants [NAME…]`: only the planted bugs, with the table of what found them.
 
 use anyhow::{Context, ensure};
@@ -34,6 +35,10 @@ pub fn mutants(names: &[String]) -> anyhow::Result<()> {
 }
 
 pub fn run(args: &[String]) -> anyhow::Result<()> {
+    if args.first().is_some_and(|a| a == "power") {
+        ensure!(simulator(args)?, "a loss of power took what was acknowledged");
+        return Ok(());
+    }
     ensure!(cargo("test", "catchwater-sim", &["--", "--nocapture"])?, "the simulator's own tests failed");
     ensure!(
         cargo("test", "catchwater-capture", &["--lib", "mutants_die", "--", "--nocapture", "--test-threads=1"])?,
@@ -41,5 +46,9 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     );
     mutants(&[])?;
     ensure!(simulator(args)?, "the simulator found a violation");
+    ensure!(
+        simulator(&["power".into(), "--seconds".into(), "5".into()])?,
+        "a loss of power took what was acknowledged"
+    );
     Ok(())
 }

@@ -252,6 +252,8 @@ impl GroupCore {
             PeerBody::Vote { last_index, last_term, .. } => {
                 self.node.raft.leader_id == 0 && self.may_win(*last_term, *last_index)
             }
+            // A leader of an older term must hear of the newer one.
+            PeerBody::Append { .. } | PeerBody::Beat { .. } if u64::from(msg.term) < self.node.raft.term => true,
             PeerBody::Append { .. } | PeerBody::Beat { .. } | PeerBody::Snap(_) => {
                 let fed = self.rejoin.bound.is_some_and(|(term, _)| term == msg.term);
                 if !fed && self.rejoin.asked >= ASK_TICKS && u64::from(msg.term) >= self.node.raft.term {

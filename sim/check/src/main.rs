@@ -59,6 +59,7 @@ fn selftest(n: u64) -> ExitCode {
     let silent = (0..n).filter(|seed| twin::judge(&twin::clean(*seed)).clean()).count() as u64;
     println!("clean: {silent} of {n} silent");
     ok &= silent == n;
+    let (mut always, mut sorts) = (0, std::collections::BTreeSet::new());
     for plant in twin::PLANTS {
         let found = (0..n)
             .filter(|seed| {
@@ -69,6 +70,13 @@ fn selftest(n: u64) -> ExitCode {
             .count() as u64;
         println!("{} ({}): {found} of {n} found", plant.name, plant.kind);
         ok &= found == n;
+        always += u64::from(found == n);
+        sorts.insert(plant.kind);
     }
+    println!(
+        "{} plants of {} sorts of anomaly, {always} of them found in {n} of {n} histories; {silent} of {n} clean ones silent",
+        twin::PLANTS.len(),
+        sorts.len()
+    );
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -549,5 +549,5 @@ fn r37_a_jump_of_the_commit_is_taken_in_pieces() {
     t.stuck.clear();
     t.ticks(5);
     assert_eq!(t.high_watermarks(), vec![9000, 9000, 9000]);
-    assert!(super::super::COMMITTED_PER_READY / 16 < 9000);
+    const { assert!(super::super::COMMITTED_PER_READY / 16 < 9000) };
 }
