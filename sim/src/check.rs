@@ -26,8 +26,9 @@ pub struct History {
     pub acked: (EntryIndex, u32),
     /// When each was told, and whether it may be lost with a window.
     pub told: BTreeMap<EntryIndex, (u64, bool)>,
-    /// Highest log start that a settled leader had.
+    /// Highest log start that a settled leader had, and the term it had it in.
     pub log_start: Offset,
+    pub log_start_term: u32,
 }
 
 #[derive(Default)]
@@ -69,15 +70,19 @@ impl Checker {
         let log = core.log();
         let history = self.groups.entry(gid).or_default();
         let mut wrong = None;
+        let term = core.view().term.0;
         if core.view().own_term_committed {
-            if log.log_start() < history.log_start {
+            // One that was cut off and has not heard of a newer leader knows what was committed before, as it should.
+            if log.log_start() < history.log_start && term >= history.log_start_term {
                 wrong = Some(format!(
                     "node {node} {gid:?}: the log start fell from {} to {}",
                     history.log_start,
                     log.log_start()
                 ));
             }
-            history.log_start = history.log_start.max(log.log_start());
+            if log.log_start() > history.log_start {
+                (history.log_start, history.log_start_term) = (log.log_start(), term);
+            }
         }
         for index in (from + 1).max(log.first_index().0)..=upto.0 {
             let at = EntryIndex(index);

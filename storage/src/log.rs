@@ -603,15 +603,15 @@ impl Log {
         while self.starts.front().is_some_and(|(i, _)| *i <= self.commit) {
             if let Some((_, offset)) = self.starts.pop_front() {
                 self.log_start = self.log_start.max(offset.min(self.high_watermark()));
-                self.trim();
+                self.transactions.trim(self.log_start);
             }
         }
+        self.drop_segments();
     }
 
     /// Forgets whole segments below the log start: their files go too (the shell tells the driver).
-    fn trim(&mut self) {
-        self.transactions.trim(self.log_start);
-        let Some((gone, term)) = self.table.trim(self.log_start) else { return };
+    fn drop_segments(&mut self) {
+        let Some((gone, term)) = self.table.trim(self.log_start, self.commit) else { return };
         self.prev_term = term.0;
         while self.cache.front().is_some_and(|e| e.index <= gone) {
             if let Some(entry) = self.cache.pop_front() {
@@ -634,7 +634,7 @@ impl Log {
                 budget.add(added);
             }
         }
-        self.trim();
+        self.drop_segments();
         let keep = match &self.config.budget {
             Some(budget) if budget.over() => 0,
             _ => self.config.tail_bytes_max,

@@ -274,6 +274,28 @@ fn segments_below_the_log_start_are_forgotten_and_it_survives_in_the_snapshot() 
     assert_eq!(Log::open(found).unwrap().log_start(), Offset(5));
 }
 
+/// A segment may end in entries without offsets that are not committed yet, whatever the log start says of its records.
+#[test]
+fn a_segment_with_an_entry_above_the_commit_is_kept() {
+    let mut log = fresh(LogConfig::default());
+    push(&mut log, 1, 5, 0);
+    let start = LogStart { offset: Offset(5), reason: TrimReason::DeleteRecords };
+    let e = internal(&log, 1, EntryKind::LogStart, start.encode());
+    log.append(vec![e]);
+    let e = internal(&log, 2, EntryKind::Noop, Bytes::new());
+    log.append(vec![e]);
+    push(&mut log, 2, 5, 0);
+    let mut writer = Writer { per_segment: 3, placed: vec![] };
+    let placed = writer.place(&log, EntryIndex(4));
+    log.segmented(EntryIndex(4), &placed);
+    log.persisted(EntryIndex(4));
+    log.committed(EntryIndex(2));
+    assert_eq!((log.log_start(), log.first_index()), (Offset(5), EntryIndex(1)), "entry 3 is to be committed yet");
+    assert!(log.row(EntryIndex(3)).is_some());
+    log.committed(EntryIndex(4));
+    assert_eq!(log.first_index(), EntryIndex(4));
+}
+
 #[test]
 fn epochs_answer_where_a_term_ends() {
     let mut log = fresh(LogConfig::default());
