@@ -158,20 +158,26 @@ mod tests {
         let (here, gone) = (work.path().join("here"), work.path().join("gone"));
         std::fs::write(&here, b"x").expect("a file");
         std::fs::write(&gone, b"x").expect("a file");
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "exec 3<\"$0\" 4<\"$0\" 5<\"$1\"; rm \"$1\"; echo ready; read line"])
-            .args([&here, &gone])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("a shell");
-        let mut ready = [0; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("its word");
-        let s = sample(child.id(), Instant::now()).expect("it lives");
-        drop(child.stdin.take());
-        child.wait().expect("it ends");
-        // Input, output and errors of the shell, one of the two on `here`, and the one on `gone`.
-        assert_eq!((s.descriptors, s.beyond), (6.0, 5.0));
+        let of = |opens: &str| {
+            let mut child = std::process::Command::new("sh")
+                .args(["-c", &format!("exec {opens}; echo ready; read line")])
+                .args([&here, &gone])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .expect("a shell");
+            let mut ready = [0; 6];
+            std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("its word");
+            let s = sample(child.id(), Instant::now()).expect("it lives");
+            drop(child.stdin.take());
+            child.wait().expect("it ends");
+            (s.descriptors, s.beyond)
+        };
+        // What a shell inherits is counted in both.
+        let none = of("3<&- 4<&- 5<&-");
+        let three = of("3<\"$0\" 4<\"$0\" 5<\"$1\"; rm \"$1\"");
+        // One of the two on `here`, and the one on `gone`.
+        assert_eq!((three.0 - none.0, three.1 - none.1), (3.0, 2.0));
     }
 }
