@@ -92,19 +92,25 @@ impl GroupHosts {
             *hosts = None;
             return false;
         };
-        if hosts.as_ref().is_some_and(|h| h.topic == topic.id) {
+        let partitions = topic.partitions_count();
+        if hosts.as_ref().is_none_or(|h| h.topic != topic.id) {
+            *hosts = Some(Hosts { topic: topic.id, partitions, by_partition: BTreeMap::new() });
+        }
+        let Some(hosts) = hosts.as_mut() else { return false };
+        if hosts.by_partition.len() == partitions as usize {
             return true;
         }
-        let mut by_partition = BTreeMap::new();
-        for partition in 0..topic.partitions_count() {
-            if let Some(log) = self.topics.find(TopicPartition::new(topic.id, partition)) {
+        // The image knows a topic a moment before its partitions are open here: what was not there is looked for again.
+        for partition in 0..partitions {
+            if !hosts.by_partition.contains_key(&partition)
+                && let Some(log) = self.topics.find(TopicPartition::new(topic.id, partition))
+            {
                 let machine = Groups::new(self.settings.clone());
                 let name = format!("groups {partition}");
-                by_partition
-                    .insert(partition, Host::start(name, machine, log, self.clock.clone(), Arc::new(NoFollower)));
+                let host = Host::start(name, machine, log, self.clock.clone(), Arc::new(NoFollower));
+                hosts.by_partition.insert(partition, host);
             }
         }
-        *hosts = Some(Hosts { topic: topic.id, partitions: topic.partitions_count(), by_partition });
         true
     }
 
