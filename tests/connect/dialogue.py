@@ -13,6 +13,7 @@ worker ids, versions, commit and cluster ids, stack traces, positions. Steps tha
 
 import json
 import os
+import re
 import sys
 import time
 import urllib.error
@@ -75,6 +76,9 @@ def masked(value):
         return {k: ("*" if k in MASKED and v is not None else "<trace>" if k == "trace" else masked(v)) for k, v in value.items()}
     if isinstance(value, list):
         return [masked(v) for v in value]
+    if isinstance(value, str):
+        # Where a plugin lies on the worker's disk.
+        return re.sub(r"location='[^']*'", "location='*'", value)
     return value
 
 
