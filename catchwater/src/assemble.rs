@@ -378,6 +378,11 @@ impl State {
         lines.into_values().collect()
     }
 
+    /// Whether a worker of the pipeline still runs here; one told to stop runs until its last group is applied.
+    pub fn has_worker(&self, pipeline: &str) -> bool {
+        self.workers().values().any(|w| w.task.pipeline.as_str() == pipeline)
+    }
+
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }

@@ -488,6 +488,13 @@ async fn offsets(state: &State, r: &Request, method: &str, name: &str) -> Result
         return Err(refuse(400, message));
     }
     if method == "DELETE" && !c.is_source() {
+        // Its last group may still be on its way to the target, and would write the position anew.
+        if state.has_worker(name) {
+            let message = format!(
+                "Failed to reset offsets for connector {name}: its task has not stopped completely; ask again in a moment"
+            );
+            return Err(refuse(500, message));
+        }
         state.forget_position(name).await.map_err(failed)?;
         let message = "The Connect framework-managed offsets for this connector have been reset successfully. However, if \
                        this connector manages offsets externally, they will need to be manually reset in the system that \
