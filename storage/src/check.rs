@@ -141,6 +141,11 @@ impl Work<'_> {
             let what = format!("{} damaged flush(es), {} frame(s) lost", report.corrupt_flushes, report.lost_frames);
             self.find(weight, "journal", None, &dir, what);
         }
+        if report.cut_files > 0 {
+            let what =
+                format!("{} file(s) are shorter than they were made: what stood behind is lost", report.cut_files);
+            self.find(Weight::Damage, "journal", None, &dir, what);
+        }
         for file in &report.unknown_files {
             let what = "cannot be read as a journal file of this directory; the next start puts it aside";
             self.find(Weight::Damage, "journal", None, file, what);

@@ -89,6 +89,8 @@ pub struct Leftovers {
     pub rebuilt: Vec<(String, Bytes)>,
     /// Journal files that cannot be read as ours: renamed to [`ASIDE`], never removed.
     pub aside: Vec<String>,
+    /// Journal files that were cut, and the length they had: they get it back, to be used again in their turn.
+    pub grow: Vec<(String, u64)>,
 }
 
 /// Ending of what was put out of the way and kept.
@@ -101,6 +103,8 @@ pub struct Report {
     pub torn_flushes: u64,
     pub corrupt_flushes: u64,
     pub lost_frames: u64,
+    /// Journal files that are shorter than they were made.
+    pub cut_files: u64,
     pub journal_bytes: u64,
     pub entries_from_journal: u64,
     /// Journal files that nothing in them says are ours: kept as they are, never read again.
@@ -316,7 +320,7 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
     };
     let mut report = Report::default();
     let mut leftovers = Leftovers::default();
-    let scan = journal::scan(disk, layout, &meta, &boot, &mut report, &mut leftovers)?;
+    let scan = journal::scan(disk, layout, (&meta, &boot, survivor), &mut report, &mut leftovers)?;
     let mut replay = scan.replay;
 
     let mut gids: BTreeSet<Gid> = replay.groups.keys().copied().collect();
@@ -349,7 +353,7 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
             power: survivor != Survivor::Process,
         };
         let built = group::build(disk, layout, gid, frames, loss)?;
-        if built.found.manifest.0 > 0
+        if built.found.manifest_whole
             && let Some(head) = journal.heads.get_mut(&gid)
         {
             head.create = None; // the manifest says it
@@ -476,8 +480,8 @@ pub fn quarantine(disk: &dyn Disk, layout: &Layout, groups: &[(RecoveredGroup, F
     Ok(())
 }
 
-/// Before the first write after a start: removes what belongs to nothing, and makes durable what the process before may
-/// have made and not synced. A journal file found free could else lose its name after it was trusted with a flush.
+/// Before the first write after a start, and behind [`quarantine`] (what is done here hides some losses from the next
+/// start): removes what belongs to nothing, and makes durable what the process before may have made and not synced. A journal file found free could else lose its name after it was trusted with a flush.
 pub fn settle(
     disk: &dyn Disk,
     layout: &Layout,
@@ -504,6 +508,10 @@ pub fn settle(
         }
         disk.run(DiskOp::Rename { from: new.into(), to: path.as_str().into() })?;
         disk.sync_dir(parent(path))?;
+    }
+    for (path, len) in &leftovers.grow {
+        disk.truncate(path, *len)?;
+        disk.fdatasync(path)?;
     }
     for (path, _) in free {
         disk.fdatasync(path)?;

@@ -245,6 +245,8 @@ pub struct FoundGroup {
     /// Generation of the newest valid manifest (0 = none) and the side the next goes to.
     pub manifest: (u64, Side),
     pub manifest_exists: [bool; 2],
+    /// Both copies are there and undamaged.
+    pub manifest_whole: bool,
     pub log_start: Offset,
     /// As in the manifest.
     pub deletes_gone: Offset,
@@ -281,6 +283,7 @@ impl FoundGroup {
             made: false,
             manifest: (0, Side::A),
             manifest_exists: [false, false],
+            manifest_whole: false,
             log_start: Offset::ZERO,
             deletes_gone: Offset::ZERO,
             first_index: EntryIndex(1),
@@ -554,7 +557,7 @@ impl Segments {
             manifest_gen: found.manifest.0,
             manifest_side: found.manifest.1,
             manifest_exists: found.manifest_exists,
-            manifest_dirty: found.manifest.0 == 0,
+            manifest_dirty: !found.manifest_whole,
             log_start: found.log_start,
             deletes_gone: found.deletes_gone,
             first_index: found.first_index,

@@ -73,6 +73,8 @@ class Tree:
             journal = self.guard(path, files.journal, data)
             self.files[path] = {"used": bool(journal)}
             if journal:
+                if journal["blocks"] and journal["blocks"] * files.BLOCK != len(data):
+                    self.problem(path, "has %d bytes and was made with %d blocks" % (len(data), journal["blocks"]))
                 self.files[path]["flushes"] = [[f["lsn"], len(f["frames"])] for f in journal["flushes"]]
                 self.files[path]["stale_bytes"] = journal["stale_bytes"]
                 self.counts["stale bytes"] += journal["stale_bytes"]

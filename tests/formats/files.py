@@ -232,7 +232,8 @@ def journal(data):
     c.expect("version", c.u16(), 1)
     c.expect("block_log2", c.u16(), 12)
     out = {"file_gen": c.u64(), "first_lsn": c.u64(), "dir_id": c.hex(16), "created_ms": c.i64()}
-    c.zero(12)
+    out["blocks"] = c.u32()
+    c.zero(8)
     c.expect("crc", c.u32(), crc32c(data[:60]))
     c.zero(BLOCK - 64)
     at, lsn, out["flushes"] = BLOCK, out["first_lsn"], []

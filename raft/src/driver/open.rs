@@ -71,12 +71,12 @@ impl LogDir {
         crash_point!("boot.after_clear");
         let room = Room::new(&config);
         space::begin(&*disk, &layout, &room)?;
+        quarantine(&*disk, &layout, &found.groups)?;
         settle(&*disk, &layout, &found.leftovers, &found.journal.free)?;
         // A write that the process before did not see return counts from now on: it must last.
         if let Some(newest) = found.journal.live.last() {
             disk.fdatasync(&newest.path)?;
         }
-        quarantine(&*disk, &layout, &found.groups)?;
 
         // Asked before anything is trusted to it: a filesystem that refuses direct writes says so here, not in the middle.
         match disk.probe(&layout.journal()) {

@@ -294,6 +294,10 @@ impl World {
 
     fn append(&mut self) {
         let gid = Gid(self.rng.between(1, 3));
+        self.append_to(gid);
+    }
+
+    fn append_to(&mut self, gid: Gid) {
         let mut rng = self.rng.fork(gid.0);
         let model = self.groups.get_mut(&gid).unwrap();
         if model.dropped {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file block 0   0 magic "CWJF"  4 version u16  6 block_log2 u16 = 12  8 file_gen u64  16 first_lsn u64  24 dir_id[16]
-//!               40 created_ms i64  48 zero[12]  60 crc u32 (bytes 0..60), zero to 4096
+//!               40 created_ms i64  48 blocks u32  52 zero[8]  60 crc u32 (bytes 0..60), zero to 4096
 //! flush header   0 magic "CWJ1"  4 crc u32 (bytes 8..64)  8 lsn u64  16 file_gen u64  24 durable_lsn u64
 //!               32 frames_len u32  36 frame_count u32  40 dir_crc u32  44 flags u32  48 dir_id[16]
 //! frame header   0 crc u32 (bytes 4..64 + context)  4 kind u8  5 entry_kind u8  6 ctx_len u16  8 lsn u64  16 gid u64
@@ -40,6 +40,8 @@ pub struct FileHeader {
     pub first_lsn: u64,
     pub dir_id: [u8; 16],
     pub created_ms: i64,
+    /// Length of the file in blocks, this one included: a shorter file was cut. 0 = not said, by builds that did not.
+    pub blocks: u32,
 }
 
 impl FileHeader {
@@ -47,7 +49,7 @@ impl FileHeader {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Put::with_capacity(BLOCK_BYTES);
         out.bytes(FILE_MAGIC).u16(VERSION).u16(12).u64(self.file_gen).u64(self.first_lsn).bytes(&self.dir_id);
-        out.i64(self.created_ms).zeros(12).u32(0);
+        out.i64(self.created_ms).u32(self.blocks).zeros(8).u32(0);
         let crc = crc32c(&out.0[..60]);
         set_u32(&mut out.0, 60, crc);
         out.zeros(BLOCK_BYTES - HEADER_BYTES);
@@ -62,8 +64,13 @@ impl FileHeader {
         if le.u16(4) != VERSION || le.u16(6) != 12 || crc32c(&bytes[..60]) != le.u32(60) {
             return None;
         }
-        let header =
-            FileHeader { file_gen: le.u64(8), first_lsn: le.u64(16), dir_id: le.b16(24), created_ms: le.i64(40) };
+        let header = FileHeader {
+            file_gen: le.u64(8),
+            first_lsn: le.u64(16),
+            dir_id: le.b16(24),
+            created_ms: le.i64(40),
+            blocks: le.u32(48),
+        };
         sane([header.file_gen, header.first_lsn]).then_some(header)
     }
 }
@@ -563,7 +570,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let header = FileHeader { file_gen: 6, first_lsn: 42, dir_id: DIR, created_ms: 1_700_000_000_000 };
+        let header = FileHeader { file_gen: 6, first_lsn: 42, dir_id: DIR, created_ms: 1_700_000_000_000, blocks: 16 };
         assert_golden("journal.md", "journal file block", &header.encode());
         assert_eq!(FileHeader::decode(&header.encode()), Some(header));
         assert_golden("journal.md", "journal flush", &flush());

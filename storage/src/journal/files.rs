@@ -150,6 +150,7 @@ impl Journal {
             first_lsn: self.next_lsn,
             dir_id: self.config.dir_id,
             created_ms: now.wall.as_millis(),
+            blocks: u32::try_from(self.files[next].len / BLOCK_BYTES as u64).unwrap_or(0),
         };
         let mut buf = AlignedBuf::with_capacity(BLOCK_BYTES);
         buf.put(&header.encode());

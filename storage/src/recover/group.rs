@@ -322,6 +322,10 @@ pub(super) fn build(
         made,
         manifest: (generation, pair.write_to),
         manifest_exists: [manifest_a.is_some(), manifest_b.is_some()],
+        manifest_whole: [&manifest_a, &manifest_b].into_iter().all(|copy| {
+            let slot = copy.as_ref().and_then(|bytes| slot::decode(SlotKind::Manifest, bytes));
+            slot.and_then(|s| Manifest::decode(&s.payload)).is_some_and(|m| m.gid == gid.0)
+        }),
         log_start: fixed.log_start,
         deletes_gone: fixed.deletes_gone,
         first_index: fixed.first_index,

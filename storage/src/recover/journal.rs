@@ -1,6 +1,6 @@
 //! The journal's part of recovery: which flushes count, what they hold, what of it is lost.
 
-use super::{Layout, Leftovers, RecoverError, Report};
+use super::{Layout, Leftovers, RecoverError, Report, Survivor};
 use crate::disk::{BLOCK_BYTES, Disk, DiskExt, DiskFault};
 use crate::entry::{Frame, GroupSpec, Hard, Loose, MarkKind, NewEntry, PrefixSnapshot};
 use crate::format::NUMBER_MAX;
@@ -24,9 +24,14 @@ pub(super) struct Replay {
     pub dropped: BTreeSet<Gid>,
     /// Frames are lost and nobody knows whose.
     pub unknown_loss: bool,
-    /// Whole journal files are missing.
+    /// Whole journal files are missing, or only hard states can be.
     pub files_lost: bool,
+    /// Flushes up to here hold no entry or mark that is needed: what of them is lost can only be a hard state.
+    settled_lsn: u64,
 }
+
+/// A prepared file is never shorter, bytes.
+const FILE_BYTES_MIN: u64 = 4 * BLOCK_BYTES as u64;
 
 /// What the journal says of one group.
 #[derive(Default)]
@@ -67,6 +72,15 @@ impl GroupFrames {
 }
 
 impl Replay {
+    /// Something of flush `lsn` is lost and nobody knows whose.
+    fn lost_of_nobody(&mut self, lsn: u64) {
+        if lsn <= self.settled_lsn {
+            self.files_lost = true;
+        } else {
+            self.unknown_loss = true;
+        }
+    }
+
     fn frame(&mut self, lsn: u64, frame: Frame, entries_count: bool) {
         let gid = frame.gid();
         if self.dropped.contains(&gid) {
@@ -117,7 +131,7 @@ impl Replay {
         // Lost frames first: a lost entry makes what was behind it void just as the entry would have.
         for lost in &content.lost {
             match lost {
-                None => self.unknown_loss = true,
+                None => self.lost_of_nobody(lsn),
                 Some(row) if self.dropped.contains(&row.gid) => {}
                 Some(row) => {
                     let group = self.groups.entry(row.gid).or_default();
@@ -157,6 +171,8 @@ struct Scanned {
     first_lsn: u64,
     /// Flushes with a valid header, ascending by place.
     flushes: Vec<Flush>,
+    /// Length the file has, or had before it was cut, bytes.
+    len: u64,
 }
 
 /// One flush: read and checked once, for all that is asked of it.
@@ -171,8 +187,7 @@ struct Flush {
 pub(super) fn scan(
     disk: &dyn Disk,
     layout: &Layout,
-    meta: &DirMeta,
-    boot: &BootState,
+    (meta, boot, survivor): (&DirMeta, &BootState, Survivor),
     report: &mut Report,
     leftovers: &mut Leftovers,
 ) -> Result<Scan, RecoverError> {
@@ -188,9 +203,9 @@ pub(super) fn scan(
     let half_made = names.iter().filter(|n| n.ends_with(&format!(".wal{NEW}")));
     leftovers.files.extend(half_made.map(|n| format!("{dir}/{n}")));
     let names: Vec<&String> = names.iter().filter(|n| n.ends_with(".wal")).collect();
-    // A file gets its length before its first flush and keeps it, and every write is of whole blocks: a used one of another
-    // length was cut, and what stood behind the cut nobody knows.
-    let mut cut_short = false;
+    // A file has its length before it has its name, and keeps it: a shorter one was cut, and what stood behind the cut
+    // nobody knows. Those that cannot be read any more are counted, the others known by their generation.
+    let (mut stumps, mut cut) = (0, BTreeSet::new());
     for (n, name) in names.iter().enumerate() {
         let path = format!("{dir}/{name}");
         // The device fetches the next file while this one is checked.
@@ -201,39 +216,56 @@ pub(super) fn scan(
         found.last_name = found.last_name.max(number);
         let len = disk.length(&path)?;
         let start = disk.read(&path, 0, 2 * BLOCK_BYTES)?;
-        if start.iter().all(|b| *b == 0) {
+        let short = len < FILE_BYTES_MIN || !len.is_multiple_of(BLOCK_BYTES as u64);
+        if start.iter().all(|b| *b == 0) && !short {
             // Never used; zeros are only there to make writes cheap, so nothing depends on their being whole.
-            if len >= 4 * BLOCK_BYTES as u64 && len.is_multiple_of(BLOCK_BYTES as u64) {
-                found.free.push((path.as_str().into(), len));
-            } else {
-                leftovers.files.push(path);
-            }
+            found.free.push((path.as_str().into(), len));
             continue;
         }
         let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
         report.journal_bytes += bytes.len() as u64;
         match scan_file(path.clone(), bytes.clone(), meta) {
-            Some(file) => {
-                cut_short |= !len.is_multiple_of(BLOCK_BYTES as u64);
+            Some(mut file) => {
+                let said = FileHeader::decode(&bytes).map_or(0, |h| u64::from(h.blocks) * BLOCK_BYTES as u64);
+                if short || len < said {
+                    cut.insert(file.file_gen);
+                    if said >= FILE_BYTES_MIN {
+                        file.len = said;
+                        leftovers.grow.push((path, said));
+                    }
+                }
                 files.push(file);
+            }
+            None if short => {
+                stumps += 1;
+                report.unknown_files.push(path.clone());
+                leftovers.aside.push(path);
             }
             None => unknown.push((path, bytes)),
         }
     }
     files.sort_by_key(|f| f.file_gen);
-    let mut replay = Replay { unknown_loss: cut_short, ..Replay::default() };
-    let mut broken_run = files.windows(2).any(|w| w[1].file_gen != w[0].file_gen + 1);
+    // Entries up to the checkpoint are in segments; what relaxed groups claimed is too, unless the power went.
+    let settled_lsn = if survivor == Survivor::Power { 0 } else { boot.checkpoint_lsn };
+    let mut replay = Replay { settled_lsn, ..Replay::default() };
+    for pair in files.windows(2).filter(|w| w[1].file_gen != w[0].file_gen + 1) {
+        replay.files_lost = true;
+        replay.lost_of_nobody(pair[1].first_lsn.saturating_sub(1));
+    }
     for (path, bytes) in unknown {
         if bytes.iter().skip(BLOCK_BYTES).all(|b| *b == 0) {
             leftovers.files.push(path); // its block 0 was being written for the first time: nothing was in it
             continue;
         }
         // Ours and destroyed, or another directory's: never removed, and only the first is a loss.
-        broken_run |= !is_foreign(&bytes, meta);
+        stumps += u64::from(!is_foreign(&bytes, meta));
         report.unknown_files.push(path.clone());
         leftovers.aside.push(path);
     }
-    replay.files_lost = broken_run || (files.is_empty() && boot.last_lsn > 0);
+    if files.is_empty() && boot.last_lsn > 0 {
+        replay.files_lost = true;
+        replay.lost_of_nobody(boot.last_lsn);
+    }
 
     // What is certain to have been durable, and where the valid flushes end.
     let mut claimed = boot.last_lsn;
@@ -254,6 +286,13 @@ pub(super) fn scan(
         }
     }
     let end = last_valid.max(claimed);
+    // Of an older file the next one says how far it went, of all of them a clean stop does.
+    let newest_cut = files.last().is_some_and(|f| cut.contains(&f.file_gen));
+    replay.files_lost |= stumps > 0;
+    if (stumps > 0 || newest_cut) && !(boot.clean && last_valid >= boot.last_lsn) {
+        replay.unknown_loss = true;
+    }
+    report.cut_files = cut.len() as u64;
     // A directory whose journal never held anything valid begins at flush 1.
     let first = files.first().map_or(end + 1, |f| f.first_lsn);
     let mut place: Option<(usize, usize)> = files.first().map(|_| (0, BLOCK_BYTES));
@@ -261,7 +300,7 @@ pub(super) fn scan(
     let blocks: usize = files.iter().map(|f| f.bytes.len() / BLOCK_BYTES).sum();
     let looked = end.min(first.saturating_add(blocks as u64 + 1));
     if looked < end && !replay.files_lost {
-        replay.unknown_loss = true;
+        replay.lost_of_nobody(end);
     }
     for lsn in (first..=looked).chain(contents.keys().copied().filter(|lsn| *lsn > looked && *lsn <= end)) {
         // Where a flush must begin if its own header cannot say so.
@@ -285,8 +324,6 @@ pub(super) fn scan(
                     place = Some((file, stop));
                     content
                 }
-                // In a file that is gone: `files_lost` says so.
-                None if replay.files_lost => FlushContent::default(),
                 None => FlushContent { frames: Vec::new(), lost: vec![None] },
             },
         };
@@ -307,7 +344,7 @@ pub(super) fn scan(
     for (i, file) in files.iter().enumerate() {
         found.live.push(FoundFile {
             path: file.path.as_str().into(),
-            len: file.bytes.len() as u64 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+            len: file.len,
             file_gen: file.file_gen,
             first_lsn: file.first_lsn,
             last_lsn: files.get(i + 1).map_or(end, |next| next.first_lsn.saturating_sub(1)),
@@ -351,5 +388,6 @@ fn scan_file(path: String, bytes: Bytes, meta: &DirMeta) -> Option<Scanned> {
     }
     let file_gen = file_gen?;
     let first_lsn = header.map(|h| h.first_lsn).or_else(|| flushes.iter().map(|f| f.header.lsn).min())?;
-    Some(Scanned { path, bytes, file_gen, first_lsn, flushes })
+    let len = bytes.len() as u64 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    Some(Scanned { path, bytes, file_gen, first_lsn, flushes, len })
 }

@@ -46,6 +46,14 @@ impl Segments {
                 &manifest_of(gid, group, EntryIndex(u64::MAX - 1)).encode(),
             );
             self.manifest_steps(gid, bytes, &mut steps);
+            // The first one twice: from here on the journal need not know whose log this is, and one damaged copy must not
+            // be all there was.
+            if self.groups[&gid].manifest_exists.contains(&false) {
+                let group = &self.groups[&gid];
+                let payload = manifest_of(gid, group, EntryIndex(u64::MAX - 1)).encode();
+                let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &payload);
+                self.manifest_steps(gid, bytes, &mut steps);
+            }
         }
         let group = &self.groups[&gid];
         let dir: FilePath = group_dir(&self.config.dir, gid).into();
