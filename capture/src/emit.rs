@@ -382,6 +382,11 @@ impl Emitter {
         self.busy.insert(at);
     }
 
+    /// A record that says that the source is alive.
+    pub fn heartbeat(&self, at: Wall) -> catchwater_change::encode::debezium_json::Encoded {
+        self.encoder.heartbeat(at)
+    }
+
     /// The key a piece of a change travels under.
     pub fn key_of(&self, change: &RowChange, piece: Piece) -> Result<Option<Bytes>, EncodeError> {
         self.encoder.key(change, piece)

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 
 /// Longest mask, characters.
 const MASK_MAX: u32 = 10_000;
+/// Shortest and longest time between heartbeats, milliseconds.
+const INTERVAL_MS_MIN: u64 = 100;
+const INTERVAL_MS_MAX: u64 = 86_400_000;
 
 /// What the properties of a source say together.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +22,16 @@ pub struct Properties {
     pub rules: Rules,
     /// `provide.transaction.metadata`, and the topic's name without its prefix.
     pub transaction_topic: Option<String>,
+    pub heartbeat: Option<Heartbeat>,
+    /// `heartbeat.action.query`: SQL that the source runs at each heartbeat.
+    pub heartbeat_query: Option<String>,
+}
+
+/// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heartbeat {
+    pub every_ms: u64,
+    pub topic_prefix: String,
 }
 
 /// One property that is not taken.
@@ -30,12 +43,14 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 21] = [
+pub const KNOWN: [&str; 24] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
     "decimal.handling.mode",
     "extended.headers.enabled",
+    "heartbeat.action.query",
+    "heartbeat.interval.ms",
     "hstore.handling.mode",
     "include.unknown.datatypes",
     "interval.handling.mode",
@@ -49,6 +64,7 @@ pub const KNOWN: [&str; 21] = [
     "time.precision.mode",
     "tombstones.on.delete",
     "topic.delimiter",
+    "topic.heartbeat.prefix",
     "topic.transaction",
     "unavailable.value.placeholder",
     "value.converter.schemas.enable",
@@ -73,11 +89,18 @@ impl Properties {
         let mut errors = Vec::new();
         let mut topic = None;
         let mut transactions = false;
+        let (mut beat_ms, mut beat_prefix) = (0, "__debezium-heartbeat".to_owned());
         let given: BTreeMap<&str, &str> = given.into_iter().collect();
         for (key, value) in &given {
             let done = match *key {
                 "provide.transaction.metadata" => boolean(value).map(|v| transactions = v),
                 "topic.transaction" => legal_topic(value).map(|()| topic = Some((*value).to_owned())),
+                "heartbeat.interval.ms" => interval(value).map(|ms| beat_ms = ms),
+                "topic.heartbeat.prefix" => legal_topic(value).map(|()| beat_prefix = (*value).to_owned()),
+                "heartbeat.action.query" => {
+                    out.heartbeat_query = Some((*value).to_owned()).filter(|q| !q.trim().is_empty());
+                    Ok(())
+                }
                 key => out.take(key, value),
             };
             if let Err(why) = done {
@@ -88,6 +111,11 @@ impl Properties {
             let why = "`column.include.list` is given, too: one of them".to_owned();
             errors.push(PropertyError { key: "column.exclude.list".into(), why });
         }
+        if out.heartbeat_query.is_some() && beat_ms == 0 {
+            let why = "`heartbeat.interval.ms` says when, and is 0".to_owned();
+            errors.push(PropertyError { key: "heartbeat.action.query".into(), why });
+        }
+        out.heartbeat = (beat_ms > 0).then_some(Heartbeat { every_ms: beat_ms, topic_prefix: beat_prefix });
         out.transaction_topic = transactions.then(|| topic.unwrap_or_else(|| "transaction".into()));
         if errors.is_empty() { Ok(out) } else { Err(errors) }
     }
@@ -177,6 +205,13 @@ fn boolean(value: &str) -> Result<bool, String> {
 fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, String> {
     let found = words.iter().find(|(w, _)| w.eq_ignore_ascii_case(value.trim())).map(|(_, v)| *v);
     found.ok_or_else(|| format!("one of {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ")))
+}
+
+/// 0 = never.
+fn interval(value: &str) -> Result<u64, String> {
+    let ms =
+        value.trim().parse::<u64>().ok().filter(|ms| *ms <= INTERVAL_MS_MAX && (*ms == 0 || *ms >= INTERVAL_MS_MIN));
+    ms.ok_or_else(|| format!("0, or milliseconds from {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}"))
 }
 
 fn legal_topic(value: &str) -> Result<(), String> {
@@ -281,6 +316,13 @@ mod tests {
         assert_eq!(p.rules.keys.len(), 2);
         assert_eq!(p.rules.masks.len(), 2);
         assert_eq!(Properties::parse([]).unwrap().transaction_topic, None);
+        let beats =
+            Properties::parse([("heartbeat.interval.ms", "1000"), ("heartbeat.action.query", "SELECT 1")]).unwrap();
+        let heartbeat = Heartbeat { every_ms: 1000, topic_prefix: "__debezium-heartbeat".into() };
+        assert_eq!((beats.heartbeat, beats.heartbeat_query.as_deref()), (Some(heartbeat), Some("SELECT 1")));
+        assert_eq!(Properties::parse([("heartbeat.interval.ms", "0")]).unwrap().heartbeat, None);
+        assert_eq!(errors(&[("heartbeat.action.query", "SELECT 1")]).len(), 1);
+        assert_eq!(errors(&[("heartbeat.interval.ms", "5")]).len(), 1);
     }
 
     #[test]

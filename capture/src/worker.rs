@@ -10,6 +10,7 @@
 //!
 //! `session` holds the log's side (lanes, meta appends, timers), `start` reads what the log knows, `fill` the snapshot.
 
+mod beat;
 mod fill;
 mod session;
 mod start;
@@ -18,6 +19,7 @@ mod unchanged;
 
 use crate::emit::Limits as EmitLimits;
 use crate::error::{End, Trouble};
+use crate::properties::Heartbeat;
 use crate::source::Source;
 use crate::status::{State, StatusHandle};
 use catchwater_base::backoff::Backoff;
@@ -68,6 +70,8 @@ pub struct Config {
     pub options: Options,
     /// Name of the topic, without its prefix, that tells where transactions begin and end; `None` = no such topic.
     pub transaction_topic: Option<String>,
+    /// Records that say that the source is alive.
+    pub heartbeat: Option<Heartbeat>,
     pub limits: Limits,
 }
 

@@ -3,6 +3,7 @@
 //! [`Session::drive`] polls one future of the caller's (the source, a chunk reader, nothing) together with everything that
 //! is in flight, and performs what the pure parts ask for. No task and no channel per partition.
 
+use super::beat::Beats;
 use super::{Config, Limits};
 use crate::emit::{Answer, Emitter};
 use crate::error::{End, Trouble, code};
@@ -39,13 +40,21 @@ struct Flight<'a> {
 }
 
 /// An internal partition of the source: one append in flight at a time, in order.
-struct Meta<'a> {
-    at: TopicPartition,
-    flight: Option<Fut<'a, AppendOutcome>>,
+pub(super) struct Meta<'a> {
+    pub at: TopicPartition,
+    pub flight: Option<Fut<'a, AppendOutcome>>,
     /// The batch in flight, to be sent again if it is not proved to have entered.
-    batch: Bytes,
-    retry_at: Mono,
-    backoff: Backoff,
+    pub batch: Bytes,
+    pub retry_at: Mono,
+    pub backoff: Backoff,
+}
+
+/// The partitions of a source that hold no rows.
+#[derive(Clone, Copy)]
+pub(super) enum Internal {
+    Captures,
+    Cuts,
+    Beats,
 }
 
 /// What a captures batch carries beside its bytes.
@@ -55,13 +64,13 @@ struct Sent {
 }
 
 pub(super) struct Session<'a> {
-    log: &'a dyn LogClient,
-    clock: Arc<dyn Clock>,
+    pub(super) log: &'a dyn LogClient,
+    pub(super) clock: Arc<dyn Clock>,
     pub config: Config,
     pub status: StatusHandle,
-    rng: Rng,
+    pub(super) rng: Rng,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-    stopping: bool,
+    pub(super) stopping: bool,
     pub emitter: Emitter,
     pub track: Track,
     flights: Vec<Flight<'a>>,
@@ -69,6 +78,7 @@ pub(super) struct Session<'a> {
     captures_queue: Vec<(StoredKey, Stored)>,
     captures_sent: Option<Sent>,
     cuts: Meta<'a>,
+    pub beats: Option<Beats<'a>>,
     last_cut: Option<(CommitSeq, Native)>,
     last_cut_at: Mono,
     /// No cut below what an earlier worker may have said: cuts only go forward.
@@ -127,6 +137,7 @@ impl<'a> Session<'a> {
             clock,
             captures: meta(place.captures),
             cuts: meta(place.cuts),
+            beats: None,
             config,
             status,
             rng,
@@ -152,7 +163,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &Limits {
         &self.config.limits
     }
     pub fn now(&self) -> Now {
@@ -260,6 +271,7 @@ impl<'a> Session<'a> {
             Rows(usize, AppendOutcome),
             Captures(AppendOutcome),
             Cut(AppendOutcome),
+            Beat(AppendOutcome),
             Work(T),
             Tick,
             Stop,
@@ -291,6 +303,11 @@ impl<'a> Session<'a> {
             {
                 return Poll::Ready(Event::Cut(outcome));
             }
+            if let Some(flight) = self.beats.as_mut().and_then(|b| b.meta.flight.as_mut())
+                && let Poll::Ready(outcome) = flight.as_mut().poll(cx)
+            {
+                return Poll::Ready(Event::Beat(outcome));
+            }
             if with_stop && !stopping && self.stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Stop);
             }
@@ -310,6 +327,7 @@ impl<'a> Session<'a> {
             }
             Event::Captures(outcome) => self.captures_answered(outcome)?,
             Event::Cut(outcome) => self.cut_answered(outcome)?,
+            Event::Beat(outcome) => self.beat_answered(outcome)?,
             Event::Work(done) => return Ok(Some(done)),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
@@ -339,7 +357,7 @@ impl<'a> Session<'a> {
             false if self.captures.flight.is_some() => Mono::NEVER,
             false => self.captures.retry_at,
         };
-        self.emitter.deadline().min(cut).min(checkpoint).min(stored)
+        self.emitter.deadline().min(cut).min(checkpoint).min(stored).min(self.beat_due())
     }
 
     /// Hands over everything that may go now. `all` = a clean end: nothing waits for company.
@@ -351,6 +369,7 @@ impl<'a> Session<'a> {
         }
         self.pump_cut(now, all);
         self.pump_captures(now, all);
+        self.pump_beat(now);
         if mutant!("confirm_before_checkpoint") {
             let native = self.track.durable().native.clone();
             if self.confirmed.as_ref().is_none_or(|c| native > *c) && !native.is_empty() {
@@ -477,7 +496,7 @@ impl<'a> Session<'a> {
     }
 
     /// Fenced by epoch, not deduplicated.
-    fn meta_append(&self) -> Append {
+    pub(super) fn meta_append(&self) -> Append {
         let context = CaptureContext {
             capture: self.config.capture,
             epoch: self.config.epoch,
@@ -564,7 +583,7 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             other => {
-                self.captures.retry_at = self.later(other, true)?;
+                self.captures.retry_at = self.later(other, Internal::Captures)?;
                 Ok(())
             }
         }
@@ -582,22 +601,26 @@ impl<'a> Session<'a> {
             }
             other => {
                 // The same cut again: it stays true, and its partitions are in no other.
-                self.cuts.retry_at = self.later(other, false)?;
+                self.cuts.retry_at = self.later(other, Internal::Cuts)?;
                 Ok(())
             }
         }
     }
 
     /// When an internal append that did not enter for sure may go again; what entered twice says the same twice.
-    fn later(&mut self, outcome: AppendOutcome, captures: bool) -> Result<Mono, Trouble> {
+    pub(super) fn later(&mut self, outcome: AppendOutcome, of: Internal) -> Result<Mono, Trouble> {
         match outcome {
             AppendOutcome::Fenced { by } => Err(Trouble::End(End::Fenced { by })),
             AppendOutcome::NotWritten(
                 why @ (Why::Invalid | Why::TooLarge | Why::Denied | Why::NoTopic | Why::Unsupported),
             ) => Err(refused(why)),
             _ => {
-                let meta = if captures { &mut self.captures } else { &mut self.cuts };
-                let pause = meta.backoff.next_ms(&mut self.rng);
+                let backoff = match (of, &mut self.beats) {
+                    (Internal::Captures, _) => &mut self.captures.backoff,
+                    (Internal::Beats, Some(beats)) => &mut beats.meta.backoff,
+                    _ => &mut self.cuts.backoff,
+                };
+                let pause = backoff.next_ms(&mut self.rng);
                 Ok(self.clock.now().mono.plus_millis(pause))
             }
         }
@@ -623,11 +646,12 @@ impl<'a> Session<'a> {
     /// Waits for the answers of what was handed over, good or bad: the next attempt must find the log at rest.
     pub async fn settle(&mut self) -> Result<(), Trouble> {
         let limit = u64::from(self.limits().emit.append_timeout_ms) + SETTLE_EXTRA_MS;
+        let beat = self.beats.as_mut().and_then(|b| b.meta.flight.take());
         let all = async {
             for flight in self.flights.drain(..) {
                 let _ = flight.answer.await;
             }
-            for flight in [self.captures.flight.take(), self.cuts.flight.take()].into_iter().flatten() {
+            for flight in [self.captures.flight.take(), self.cuts.flight.take(), beat].into_iter().flatten() {
                 let _ = flight.await;
             }
         };

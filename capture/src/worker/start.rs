@@ -179,6 +179,7 @@ pub(super) async fn begin<'a>(
     let given = begun.opened.tables.clone();
     begun.ensure_tables(&given).await?;
     begun.ensure_transactions().await?;
+    begun.ensure_heartbeats().await?;
     begun.write_first(identity.is_none()).await?;
     Ok(begun)
 }
@@ -353,6 +354,20 @@ impl Begun<'_> {
             .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.transaction another name"))?;
         self.create_topics(&[(name.clone(), false)]).await?;
         self.transactions = self.topics.get(&name).map(|(topic, _)| TopicPartition::new(*topic, 0));
+        Ok(())
+    }
+
+    async fn ensure_heartbeats(&mut self) -> Result<(), Trouble> {
+        let config = &self.session.config;
+        let Some(beat) = config.heartbeat.clone() else { return Ok(()) };
+        let name = TopicName::from([beat.topic_prefix.as_str(), &config.prefix].join(&config.options.delimiter));
+        self.router
+            .reserve(&name)
+            .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.heartbeat.prefix another value"))?;
+        self.create_topics(&[(name.clone(), false)]).await?;
+        if let Some((topic, _)) = self.topics.get(&name).copied() {
+            self.session.beat_at(TopicPartition::new(topic, 0), beat.every_ms);
+        }
         Ok(())
     }
 

@@ -118,6 +118,7 @@ impl Bench {
             snapshot: true,
             options: Default::default(),
             transaction_topic: None,
+            heartbeat: None,
             limits: limits(rng),
         };
         Worker::new(deps, config)

@@ -89,7 +89,8 @@ impl Resolved {
         epoch: CaptureEpoch,
     ) -> Result<capture::worker::MakeSource, Failure> {
         let source_name = SourceName::from(name);
-        let rules = properties(source, name)?.rules;
+        let properties = properties(source, name)?;
+        let rules = properties.rules;
         match &self.sources[name] {
             Component::Postgres { url, slot, publication, streaming, failover, binary, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
@@ -100,6 +101,7 @@ impl Resolved {
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
                 (config.streaming, config.failover, config.binary) = (*streaming, *failover, *binary);
+                config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {
                     config.large.dir.clone_from(dir);
                 }

@@ -463,6 +463,7 @@ impl Supervisor {
             snapshot: source.snapshot,
             options: properties.options,
             transaction_topic: properties.transaction_topic,
+            heartbeat: properties.heartbeat,
             limits: capture::worker::Limits::default(),
         };
         let (worker, status) = capture::Worker::new(deps, config);

@@ -539,6 +539,7 @@ fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
 }
 
 mod geometry;
+mod heartbeat;
 mod hstore;
 mod schema;
 mod transaction;

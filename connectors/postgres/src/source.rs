@@ -9,6 +9,7 @@
 //! Names, identity and the checks before every start: `open`. Source: capture.md 8.3.
 
 mod ack;
+mod beat;
 pub mod decode;
 mod detach;
 mod errors;
@@ -36,6 +37,7 @@ use catchwater_capture::source::{
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_record::{CaptureEpoch, SourceName, TxnId};
 use catchwater_runtime::Fut;
+use catchwater_runtime::spawn::Task;
 use catchwater_runtime::time::SystemClock;
 use decode::{Message, OldTuple};
 pub(crate) use errors::source_error;
@@ -83,6 +85,8 @@ pub struct SourceConfig {
     pub text_only: Arc<AtomicBool>,
     /// The slot is copied to standbys (PostgreSQL 17).
     pub failover: bool,
+    /// SQL that is run while the source streams, and the milliseconds between two runs.
+    pub heartbeat: Option<(u64, String)>,
 }
 
 impl SourceConfig {
@@ -101,6 +105,7 @@ impl SourceConfig {
             binary: false,
             text_only: Arc::default(),
             failover: false,
+            heartbeat: None,
         }
     }
     pub fn slot(&self) -> String {
@@ -157,6 +162,7 @@ struct Running {
     clock: SystemClock,
     /// When the publication was last compared.
     compared: Mono,
+    _beat: Option<Task<()>>,
 }
 
 struct Ending {

@@ -92,6 +92,7 @@ impl Bench {
             snapshot: true,
             options: Default::default(),
             transaction_topic: None,
+            heartbeat: None,
             limits: Default::default(),
         };
         let (worker, status) = catchwater_capture::Worker::new(deps, config);

@@ -79,8 +79,8 @@ fn a_source_takes_debeziums_defaults() {
 #[test]
 fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     for (key, value) in [
+        ("message.prefix.include.list", "a"),
         ("signal.data.collection", "public.signals"),
-        ("heartbeat.interval.ms", "1000"),
         ("transforms", "route"),
         ("topic.naming.strategy", "com.example.Other"),
         ("snapshot.mode", "initial_only"),
@@ -97,7 +97,7 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         assert_eq!(with(&SOURCE, &[(key, value)]).unwrap_err().len(), 1, "{key}={value}");
     }
     for (key, value) in [
-        ("heartbeat.interval.ms", "0"),
+        ("heartbeat.interval.ms", "1000"),
         ("max.batch.size", "10"),
         ("a.property.that.nobody.has", "x"),
         ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),

@@ -586,6 +586,7 @@ impl PgSource {
             version,
             clock: SystemClock::default(),
             compared: Mono::ZERO,
+            _beat: super::beat::start(config),
         });
         Ok(Opened { identity, native: Native::postgres(from), tables: schemas })
     }

@@ -8,6 +8,8 @@ mod golden;
 mod large;
 mod login;
 mod pipeline;
+mod quiet;
+mod rig;
 mod sink;
 mod source;
 mod support;
