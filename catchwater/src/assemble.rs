@@ -1,6 +1,7 @@
 //! The one file that knows who is who: broker, workers, connectors, HTTP become one node.
 
 mod give_back;
+mod letters;
 mod line;
 mod pipelines;
 mod resolved;

@@ -88,6 +88,9 @@ pub enum Command {
     /// Stored pipelines
     #[command(subcommand)]
     Pipeline(Pipeline),
+    /// Dead letters: rows that a target refused
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Who changed what on this node
     #[command(subcommand)]
     Audit(Audit),
@@ -321,6 +324,72 @@ pub enum Pipeline {
 }
 
 #[derive(Subcommand, Debug)]
+pub enum Dlq {
+    /// Those that wait: of parked keys, and of tables without a key
+    List {
+        #[arg(value_name = "PIPELINE")]
+        pipeline: String,
+        /// Only of this sink
+        #[arg(long)]
+        sink: Option<String>,
+        /// Also those that were applied or given up
+        #[arg(long)]
+        all: bool,
+        /// From this offset of the topic PIPELINE.dlq on
+        #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+        from: u64,
+        /// At most that many, up to 10,000
+        #[arg(short = 'n', long, default_value_t = 100)]
+        limit: u64,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// One with its row and all its headers
+    Show {
+        #[arg(value_name = "PIPELINE")]
+        pipeline: String,
+        #[arg(value_name = "OFFSET")]
+        offset: u64,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Apply them after all, in the source's order; what is refused again stays
+    Replay {
+        #[command(flatten)]
+        letters: Letters,
+        #[command(flatten)]
+        http: Http,
+    },
+    /// Give them up: later rows of their keys are applied again, they are not
+    #[command(alias = "drop")]
+    Discard {
+        #[command(flatten)]
+        letters: Letters,
+        /// All of them
+        #[arg(long, conflicts_with_all = ["table", "offset"])]
+        all: bool,
+        #[command(flatten)]
+        http: Http,
+    },
+}
+
+/// Which dead letters; without more all of the pipeline.
+#[derive(Args, Debug)]
+pub struct Letters {
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// Only of this sink
+    #[arg(long)]
+    pub sink: Option<String>,
+    /// Only of this table of the source, `schema.table`
+    #[arg(long)]
+    pub table: Option<String>,
+    /// All of the key of this dead letter
+    #[arg(long, value_name = "OFFSET", conflicts_with = "table")]
+    pub offset: Option<u64>,
+}
+
+#[derive(Subcommand, Debug)]
 pub enum Audit {
     /// The newest records
     List {
@@ -360,6 +429,10 @@ impl Command {
             Command::Pipeline(Pipeline::Resume { .. }) => "pipeline resume",
             Command::Pipeline(Pipeline::Restart { .. }) => "pipeline restart",
             Command::Pipeline(Pipeline::Delete { .. }) => "pipeline delete",
+            Command::Dlq(Dlq::List { .. }) => "dlq list",
+            Command::Dlq(Dlq::Show { .. }) => "dlq show",
+            Command::Dlq(Dlq::Replay { .. }) => "dlq replay",
+            Command::Dlq(Dlq::Discard { .. }) => "dlq discard",
             Command::Audit(Audit::List { .. }) => "audit list",
             Command::Audit(Audit::Verify { .. }) => "audit verify",
             Command::Lag { .. } => "lag",

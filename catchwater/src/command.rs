@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod audit;
+pub mod dlq;
 pub mod doctor;
 pub mod explain;
 pub mod group;

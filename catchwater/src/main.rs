@@ -56,6 +56,7 @@ fn main() -> ExitCode {
             block_on(async { command::pipeline::rollback(&name, to, message, allow_destructive, &http).await.into() })
         }
         Command::Pipeline(pipeline) => block_on(async { command::pipeline::run(pipeline).await.into() }),
+        Command::Dlq(dlq) => block_on(async { command::dlq::run(dlq).await.into() }),
         Command::Audit(audit) => block_on(async { command::audit::run(audit, output).await.into() }),
         Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),

@@ -26,6 +26,9 @@ pub mod code {
     pub const COLUMN: u16 = 682;
     pub const TOO_MANY_REFUSED: u16 = 683;
     pub const MODE: u16 = 684;
+    pub const PARKED_UNREADABLE: u16 = 685;
+    pub const LETTER_UNREADABLE: u16 = 686;
+    pub const NO_LETTER: u16 = 687;
 }
 
 /// Never holds a value of a row, nor a secret.

@@ -97,6 +97,18 @@ impl Parked {
     pub fn unpark(&mut self, key: &KeyOf) {
         self.keys.remove(key);
     }
+    pub fn iter(&self) -> impl Iterator<Item = (&KeyOf, &Since)> {
+        self.keys.iter()
+    }
+    /// One record of [`PARKED_TOPIC`], in the topic's order.
+    pub fn read(&mut self, by: &ParkedBy, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Unreadable> {
+        let Some(key) = by.decode_key(key.ok_or(Unreadable)?)? else { return Ok(()) };
+        match value {
+            None => self.unpark(&key),
+            Some(value) => drop(self.park(key, Since::decode(value).ok_or(Unreadable)?)),
+        }
+        Ok(())
+    }
 }
 
 /// Whose parked keys a record speaks of.
@@ -120,20 +132,49 @@ impl ParkedBy {
         out
     }
 
-    /// The key, if the record is of this sink and source.
-    pub fn decode_key(&self, bytes: &[u8]) -> Option<KeyOf> {
-        let (FORMAT, mut rest) = bytes.split_first().map(|(f, r)| (*f, r))? else { return None };
-        let mut texts = Vec::new();
-        for _ in 0..4 {
-            let (n, tail) = rest.split_first_chunk::<2>()?;
-            let n = usize::from(u16::from_be_bytes(*n));
-            texts.push(std::str::from_utf8(tail.get(..n)?).ok()?);
-            rest = tail.get(n..)?;
-        }
-        let ours = texts[..3] == [self.pipeline.as_str(), self.sink.as_str(), self.source.as_str()];
-        ours.then_some(())?;
-        Some(KeyOf { table: texts[3].to_owned(), key: u128::from_be_bytes(rest.try_into().ok()?) })
+    /// The key, if the record is of this sink and source. `Unreadable`: nobody can tell, and so it may be.
+    pub fn decode_key(&self, bytes: &[u8]) -> Result<Option<KeyOf>, Unreadable> {
+        let (by, key) = decode_key(bytes).ok_or(Unreadable)?;
+        Ok((by == *self).then_some(key))
     }
+}
+
+/// A record of [`PARKED_TOPIC`] is of another format, or not whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreadable;
+
+fn decode_key(bytes: &[u8]) -> Option<(ParkedBy, KeyOf)> {
+    let (FORMAT, mut rest) = bytes.split_first().map(|(f, r)| (*f, r))? else { return None };
+    let mut texts = [""; 4];
+    for text in &mut texts {
+        let (n, tail) = rest.split_first_chunk::<2>()?;
+        let n = usize::from(u16::from_be_bytes(*n));
+        *text = std::str::from_utf8(tail.get(..n)?).ok()?;
+        rest = tail.get(n..)?;
+    }
+    let [pipeline, sink, source, table] = texts;
+    let by = ParkedBy { pipeline: pipeline.into(), sink: sink.into(), source: source.into() };
+    Some((by, KeyOf { table: table.to_owned(), key: u128::from_be_bytes(rest.try_into().ok()?) }))
+}
+
+/// Keys of a dead letter as its header `cw.keys` holds them: `32 hex digits:length in bytes:schema.table`, one after the
+/// other; empty for tables without a key.
+pub fn encode_keys(keys: &[KeyOf]) -> String {
+    keys.iter().map(|k| format!("{:032x}:{}:{}", k.key, k.table.len(), k.table)).collect()
+}
+
+/// `None` = not what [`encode_keys`] writes.
+pub fn decode_keys(mut text: &str) -> Option<Vec<KeyOf>> {
+    let mut out = Vec::new();
+    while !text.is_empty() {
+        let (key, rest) = text.split_once(':')?;
+        let key = u128::from_str_radix(key, 16).ok().filter(|_| key.len() == 32)?;
+        let (n, rest) = rest.split_once(':')?;
+        let n: usize = n.parse().ok()?;
+        out.push(KeyOf { table: rest.get(..n)?.to_owned(), key });
+        text = rest.get(n..)?;
+    }
+    Some(out)
 }
 
 impl Since {
@@ -270,17 +311,29 @@ mod tests {
         let bytes = by().encode_key(&key);
         let want = "01 0004 73686f70 0004 636f7079 0002 6462 0008 7075626c69632e74 00000000000000000000000000000102";
         assert_eq!(hex(&bytes), want.replace(' ', ""));
-        assert_eq!(by().decode_key(&bytes), Some(key));
-        assert_eq!(ParkedBy { sink: "other".into(), ..by() }.decode_key(&bytes), None);
+        assert_eq!(by().decode_key(&bytes), Ok(Some(key)));
+        assert_eq!(ParkedBy { sink: "other".into(), ..by() }.decode_key(&bytes), Ok(None));
         let since = Since { version: version(0x0506), code: ErrorCode(614) };
         let value = since.encode();
         assert_eq!(hex(&value), "01 0001 0000000000000506 000000000002 0266".replace(' ', ""));
         assert_eq!(Since::decode(&value), Some(since));
         for n in 0..bytes.len() {
-            assert_eq!(by().decode_key(&bytes[..n]), None, "prefix {n}");
+            assert_eq!(by().decode_key(&bytes[..n]), Err(Unreadable), "prefix {n}");
         }
         for n in 0..value.len() {
             assert_eq!(Since::decode(&value[..n]), None, "prefix {n}");
+        }
+    }
+
+    #[test]
+    fn keys_of_a_letter_as_text() {
+        let keys = [KeyOf { table: "public.t:1".into(), key: 7 }, KeyOf { table: "ö.é".into(), key: u128::MAX }];
+        let text = encode_keys(&keys);
+        assert_eq!(&text[..47], "00000000000000000000000000000007:10:public.t:1f");
+        assert_eq!(decode_keys(&text).as_deref(), Some(&keys[..]));
+        assert_eq!(decode_keys(""), Some(vec![]));
+        for n in (1..text.len()).filter(|n| text.is_char_boundary(*n) && *n != 46) {
+            assert_eq!(decode_keys(&text[..n]), None, "prefix {n}");
         }
     }
 

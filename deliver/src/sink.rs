@@ -11,7 +11,7 @@
 use catchwater_base::Wall;
 use catchwater_change::{Column, Native, Row, TableSchema, Version};
 use catchwater_record::{
-    CommitSeq, ErrorCode, Incarnation, Offset, PipelineName, SinkName, SourceName, TopicPartition,
+    CommitSeq, ErrorCode, Incarnation, Offset, PipelineName, SinkName, SourceName, TopicId, TopicPartition,
 };
 use catchwater_runtime::Fut;
 use std::sync::Arc;
@@ -89,7 +89,20 @@ pub struct Mark {
     pub commit_time: Wall,
 }
 
+/// Instead of a partition's number in [`Mark::offsets`]: how far the dead letters of tables without a key, in this topic,
+/// are settled. A number that no partition has.
+pub const LETTERS_SETTLED: u32 = u32::MAX;
+
 impl Mark {
+    /// Dead letters of tables without a key below this offset of `topic` are in the target, or given up.
+    pub fn letters_settled(&self, topic: TopicId) -> Option<Offset> {
+        let at = TopicPartition::new(topic, LETTERS_SETTLED);
+        self.offsets.iter().find(|(of, _)| *of == at).map(|(_, offset)| *offset)
+    }
+    pub fn settle_letters(&mut self, topic: TopicId, below: Offset) {
+        self.offsets.retain(|(at, _)| !is_settled(*at));
+        self.offsets.push((TopicPartition::new(topic, LETTERS_SETTLED), below));
+    }
     /// Stored form of `offsets` (deliver.md 7): format byte 1, then varint (topic id 16 raw bytes, partition, next
     /// offset)…, ascending.
     pub fn encode_offsets(&self) -> Vec<u8> {
@@ -135,6 +148,11 @@ impl Mark {
         }
         Some(out)
     }
+}
+
+/// An entry of [`Mark::offsets`] that is no partition's.
+pub fn is_settled(at: TopicPartition) -> bool {
+    at.partition.0 == LETTERS_SETTLED
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -315,7 +333,24 @@ impl SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use catchwater_record::TopicId;
+
+    #[test]
+    fn what_is_settled_of_the_letters_stands_beside_the_partitions() {
+        let at = TopicPartition::new(TopicId([9; 16]), 3);
+        let mut mark = Mark {
+            incarnation: Incarnation(0),
+            seq: CommitSeq(5),
+            offsets: vec![(at, Offset(300))],
+            native: Native::default(),
+            commit_time: Wall::from_micros(0),
+        };
+        assert_eq!(mark.letters_settled(TopicId([7; 16])), None);
+        mark.settle_letters(TopicId([7; 16]), Offset(4));
+        mark.settle_letters(TopicId([7; 16]), Offset(5));
+        let read = Mark { offsets: Mark::decode_offsets(&mark.encode_offsets()).unwrap_or_default(), ..mark };
+        assert_eq!((read.letters_settled(TopicId([7; 16])), read.offsets.len()), (Some(Offset(5)), 2));
+        assert_eq!(read.letters_settled(TopicId([9; 16])), None, "a topic made anew begins anew");
+    }
 
     #[test]
     fn offsets_round_trip_and_prefixes_are_refused() {

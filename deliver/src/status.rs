@@ -4,7 +4,7 @@ use crate::error::Failure;
 use catchwater_base::Wall;
 use catchwater_change::Native;
 pub use catchwater_client::TaskState as State;
-use catchwater_record::CommitSeq;
+use catchwater_record::{CommitSeq, Offset, TopicId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -23,6 +23,10 @@ pub struct Status {
     pub taken: u64,
     /// Keys whose rows become dead letters.
     pub parked_keys: u64,
+    /// Dead letters that were applied after all.
+    pub replayed: u64,
+    /// Dead letters of tables without a key are settled below this offset of their topic.
+    pub letters_settled: Option<(TopicId, Offset)>,
     /// Sink transactions committed.
     pub groups: u64,
     /// Times that groups in several lanes met after all, and were run again one by one.
@@ -57,6 +61,8 @@ impl Default for Status {
             filtered: 0,
             taken: 0,
             parked_keys: 0,
+            replayed: 0,
+            letters_settled: None,
             groups: 0,
             reorders: 0,
             foreign: 0,

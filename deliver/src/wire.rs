@@ -29,8 +29,8 @@ pub struct RawRecord {
     pub exact: Option<Bytes>,
     /// Header `cw.form`.
     pub form: Option<Bytes>,
-    /// The header asked for in [`records_with`].
-    pub more: Option<Bytes>,
+    /// The headers asked for in [`records_with`], in that order.
+    pub more: Vec<Option<Bytes>>,
 }
 
 impl RawRecord {
@@ -115,15 +115,15 @@ impl Wire for ChangeWire {
 
 /// All records of `batches` from `from` on, and the offset after the last batch.
 pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec<RawRecord>, Offset), WireError> {
-    records_with(at, from, batches, None)
+    records_with(at, from, batches, &[])
 }
 
-/// The same, with one more header of each.
+/// The same, with more headers of each.
 pub fn records_with(
     at: TopicPartition,
     from: Offset,
     batches: &Bytes,
-    header: Option<&[u8]>,
+    headers: &[&[u8]],
 ) -> Result<(Vec<RawRecord>, Offset), WireError> {
     let (mut out, mut next) = (Vec::new(), from);
     let mut rest: &[u8] = batches;
@@ -158,7 +158,7 @@ pub fn records_with(
                     stamp: slice(record.header(STAMP_HEADER).flatten()),
                     exact: slice(record.header(EXACT_HEADER).flatten()),
                     form: slice(record.header(FORM_HEADER).flatten()),
-                    more: header.and_then(|h| slice(record.header(h).flatten())),
+                    more: headers.iter().map(|h| slice(record.header(h).flatten())).collect(),
                 });
             }
         }

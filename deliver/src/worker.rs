@@ -17,6 +17,7 @@
 //!
 //! Crash points: `deliver.{before,after}_{fetch,group,turn,letters,mirror}`, `sink.{before,after}_{claim,ddl}`.
 
+mod asked;
 mod begin;
 mod book;
 mod flight;
@@ -49,6 +50,7 @@ use catchwater_record::{
     TopicName, TopicPartition,
 };
 use catchwater_runtime::shutdown::Stopped;
+use catchwater_runtime::sync::Receiver;
 use catchwater_runtime::time::timeout;
 use flight::{Decoding, Flight, Held};
 use letters::{Letter, LettersTo, Origins};
@@ -59,6 +61,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use thin::Thin;
+
+pub use asked::{Answer, Ask, Refusal, Request, Which, asks};
+pub use letters::{KEYS_HEADER, SINK_HEADER, letters_topic};
 
 /// Rows between two looks at the other futures.
 const ROWS_PER_BREATH: usize = 256;
@@ -80,6 +85,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub sink: Box<dyn Sink>,
     pub wire: Arc<dyn Wire>,
+    /// What people ask of it; nobody may ask.
+    pub asks: Receiver<Request>,
 }
 
 /// What it works on.
@@ -203,6 +210,8 @@ pub struct Worker {
     alone_next: u32,
     /// The parked keys were tried again.
     replayed: bool,
+    /// To be done where the next session begins.
+    asked: Option<Request>,
     topic_names: BTreeMap<TopicId, TopicName>,
 }
 
@@ -218,6 +227,8 @@ enum Trouble {
     Stalled,
     /// A group in a lane was perhaps held up by later ones that wait for it: they are rolled back, and run again alone.
     HeldUp,
+    /// Nothing is wrong: a person asks for something that is done between sessions.
+    Asked,
     /// A schema turned up inside an open sink transaction.
     Prepare(u32),
     Fatal(Failure),
@@ -279,6 +290,8 @@ struct Session<'a> {
     taken: u64,
     filtered: u64,
     parked: u64,
+    /// How far dead letters of tables without a key are settled, in their topic.
+    settled: Option<(TopicId, Offset)>,
     /// Set aside, not in the log yet.
     letters: Vec<Letter>,
     parks: Vec<(KeyOf, Since)>,
@@ -323,6 +336,7 @@ impl Worker {
             alone: 0,
             alone_next: Worker::ALONE_FIRST,
             replayed: false,
+            asked: None,
             topic_names: BTreeMap::new(),
         };
         let end = worker.sessions().await;
@@ -361,6 +375,7 @@ impl Worker {
             };
             let (failure, after_ms) = match trouble {
                 Trouble::Stopped => return End::Stopped,
+                Trouble::Asked => continue,
                 Trouble::Fatal(failure) => return End::Failed(failure),
                 Trouble::HeldUp => {
                     self.go_alone();
@@ -440,6 +455,9 @@ impl Worker {
             }
             self.reap(session)?;
             self.look_at_lanes(session)?;
+            if self.is_asked() && !session.lane_open {
+                return Err(self.leave_for_asked(session).await?);
+            }
             if self.book.grown && !session.lane_open {
                 self.settle(session).await?;
                 self.subscribe(session, &BTreeMap::new()).await?;
@@ -540,8 +558,15 @@ impl Worker {
         let limit = until.since(now).max(Duration::from_millis(1));
         let mut stop = pin!(self.stop.wait());
         let flight = &mut session.flight;
+        let (asks, asked) = (&mut self.deps.asks, &mut self.asked);
         let woken = poll_fn(|cx| {
             flight.poll(cx);
+            if asked.is_none()
+                && let Poll::Ready(Some(request)) = asks.poll_recv(cx)
+            {
+                *asked = Some(request);
+                return Poll::Ready(());
+            }
             if flight.landed.is_some() || flight.lanes.has_news() || stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }

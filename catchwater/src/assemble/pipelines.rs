@@ -106,12 +106,12 @@ fn parse(text: &str, plain_secrets: bool) -> Result<Pipeline, Failure> {
     })
 }
 
-fn said(author: &str, action: &'static str, name: &str, after: Value) -> Entry {
+pub(super) fn said(author: &str, action: &'static str, name: &str, after: Value) -> Entry {
     let (who, on, before, decision) = (author.to_owned(), format!("pipeline {name}"), Value::Null, String::new());
     Entry { who, action, on, before, after, decision }
 }
 
-fn unknown(name: &str) -> Failure {
+pub(super) fn unknown(name: &str) -> Failure {
     Failure::new(Exit::Refused, "CW0344", format!("there is no pipeline {name}"))
         .next("catchwater pipeline list shows the names")
 }
@@ -147,7 +147,7 @@ fn judge(wanted: &Wanted, planned: &Planned) -> Result<(), Failure> {
 
 impl State {
     /// The stored text of a pipeline, as it is now.
-    async fn stored(&self, name: &str) -> Result<Option<(RevisionNo, Pipeline)>, Failure> {
+    pub(super) async fn stored(&self, name: &str) -> Result<Option<(RevisionNo, Pipeline)>, Failure> {
         let all = self.local.pipelines().await.map_err(control_failure)?;
         all.into_iter().find(|p| p.name.as_str() == name).map(|p| Ok((p.revision, parse(&p.text, true)?))).transpose()
     }
@@ -208,7 +208,7 @@ impl State {
     }
 
     /// Writes what was decided, and does it if it is allowed.
-    async fn audited<T>(
+    pub(super) async fn audited<T>(
         &self,
         entry: Entry,
         decided: Result<(), Failure>,

@@ -1,13 +1,15 @@
 //! `/api/v1`: which path means which call. What it answers is documented in `docs/configuration.md`.
 
 use super::State;
+use super::letters::Wanted as Letters;
 use super::line::line_json;
 use super::pipelines::Wanted;
 use crate::groups;
 use crate::http::{self, Call, Verb};
 use crate::report::{Exit, Failure};
 use catchwater_client::RevisionNote;
-use catchwater_record::RevisionNo;
+use catchwater_deliver::worker::{Ask, Which};
+use catchwater_record::{Offset, RevisionNo};
 use serde_json::{Value, json};
 
 fn not_found() -> Failure {
@@ -59,6 +61,47 @@ fn wanted(body: &Value) -> Result<Wanted, Failure> {
     })
 }
 
+fn known(body: &Value, fields: &[&str]) -> Result<(), Failure> {
+    let given = body.as_object().ok_or_else(|| bad("it must be a JSON object"))?;
+    match given.keys().find(|k| !fields.contains(&k.as_str())) {
+        Some(other) => Err(bad(format!("unknown field `{other}`; known: {}", fields.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+fn number(body: &Value, key: &str) -> Result<Option<u64>, Failure> {
+    match &body[key] {
+        Value::Null => Ok(None),
+        n => n.as_u64().map(Some).ok_or_else(|| bad(format!("`{key}` must be a number, this is {n}"))),
+    }
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn letters(body: &Value) -> Result<Letters, Failure> {
+    known(body, &["sink", "from", "limit", "all", "whole"])?;
+    Ok(Letters {
+        sink: some(text(body, "sink")?),
+        from: number(body, "from")?.unwrap_or(0),
+        limit: number(body, "limit")?.unwrap_or(100),
+        all: flag(body, "all")?,
+        whole: flag(body, "whole")?,
+    })
+}
+
+fn which(body: &Value) -> Result<(Option<String>, Which), Failure> {
+    known(body, &["sink", "table", "offset", "author"])?;
+    let which = match (some(text(body, "table")?), number(body, "offset")?) {
+        (None, None) => Which::All,
+        (Some(table), None) => Which::Table(table),
+        (None, Some(offset)) => Which::Letter(Offset(offset)),
+        (Some(_), Some(_)) => return Err(bad("`table` and `offset` exclude each other")),
+    };
+    Ok((some(text(body, "sink")?), which))
+}
+
 pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> {
     let path: Vec<String> = call.path.split('/').map(|s| http::unescape(s, false)).collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -98,6 +141,12 @@ pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> 
         }
         (Verb::Post, ["pipelines", name, "restart"]) => {
             Ok(json!({"pipeline": name, "tasks": state.restart(name, &who(&call.body)?).await?}))
+        }
+        (Verb::Post, ["pipelines", name, "dlq", "list"]) => state.letters_json(name, &letters(&call.body)?).await,
+        (Verb::Post, ["pipelines", name, "dlq", verb @ ("replay" | "discard")]) => {
+            let ask = if *verb == "replay" { Ask::Replay } else { Ask::Discard };
+            let (sink, which) = which(&call.body)?;
+            state.ask_letters(name, (ask, which), sink, &who(&call.body)?).await
         }
         (Verb::Delete, ["pipelines", name]) => {
             let steps = state.delete(name, flag(&call.body, "allow_destructive")?, &who(&call.body)?).await?;

@@ -24,6 +24,7 @@ use catchwater_record::{
 };
 use catchwater_runtime::shutdown::{self, Stop, Stopped};
 use catchwater_runtime::spawn::{Task as Running, spawn};
+use catchwater_runtime::sync::{Receiver, Sender};
 use catchwater_runtime::time::timeout;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub(super) struct Worker {
     pub stop: Stop,
     pub status: WorkerStatus,
     pub running: Running<End>,
+    /// By what a sink is asked.
+    pub asks: Option<Sender<deliver::worker::Request>>,
     /// Why it ended for good.
     pub failure: Option<Failure>,
     resolved: Arc<Resolved>,
@@ -414,13 +417,18 @@ impl Supervisor {
         let (stop, stopped) = shutdown::channel();
         let name = format!("{}.{}", task.pipeline, task.node);
         let node = task.node.as_str().to_owned();
+        let mut asks = None;
         let (status, running) = match task.kind {
             TaskKind::Capture(id) => self.capture(task, &resolved, &node, id, name, stopped)?,
-            TaskKind::Deliver => self.deliver(task, &resolved, &node, name, stopped)?,
+            TaskKind::Deliver => {
+                let (sender, receiver) = deliver::worker::asks();
+                asks = Some(sender);
+                self.deliver(task, &resolved, &node, name, (stopped, receiver))?
+            }
         };
         log!(Info, "task.started", "{} {} epoch {}", task.pipeline, task.node, task.epoch);
         let (task, failure, draining) = (task.clone(), None, false);
-        Ok(Worker { task, stop, status, running, failure, resolved, draining, until_known })
+        Ok(Worker { task, stop, status, running, asks, failure, resolved, draining, until_known })
     }
 
     fn capture(
@@ -483,7 +491,7 @@ impl Supervisor {
         resolved: &Resolved,
         node: &str,
         name: String,
-        stopped: Stopped,
+        (stopped, asks): (Stopped, Receiver<deliver::worker::Request>),
     ) -> Result<(WorkerStatus, Running<End>), Failure> {
         let missing = || Failure::new(Exit::Runtime, "CW0303", format!("the pipeline has no sink {node}"));
         let sink = resolved.pipeline.sinks.get(node).ok_or_else(missing)?;
@@ -496,6 +504,7 @@ impl Supervisor {
             clock: Arc::clone(&self.clock),
             sink: resolved.sink(node)?,
             wire: Arc::new(deliver::wire::ChangeWire),
+            asks,
         };
         let mut config = deliver::Config::new(
             task.pipeline.clone(),

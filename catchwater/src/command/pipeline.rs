@@ -26,11 +26,11 @@ fn read(file: &Path, output: Output) -> Result<File, Failure> {
     Ok(File { name: pipeline.name, text, base_dir })
 }
 
-fn author() -> String {
+pub(super) fn author() -> String {
     ["USER", "LOGNAME"].iter().find_map(|v| std::env::var(v).ok()).unwrap_or_default()
 }
 
-async fn post(http: &Http, name: &str, verb: &str, body: Value) -> Result<Value, Failure> {
+pub(super) async fn post(http: &Http, name: &str, verb: &str, body: Value) -> Result<Value, Failure> {
     let path = format!("pipelines/{}/{verb}", escape(name));
     http::call(&http.http, Call { verb: Verb::Post, path, body }).await
 }

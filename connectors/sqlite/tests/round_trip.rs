@@ -110,6 +110,7 @@ impl Bench {
             clock: Arc::new(SystemClock::default()),
             sink: Box::new(SqliteSink::new(SinkConfig { busy_ms: 1_000, ..SinkConfig::new(&self.copy) })),
             wire: Arc::new(ChangeWire),
+            asks: catchwater_deliver::worker::asks().1,
         };
         let mut config = catchwater_deliver::Config::new("p".into(), "copy".into(), "shop".into(), self.capture);
         config.epoch = TaskEpoch(self.epoch);

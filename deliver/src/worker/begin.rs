@@ -14,7 +14,7 @@ use crate::commit::Commit;
 use crate::error::{Failure, ahead, code, deletes_gone, rebuild};
 use crate::regroup::Regroup;
 use crate::retry::Ordered;
-use crate::sink::Claim;
+use crate::sink::{Claim, is_settled};
 use crate::status::State;
 use bytes::Bytes;
 use catchwater_base::{Mono, crash_point};
@@ -56,8 +56,10 @@ impl Worker {
             )));
         }
 
-        let known: BTreeMap<TopicPartition, Offset> =
-            found.as_ref().map(|m| m.offsets.iter().copied().collect()).unwrap_or_default();
+        let known = found.iter().flat_map(|m| m.offsets.iter().copied()).filter(|(at, _)| !is_settled(*at));
+        let known: BTreeMap<TopicPartition, Offset> = known.collect();
+        let letters = self.letters_to(false).await?.map(|to| to.letters.topic);
+        let settled = letters.and_then(|topic| Some((topic, found.as_ref()?.letters_settled(topic)?)));
         let cuts_from = known.get(&internal.cuts).copied();
         let lane = self.deps.sink.lane().await.map_err(sink_trouble)?;
         self.lanes_max = self.config.lanes.min(self.deps.sink.capabilities().lanes_max);
@@ -90,6 +92,7 @@ impl Worker {
             taken: 0,
             filtered: 0,
             parked: 0,
+            settled,
             letters: Vec::new(),
             parks: Vec::new(),
             origins: BTreeMap::new(),
@@ -103,9 +106,11 @@ impl Worker {
             self.prepare(&mut session, no).await?;
         }
         self.prepare_tables(&mut session).await?;
-        self.replay(&mut session).await?;
+        self.replay_at_start(&mut session).await?;
+        self.answer(&mut session).await?;
         self.status.update(|s| {
             s.state = State::Running;
+            s.letters_settled = session.settled;
             s.seq = session.at.seq;
             s.position = session.at.native.clone();
             s.commit_time = session.at.commit_time;

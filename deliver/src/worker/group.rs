@@ -204,17 +204,22 @@ impl Worker {
     }
 
     pub(super) fn mark(&self, session: &Session<'_>) -> Mark {
-        Mark {
+        let mut mark = Mark {
             incarnation: self.config.incarnation,
             seq: session.at.seq,
             offsets: session.regroup.offsets(session.internal.cuts),
             native: session.at.native.clone(),
             commit_time: session.at.commit_time,
+        };
+        if let Some((topic, below)) = session.settled {
+            mark.settle_letters(topic, below);
         }
+        mark
     }
 
     /// Nothing to apply: the mirror, and now and then the position alone.
     pub(super) async fn idle(&mut self, session: &mut Session<'_>, behind: bool) -> Result<(), Trouble> {
+        self.commit_letters(session).await?;
         let now = self.now().mono;
         if let Some(mark) = session.commit.poll_idle(now) {
             self.commit(session, mark).await?;

@@ -11,7 +11,7 @@ use super::intake::{FETCH_WAIT_MS, INTERNAL_BYTES, LACKING_BYTES};
 use super::{Session, Trouble, Worker};
 use crate::error::{Failure, code};
 use crate::order::needs_source_order;
-use crate::park::{Bisect, KEYS_MAX, KeyOf, PARKED_TOPIC, Parked, ParkedBy, Since, keys_of, units};
+use crate::park::{Bisect, KEYS_MAX, KeyOf, PARKED_TOPIC, Parked, ParkedBy, Since, encode_keys, keys_of, units};
 use crate::sink::{Apply, Group, SinkClass};
 use crate::wire::{RawRecord, records};
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use catchwater_client::{
     Owner, TopicsWanted,
 };
 use catchwater_record::batch::build::Builder;
-use catchwater_record::{ErrorCode, Offset, TopicName, TopicPartition};
+use catchwater_record::{ErrorCode, Offset, PipelineName, TopicName, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,7 +35,9 @@ const LETTERS_BATCH_BYTES: usize = 1 << 20;
 const LETTER_BYTES_MAX: &str = "27262976";
 const LETTERS_RETENTION_MS: &str = "1209600000";
 /// Header of a dead letter: which sink refused it.
-pub(super) const SINK_HEADER: &str = "cw.sink";
+pub const SINK_HEADER: &str = "cw.sink";
+/// Header of a dead letter: by which keys it is parked ([`crate::park::encode_keys`]).
+pub const KEYS_HEADER: &str = "cw.keys";
 const APPEND_TIMEOUT_MS: u32 = 30_000;
 
 /// Where dead letters and parked keys go.
@@ -52,10 +54,16 @@ pub(super) struct Letter {
     pub version: Version,
     pub code: ErrorCode,
     pub what: String,
+    pub keys: Vec<KeyOf>,
 }
 
 /// Where the changes of the open batch stand in the log.
 pub(super) type Origins = BTreeMap<Version, (TopicPartition, Offset)>;
+
+/// Topic of a pipeline's dead letters, one partition.
+pub fn letters_topic(pipeline: &PipelineName) -> TopicName {
+    TopicName::from(format!("{pipeline}.dlq"))
+}
 
 fn refused(outcome: &AppendOutcome) -> Option<LogError> {
     match outcome {
@@ -72,7 +80,7 @@ impl Worker {
 
     /// `<pipeline>.dlq`.
     fn letters_topic(&self) -> TopicName {
-        TopicName::from(format!("{}.dlq", self.config.pipeline))
+        letters_topic(&self.config.pipeline)
     }
 
     pub(super) fn parked_by(&self) -> ParkedBy {
@@ -140,12 +148,9 @@ impl Worker {
                 let bytes = f.batches.map_err(|e| Trouble::Log(LogError::NotReady(e.to_string())))?;
                 let (found, next) = records(f.at, self.parked_next, &bytes)?;
                 for record in found {
-                    let Some(key) = record.key.as_deref().and_then(|k| by.decode_key(k)) else { continue };
-                    match record.value.as_deref().map(Since::decode) {
-                        None => self.parked.unpark(&key),
-                        Some(Some(since)) => drop(self.parked.park(key, since)),
-                        Some(None) => {}
-                    }
+                    // Passed over, a later row of its key would overtake those that are set aside.
+                    let read = self.parked.read(&by, record.key.as_deref(), record.value.as_deref());
+                    read.map_err(|_| Trouble::Fatal(unreadable(record.offset)))?;
                 }
                 self.parked_next = self.parked_next.max(next);
             }
@@ -167,7 +172,8 @@ impl Worker {
         let keys = keys_of(applies);
         let Some(since) = self.parked.holds(&keys, version) else { return false };
         let what = format!("an earlier row of this key is parked since {}", since.version);
-        session.letters.push(Letter { at: from.0, offset: from.1, version, code: since.code, what });
+        let letter = Letter { at: from.0, offset: from.1, version, code: since.code, what, keys: keys.clone() };
+        session.letters.push(letter);
         // A row that changes its key takes the other one with it.
         self.park(session, keys, Since { version, code: since.code });
         true
@@ -244,9 +250,10 @@ impl Worker {
         what: String,
     ) -> Result<(), Trouble> {
         let (at, offset) = session.origins.get(&version).copied().ok_or_else(|| lost_origin(version))?;
-        session.letters.push(Letter { at, offset, version, code, what });
+        let keys = keys_of(applies);
+        session.letters.push(Letter { at, offset, version, code, what, keys: keys.clone() });
         session.uncount(applies);
-        self.park(session, keys_of(applies), Since { version, code });
+        self.park(session, keys, Since { version, code });
         if self.parked.len() > KEYS_MAX {
             let what = format!("more than {KEYS_MAX} keys of this sink are parked");
             let next = "repair the target and deliver under a new sink name";
@@ -309,6 +316,7 @@ impl Worker {
             text("__connect.errors.exception.stacktrace", String::new()),
             text("cw.error.code", letter.code.to_string()),
             text(SINK_HEADER, sink),
+            text(KEYS_HEADER, encode_keys(&letter.keys)),
             text("cw.version", letter.version.to_string()),
             text("cw.attempts", (self.retry.attempts() + 1).to_string()),
         ];
@@ -353,6 +361,14 @@ pub(super) fn fetch(part: FetchPart) -> Fetch {
         max_wait_ms: FETCH_WAIT_MS,
         credit_bytes: part.max_bytes,
     }
+}
+
+fn unreadable(offset: Offset) -> Failure {
+    Failure::new(
+        code::PARKED_UNREADABLE,
+        format!("the record of {PARKED_TOPIC} at offset {offset} cannot be read: which keys are parked is not known"),
+        "a newer version wrote it, or something else than a sink: see the page of this code",
+    )
 }
 
 fn lost_origin(version: Version) -> Trouble {

@@ -25,6 +25,7 @@ use catchwater_runtime::shutdown;
 use std::sync::Mutex;
 
 mod lanes;
+mod letters;
 mod refused;
 mod storm;
 mod thin;
@@ -226,6 +227,7 @@ fn deps(cluster: &MemoryCluster, target: &MemoryTarget) -> Deps {
         clock: Arc::new(TestClock(tokio::time::Instant::now())),
         sink: Box::new(target.sink()),
         wire: Arc::new(ChangeWire),
+        asks: asks().1,
     }
 }
 fn name(table: &str) -> TargetName {

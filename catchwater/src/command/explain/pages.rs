@@ -151,4 +151,9 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0682", include_str!("../../../../docs/errors/CW0682.md")),
     ("CW0683", include_str!("../../../../docs/errors/CW0683.md")),
     ("CW0684", include_str!("../../../../docs/errors/CW0684.md")),
+    ("CW0685", include_str!("../../../../docs/errors/CW0685.md")),
+    ("CW0686", include_str!("../../../../docs/errors/CW0686.md")),
+    ("CW0687", include_str!("../../../../docs/errors/CW0687.md")),
+    ("CW0688", include_str!("../../../../docs/errors/CW0688.md")),
+    ("CW0689", include_str!("../../../../docs/errors/CW0689.md")),
 ];

@@ -161,6 +161,7 @@ impl Rig {
             clock: Arc::new(SystemClock::default()),
             sink: Box::new(PgSink::new(SinkConfig::new(self.target.clone()))),
             wire: Arc::new(ChangeWire),
+            asks: deliver::asks().1,
         };
         let mut config = deliver::Config::new("p".into(), "copy".into(), "shop".into(), self.capture);
         config.epoch = TaskEpoch(self.deliver_epoch);

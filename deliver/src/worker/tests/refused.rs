@@ -211,7 +211,7 @@ async fn parked(cluster: &MemoryCluster) -> BTreeMap<u128, u64> {
     let by = crate::park::ParkedBy { pipeline: "shop".into(), sink: "copy".into(), source: "main".into() };
     let mut out = BTreeMap::new();
     for (key, value) in keyed(cluster, crate::park::PARKED_TOPIC).await {
-        let key = by.decode_key(&key).unwrap().key;
+        let key = by.decode_key(&key).unwrap().unwrap().key;
         match value {
             Some(value) => out.insert(key, Since::decode(&value).unwrap().version.commit_seq.0),
             None => out.remove(&key),
