@@ -4,6 +4,7 @@ mod give_back;
 mod letters;
 mod line;
 mod pipelines;
+mod reached;
 mod resolved;
 mod routes;
 mod supervisor;

@@ -102,6 +102,8 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Until what was committed at the source is visible at the sinks; ends with 1 when the time is over
+    Wait(Wait),
     /// The files of a data directory; the node must not run
     #[command(subcommand)]
     Storage(Storage),
@@ -323,6 +325,23 @@ pub enum Pipeline {
     },
 }
 
+#[derive(Args, Debug)]
+pub struct Wait {
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// Only this sink; without it all of the pipeline
+    #[arg(long)]
+    pub sink: Option<String>,
+    /// A position of the source (PostgreSQL: an LSN); without it what the source has committed by now
+    #[arg(long)]
+    pub position: Option<String>,
+    /// With a unit: 500ms, 30s, 5m
+    #[arg(long, default_value = "60s")]
+    pub timeout: String,
+    #[command(flatten)]
+    pub http: Http,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Dlq {
     /// Those that wait: of parked keys, and of tables without a key
@@ -436,6 +455,7 @@ impl Command {
             Command::Audit(Audit::List { .. }) => "audit list",
             Command::Audit(Audit::Verify { .. }) => "audit verify",
             Command::Lag { .. } => "lag",
+            Command::Wait(_) => "wait",
             Command::Storage(Storage::Check { .. }) => "storage check",
             Command::Storage(Storage::Dump { .. }) => "storage dump",
             Command::Explain { .. } => "explain",

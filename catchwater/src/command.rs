@@ -12,3 +12,4 @@ pub mod storage;
 pub mod topic;
 pub mod validate;
 pub mod version;
+pub mod wait;

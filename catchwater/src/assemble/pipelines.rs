@@ -258,7 +258,7 @@ impl State {
         self.apply_as("pipeline.rollback", Wanted { text: old.text, note, ..wanted }).await
     }
 
-    async fn revision(&self, name: &str, no: RevisionNo) -> Result<Revision, Failure> {
+    pub(super) async fn revision(&self, name: &str, no: RevisionNo) -> Result<Revision, Failure> {
         let kept = self.local.revisions(PipelineName::from(name)).await.map_err(control_failure)?;
         if kept.is_empty() {
             return Err(unknown(name));

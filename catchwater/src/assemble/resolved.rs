@@ -5,6 +5,7 @@ use crate::pipeline::secret::{self, Reference};
 use crate::report::{Exit, Failure};
 use catchwater_capture as capture;
 use catchwater_capture::source::{Finding, Severity};
+use catchwater_change::Native;
 use catchwater_connector_postgres as postgres;
 use catchwater_connector_sqlite as sqlite;
 use catchwater_deliver as deliver;
@@ -114,6 +115,31 @@ impl Resolved {
                     capture::shape::shaped(Box::new(sqlite::SqliteSource::new(config.clone())), &rules)
                 }))
             }
+        }
+    }
+
+    /// Where a source of this pipeline stands now, asked of its database. `None` = it is another pipeline's.
+    pub async fn head(&self, name: &str) -> Result<Option<Native>, Failure> {
+        let Some(component) = self.sources.get(name) else { return Ok(None) };
+        let failed = |e: capture::source::SourceError| source_failure(name, &e);
+        let asked = async {
+            match component {
+                Component::Postgres { url, .. } => {
+                    let connect = postgres::ConnectConfig::parse(url)
+                        .map(|c| c.relative_to(&self.base))
+                        .map_err(|e| failed(postgres::source::url_error(&e)))?;
+                    let config =
+                        postgres::SourceConfig::new(SourceName::from(name), CaptureEpoch(0), connect, Vec::new());
+                    postgres::source::head(&config).await.map_err(failed)
+                }
+                Component::Sqlite { file } => {
+                    sqlite::source::head(&sqlite::SourceConfig::new(file)).await.map_err(failed)
+                }
+            }
+        };
+        match timeout(PREFLIGHT_LIMIT, asked).await {
+            Ok(native) => native.map(Some),
+            Err(_) => Err(as_failure(&format!("source {name}"), &late("the source"))),
         }
     }
 

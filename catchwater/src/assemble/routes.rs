@@ -4,6 +4,7 @@ use super::State;
 use super::letters::Wanted as Letters;
 use super::line::line_json;
 use super::pipelines::Wanted;
+use super::reached::Wanted as Reached;
 use crate::groups;
 use crate::http::{self, Call, Verb};
 use crate::report::{Exit, Failure};
@@ -11,6 +12,7 @@ use catchwater_client::RevisionNote;
 use catchwater_deliver::worker::{Ask, Which};
 use catchwater_record::{Offset, RevisionNo};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 fn not_found() -> Failure {
     Failure::new(Exit::Refused, "CW0008", "not found").next("the paths of /api/v1 are in docs/configuration.md")
@@ -102,6 +104,21 @@ fn which(body: &Value) -> Result<(Option<String>, Which), Failure> {
     Ok((some(text(body, "sink")?), which))
 }
 
+fn reached(body: &Value) -> Result<Reached, Failure> {
+    known(body, &["sink", "position", "positions", "timeout_ms"])?;
+    let mut positions = BTreeMap::new();
+    for (sink, at) in body["positions"].as_object().into_iter().flatten() {
+        let at = at.as_str().ok_or_else(|| bad("`positions` must hold texts"))?;
+        positions.insert(sink.clone(), at.to_owned());
+    }
+    Ok(Reached {
+        sink: some(text(body, "sink")?),
+        position: some(text(body, "position")?),
+        positions,
+        timeout_ms: number(body, "timeout_ms")?.unwrap_or(0),
+    })
+}
+
 pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> {
     let path: Vec<String> = call.path.split('/').map(|s| http::unescape(s, false)).collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -148,6 +165,7 @@ pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> 
             let (sink, which) = which(&call.body)?;
             state.ask_letters(name, (ask, which), sink, &who(&call.body)?).await
         }
+        (Verb::Post, ["pipelines", name, "wait"]) => state.wait_json(name, reached(&call.body)?).await,
         (Verb::Delete, ["pipelines", name]) => {
             let steps = state.delete(name, flag(&call.body, "allow_destructive")?, &who(&call.body)?).await?;
             Ok(json!({"pipeline": name, "steps": steps.iter().map(super::pipelines::step_json).collect::<Vec<_>>()}))

@@ -64,6 +64,20 @@ impl SqliteSource {
     }
 }
 
+/// Where the database stands now: every change that was committed before the question is at or below the answer. Reads
+/// only. The capture has made its tables there.
+pub async fn head(config: &SourceConfig) -> Result<Native, SourceError> {
+    let config = config.clone();
+    pool(move || {
+        let db = attach::connect(&config)?;
+        let sql = "SELECT max((SELECT coalesce(max(seq), 0) FROM _catchwater_changes), \
+                   (SELECT coalesce(max(purged), 0) FROM _catchwater_meta))";
+        let seq: i64 = db.query_row(sql, [], |r| r.get(0)).map_err(|e| fault::source("read the position", &e))?;
+        Ok(Native::sqlite(seq.unsigned_abs()))
+    })
+    .await
+}
+
 async fn pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, SourceError> {

@@ -1,0 +1,59 @@
+//! Where the server stands now: everything that was committed before the question ends at or below the answer.
+
+use super::SourceConfig;
+use super::errors::source_error;
+use super::open::session;
+use catchwater_capture::source::SourceError;
+use catchwater_change::Native;
+
+/// Bytes of a page of WAL, of its header, and of the header of a segment's first page. Source: PostgreSQL's
+/// `xlog_internal.h` (`XLOG_BLCKSZ`, `SizeOfXLogShortPHD`, `SizeOfXLogLongPHD`), sizes with 8-byte alignment.
+const PAGE: u64 = 8192;
+const SHORT_HEADER: u64 = 24;
+const LONG_HEADER: u64 = 40;
+
+/// Reads only; a connection of its own.
+pub async fn head(config: &SourceConfig) -> Result<Native, SourceError> {
+    let session = session(config).await?;
+    let row = session
+        .client
+        .query_one(
+            "SELECT ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END) \
+               - '0/0'::pg_lsn)::int8, pg_size_bytes(current_setting('wal_segment_size'))",
+            &[],
+        )
+        .await
+        .map_err(|e| source_error(config, e.into()))?;
+    let (lsn, segment): (i64, i64) = (row.get(0), row.get(1));
+    Ok(Native::postgres(end_of_records(lsn.unsigned_abs(), segment.unsigned_abs())))
+}
+
+/// The next record of an empty page is inserted behind the page's header, which no stream position ever says of what lies
+/// before it: that ends where the page begins. No record ends at these places.
+fn end_of_records(insert: u64, segment: u64) -> u64 {
+    match insert % PAGE {
+        LONG_HEADER if segment > 0 && insert % segment == LONG_HEADER => insert - LONG_HEADER,
+        SHORT_HEADER => insert - SHORT_HEADER,
+        _ => insert,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_page_header_is_where_the_page_begins() {
+        const SEGMENT: u64 = 16 << 20;
+        for (insert, want) in [
+            (SEGMENT + 40, SEGMENT),
+            (SEGMENT + PAGE + 24, SEGMENT + PAGE),
+            (SEGMENT + PAGE + 40, SEGMENT + PAGE + 40),
+            (SEGMENT + 48, SEGMENT + 48),
+            (SEGMENT, SEGMENT),
+            (0, 0),
+        ] {
+            assert_eq!(end_of_records(insert, SEGMENT), want, "{insert}");
+        }
+    }
+}
