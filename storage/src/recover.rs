@@ -14,6 +14,7 @@ mod group;
 mod journal;
 mod rebuild;
 mod relaxed;
+mod since;
 
 use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Identity};
 use crate::entry::{Frame, RecoveredGroup, Verdict};

@@ -16,7 +16,7 @@ use catchwater_base::{Rng, Wall};
 use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, LeaderEpoch, PartitionId, Position, TopicId, TxnId};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// So small that acknowledgements wait for it.
@@ -32,13 +32,16 @@ fn spec(gid: u64) -> GroupSpec {
     }
 }
 
-/// The first entry of a term is its leader's noop; the others are batches, now and then with a capture's position, and
-/// log starts.
+/// The first entry of a term is its leader's noop; the others are batches, some of producers, now and then with a capture's
+/// position, and log starts.
 fn entry(rng: &mut Rng, index: u64, term: u32, offset: u64, begins: bool) -> NewEntry {
     let (mut kind, mut body, mut count, mut max_ts) = (EntryKind::Noop, Bytes::new(), 0, -1);
     let mut context = Bytes::new();
     if !begins && rng.chance(900_000) {
         let mut builder = Builder::new();
+        if rng.chance(400_000) {
+            builder = builder.producer(rng.between(1, 3) as i64, 0, index as i32);
+        }
         for _ in 0..rng.between(1, 3) {
             let value: Vec<u8> = (0..rng.below(700)).map(|_| rng.next_u64() as u8).collect();
             builder.push(rng.below(1_000_000) as i64, None, Some(&value), std::iter::empty());

@@ -21,12 +21,6 @@ use catchwater_record::crc::Crc64;
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
 use std::collections::BTreeSet;
 
-/// Control batches hold one small record.
-const CONTROL_BYTES_MAX: usize = 4096;
-
-/// Flags of rows whose batches tell of producers and transactions.
-const SAYS_MORE: u8 = row_flag::IDEMPOTENT | row_flag::TRANSACTIONAL | row_flag::CONTROL | row_flag::DAMAGED;
-
 /// What is known to be lost besides this group's own frames.
 #[derive(Clone, Copy)]
 pub(super) struct Loss {
@@ -241,12 +235,6 @@ pub(super) fn build(
     // What is sealed was committed.
     hard.commit = hard.commit.max(sealed_end.max(fixed.first_index.prev())).min(next.index.max(hard.commit));
 
-    // Kept out of the way of the segment writer, and of the journal's recycling, until somebody decides.
-    let quarantine = matches!(reader.verdict, Verdict::Suspect | Verdict::Damaged).then(|| {
-        let rest = std::mem::take(&mut frames.entries).into_values().map(|(entry, _)| entry);
-        journaled.iter().map(|(entry, _)| entry.clone()).chain(rest).collect()
-    });
-    let epochs = epochs(&fixed, &segments);
     let snaps: Vec<EntryIndex> =
         names.iter().filter_map(|n| n.strip_suffix(".snap")?.parse().ok()).map(EntryIndex).collect();
     known.insert(SALVAGE_FILE.to_owned());
@@ -258,6 +246,13 @@ pub(super) fn build(
     };
     let snap_index = snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
     let since_snap = reader.since(&segments, snap_index)?;
+
+    // Kept out of the way of the segment writer, and of the journal's recycling, until somebody decides.
+    let quarantine = matches!(reader.verdict, Verdict::Suspect | Verdict::Damaged).then(|| {
+        let rest = std::mem::take(&mut frames.entries).into_values().map(|(entry, _)| entry);
+        journaled.iter().map(|(entry, _)| entry.clone()).chain(rest).collect()
+    });
+    let epochs = epochs(&fixed, &segments);
 
     let group = RecoveredGroup {
         gid,
@@ -926,47 +921,5 @@ impl Reader<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// Rows behind the snapshot with their contexts, and the headers of those batches that say anything of producers. A log
-    /// that nobody writes with a producer id is not read at all: that would be all that 16 MiB per partition hold.
-    fn since(&mut self, segments: &[Found], snap: EntryIndex) -> Result<Vec<(Row, Bytes, Bytes)>, DiskError> {
-        const PIECE: usize = 4 << 20;
-        let mut out = Vec::new();
-        for found in segments.iter().filter(|f| f.segment.last_index() > snap) {
-            let name = self.path(&format!("{}.log", segment_stem(found.segment.base_offset, found.segment.generation)));
-            let (mut piece, mut piece_at) = (Bytes::new(), 0usize);
-            for row in found.rows.iter().filter(|r| r.index > snap) {
-                let mut header = Bytes::new();
-                if row.kind == EntryKind::Data && row.flags & SAYS_MORE != 0 {
-                    let at = row.pos as usize;
-                    // A marker says in its record what it ends.
-                    let control = row.flags & row_flag::CONTROL != 0 && (row.len as usize) < CONTROL_BYTES_MAX;
-                    let head = if control { row.len as usize } else { BATCH_HEADER_BYTES };
-                    if at < piece_at || at + head > piece_at + piece.len() {
-                        // Headers lie behind each other: one read for many, unless the batches are large.
-                        let want = if row.len as usize > PIECE / 8 { head } else { PIECE };
-                        piece = match self.disk.read(&name, at as u64, want) {
-                            Err(e) if e.kind == DiskFault::NotFound => Bytes::new(),
-                            other => other?,
-                        };
-                        piece_at = at;
-                    }
-                    match piece.get(at - piece_at..at - piece_at + head) {
-                        Some(bytes) => header = Bytes::copy_from_slice(bytes),
-                        None => self.worse(Verdict::Damaged),
-                    }
-                }
-                let context = match self.context(&found.segment, row)? {
-                    Some(context) => context,
-                    None => {
-                        self.worse(Verdict::Damaged);
-                        Bytes::new()
-                    }
-                };
-                out.push((*row, header, context));
-            }
-        }
-        Ok(out)
     }
 }

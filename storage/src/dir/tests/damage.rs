@@ -34,6 +34,11 @@ fn judge(world: &World, disk: &MemoryDisk, what: &str) -> Vec<Gid> {
         let mut damaged = group.verdict != Verdict::Ok;
         // A group that is put aside serves nothing: what it keeps may be what a lost frame had made void.
         let closed = matches!(group.verdict, Verdict::Suspect | Verdict::Damaged);
+        // Whoever opens the group believes these headers: what producers may write next hangs on them.
+        for (row, header, _) in group.since_snap.iter().filter(|_| group.verdict == Verdict::Ok) {
+            let known = want.iter().find(|e| e.index == row.index);
+            assert!(known.is_some_and(|e| e.body.starts_with(header)), "{what}: a wrong header of {:?}", row.index);
+        }
         for segment in &group.segments {
             for row in segment.rows.iter().filter(|r| r.kind == EntryKind::Data) {
                 let range = FileRange {
@@ -248,4 +253,36 @@ fn one_copy_of_the_first_manifest_is_enough() {
         }
     }
     assert!(places >= 4, "{places} places");
+}
+
+#[test]
+fn a_damaged_batch_of_a_producer_behind_the_snapshot_puts_its_group_aside() {
+    let world = busy(7);
+    let disk = world.disk.memory().fork();
+    disk.kill();
+    let found = recover(&disk, &world.layout, NEW).unwrap();
+    let mut tried = 0;
+    for (group, _) in &found.groups {
+        let told: BTreeSet<EntryIndex> =
+            group.since_snap.iter().filter(|(_, header, _)| !header.is_empty()).map(|(row, ..)| row.index).collect();
+        for segment in &group.segments {
+            let stem = crate::segment::segment_stem(segment.base_offset, segment.generation);
+            let log = format!("/data/log/p/{:016x}/{stem}.log", group.gid.0);
+            for row in segment.rows.iter().filter(|r| told.contains(&r.index)) {
+                // The header, and the last byte of the records: its checksum covers both.
+                for at in [row.pos + 43, row.pos + row.len - 1] {
+                    let damaged = disk.fork();
+                    damaged.damage(&log, |bytes| bytes[at as usize] ^= 1);
+                    damaged.kill();
+                    let again = recover(&damaged, &world.layout, NEW).unwrap();
+                    let of = |g: &&(RecoveredGroup, FoundGroup)| g.0.gid == group.gid;
+                    let (again, kept) = again.groups.iter().find(of).unwrap();
+                    assert_eq!(again.verdict, Verdict::Damaged, "byte {at} of {log}");
+                    assert!(kept.quarantine.is_some());
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(tried > 4, "{tried}");
 }
