@@ -96,9 +96,20 @@ const ROWS: [Row; 22] = [
         figure: "same seed twice, equal hash",
         goal: "50/50",
         how: How::Cargo {
-            words: &["test", "--locked", "--profile", "gate", "-p", "catchwater-sim", "meta"],
+            words: &[
+                "test",
+                "--locked",
+                "--profile",
+                "gate",
+                "-p",
+                "catchwater-sim",
+                "--lib",
+                "meta::the_same_seed_twice",
+                "--",
+                "--nocapture",
+            ],
             count: 0,
-            result: "test result",
+            result: "same seed twice:",
             sim: true,
         },
     },
@@ -336,16 +347,31 @@ fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
             }
             let out = command.output().context("starting cargo")?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-            let lines: Vec<&str> = text.lines().filter(|l| l.contains(result)).collect();
-            let line = lines.last().copied().unwrap_or_else(|| text.lines().last().unwrap_or_default());
+            let (green, line) = verdict(&text, result, out.status.success());
             Ok(Result {
-                green: Some(out.status.success() && !lines.is_empty()),
-                text: line.trim().into(),
+                green: Some(green),
+                text: line,
                 faults: "in the result".into(),
                 seed: "the program's own".into(),
             })
         }
     }
+}
+
+/// The colour and the line of a row that cargo ran. Without the line that the row quotes nothing was proved, and a filter
+/// that fits no test proves nothing either: cargo ends well and says "0 passed".
+fn verdict(output: &str, quoted: &str, success: bool) -> (bool, String) {
+    let ran = |l: &&str| l.starts_with("test result:") && !l.contains(" 0 passed");
+    let tests = output.lines().any(|l| l.starts_with("test result:"));
+    let idle = tests && !output.lines().any(|l| ran(&l));
+    let line = match output.lines().rev().find(|l| l.contains(quoted)) {
+        _ if idle => "no test ran: the filter fits none",
+        Some(line) => line.trim(),
+        None => {
+            return (false, format!("nothing said {quoted:?}; {}", output.lines().last().unwrap_or_default().trim()));
+        }
+    };
+    (success && !idle, line.into())
 }
 
 fn git(args: &[&str]) -> anyhow::Result<String> {
@@ -410,4 +436,23 @@ fn write(row: &Row, result: &Result) -> anyhow::Result<()> {
     }
     let body: String = lines.values().map(|l| format!("{l}\n")).collect();
     std::fs::write(&path, format!("{HEAD}{body}")).context("docs/scoreboard.md")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn a_row_that_ran_nothing_is_red() {
+        let nothing = "running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; 9 filtered out\n";
+        assert_eq!(verdict(nothing, "test result", true), (false, "no test ran: the filter fits none".into()));
+        assert!(!verdict(nothing, "same seed twice:", true).0);
+        // One of several binaries is enough.
+        let some = "test result: ok. 1 passed; 0 failed\nsame seed twice: 50 of 50 equal\ntest result: ok. 0 passed\n";
+        assert_eq!(verdict(some, "same seed twice:", true), (true, "same seed twice: 50 of 50 equal".into()));
+        assert!(!verdict(some, "same seed twice:", false).0);
+        // A program that says nothing of what the row quotes.
+        assert!(!verdict("all well\n", "killed", true).0);
+        assert!(verdict("20 mutants: 20 killed\n", "killed", true).0);
+    }
 }
