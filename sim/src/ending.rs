@@ -58,7 +58,8 @@ impl World {
                 members.iter().filter_map(|n| self.nodes[*n].cores.get(&gid)).map(GroupCore::view).collect();
             views.len() == members.len()
                 && self.settled(gid)
-                && !self.burnt.iter().any(|(g, ..)| *g == gid)
+                // Who was taken out for its damaged files is never caught up: no id of it waits for anything.
+                && !self.burnt.iter().any(|(g, _, new)| *g == gid && !self.nodes[new.node().0 as usize - 1].out)
                 && views.iter().all(|v| !v.mute)
                 && views.iter().all(|v| v.commit == v.last && v.persisted == v.last && v.last == views[0].last)
         })
