@@ -7,6 +7,7 @@
 
 use super::cluster::ClusterListener;
 use super::core::HostError;
+use super::log::HostLog;
 use super::shell::{Host, Hosted, NoFollower};
 use crate::node::{ControllerAccess, GroupsAccess, GroupsError};
 use crate::topics::Topics;
@@ -56,10 +57,21 @@ fn unavailable(error: HostError) -> GroupsError {
     }
 }
 
+/// The partitions that are open on this node; a seam, so that a test can open them late.
+trait Logs: Send + Sync {
+    fn log(&self, at: TopicPartition) -> Option<Arc<dyn HostLog>>;
+}
+
+impl Logs for Topics {
+    fn log(&self, at: TopicPartition) -> Option<Arc<dyn HostLog>> {
+        Some(self.find(at)?)
+    }
+}
+
 /// All group coordinators of this node. A [`ClusterListener`] behind [`Topics`], which opens the partitions.
 pub struct GroupHosts {
     settings: Settings,
-    topics: Arc<Topics>,
+    topics: Arc<dyn Logs>,
     /// Weak: the host of group 0 holds this one as its listener.
     controller: Weak<dyn ControllerAccess>,
     clock: Arc<dyn Clock>,
@@ -103,7 +115,7 @@ impl GroupHosts {
         // The image knows a topic a moment before its partitions are open here: what was not there is looked for again.
         for partition in 0..partitions {
             if !hosts.by_partition.contains_key(&partition)
-                && let Some(log) = self.topics.find(TopicPartition::new(topic.id, partition))
+                && let Some(log) = self.topics.log(TopicPartition::new(topic.id, partition))
             {
                 let machine = Groups::new(self.settings.clone());
                 let name = format!("groups {partition}");
@@ -203,3 +215,6 @@ impl ClusterListener for GroupHosts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

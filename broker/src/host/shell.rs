@@ -397,4 +397,4 @@ impl<M: Hosted> HostObserver for Observer<M> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

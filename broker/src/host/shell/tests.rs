@@ -21,7 +21,7 @@ impl Hosted for Sum {
 
 /// Commits at once inside `propose` (`inline`), or when told to.
 #[derive(Default)]
-struct FakeLog {
+pub(in crate::host) struct FakeLog {
     state: Mutex<FakeState>,
     inline: bool,
 }
