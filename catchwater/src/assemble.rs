@@ -10,6 +10,8 @@ mod routes;
 mod supervisor;
 mod thin;
 
+#[cfg(test)]
+pub use line::Ledger;
 pub use line::{WorkerLine, line_json};
 pub use pipelines::Wanted;
 pub use resolved::preflight;

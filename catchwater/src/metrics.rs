@@ -278,3 +278,68 @@ impl Metrics {
         out
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::assemble::Ledger;
+    use catchwater_client::Wish;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn line(kind: &'static str) -> WorkerLine {
+        WorkerLine {
+            pipeline: "shop".into(),
+            node: format!("a_{kind}"),
+            kind,
+            state: TaskState::Running,
+            wish: Wish::Run,
+            rows: 7,
+            lag_ms: 1500,
+            lag_bytes: Some(9),
+            position: "0/1".into(),
+            snapshot: Some((3, 1, 1)),
+            tables: BTreeMap::new(),
+            parked: (kind == "sink").then_some((1, 1)),
+            ledger: (kind == "sink").then_some(Ledger::default()),
+            error: None,
+        }
+    }
+
+    /// Name, type and labels of everything on the page, as `docs/metrics.md` writes it.
+    fn served() -> BTreeSet<String> {
+        let text = Metrics::new().text(&[line("source"), line("sink")]);
+        let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+        for l in text.lines() {
+            if let Some((name, kind)) = l.strip_prefix("# TYPE ").and_then(|l| l.split_once(' ')) {
+                kinds.insert(name, kind);
+            } else if let Some((name, rest)) = l.split_once('{').filter(|_| !l.starts_with('#')) {
+                let (inside, _) = rest.rsplit_once('}').unwrap();
+                let keys = inside.split("\",").filter_map(|p| p.split_once("=\"")).map(|(k, _)| k);
+                labels.entry(name).or_default().extend(keys.filter(|k| *k != "le"));
+            }
+        }
+        let row = |(name, kind): (&&str, &&str)| {
+            let shown = if *kind == "counter" { format!("{name}_total") } else { (*name).to_owned() };
+            let of = labels.get(shown.as_str()).map(|l| l.iter().copied().collect::<Vec<_>>().join(", "));
+            format!("| `{shown}` | {kind} | {} |", of.unwrap_or_default())
+        };
+        kinds.iter().map(row).collect()
+    }
+
+    #[test]
+    fn what_is_served_is_documented_and_what_is_documented_is_served() {
+        let page = include_str!("../../docs/metrics.md");
+        let documented: BTreeSet<String> = page
+            .lines()
+            .filter(|l| l.starts_with("| `"))
+            .map(|l| l.splitn(5, '|').take(4).collect::<Vec<_>>().join("|") + "|")
+            .collect();
+        let served = served();
+        let missing: Vec<_> = served.difference(&documented).collect();
+        let gone: Vec<_> = documented.difference(&served).collect();
+        assert!(missing.is_empty() && gone.is_empty(), "not documented: {missing:#?}\nnot served: {gone:#?}");
+        assert!(served.len() > 30, "{} metrics", served.len());
+    }
+}
