@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 pub const START_BALANCE: i64 = 1000;
+/// One in so many transactions touches every account, of banks up to this size.
+const WIDE_PPM: u32 = 1000;
+const WIDE_ACCOUNTS_MAX: u32 = 1000;
 
 /// Tables and the first rows.
 pub fn create(pg: &Pg, accounts: u32) -> Result<()> {
@@ -19,6 +22,28 @@ pub fn create(pg: &Pg, accounts: u32) -> Result<()> {
          CREATE TABLE txlog (txid bigint PRIMARY KEY, writer int NOT NULL, n_rows int NOT NULL);
          INSERT INTO txlog VALUES (0, 0, 1);
          INSERT INTO accounts SELECT i, {START_BALANCE}, 0, 'account ' || i FROM generate_series(1, {accounts}) i;"
+    ))
+}
+
+/// Options of the source's block by seed: `streaming`, `binary`, both or none. With the first, a transaction above 64 kB is
+/// streamed ([`small_memory`]).
+pub fn options(seed: u64) -> String {
+    let set = |bit: u64, text: &str| if seed >> bit & 1 == 1 { text.to_owned() } else { String::new() };
+    set(0, ", streaming: on") + &set(1, ", binary: true")
+}
+
+/// The server holds 64 kB of a transaction, its least, before it streams or spills it.
+pub fn small_memory(at: &crate::pg::Database) -> Result<()> {
+    at.pg.run(&format!("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'", at.name()))
+}
+
+/// A transaction that touches every account and changes no balance.
+pub fn wide(pg: &Pg, accounts: u32, writer: u32, txid: u64) -> Result<()> {
+    let rows = accounts + 1;
+    // In the order of the keys, so that it seldom meets another in a deadlock, which would only be a rollback.
+    pg.run(&format!(
+        "BEGIN; SELECT 1 FROM accounts ORDER BY id FOR UPDATE; UPDATE accounts SET version = version + 1;
+         INSERT INTO txlog VALUES ({txid}, {writer}, {rows}); COMMIT"
     ))
 }
 
@@ -65,7 +90,11 @@ impl Writers {
                     let Ok(mut pg) = Pg::connect(&url) else { return };
                     while !stop.load(Ordering::Relaxed) {
                         let txid = next.fetch_add(1, Ordering::Relaxed);
-                        if transfer(&pg, &mut rng, accounts, writer, txid).is_err() {
+                        let done = match accounts <= WIDE_ACCOUNTS_MAX && rng.chance(WIDE_PPM) {
+                            true => wide(&pg, accounts, writer, txid),
+                            false => transfer(&pg, &mut rng, accounts, writer, txid),
+                        };
+                        if done.is_err() {
                             // Without an answer the connection is gone, with a server that crashed perhaps.
                             while pg.run("ROLLBACK").is_err() && !stop.load(Ordering::Relaxed) {
                                 std::thread::sleep(std::time::Duration::from_millis(20));
@@ -211,8 +240,13 @@ pub fn read_topic(kafka: &str, topic: &str) -> Result<Vec<serde_json::Value>> {
 /// A pipeline of the bank's two tables between two databases. The source's name is part of the slot's, and slots are
 /// one name space per server: so it is the database's.
 pub fn pipeline(source: &crate::pg::Database, target: &crate::pg::Database) -> String {
+    pipeline_with(source, target, "")
+}
+
+/// With more options in the source's block.
+pub fn pipeline_with(source: &crate::pg::Database, target: &crate::pg::Database, options: &str) -> String {
     let (name, source, target) = (source.name(), source.url(), target.url());
     format!(
-        "version: 1\npipeline: bank\nsources:\n  {name}:\n    postgres: {{ url: \"{source}\", tables: [accounts, txlog] }}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{target}\" }}\n"
+        "version: 1\npipeline: bank\nsources:\n  {name}:\n    postgres: {{ url: \"{source}\", tables: [accounts, txlog]{options} }}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{target}\" }}\n"
     )
 }

@@ -55,7 +55,9 @@ fn random_kills_lose_and_double_nothing() {
     let Some(source) = Database::create("pg15", "kills_source") else { return };
     let Some(target) = Database::create("pg15", "kills_target") else { return };
     bank::create(&source.pg, ACCOUNTS).expect("tables");
-    let mut dev = Dev::new(&bank::pipeline(&source, &target));
+    bank::small_memory(&source).expect("a setting of the source");
+    let options = bank::options(seed);
+    let mut dev = Dev::new(&bank::pipeline_with(&source, &target, &options));
     let writers = bank::Writers::start(source.url(), ACCOUNTS, 4, seed);
 
     let watcher = Watcher::start(&target, ACCOUNTS);
@@ -80,7 +82,7 @@ fn random_kills_lose_and_double_nothing() {
     let polls = watcher.stop();
     assert!(polls > 100, "the target was looked at too rarely");
     bank::check_topics(&dev.kafka, &source.pg, source.name()).expect("the topics hold each transaction once");
-    println!("{begun} transactions, {kills} kills, {polls} polls of the target");
+    println!("{begun} transactions, {kills} kills, {polls} polls of the target, source{options}");
     let (status, took) = dev.stop().expect("a clean end");
     assert_eq!(status.code(), Some(143), "ended with {status}");
     assert!(took < Duration::from_secs(10), "took {took:?}");

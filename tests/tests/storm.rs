@@ -78,7 +78,12 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
         .expect("the target's tables");
     let (before_source, source_url) = Proxy::before(source.url()).expect("a proxy");
     let (before_target, target_url) = Proxy::before(target.url()).expect("a proxy");
-    let yaml = bank::pipeline(&source, &target).replace(source.url(), &source_url).replace(target.url(), &target_url);
+    bank::small_memory(&source).expect("a setting of the source");
+    // By the seed, and not the same as the kills' of that seed: both are on for 1.
+    let options = bank::options(seed + 2);
+    let yaml = bank::pipeline_with(&source, &target, &options)
+        .replace(source.url(), &source_url)
+        .replace(target.url(), &target_url);
     let mut dev = Dev::new(&yaml);
     let writers = bank::Writers::start(source.url(), ACCOUNTS, 4, seed);
     let (stop, polls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -134,7 +139,8 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
     let cuts = before_source.cuts() + before_target.cuts();
     println!(
         "{{\"row\": \"S16\", \"violations\": 0, \"faults\": {}, \"transactions\": {begun}, \"polls\": {polls}, \"kills\": {kills}, \
-         \"cuts\": {cuts}, \"sessions_ended\": {ends}, \"server_crashes\": {crashes}, \"seed\": {seed}}}",
-        u64::from(kills + ends + crashes) + cuts
+         \"cuts\": {cuts}, \"sessions_ended\": {ends}, \"server_crashes\": {crashes}, \"seed\": {seed}, \"options\": \"{}\"}}",
+        u64::from(kills + ends + crashes) + cuts,
+        options.trim_start_matches(", ")
     );
 }
