@@ -95,6 +95,11 @@ class Tree:
         elif re.fullmatch(r"(journal/[0-9a-f]{16}\.wal|p/[0-9a-f]{16}/\d{20}(\.\d+)?\.ent)\.aside", path):
             self.files[path] = {}
             self.notes.append("%s: damaged, put aside by a start" % path)
+        elif re.fullmatch(r"journal/[0-9a-f]{16}\.wal\.new", path):
+            # Being made when the node ended: zeros, as far as it came.
+            self.files[path] = {}
+            if any(self.read(path)):
+                self.problem(path, "is not zeros")
         elif path.endswith(".new") and re.fullmatch(r"p/[0-9a-f]{16}/(salvage|\d{20}(\.\d+)?\.ent)\.new", path):
             self.files[path] = {}
             self.notes.append("%s: half made, belongs to nothing" % path)

@@ -35,13 +35,13 @@ enum End {
     Stopped,
 }
 
-fn left(end: End, loose: bool) -> World {
+fn left(end: End, loose: bool, steps: usize) -> World {
     let mut world = World::with(21, small());
     if loose {
         world.loose = vec![Gid(2)];
         world.tell(DirEvent::Durability(Gid(2), Durability::Relaxed(LOOSE)));
     }
-    let mut world = busy_with(world, 160);
+    let mut world = busy_with(world, steps);
     for _ in 0..if loose { 30 } else { 0 } {
         world.settle();
         world.clock += 30;
@@ -231,13 +231,19 @@ enum Harm {
     Flip(usize, u8),
 }
 
+/// Length of the image of which the full form flips every byte.
+const IMAGE_BYTES: usize = 256 << 10;
+
 fn every(end: End, loose: bool) {
+    walk(&left(end, loose, 160), end, loose, true);
+}
+
+fn walk(world: &World, end: End, loose: bool, cuts: bool) {
     let step: usize = std::env::var("CW_DAMAGE").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
-    let world = left(end, loose);
     let whole = world.disk.memory().fork();
     let found = recover(&whole.fork(), &world.layout, NEW).unwrap();
     let sound = Sound { starts: found.groups.iter().map(|(g, _)| (g.gid, g.log_start)).collect() };
-    match judge(&world, &sound, &whole.fork()) {
+    match judge(world, &sound, &whole.fork()) {
         Ok(Outcome::Started(touched)) if touched.is_empty() => {}
         other => panic!("without damage: {other:?}"),
     }
@@ -256,7 +262,8 @@ fn every(end: End, loose: bool) {
             if !name.contains(&only) {
                 continue;
             }
-            for harm in [Harm::Cut(at), Harm::Flip(at, rng.below(8) as u8)] {
+            let flip = Harm::Flip(at, rng.below(8) as u8);
+            for harm in if cuts { vec![Harm::Cut(at), flip] } else { vec![flip] } {
                 places += 1;
                 let disk = whole.fork();
                 disk.damage(name, |bytes| match harm {
@@ -264,7 +271,7 @@ fn every(end: End, loose: bool) {
                     Harm::Flip(at, bit) => bytes[at] ^= 1 << bit,
                 });
                 let before = wrong.len();
-                match judge(&world, &sound, &disk) {
+                match judge(world, &sound, &disk) {
                     Err(why) => wrong.push(format!("{name}, {} bytes, {harm:?}: {why}", bytes.len())),
                     Ok(Outcome::Refused) => refused += 1,
                     Ok(Outcome::Started(touched)) => {
@@ -275,7 +282,7 @@ fn every(end: End, loose: bool) {
                         harmless += usize::from(touched.is_empty());
                         // What a start said stays said; what it did not need to say stays whole.
                         if places % 5 == 0 {
-                            let again = live_on(&world, &disk).and_then(|()| judge(&world, &sound, &disk));
+                            let again = live_on(world, &disk).and_then(|()| judge(world, &sound, &disk));
                             match again {
                                 Ok(Outcome::Started(then)) if then.iter().all(|g| touched.contains(g)) => {}
                                 other => wrong.push(format!("{name} {harm:?}: {touched:?}, then {other:?}")),
@@ -291,12 +298,20 @@ fn every(end: End, loose: bool) {
         base += bytes.len();
     }
     println!(
-        "{end:?}{}: {} files, {total} bytes, {places} places: {refused} starts refused, {said} said, {harmless} harmless",
+        "F4 {end:?}{}: {} files, {total} bytes, {places} places: {refused} starts refused, {said} said, {harmless} harmless",
         if loose { ", relaxed" } else { "" },
         files.len()
     );
     assert!(wrong.is_empty(), "{} of {places} places: {}", wrong.len(), wrong[0]);
-    assert!(places > 100 && said + refused > 0, "{places} places, {said} said: the test proves nothing");
+    assert!(places > 80 && said + refused > 0, "{places} places, {said} said: the test proves nothing");
+}
+
+#[test]
+fn a_bit_flipped_at_any_byte_of_a_larger_image_is_said_or_harmless() {
+    let steps = (1..).map(|n| 160 + 20 * n);
+    let bytes = |w: &World| w.disk.memory().files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let world = steps.map(|n| left(End::Killed, false, n)).find(|w| bytes(w) >= IMAGE_BYTES);
+    walk(&world.expect("the load grows"), End::Killed, false, false);
 }
 
 #[test]
