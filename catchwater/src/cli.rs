@@ -255,6 +255,14 @@ pub enum Storage {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Let partitions that a start keeps closed go on with what is proved of them; without --yes it only says what it would do
+    Repair {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Do it. What is behind the proved end is lost to readers, and kept in files beside
+        #[arg(long)]
+        yes: bool,
+    },
     /// Stored files as text: journal, segments, manifests, snapshots
     Dump {
         /// A data directory (an overview) or one of its files
@@ -457,6 +465,7 @@ impl Command {
             Command::Lag { .. } => "lag",
             Command::Wait(_) => "wait",
             Command::Storage(Storage::Check { .. }) => "storage check",
+            Command::Storage(Storage::Repair { .. }) => "storage repair",
             Command::Storage(Storage::Dump { .. }) => "storage dump",
             Command::Explain { .. } => "explain",
             Command::Doctor { .. } => "doctor",

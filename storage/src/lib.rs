@@ -16,6 +16,7 @@ pub mod producer;
 pub mod read;
 pub mod recover;
 pub mod relaxed;
+pub mod repair;
 pub mod retain;
 pub mod segment;
 pub mod table;

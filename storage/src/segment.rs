@@ -230,7 +230,7 @@ impl Segment {
     pub(crate) fn ent_len(&self) -> u64 {
         (row::HEADER_BYTES + self.rows as usize * row::ROW_BYTES) as u64
     }
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state == SegmentState::Active
     }
 }

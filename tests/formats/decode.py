@@ -92,7 +92,7 @@ class Tree:
             found = self.guard(path, files.salvage, self.read(path))
             self.files[path] = {"entries": len(found["frames"]) if found else None}
             self.notes.append("%s: the replica is closed, these entries were saved" % path)
-        elif re.fullmatch(r"(journal/[0-9a-f]{16}\.wal|p/[0-9a-f]{16}/\d{20}(\.\d+)?\.ent)\.aside", path):
+        elif re.fullmatch(r"(journal/[0-9a-f]{16}\.wal|p/[0-9a-f]{16}/[a-z0-9.-]+)\.aside", path):
             self.files[path] = {}
             self.notes.append("%s: damaged, put aside by a start" % path)
         elif re.fullmatch(r"journal/[0-9a-f]{16}\.wal\.new", path):

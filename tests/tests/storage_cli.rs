@@ -186,3 +186,81 @@ fn directories_that_are_not_ours_are_refused_and_not_touched() {
     assert!(text.contains("format is 9"), "{text}");
     refused(&["storage", "check", &dir], 3, "CW0220");
 }
+
+/// The newest journal file is cut at a block's boundary: nobody can say whose entries stood behind it, so nothing opens until
+/// somebody says that it may.
+#[test]
+fn a_repair_lets_a_closed_directory_go_on() {
+    let mut broker = filled(Settings::default());
+    if broker.is_foreign() {
+        return;
+    }
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    let (http, kafka) = ("127.0.0.1:0", "127.0.0.1:0");
+    refused(&["storage", "repair", &dir], 3, "CW0201");
+    // Everything in segments, then a death.
+    broker.stop().expect("stop");
+    broker.restart().expect("restart");
+    broker.kill();
+    let generation = |path: &Path| {
+        let bytes = std::fs::read(path).expect("readable");
+        let word: [u8; 8] = bytes[8..16].try_into().expect("eight bytes");
+        (bytes.starts_with(b"CWJF")).then(|| u64::from_le_bytes(word))
+    };
+    let files = std::fs::read_dir(data.join("journal")).expect("a folder").flatten().map(|e| e.path());
+    let newest = files.filter_map(|path| Some((generation(&path)?, path))).max().expect("a used file").1;
+    let before = std::fs::read(&newest).expect("readable");
+    let file = std::fs::OpenOptions::new().write(true).open(&newest).expect("opens");
+    file.set_len(8192).expect("cut");
+
+    refused(&["start", "--listen", kafka, "--http", http, "--data-dir", &dir], 1, "CW0203");
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!((exit, out["error"]["code"].as_str()), (1, Some("CW0230")), "{out}");
+    let (exit, out) = json(&["-o", "json", "storage", "repair", &dir]);
+    let partitions = out["result"]["partitions"].as_array().expect("partitions").clone();
+    assert_eq!((exit, &out["result"]["done"]), (0, &serde_json::json!(false)), "{out}");
+    let ends: u64 = partitions.iter().filter_map(|p| p["end_offset"].as_u64()).filter(|end| *end >= 300).sum();
+    assert!(ends == 1000 && partitions.iter().all(|p| p["verdict"] == "suspect"), "{out}");
+    // It only looked.
+    refused(&["start", "--listen", kafka, "--http", http, "--data-dir", &dir], 1, "CW0203");
+
+    let (exit, out) = json(&["-o", "json", "storage", "repair", "--yes", &dir]);
+    assert_eq!((exit, &out["result"]["done"]), (0, &serde_json::json!(true)), "{out}");
+    let kept = out["result"]["kept_aside"].as_array().expect("names");
+    let whole = |path: &str| std::fs::read(path).expect("kept").get(..8192) == before.get(..8192);
+    assert!(kept.iter().filter_map(|k| k.as_str()).any(|k| k.contains(".wal") && whole(k)), "{out}");
+    let (exit, out) = json(&["-o", "json", "storage", "repair", &dir]);
+    assert_eq!((exit, &out["result"]["partitions"]), (0, &serde_json::json!([])), "{out}");
+
+    broker.restart().expect("it opens");
+    broker.kill();
+    broker.restart().expect("and again after a death");
+    broker.stop().expect("stop");
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!(exit, 0, "{out}");
+    let partitions = out["result"]["partitions"].as_array().expect("partitions").clone();
+    let ends: u64 = partitions.iter().filter_map(|p| p["end_offset"].as_u64()).filter(|end| *end >= 300).sum();
+    assert_eq!(ends, 1000, "{out}");
+    assert!(partitions.iter().all(|p| p["verdict"] == "ok"), "{out}");
+}
+
+/// Damaged files are not the repair's to decide: refused by a code, and nothing of them is touched.
+#[test]
+fn a_repair_refuses_damaged_files() {
+    let mut broker = filled(Settings::default());
+    if broker.is_foreign() {
+        return;
+    }
+    broker.stop().expect("stop");
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    let log = largest(&data, ".log");
+    let half = std::fs::metadata(&log).expect("there").len() / 2;
+    std::fs::OpenOptions::new().write(true).open(&log).expect("opens").set_len(half).expect("cut");
+    for args in [vec!["storage", "repair", &dir], vec!["storage", "repair", "--yes", &dir]] {
+        let text = refused(&args, 1, "CW0231");
+        assert!(text.contains("1 partition(s) cannot go on"), "{text}");
+        assert_eq!(std::fs::metadata(&log).expect("there").len(), half);
+    }
+}

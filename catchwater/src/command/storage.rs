@@ -1,15 +1,17 @@
-//! `catchwater storage check|dump`: a data directory, offline. The work is the storage crate's, on the same code that a
+//! `catchwater storage check|repair|dump`: a data directory, offline. The work is the storage crate's, on the same code that a
 //! start runs; here it is only shown.
 
 use super::refused::{recover_failure, unreadable};
 use crate::cli::Storage;
 use crate::report::{self, Done, Exit, Failure, Output, table};
+use catchwater_base::Clock;
 use catchwater_record::TopicId;
 use catchwater_storage::Verdict;
 use catchwater_storage::check::{Checked, Finding, GroupState, Weight, check};
 use catchwater_storage::disk::real::RealDisk;
 use catchwater_storage::dump::{DumpError, Line, dump};
 use catchwater_storage::recover::{Layout, Survivor};
+use catchwater_storage::repair::{ClosedGroup, carry_out, let_go, plan};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,7 @@ const FILES_MAX: usize = 10_000;
 pub fn run(command: &Storage, output: Output) -> Result<Done, Failure> {
     match command {
         Storage::Check { dir } => run_check(dir, output),
+        Storage::Repair { dir, yes } => run_repair(dir, *yes, output),
         Storage::Dump { path, limit } => run_dump(path, *limit, output),
     }
 }
@@ -57,6 +60,74 @@ fn run_check(dir: &Path, output: Output) -> Result<Done, Failure> {
     };
     failure.details = Some(Box::new(result));
     Err(failure)
+}
+
+/// Says what it would do; with `yes` does it. Partitions that cannot go on make it fail in both cases, after the others.
+fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
+    let shown = dir.display().to_string();
+    let (disk, layout) = (RealDisk::new(), Layout::new(&shown));
+    let plan = plan(&disk, &layout).map_err(|e| recover_failure(&shown, &e))?;
+    let closed = plan.closed.clone();
+    let refused = closed.iter().filter(|g| g.refused.is_some()).count();
+    let goes_on = closed.len() - refused;
+    let aside = if yes && goes_on > 0 {
+        let now = catchwater_runtime::time::SystemClock::default().now();
+        carry_out(&disk, &layout, plan, now)
+            .map_err(|e| {
+                unreadable(&e.path, e.to_string()).next("nothing is lost: mend the cause and run the repair again")
+            })?
+            .aside
+    } else {
+        let_go(&disk, &layout);
+        Vec::new()
+    };
+    let group = |g: &ClosedGroup| {
+        json!({
+            "gid": format!("{:016x}", g.gid.0), "topic_id": g.topic.to_string(), "partition": g.partition.0,
+            "verdict": verdict_word(g.verdict), "log_start": g.log_start.0, "end_offset": g.end.0,
+            "last_index": g.last_index.0, "entries_kept_aside": g.kept, "refused": g.refused,
+        })
+    };
+    let done = yes && goes_on > 0;
+    let result = json!({
+        "done": done, "partitions": closed.iter().map(group).collect::<Vec<_>>(), "kept_aside": aside,
+    });
+    let mut text = String::new();
+    if !closed.is_empty() {
+        let row = |g: &ClosedGroup| {
+            let will = match g.refused {
+                Some(why) => format!("stays closed: {why}"),
+                None if done => format!("goes on at offset {}", g.end),
+                None => format!("would go on at offset {}", g.end),
+            };
+            let name = format!("{}-{}", g.topic, g.partition);
+            vec![format!("{:016x}", g.gid.0), name, verdict_word(g.verdict).into(), will]
+        };
+        let rows: Vec<Vec<String>> = closed.iter().map(row).collect();
+        text.push_str(&table(&["GID", "TOPIC-ID-PARTITION", "VERDICT", "REPAIR"], &rows));
+    }
+    for name in &aside {
+        text.push_str(&format!("kept: {name}\n"));
+    }
+    if refused > 0 {
+        if output == Output::Table {
+            report::print(&text);
+        }
+        let message = format!("{shown}: {refused} partition(s) cannot go on, {goes_on} can");
+        let mut failure = Failure::new(Exit::Runtime, "CW0231", message)
+            .cause("rows, batches or contexts in their files are not what was written")
+            .next("restore the directory from a copy, or capture into a new topic; the page says more");
+        failure.details = Some(Box::new(result));
+        return Err(failure);
+    }
+    let summary = match (goes_on, done) {
+        (0, _) => format!("{shown}: no partition is closed, nothing to repair"),
+        (n, true) => format!("{shown}: {n} partition(s) go on at the next start; {} file(s) kept aside", aside.len()),
+        (n, false) => format!(
+            "{shown}: {n} partition(s) would go on; records behind the named offsets are lost to readers. Nothing was changed: --yes does it"
+        ),
+    };
+    Ok(Done::new(summary, result, text))
 }
 
 fn verdict_word(verdict: Verdict) -> &'static str {

@@ -24,6 +24,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0222", include_str!("../../../../docs/errors/CW0222.md")),
     ("CW0223", include_str!("../../../../docs/errors/CW0223.md")),
     ("CW0230", include_str!("../../../../docs/errors/CW0230.md")),
+    ("CW0231", include_str!("../../../../docs/errors/CW0231.md")),
     ("CW0232", include_str!("../../../../docs/errors/CW0232.md")),
     ("CW0300", include_str!("../../../../docs/errors/CW0300.md")),
     ("CW0301", include_str!("../../../../docs/errors/CW0301.md")),

@@ -1,0 +1,174 @@
+//! A repair on really damaged directories: closed partitions go on with what is proved, the others are what they were, and
+//! every byte that a start had before is still there under some name.
+
+use super::*;
+use crate::check::{Weight, check};
+use crate::recover::ASIDE;
+use crate::repair::{Plan, carry_out, let_go, plan};
+
+/// Flips a bit in the newest flush that holds an entry of `gid`, in that entry's frame.
+fn lose_an_entry(world: &World, disk: &MemoryDisk, gid: Gid) -> EntryIndex {
+    use crate::format::journal::{FlushHeader, decode_flush};
+    let mut newest: Option<(u64, String, usize, EntryIndex)> = None;
+    for (name, bytes) in disk.files().into_iter().filter(|(name, _)| name.ends_with(".wal")) {
+        let bytes = Bytes::from(bytes);
+        for at in (4096..bytes.len()).step_by(4096) {
+            let Some(header) = FlushHeader::decode(&bytes[at..]) else { continue };
+            let mut entries = decode_flush(&header, &bytes.slice(at..)).frames.into_iter();
+            let mine = entries.find_map(|f| match f {
+                crate::entry::Frame::Entry(of, e) if of == gid && !e.body.is_empty() => Some(e),
+                _ => None,
+            });
+            let Some(entry) = mine else { continue };
+            let Some(pos) = bytes[at..].windows(entry.body.len()).position(|w| w == &entry.body[..]) else { continue };
+            if newest.as_ref().is_none_or(|(lsn, ..)| *lsn < header.lsn) {
+                newest = Some((header.lsn, name.clone(), at + pos + 70, entry.index));
+            }
+        }
+    }
+    let (_, name, at, index) = newest.unwrap();
+    assert!(world.groups[&gid].now().iter().any(|e| e.index == index));
+    disk.damage(&name, |bytes| bytes[at] ^= 1);
+    index
+}
+
+fn planned(disk: &MemoryDisk, world: &World) -> Plan {
+    disk.kill();
+    plan(disk, &world.layout).unwrap()
+}
+
+/// As a start does it, up to the first write of the journal.
+fn start(disk: &MemoryDisk, world: &World) -> Recovered {
+    disk.kill();
+    let found = recover(disk, &world.layout, NEW).unwrap();
+    quarantine(disk, &world.layout, &found.groups).unwrap();
+    settle(disk, &world.layout, &found.leftovers, &found.journal.free).unwrap();
+    found
+}
+
+/// Every group is open; those of `cut` end where the plan said, the others have all they had.
+fn assert_open(world: &World, disk: &MemoryDisk, cut: &BTreeMap<Gid, EntryIndex>) {
+    disk.kill();
+    let found = recover(disk, &world.layout, NEW).unwrap();
+    for (gid, model) in &world.groups {
+        let (group, files) = found.groups.iter().find(|(g, _)| g.gid == *gid).unwrap();
+        assert!(files.quarantine.is_none(), "group {gid} is still closed: {:?}", group.verdict);
+        let first = group.first_index;
+        let want: Vec<NewEntry> = model.now().into_iter().filter(|e| e.index >= first).collect();
+        let got = contents(disk, &world.layout, group);
+        match cut.get(gid) {
+            None => assert_eq!(got, want, "group {gid}"),
+            Some(last) => {
+                assert!(want.starts_with(&got), "group {gid}");
+                assert_eq!(got.last().map(|e| e.index), Some(*last), "group {gid}");
+            }
+        }
+        let term = model.hards.last().map_or(0, |h| h.term);
+        assert!(group.hard.term >= term, "group {gid}: hard state went back");
+    }
+    disk.kill();
+    let checked = check(disk, &world.layout).unwrap();
+    assert!(checked.worst().is_none_or(|w| w == Weight::Note), "{:?}", checked.findings);
+}
+
+#[test]
+fn a_partition_that_lost_an_entry_goes_on_with_what_is_proved() {
+    let mut repaired = 0;
+    for (seed, n) in (7..11).flat_map(|seed| (0..6).map(move |n| (seed, n))) {
+        let (gid, started) = (Gid(1 + n % 3), n < 3);
+        let world = busy(seed);
+        let disk = world.disk.memory().fork();
+        disk.kill();
+        let lost = lose_an_entry(&world, &disk, gid);
+        if started {
+            start(&disk, &world);
+        }
+        let sound = planned(&disk, &world);
+        let [closed] = &sound.closed[..] else {
+            assert!(sound.closed.is_empty(), "{:?}", sound.closed);
+            continue; // the entry stood in a segment already
+        };
+        assert_eq!((closed.gid, closed.last_index, closed.refused), (gid, lost.prev(), None));
+        let cut = BTreeMap::from([(gid, closed.last_index)]);
+        // A look changes nothing.
+        let_go(&disk, &world.layout);
+        let before = disk.files();
+        let again = planned(&disk, &world);
+        assert_eq!(before, disk.files());
+        let done = carry_out(&disk, &world.layout, again, Now::default()).unwrap();
+        assert_eq!(done.groups, [gid]);
+        repaired += 1;
+        // Nothing that was there is gone.
+        let after = disk.files();
+        for (name, bytes) in before.into_iter().filter(|(name, _)| name.ends_with(".wal")) {
+            let kept =
+                after.iter().any(|(n, b)| n.starts_with(&name) && (n.ends_with(ASIDE) || n == &name) && *b == bytes);
+            assert!(kept, "seed {seed}: {name} is not kept");
+        }
+        assert!(after.iter().any(|(n, _)| n.contains(&format!("{:016x}/salvage", gid.0)) && n.ends_with(ASIDE)));
+        assert_open(&world, &disk, &cut);
+        disk.power_cut(Cut::LoseAll, &mut Rng::new(1));
+        assert_open(&world, &disk, &cut);
+        assert!(!planned(&disk, &world).does_something());
+    }
+    assert!(repaired > 5, "{repaired} repairs");
+}
+
+/// A journal file is gone: nobody knows what it held, all are closed, and all go on.
+#[test]
+fn partitions_that_a_lost_journal_file_closed_go_on() {
+    let world = busy(7);
+    let disk = world.disk.memory().fork();
+    let newest = start(&disk.fork(), &world).journal.live.last().unwrap().path.to_string();
+    disk.damage(&newest, |bytes| bytes.truncate(8192));
+    let before = planned(&disk, &world);
+    assert_eq!(before.closed.len(), 3, "{:?}", before.closed);
+    let cut: BTreeMap<Gid, EntryIndex> = before.closed.iter().map(|g| (g.gid, g.last_index)).collect();
+    carry_out(&disk, &world.layout, before, Now::default()).unwrap();
+    for _ in 0..2 {
+        disk.kill();
+        let found = recover(&disk, &world.layout, NEW).unwrap();
+        for (group, files) in &found.groups {
+            assert!(files.quarantine.is_none(), "{}: {:?}", group.gid, group.verdict);
+            assert_eq!(group.last_index(), cut[&group.gid]);
+        }
+        disk.power_cut(Cut::LoseAll, &mut Rng::new(1));
+    }
+}
+
+/// The repair may die at any write: what was closed is closed or repaired, the others are whole, and it can be run again.
+#[test]
+fn a_repair_that_dies_can_be_run_again() {
+    let world = busy(11);
+    let whole = world.disk.memory().fork();
+    whole.kill();
+    lose_an_entry(&world, &whole, Gid(2));
+    let (mut died, mut at) = (0, 0);
+    loop {
+        let memory = Arc::new(whole.fork());
+        let disk = FaultyDisk::new(memory.clone(), FaultRates::default(), 3);
+        memory.kill();
+        let first = plan(&disk, &world.layout).unwrap();
+        let cut = BTreeMap::from([(Gid(2), first.closed[0].last_index)]);
+        disk.fail_write_in(at);
+        let done = carry_out(&disk, &world.layout, first, Now::default());
+        match at % 2 {
+            0 => disk.kill(),
+            _ => disk.power_cut(Cut::LoseAll),
+        }
+        if done.is_err() {
+            died += 1;
+            let second = planned(&memory, &world);
+            assert!(second.closed.iter().all(|g| g.gid == Gid(2)), "write {at}: {:?}", second.closed);
+            let again = second.does_something();
+            let done = carry_out(&*memory, &world.layout, second, Now::default());
+            assert!(done.is_ok() || !again, "write {at}: {done:?}");
+        }
+        assert_open(&world, &memory, &cut);
+        if done.is_ok() {
+            break;
+        }
+        at += 1;
+    }
+    assert!(died > 20, "a repair has {died} writes");
+}

@@ -1,0 +1,392 @@
+//! `catchwater storage repair`: lets partitions that a start keeps closed go on with what is proved of them. On the same
+//! recovery that a start and the check run; offline, blocking, under the directory's lock.
+//!
+//! ```text
+//!  plan: recovery ─▶ per closed partition: what is proved, what is kept aside, or why it is refused   (changes nothing)
+//!  carry_out: salvage files ─▶ tails and names that nothing vouches for, aside ─▶ every entry to segments, synced
+//!             ─▶ a new journal file with the hard states ─▶ boot.state: clean ─▶ old journal files, salvage files aside
+//! ```
+//! Invariants: nothing is removed and nothing overwritten that is not also kept under a name that ends with [`ASIDE`]; a death
+//! anywhere leaves a directory that keeps the same partitions closed, and the repair can be run again; the salvage files,
+//! which keep them closed, go last. Refused: partitions whose files are damaged (their rows or batches are not what they
+//! were: which bytes to give up is not decided here). Not here: what the terminal shows (`catchwater/src/command/storage.rs`).
+
+use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp};
+use crate::entry::{EntryKind, Frame, Hard, NewEntry, Verdict};
+use crate::format::journal::{FileHeader, FlushBuilder, FlushHeader, HEADER_BYTES, decode_flush, frame_bytes};
+use crate::format::slot::BootState;
+use crate::journal::{NEW, Persisted};
+use crate::recover::{
+    ASIDE, Layout, RecoverError, Recovered, SALVAGE_FILE, examine, quarantine, settle, settle_relaxed, write_boot_state,
+};
+use crate::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, Segments, group_dir, segment_stem};
+use bytes::Bytes;
+use catchwater_base::{Effects, Local, Now};
+use catchwater_record::{EntryIndex, Gid, Offset, PartitionId, TopicId};
+
+/// Length of the new journal file if there was none before, bytes.
+const FILE_BYTES: u64 = 64 << 20;
+/// Bytes copied or written at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// Copies of one file that are kept.
+const COPIES_MAX: u32 = 1000;
+
+/// What a repair would do, and to what.
+#[derive(Debug)]
+pub struct Plan {
+    /// Partitions that a start keeps closed, ascending by gid.
+    pub closed: Vec<ClosedGroup>,
+    found: Recovered,
+}
+
+/// One partition that a start keeps closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClosedGroup {
+    pub gid: Gid,
+    pub topic: TopicId,
+    pub partition: PartitionId,
+    pub verdict: Verdict,
+    pub log_start: Offset,
+    /// It would go on from here: what was acknowledged behind it is lost, and its offsets are given again.
+    pub end: Offset,
+    pub last_index: EntryIndex,
+    /// Entries that were saved and do not follow on: they stay in the salvage file.
+    pub kept: usize,
+    /// Why it cannot go on; `None` = it can.
+    pub refused: Option<&'static str>,
+    /// Saved entries that follow on and that the journal does not have any more.
+    saved: Vec<NewEntry>,
+}
+
+/// What a repair did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Repaired {
+    /// Partitions that go on.
+    pub groups: Vec<Gid>,
+    /// Files that were put aside or copied, by their new names.
+    pub aside: Vec<String>,
+}
+
+impl Plan {
+    /// True if something would change.
+    pub fn does_something(&self) -> bool {
+        self.closed.iter().any(|g| g.refused.is_none())
+    }
+}
+
+/// Takes the directory's lock (it is held until [`let_go`] or [`carry_out`] returns) and looks.
+pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
+    let found = examine(disk, layout)?;
+    let mut closed = Vec::new();
+    for (group, files) in &found.groups {
+        if files.quarantine.is_none() {
+            continue;
+        }
+        let placed = group.segments.iter().rev().find_map(|s| s.rows.last());
+        let placed = placed.map(|r| (r.index, r.base_offset.plus(u64::from(r.count)), r.term.0));
+        let journaled = group.journaled.last().map(|e| (e.index, e.end_offset(), e.term.0));
+        let (mut index, mut end, mut term) =
+            journaled.or(placed).unwrap_or((group.first_index.prev(), files.first_offset, group.prev_term));
+        let mut salvage = match salvaged(disk, layout, group.gid) {
+            Ok(entries) => entries,
+            Err(e) => {
+                let_go(disk, layout);
+                return Err(e.into());
+            }
+        };
+        if salvage.is_empty() {
+            salvage = files.quarantine.clone().unwrap_or_default();
+        }
+        let mut saved = Vec::new();
+        for entry in &salvage {
+            if entry.index == index.next() && entry.base_offset == end && entry.term.0 >= term {
+                (index, end, term) = (entry.index, entry.end_offset(), entry.term.0);
+                saved.push(entry.clone());
+            }
+        }
+        let refused = match group.verdict {
+            Verdict::Damaged if group.spec.topic == TopicId::NONE && group.gid.0 != 0 => {
+                Some("nothing says any more which topic it belongs to")
+            }
+            Verdict::Damaged => Some("its files are damaged: rows, batches or contexts are not what was written"),
+            _ => None,
+        };
+        closed.push(ClosedGroup {
+            gid: group.gid,
+            topic: group.spec.topic,
+            partition: group.spec.partition,
+            verdict: group.verdict,
+            log_start: group.log_start,
+            end,
+            last_index: index,
+            kept: salvage.iter().filter(|e| e.index > index).count(),
+            refused,
+            saved,
+        });
+    }
+    Ok(Plan { closed, found })
+}
+
+/// Lets go of the directory.
+pub fn let_go(disk: &dyn Disk, layout: &Layout) {
+    let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
+}
+
+/// Does what the plan says. Lets go of the directory, whatever happens.
+pub fn carry_out(disk: &dyn Disk, layout: &Layout, plan: Plan, now: Now) -> Result<Repaired, DiskError> {
+    let done = Work { disk, layout, done: Repaired::default() }.all(plan, now);
+    let_go(disk, layout);
+    done
+}
+
+/// The entries of a group's salvage file, as far as it can be read.
+fn salvaged(disk: &dyn Disk, layout: &Layout, gid: Gid) -> Result<Vec<NewEntry>, DiskError> {
+    let path = format!("{}/{SALVAGE_FILE}", group_dir(&layout.groups(), gid));
+    let Some(bytes) = disk.read_all(&path)? else { return Ok(Vec::new()) };
+    let Some(header) = FlushHeader::decode(&bytes) else { return Ok(Vec::new()) };
+    let frames = decode_flush(&header, &bytes).frames.into_iter();
+    Ok(frames
+        .filter_map(|frame| match frame {
+            Frame::Entry(of, entry) if of == gid => Some(entry),
+            _ => None,
+        })
+        .collect())
+}
+
+struct Work<'a> {
+    disk: &'a dyn Disk,
+    layout: &'a Layout,
+    done: Repaired,
+}
+
+impl Work<'_> {
+    fn all(mut self, plan: Plan, now: Now) -> Result<Repaired, DiskError> {
+        let Plan { closed, mut found } = plan;
+        // What only the journal has is safe before anything else changes.
+        quarantine(self.disk, self.layout, &found.groups)?;
+        settle_relaxed(self.disk, self.layout, &mut found.groups)?;
+        let last_lsn = found.journal.last_lsn;
+        let state = |last_lsn, checkpoint_lsn, clean| BootState {
+            boot_id: found.identity.boot_id,
+            mount_id: found.identity.mount_id,
+            last_lsn,
+            checkpoint_lsn,
+            clean,
+        };
+        let boot = write_boot_state(self.disk, self.layout, found.boot, state(last_lsn, found.checkpoint_lsn, false))?;
+        let going_on: Vec<&ClosedGroup> = closed.iter().filter(|g| g.refused.is_none()).collect();
+        for closed in &going_on {
+            let Some((_, files)) = found.groups.iter_mut().find(|(g, _)| g.gid == closed.gid) else { continue };
+            self.keep_names(files)?;
+            files.quarantine = None;
+            found.leftovers.rebuilt.append(&mut files.mend);
+            let lsn = files.journaled.last().map_or(last_lsn, |p| p.lsn.max(last_lsn));
+            if !closed.saved.is_empty() {
+                files.journaled.push(piece(closed.gid, lsn, closed.saved.clone()));
+            }
+        }
+        settle(self.disk, self.layout, &found.leftovers, &found.journal.free)?;
+        for closed in &going_on {
+            let Some((_, files)) = found.groups.iter().find(|(g, _)| g.gid == closed.gid) else { continue };
+            self.keep_tails(files)?;
+        }
+        let frames = frames(&found, &going_on);
+        let old: Vec<String> = found.journal.live.iter().map(|f| f.path.to_string()).collect();
+        let len = found.journal.live.iter().map(|f| f.len).max().unwrap_or(FILE_BYTES);
+        let head = FileHeader {
+            file_gen: found.journal.last_gen + 1,
+            first_lsn: last_lsn + 1,
+            dir_id: found.meta.dir_id,
+            created_ms: now.wall.as_millis(),
+            blocks: 0,
+        };
+        let name = format!("{}/{:016x}.wal", self.layout.journal(), found.journal.last_name + 1);
+        let done = state(last_lsn + 1, last_lsn + 1, true);
+        let open: Vec<FoundGroup> =
+            found.groups.into_iter().map(|(_, files)| files).filter(|f| f.quarantine.is_none()).collect();
+        self.to_segments(open, now)?;
+        self.new_journal(&name, head, len, &frames)?;
+        write_boot_state(self.disk, self.layout, boot, done)?;
+        for path in old {
+            self.put_aside(&path)?;
+        }
+        self.disk.sync_dir(&self.layout.journal())?;
+        // What keeps them closed goes last.
+        for closed in &going_on {
+            let dir = group_dir(&self.layout.groups(), closed.gid);
+            self.put_aside(&format!("{dir}/{SALVAGE_FILE}"))?;
+            self.disk.sync_dir(&dir)?;
+            self.done.groups.push(closed.gid);
+        }
+        Ok(self.done)
+    }
+
+    /// Files that belong to nothing would go before the next append: here somebody may still want them.
+    fn keep_names(&mut self, files: &mut FoundGroup) -> Result<(), DiskError> {
+        let dir = group_dir(&self.layout.groups(), files.gid);
+        for name in std::mem::take(&mut files.stale) {
+            self.put_aside(&format!("{dir}/{name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes behind the end that is proved are cut off by the next append: copied first.
+    fn keep_tails(&mut self, files: &FoundGroup) -> Result<(), DiskError> {
+        let dir = group_dir(&self.layout.groups(), files.gid);
+        for segment in files.segments.iter().filter(|s| s.is_open() && s.cut) {
+            let stem = format!("{dir}/{}", segment_stem(segment.base_offset, segment.generation));
+            let ends = [("log", segment.log_len.into()), ("ext", segment.ext_len.into()), ("ent", segment.ent_len())];
+            for (ext, end) in ends {
+                self.copy_tail(&format!("{stem}.{ext}"), end)?;
+            }
+        }
+        self.disk.sync_dir(&dir)
+    }
+
+    fn copy_tail(&mut self, path: &str, from: u64) -> Result<(), DiskError> {
+        let len = match self.disk.length(path) {
+            Err(e) if e.kind == DiskFault::NotFound => return Ok(()),
+            other => other?,
+        };
+        if len <= from {
+            return Ok(());
+        }
+        let copy = self.free_name(&format!("{path}.from-{from}"))?;
+        self.disk.create_new(&copy)?;
+        let mut at = from;
+        while at < len {
+            let piece = self.disk.read(path, at, PIECE_BYTES.min(usize::try_from(len - at).unwrap_or(PIECE_BYTES)))?;
+            if piece.is_empty() {
+                break;
+            }
+            let bytes = piece.len() as u64;
+            self.disk.write(&copy, at - from, piece)?;
+            at += bytes;
+        }
+        self.disk.fdatasync(&copy)?;
+        self.done.aside.push(copy);
+        Ok(())
+    }
+
+    fn put_aside(&mut self, path: &str) -> Result<(), DiskError> {
+        let to = self.free_name(path)?;
+        match self.disk.run(DiskOp::Rename { from: path.into(), to: to.as_str().into() }) {
+            Err(e) if e.kind == DiskFault::NotFound => return Ok(()),
+            other => drop(other?),
+        }
+        self.done.aside.push(to);
+        Ok(())
+    }
+
+    /// `path` with [`ASIDE`] behind it, and a number in between if a repair before took that.
+    fn free_name(&self, path: &str) -> Result<String, DiskError> {
+        let mut name = format!("{path}{ASIDE}");
+        for n in 2..COPIES_MAX {
+            match self.disk.length(&name) {
+                Err(e) if e.kind == DiskFault::NotFound => break,
+                other => drop(other?),
+            }
+            name = format!("{path}.{n}{ASIDE}");
+        }
+        Ok(name)
+    }
+
+    /// Every entry of every open partition into its files, durable, by the segment writer itself.
+    fn to_segments(&self, groups: Vec<FoundGroup>, now: Now) -> Result<(), DiskError> {
+        let mut segments = Segments::new(SegmentConfig::new(self.layout.groups()));
+        let mut out = Effects::new();
+        for group in groups {
+            segments.handle(now, SegmentEvent::Open(Box::new(group)), &mut out);
+        }
+        segments.handle(now, SegmentEvent::Wake, &mut out);
+        segments.handle(now, SegmentEvent::Close, &mut out);
+        loop {
+            let effects: Vec<SegmentEffect> = out.drain().collect();
+            if effects.is_empty() {
+                return Ok(());
+            }
+            for effect in effects {
+                match effect {
+                    SegmentEffect::Disk { token, op, .. } => {
+                        let result = self.disk.run(op);
+                        segments.handle(now, SegmentEvent::Done(token, result), &mut out);
+                    }
+                    SegmentEffect::NoSpace(error) | SegmentEffect::Stop(error) => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// One file with one flush: what the journal must still say when every entry is in segments.
+    fn new_journal(&self, name: &str, head: FileHeader, len: u64, frames: &[Frame]) -> Result<(), DiskError> {
+        let bytes = HEADER_BYTES + frames.iter().map(frame_bytes).sum::<usize>();
+        let mut builder = FlushBuilder::new(
+            AlignedBuf::with_capacity(bytes.next_multiple_of(BLOCK_BYTES)),
+            head.first_lsn,
+            usize::MAX,
+        );
+        frames.iter().for_each(|frame| builder.push(frame));
+        let flush = builder.finish(head.file_gen, head.first_lsn - 1, 0, head.dir_id);
+        let used = (BLOCK_BYTES + flush.bytes().len()) as u64;
+        let len = len.max(used + 2 * BLOCK_BYTES as u64);
+        let head = FileHeader { blocks: u32::try_from(len / BLOCK_BYTES as u64).unwrap_or(0), ..head };
+        let new = format!("{name}{NEW}");
+        self.disk.unlink(&new)?;
+        self.disk.create_new(&new)?;
+        self.disk.write(&new, 0, Bytes::from(head.encode()))?;
+        self.disk.write(&new, BLOCK_BYTES as u64, Bytes::copy_from_slice(flush.bytes()))?;
+        let mut at = used;
+        while at < len {
+            let piece = PIECE_BYTES.min(usize::try_from(len - at).unwrap_or(PIECE_BYTES));
+            self.disk.write(&new, at, Bytes::from(vec![0; piece]))?;
+            at += piece as u64;
+        }
+        self.disk.fdatasync(&new)?;
+        match self.disk.run(DiskOp::Rename { from: new.into(), to: name.into() })? {
+            DiskDone::Done => {}
+            other => debug_assert!(false, "a rename gave {other:?}"),
+        }
+        self.disk.sync_dir(&self.layout.journal())
+    }
+}
+
+/// The newest hard state of every partition, and what of its making and its durability only the journal says.
+fn frames(found: &Recovered, going_on: &[&ClosedGroup]) -> Vec<Frame> {
+    let mut out = Vec::new();
+    for (group, files) in &found.groups {
+        let gid = group.gid;
+        if let Some(head) = found.journal.heads.get(&gid) {
+            // A closed one may have no manifest for long: whose log it is must not get lost meanwhile.
+            out.extend(head.create.iter().map(|(spec, _)| Frame::Create(gid, spec.clone())));
+        }
+        out.extend(files.loose.map(|loose| Frame::Mark(gid, loose.mark())));
+        let known = found.journal.heads.get(&gid).is_some_and(|head| head.hard.is_some());
+        let going = going_on.iter().find(|g| g.gid == gid);
+        if group.verdict != Verdict::Ok {
+            // Votes may be lost with the rest: the next term has none.
+            let last = going.map_or(group.hard.commit, |g| g.last_index);
+            let term = group.hard.term.max(going.and_then(|g| g.saved.last()).map_or(0, |e| e.term.0)) + 1;
+            out.push(Frame::Hard(gid, Hard { term, vote: 0, commit: group.hard.commit.min(last) }));
+        } else if known || group.hard != Hard::default() {
+            out.push(Frame::Hard(gid, group.hard));
+        }
+    }
+    out
+}
+
+fn piece(gid: Gid, lsn: u64, entries: Vec<NewEntry>) -> Persisted {
+    debug_assert!(entries.iter().all(|e| e.kind == EntryKind::Data || e.body.is_empty()));
+    Persisted {
+        gid,
+        lsn,
+        create: None,
+        drop: false,
+        snapshot: None,
+        truncate_from: None,
+        cuts: 0,
+        body_bytes: 0,
+        entries,
+        tags: Vec::new(),
+    }
+}
