@@ -18,8 +18,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const SEED: IdentitySeed = IdentitySeed { cluster_id: [1; 16], dir_id: [2; 16] };
-/// Bytes that were handed over and are not durable: the same for every engine and partition count.
+/// Bytes that were handed over and are not durable, where the largest throughput is looked for.
 const OUTSTANDING_BYTES: u64 = 4 << 20;
+/// Batches that were handed over and are not durable where partitions are compared: K of the bars' method.
+const OUTSTANDING_BATCHES: u64 = 256;
+/// Journal files that hold all that B9 sends at [`PACE`] in 8 s, twice: nothing need be brought into segments meanwhile.
+const JOURNAL_OF_ALL: u32 = 40;
 /// Between two batches of 16 KiB where latency under load counts: 32 MB/s.
 const PACE: Duration = Duration::from_micros(500);
 
@@ -66,6 +70,7 @@ impl Replica for Counting {
 
 /// An engine with so many groups, and the batch that is written again and again.
 struct Engine {
+    path: PathBuf,
     dir: LogDir,
     durable: Arc<Durable>,
     batch: Bytes,
@@ -116,11 +121,28 @@ impl Engine {
         }
         let batch = load::batch(batch_bytes);
         let records = u32::try_from(BatchView::new(&batch)?.records_count())?;
-        let mut engine = Engine { dir, durable, batch, records, written: vec![0; groups], sent: 0, next: 0 };
+        let path = path.to_owned();
+        let mut engine = Engine { path, dir, durable, batch, records, written: vec![0; groups], sent: 0, next: 0 };
         // Each group's files and its first frame are there before the clock runs.
         (0..groups).for_each(|_| engine.put());
         engine.durable.reach(engine.sent);
         Ok(engine)
+    }
+
+    /// Returns once the journal's files are made: that is work of the disk which no figure is about.
+    fn prepared(&mut self, files: u32) -> Result<()> {
+        let from = Instant::now();
+        loop {
+            let made = journal_files(&self.path)?.iter().filter(|f| f.extension().is_some_and(|e| e == "wal")).count();
+            if made >= files as usize {
+                return Ok(());
+            }
+            ensure!(from.elapsed() < Duration::from_secs(60), "{made} of {files} journal files in a minute");
+            // The journal thread goes on with it whenever it has something to do.
+            self.put();
+            self.durable.reach(self.sent);
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// One batch into the next partition.
@@ -148,13 +170,17 @@ impl Engine {
         self.sent += 1;
     }
 
-    /// MB/s that became durable with [`OUTSTANDING_BYTES`] in flight.
-    fn ingest(&mut self, limit: Duration) -> f64 {
-        let window = (OUTSTANDING_BYTES / self.batch.len() as u64).max(1);
+    /// Batches of [`OUTSTANDING_BYTES`].
+    fn many(&self) -> u64 {
+        (OUTSTANDING_BYTES / self.batch.len() as u64).max(1)
+    }
+
+    /// MB/s that became durable with `window` batches in flight.
+    fn ingest(&mut self, window: u64, limit: Duration) -> f64 {
         let (from, began) = (Instant::now(), self.durable.now());
         while from.elapsed() < limit {
             while self.sent - self.durable.now() >= window {
-                let some = self.sent - window + window / 4 + 1;
+                let some = self.sent - window + window.div_ceil(4);
                 self.durable.reach(some.min(self.sent));
             }
             // As a partition does: the segment writer must not fall behind without end.
@@ -212,8 +238,8 @@ impl PerPartition {
     }
 
     /// MB/s; what is in flight goes to as many partitions as it reaches, and each that was written is synced once.
-    fn ingest(&mut self, limit: Duration) -> Result<f64> {
-        let window = (OUTSTANDING_BYTES as usize / self.batch.len()).max(1);
+    fn ingest(&mut self, window: u64, limit: Duration) -> Result<f64> {
+        let window = usize::try_from(window)?;
         let (from, mut bytes) = (Instant::now(), 0u64);
         while from.elapsed() < limit {
             let first = self.next;
@@ -239,44 +265,86 @@ fn journal_files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-pub fn engine() -> Result<Value> {
-    let rounds = setting("CW_ROUNDS", 5);
-    let limit = Duration::from_millis(setting("CW_RUN_MS", 2_000));
-    let folder = Folder::new("engine")?;
-    let mut bars = Vec::new();
+/// What all bars share.
+struct Run {
+    rounds: u64,
+    limit: Duration,
+    folder: Folder,
+}
 
+/// `CW_BARS=B1,B6`: these alone.
+fn is_wanted(bars: &[&str]) -> bool {
+    let Ok(list) = std::env::var("CW_BARS") else { return true };
+    list.split(',').any(|name| bars.contains(&name.trim()))
+}
+
+pub fn engine() -> Result<Value> {
+    let run = Run {
+        rounds: setting("CW_ROUNDS", 5),
+        limit: Duration::from_millis(setting("CW_RUN_MS", 2_000)),
+        folder: Folder::new("engine")?,
+    };
+    let (mut bars, mut ready_ms) = (Vec::new(), None);
+    if is_wanted(&["B1"]) {
+        relaxed(&run, &mut bars)?;
+    }
+    if is_wanted(&["B2", "B3"]) {
+        one_partition(&run, &mut bars)?;
+    }
+    if is_wanted(&["B4", "B5"]) {
+        partitions(&run, &mut bars)?;
+    }
+    if is_wanted(&["B9"]) {
+        checkpoints(&run, &mut bars)?;
+    }
+    if is_wanted(&["B6"]) {
+        ready_ms = Some(recovery(&run, &mut bars)?);
+    }
+    Ok(json!({
+        "bench": "engine", "rounds": run.rounds, "outstanding_bytes": OUTSTANDING_BYTES,
+        "outstanding_batches": OUTSTANDING_BATCHES, "open_after_kill_ms": ready_ms, "bars": bars,
+    }))
+}
+
+fn relaxed(run: &Run, bars: &mut Vec<Value>) -> Result<()> {
     // B1: acknowledged from the page cache.
-    let mut probe = Ring::new(&folder.0, How::Buffered)?;
+    let mut grows = Ring::new(&run.folder.0, How::Growing)?;
+    let mut stays = Ring::new(&run.folder.0, How::Buffered)?;
     let relaxed = Kind { durability: Durability::Relaxed(Window::default()), ..Kind::default() };
     for partitions in [1, 16] {
-        let path = folder.0.join(format!("b1-{partitions}"));
+        let path = run.folder.0.join(format!("b1-{partitions}"));
         let mut engine = Engine::open_as(relaxed, &path, partitions, 64 << 10)?;
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            theirs.push(probe.run(64 << 10, limit / 2)?.mb_per_s);
-            ours.push(engine.ingest(limit));
+        let (mut ours, mut growing, mut staying) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..run.rounds {
+            growing.push(grows.run(64 << 10, run.limit / 2)?.mb_per_s);
+            staying.push(stays.run(64 << 10, run.limit / 2)?.mb_per_s);
+            ours.push(engine.ingest(engine.many(), run.limit));
         }
         engine.dir.close();
         std::fs::remove_dir_all(&path)?;
-        let what =
-            format!("relaxed ingest, {partitions} partitions, 64 KiB batches, MB/s against buffered writes of 64 KiB");
-        bars.push(bar("B1", &what, 0.6, ours, theirs));
+        let what = |of| format!("relaxed ingest, {partitions} partitions, 64 KiB batches, MB/s against {of}");
+        bars.push(bar("B1", &what("buffered writes of 64 KiB to a file that grows"), 0.6, ours.clone(), growing));
+        bars.push(bar("B1", &what("buffered writes of 64 KiB over pages in memory"), 0.6, ours, staying));
     }
+    drop((grows, stays));
+    Ok(())
+}
 
+fn one_partition(run: &Run, bars: &mut Vec<Value>) -> Result<()> {
     // B2 and B3: one partition.
-    let mut probe = Ring::new(&folder.0, How::Direct)?;
-    let mut large = Engine::open(&folder.0.join("b2"), 1, 64 << 10)?;
+    let mut probe = Ring::new(&run.folder.0, How::Direct)?;
+    let mut large = Engine::open(&run.folder.0.join("b2"), 1, 64 << 10)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        theirs.push(probe.run(1 << 20, limit / 2)?.mb_per_s);
-        ours.push(large.ingest(limit));
+    for _ in 0..run.rounds {
+        theirs.push(probe.run(1 << 20, run.limit / 2)?.mb_per_s);
+        ours.push(large.ingest(large.many(), run.limit));
     }
     large.dir.close();
     bars.push(bar("B2", "fsync ingest, 64 KiB batches, MB/s against O_DIRECT|O_DSYNC 1 MiB", 0.4, ours, theirs));
-    let mut small = Engine::open(&folder.0.join("b3"), 1, 1 << 10)?;
+    let mut small = Engine::open(&run.folder.0.join("b3"), 1, 1 << 10)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        theirs.push(probe.run(4 << 10, limit / 8)?.median_us);
+    for _ in 0..run.rounds {
+        theirs.push(probe.run(4 << 10, run.limit / 8)?.median_us);
         ours.push(median(small.alone(300)));
     }
     small.dir.close();
@@ -287,41 +355,61 @@ pub fn engine() -> Result<Value> {
         ours,
         theirs,
     ));
+    Ok(())
+}
 
-    // B4 and B5: many partitions, equal bytes in flight; against one partition, and against a sync per partition.
+fn partitions(run: &Run, bars: &mut Vec<Value>) -> Result<()> {
+    // B4 and B5: partitions with the same number of batches in flight; against one partition, against the same engine with a
+    // sync of each partition's file in the place of the journal, and against such files alone, without tables and threads.
+    let synced = Kind { durability: Durability::Relaxed(Window { ms: 0, bytes: 0, records: 0 }), ..Kind::default() };
     for batch_bytes in [1 << 10, 16 << 10] {
         let mut one = Vec::new();
-        for partitions in [1usize, 100, 1000] {
-            let name = format!("{partitions}-{batch_bytes}");
-            let mut ours = Engine::open(&folder.0.join(&name), partitions, batch_bytes)?;
-            let mut theirs = PerPartition::open(&folder.0.join(format!("files-{name}")), partitions, batch_bytes)?;
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            for _ in 0..rounds {
-                a.push(ours.ingest(limit));
-                b.push(theirs.ingest(limit)?);
+        for (partitions, window) in
+            [(1usize, 1), (1, OUTSTANDING_BATCHES), (100, OUTSTANDING_BATCHES), (1000, OUTSTANDING_BATCHES)]
+        {
+            let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
+            let name = format!("{partitions}-{window}-{batch_bytes}");
+            let mut ours = Engine::open(&run.folder.0.join(&name), partitions, batch_bytes)?;
+            let mut same =
+                Engine::open_as(synced, &run.folder.0.join(format!("synced-{name}")), partitions, batch_bytes)?;
+            let mut files = PerPartition::open(&run.folder.0.join(format!("files-{name}")), partitions, batch_bytes)?;
+            for _ in 0..run.rounds {
+                a.push(ours.ingest(window, run.limit));
+                b.push(same.ingest(window, run.limit));
+                c.push(files.ingest(window, run.limit)?);
             }
             ours.dir.close();
-            drop(theirs);
-            std::fs::remove_dir_all(folder.0.join(&name))?;
-            std::fs::remove_dir_all(folder.0.join(format!("files-{name}")))?;
-            let what = |of: &str| format!("{partitions} partitions, batches of {batch_bytes}, MB/s against {of}");
-            if partitions == 1 {
-                one = a.clone();
-            } else {
+            same.dir.close();
+            drop(files);
+            for kind in ["", "synced-", "files-"] {
+                std::fs::remove_dir_all(run.folder.0.join(format!("{kind}{name}")))?;
+            }
+            let what = |of: &str| {
+                format!("{partitions} partitions, batches of {batch_bytes}, {window} in flight, MB/s against {of}")
+            };
+            if partitions > 1 {
                 bars.push(bar("B4", &what("one partition"), 0.5, a.clone(), one.clone()));
+            } else {
+                one = a.clone();
             }
             let least = if partitions == 1 { 2.0 } else { 5.0 };
-            bars.push(bar("B5", &what("one fdatasync per partition"), least, a, b));
+            let name = if (partitions == 1) == (window == 1) { "B5" } else { "B5 (more in flight than the bar asks)" };
+            bars.push(bar(name, &what("the same engine, an fdatasync per partition"), least, a.clone(), b));
+            bars.push(bar(name, &what("files alone, an fdatasync per partition"), least, a, c));
         }
     }
+    Ok(())
+}
 
+fn checkpoints(run: &Run, bars: &mut Vec<Value>) -> Result<()> {
     // B9: the same load with a journal that holds all of it, and with one that must be emptied all the time.
     let (mut with, mut without) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        for (list, journal_files) in [(&mut without, 64), (&mut with, 2)] {
-            let path = folder.0.join(format!("b9-{round}-{journal_files}"));
+    for round in 0..run.rounds {
+        for (list, journal_files) in [(&mut without, JOURNAL_OF_ALL), (&mut with, 2)] {
+            let path = run.folder.0.join(format!("b9-{round}-{journal_files}"));
             let mut engine = Engine::open_as(Kind { journal_files, ..Kind::default() }, &path, 100, 16 << 10)?;
-            list.push(engine.paced_p99(limit * 2));
+            engine.prepared(journal_files)?;
+            list.push(engine.paced_p99(run.limit * 2));
             engine.dir.close();
             std::fs::remove_dir_all(&path)?;
         }
@@ -333,14 +421,17 @@ pub fn engine() -> Result<Value> {
         with,
         without,
     ));
+    Ok(())
+}
 
+fn recovery(run: &Run, bars: &mut Vec<Value>) -> Result<f64> {
     // B6: what a killed process left: the scan, against reading the journal; and until the directory is open.
-    let path = folder.0.join("b6");
+    let path = run.folder.0.join("b6");
     let (mut scanned, mut theirs) = (Vec::new(), Vec::new());
     let mut engine = Engine::open(&path, 100, 16 << 10)?;
-    engine.ingest(limit);
+    engine.ingest(engine.many(), run.limit);
     engine.dir.abandon();
-    for _ in 0..rounds {
+    for _ in 0..run.rounds {
         let files = journal_files(&path)?;
         let (bytes, seconds) = scan(&files, true)?;
         let mb = bytes as f64 / 1e6;
@@ -366,9 +457,7 @@ pub fn engine() -> Result<Value> {
     let (dir, _) = LogDir::open(Arc::new(RealDisk::new()), config, SEED).context("recovery")?;
     let ready_ms = from.elapsed().as_secs_f64() * 1000.0;
     dir.abandon();
-    Ok(
-        json!({ "bench": "engine", "rounds": rounds, "outstanding_bytes": OUTSTANDING_BYTES, "open_after_kill_ms": ready_ms, "bars": bars }),
-    )
+    Ok(ready_ms)
 }
 
 /// Medians of both sides, the median of the rounds' ratios, and what is wanted (for B3 and B9 at most, else at least).

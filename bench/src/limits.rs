@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10000);
 /// Length of the probes' file; writes go round in it.
 const RING_BYTES: u64 = 64 << 20;
+/// Length to which a file grows before the next one is begun.
+const GROWN_BYTES: u64 = 1 << 30;
 
 /// A folder that goes when it is dropped: below `CW_DIR`, or the temporary one.
 pub struct Folder(pub PathBuf);
@@ -40,8 +42,10 @@ pub enum How {
     Direct,
     /// Into the page cache and `fdatasync`, as most logs.
     Fdatasync,
-    /// Into the page cache, and no more.
+    /// Into the page cache, over pages that are in memory: little more than a copy.
     Buffered,
+    /// Into the page cache at the end of a file that grows, as a log does: pages and blocks are new.
+    Growing,
 }
 
 /// Writes of one size for a time.
@@ -52,6 +56,7 @@ pub struct Written {
 }
 
 pub struct Ring {
+    path: PathBuf,
     fd: OwnedFd,
     mode: How,
     at: u64,
@@ -63,25 +68,36 @@ impl Ring {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))?;
         let zeros = vec![0u8; 1 << 20];
-        for n in 0..RING_BYTES >> 20 {
+        let before = if mode == How::Growing { 0 } else { RING_BYTES };
+        for n in 0..before >> 20 {
             ensure!(rustix::io::pwrite(&fd, &zeros, n << 20)? == zeros.len(), "short write");
         }
         rustix::fs::fsync(&fd)?;
         let fd = match mode {
             How::Direct => rustix::fs::open(&path, flags | OFlags::DIRECT | O_DSYNC, Mode::from_raw_mode(0o644))?,
-            How::Fdatasync | How::Buffered => fd,
+            How::Fdatasync | How::Buffered | How::Growing => fd,
         };
-        Ok(Ring { fd, mode, at: 0 })
+        Ok(Ring { path, fd, mode, at: 0 })
     }
 
     /// Writes of `bytes` (a multiple of 4096) until the time is over.
     pub fn run(&mut self, bytes: usize, limit: Duration) -> Result<Written> {
         let mut buf = AlignedBuf::with_capacity(bytes);
         buf.put(&vec![0x5a; bytes]);
-        let (from, mut took) = (Instant::now(), Vec::new());
+        if self.mode == How::Growing {
+            self.anew()?;
+        }
+        let length = if self.mode == How::Growing { GROWN_BYTES } else { RING_BYTES };
+        let (mut from, mut took) = (Instant::now(), Vec::new());
         while from.elapsed() < limit {
-            if self.at + bytes as u64 > RING_BYTES {
+            if self.at + bytes as u64 > length {
                 self.at = 0;
+                if self.mode == How::Growing {
+                    // Giving pages back is not what is measured.
+                    let pause = Instant::now();
+                    self.anew()?;
+                    from += pause.elapsed();
+                }
             }
             let one = Instant::now();
             ensure!(rustix::io::pwrite(&self.fd, buf.bytes(), self.at)? == bytes, "short write");
@@ -93,6 +109,17 @@ impl Ring {
         }
         let seconds = from.elapsed().as_secs_f64();
         Ok(Written { mb_per_s: (took.len() * bytes) as f64 / 1e6 / seconds, median_us: crate::median(took) })
+    }
+}
+
+impl Ring {
+    /// An empty file in the place of the present one.
+    fn anew(&mut self) -> Result<()> {
+        std::fs::remove_file(&self.path)?;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        self.fd = rustix::fs::open(&self.path, flags, Mode::from_raw_mode(0o644))?;
+        self.at = 0;
+        Ok(())
     }
 }
 
@@ -135,6 +162,7 @@ pub fn limits() -> Result<Value> {
         (How::Direct, &[4 << 10, 16 << 10, 64 << 10, 1 << 20][..]),
         (How::Fdatasync, &[4 << 10, 64 << 10, 1 << 20]),
         (How::Buffered, &[64 << 10]),
+        (How::Growing, &[64 << 10]),
     ] {
         let mut ring = Ring::new(&folder.0, mode)?;
         for bytes in sizes {
