@@ -28,7 +28,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of placed entries that all logs of a node keep in memory together.
+/// Memory that an entry of the tail takes beside its bytes: its slot of the queue (half of them may be empty), the head of the
+/// request that it came in, the counters of its two buffers, and what the allocator adds to each. Measured with batches of
+/// 170 B, where without it a budget of 64 MiB took 170.
+const ENTRY_COST: u64 = 320;
+
+/// Bytes of placed entries that all logs of a node keep in memory together, [`ENTRY_COST`] included.
 #[derive(Debug)]
 pub struct TailBudget {
     used: AtomicU64,
@@ -890,8 +895,9 @@ fn data_bytes(row: &Row) -> u64 {
     if row.kind == EntryKind::Data { u64::from(row.len) } else { 0 }
 }
 
+/// What an entry costs in memory: its bytes, and what stands around them.
 fn entry_bytes(entry: &NewEntry) -> u64 {
-    (entry.body.len() + entry.context.len()) as u64
+    (entry.body.len() + entry.context.len()) as u64 + ENTRY_COST
 }
 
 mod prefix;

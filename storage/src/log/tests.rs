@@ -162,8 +162,8 @@ fn reads_come_from_memory_until_bytes_are_in_files() {
 
 #[test]
 fn the_tail_cache_is_bounded_by_its_own_limit_and_by_the_nodes() {
-    let budget = TailBudget::new(1000);
-    let one = batch(1, 0, None).len() as u64;
+    let one = batch(1, 0, None).len() as u64 + ENTRY_COST;
+    let budget = TailBudget::new(10 * one);
     let mut log = fresh(LogConfig { tail_bytes_max: 3 * one, budget: Some(budget.clone()), ..LogConfig::default() });
     let mut writer = Writer { per_segment: 100, placed: vec![] };
     for _ in 0..10 {
@@ -175,13 +175,13 @@ fn the_tail_cache_is_bounded_by_its_own_limit_and_by_the_nodes() {
     assert_eq!((budget.used_bytes(), log.pinned_bytes()), (3 * one, 0));
     assert!(log.cached(EntryIndex(7)).is_none() && log.cached(EntryIndex(8)).is_some());
     // Others fill the node's budget: this log keeps nothing that is in files.
-    budget.add(1000);
+    budget.add(10 * one);
     push(&mut log, 1, 1, 0);
     let placed = writer.place(&log, EntryIndex(11));
     log.segmented(EntryIndex(11), &placed);
-    assert_eq!(budget.used_bytes(), 1000);
+    assert_eq!(budget.used_bytes(), 10 * one);
     drop(log);
-    assert_eq!(budget.used_bytes(), 1000);
+    assert_eq!(budget.used_bytes(), 10 * one);
 }
 
 #[test]
@@ -408,7 +408,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
     #[test]
     fn agrees_with_a_list(ops in prop::collection::vec(op(), 1..60)) {
-        let mut log = fresh(LogConfig { tail_bytes_max: 300, ..LogConfig::default() });
+        let mut log = fresh(LogConfig { tail_bytes_max: 300 + 3 * ENTRY_COST, ..LogConfig::default() });
         let mut model = Model::default();
         let mut writer = Writer { per_segment: 4, placed: vec![] };
         let mut snap: Option<(EntryIndex, Bytes)> = None;
@@ -512,7 +512,7 @@ proptest! {
                         (log.row(e.index).unwrap(), head, e.context.clone())
                     }).collect();
                     found.snap = snap.clone();
-                    log = Log::open_with(found, LogConfig { tail_bytes_max: 300, ..LogConfig::default() }).unwrap();
+                    log = Log::open_with(found, LogConfig { tail_bytes_max: 300 + 3 * ENTRY_COST, ..LogConfig::default() }).unwrap();
                     model.persisted = model.entries.len();
                 }
             }
