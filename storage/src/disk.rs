@@ -307,6 +307,12 @@ pub trait Disk: Send + Sync {
     /// The whole file will be read soon: the device may begin. A hint; may do nothing.
     fn will_read(&self, _path: &FilePath) {}
 
+    /// Lets go of what is held for files that nobody has used since the call before this one. Waits for the device at most
+    /// once; what it may not let go of stays. An error is that of a sync: nothing written before it may be relied on.
+    fn shed(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     /// Reads without waiting for the device; may always say it cannot.
     fn try_hot(&self, _path: &FilePath, _at: u64, _buf: &mut [u8]) -> Hot {
         Hot::Unsupported

@@ -32,6 +32,8 @@ const DESCRIPTORS_MIN: usize = 8;
 const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10000);
 /// `STATX_MNT_ID_UNIQUE`, Linux ≥ 6.8.
 const MOUNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+/// Reads of so many bytes go into memory of large pages, if the system gives any.
+const LARGE_READ_BYTES: usize = 4 << 20;
 /// What one system call takes (IOV_MAX).
 const BUFFERS_PER_WRITE: usize = 1024;
 
@@ -44,6 +46,8 @@ pub struct RealDisk {
     /// A file was closed after its sync had failed, see the file head.
     lost: AtomicBool,
     clock: AtomicU64,
+    /// The clock at the last [`Disk::shed`].
+    shed_at: AtomicU64,
 }
 
 struct Files {
@@ -89,6 +93,7 @@ impl RealDisk {
             buffered: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             clock: AtomicU64::new(0),
+            shed_at: AtomicU64::new(0),
         }
     }
 
@@ -170,6 +175,11 @@ impl RealDisk {
                 victims.extend(files.open.remove(key).map(|open| (key.path.clone(), open)));
             }
         }
+        self.close(victims)
+    }
+
+    /// Syncs those that are dirty; then all of them go.
+    fn close(&self, mut victims: Vec<(FilePath, Open)>) -> Result<(), Errno> {
         victims.retain(|(_, open)| open.dirty.load(Ordering::Acquire));
         // One by one each waits for the filesystem's journal: with ten thousand partitions that is minutes.
         let together = victims.len() >= SYNC_TOGETHER_MIN;
@@ -193,10 +203,18 @@ impl RealDisk {
     /// The kernel reports a write-back error to every descriptor of the filesystem that was open before it (Linux ≥ 5.8),
     /// so this uses the one that holds the lock, opened before the first write, if `path` lies below it.
     fn sync_filesystem(&self, path: &FilePath) -> Result<(), Errno> {
-        match self.lock_above(path) {
-            Some((_, fd)) => rustix::fs::syncfs(fd),
-            None => rustix::fs::syncfs(self.open_dir(path)?),
-        }
+        let Some((root, fd)) = self.lock_above(path) else { return rustix::fs::syncfs(self.open_dir(path)?) };
+        let covered: Vec<Arc<AtomicBool>> = {
+            let files = self.files();
+            let dirty = files
+                .open
+                .iter()
+                .filter(|(key, open)| key.path.starts_with(&*root) && open.dirty.load(Ordering::Acquire));
+            dirty.map(|(_, open)| open.dirty.clone()).collect()
+        };
+        // Cleared first: what is written during the sync may not be in it.
+        covered.iter().for_each(|dirty| dirty.store(false, Ordering::Release));
+        rustix::fs::syncfs(fd).inspect_err(|_| covered.iter().for_each(|dirty| dirty.store(true, Ordering::Release)))
     }
 
     /// The locked directory that `path` lies in, and the descriptor that holds its lock.
@@ -287,6 +305,9 @@ impl RealDisk {
                 let size = u64::try_from(rustix::fs::fstat(&*fd)?.st_size).unwrap_or(0);
                 let len = len.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
                 let mut out = vec![0; len];
+                if len >= LARGE_READ_BYTES {
+                    sys::want_large_pages(&mut out);
+                }
                 let mut done = 0;
                 while done < len {
                     let n = rustix::io::retry_on_intr(|| rustix::io::pread(&*fd, &mut out[done..], at + done as u64))?;
@@ -310,9 +331,9 @@ impl RealDisk {
             }
             DiskOp::Fdatasync { path } => {
                 let (fd, dirty) = self.get(&path, false)?;
-                // Writers of one file are ordered by their caller: nobody writes it during this call.
-                rustix::fs::fdatasync(&*fd)?;
+                // Cleared first: somebody may write to the end of the file during this call.
                 dirty.store(false, Ordering::Release);
+                rustix::fs::fdatasync(&*fd).inspect_err(|_| dirty.store(true, Ordering::Release))?;
             }
             DiskOp::SyncDir { .. } if mutant!("no_directory_fsync") => {}
             DiskOp::SyncDir { path } => {
@@ -463,6 +484,19 @@ impl Disk for RealDisk {
         }
     }
 
+    fn shed(&self) -> Result<(), DiskError> {
+        let before = self.shed_at.swap(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut files = self.files();
+        let idle = |open: &Open| open.used < before;
+        let dirty = files.open.values().filter(|open| idle(open) && open.dirty.load(Ordering::Acquire)).count();
+        // A few with bytes to sync stay until somebody syncs them: one by one, each would wait for the device.
+        let all = dirty >= SYNC_TOGETHER_MIN;
+        let gone = |open: &mut Open| idle(open) && (all || !open.dirty.load(Ordering::Acquire));
+        let victims = files.open.extract_if(|_, open| gone(open)).map(|(key, open)| (key.path, open)).collect();
+        drop(files);
+        self.close(victims).map_err(|errno| DiskError { op: "shed", path: "".into(), kind: fault(errno) })
+    }
+
     fn try_hot(&self, path: &FilePath, at: u64, buf: &mut [u8]) -> Hot {
         let Ok((fd, _)) = self.get(path, false) else { return Hot::Unsupported };
         match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
@@ -545,6 +579,35 @@ mod tests {
     }
 
     #[test]
+    fn files_that_nobody_uses_are_closed_and_those_with_bytes_to_sync_only_together() {
+        let root = scratch("shed");
+        let disk = RealDisk::with_descriptor_budget(1000);
+        disk.run(DiskOp::Lock { path: root.path().into() }).unwrap();
+        let path = |i: usize| format!("{}/{i}", root.path());
+        for i in 0..10 {
+            disk.create_new(&path(i)).unwrap();
+            disk.write(&path(i), 0, Bytes::from(vec![7; 10])).unwrap();
+        }
+        disk.fdatasync(&path(0)).unwrap();
+        disk.shed().unwrap();
+        assert_eq!(disk.files().open.len(), 10, "all were used since the call before");
+        assert_eq!(disk.read(&path(1), 0, 10).unwrap(), vec![7; 10]);
+        disk.shed().unwrap();
+        assert_eq!(disk.files().open.len(), 9, "the clean one that was not used");
+        for i in 10..10 + SYNC_TOGETHER_MIN {
+            disk.create_new(&path(i)).unwrap();
+            disk.write(&path(i), 0, Bytes::from(vec![7; 10])).unwrap();
+        }
+        disk.shed().unwrap();
+        disk.shed().unwrap();
+        assert_eq!(disk.files().open.len(), 0, "enough of them for one sync of the filesystem");
+        disk.write(&path(3), 10, Bytes::from_static(b"x")).unwrap();
+        disk.run(DiskOp::SyncFs { path: root.path().into() }).unwrap();
+        assert!(disk.files().open.values().all(|open| !open.dirty.load(Ordering::Acquire)));
+        assert_eq!(disk.length(&path(3)).unwrap(), 11);
+    }
+
+    #[test]
     fn a_failed_sync_at_a_close_that_nobody_asked_for_ends_all_writing() {
         let root = scratch("lost");
         let disk = RealDisk::with_descriptor_budget(8);
@@ -572,6 +635,18 @@ mod tests {
         let said = disk.probe(root.path()).unwrap();
         assert_eq!(said == JournalWrites::Buffered, disk.is_buffered());
         assert_eq!(disk.list(root.path()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_large_read_gives_the_bytes_of_the_file() {
+        let root = scratch("large");
+        let disk = RealDisk::new();
+        let path = format!("{}/f", root.path());
+        disk.create_new(&path).unwrap();
+        let bytes: Vec<u8> = (0..LARGE_READ_BYTES + 5000).map(|i| (i / 7) as u8).collect();
+        disk.write(&path, 0, Bytes::from(bytes.clone())).unwrap();
+        assert!(disk.read(&path, 0, usize::MAX).unwrap() == bytes);
+        assert!(disk.read(&path, 3, LARGE_READ_BYTES + 1).unwrap() == bytes[3..LARGE_READ_BYTES + 4]);
     }
 
     #[test]
