@@ -14,6 +14,7 @@ mod pace;
 mod points;
 mod segment_thread;
 mod space;
+mod syncs;
 
 use crate::effect::{Event, ReadyNo};
 use bytes::Bytes;
@@ -187,6 +188,8 @@ struct Inner {
     journal_wake: Condvar,
     segments: Mutex<SegmentInbox>,
     segments_wake: Condvar,
+    syncs: Mutex<syncs::Syncs>,
+    syncs_wake: Condvar,
     replicas: Mutex<BTreeMap<Gid, Slot>>,
     stopped: Mutex<Option<DirError>>,
     on_stop: Mutex<Option<StopHook>>,
@@ -239,6 +242,8 @@ struct SegmentInbox {
     behind: Vec<(Token, DiskOp, JournalPoint)>,
     /// To be noted in `boot.state`.
     checkpoint: Option<u64>,
+    /// Answers to syncs that other threads waited for.
+    done: Vec<(Token, Result<DiskDone, DiskError>)>,
     /// Acknowledgements of relaxed groups, in order: their partitions' locks may be held where they are decided.
     acks: Vec<(Gid, u64)>,
 }
@@ -542,6 +547,8 @@ impl Inner {
         self.journal_wake.notify_all();
         drop(lock(&self.segments));
         self.segments_wake.notify_all();
+        drop(lock(&self.syncs));
+        self.syncs_wake.notify_all();
         drop(lock(&self.closed));
         self.closed_wake.notify_all();
     }

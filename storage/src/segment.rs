@@ -16,6 +16,7 @@
 
 mod append;
 mod cut;
+mod flush;
 mod keep;
 mod prefix;
 mod space;
@@ -466,6 +467,7 @@ pub struct Segments {
     groups: BTreeMap<Gid, Group>,
     line: VecDeque<Gid>,
     flying: BTreeMap<Token, Gid>,
+    flushes: flush::Flushes,
     next_token: u64,
     queued_bytes: u64,
     dirty_bytes: u64,
@@ -507,6 +509,7 @@ impl Segments {
             groups: BTreeMap::new(),
             line: VecDeque::new(),
             flying: BTreeMap::new(),
+            flushes: flush::Flushes::default(),
             next_token: 1,
             queued_bytes: 0,
             dirty_bytes: 0,
@@ -532,7 +535,11 @@ impl Segments {
     }
 
     pub fn is_busy(&self) -> bool {
-        !self.flying.is_empty() || !self.line.is_empty() || !self.held.is_empty() || self.sweep.is_some()
+        !self.flying.is_empty()
+            || !self.line.is_empty()
+            || !self.held.is_empty()
+            || self.sweep.is_some()
+            || self.is_flushing()
     }
 
     fn path(&self, gid: Gid, name: &str) -> FilePath {
@@ -685,7 +692,7 @@ impl Segments {
     }
 
     fn done(&mut self, now: Now, token: Token, result: Result<DiskDone, DiskError>, out: &mut Effects<SegmentEffect>) {
-        if self.sweep_done(now, token, &result, out) {
+        if self.sweep_done(now, token, &result, out) || self.flush_done(token, &result, out) {
             return;
         }
         let Some(gid) = self.flying.remove(&token) else { return };
@@ -718,6 +725,9 @@ impl Segments {
         if group.job.is_some() || group.held {
             return None;
         }
+        if self.flushes.of(gid) {
+            return self.append_beside(now, gid);
+        }
         if !group.stalled.is_empty() {
             return self.beside_stalled(gid);
         }
@@ -733,7 +743,8 @@ impl Segments {
         if group.queue.front().is_some_and(|p| p.snapshot.is_some()) {
             return self.install_job(gid);
         }
-        if group.flush_wanted && (!group.flush_all || group.queue.is_empty()) {
+        let beside = group.may_flush_beside();
+        if group.flush_wanted && !beside && (!group.flush_all || group.queue.is_empty()) {
             return Some(self.sync_job(gid));
         }
         if group.sync_wanted > group.drained_lsn && group.applied_lsn >= group.sync_wanted {
@@ -754,6 +765,9 @@ impl Segments {
         }
         if let Some(job) = self.doomed_job(Some(now.mono), gid) {
             return Some(job);
+        }
+        if beside && self.flush_beside(gid, out) {
+            return self.append_beside(now, gid);
         }
         let group = self.groups.get(&gid)?;
         if !group.queue.is_empty() {

@@ -74,7 +74,7 @@ pub(super) fn catch_up(inner: &Inner, journal: &mut Journal, segments: &mut Segm
         }
         perform_all_journal(inner, journal, &mut Pace::default(), &mut journal_out);
         if let Some(work) = work {
-            segments_work(inner, segments, work, &mut segment_out);
+            segments_work(inner, None, segments, work, &mut segment_out);
         }
     }
 }

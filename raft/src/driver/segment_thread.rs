@@ -2,6 +2,7 @@
 
 use super::points::{after_journal, after_segment, before_journal, before_segment};
 use super::space::LOOK_EVERY;
+use super::syncs;
 use super::{Inner, SegmentInbox, Slot, lock, metrics};
 use crate::effect::{Event, ReadyNo};
 use catchwater_base::{Clock, Effects, Local, crash_point};
@@ -11,19 +12,29 @@ use catchwater_storage::journal::{JournalEvent, JournalPoint, Persisted, Token};
 use catchwater_storage::recover::write_boot_state;
 use catchwater_storage::relaxed::RelaxedEvent;
 use catchwater_storage::segment::{SegmentEffect, SegmentEvent, Segments};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-pub(super) fn run_segments(inner: &Inner, segments: &mut Segments) {
+pub(super) fn run_segments(inner: &Arc<Inner>, segments: &mut Segments) {
     let mut out = Effects::new();
+    let mut shed_at = inner.clock.now().mono;
     while let Some(work) = wait_segments(inner) {
-        segments_work(inner, segments, work, &mut out);
+        segments_work(inner, Some(inner), segments, work, &mut out);
+        let now = inner.clock.now().mono;
+        if now.since(shed_at) >= SHED_EVERY {
+            shed_at = now;
+            if let Err(error) = inner.disk.shed() {
+                inner.stop(error);
+            }
+        }
     }
 }
 
+/// `beside` = syncs may be waited for by other threads, whose answers come as work of their own.
 pub(super) fn segments_work(
     inner: &Inner,
+    beside: Option<&Arc<Inner>>,
     segments: &mut Segments,
     (events, errands): SegmentWork,
     out: &mut Effects<SegmentEffect>,
@@ -43,7 +54,16 @@ pub(super) fn segments_work(
                 return;
             }
             written_bytes += effect_bytes(&effect);
-            perform_segment(inner, segments, effect, out);
+            match (effect, beside) {
+                (SegmentEffect::Disk { token, op, point }, Some(inner)) if syncs::only_waits(&op) => {
+                    syncs::begin(inner, token, op, point);
+                }
+                (effect, _) => perform_segment(inner, segments, effect, out),
+            }
+        }
+        let done = lock(&inner.segments).take_done();
+        for event in done {
+            segments.handle(inner.clock.now(), event, out);
         }
         // Between two operations: journal files that somebody may soon wait for.
         let errands = lock(&inner.segments).take_errands();
@@ -72,6 +92,8 @@ pub(super) struct Errands {
 
 pub(super) type SegmentWork = (Vec<SegmentEvent>, Errands);
 
+/// Files that nobody used for so long are closed.
+const SHED_EVERY: Duration = Duration::from_secs(10);
 /// How long journaled entries wait for others of their partition, and how many bytes of them: two writes then serve many
 /// batches, where each batch cost two. They are durable in the journal and read from memory meanwhile. Whoever waits for
 /// them (a checkpoint, a cut, the end) does not wait longer.
@@ -126,6 +148,10 @@ impl SegmentInbox {
             return None;
         }
         LINGER.checked_sub(inner.clock.now().mono.since(since)).filter(|left| !left.is_zero())
+    }
+
+    fn take_done(&mut self) -> Vec<SegmentEvent> {
+        self.done.drain(..).map(|(token, result)| SegmentEvent::Done(token, result)).collect()
     }
 
     fn take_errands(&mut self) -> Errands {
@@ -203,6 +229,10 @@ fn wait_segments(inner: &Inner) -> Option<SegmentWork> {
     loop {
         if inner.is_over() {
             return None;
+        }
+        if !inbox.done.is_empty() {
+            // Entries that wait for more of their kind go on waiting.
+            return Some((inbox.take_done(), Errands::default()));
         }
         let limit = match inbox.lingers(inner) {
             Some(left) => left.min(wake_in),

@@ -1,0 +1,151 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::disk::Disk;
+use crate::disk::memory::MemoryDisk;
+use crate::entry::{EntryKind, GroupSpec, NewEntry};
+use crate::journal::Persisted;
+use crate::segment::{FoundGroup, SegmentConfig, SegmentEvent};
+use bytes::Bytes;
+use catchwater_base::{Local, Wall};
+use catchwater_record::{LeaderEpoch, Offset, PartitionId, TopicId};
+
+const GID: Gid = Gid(7);
+
+/// A relaxed group on a disk in memory; operations run when the test says so.
+struct World {
+    disk: MemoryDisk,
+    segments: Segments,
+    out: Effects<SegmentEffect>,
+    next: u64,
+    /// Operations that were asked for and did not run.
+    waiting: Vec<(Token, DiskOp)>,
+    placed: u64,
+    flushed: Vec<u64>,
+    cuts: usize,
+}
+
+impl World {
+    fn new() -> World {
+        let disk = MemoryDisk::new();
+        disk.run(DiskOp::MkDir { path: "p".into() }).unwrap();
+        let spec = GroupSpec {
+            topic: TopicId([1; 16]),
+            partition: PartitionId(0),
+            incarnation: 1,
+            conf: Bytes::from_static(b"conf"),
+        };
+        let segments = Segments::new(SegmentConfig::new("p".into()));
+        let (out, waiting, flushed) = (Effects::new(), Vec::new(), Vec::new());
+        let mut world = World { disk, segments, out, next: 1, waiting, placed: 0, flushed, cuts: 0 };
+        world.tell(SegmentEvent::Open(Box::new(FoundGroup::fresh(GID, spec))));
+        world.tell(SegmentEvent::Mode(GID, true));
+        // The first flush makes the manifest and the names last: a job of its own.
+        world.append(1, None);
+        world.tell(SegmentEvent::Flush { gid: GID, all: false });
+        world.run(|_| true);
+        assert_eq!((world.placed, &world.flushed[..]), (1, &[1][..]));
+        world
+    }
+
+    fn tell(&mut self, event: SegmentEvent) {
+        let now = Now { mono: catchwater_base::Mono::from_millis(1), wall: Wall::from_millis(1) };
+        self.segments.handle(now, event, &mut self.out);
+        for effect in self.out.drain().collect::<Vec<_>>() {
+            match effect {
+                SegmentEffect::Disk { token, op, .. } => self.waiting.push((token, op)),
+                SegmentEffect::Placed(_, upto, _) => self.placed = upto.0,
+                SegmentEffect::Flushed(_, upto) => self.flushed.push(upto.0),
+                SegmentEffect::CutDone(_) => self.cuts += 1,
+                SegmentEffect::Stop(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs what is chosen until nothing chosen waits.
+    fn run(&mut self, chosen: impl Fn(&DiskOp) -> bool) {
+        while let Some(at) = self.waiting.iter().position(|(_, op)| chosen(op)) {
+            let (token, op) = self.waiting.remove(at);
+            let result = self.disk.run(op);
+            self.tell(SegmentEvent::Done(token, result));
+        }
+    }
+
+    fn append(&mut self, count: u64, truncate_from: Option<u64>) {
+        self.next = truncate_from.unwrap_or(self.next);
+        let entry = |index| NewEntry {
+            index: EntryIndex(index),
+            term: LeaderEpoch(1),
+            kind: EntryKind::Data,
+            flags: 0,
+            base_offset: Offset(index - 1),
+            count: 1,
+            max_ts: 1,
+            body: Bytes::from_static(&[5; 100]),
+            context: Bytes::new(),
+        };
+        let entries = (self.next..self.next + count).map(entry).collect();
+        self.next += count;
+        let piece = Persisted {
+            gid: GID,
+            lsn: 0,
+            create: None,
+            drop: false,
+            snapshot: None,
+            truncate_from: truncate_from.map(EntryIndex),
+            cuts: u32::from(truncate_from.is_some()),
+            entries,
+            body_bytes: 0,
+            tags: Vec::new(),
+        };
+        if truncate_from.is_some() {
+            self.tell(SegmentEvent::CutComing(GID));
+        }
+        self.tell(SegmentEvent::Queue(vec![piece]));
+    }
+}
+
+fn is_sync(op: &DiskOp) -> bool {
+    matches!(op, DiskOp::Fdatasync { .. })
+}
+
+#[test]
+fn a_flush_covers_what_was_there_and_appends_go_on_beside_it() {
+    let mut world = World::new();
+    world.append(3, None);
+    world.run(|_| true);
+    world.tell(SegmentEvent::Flush { gid: GID, all: false });
+    assert!(world.waiting.iter().all(|(_, op)| is_sync(op)) && !world.waiting.is_empty());
+    world.append(5, None);
+    world.run(|op| !is_sync(op));
+    assert_eq!(world.placed, 9, "readable while the sync is under way");
+    assert_eq!(world.segments.dirty_bytes(), 800);
+    world.run(is_sync);
+    assert_eq!(world.flushed, [1, 4], "what came meanwhile is not claimed");
+    assert_eq!(world.segments.dirty_bytes(), 500);
+    // It is dirty again: the next flush has something to sync.
+    world.tell(SegmentEvent::Flush { gid: GID, all: false });
+    assert!(!world.waiting.is_empty());
+    world.run(|_| true);
+    assert_eq!((world.flushed.last(), world.segments.dirty_bytes()), (Some(&9), 0));
+    assert!(!world.segments.is_busy());
+}
+
+#[test]
+fn a_cut_waits_for_the_flush() {
+    let mut world = World::new();
+    world.append(3, None);
+    world.run(|_| true);
+    world.tell(SegmentEvent::Flush { gid: GID, all: false });
+    let syncs = world.waiting.len();
+    world.append(2, Some(3));
+    assert_eq!((world.waiting.len(), world.cuts), (syncs, 0), "nothing of the cut begins");
+    world.run(|_| true);
+    assert_eq!((world.cuts, world.placed), (1, 4));
+    // Not beside: until the cut is done, a flush is a job of its own.
+    world.tell(SegmentEvent::Flush { gid: GID, all: false });
+    world.run(|_| true);
+    assert_eq!(world.flushed.last(), Some(&4));
+    assert!(!world.segments.is_busy());
+}
