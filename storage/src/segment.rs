@@ -25,6 +25,7 @@ mod switch;
 
 pub use switch::Replacement;
 
+use self::append::piece_bytes;
 use crate::disk::{DiskDone, DiskError, DiskOp, FilePath};
 use crate::entry::{EpochStart, GroupSpec, Loose, NewEntry, PlacedRow, PrefixSnapshot, Replaced};
 use crate::format::manifest::SegmentState;
@@ -873,14 +874,6 @@ impl Segments {
         }
         None
     }
-}
-
-fn entry_bytes(entry: &NewEntry) -> u64 {
-    (entry.body.len() + entry.context.len()) as u64
-}
-
-fn piece_bytes(piece: &Persisted) -> u64 {
-    piece.entries.iter().map(entry_bytes).sum()
 }
 
 impl Local for Segments {

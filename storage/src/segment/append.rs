@@ -1,8 +1,7 @@
 //! Pure. Appending to the open segment, rolling it, and what an append leaves behind.
 
 use super::{
-    Appended, Job, Segment, SegmentEffect, SegmentLimits, SegmentPoint, Segments, Then, entry_bytes, group_dir,
-    segment_stem,
+    Appended, Job, Segment, SegmentEffect, SegmentLimits, SegmentPoint, Segments, Then, group_dir, segment_stem,
 };
 use crate::disk::{DiskOp, FilePath};
 use crate::entry::{EpochStart, NewEntry, PlacedRow, Row};
@@ -275,6 +274,15 @@ impl SegmentLimits {
         let taken = if spread == 0 { 0 } else { catchwater_base::hash::xxh3_64(&place) % spread };
         i64::try_from(self.ms - taken).unwrap_or(i64::MAX)
     }
+}
+
+fn entry_bytes(entry: &NewEntry) -> u64 {
+    (entry.body.len() + entry.context.len()) as u64
+}
+
+/// Bytes of a piece's entries.
+pub(super) fn piece_bytes(piece: &Persisted) -> u64 {
+    piece.entries.iter().map(entry_bytes).sum()
 }
 
 /// Gives the entry its place at the end of the segment; appends its context record to `contexts`.
