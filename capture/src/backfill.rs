@@ -239,7 +239,15 @@ fn is_newer(a: &When, b: &When) -> bool {
     }
 }
 
-fn is_visible(when: &When, view: &View) -> bool {
+/// True if every later view shows it, too.
+pub(crate) fn settled(when: &When, view: &View) -> bool {
+    match (when, view) {
+        (When::Now { xid: Some(xid), .. }, View::Visibility { xmin, xmax, .. }) => widen(*xid, *xmax) < *xmin,
+        _ => is_visible(when, view),
+    }
+}
+
+pub(crate) fn is_visible(when: &When, view: &View) -> bool {
     match (when, view) {
         (When::Earlier, View::Exact(_)) => true,
         (When::Now { xid: Some(xid), .. }, View::Visibility { xmin, xmax, running, .. }) => {

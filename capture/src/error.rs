@@ -38,6 +38,8 @@ pub mod code {
     pub const LOG: u16 = 589;
     /// Options that decide which records exist were changed while the log holds part of what they decide.
     pub const SWITCH: u16 = 590;
+    /// A signal that cannot be followed, or an ad hoc snapshot that was given up.
+    pub const SIGNAL: u16 = 591;
 }
 
 /// Why an attempt ended.

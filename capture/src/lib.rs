@@ -6,6 +6,7 @@
 //!                             ▲ confirm ◄── track ◄── answers      resume at start
 //! ```
 
+pub mod adhoc;
 pub mod backfill;
 pub mod conformance;
 pub mod emit;
@@ -14,6 +15,7 @@ pub mod properties;
 pub mod resume;
 pub mod route;
 pub mod shape;
+pub mod signal;
 pub mod source;
 pub mod status;
 pub mod tables;

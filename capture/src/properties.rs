@@ -4,6 +4,7 @@
 //! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
 
 use crate::shape::{Mask, Pattern, Rules};
+pub use crate::signal::Signals;
 pub use catchwater_change::encode::debezium_json::Parameters;
 use catchwater_change::encode::debezium_json::{Options, Placeholder};
 use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 
 /// Longest mask, characters.
 const MASK_MAX: u32 = 10_000;
+/// Most rows of a chunk of an ad hoc snapshot, and tables read at a time.
+const CHUNK_ROWS_MAX: u32 = 50_000;
+const PARALLEL_MAX: u32 = 16;
 /// Shortest and longest time between heartbeats, milliseconds.
 const INTERVAL_MS_MIN: u64 = 100;
 const INTERVAL_MS_MAX: u64 = 86_400_000;
@@ -25,6 +29,7 @@ pub struct Properties {
     pub heartbeat: Option<Heartbeat>,
     /// `heartbeat.action.query`: SQL that the source runs at each heartbeat.
     pub heartbeat_query: Option<String>,
+    pub signals: Signals,
 }
 
 /// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
@@ -43,7 +48,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 24] = [
+pub const KNOWN: [&str; 29] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -53,14 +58,19 @@ pub const KNOWN: [&str; 24] = [
     "heartbeat.interval.ms",
     "hstore.handling.mode",
     "include.unknown.datatypes",
+    "incremental.snapshot.chunk.size",
     "interval.handling.mode",
     "key.converter.schemas.enable",
     "message.key.columns",
     "money.fraction.digits",
     "provide.transaction.metadata",
     "schemas.enable",
+    "signal.data.collection",
+    "signal.enabled.channels",
+    "signal.kafka.topic",
     "skip.messages.without.change",
     "skipped.operations",
+    "snapshot.max.threads",
     "time.precision.mode",
     "tombstones.on.delete",
     "topic.delimiter",
@@ -89,6 +99,7 @@ impl Properties {
         let mut errors = Vec::new();
         let mut topic = None;
         let mut transactions = false;
+        let (mut channels, mut signal_table, mut signal_topic) = (Channels { source: true, kafka: false }, None, None);
         let (mut beat_ms, mut beat_prefix) = (0, "__debezium-heartbeat".to_owned());
         let given: BTreeMap<&str, &str> = given.into_iter().collect();
         for (key, value) in &given {
@@ -101,6 +112,16 @@ impl Properties {
                     out.heartbeat_query = Some((*value).to_owned()).filter(|q| !q.trim().is_empty());
                     Ok(())
                 }
+                "signal.enabled.channels" => listed_channels(value).map(|c| channels = c),
+                "signal.data.collection" => {
+                    signal_table = Some((*value).trim().to_owned()).filter(|t| !t.is_empty());
+                    Ok(())
+                }
+                "signal.kafka.topic" => legal_topic(value).map(|()| signal_topic = Some((*value).to_owned())),
+                "incremental.snapshot.chunk.size" => {
+                    number(value, 1, CHUNK_ROWS_MAX).map(|rows| out.signals.chunk_rows = rows)
+                }
+                "snapshot.max.threads" => number(value, 1, PARALLEL_MAX).map(|n| out.signals.parallel = n),
                 key => out.take(key, value),
             };
             if let Err(why) = done {
@@ -116,6 +137,8 @@ impl Properties {
             errors.push(PropertyError { key: "heartbeat.action.query".into(), why });
         }
         out.heartbeat = (beat_ms > 0).then_some(Heartbeat { every_ms: beat_ms, topic_prefix: beat_prefix });
+        out.signals.table = signal_table.filter(|_| channels.source);
+        out.signals.kafka = channels.kafka.then_some(signal_topic);
         out.transaction_topic = transactions.then(|| topic.unwrap_or_else(|| "transaction".into()));
         if errors.is_empty() { Ok(out) } else { Err(errors) }
     }
@@ -205,6 +228,30 @@ fn boolean(value: &str) -> Result<bool, String> {
 fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, String> {
     let found = words.iter().find(|(w, _)| w.eq_ignore_ascii_case(value.trim())).map(|(_, v)| *v);
     found.ok_or_else(|| format!("one of {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ")))
+}
+
+/// `signal.enabled.channels`.
+#[derive(Clone, Copy)]
+struct Channels {
+    source: bool,
+    kafka: bool,
+}
+
+fn listed_channels(value: &str) -> Result<Channels, String> {
+    let mut out = Channels { source: false, kafka: false };
+    for part in value.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        match part {
+            "source" => out.source = true,
+            "kafka" => out.kafka = true,
+            _ => return Err("a list of source, kafka".into()),
+        }
+    }
+    Ok(out)
+}
+
+fn number(value: &str, min: u32, max: u32) -> Result<u32, String> {
+    let n = value.trim().parse::<u32>().ok().filter(|n| (min..=max).contains(n));
+    n.ok_or_else(|| format!("a number from {min} to {max}"))
 }
 
 /// 0 = never.
@@ -323,6 +370,15 @@ mod tests {
         assert_eq!(Properties::parse([("heartbeat.interval.ms", "0")]).unwrap().heartbeat, None);
         assert_eq!(errors(&[("heartbeat.action.query", "SELECT 1")]).len(), 1);
         assert_eq!(errors(&[("heartbeat.interval.ms", "5")]).len(), 1);
+        let given = [
+            ("signal.data.collection", "public.signals"),
+            ("signal.enabled.channels", "kafka"),
+            ("incremental.snapshot.chunk.size", "7"),
+            ("snapshot.max.threads", "3"),
+        ];
+        let signals = Signals { table: None, kafka: Some(None), chunk_rows: 7, parallel: 3 };
+        assert_eq!(Properties::parse(given).unwrap().signals, signals);
+        assert_eq!(errors(&[("signal.enabled.channels", "source,jmx"), ("snapshot.max.threads", "0")]).len(), 2);
     }
 
     #[test]

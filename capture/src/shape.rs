@@ -8,7 +8,7 @@
 
 use crate::source::{
     Capabilities, Chunk, ChunkEnd, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source,
-    SourceError, Start,
+    SourceError, Start, Stretch, StretchEnd,
 };
 use catchwater_base::hash;
 use catchwater_change::value::Text;
@@ -484,6 +484,28 @@ impl Snapshot for ShapedSnapshot {
             let plan = self.shaper.plan(&own.table);
             let from = out.len();
             let end = self.inner.read(&own, out).await?;
+            let rows: Vec<RowChange> = out.drain(from..).collect();
+            let skipped = self.shaper.rules.skipped.contains(&Op::Read.letter());
+            out.extend(rows.into_iter().filter(|_| !skipped).map(|r| plan.change(r)));
+            Ok(end)
+        })
+    }
+    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<u64, SourceError>> {
+        Box::pin(async move {
+            let own = Stretch { table: self.shaper.given(&of.table), ..of.clone() };
+            self.inner.stretches(&own).await
+        })
+    }
+    fn stretch<'a>(
+        &'a mut self,
+        of: &'a Stretch,
+        out: &'a mut Vec<RowChange>,
+    ) -> Fut<'a, Result<StretchEnd, SourceError>> {
+        Box::pin(async move {
+            let own = Stretch { table: self.shaper.given(&of.table), ..of.clone() };
+            let plan = self.shaper.plan(&own.table);
+            let from = out.len();
+            let end = self.inner.stretch(&own, out).await?;
             let rows: Vec<RowChange> = out.drain(from..).collect();
             let skipped = self.shaper.rules.skipped.contains(&Op::Read.letter());
             out.extend(rows.into_iter().filter(|_| !skipped).map(|r| plan.change(r)));

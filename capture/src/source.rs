@@ -55,7 +55,40 @@ pub trait Snapshot: Send {
     /// view of its own, and then a table without a key is one unit (rows that cannot be told apart need one view).
     fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>>;
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>>;
+    /// Before the first stretch of a table: waits until every transaction that committed before this call is visible to
+    /// views, and looks whether the stretch can be read. The rows it may have, estimated.
+    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<u64, SourceError>> {
+        let _ = of;
+        Box::pin(async { Err(SourceError::no_stretches()) })
+    }
+    /// Rows in the order of their key, each call in a view of its own.
+    fn stretch<'a>(
+        &'a mut self,
+        of: &'a Stretch,
+        out: &'a mut Vec<RowChange>,
+    ) -> Fut<'a, Result<StretchEnd, SourceError>> {
+        let _ = (of, out);
+        Box::pin(async { Err(SourceError::no_stretches()) })
+    }
     fn close(&mut self) -> Fut<'_, ()>;
+}
+
+/// A part of a table for an ad hoc snapshot.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stretch {
+    pub table: Arc<TableSchema>,
+    /// Begins behind this key, in the server's own text; empty = at the first.
+    pub after: Vec<String>,
+    /// SQL condition its rows meet; empty = all.
+    pub filter: String,
+    pub rows_max: u32,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct StretchEnd {
+    pub view: View,
+    /// Key of its last row; empty = there is none behind `after`.
+    pub upto: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -257,6 +290,10 @@ pub enum SourceClass {
 impl SourceError {
     pub fn new(class: SourceClass, code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
         SourceError { class, code: ErrorCode(code), what: what.into(), next: next.into() }
+    }
+    fn no_stretches() -> Self {
+        let what = "this source has no ad hoc snapshots";
+        Self::new(SourceClass::Config, crate::code::SIGNAL, what, "begin the capture under another source name")
     }
     /// True if trying again without a person may help.
     pub fn is_retry(&self) -> bool {

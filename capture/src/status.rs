@@ -1,10 +1,15 @@
 //! What a capture tells of itself while it runs; read by the CLI, the admin interface and the task report.
 
+use crate::signal::{Signal, SignalError};
 use crate::source::Identity;
 use catchwater_base::Wall;
 use catchwater_change::Native;
 use catchwater_record::{CommitSeq, ErrorCode};
+use catchwater_runtime::sync::{Notify, oneshot};
 use std::sync::{Arc, Mutex};
+
+/// Signals that wait for the worker.
+const ASKED_MAX: usize = 64;
 
 /// Where the work stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,17 +50,77 @@ pub struct Status {
     pub last_error: Option<(ErrorCode, String)>,
     /// The source's newest identity in the log, and whether the source was opened: proves what in it is ours.
     pub identity: Option<(Identity, bool)>,
+    /// Ad hoc snapshots that are not at their end, oldest first.
+    pub ad_hoc: Vec<AdHoc>,
+    /// Chunks of ad hoc snapshots that were placed since this worker began.
+    pub ad_hoc_chunks: u64,
+    /// Signals that were not followed, and ad hoc snapshots that were given up, since this worker began; the newest says why.
+    pub signals_refused: u64,
+    pub last_refusal: Option<String>,
 }
 
-/// Read side; cheap to clone.
+/// Where an ad hoc snapshot of one table stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdHoc {
+    /// `schema.table`.
+    pub table: String,
+    /// One of `waiting`, `running`, `paused`.
+    pub state: &'static str,
+    /// Rows and chunks that were read, since it was asked for and since this worker began.
+    pub rows: u64,
+    pub chunks: u64,
+    /// Rows the table may have; 0 = not known.
+    pub rows_estimate: u64,
+    /// Milliseconds to its end at the pace so far.
+    pub eta_ms: Option<u64>,
+}
+
+/// A signal from outside, and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub signal: Signal,
+    pub answer: oneshot::Sender<Result<String, SignalError>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: Mutex<Status>,
+    asked: Mutex<Vec<Asked>>,
+    news: Notify,
+}
+
+/// Read side, and the way in for signals; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct StatusHandle(Arc<Mutex<Status>>);
+pub struct StatusHandle(Arc<Shared>);
 
 impl StatusHandle {
     pub fn get(&self) -> Status {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.0.status.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()));
+        change(&mut self.0.status.lock().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    /// Gives the worker a signal. The answer comes when what it asks for is in the log; dropped = the worker ended first.
+    pub fn signal(&self, signal: Signal) -> oneshot::Receiver<Result<String, SignalError>> {
+        let (answer, told) = oneshot::channel();
+        let mut asked = self.0.asked.lock().unwrap_or_else(|e| e.into_inner());
+        if asked.len() < ASKED_MAX {
+            asked.push(Asked { signal, answer });
+        } else {
+            let _ = answer.send(Err(SignalError("too many signals wait already".into())));
+        }
+        self.0.news.notify_one();
+        told
+    }
+    pub(crate) fn take_asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.0.asked.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+    pub(crate) fn has_asked(&self) -> bool {
+        !self.0.asked.lock().unwrap_or_else(|e| e.into_inner()).is_empty()
+    }
+    /// Waits for the next signal from outside.
+    pub(crate) async fn asked(&self) {
+        self.0.news.notified().await;
     }
 }

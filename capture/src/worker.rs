@@ -10,6 +10,7 @@
 //!
 //! `session` holds the log's side (lanes, meta appends, timers), `start` reads what the log knows, `fill` the snapshot.
 
+mod adhoc;
 mod beat;
 mod fill;
 mod session;
@@ -20,6 +21,7 @@ mod unchanged;
 use crate::emit::Limits as EmitLimits;
 use crate::error::{End, Trouble};
 use crate::properties::Heartbeat;
+use crate::signal::Signals;
 use crate::source::Source;
 use crate::status::{State, StatusHandle};
 use catchwater_base::backoff::Backoff;
@@ -72,6 +74,8 @@ pub struct Config {
     pub transaction_topic: Option<String>,
     /// Records that say that the source is alive.
     pub heartbeat: Option<Heartbeat>,
+    /// Where what a person asks of the running source comes from.
+    pub signals: Signals,
     pub limits: Limits,
 }
 

@@ -314,6 +314,34 @@ pub enum Pipeline {
         #[command(flatten)]
         http: Http,
     },
+    /// Tables of a running source are read again, all or those rows that fit; without options: how far that is
+    Snapshot {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        /// Which source, where the pipeline has several
+        #[arg(long)]
+        source: Option<String>,
+        /// schema.table; may be given several times
+        #[arg(long, conflicts_with_all = ["pause", "resume"])]
+        table: Vec<String>,
+        /// SQL condition that rows meet
+        #[arg(long = "where", value_name = "SQL", requires = "table", conflicts_with = "stop")]
+        filter: Option<String>,
+        /// No more rows per second than that
+        #[arg(long, value_name = "N", requires = "table", conflicts_with = "stop", default_value_t = 0)]
+        rows_per_second: u64,
+        /// All of them wait
+        #[arg(long, conflicts_with_all = ["resume", "stop"])]
+        pause: bool,
+        /// They go on where they were
+        #[arg(long, conflicts_with = "stop")]
+        resume: bool,
+        /// They end where they are: all, or those of --table
+        #[arg(long)]
+        stop: bool,
+        #[command(flatten)]
+        http: Http,
+    },
     /// Its tasks start again where they were; references are read again
     Restart {
         #[arg(value_name = "PIPELINE")]
@@ -454,6 +482,7 @@ impl Command {
             Command::Pipeline(Pipeline::Revisions { .. }) => "pipeline revisions",
             Command::Pipeline(Pipeline::Pause { .. }) => "pipeline pause",
             Command::Pipeline(Pipeline::Resume { .. }) => "pipeline resume",
+            Command::Pipeline(Pipeline::Snapshot { .. }) => "pipeline snapshot",
             Command::Pipeline(Pipeline::Restart { .. }) => "pipeline restart",
             Command::Pipeline(Pipeline::Delete { .. }) => "pipeline delete",
             Command::Dlq(Dlq::List { .. }) => "dlq list",

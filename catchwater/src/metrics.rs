@@ -192,6 +192,8 @@ impl Metrics {
         let connected = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let rows = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let snapshot = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let ad_hoc = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let ad_hoc_of = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let dead_letters = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let parked_keys = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let ledger = Family::<Labels, Shown<i64, AtomicI64>>::default();
@@ -234,6 +236,11 @@ impl Metrics {
                 if let Some((done, ..)) = w.snapshot {
                     snapshot.get_or_create(&vec![name.clone()]).set(i64::try_from(done).unwrap_or(i64::MAX));
                 }
+                for a in &w.ad_hoc {
+                    let labels = vec![name.clone(), pair("table", &a.table)];
+                    ad_hoc.get_or_create(&labels).set(i64::try_from(a.rows).unwrap_or(i64::MAX));
+                    ad_hoc_of.get_or_create(&labels).set(i64::try_from(a.rows_estimate).unwrap_or(i64::MAX));
+                }
             }
             let number = i64::try_from(w.rows).unwrap_or(i64::MAX);
             rows.get_or_create(&vec![pipeline.clone(), name.clone()]).set(number);
@@ -254,6 +261,12 @@ impl Metrics {
         registry.register("catchwater_source_connected", "1 while the source is read", connected);
         registry.register("catchwater_task_rows", "row changes since the worker began", rows);
         registry.register("catchwater_snapshot_rows_done", "rows read by the snapshot", snapshot);
+        registry.register(
+            "catchwater_ad_hoc_rows_done",
+            "rows read by an ad hoc snapshot that is not at its end",
+            ad_hoc,
+        );
+        registry.register("catchwater_ad_hoc_rows_estimate", "rows the server thinks its table has", ad_hoc_of);
         registry.register(
             "catchwater_sink_dead_letters",
             "rows that the target refused, or behind one, since the worker began",

@@ -32,6 +32,7 @@ pub enum StoredKey {
     Chunk { snapshot: u32, table: u32, unit: u32 },
     Table { schema_no: u32 },
     Identity,
+    Signals,
 }
 
 /// Everything up to `commit_seq` is durable in every target partition.
@@ -95,6 +96,11 @@ pub mod chunk_flag {
     pub const LAST_OF_TABLE: u8 = 1 << 0;
     /// The table was begun again.
     pub const AGAIN: u8 = 1 << 1;
+    /// Of a whole table: asked for while the source runs. `lower` = the key up to which it has come, `upper` = one text,
+    /// what was asked for; `commit_seq` = the transaction that asked for it, 0 = none did.
+    pub const AD_HOC: u8 = 1 << 2;
+    /// It waits for `resume-snapshot`.
+    pub const PAUSED: u8 = 1 << 3;
 }
 
 /// A table's shape and where in the stream it begins to hold.
@@ -125,6 +131,13 @@ pub struct IdentityRecord {
     pub tags: BTreeMap<u8, Bytes>,
 }
 
+/// Up to where the signal topic was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignalsRecord {
+    pub incarnation: Incarnation,
+    pub next: Vec<(TopicPartition, Offset)>,
+}
+
 /// Any record of the topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stored {
@@ -133,6 +146,7 @@ pub enum Stored {
     Chunk(ChunkRecord),
     Table(TableRecord),
     Identity(IdentityRecord),
+    Signals(SignalsRecord),
 }
 
 impl StoredKey {
@@ -142,6 +156,7 @@ impl StoredKey {
             StoredKey::Config { .. } => 2,
             StoredKey::Chunk { .. } => 3,
             StoredKey::Table { .. } => 4,
+            StoredKey::Signals => 6,
             StoredKey::Identity => 5,
         }
     }
@@ -151,7 +166,7 @@ impl StoredKey {
         out.put_u64(source.0);
         out.put_u8(self.kind());
         match self {
-            StoredKey::Checkpoint | StoredKey::Identity => {}
+            StoredKey::Checkpoint | StoredKey::Identity | StoredKey::Signals => {}
             StoredKey::Config { version: n } | StoredKey::Table { schema_no: n } => out.put_u32(n),
             StoredKey::Chunk { snapshot, table, unit } => {
                 out.put_u32(snapshot);
@@ -171,6 +186,7 @@ impl StoredKey {
             3 => StoredKey::Chunk { snapshot: r.u32()?, table: r.u32()?, unit: r.u32()? },
             4 => StoredKey::Table { schema_no: r.u32()? },
             5 => StoredKey::Identity,
+            6 => StoredKey::Signals,
             other => return Err(StoredError::Kind(other)),
         };
         r.end()?;
@@ -226,6 +242,10 @@ impl Stored {
                     w.bytes(value);
                 }
             }
+            Stored::Signals(s) => {
+                w.0.put_u16(s.incarnation.0);
+                w.ends(&s.next);
+            }
         }
         w.0.freeze()
     }
@@ -280,6 +300,9 @@ impl Stored {
                 system: r.u8()?,
                 tags: r.many(5, |r| Ok((r.u8()?, r.bytes()?)))?.into_iter().collect(),
             }),
+            StoredKey::Signals => {
+                Stored::Signals(SignalsRecord { incarnation: Incarnation(r.u16()?), next: r.ends()? })
+            }
         };
         r.end()?;
         Ok(stored)
@@ -570,6 +593,14 @@ mod tests {
                 }),
                 "01 0001 01 00000002 01 00000002 0001 63 00000000",
             ),
+            (
+                StoredKey::Signals,
+                Stored::Signals(SignalsRecord {
+                    incarnation: Incarnation(1),
+                    next: vec![(TopicPartition::new(TopicId([0xaa; 16]), 0), Offset(5))],
+                }),
+                "01 0001 00000001 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 00000000 0000000000000005",
+            ),
         ]
     }
 
@@ -604,6 +635,7 @@ mod tests {
             (StoredKey::Chunk { snapshot: 1, table: 2, unit: 3 }, "0000000000000009 03 00000001 00000002 00000003"),
             (StoredKey::Table { schema_no: 4 }, "0000000000000009 04 00000004"),
             (StoredKey::Identity, "0000000000000009 05"),
+            (StoredKey::Signals, "0000000000000009 06"),
         ] {
             let bytes = key.encode(CaptureId(9));
             assert_eq!(hex(&bytes), want.replace(' ', ""));

@@ -14,7 +14,7 @@ use super::stream::Stream;
 use crate::backfill::{Restart, Verdict, may_place};
 use crate::emit::Unit;
 use crate::error::{Trouble, code};
-use crate::source::{Chunk, Snapshot, Source, SourceError, View};
+use crate::source::{Chunk, Snapshot, Source, SourceError, Stretch, StretchEnd, View};
 use crate::status::State;
 use crate::track::Mark;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -30,33 +30,38 @@ use catchwater_runtime::sync::{Receiver, Sender, bounded};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-enum Ask {
+pub(super) enum Ask {
     Plan(Vec<Arc<TableSchema>>),
     Read(Box<Chunk>),
+    /// Before the first stretch of a table, and one.
+    Stretches(Box<Stretch>),
+    Stretch(Box<Stretch>),
 }
 
-enum Told {
+pub(super) enum Told {
     Planned(Vec<Chunk>),
     Read(Box<Read>),
+    Rows(u64),
+    Stretch(Vec<RowChange>, StretchEnd),
     Failed(SourceError),
 }
 
 /// A unit as it was read.
-struct Read {
+pub(super) struct Read {
     chunk: Chunk,
     rows: Vec<RowChange>,
     view: View,
 }
 
 /// The reader's handle.
-struct Reader {
+pub(super) struct Reader {
     asks: Sender<Ask>,
-    told: Receiver<Told>,
+    pub told: Receiver<Told>,
     task: Task<()>,
 }
 
 impl Reader {
-    fn start(name: String, mut snapshot: Box<dyn Snapshot>) -> Reader {
+    pub fn start(name: String, mut snapshot: Box<dyn Snapshot>) -> Reader {
         let (asks, mut asked) = bounded::<Ask>(1);
         let (tell, told) = bounded::<Told>(1);
         let task = spawn::spawn(name, async move {
@@ -73,6 +78,14 @@ impl Reader {
                             Err(e) => Told::Failed(e),
                         }
                     }
+                    Ask::Stretches(of) => snapshot.stretches(&of).await.map_or_else(Told::Failed, Told::Rows),
+                    Ask::Stretch(of) => {
+                        let mut rows = Vec::new();
+                        match snapshot.stretch(&of, &mut rows).await {
+                            Ok(end) => Told::Stretch(rows, end),
+                            Err(e) => Told::Failed(e),
+                        }
+                    }
                 };
                 if tell.send(answer).await.is_err() {
                     break;
@@ -84,7 +97,7 @@ impl Reader {
     }
 
     /// The reader answers each question before the next one is asked, so there is room.
-    fn ask(&self, ask: Ask) {
+    pub fn ask(&self, ask: Ask) {
         let _ = self.asks.try_send(ask);
     }
 
@@ -106,7 +119,8 @@ pub(super) async fn begin(
         .history
         .chunks
         .iter()
-        .filter(|((_, _, unit), c)| *unit == WHOLE_TABLE && matches!(c.phase, ChunkPhase::Planned | ChunkPhase::Open))
+        .filter(|((_, _, unit), c)| *unit == WHOLE_TABLE && c.flags & chunk_flag::AD_HOC == 0)
+        .filter(|(_, c)| matches!(c.phase, ChunkPhase::Planned | ChunkPhase::Open))
         .map(|((_, table, _), _)| *table)
         .collect();
     if left.is_empty() {
@@ -204,7 +218,7 @@ impl Fill {
             }
             Some(Told::Read(read)) => self.ready = Some(*read),
             Some(Told::Failed(e)) => self.failed = Some(e),
-            None => {
+            Some(Told::Rows(_) | Told::Stretch(..)) | None => {
                 let what = "the snapshot reader ended";
                 self.failed = Some(SourceError::new(crate::source::SourceClass::Retry, code::LOG, what, ""));
             }
@@ -240,7 +254,8 @@ impl Fill {
     fn give_up_old_units(&self, begun: &mut Begun<'_>) {
         let mut given_up = Vec::new();
         for ((snapshot, table, unit), chunk) in &begun.history.chunks {
-            if *unit != WHOLE_TABLE && chunk.phase == ChunkPhase::Open && self.left.contains(table) {
+            let own = chunk.flags & chunk_flag::AD_HOC == 0 && self.left.contains(table);
+            if *unit != WHOLE_TABLE && chunk.phase == ChunkPhase::Open && own {
                 let key = StoredKey::Chunk { snapshot: *snapshot, table: *table, unit: *unit };
                 given_up.push((key, Stored::Chunk(ChunkRecord { phase: ChunkPhase::GivenUp, ..chunk.clone() })));
             }
@@ -411,9 +426,10 @@ impl Fill {
         let planned: Vec<u32> = begun
             .history
             .chunks
-            .keys()
-            .filter(|(_, table, unit)| *table == table_no && *unit == WHOLE_TABLE)
-            .map(|(snapshot, ..)| *snapshot)
+            .iter()
+            .filter(|((_, table, unit), _)| *table == table_no && *unit == WHOLE_TABLE)
+            .filter(|(_, c)| c.flags & chunk_flag::AD_HOC == 0)
+            .map(|((snapshot, ..), _)| *snapshot)
             .collect();
         for snapshot in planned {
             let key = StoredKey::Chunk { snapshot, table: table_no, unit: WHOLE_TABLE };
@@ -472,7 +488,7 @@ fn begin_again(rows: &mut Vec<RowChange>, chunk: &Chunk, truncate: bool, later: 
 }
 
 /// `00` exported · `01 | xmin u64 | xmax u64 | n × xid u64 | place bytes` · `02 | native bytes`.
-fn encode_view(view: &View) -> Bytes {
+pub(super) fn encode_view(view: &View) -> Bytes {
     let mut out = BytesMut::new();
     let native = |out: &mut BytesMut, n: &Native| {
         out.put_u32(n.as_bytes().len() as u32);

@@ -206,6 +206,13 @@ impl<'a> Session<'a> {
         self.drive_until(|s| s.captures_queue.is_empty() && s.captures_sent.is_none()).await
     }
 
+    /// Writes what is queued and what a checkpoint is to tell of, and waits until it is committed.
+    pub async fn tell_finished(&mut self) -> Result<(), Trouble> {
+        self.hurry |= !self.finished.is_empty();
+        let told = |s: &Self| s.finished.is_empty() && s.captures_queue.is_empty() && s.captures_sent.is_none();
+        self.drive_until(told).await
+    }
+
     /// Drives until `done`. Does not end for a stop: what is waited for is ours to finish.
     pub async fn drive_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), Trouble> {
         loop {

@@ -3,6 +3,7 @@
 
 use super::session::{Place, Session};
 use super::{Config, Worker};
+use crate::adhoc::Touched;
 use crate::backfill::{Backfill, When};
 use crate::emit::Emitter;
 use crate::error::{End, Trouble, code};
@@ -51,6 +52,8 @@ pub(super) struct History {
     pub chunks: BTreeMap<(u32, u32, u32), ChunkRecord>,
     pub tables: Vec<TableRecord>,
     pub identity: Option<IdentityRecord>,
+    /// Up to where the signal topic was taken.
+    pub signals: Vec<(TopicPartition, Offset)>,
 }
 
 /// Everything an attempt works with.
@@ -68,6 +71,9 @@ pub(super) struct Begun<'a> {
     pub opened: Opened,
     pub fresh: bool,
     pub backfill: Backfill,
+    pub touched: Touched,
+    /// Inserts into the signal table that nobody has looked at: transaction, type, data.
+    pub signals: Vec<(CommitSeq, String, String)>,
     pub superset: bool,
     pub has_snapshot: bool,
     /// Where transactions are said to begin and end, if anywhere.
@@ -76,7 +82,7 @@ pub(super) struct Begun<'a> {
 }
 
 pub(super) struct Numbered {
-    _given: Arc<TableSchema>,
+    pub given: Arc<TableSchema>,
     pub table: Arc<TableSchema>,
     pub partitions: u32,
 }
@@ -165,6 +171,8 @@ pub(super) async fn begin<'a>(
         opened,
         fresh,
         backfill: Backfill::default(),
+        touched: Touched::default(),
+        signals: Vec::new(),
         superset: capabilities.superset,
         has_snapshot: capabilities.has_snapshot,
         transactions: None,
@@ -339,7 +347,7 @@ impl Begun<'_> {
                 }
             };
             let at = Arc::as_ptr(&table) as usize;
-            self.numbered.insert(at, Numbered { _given: table, table: numbered, partitions });
+            self.numbered.insert(at, Numbered { given: table, table: numbered, partitions });
         }
         self.session.flush_stored().await
     }
@@ -521,6 +529,7 @@ async fn read_history(
                 history.chunks.insert((snapshot, table, unit), c);
             }
             (_, Stored::Table(t)) => history.tables.push(t),
+            (_, Stored::Signals(s)) if s.incarnation == config.incarnation => history.signals = s.next,
             (_, Stored::Identity(i)) if i.incarnation == config.incarnation => history.identity = Some(i),
             _ => {}
         }

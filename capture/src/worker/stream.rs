@@ -47,6 +47,7 @@ pub(super) struct Stream {
 pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Trouble> {
     let mut stream = Stream { txn: None, at: begun.opened.native.clone(), made: Vec::new() };
     let mut fill = super::fill::begin(begun, source, &mut stream).await?;
+    let mut ad_hoc = super::adhoc::AdHoc::begin(begun).await?;
     if begun.session.is_stopping() {
         return end(begun, source).await;
     }
@@ -58,7 +59,9 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         enum Work {
             Read(Result<Progress, crate::source::SourceError>),
             Filled,
+            AdHoc,
         }
+        let (status, now) = (begun.session.status.clone(), begun.session.now().mono);
         let driven = {
             let read = source.next(&mut batch);
             let filled = async {
@@ -68,11 +71,15 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
                 }
             };
             let (mut read, mut filled) = (std::pin::pin!(read), std::pin::pin!(filled));
+            let mut asked = std::pin::pin!(ad_hoc.ready(&status, now));
             let both = std::future::poll_fn(|cx| {
                 if let std::task::Poll::Ready(done) = read.as_mut().poll(cx) {
                     return std::task::Poll::Ready(Work::Read(done));
                 }
-                filled.as_mut().poll(cx).map(|()| Work::Filled)
+                if filled.as_mut().poll(cx).is_ready() {
+                    return std::task::Poll::Ready(Work::Filled);
+                }
+                asked.as_mut().poll(cx).map(|()| Work::AdHoc)
             });
             begun.session.drive(both).await?
         };
@@ -87,7 +94,7 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             }
             Driven::Stop => over = true,
             Driven::Done(Work::Read(Ok(Progress::End))) => over = true,
-            Driven::Done(Work::Read(Ok(Progress::Items)) | Work::Filled) => {}
+            Driven::Done(Work::Read(Ok(Progress::Items)) | Work::Filled | Work::AdHoc) => {}
             Driven::Done(Work::Read(Err(e))) => failed = Some(e),
         }
         // A dropped `next` keeps what it had added (S6).
@@ -101,6 +108,9 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             if boundary && let Some(running) = &mut fill {
                 running.place(begun, &mut stream).await?;
             }
+            if boundary && ad_hoc.waits_for_a_boundary(begun, &stream.at) {
+                ad_hoc.turn(begun, source, &mut stream, fill.is_none()).await?;
+            }
         }
         batch.clear();
         if let Some(running) = &mut fill {
@@ -113,6 +123,7 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
                 begun.session.status.update(|s| s.state = State::Streaming);
             }
         }
+        ad_hoc.turn(begun, source, &mut stream, fill.is_none()).await?;
         let lag = source.lag_bytes();
         begun.session.status.update(|s| s.lag_bytes = lag);
         if let Some(e) = failed {
@@ -270,6 +281,9 @@ impl Stream {
             let now = session.now();
             session.emitter.put_boundary(now, &unit, at, end, &mut session.track);
         }
+        if let Some(xid) = txn.xid {
+            begun.touched.committed(xid);
+        }
         begun.backfill.ended(seq, &native);
         begun.resume.ended(seq, &native).map_err(history)?;
         crash_point!("capture.before_track");
@@ -361,6 +375,9 @@ impl Stream {
             super::unchanged::remember(begun, unit, first, &row, partitions);
             let session = &mut begun.session;
             session.wrote(session.emitter.bytes().saturating_sub(before) as u64);
+            if when.is_some() {
+                super::adhoc::look(begun, unit.seq, &row);
+            }
             if let Some(when) = &when {
                 self.watch(begun, &row.table, row.op, when)?;
             }
@@ -379,6 +396,13 @@ impl Stream {
 
     /// What the stream emits counts for the chunks that are still to come.
     fn watch(&self, begun: &mut Begun<'_>, table: &TableSchema, op: Op, when: &When) -> Result<(), Trouble> {
+        if begun.touched.watches(table.table_no) {
+            if op == Op::Truncate {
+                begun.touched.truncated(table.table_no, when);
+            }
+            let keyed = self.made.iter().filter_map(|m| Some((m.key.as_ref()?, m.whole)));
+            keyed.for_each(|(key, whole)| begun.touched.emitted(table.table_no, key, whole, when));
+        }
         if !begun.backfill.watches(table.table_no) {
             return Ok(());
         }

@@ -119,6 +119,7 @@ impl Bench {
             options: Default::default(),
             transaction_topic: None,
             heartbeat: None,
+            signals: crate::signal::Signals::default(),
             limits: limits(rng),
         };
         Worker::new(deps, config)

@@ -21,6 +21,8 @@ pub struct WorkerLine {
     pub position: String,
     /// Rows and units of a snapshot.
     pub snapshot: Option<(u64, u64, u64)>,
+    /// Of a source: ad hoc snapshots that are not at their end.
+    pub ad_hoc: Vec<capture::status::AdHoc>,
     pub tables: BTreeMap<String, u64>,
     /// Of a sink: rows that became dead letters since the worker began, and keys that are parked now.
     pub parked: Option<(u64, u64)>,
@@ -60,6 +62,7 @@ impl WorkerLine {
             lag_bytes: None,
             position: String::new(),
             snapshot: None,
+            ad_hoc: Vec::new(),
             tables: BTreeMap::new(),
             parked: None,
             ledger: None,
@@ -96,6 +99,7 @@ impl WorkerStatus {
                 line.lag_bytes = s.lag_bytes;
                 line.position = s.native.to_string();
                 line.snapshot = Some((s.snapshot_rows, s.snapshot_units_done, s.snapshot_units));
+                line.ad_hoc = s.ad_hoc;
                 line.error = s.last_error.map(|(c, w)| (c.to_string(), w));
             }
             WorkerStatus::Deliver(h) => {
@@ -136,6 +140,10 @@ pub fn line_json(l: &WorkerLine) -> Value {
         "pipeline": l.pipeline, "node": l.node, "kind": l.kind, "state": l.word(), "rows": l.rows,
         "lag_ms": l.lag_ms, "lag_bytes": l.lag_bytes, "position": l.position,
         "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all})),
+        "ad_hoc": l.ad_hoc.iter().map(|a| json!({
+            "table": a.table, "state": a.state, "rows": a.rows, "chunks": a.chunks,
+            "rows_estimate": a.rows_estimate, "eta_ms": a.eta_ms,
+        })).collect::<Vec<_>>(),
         "tables": l.tables,
         "parked": l.parked.map(|(rows, keys)| json!({"rows": rows, "keys": keys})),
         "ledger": l.ledger.map(|c| json!({

@@ -6,14 +6,18 @@
 
 use super::give_back;
 use super::resolved::{self, Resolved};
+use super::supervisor::WorkerStatus;
 use super::{State, control_failure};
 use crate::audit::{Entry, digest};
 use crate::pipeline::plan::{self, Class, Step};
 use crate::pipeline::{self, Options, Pipeline};
 use crate::report::{Exit, Failure};
+use catchwater_capture::StatusHandle;
+use catchwater_capture::signal::Signal;
 use catchwater_capture::source::{Finding, Severity};
 use catchwater_client::{ControlClient, PipelineChange, Revision, RevisionNote, TaskState, Wish};
 use catchwater_record::{PipelineName, RevisionNo, SourceName};
+use catchwater_runtime::time::timeout;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -105,6 +109,9 @@ fn parse(text: &str, plain_secrets: bool) -> Result<Pipeline, Failure> {
         failure
     })
 }
+
+/// How long a source may take to answer a signal.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn said(author: &str, action: &'static str, name: &str, after: Value) -> Entry {
     let (who, on, before, decision) = (author.to_owned(), format!("pipeline {name}"), Value::Null, String::new());
@@ -304,6 +311,50 @@ impl State {
         self.restarts().extend(&ids);
         self.wake.notify_one();
         Ok(ids.len())
+    }
+
+    /// Gives a running source a signal; the answer comes when what it asks for is in the log. `source` may be left out
+    /// where there is one.
+    pub async fn signal(
+        &self,
+        name: &str,
+        source: Option<&str>,
+        signal: Signal,
+        author: &str,
+    ) -> Result<String, Failure> {
+        self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let found: Vec<(String, StatusHandle)> = self
+            .workers()
+            .values()
+            .filter(|w| w.task.pipeline.as_str() == name && source.is_none_or(|s| w.task.node.as_str() == s))
+            .filter_map(|w| match &w.status {
+                WorkerStatus::Capture(status) => Some((w.task.node.to_string(), status.clone())),
+                WorkerStatus::Deliver(_) => None,
+            })
+            .collect();
+        let (node, status) = match found.as_slice() {
+            [one] => one.clone(),
+            [] => {
+                return Err(Failure::new(Exit::Refused, "CW0350", "no such source of the pipeline runs on this node")
+                    .next("look at `catchwater lag`; a paused pipeline must be resumed first"));
+            }
+            many => {
+                let names: Vec<&str> = many.iter().map(|(n, _)| n.as_str()).collect();
+                return Err(Failure::new(Exit::Refused, "CW0350", format!("the pipeline has {} sources", many.len()))
+                    .next(format!("say --source, one of {}", names.join(", "))));
+            }
+        };
+        let entry = said(author, "source.signal", name, json!({"source": node, "signal": format!("{signal:?}")}));
+        self.audited(entry, Ok(()), async {
+            match timeout(SIGNAL_LIMIT, status.signal(signal)).await {
+                Ok(Ok(Ok(told))) => Ok(told),
+                Ok(Ok(Err(why))) => Err(Failure::new(Exit::Refused, "CW0591", why.to_string())),
+                // The worker ended, or is busy with something long; the signal may be followed or not.
+                _ => Err(Failure::new(Exit::Runtime, "CW0350", format!("source {node} gave no answer"))
+                    .next("look at `catchwater lag`, then say it again")),
+            }
+        })
+        .await
     }
 
     /// Its tasks end and give back what they made in the databases. Topics and target tables stay.

@@ -8,6 +8,7 @@ use super::reached::Wanted as Reached;
 use crate::groups;
 use crate::http::{self, Call, Verb};
 use crate::report::{Exit, Failure};
+use catchwater_capture::signal::{self, Signal};
 use catchwater_client::RevisionNote;
 use catchwater_deliver::worker::{Ask, Which};
 use catchwater_record::{Offset, RevisionNo};
@@ -166,12 +167,32 @@ pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> 
             state.ask_letters(name, (ask, which), sink, &who(&call.body)?).await
         }
         (Verb::Post, ["pipelines", name, "wait"]) => state.wait_json(name, reached(&call.body)?).await,
+        (Verb::Post, ["pipelines", name, "snapshot"]) => {
+            let signal = signal_of(&call.body)?;
+            let told = state.signal(name, call.body["source"].as_str(), signal, &who(&call.body)?).await?;
+            Ok(json!({"pipeline": name, "told": told}))
+        }
         (Verb::Delete, ["pipelines", name]) => {
             let steps = state.delete(name, flag(&call.body, "allow_destructive")?, &who(&call.body)?).await?;
             Ok(json!({"pipeline": name, "steps": steps.iter().map(super::pipelines::step_json).collect::<Vec<_>>()}))
         }
         _ => Err(not_found()),
     }
+}
+
+/// `action` and what belongs to it.
+fn signal_of(body: &Value) -> Result<Signal, Failure> {
+    let tables: Vec<String> =
+        body["tables"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let kind = match body["action"].as_str() {
+        Some("execute") => "execute-snapshot",
+        Some("pause") => "pause-snapshot",
+        Some("resume") => "resume-snapshot",
+        Some("stop") => "stop-snapshot",
+        _ => return Err(bad("`action` is one of execute, pause, resume, stop")),
+    };
+    let data = signal::data(&tables, body["filter"].as_str(), body["rows_per_second"].as_u64().unwrap_or(0));
+    signal::parse(kind, &data).map_err(|e| bad(e.to_string()))
 }
 
 fn ran(name: &str, revision: RevisionNo) -> Result<Value, Failure> {

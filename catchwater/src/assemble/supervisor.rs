@@ -472,6 +472,7 @@ impl Supervisor {
             options: properties.options,
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
+            signals: properties.signals,
             limits: capture::worker::Limits::default(),
         };
         let (worker, status) = capture::Worker::new(deps, config);

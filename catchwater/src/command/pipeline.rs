@@ -180,6 +180,21 @@ pub async fn run(command: Pipeline) -> Result<Done, Failure> {
         }
         Pipeline::Pause { name, http } => verb(&name, "pause", "pauses", &http).await,
         Pipeline::Resume { name, http } => verb(&name, "resume", "goes on", &http).await,
+        Pipeline::Snapshot { name, source, table, filter, rows_per_second, pause, resume, stop, http } => {
+            let action = match (pause, resume, stop, table.is_empty()) {
+                (true, ..) => "pause",
+                (_, true, ..) => "resume",
+                (_, _, true, _) => "stop",
+                (.., false) => "execute",
+                _ => return progress(&name, &http).await,
+            };
+            let body = json!({
+                "action": action, "source": source, "tables": table, "filter": filter,
+                "rows_per_second": rows_per_second, "author": author(),
+            });
+            let done = post(&http, &name, "snapshot", body).await?;
+            Ok(Done::new(text(&done["told"]), done, ""))
+        }
         Pipeline::Restart { name, http } => verb(&name, "restart", "starts its tasks again", &http).await,
         Pipeline::Delete { name, allow_destructive, http } => {
             let path = format!("pipelines/{}", escape(&name));
@@ -192,6 +207,25 @@ pub async fn run(command: Pipeline) -> Result<Done, Failure> {
             Ok(Done::new(format!("{name} deleted"), done, shown))
         }
     }
+}
+
+/// The ad hoc snapshots of a pipeline's sources.
+async fn progress(name: &str, http: &Http) -> Result<Done, Failure> {
+    let lines = http::get(&http.http, "lag").await?;
+    let mine: Vec<&Value> = items(&lines).filter(|l| l["pipeline"] == name && l["kind"] == "source").collect();
+    let mut rows = Vec::new();
+    for line in &mine {
+        for a in items(&line["ad_hoc"]) {
+            let of = a["rows_estimate"].as_u64().filter(|n| *n > 0).map_or("?".into(), |n| n.to_string());
+            let eta = a["eta_ms"].as_u64().map_or("-".into(), |ms| format!("{} s", ms.div_ceil(1000)));
+            let done = format!("{} of about {of}", text(&a["rows"]));
+            rows.push(vec![text(&line["node"]), text(&a["table"]), text(&a["state"]), done, text(&a["chunks"]), eta]);
+        }
+    }
+    let table = report::table(&["SOURCE", "TABLE", "STATE", "ROWS", "CHUNKS", "ETA"], &rows);
+    let said = format!("{} table(s) are read again", rows.len());
+    let result: Vec<Value> = mine.iter().map(|l| json!({"source": l["node"], "ad_hoc": l["ad_hoc"]})).collect();
+    Ok(Done::new(said, result.into(), if rows.is_empty() { String::new() } else { table }))
 }
 
 async fn verb(name: &str, verb: &str, says: &str, http: &Http) -> Result<Done, Failure> {

@@ -20,6 +20,7 @@ mod preflight;
 mod slot;
 pub mod snapshot;
 mod stream;
+mod stretch;
 mod transport;
 pub mod values;
 

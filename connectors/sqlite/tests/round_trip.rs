@@ -93,6 +93,7 @@ impl Bench {
             options: Default::default(),
             transaction_topic: None,
             heartbeat: None,
+            signals: catchwater_capture::signal::Signals::default(),
             limits: Default::default(),
         };
         let (worker, status) = catchwater_capture::Worker::new(deps, config);

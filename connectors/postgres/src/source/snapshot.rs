@@ -5,13 +5,15 @@
 //! A unit is planned for at most 50,000 rows or 16 MiB; a table without a key is one unit when it is read after a kill.
 
 use super::transport::{Mode, Transport};
-use super::{SourceConfig, source_error};
+use super::{SourceConfig, source_error, stretch};
 use crate::codes::source as code;
 use crate::config::{quote_ident, quote_literal};
 use crate::fault::Fault;
 use crate::source::values;
 use bytes::Bytes;
-use catchwater_capture::source::{Chunk, ChunkEnd, ChunkMethod, Snapshot, SourceClass, SourceError, View};
+use catchwater_capture::source::{
+    Chunk, ChunkEnd, ChunkMethod, Snapshot, SourceClass, SourceError, Stretch, StretchEnd, View,
+};
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_runtime::Fut;
 use std::sync::Arc;
@@ -261,13 +263,10 @@ impl PgSnapshot {
             [bound(">=", &chunk.lower), bound("<", &chunk.upper)].into_iter().flatten().collect();
         let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
         let config = self.config.clone();
-        let fail = |f: Fault| source_error(&config, f);
         let reader = self.reader().await?;
         let from = whole_relation(&config, reader, &chunk.table).await?;
         let sql = format!("COPY (SELECT {} FROM {from} WHERE {condition}) TO STDOUT", select_list(&chunk.table));
-        reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(fail)?;
-        let seen = reader.query("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text").await.map_err(fail)?;
-        let seen = seen.first().and_then(|r| r.first()?.clone()).unwrap_or_default();
+        let seen = begin_view(&config, reader).await?;
         let rows = match copy(&config, reader, &sql, &chunk.table, out).await {
             Ok(rows) => rows,
             Err(e) => {
@@ -275,23 +274,35 @@ impl PgSnapshot {
                 return Err(e);
             }
         };
-        let place = reader
-            .query(
-                "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text; COMMIT",
-            )
-            .await
-            .map_err(fail)?;
-        let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
-        // On a quiet server nothing would ever be committed at or above that place: this is, and flushed.
-        let push = "SELECT pg_catalog.pg_logical_emit_message(true, 'catchwater', '')";
-        reader.query(push).await.map_err(fail)?;
-        let view = std::str::from_utf8(&seen).ok().and_then(parse_snapshot);
-        match (view, place) {
-            (Some((xmin, xmax, running)), Some(place)) => {
-                Ok(ChunkEnd { view: View::Visibility { xmin, xmax, running, place: Native::postgres(place) }, rows })
-            }
-            _ => Err(fail(Fault::Protocol("the view of a chunk has no answer".into()))),
+        Ok(ChunkEnd { view: end_view(&config, reader, seen).await?, rows })
+    }
+}
+
+/// Opens a view of its own; the server's word for it.
+pub(super) async fn begin_view(config: &SourceConfig, reader: &mut Transport) -> Result<Bytes, SourceError> {
+    let fail = |f: Fault| source_error(config, f);
+    reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(fail)?;
+    let seen = reader.query("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text").await.map_err(fail)?;
+    Ok(seen.first().and_then(|r| r.first()?.clone()).unwrap_or_default())
+}
+
+/// Ends the view; it may be placed behind everything the server has written by now.
+pub(super) async fn end_view(config: &SourceConfig, reader: &mut Transport, seen: Bytes) -> Result<View, SourceError> {
+    let fail = |f: Fault| source_error(config, f);
+    let place = reader
+        .query("SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text; COMMIT")
+        .await
+        .map_err(fail)?;
+    let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
+    // On a quiet server nothing would ever be committed at or above that place: this is, and flushed.
+    let push = "SELECT pg_catalog.pg_logical_emit_message(true, 'catchwater', '')";
+    reader.query(push).await.map_err(fail)?;
+    let view = std::str::from_utf8(&seen).ok().and_then(parse_snapshot);
+    match (view, place) {
+        (Some((xmin, xmax, running)), Some(place)) => {
+            Ok(View::Visibility { xmin, xmax, running, place: Native::postgres(place) })
         }
+        _ => Err(fail(Fault::Protocol("the view of a chunk has no answer".into()))),
     }
 }
 
@@ -320,7 +331,7 @@ fn relation(table: &TableSchema) -> String {
 }
 
 /// The table with its partitions, but without tables that inherit from it: those are tables of their own.
-async fn whole_relation(
+pub(super) async fn whole_relation(
     config: &SourceConfig,
     reader: &mut Transport,
     table: &TableSchema,
@@ -331,15 +342,15 @@ async fn whole_relation(
     Ok(if partitioned { relation(table) } else { format!("ONLY {}", relation(table)) })
 }
 
-fn key_columns(table: &TableSchema) -> impl Iterator<Item = String> + '_ {
+pub(super) fn key_columns(table: &TableSchema) -> impl Iterator<Item = String> + '_ {
     table.key.iter().map(|k| quote_ident(&table.columns[usize::from(*k)].name))
 }
 
-fn select_list(table: &TableSchema) -> String {
+pub(super) fn select_list(table: &TableSchema) -> String {
     table.columns.iter().map(|c| quote_ident(&c.name)).collect::<Vec<_>>().join(", ")
 }
 
-async fn copy(
+pub(super) async fn copy(
     config: &SourceConfig,
     reader: &mut Transport,
     sql: &str,
@@ -399,6 +410,33 @@ impl Snapshot for PgSnapshot {
         Box::pin(async move {
             self.begin();
             let end = self.read_now(chunk, out).await?;
+            self.busy = false;
+            Ok(end)
+        })
+    }
+
+    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<u64, SourceError>> {
+        Box::pin(async move {
+            // An export of the first snapshot that nobody took is no view for this.
+            self.export = None;
+            self.begin();
+            self.reader = None;
+            let config = self.config.clone();
+            let rows = stretch::prepare(&config, self.reader().await?, of).await?;
+            self.busy = false;
+            Ok(rows)
+        })
+    }
+
+    fn stretch<'a>(
+        &'a mut self,
+        of: &'a Stretch,
+        out: &'a mut Vec<RowChange>,
+    ) -> Fut<'a, Result<StretchEnd, SourceError>> {
+        Box::pin(async move {
+            self.begin();
+            let config = self.config.clone();
+            let end = stretch::read(&config, self.reader().await?, of, out).await?;
             self.busy = false;
             Ok(end)
         })

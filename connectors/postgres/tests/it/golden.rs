@@ -176,6 +176,7 @@ async fn captured(scenario: &Scenario, run: &Run, schemas: bool) -> Run {
         options: properties.options,
         transaction_topic: properties.transaction_topic,
         heartbeat: properties.heartbeat,
+        signals: properties.signals,
         limits: capture::Limits { checkpoint_every_ms: 50, ..capture::Limits::default() },
     };
     let (worker, status) = capture::Worker::new(deps, config);

@@ -2,6 +2,7 @@
 //! without `CW_PG15_URL` each test says SKIP and returns. One database per test.
 #![allow(clippy::unwrap_used)]
 
+mod adhoc;
 mod binary;
 mod conformance;
 mod golden;

@@ -107,6 +107,7 @@ impl Rig {
             options: properties.options,
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
+            signals: properties.signals,
             limits: capture::Limits { checkpoint_every_ms: 50, idle_every_ms: 100, ..capture::Limits::default() },
         };
         let (worker, _) = capture::Worker::new(deps, config);

@@ -6,9 +6,10 @@ use catchwater_capture::shape::shaped;
 use catchwater_capture::{StatusHandle, worker as capture};
 use catchwater_change::Stamp;
 use catchwater_change::stamp::STAMP_HEADER;
-use catchwater_client::ControlClient;
 use catchwater_client::memory::MemoryCluster;
+use catchwater_client::{Acks, Append, AppendOutcome, Context, ControlClient, LogClient, NewTopic, Owner};
 use catchwater_connector_postgres::{PgSource, SourceConfig};
+use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
 use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, RevisionNo, TopicPartition};
 use catchwater_runtime::shutdown::{self, Stop};
@@ -87,11 +88,33 @@ impl Rig {
             options: properties.options,
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
+            signals: properties.signals,
             limits: capture::Limits { checkpoint_every_ms: 50, idle_every_ms: 100, ..capture::Limits::default() },
         };
         let (worker, status) = capture::Worker::new(deps, config);
         let (stop, stopped) = shutdown::channel();
         Running { task: tokio::spawn(async move { format!("{:?}", worker.run(stopped).await) }), status, stop }
+    }
+
+    /// A record of anybody else, in a topic that is made if it is not there.
+    pub async fn produce(&self, topic: &str, key: &str, value: &str) {
+        let client = self.cluster.client();
+        if !self.cluster.topics().iter().any(|(name, ..)| name.as_str() == topic) {
+            let new = NewTopic {
+                name: topic.into(),
+                partitions: Some(1),
+                replication: None,
+                configs: Vec::new(),
+                owner: Owner::Nobody,
+            };
+            client.create_topics(&Caller::node(NodeId(1)), vec![new]).await.unwrap()[0].as_ref().unwrap();
+        }
+        let (_, id, _) = self.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == topic).unwrap();
+        let mut batch = Builder::new();
+        batch.push(1, Some(key.as_bytes()), Some(value.as_bytes()), []);
+        let how = Append { context: Context::None, acks: Acks::All, timeout_ms: 1000 };
+        let done = client.append(TopicPartition::new(id, 0), batch.finish().freeze(), how).await;
+        assert!(matches!(done, AppendOutcome::Appended { .. }), "{done:?}");
     }
 
     /// Everything a topic holds, partition by partition.

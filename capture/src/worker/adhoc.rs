@@ -1,0 +1,768 @@
+//! Signals, and the snapshots they ask for while the source streams: tables, or parts of them, read again by chunks.
+//!
+//! A signal comes by an insert into the signal table (in its transaction's place), by the signal topic, or from outside
+//! ([`crate::StatusHandle::signal`]). What it asks for is one record per table in `__catchwater_captures`, committed
+//! before anything else happens, so it outlives a crash; one of the table is known by its transaction when that comes again.
+//!
+//! A table is read by a reader with its own connection, in the order of its key; each chunk has a view of its own and is
+//! placed by `crate::adhoc`. The record says up to which key the durable log has it. After a crash the chunks above
+//! that are read again, but for the rows that are in the log.
+
+use super::fill::{Ask, Reader, Told, encode_view};
+use super::start::{Begun, log_trouble, read_all, whole_table};
+use super::stream::Stream;
+use crate::backfill::{Verdict, may_place};
+use crate::emit::Unit;
+use crate::error::{Trouble, code};
+use crate::signal::{self, Execute, Signal, SignalError};
+use crate::source::{Source, SourceError, Stretch, StretchEnd};
+use crate::status::{AdHoc as Shown, StatusHandle};
+use crate::track::Mark;
+use bytes::Bytes;
+use catchwater_base::hash::{Map, xxh3_128};
+use catchwater_base::{Mono, crash_point, log};
+use catchwater_change::checkpoint::{
+    ChunkPhase, ChunkRecord, SignalsRecord, Stored, StoredKey, WHOLE_TABLE, chunk_flag,
+};
+use catchwater_change::decode::debezium_json;
+use catchwater_change::json::{self, Node};
+use catchwater_change::stamp::flag;
+use catchwater_change::{Cell, Native, Op, RowChange, SnapshotMark, TableSchema, Value};
+use catchwater_client::{ControlClient, Fetch, FetchPart, Isolation, LogClient, PartitionError, TopicsWanted};
+use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::{CommitSeq, Offset, TopicName, TopicPartition, TxnId, compress};
+use catchwater_runtime::{Fut, time};
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Tables that wait or are read, all signals together.
+const JOBS_MAX: usize = 10_000;
+/// A chunk whose view is too old, or whose reader failed, is tried again after this; doubled for readers, up to the second.
+const AGAIN_MS: u64 = 200;
+const AGAIN_MS_MAX: u64 = 30_000;
+/// How long the signal topic is waited for, and looked for.
+const TOPIC_WAIT_MS: u32 = 1000;
+const TOPIC_MISSING: Duration = Duration::from_secs(5);
+const TOPIC_BYTES: u32 = 1024 * 1024;
+
+/// One table of one signal.
+struct Job {
+    snapshot: u32,
+    table_no: u32,
+    name: String,
+    filter: String,
+    rows_per_second: u64,
+    blocking: bool,
+    /// The transaction that asked for it; 0 = none did.
+    seq: CommitSeq,
+    paused: bool,
+    cursor: Vec<String>,
+    rows: u64,
+    estimate: u64,
+    unit: u32,
+    chunks: u64,
+    /// When this worker began with it, and how many rows it had then.
+    since: Option<(Mono, u64)>,
+    reader: Option<Reader>,
+    /// The reader owes an answer.
+    busy: bool,
+    told: Option<Told>,
+    ready: Option<(Vec<RowChange>, StretchEnd)>,
+    not_before: Mono,
+    failures: u32,
+    /// Keys that a chunk brought before the crash.
+    known: Map<u128, ()>,
+}
+
+struct Topic<'a> {
+    name: TopicName,
+    at: Option<TopicPartition>,
+    next: Offset,
+    flight: Option<Fut<'a, Polled>>,
+    got: Option<Polled>,
+}
+
+/// What a look into the signal topic brought.
+struct Polled {
+    at: Option<TopicPartition>,
+    next: Offset,
+    signals: Vec<Result<Signal, SignalError>>,
+}
+
+pub(super) struct AdHoc<'a> {
+    /// In the order they were asked for.
+    jobs: Vec<Job>,
+    next_snapshot: u32,
+    topic: Option<Topic<'a>>,
+    shown: bool,
+}
+
+/// An insert into the signal table is kept for the next turn.
+pub(super) fn look(begun: &mut Begun<'_>, seq: CommitSeq, row: &RowChange) {
+    let Some(wanted) = &begun.session.config.signals.table else { return };
+    if row.op != Op::Create || row.table.qualified() != *wanted {
+        return;
+    }
+    let text = |i: usize| match row.after.as_ref().and_then(|r| r.cells.get(i)) {
+        Some(Cell::Value(Value::Text(t) | Value::Json(t))) => String::from_utf8_lossy(t.as_bytes()).into_owned(),
+        _ => String::new(),
+    };
+    begun.signals.push((seq, text(1), text(2)));
+}
+
+impl<'a> AdHoc<'a> {
+    /// What was asked for and is not at its end.
+    pub async fn begin(begun: &mut Begun<'a>) -> Result<AdHoc<'a>, Trouble> {
+        let next_snapshot = begun.history.chunks.keys().map(|(snapshot, ..)| snapshot + 1).max().unwrap_or(2).max(2);
+        let config = &begun.session.config;
+        let topic = config.signals.kafka.clone().map(|name| {
+            let name = TopicName::from(name.unwrap_or_else(|| format!("{}-signal", config.prefix)));
+            let taken = begun.history.signals.first().copied();
+            let (at, next) = taken.map_or((None, Offset::ZERO), |(at, next)| (Some(at), next));
+            Topic { name, at, next, flight: None, got: None }
+        });
+        let mut out = AdHoc { jobs: Vec::new(), next_snapshot, topic, shown: false };
+        let open: Vec<((u32, u32, u32), ChunkRecord)> = begun
+            .history
+            .chunks
+            .iter()
+            .filter(|((.., unit), c)| *unit == WHOLE_TABLE && c.flags & chunk_flag::AD_HOC != 0)
+            .filter(|(_, c)| matches!(c.phase, ChunkPhase::Planned | ChunkPhase::Open))
+            .map(|(key, c)| (*key, c.clone()))
+            .collect();
+        for ((snapshot, table_no, _), record) in open {
+            let mut job = Job::restored(snapshot, table_no, &record);
+            let Some(table) = newest(begun, table_no) else {
+                let why = "the table is not captured any more";
+                refuse(begun, &format!("ad hoc snapshot {snapshot} is given up: {why}"));
+                begun.session.store([(job.key(), job.stored(begun, ChunkPhase::GivenUp))]);
+                continue;
+            };
+            job.name = table.qualified();
+            job.learn(begun).await?;
+            out.jobs.push(job);
+        }
+        out.shown = true;
+        out.show(begun);
+        Ok(out)
+    }
+
+    /// Waits until a turn has something to do. Cancel-safe.
+    pub async fn ready(&mut self, status: &StatusHandle, now: Mono) {
+        let due = self.jobs.iter().filter(|j| j.waits()).map(|j| j.not_before).filter(|at| *at > now).min();
+        let mut timer = std::pin::pin!(time::sleep(due.map_or(Duration::from_secs(3600), |at| at.since(now))));
+        let mut asked = std::pin::pin!(status.asked());
+        let (jobs, topic) = (&mut self.jobs, &mut self.topic);
+        poll_fn(|cx| {
+            for job in jobs.iter_mut().filter(|j| j.busy) {
+                if let Some(reader) = &mut job.reader
+                    && let Poll::Ready(told) = reader.told.poll_recv(cx)
+                {
+                    let ended =
+                        || SourceError::new(crate::source::SourceClass::Retry, code::LOG, "the reader ended", "");
+                    job.busy = false;
+                    job.told = Some(told.unwrap_or_else(|| Told::Failed(ended())));
+                    return Poll::Ready(());
+                }
+            }
+            if let Some(topic) = topic
+                && let Some(flight) = &mut topic.flight
+                && let Poll::Ready(got) = flight.as_mut().poll(cx)
+            {
+                topic.flight = None;
+                topic.got = Some(got);
+                return Poll::Ready(());
+            }
+            if asked.as_mut().poll(cx).is_ready() || timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// True if a chunk could be placed at this boundary, or a signal stands in the transaction that ended here.
+    pub fn waits_for_a_boundary(&self, begun: &Begun<'_>, at: &Native) -> bool {
+        !begun.signals.is_empty()
+            || self.jobs.iter().any(|j| j.ready.as_ref().is_some_and(|(_, end)| may_place(&end.view, at)))
+    }
+
+    /// Follows signals, places chunks, asks for the next ones. `may_read` = no first snapshot is in work.
+    pub async fn turn(
+        &mut self,
+        begun: &mut Begun<'a>,
+        source: &mut dyn Source,
+        stream: &mut Stream,
+        may_read: bool,
+    ) -> Result<(), Trouble> {
+        self.follow(begun).await?;
+        self.poll_topic(begun);
+        if stream.is_between() && begun.resume.is_caught_up() {
+            let mut at = 0;
+            while at < self.jobs.len() {
+                let done = self.jobs[at].go_on(begun, stream).await?;
+                if done {
+                    let job = self.jobs.remove(at);
+                    self.forget(begun, &job);
+                } else {
+                    at += 1;
+                }
+            }
+            if may_read {
+                self.start(begun, source)?;
+            }
+        }
+        self.show(begun);
+        Ok(())
+    }
+
+    fn forget(&self, begun: &mut Begun<'_>, job: &Job) {
+        if !self.jobs.iter().any(|j| j.table_no == job.table_no && j.reader.is_some()) {
+            begun.touched.done(job.table_no);
+        }
+    }
+
+    async fn follow(&mut self, begun: &mut Begun<'a>) -> Result<(), Trouble> {
+        for (seq, kind, data) in std::mem::take(&mut begun.signals) {
+            // What Debezium writes there for itself.
+            if kind.starts_with("snapshot-window-") {
+                continue;
+            }
+            let done = signal::parse(&kind, &data).and_then(|s| self.act(begun, s, seq));
+            if let Err(why) = done {
+                refuse(begun, &format!("signal {kind}: {why}"));
+            }
+        }
+        if let Some(got) = self.topic.as_mut().and_then(|t| t.got.take()) {
+            let any = !got.signals.is_empty();
+            for signal in got.signals {
+                if let Err(why) = signal.and_then(|s| self.act(begun, s, CommitSeq(0))) {
+                    refuse(begun, &format!("signal by topic: {why}"));
+                }
+            }
+            if let Some(topic) = &mut self.topic {
+                (topic.at, topic.next) = (got.at, got.next);
+                if let Some(at) = topic.at.filter(|_| any) {
+                    let next = vec![(at, topic.next)];
+                    let record = SignalsRecord { incarnation: begun.session.config.incarnation, next };
+                    begun.session.finished.push((last_given(begun), StoredKey::Signals, Stored::Signals(record)));
+                }
+            }
+        }
+        if begun.session.status.has_asked() {
+            for asked in begun.session.status.take_asked() {
+                let done = self.act(begun, asked.signal, CommitSeq(0));
+                begun.session.tell_finished().await?;
+                self.show(begun);
+                // Whoever asked may be gone.
+                let _ = asked.answer.send(done);
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_topic(&mut self, begun: &Begun<'a>) {
+        if let Some(topic) = &mut self.topic
+            && topic.flight.is_none()
+            && topic.got.is_none()
+        {
+            let (log, control) = (begun.session.log(), begun.control.clone());
+            let (name, prefix) = (topic.name.clone(), begun.session.config.prefix.clone());
+            topic.flight = Some(Box::pin(look_into(log, control, name, prefix, topic.at, topic.next)));
+        }
+    }
+
+    /// Does what a signal asks for, as far as records say it; the rest is a turn's. Returns a sentence.
+    fn act(&mut self, begun: &mut Begun<'_>, signal: Signal, seq: CommitSeq) -> Result<String, SignalError> {
+        match signal {
+            Signal::Log(message) => {
+                let message = message.replace("{}", &begun.session.track.durable().native.to_string());
+                log!(Info, "source.signal", "source {}: {message}", begun.session.config.source);
+                Ok(message)
+            }
+            Signal::Execute(execute) => self.execute(begun, &execute, seq),
+            Signal::Pause | Signal::Resume => {
+                let paused = signal == Signal::Pause;
+                let mut tables = Vec::new();
+                for job in self.jobs.iter_mut().filter(|j| j.paused != paused) {
+                    job.paused = paused;
+                    job.let_go();
+                    begun.touched.done(job.table_no);
+                    tables.push(job.name.clone());
+                    // With the cursor: told once what lies below it is durable.
+                    let record = job.stored(begun, ChunkPhase::Open);
+                    begun.session.finished.push((last_given(begun), job.key(), record));
+                }
+                let word = if paused { "paused" } else { "resumed" };
+                Ok(said(word, &tables))
+            }
+            Signal::Stop(which) => {
+                let fits = |j: &Job| which.is_empty() || which.iter().any(|t| t.fits(&j.name));
+                let (gone, kept) = std::mem::take(&mut self.jobs).into_iter().partition(fits);
+                let gone: Vec<Job> = gone;
+                self.jobs = kept;
+                for job in &gone {
+                    job.give_up(begun);
+                    self.forget(begun, job);
+                }
+                Ok(said("stopped", &gone.iter().map(|j| j.name.clone()).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    fn execute(&mut self, begun: &mut Begun<'_>, execute: &Execute, seq: CommitSeq) -> Result<String, SignalError> {
+        let numbers: BTreeSet<u32> = begun
+            .numbered
+            .values()
+            .filter(|n| execute.tables.iter().any(|t| t.fits(&n.table.qualified())))
+            .map(|n| n.table.table_no)
+            .collect();
+        if numbers.is_empty() {
+            return Err(SignalError("`data-collections` fits no captured table".into()));
+        }
+        if self.jobs.len() + numbers.len() > JOBS_MAX {
+            return Err(SignalError(format!("more than {JOBS_MAX} tables wait")));
+        }
+        let mut tables = Vec::new();
+        let mut refused = Vec::new();
+        let snapshot = self.next_snapshot;
+        for table_no in numbers {
+            let Some(table) = newest(begun, table_no) else { continue };
+            let name = table.qualified();
+            // The transaction came again after a crash: its record says so.
+            let again = |c: &ChunkRecord| c.flags & chunk_flag::AD_HOC != 0 && c.commit_seq == seq && seq.0 > 0;
+            let known = begun.history.chunks.iter();
+            if known.filter(|((_, t, unit), _)| *t == table_no && *unit == WHOLE_TABLE).any(|(_, c)| again(c)) {
+                tables.push(name);
+                continue;
+            }
+            if table.key.is_empty() || table.key.iter().any(|k| may_be_null(&table, *k)) {
+                refused.push(format!("{name} has no key without NULL"));
+                continue;
+            }
+            let filter = execute.filter_of(&name).to_owned();
+            let mut job = Job::new(snapshot, table_no, name.clone(), filter);
+            job.rows_per_second = execute.rows_per_second;
+            job.blocking = execute.blocking;
+            job.seq = seq;
+            begun.session.store([(job.key(), job.stored(begun, ChunkPhase::Open))]);
+            self.jobs.push(job);
+            self.next_snapshot = snapshot + 1;
+            tables.push(name);
+        }
+        match (tables.is_empty(), refused.is_empty()) {
+            (true, _) => Err(SignalError(refused.join("; "))),
+            (false, true) => Ok(said("asked for", &tables)),
+            (false, false) => Ok(format!("{}; not: {}", said("asked for", &tables), refused.join("; "))),
+        }
+    }
+
+    /// Readers for the tables whose turn has come.
+    fn start(&mut self, begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Trouble> {
+        let now = begun.session.now().mono;
+        let parallel = begun.session.config.signals.parallel as usize;
+        let mut read: BTreeSet<u32> = self.jobs.iter().filter(|j| j.reader.is_some()).map(|j| j.table_no).collect();
+        for job in &mut self.jobs {
+            if read.len() >= parallel {
+                break;
+            }
+            if job.paused || job.reader.is_some() || now < job.not_before || read.contains(&job.table_no) {
+                continue;
+            }
+            let Some(of) = job.stretch(begun) else { continue };
+            begun.touched.watch(job.table_no);
+            let name = format!("capture.{}.adhoc.{}", begun.session.config.source, job.name);
+            let reader = Reader::start(name, source.snapshot()?);
+            reader.ask(Ask::Stretches(Box::new(of)));
+            job.reader = Some(reader);
+            job.busy = true;
+            read.insert(job.table_no);
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, begun: &Begun<'_>) {
+        if self.jobs.is_empty() && !self.shown {
+            return;
+        }
+        self.shown = !self.jobs.is_empty();
+        let now = begun.session.now().mono;
+        let shown: Vec<Shown> = self.jobs.iter().map(|j| j.shown(now)).collect();
+        begun.session.status.update(|s| s.ad_hoc = shown);
+    }
+}
+
+/// The newest number that was given out.
+fn last_given(begun: &Begun<'_>) -> CommitSeq {
+    CommitSeq(begun.resume.next().0.saturating_sub(1))
+}
+
+fn said(what: &str, tables: &[String]) -> String {
+    if tables.is_empty() { format!("nothing is {what}") } else { format!("{what}: {}", tables.join(", ")) }
+}
+
+fn refuse(begun: &Begun<'_>, what: &str) {
+    log!(Warn, "source.signal", "source {}: CW0591 {what}", begun.session.config.source);
+    begun.session.status.update(|s| {
+        s.signals_refused += 1;
+        s.last_refusal = Some(what.to_owned());
+    });
+}
+
+fn may_be_null(table: &TableSchema, at: u16) -> bool {
+    table.columns.get(usize::from(at)).is_none_or(|c| c.nullable == Some(true))
+}
+
+/// The table's newest shape, as the source gave it.
+fn newest(begun: &Begun<'_>, table_no: u32) -> Option<Arc<TableSchema>> {
+    let of = begun.numbered.values().filter(|n| n.table.table_no == table_no);
+    of.max_by_key(|n| n.table.schema_no).map(|n| n.given.clone())
+}
+
+impl Job {
+    fn new(snapshot: u32, table_no: u32, name: String, filter: String) -> Job {
+        Job {
+            snapshot,
+            table_no,
+            name,
+            filter,
+            rows_per_second: 0,
+            blocking: false,
+            seq: CommitSeq(0),
+            paused: false,
+            cursor: Vec::new(),
+            rows: 0,
+            estimate: 0,
+            unit: 0,
+            chunks: 0,
+            since: None,
+            reader: None,
+            busy: false,
+            told: None,
+            ready: None,
+            not_before: Mono::ZERO,
+            failures: 0,
+            known: Map::default(),
+        }
+    }
+
+    fn restored(snapshot: u32, table_no: u32, record: &ChunkRecord) -> Job {
+        let mut job = Job::new(snapshot, table_no, String::new(), record.filter.clone());
+        let asked = record.upper.first().map_or(&b""[..], |t| t.as_bytes());
+        if let Ok(node) = json::parse(asked) {
+            job.rows_per_second = node.get("rows-per-second").and_then(Node::as_u64).unwrap_or(0);
+            job.blocking = node.get("blocking").is_some_and(|b| matches!(b, Node::Bool(true)));
+        }
+        job.seq = record.commit_seq;
+        job.paused = record.flags & chunk_flag::PAUSED != 0;
+        job.cursor.clone_from(&record.lower);
+        job.rows = record.rows;
+        job
+    }
+
+    /// After a crash: which keys chunks above the cursor brought. Their units' numbers stay taken.
+    async fn learn(&mut self, begun: &mut Begun<'_>) -> Result<(), Trouble> {
+        let mut given_up = Vec::new();
+        let mut taken = BTreeSet::new();
+        for ((snapshot, table, unit), chunk) in &begun.history.chunks {
+            if (*snapshot, *table) != (self.snapshot, self.table_no) || *unit == WHOLE_TABLE {
+                continue;
+            }
+            self.unit = self.unit.max(unit + 1);
+            if chunk.phase == ChunkPhase::Open {
+                taken.insert(chunk.commit_seq);
+                let key = StoredKey::Chunk { snapshot: *snapshot, table: *table, unit: *unit };
+                given_up.push((key, Stored::Chunk(ChunkRecord { phase: ChunkPhase::GivenUp, ..chunk.clone() })));
+            }
+        }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let Some(numbered) = begun.numbered.values().find(|n| n.table.table_no == self.table_no) else { return Ok(()) };
+        let capture = begun.session.config.capture;
+        for partition in 0..numbered.partitions {
+            let at = TopicPartition::new(numbered.table.topic, partition);
+            let Some(end) = begun.tails.get(&at).map(|t| t.end) else { continue };
+            let ends = begun.history.checkpoint.iter().flat_map(|c| &c.ends);
+            let from = ends.clone().find(|(a, _)| *a == at).map_or(Offset::ZERO, |(_, end)| *end);
+            let known = &mut self.known;
+            read_all(begun.session.log(), at, from, end, |_, record| {
+                let Some(Ok(stamp)) = debezium_json::stamp(record.headers()) else { return };
+                if stamp.source == capture && taken.contains(&stamp.version.commit_seq) {
+                    known.extend(record.key.map(|key| (xxh3_128(key), ())));
+                }
+            })
+            .await?;
+        }
+        begun.session.store(given_up);
+        Ok(())
+    }
+
+    fn key(&self) -> StoredKey {
+        StoredKey::Chunk { snapshot: self.snapshot, table: self.table_no, unit: WHOLE_TABLE }
+    }
+
+    fn stored(&self, begun: &Begun<'_>, phase: ChunkPhase) -> Stored {
+        let asked = format!("{{\"rows-per-second\":{},\"blocking\":{}}}", self.rows_per_second, self.blocking);
+        Stored::Chunk(ChunkRecord {
+            method: 1,
+            flags: chunk_flag::AD_HOC | if self.paused { chunk_flag::PAUSED } else { 0 },
+            rows: self.rows,
+            lower: self.cursor.clone(),
+            upper: vec![asked],
+            filter: self.filter.clone(),
+            ..whole_table(&begun.session.config, phase, 0, self.seq)
+        })
+    }
+
+    /// For good; what waits to be told of its progress would come behind it.
+    fn give_up(&self, begun: &mut Begun<'_>) {
+        let key = self.key();
+        begun.session.finished.retain(|(_, k, _)| *k != key);
+        begun.session.store([(key, self.stored(begun, ChunkPhase::GivenUp))]);
+    }
+
+    /// Time alone keeps it from being read.
+    fn waits(&self) -> bool {
+        !self.paused && !self.busy && self.ready.is_none() && self.told.is_none()
+    }
+
+    fn let_go(&mut self) {
+        self.reader = None;
+        self.busy = false;
+        self.told = None;
+        self.ready = None;
+    }
+
+    fn stretch(&self, begun: &Begun<'_>) -> Option<Stretch> {
+        let table = newest(begun, self.table_no)?;
+        let rows_max = begun.session.config.signals.chunk_rows;
+        Some(Stretch { table, after: self.cursor.clone(), filter: self.filter.clone(), rows_max })
+    }
+
+    fn ask_next(&mut self, begun: &Begun<'_>) {
+        let now = begun.session.now().mono;
+        if self.paused || self.busy || self.ready.is_some() || now < self.not_before {
+            return;
+        }
+        if let (Some(reader), Some(of)) = (&self.reader, self.stretch(begun)) {
+            reader.ask(Ask::Stretch(Box::new(of)));
+            self.busy = true;
+        }
+    }
+
+    /// True if it is at its end, or given up.
+    async fn go_on(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<bool, Trouble> {
+        let now = begun.session.now().mono;
+        match self.told.take() {
+            Some(Told::Rows(estimate)) => {
+                self.estimate = estimate;
+                self.failures = 0;
+                self.since.get_or_insert((now, self.rows));
+            }
+            Some(Told::Stretch(rows, end)) => self.ready = Some((rows, end)),
+            Some(Told::Failed(e)) if e.is_retry() => {
+                self.let_go();
+                let pause = (AGAIN_MS << self.failures.min(8)).min(AGAIN_MS_MAX);
+                self.failures += 1;
+                self.not_before = now.plus_millis(pause);
+                return Ok(false);
+            }
+            Some(Told::Failed(e)) => {
+                self.let_go();
+                refuse(begun, &format!("the ad hoc snapshot of {} is given up: {} {}", self.name, e.code, e.what));
+                self.give_up(begun);
+                return Ok(true);
+            }
+            Some(Told::Planned(_) | Told::Read(_)) | None => {}
+        }
+        if self.ready.as_ref().is_some_and(|(_, end)| may_place(&end.view, &stream.at))
+            && let Some((rows, end)) = self.ready.take()
+            && self.place(begun, stream, rows, end).await?
+        {
+            return Ok(true);
+        }
+        // The first stretch waits for the answer to `Stretches`.
+        if self.since.is_some() {
+            self.ask_next(begun);
+        }
+        Ok(false)
+    }
+
+    /// True if there was nothing behind it.
+    async fn place(
+        &mut self,
+        begun: &mut Begun<'_>,
+        stream: &mut Stream,
+        mut rows: Vec<RowChange>,
+        end: StretchEnd,
+    ) -> Result<bool, Trouble> {
+        let last = last_given(begun);
+        if end.upto.is_empty() {
+            begun.session.finished.push((last, self.key(), self.stored(begun, ChunkPhase::Finished)));
+            return Ok(true);
+        }
+        let given: Vec<Arc<TableSchema>> = rows.first().map(|r| r.table.clone()).into_iter().collect();
+        if given.iter().any(|t| !begun.numbered.contains_key(&(Arc::as_ptr(t) as usize))) {
+            begun.ensure_tables(&given).await?;
+        }
+        crash_point!("capture.before_window");
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let key = begun.session.emitter.key(row);
+            keys.push(key.map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?);
+        }
+        let Verdict::Rows(keep) = begun.touched.decide(self.table_no, &keys, &end.view) else {
+            // The same stretch, in a later view.
+            self.not_before = begun.session.now().mono.plus_millis(AGAIN_MS);
+            return Ok(false);
+        };
+        crash_point!("capture.after_window");
+        let read = rows.len() as u64;
+        let mut kept = keep.iter().zip(&keys).map(|(keep, key)| {
+            *keep && key.as_ref().is_none_or(|k| self.known.is_empty() || !self.known.contains_key(&xxh3_128(k)))
+        });
+        rows.retain(|_| kept.next().unwrap_or(true));
+        drop(kept);
+        let mark = if self.blocking { SnapshotMark::Middle } else { SnapshotMark::Incremental };
+        for row in &mut rows {
+            (row.op, row.before, row.snapshot) = (Op::Read, None, mark);
+        }
+        let lower = std::mem::replace(&mut self.cursor, end.upto.clone());
+        let mut at = last;
+        self.rows += read;
+        self.chunks += 1;
+        if !rows.is_empty() {
+            at = self.write(begun, stream, rows, lower, &end).await?;
+        }
+        begun.session.finished.push((at, self.key(), self.stored(begun, ChunkPhase::Open)));
+        begun.session.status.update(|s| s.ad_hoc_chunks += 1);
+        if let Some(ms) = (read * 1000).checked_div(self.rows_per_second) {
+            self.not_before = self.not_before.max(begun.session.now().mono).plus_millis(ms);
+        }
+        Ok(false)
+    }
+
+    /// Commits the CHUNK record, then appends the rows as one unit.
+    async fn write(
+        &mut self,
+        begun: &mut Begun<'_>,
+        stream: &mut Stream,
+        rows: Vec<RowChange>,
+        lower: Vec<String>,
+        end: &StretchEnd,
+    ) -> Result<CommitSeq, Trouble> {
+        let native = stream.at.clone();
+        let seq = begun.resume.assign_chunk();
+        let key = StoredKey::Chunk { snapshot: self.snapshot, table: self.table_no, unit: self.unit };
+        let record = ChunkRecord {
+            method: 1,
+            flags: chunk_flag::AD_HOC,
+            rows: rows.len() as u64,
+            lower,
+            upper: end.upto.clone(),
+            view: encode_view(&end.view),
+            ..whole_table(&begun.session.config, ChunkPhase::Open, 0, seq)
+        };
+        begun.session.store([(key, Stored::Chunk(record.clone()))]);
+        begun.session.flush_stored().await?;
+        crash_point!("capture.before_chunk");
+        let commit_time = begun.session.now().wall;
+        let txn = TxnId(Bytes::from(format!("chunk {}/{}/{}", self.snapshot, self.table_no, self.unit)));
+        self.unit += 1;
+        let unit = Unit { seq, native: Some(native.clone()), txn, commit_time, flags: flag::SNAPSHOT };
+        stream.put_rows(begun, &unit, rows, 0, true, None, None).await?;
+        crash_point!("capture.after_chunk");
+        begun.session.track.completed(Mark { seq, native, commit_time });
+        let finished = ChunkRecord { phase: ChunkPhase::Finished, ..record };
+        begun.session.finished.push((seq, key, Stored::Chunk(finished)));
+        Ok(seq)
+    }
+
+    fn shown(&self, now: Mono) -> Shown {
+        let state = match (self.paused, self.reader.is_some()) {
+            (true, _) => "paused",
+            (_, true) => "running",
+            _ => "waiting",
+        };
+        let eta_ms = self.since.filter(|_| !self.paused).and_then(|(at, had)| {
+            let (ms, done) = (now.since(at).as_millis() as u64, self.rows.saturating_sub(had));
+            self.estimate.saturating_sub(self.rows).checked_mul(ms)?.checked_div(done)
+        });
+        Shown {
+            table: self.name.clone(),
+            state,
+            rows: self.rows,
+            chunks: self.chunks,
+            rows_estimate: self.estimate,
+            eta_ms,
+        }
+    }
+}
+
+/// One look into the signal topic: what is behind `next`, or nothing after a while.
+async fn look_into(
+    log: &dyn LogClient,
+    control: Arc<dyn ControlClient>,
+    name: TopicName,
+    prefix: String,
+    mut at: Option<TopicPartition>,
+    next: Offset,
+) -> Polled {
+    let mut out = Polled { at, next, signals: Vec::new() };
+    let found = control.describe_topics(TopicsWanted::Names(vec![name])).await.unwrap_or_default();
+    let here = found.first().map(|t| TopicPartition::new(t.id, 0));
+    // Made anew: another topic under the name.
+    if here != at {
+        at = here;
+        (out.at, out.next) = (at, Offset::ZERO);
+    }
+    let Some(at) = at else {
+        time::sleep(TOPIC_MISSING).await;
+        return out;
+    };
+    let want = Fetch {
+        parts: vec![FetchPart { at, offset: out.next, max_bytes: TOPIC_BYTES }],
+        isolation: Isolation::Uncommitted,
+        min_bytes: 1,
+        max_wait_ms: TOPIC_WAIT_MS,
+        credit_bytes: TOPIC_BYTES,
+    };
+    let part = match log.fetch(want).await.map_err(log_trouble) {
+        Ok(fetched) => fetched.into_iter().next(),
+        Err(_) => None,
+    };
+    let bytes = match part.map(|p| (p.batches, p.bounds)) {
+        Some((Ok(bytes), _)) => bytes,
+        Some((Err(PartitionError::OutOfRange), bounds)) => {
+            out.next = bounds.log_start;
+            return out;
+        }
+        _ => {
+            time::sleep(TOPIC_MISSING).await;
+            return out;
+        }
+    };
+    let mut rest = &bytes[..];
+    while let Ok((view, tail)) = BatchView::split(rest) {
+        rest = tail;
+        let (first, behind) = (view.offset(), view.offset().plus(u64::from(view.offset_count())));
+        if behind <= out.next {
+            continue;
+        }
+        let records = compress::section(&view, TOPIC_BYTES as usize * 16).ok();
+        for record in records.iter().flat_map(|s| iterate::records(s, view.records_count().max(0) as u32)).flatten() {
+            let here = first.plus(u64::from(record.offset_delta.max(0) as u32));
+            // As Debezium: a record of another source's key is not for us.
+            let ours = record.key.is_none_or(|k| k == prefix.as_bytes());
+            if let Some(value) = record.value.filter(|_| ours && here >= out.next) {
+                out.signals.push(signal::parse_record(value));
+            }
+        }
+        out.next = behind;
+    }
+    out
+}

@@ -1,0 +1,149 @@
+//! Parts of a table in the order of its key, each in a view of its own, for ad hoc snapshots (capture.md 7.3).
+//!
+//! A stretch ends at the key that the server finds as the last of its first rows behind the one before: no offset, no plan
+//! ahead, so it goes on from any key after a crash. Its filter is a person's SQL: looked at as one expression by the extended
+//! protocol (which takes one statement), read in read-only transactions, with the rights of the source's user.
+
+use super::snapshot::{begin_view, copy, end_view, key_columns, select_list, whole_relation};
+use super::transport::Transport;
+use super::{SourceConfig, open, source_error};
+use crate::config::quote_literal;
+use crate::fault::Fault;
+use bytes::Bytes;
+use catchwater_capture::source::{SourceClass, SourceError, Stretch, StretchEnd};
+use catchwater_change::RowChange;
+use catchwater_runtime::time::sleep;
+use std::time::Duration;
+
+/// A stretch is meant to have no more bytes, by the server's statistics.
+const STRETCH_BYTES: u64 = 16 * 1024 * 1024;
+/// Between looks whether transactions still wait for a synchronous standby.
+const STANDBY_PAUSE: Duration = Duration::from_millis(50);
+
+fn number(rows: &[Vec<Option<Bytes>>], at: usize) -> u64 {
+    let text = rows.first().and_then(|r| r.get(at)?.as_ref());
+    text.and_then(|b| std::str::from_utf8(b).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// The condition of a stretch; a comment in the filter ends with its line.
+fn condition(of: &Stretch, bounds: &[String]) -> String {
+    let filter = (!of.filter.trim().is_empty()).then(|| format!("({}\n)", of.filter));
+    let all: Vec<String> = filter.into_iter().chain(bounds.iter().cloned()).collect();
+    if all.is_empty() { "true".into() } else { all.join(" AND ") }
+}
+
+/// `(a, b) > ('1'::integer, 'x'::text)`.
+fn bound(of: &Stretch, op: &str, values: &[String]) -> Option<String> {
+    if values.len() != of.table.key.len() || values.is_empty() {
+        return None;
+    }
+    let columns = of.table.key.iter().map(|k| &of.table.columns[usize::from(*k)].native_type);
+    let literals: Vec<String> = columns.zip(values).map(|(t, v)| format!("{}::{t}", quote_literal(v))).collect();
+    let keys: Vec<String> = key_columns(&of.table).collect();
+    Some(format!("({}) {op} ({})", keys.join(", "), literals.join(", ")))
+}
+
+/// Looks at the filter, waits for what is committed and not visible yet, and estimates the rows.
+pub(super) async fn prepare(config: &SourceConfig, reader: &mut Transport, of: &Stretch) -> Result<u64, SourceError> {
+    let from = whole_relation(config, reader, &of.table).await?;
+    let sql = format!("SELECT {} FROM {from} WHERE {}", select_list(&of.table), condition(of, &[]));
+    let session = open::session(config).await?;
+    session.client.prepare(&sql).await.map_err(|e| judged(config, Fault::from(e)))?;
+    drop(session);
+    wait_for_standbys(config, reader).await?;
+    let sql = format!(
+        "SELECT greatest(sum(c.reltuples), 0)::int8 FROM pg_catalog.pg_class c \
+         WHERE c.oid = {0} OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree({0}) WHERE isleaf)",
+        of.table.native_id
+    );
+    let rows = reader.query(&sql).await.map_err(|f| source_error(config, f))?;
+    Ok(number(&rows, 0))
+}
+
+/// A commit is in the WAL, hence in our stream, while its backend waits for a synchronous standby; views see it only after.
+/// Where there are such standbys: waits until all transactions have ended that had an id before the call. (Who may not see
+/// others' activity cannot tell those that wait for a standby from those that work.)
+async fn wait_for_standbys(config: &SourceConfig, reader: &mut Transport) -> Result<(), SourceError> {
+    let fail = |f: Fault| source_error(config, f);
+    let sql = "SELECT (pg_catalog.current_setting('synchronous_standby_names') <> '')::int4";
+    if number(&reader.query(sql).await.map_err(fail)?, 0) == 0 {
+        return Ok(());
+    }
+    let own = reader.query("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").await.map_err(fail)?;
+    let own = number(&own, 0);
+    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text";
+    while number(&reader.query(sql).await.map_err(fail)?, 0) <= own {
+        sleep(STANDBY_PAUSE).await;
+    }
+    Ok(())
+}
+
+/// An error of the person's SQL ends the snapshot of the table; of the connection, an attempt.
+fn judged(config: &SourceConfig, fault: Fault) -> SourceError {
+    let state = fault.sqlstate().to_owned();
+    let mut error = source_error(config, fault);
+    // Syntax, names and rights; data (a division by zero in the filter).
+    if state.starts_with("42") || state.starts_with("22") {
+        error.class = SourceClass::Config;
+    }
+    error
+}
+
+pub(super) async fn read(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    of: &Stretch,
+    out: &mut Vec<RowChange>,
+) -> Result<StretchEnd, SourceError> {
+    let from = whole_relation(config, reader, &of.table).await?;
+    let seen = begin_view(config, reader).await?;
+    let done = read_in_view(config, reader, of, &from, out).await;
+    let upto = match done {
+        Ok(upto) => upto,
+        Err(e) => {
+            let _ = reader.query("ROLLBACK").await;
+            return Err(e);
+        }
+    };
+    Ok(StretchEnd { view: end_view(config, reader, seen).await?, upto })
+}
+
+async fn read_in_view(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    of: &Stretch,
+    from: &str,
+    out: &mut Vec<RowChange>,
+) -> Result<Vec<String>, SourceError> {
+    let fail = |f: Fault| judged(config, f);
+    let behind = bound(of, ">", &of.after);
+    let keys: Vec<String> = key_columns(&of.table).collect();
+    let (list, backwards) = (keys.join(", "), keys.join(" DESC, "));
+    let width = format!(
+        "SELECT (sum(pg_catalog.pg_table_size(c.oid)) / greatest(sum(c.reltuples), 1))::int8 FROM pg_catalog.pg_class c \
+         WHERE c.reltuples > 0 AND (c.oid = {0} OR c.oid IN \
+           (SELECT relid FROM pg_catalog.pg_partition_tree({0}) WHERE isleaf))",
+        of.table.native_id
+    );
+    let width = number(&reader.query(&width).await.map_err(fail)?, 0).max(1);
+    let rows_max = u64::from(of.rows_max).min(STRETCH_BYTES / width).max(1);
+    let first = condition(of, behind.as_slice());
+    let texts = keys.iter().map(|k| format!("{k}::pg_catalog.text")).collect::<Vec<_>>().join(", ");
+    let last = format!(
+        "SELECT {texts} FROM (SELECT {list} FROM {from} WHERE {first} ORDER BY {list} LIMIT {rows_max}) AS _f \
+         ORDER BY {backwards} DESC LIMIT 1"
+    );
+    let found = reader.query(&last).await.map_err(fail)?;
+    let Some(row) = found.into_iter().next() else { return Ok(Vec::new()) };
+    let upto: Option<Vec<String>> =
+        row.iter().map(|v| Some(String::from_utf8_lossy(v.as_ref()?).into_owned())).collect();
+    let Some(upto) = upto else {
+        let what = format!("a key of {} holds NULL", of.table.qualified());
+        return Err(SourceError::new(SourceClass::Config, crate::codes::source::NOT_UNDERSTOOD, what, ""));
+    };
+    let bounds: Vec<String> = behind.into_iter().chain(bound(of, "<=", &upto)).collect();
+    let sql =
+        format!("COPY (SELECT {} FROM {from} WHERE {}) TO STDOUT", select_list(&of.table), condition(of, &bounds));
+    copy(config, reader, &sql, &of.table, out).await?;
+    Ok(upto)
+}

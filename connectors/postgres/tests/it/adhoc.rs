@@ -1,0 +1,268 @@
+//! Ad hoc snapshots of a running source: no row of a chunk is older than what the log has of its key (capture.md 7.4),
+//! whatever commits beside it and wherever the worker dies; and what a person may ask for meanwhile.
+
+use crate::rig::{Rig, Running};
+use crate::support::*;
+use catchwater_base::Rng;
+use catchwater_capture::signal::{self, Signal};
+use catchwater_capture::{State, StatusHandle};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const SIGNALS: &str = "CREATE TABLE signals(id varchar(64) PRIMARY KEY, type varchar(32) NOT NULL, data varchar(4096))";
+
+async fn ask(running: &Running, signal: Signal) -> Result<String, String> {
+    running.status.signal(signal).await.expect("the worker lives").map_err(|e| e.to_string())
+}
+
+fn execute(data: &str) -> Signal {
+    signal::parse("execute-snapshot", data).unwrap()
+}
+
+fn reads(rig: &Rig, topic: &str) -> Vec<Json> {
+    rig.records(topic).into_iter().filter(|r| r.value["op"] == "r").map(|r| r.value).collect()
+}
+
+fn is_quiet(status: &StatusHandle) -> bool {
+    let s = status.get();
+    s.ad_hoc.is_empty() && s.state == State::Streaming
+}
+
+/// The last record of each key, and that no key's `n` ever goes back. Keys stay in their partition.
+fn state_of(rig: &Rig, topic: &str) -> BTreeMap<i64, Json> {
+    let (mut state, mut newest) = (BTreeMap::new(), BTreeMap::<i64, i64>::new());
+    for record in rig.records(topic) {
+        let id = record.key["id"].as_i64().unwrap();
+        if record.value.is_null() || record.value["op"] == "d" {
+            state.remove(&id);
+            continue;
+        }
+        let after = &record.value["after"];
+        let n = after["n"].as_i64().unwrap();
+        let before = newest.insert(id, n).unwrap_or(0);
+        assert!(n >= before, "key {id}: {n} after {before}: a stale row, {}", record.value);
+        state.insert(id, after.clone());
+    }
+    state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_beside_writers_bring_no_stale_row_over_kills() {
+    // Ten rows a chunk; the long form has a thousand chunks.
+    let wanted: u64 = std::env::var("CW_ADHOC_CHUNKS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let rows = wanted * 10;
+    let standby = std::env::var("CW_PG_SYNC_STANDBY").ok();
+    let Some(db) = database("adhoc").await else { return };
+    db.exec(SIGNALS).await;
+    // `n` grows with every change of any row, so an older row shows.
+    db.exec(&format!(
+        "CREATE TABLE t(id int PRIMARY KEY, n bigint NOT NULL, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL;
+         CREATE SEQUENCE s; INSERT INTO t SELECT g, nextval('s'), repeat(md5(g::text), 2) FROM generate_series(1, {rows}) g;
+         UPDATE t SET body = repeat(md5(id::text), 100) WHERE id % 50 = 0"
+    ))
+    .await;
+    if standby.is_some() {
+        // A standby that tells what it has once a second: commits are streamed long before views see them.
+        db.exec(&format!("ALTER DATABASE {} SET synchronous_commit = 'remote_write'", db.name)).await;
+    }
+    let mut rig = Rig::new(db.config(&["t", "signals"])).await;
+    rig.snapshot = false;
+    rig.properties =
+        vec![("signal.data.collection", "public.signals".into()), ("incremental.snapshot.chunk.size", "10".into())];
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for writer in 1..=3u64 {
+        let (url, stop) = (db.url.clone(), stop.clone());
+        writers.push(tokio::spawn(async move {
+            let client = connect(&url).await;
+            let mut rng = Rng::new(writer);
+            let mut done = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                let id = 1 + rng.below(rows);
+                let sql = match rng.below(8) {
+                    0 => format!("DELETE FROM t WHERE id = {id}"),
+                    1 => format!(
+                        "INSERT INTO t VALUES ({id}, nextval('s'), 'again') ON CONFLICT (id) DO UPDATE SET n = nextval('s')"
+                    ),
+                    2 => format!("UPDATE t SET id = id + 20000, n = nextval('s') WHERE id = {id} AND id % 50 <> 0"),
+                    3 => format!("UPDATE t SET id = id - 20000, n = nextval('s') WHERE id = {id} + 20000 \
+                        AND NOT EXISTS (SELECT 1 FROM t x WHERE x.id = {id})"),
+                    4 => format!("BEGIN; UPDATE t SET n = nextval('s') WHERE id = {id}; ROLLBACK"),
+                    _ => format!("UPDATE t SET n = nextval('s') WHERE id = {id}"),
+                };
+                match client.batch_execute(&sql).await {
+                    Ok(()) => done += 1,
+                    Err(e) if e.as_db_error().is_some() => client.batch_execute("ROLLBACK").await.unwrap(),
+                    Err(e) => panic!("{e:?}"),
+                }
+            }
+            done
+        }));
+    }
+    let sql = r#"INSERT INTO signals VALUES ('1', 'execute-snapshot', '{"data-collections": ["public.t"]}')"#;
+    db.exec(sql).await;
+    running.until("the signal is followed", |s| !s.get().ad_hoc.is_empty()).await;
+    let (mut rng, mut kills, mut chunks) = (Rng::new(7), 0, 0);
+    let start = Instant::now();
+    loop {
+        let pause = Duration::from_millis(100 + rng.below(900));
+        let begun = Instant::now();
+        while begun.elapsed() < pause && !is_quiet(&running.status) {
+            assert!(!running.task.is_finished(), "{:?}", (&mut running.task).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        chunks += running.status.get().ad_hoc_chunks;
+        if is_quiet(&running.status) {
+            break;
+        }
+        assert!(start.elapsed() < LIMIT * 10, "{:?}", running.status.get());
+        kills += 1;
+        drop(std::mem::replace(&mut running, rig.start()));
+        // A restart is not at rest before it has looked at what the log says.
+        running.until("streaming", |s| s.get().state == State::Streaming).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut done = 0;
+    for w in writers {
+        done += w.await.unwrap();
+    }
+    let rows = db.client.query("SELECT id, n, body FROM t", &[]).await.unwrap();
+    let want: BTreeMap<i64, (i64, Option<String>)> =
+        rows.iter().map(|r| (i64::from(r.get::<_, i32>(0)), (r.get(1), r.get(2)))).collect();
+    db.exec("INSERT INTO signals VALUES ('2', 'log', '{\"message\": \"the end\"}')").await;
+    running.until("the end", |_| rig.records("shop.public.signals").len() >= 2).await;
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    let state = state_of(&rig, "shop.public.t");
+    let odd = state.keys().filter(|k| !want.contains_key(k)).chain(want.keys().filter(|k| !state.contains_key(k)));
+    let odd: Vec<&i64> = odd.take(20).collect();
+    assert!(odd.is_empty(), "each key, and no other: {odd:?}");
+    for (id, (n, body)) in &want {
+        assert_eq!(state[id]["n"].as_i64(), Some(*n), "row {id}");
+        assert_eq!(state[id]["body"].as_str(), body.as_deref(), "row {id}");
+    }
+    let read = reads(&rig, "shop.public.t");
+    eprintln!("{chunks} chunks, {} rows read, {done} transactions, {kills} kills, {:?}", read.len(), start.elapsed());
+    assert!(
+        chunks >= wanted * 9 / 10 && kills >= 3 && read.len() as u64 > wanted * 10 * 8 / 10,
+        "{chunks} chunks, {kills} kills, {} rows",
+        read.len()
+    );
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_a_pause_a_stop_and_a_wrong_signal() {
+    let Some(db) = database("asked").await else { return };
+    db.exec(SIGNALS).await;
+    db.exec(
+        "CREATE TABLE t(a int, b text, v text, PRIMARY KEY (b, a)); CREATE TABLE nokey(a int);
+         ALTER TABLE nokey REPLICA IDENTITY FULL; CREATE TABLE u(id int PRIMARY KEY, n int);
+         INSERT INTO t SELECT g % 7, 'x''' || g, 'v' FROM generate_series(1, 100) g;
+         INSERT INTO u SELECT g, 0 FROM generate_series(1, 1000) g",
+    )
+    .await;
+    let mut rig = Rig::new(db.config(&["t", "u", "nokey", "signals"])).await;
+    rig.snapshot = false;
+    rig.properties = vec![
+        ("signal.data.collection", "public.signals".into()),
+        ("incremental.snapshot.chunk.size", "10".into()),
+        ("snapshot.max.threads", "2".into()),
+    ];
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+
+    // A composite key, an apostrophe in it, and a condition.
+    let filter = r#"{"data-collections":["public.t"],"additional-conditions":[{"data-collection":"public.t","filter":"a < 3 -- so"}]}"#;
+    assert_eq!(ask(&running, execute(filter)).await.unwrap(), "asked for: public.t");
+    running.until("the filtered table", is_quiet).await;
+    let read = reads(&rig, "shop.public.t");
+    assert_eq!(read.len(), 44);
+    assert!(read.iter().all(|r| r["after"]["a"].as_i64().unwrap() < 3 && r["source"]["snapshot"] == "incremental"));
+
+    // What cannot be done is said, and nothing ends.
+    let wrong = execute(r#"{"data-collections":["public.nokey"]}"#);
+    assert!(ask(&running, wrong).await.unwrap_err().contains("no key"));
+    assert!(ask(&running, execute(r#"{"data-collections":["public.x"]}"#)).await.unwrap_err().contains("no captured"));
+    for bad in ["nosuch = 1", "true); DROP TABLE u; SELECT (true", "1/(a-a) = 1"] {
+        let before = running.status.get().signals_refused;
+        let data = serde_json::json!({"data-collections": ["public.t"],
+            "additional-conditions": [{"data-collection": "public.t", "filter": bad}]});
+        ask(&running, execute(&data.to_string())).await.unwrap();
+        running.until(bad, |s| s.get().signals_refused > before && is_quiet(s)).await;
+    }
+    assert_eq!(db.one("SELECT count(*)::text FROM u").await, "1000");
+    db.exec("INSERT INTO signals VALUES ('1', 'nonsense', '{}')").await;
+    running.until("the wrong row", |s| s.get().last_refusal.is_some_and(|r| r.contains("nonsense"))).await;
+
+    // A pause holds over a kill; resumed it goes on where it was.
+    let slow = r#"{"data-collections":["public.u"],"rows-per-second":200}"#;
+    ask(&running, execute(slow)).await.unwrap();
+    running.until("some rows", |s| s.get().ad_hoc.first().is_some_and(|a| a.rows >= 20)).await;
+    assert_eq!(ask(&running, Signal::Pause).await.unwrap(), "paused: public.u");
+    drop(std::mem::replace(&mut running, rig.start()));
+    running.until("streaming", |s| s.get().state == State::Streaming && !s.get().ad_hoc.is_empty()).await;
+    let seen = running.status.get().ad_hoc[0].clone();
+    assert_eq!((seen.table.as_str(), seen.state), ("public.u", "paused"));
+    let (paused_at, begun) = (reads(&rig, "shop.public.u").len(), Instant::now());
+    assert!((20..1000).contains(&paused_at), "{paused_at}");
+    // Another table is read meanwhile.
+    db.exec(r#"INSERT INTO signals VALUES ('2', 'resume-snapshot', NULL)"#).await;
+    running.until("all rows", |_| reads(&rig, "shop.public.u").len() >= 400).await;
+    let (rows, elapsed) = (reads(&rig, "shop.public.u").len() - paused_at, begun.elapsed());
+    // Throttled: no faster than told, but for one chunk.
+    assert!(rows as f64 <= 200.0 * elapsed.as_secs_f64() + 20.0, "{rows} rows in {elapsed:?}");
+    assert_eq!(ask(&running, signal::parse("stop-snapshot", "").unwrap()).await.unwrap(), "stopped: public.u");
+    running.until("the stop", is_quiet).await;
+    let ids: Vec<i64> = reads(&rig, "shop.public.u").iter().map(|r| r["after"]["id"].as_i64().unwrap()).collect();
+    let distinct: std::collections::BTreeSet<i64> = ids.iter().copied().collect();
+    assert_eq!(distinct.len(), ids.len(), "no row twice, over the kill");
+    assert!(ids.len() < 1000);
+    // Two tables by one signal, and after a clean stop nothing begins again.
+    ask(&running, execute(r#"{"type":"blocking","data-collections":["public.[tu]"]}"#)).await.unwrap();
+    running.until("both", is_quiet).await;
+    let both = [("t", 144), ("u", ids.len() + 1000)];
+    for (table, count) in both {
+        assert_eq!(reads(&rig, &format!("shop.public.{table}")).len(), count, "{table}");
+    }
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+    assert!(running.status.get().ad_hoc.is_empty());
+    drop(running);
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_of_the_topic_are_followed_once() {
+    let Some(db) = database("topic_signals").await else { return };
+    db.exec("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 5)").await;
+    let mut rig = Rig::new(db.config(&["t"])).await;
+    rig.snapshot = false;
+    rig.properties = vec![("signal.enabled.channels", "kafka".into()), ("signal.kafka.topic", "signals".into())];
+    let execute = r#"{"type":"execute-snapshot","data":{"data-collections":["public.t"]}}"#;
+    rig.produce("signals", "another", execute).await;
+    rig.produce("signals", "shop", "no json").await;
+    rig.produce("signals", "shop", execute).await;
+    let mut running = rig.start();
+    running.until("the rows", |s| reads(&rig, "shop.public.t").len() == 5 && is_quiet(s)).await;
+    assert_eq!(running.status.get().signals_refused, 1);
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    // Not again after a restart; and a later one is.
+    let mut running = rig.start();
+    rig.produce("signals", "shop", execute).await;
+    running.until("the rows again", |s| reads(&rig, "shop.public.t").len() >= 10 && is_quiet(s)).await;
+    db.exec("INSERT INTO t VALUES (6)").await;
+    running.until("the end", |_| rig.records("shop.public.t").len() >= 11).await;
+    assert_eq!(reads(&rig, "shop.public.t").len(), 10);
+    assert_eq!(running.status.get().signals_refused, 0);
+    drop(running);
+    db.drop().await;
+}
