@@ -302,6 +302,7 @@ mod tests {
 
     fn line(kind: &'static str) -> WorkerLine {
         WorkerLine {
+            ad_hoc: Vec::new(),
             pipeline: "shop".into(),
             node: format!("a_{kind}"),
             kind,
