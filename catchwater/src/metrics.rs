@@ -302,7 +302,7 @@ mod tests {
 
     fn line(kind: &'static str) -> WorkerLine {
         WorkerLine {
-            ad_hoc: Vec::new(),
+            ad_hoc: if kind == "source" { vec![ad_hoc()] } else { Vec::new() },
             pipeline: "shop".into(),
             node: format!("a_{kind}"),
             kind,
@@ -317,6 +317,17 @@ mod tests {
             parked: (kind == "sink").then_some((1, 1)),
             ledger: (kind == "sink").then_some(Ledger::default()),
             error: None,
+        }
+    }
+
+    fn ad_hoc() -> catchwater_capture::status::AdHoc {
+        catchwater_capture::status::AdHoc {
+            table: "public.orders".into(),
+            state: "running",
+            rows: 3,
+            chunks: 1,
+            rows_estimate: 9,
+            eta_ms: None,
         }
     }
 
