@@ -6,7 +6,7 @@
 use super::points::{after_segment, before_segment};
 use super::{Inner, lock};
 use catchwater_runtime::thread;
-use catchwater_storage::disk::DiskOp;
+use catchwater_storage::disk::{DiskFault, DiskOp};
 use catchwater_storage::journal::Token;
 use catchwater_storage::segment::SegmentPoint;
 use std::collections::VecDeque;
@@ -83,6 +83,12 @@ fn run(inner: &Inner) {
 fn answer(inner: &Inner, token: Token, op: DiskOp, point: SegmentPoint) {
     before_segment(point);
     let result = inner.run(op);
+    // At once, not when the segment writer hears of it: until then the journal would go on to acknowledge.
+    if let Err(error) = &result
+        && error.kind != DiskFault::NoSpace
+    {
+        inner.stop(error.clone());
+    }
     after_segment(point);
     lock(&inner.segments).done.push((token, result));
     inner.segments_wake.notify_one();
