@@ -16,6 +16,20 @@ pub struct Print {
     pub digest: u64,
 }
 
+impl Print {
+    /// What stood where nobody could look: committed in the same step as the trim that let go of it. It held no record,
+    /// which the next entry's offset shows; any replica that has it says what it was.
+    fn unseen(at: Offset) -> Print {
+        Print { term: 0, kind: EntryKind::LogStart, base: at, count: 0, digest: 0 }
+    }
+    pub fn was_seen(&self) -> bool {
+        self.term != 0
+    }
+    fn end(&self) -> Offset {
+        self.base.plus(u64::from(self.count))
+    }
+}
+
 /// Who was told what of one group.
 #[derive(Default)]
 pub struct History {
@@ -84,7 +98,12 @@ impl Checker {
                 (history.log_start, history.log_start_term) = (log.log_start(), term);
             }
         }
-        for index in (from + 1).max(log.first_index().0)..=upto.0 {
+        let first = (from + 1).max(log.first_index().0);
+        while first <= upto.0 && (history.committed.len() as u64) < first - 1 {
+            let end = history.committed.last().map_or(Offset(0), Print::end);
+            history.committed.push(Print::unseen(end));
+        }
+        for index in first..=upto.0 {
             let at = EntryIndex(index);
             let Some(row) = log.row(at) else {
                 wrong = Some(format!("node {node} {gid:?}: entry {index} is committed but not there"));
@@ -92,7 +111,7 @@ impl Checker {
             };
             let print = print_of(core, &row);
             let before = index.checked_sub(2).and_then(|i| history.committed.get(i as usize));
-            let due = before.map_or(Offset(0), |p| p.base.plus(u64::from(p.count)));
+            let due = before.map_or(Offset(0), Print::end);
             if print.base != due {
                 wrong =
                     Some(format!("node {node} {gid:?}: entry {index} begins at {} where {due} was due", print.base));
@@ -100,6 +119,7 @@ impl Checker {
             }
             match history.committed.get_mut(index as usize - 1) {
                 None => history.committed.push(print),
+                Some(unseen) if !unseen.was_seen() => *unseen = print,
                 Some(known) => {
                     let same = (known.term, known.kind, known.base, known.count)
                         == (print.term, print.kind, print.base, print.count)

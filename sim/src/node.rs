@@ -79,8 +79,8 @@ impl World {
         let history = self.checker.groups.entry(gid).or_default();
         let first = core.log().first_index().0.max(1);
         let same = |i: u64| {
-            let known = history.committed.get(i as usize - 1).map(|p| p.term);
-            core.log().term(EntryIndex(i)).map(|t| t.0) == known
+            let known = history.committed.get(i as usize - 1);
+            known.is_some_and(|p| !p.was_seen()) || core.log().term(EntryIndex(i)).map(|t| t.0) == known.map(|p| p.term)
         };
         let end = history.committed.len() as u64;
         let lost = (first..=end).find(|i| !same(*i));
