@@ -244,7 +244,7 @@ def checkpoint(key, value):
     k = _Fields(key)
     out = {"source": k.u64()}
     kind = k.u8()
-    names = {1: "CHECKPOINT", 2: "CONFIG", 3: "CHUNK", 4: "TABLE", 5: "IDENTITY"}
+    names = {1: "CHECKPOINT", 2: "CONFIG", 3: "CHUNK", 4: "TABLE", 5: "IDENTITY", 6: "SIGNALS"}
     if kind not in names:
         raise Wrong("checkpoint kind %d is unknown" % kind)
     out["record"] = names[kind]
@@ -259,7 +259,7 @@ def checkpoint(key, value):
     if value is not None:
         v = _Fields(value)
         v.expect("format", v.u8(), 1)
-        out["value"] = {1: _position, 2: _config, 3: _chunk, 4: _schema, 5: _identity}[kind](v)
+        out["value"] = {1: _position, 2: _config, 3: _chunk, 4: _schema, 5: _identity, 6: _signals}[kind](v)
         v.end()
     return out
 
@@ -333,6 +333,10 @@ def _identity(v):
     if [t for t, _ in out["tags"]] != sorted({t for t, _ in out["tags"]}):
         raise Wrong("identity tags do not ascend")
     return out
+
+
+def _signals(v):
+    return {"incarnation": v.u16(), "next": _place(v)}
 
 
 def source_partition(key, partitions=16):

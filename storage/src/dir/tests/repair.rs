@@ -139,10 +139,17 @@ fn partitions_that_a_lost_journal_file_closed_go_on() {
 /// The repair may die at any write: what was closed is closed or repaired, the others are whole, and it can be run again.
 #[test]
 fn a_repair_that_dies_can_be_run_again() {
-    let world = busy(11);
-    let whole = world.disk.memory().fork();
-    whole.kill();
-    lose_an_entry(&world, &whole, Gid(2));
+    // The first seed whose entry stood in no segment yet.
+    let (world, whole) = (11..60)
+        .map(|seed| {
+            let world = busy(seed);
+            let whole = world.disk.memory().fork();
+            whole.kill();
+            lose_an_entry(&world, &whole, Gid(2));
+            (world, whole)
+        })
+        .find(|(world, whole)| planned(&whole.fork(), world).does_something())
+        .unwrap();
     let (mut died, mut at) = (0, 0);
     loop {
         let memory = Arc::new(whole.fork());
