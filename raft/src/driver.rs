@@ -579,6 +579,8 @@ impl Inner {
                 return;
             }
             *stopped = Some(error.clone());
+            // Before it is said: what the log line's time leaves behind is acknowledged by nobody.
+            self.abandoned.store(true, Ordering::SeqCst);
         }
         metrics::DISK_OFFLINE.set(1);
         log!(Error, "disk.failed", "CW0012 {error}");

@@ -8,7 +8,7 @@ use catchwater_tests::broker::{Broker, Settings, has_crash_points};
 use catchwater_tests::dev::Dev;
 use catchwater_tests::pg::Database;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -186,14 +186,19 @@ fn one_produced_record_is_durable_before_a_fetch_is_woken() {
     // The first makes the topic.
     produce("a");
     let mut reader = Command::new("timeout")
-        .args(["60", "kcat", "-b", broker.kafka(), "-C", "-t", "walk", "-q"])
-        .stdout(Stdio::null())
+        .args(["120", "kcat", "-b", broker.kafka(), "-C", "-t", "walk", "-q", "-u"])
+        .stdout(Stdio::piped())
         .spawn()
         .expect("kcat");
+    // It reads once it has said the first.
+    let mut said = BufReader::new(reader.stdout.take().expect("a pipe")).lines();
+    assert_eq!(said.next().expect("a line").expect("kcat reads"), "a");
+    // Nothing may fill the pipe.
+    let rest = std::thread::spawn(move || said.count());
     let chain = &INTO_THE_LOG[INTO_THE_LOG.iter().position(|p| *p == "partition.before_check").unwrap_or(0)..];
     // A record that comes while the reader is between two fetches wakes nobody: then the next one does.
     let mut last = String::new();
-    let woken = (0..20).any(|_| {
+    let woken = (0..100).any(|_| {
         let from = read(&steps).len();
         produce("b");
         let trace = read(&steps).split_off(from);
@@ -204,6 +209,7 @@ fn one_produced_record_is_durable_before_a_fetch_is_woken() {
     // `timeout` hands it on to kcat.
     let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&reader), rustix::process::Signal::TERM);
     let _ = reader.wait();
+    let _ = rest.join();
     assert!(woken, "no fetch is woken behind the flush: {last}");
     let _ = std::fs::remove_file(&steps);
 }
