@@ -107,6 +107,22 @@ pub struct Persisted {
 }
 
 impl Persisted {
+    /// Of flush `lsn`, with nothing in it yet; 0 = of no flush.
+    pub fn empty(gid: Gid, lsn: u64) -> Self {
+        Persisted {
+            gid,
+            lsn,
+            create: None,
+            drop: false,
+            snapshot: None,
+            truncate_from: None,
+            cuts: 0,
+            entries: Vec::new(),
+            body_bytes: 0,
+            tags: Vec::new(),
+        }
+    }
+
     /// The truncation is done: how many it stood for.
     pub(crate) fn take_cut(&mut self) -> u32 {
         self.truncate_from = None;

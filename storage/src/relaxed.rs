@@ -321,16 +321,10 @@ impl Relaxed {
         }
         if !entries.is_empty() || truncate_from.is_some() {
             out.push(RelaxedEffect::Segment(Box::new(Persisted {
-                gid,
-                lsn: 0,
-                create: None,
-                drop: false,
-                snapshot: None,
                 truncate_from,
                 cuts: u32::from(truncate_from.is_some()),
-                body_bytes: 0,
                 entries,
-                tags: Vec::new(),
+                ..Persisted::empty(gid, 0)
             })));
         }
     }

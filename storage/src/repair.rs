@@ -377,16 +377,5 @@ fn frames(found: &Recovered, going_on: &[&ClosedGroup]) -> Vec<Frame> {
 
 fn piece(gid: Gid, lsn: u64, entries: Vec<NewEntry>) -> Persisted {
     debug_assert!(entries.iter().all(|e| e.kind == EntryKind::Data || e.body.is_empty()));
-    Persisted {
-        gid,
-        lsn,
-        create: None,
-        drop: false,
-        snapshot: None,
-        truncate_from: None,
-        cuts: 0,
-        body_bytes: 0,
-        entries,
-        tags: Vec::new(),
-    }
+    Persisted { entries, ..Persisted::empty(gid, lsn) }
 }

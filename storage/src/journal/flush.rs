@@ -125,18 +125,7 @@ impl Journal {
                 continue;
             }
             let slot = *place.entry(gid).or_insert_with(|| {
-                persisted.push(Persisted {
-                    gid,
-                    lsn,
-                    create: None,
-                    drop: false,
-                    snapshot: None,
-                    truncate_from: None,
-                    cuts: 0,
-                    entries: Vec::new(),
-                    body_bytes: 0,
-                    tags: Vec::new(),
-                });
+                persisted.push(Persisted::empty(gid, lsn));
                 persisted.len() - 1
             });
             let p = &mut persisted[slot];

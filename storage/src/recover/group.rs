@@ -281,34 +281,12 @@ pub(super) fn build(
         since_snap,
     };
     let mut pieces: Vec<Persisted> = Vec::new();
-    pieces.extend(begins.map(|(snapshot, lsn)| Persisted {
-        gid,
-        lsn,
-        create: None,
-        drop: false,
-        snapshot: Some(snapshot),
-        truncate_from: None,
-        cuts: 0,
-        body_bytes: 0,
-        entries: Vec::new(),
-        tags: Vec::new(),
-    }));
+    pieces.extend(begins.map(|(snapshot, lsn)| Persisted { snapshot: Some(snapshot), ..Persisted::empty(gid, lsn) }));
     for (entry, lsn) in journaled {
         match pieces.last_mut() {
             // A rescued entry may carry an older number: it rides with the piece before it.
             Some(last) if last.lsn >= lsn => last.entries.push(entry),
-            _ => pieces.push(Persisted {
-                gid,
-                lsn,
-                create: None,
-                drop: false,
-                snapshot: None,
-                truncate_from: None,
-                cuts: 0,
-                body_bytes: 0,
-                entries: vec![entry],
-                tags: Vec::new(),
-            }),
+            _ => pieces.push(Persisted { entries: vec![entry], ..Persisted::empty(gid, lsn) }),
         }
     }
     let found = FoundGroup {

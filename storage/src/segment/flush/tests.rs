@@ -88,16 +88,10 @@ impl World {
         let entries = (self.next..self.next + count).map(entry).collect();
         self.next += count;
         let piece = Persisted {
-            gid: GID,
-            lsn: 0,
-            create: None,
-            drop: false,
-            snapshot: None,
             truncate_from: truncate_from.map(EntryIndex),
             cuts: u32::from(truncate_from.is_some()),
             entries,
-            body_bytes: 0,
-            tags: Vec::new(),
+            ..Persisted::empty(GID, 0)
         };
         if truncate_from.is_some() {
             self.tell(SegmentEvent::CutComing(GID));
