@@ -27,6 +27,10 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with(SegmentConfig::new("p".into()))
+    }
+
+    fn with(config: SegmentConfig) -> World {
         let disk = MemoryDisk::new();
         disk.run(DiskOp::MkDir { path: "p".into() }).unwrap();
         let spec = GroupSpec {
@@ -35,7 +39,7 @@ impl World {
             incarnation: 1,
             conf: Bytes::from_static(b"conf"),
         };
-        let segments = Segments::new(SegmentConfig::new("p".into()));
+        let segments = Segments::new(config);
         let (out, waiting, flushed) = (Effects::new(), Vec::new(), Vec::new());
         let mut world = World { disk, segments, out, next: 1, waiting, placed: 0, flushed, cuts: 0 };
         world.tell(SegmentEvent::Open(Box::new(FoundGroup::fresh(GID, spec))));
@@ -98,6 +102,38 @@ impl World {
         }
         self.tell(SegmentEvent::Queue(vec![piece]));
     }
+}
+
+#[test]
+fn write_back_is_asked_for_in_pieces_and_for_each_byte_once() {
+    // The kernel never holds more than a piece that nobody has asked it to write.
+    let mut world = World::with(SegmentConfig { writeback_bytes: 1000, ..SegmentConfig::new("p".into()) });
+    let mut asked = Vec::new();
+    let (mut written, mut asked_upto) = (100, 0);
+    for count in [3, 7, 1, 1, 25, 9, 1] {
+        world.append(count, None);
+        while let Some((token, op)) = world.waiting.pop() {
+            match &op {
+                DiskOp::Write { path, at, bufs } if path.ends_with(".log") => {
+                    assert_eq!(*at, written, "appends follow each other");
+                    written += bufs.iter().map(|b| b.len() as u64).sum::<u64>();
+                }
+                DiskOp::StartWriteback { path, at, len } => {
+                    assert!(path.ends_with(".log"), "{path}");
+                    assert_eq!(*at, asked_upto, "no byte is left out, none is asked for twice");
+                    asked_upto = at + len;
+                    assert_eq!(asked_upto, written, "only what was written");
+                    asked.push(*len);
+                }
+                _ => {}
+            }
+            let result = world.disk.run(op);
+            world.tell(SegmentEvent::Done(token, result));
+        }
+        assert!(written - asked_upto < 1000, "{written} written, {asked_upto} asked for");
+    }
+    assert_eq!(written, 4800);
+    assert_eq!(asked, [1100, 2700, 1000], "small appends are gathered, a large one goes as a whole");
 }
 
 fn is_sync(op: &DiskOp) -> bool {
