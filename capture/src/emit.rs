@@ -15,7 +15,7 @@ use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
 use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoder, Piece};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
-use catchwater_change::{Native, RowChange, Stamp, Version};
+use catchwater_change::{Native, Op, RowChange, Stamp, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
@@ -265,7 +265,7 @@ impl Emitter {
                 txn: Some(unit.txn.clone()).filter(|t| t.0 != native.as_bytes()),
             };
             let events = match &mut counted {
-                Some(counts) if *piece != Piece::Tombstone => {
+                Some(counts) if *piece != Piece::Tombstone && change.op != Op::Message => {
                     counts.events += 1;
                     let own = counts.tables.entry(change.table.qualified()).or_default();
                     *own += 1;

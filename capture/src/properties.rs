@@ -48,7 +48,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 29] = [
+pub const KNOWN: [&str; 31] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -62,6 +62,8 @@ pub const KNOWN: [&str; 29] = [
     "interval.handling.mode",
     "key.converter.schemas.enable",
     "message.key.columns",
+    "message.prefix.exclude.list",
+    "message.prefix.include.list",
     "money.fraction.digits",
     "provide.transaction.metadata",
     "schemas.enable",
@@ -85,6 +87,8 @@ pub fn shapes_records(key: &str) -> bool {
     matches!(
         key,
         "message.key.columns"
+            | "message.prefix.exclude.list"
+            | "message.prefix.include.list"
             | "provide.transaction.metadata"
             | "skip.messages.without.change"
             | "skipped.operations"
@@ -131,6 +135,10 @@ impl Properties {
         if given.contains_key("column.include.list") && given.contains_key("column.exclude.list") {
             let why = "`column.include.list` is given, too: one of them".to_owned();
             errors.push(PropertyError { key: "column.exclude.list".into(), why });
+        }
+        if given.contains_key("message.prefix.include.list") && given.contains_key("message.prefix.exclude.list") {
+            let why = "`message.prefix.include.list` is given, too: one of them".to_owned();
+            errors.push(PropertyError { key: "message.prefix.exclude.list".into(), why });
         }
         if out.heartbeat_query.is_some() && beat_ms == 0 {
             let why = "`heartbeat.interval.ms` says when, and is 0".to_owned();
@@ -208,6 +216,8 @@ impl Properties {
             }
             "column.include.list" => self.rules.include = Some(Pattern::parse(value)?),
             "column.exclude.list" => self.rules.exclude = Some(Pattern::parse(value)?),
+            "message.prefix.include.list" => self.rules.messages_include = Some(Pattern::parse(value)?),
+            "message.prefix.exclude.list" => self.rules.messages_exclude = Some(Pattern::parse(value)?),
             "include.unknown.datatypes" => self.rules.unknown_types = boolean(value)?,
             "skip.messages.without.change" => self.rules.skip_unchanged = boolean(value)?,
             "skipped.operations" => self.rules.skipped = operations(value)?,

@@ -157,6 +157,9 @@ pub struct Rules {
     pub skipped: Vec<char>,
     /// Leave out updates that change no captured column.
     pub skip_unchanged: bool,
+    /// Over prefixes of logical messages.
+    pub messages_include: Option<Pattern>,
+    pub messages_exclude: Option<Pattern>,
 }
 
 impl Default for Rules {
@@ -169,6 +172,8 @@ impl Default for Rules {
             unknown_types: true,
             skipped: Vec::new(),
             skip_unchanged: false,
+            messages_include: None,
+            messages_exclude: None,
         }
     }
 }
@@ -184,8 +189,10 @@ struct Plan {
 impl Rules {
     /// True if rows pass as they are.
     pub fn is_nothing(&self) -> bool {
-        let Rules { include, exclude, masks, keys, unknown_types, skipped, skip_unchanged } = self;
-        include.is_none()
+        let Rules { include, exclude, masks, keys, unknown_types, skipped, skip_unchanged, .. } = self;
+        self.messages_include.is_none()
+            && self.messages_exclude.is_none()
+            && include.is_none()
             && exclude.is_none()
             && masks.is_empty()
             && keys.is_empty()
@@ -197,6 +204,12 @@ impl Rules {
     /// Parameters of a column's inline schema.
     pub fn parameters(&self, table: &TableSchema, column: &Column) -> Vec<(String, String)> {
         self.mask(table, column).map(|m| m.parameter()).into_iter().collect()
+    }
+
+    /// True if messages of that prefix are taken.
+    fn takes_messages(&self, prefix: &str) -> bool {
+        self.messages_include.as_ref().is_none_or(|p| p.fits(prefix))
+            && !self.messages_exclude.as_ref().is_some_and(|p| p.fits(prefix))
     }
 
     fn mask(&self, table: &TableSchema, column: &Column) -> Option<&Mask> {
@@ -375,6 +388,14 @@ impl Shaper {
         plans.given.get(&shaped.qualified()).unwrap_or(shaped).clone()
     }
 
+    /// A logical message.
+    fn takes(&self, change: &RowChange) -> bool {
+        match change.after.as_ref().and_then(|r| r.cells.first()) {
+            Some(Cell::Value(Value::Text(prefix))) => self.rules.takes_messages(prefix.as_str()),
+            _ => true,
+        }
+    }
+
     fn passes(&self, change: &RowChange) -> bool {
         let left_out =
             self.rules.skipped.contains(&change.op.letter()) || (self.rules.skip_unchanged && is_unchanged(change));
@@ -429,6 +450,11 @@ impl Source for Shaped {
             for item in std::mem::take(&mut self.raw.items) {
                 match item {
                     Item::Schema(given) => out.push(Item::Schema(self.shaper.plan(&given).table.clone())),
+                    Item::Row(change) if change.op == Op::Message => {
+                        if self.shaper.takes(&change) {
+                            out.push(Item::Row(change));
+                        }
+                    }
                     Item::Row(change) => {
                         let plan = self.shaper.plan(&change.table);
                         let change = plan.change(change);

@@ -14,6 +14,8 @@ pub enum Op {
     /// Read by a snapshot.
     Read,
     Truncate,
+    /// No row: a logical message, of the pseudo table [`TableSchema::messages`].
+    Message,
 }
 
 impl Op {
@@ -24,8 +26,10 @@ impl Op {
             Op::Delete => 'd',
             Op::Read => 'r',
             Op::Truncate => 't',
+            Op::Message => 'm',
         }
     }
+    /// Operations that records of tables have.
     pub fn from_letter(letter: u8) -> Option<Op> {
         Some(match letter {
             b'c' => Op::Create,

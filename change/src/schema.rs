@@ -115,6 +115,40 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
+    /// What logical messages are of: no table, but a place for their two parts, prefix and content. Its names are empty, as
+    /// they are in Debezium's records.
+    pub fn messages(database: &str) -> Self {
+        let column = |id: u32, name: &str, kind: Type| Column {
+            id,
+            name: name.to_owned(),
+            native_type: String::new(),
+            native_id: 0,
+            modifier: -1,
+            kind,
+            nullable: Some(false),
+            generated: false,
+            identity: false,
+            default: String::new(),
+            comment: String::new(),
+        };
+        TableSchema {
+            schema_no: 0,
+            table_no: 0,
+            native_id: 0,
+            database: database.to_owned(),
+            schema: String::new(),
+            name: String::new(),
+            comment: String::new(),
+            identity: b'n',
+            key_from: KeyFrom::None,
+            columns: vec![column(1, "prefix", Type::Text { length: 0 }), column(2, "content", Type::Bytes)],
+            key: Vec::new(),
+            unique: Vec::new(),
+            fingerprint: [0; 16],
+            topic: TopicId::NONE,
+        }
+    }
+
     pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
         self.columns.iter().enumerate().find(|(_, c)| c.name == name)
     }

@@ -166,6 +166,8 @@ fn append(change: RowChange, plan: &Arc<TargetPlan>, at: At) -> Result<Vec<Apply
         Op::Update => "u",
         Op::Delete => "d",
         Op::Truncate => "t",
+        // Sinks read the topics of tables.
+        Op::Message => "m",
     };
     let table = || plan.source.qualified();
     let width = plan.source.columns.len() - 3;

@@ -72,7 +72,9 @@ pub enum PlanError {
 pub fn plan(source: &Arc<TableSchema>, target: &TargetTable) -> Result<TargetPlan, PlanError> {
     let mut columns = Vec::new();
     for (i, column) in source.columns.iter().enumerate() {
-        if column.generated {
+        // What the target makes itself cannot be written.
+        let made = target.columns.iter().any(|c| c.name == column.name && c.generated);
+        if column.generated || made {
             continue;
         }
         if !target.columns.iter().any(|c| c.name == column.name) {
@@ -176,6 +178,9 @@ mod tests {
         let p = plan(&source, &target).unwrap();
         assert_eq!(p.columns, vec![(1, "id".to_owned()), (2, "a".to_owned())]);
         assert_eq!(p.key, vec![0]);
+        // The source sends it (PostgreSQL 18), the target makes its own.
+        Arc::make_mut(&mut source).columns[0].generated = false;
+        assert_eq!(plan(&source, &target).unwrap().columns, p.columns);
         target.key = vec!["a".into()];
         assert!(matches!(plan(&source, &target), Err(PlanError::Key { .. })));
         target.key = vec!["id".into()];

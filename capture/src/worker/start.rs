@@ -352,6 +352,23 @@ impl Begun<'_> {
         self.session.flush_stored().await
     }
 
+    /// The topic of logical messages, made when the first one comes.
+    pub async fn ensure_messages(&mut self, given: Arc<TableSchema>) -> Result<(), Trouble> {
+        let config = &self.session.config;
+        let name = TopicName::from([config.prefix.as_str(), "message"].join(&config.options.delimiter));
+        self.router.reserve(&name).map_err(|e| {
+            Trouble::fail(code::ROUTE, e.to_string(), "leave the messages out by message.prefix.exclude.list: .*")
+        })?;
+        if !self.topics.contains_key(&name) {
+            self.create_topics(&[(name.clone(), false)]).await?;
+        }
+        if let Some((topic, partitions)) = self.topics.get(&name).copied() {
+            let table = Arc::new(TableSchema { topic, ..(*given).clone() });
+            self.numbered.insert(Arc::as_ptr(&given) as usize, Numbered { given, table, partitions });
+        }
+        Ok(())
+    }
+
     /// The transaction topic: one partition, so that its records stand in commit order.
     async fn ensure_transactions(&mut self) -> Result<(), Trouble> {
         let config = &self.session.config;

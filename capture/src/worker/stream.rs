@@ -183,9 +183,11 @@ impl Stream {
                 let known = begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize));
                 txn.bytes += row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
                 txn.bytes += 64;
-                let table = row.table.clone();
+                let (table, is_message) = (row.table.clone(), row.op == Op::Message);
                 txn.rows.push(row);
-                if !known {
+                if !known && is_message {
+                    begun.ensure_messages(table).await?;
+                } else if !known {
                     begun.ensure_tables(&[table]).await?;
                 }
                 if txn.bytes > begun.session.config.limits.txn_bytes {
@@ -272,10 +274,12 @@ impl Stream {
         let unit = self.unit(begun, seq, Some(native.clone()), &txn.id, commit_time);
         let when = When::Now { xid: txn.xid, native: native.clone() };
         txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.ordinal, &mut txn.counts);
-        let counted = begun.transactions.is_some().then_some(&mut txn.counts);
+        // A message of no transaction has no boundaries.
+        let boundaries = begun.transactions.filter(|_| !is_alone(&rows));
+        let counted = boundaries.is_some().then_some(&mut txn.counts);
         let ends = counted.is_none();
         let ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, ends, Some(when), counted).await?;
-        if let Some(at) = begun.transactions {
+        if let Some(at) = boundaries {
             let end = Boundary { counts: &txn.counts, ordinal, is_end: true };
             let session = &mut begun.session;
             let now = session.now();
@@ -302,6 +306,9 @@ impl Stream {
         counts: &mut Counts,
     ) -> u64 {
         let (Some(at), Some(first), 0) = (begun.transactions, rows.first(), ordinal) else { return 0 };
+        if is_alone(rows) {
+            return 0;
+        }
         let txn = String::from_utf8_lossy(&unit.txn.0);
         counts.id = match first.info {
             SourceInfo::Postgres { lsn: Some(lsn), .. } => format!("{txn}:{lsn}"),
@@ -339,8 +346,10 @@ impl Stream {
             };
             let (table_no, partitions) = (numbered.table.table_no, numbered.partitions);
             let given = std::mem::replace(&mut row.table, numbered.table.clone());
-            let filled = when.is_some() && super::unchanged::fill(begun, unit, ordinal, &mut row, partitions).await?;
-            let again = when.is_some() && begun.backfill.begins_again(table_no);
+            let is_row = row.op != Op::Message;
+            let filled =
+                when.is_some() && is_row && super::unchanged::fill(begun, unit, ordinal, &mut row, partitions).await?;
+            let again = when.is_some() && is_row && begun.backfill.begins_again(table_no);
             if let Some(when) = when.as_ref().filter(|_| again) {
                 let kept = RowChange { table: given, ..row.clone() };
                 begun.backfill.emitted_again(table_no, unit.seq, kept, when.clone());
@@ -372,13 +381,15 @@ impl Stream {
                 )
                 .map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
             crash_point!("capture.after_encode");
-            super::unchanged::remember(begun, unit, first, &row, partitions);
+            if is_row {
+                super::unchanged::remember(begun, unit, first, &row, partitions);
+            }
             let session = &mut begun.session;
             session.wrote(session.emitter.bytes().saturating_sub(before) as u64);
             if when.is_some() {
                 super::adhoc::look(begun, unit.seq, &row);
             }
-            if let Some(when) = &when {
+            if let Some(when) = when.as_ref().filter(|_| is_row) {
                 self.watch(begun, &row.table, row.op, when)?;
             }
         }
@@ -431,6 +442,11 @@ fn row_comes(begun: &Begun<'_>, row: &RowChange) -> Result<bool, Trouble> {
     }
     let key = begun.session.emitter.key(row).map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
     Ok(key.is_some_and(|key| begun.backfill.row_comes(row.table.table_no, &key)))
+}
+
+/// A logical message of no transaction, which is a unit of its own.
+fn is_alone(rows: &[RowChange]) -> bool {
+    matches!(rows, [RowChange { op: Op::Message, info: SourceInfo::Postgres { txid: None, .. }, .. }])
 }
 
 fn contract(what: &str) -> Trouble {

@@ -342,6 +342,7 @@ impl Bench {
                 other => panic!("key {other:?}"),
             };
             match change.op {
+                Op::Message => panic!("a message in a topic of a table"),
                 Op::Truncate => state.retain(|(table, _), _| *table != name),
                 Op::Delete => drop(state.remove(&(name, id(change.before.as_ref().unwrap())))),
                 Op::Create | Op::Read | Op::Update => {

@@ -208,6 +208,9 @@ impl Encoder {
 
     /// The key a piece travels under: what the partition is chosen by. `None` = keyless.
     pub fn key(&self, change: &RowChange, piece: Piece) -> Result<Option<Bytes>, EncodeError> {
+        if change.op == Op::Message {
+            return self.message_key(change).map(Some);
+        }
         if change.table.key.is_empty() || change.op == Op::Truncate {
             return Ok(None);
         }
@@ -243,6 +246,11 @@ impl Encoder {
         block: Option<Block<'_>>,
     ) -> Result<Encoded, EncodeError> {
         let key = self.key(change, piece)?;
+        if change.op == Op::Message {
+            let value = Some(self.message_value(change, &stamp, processed)?);
+            let headers = vec![(Bytes::from_static(STAMP_HEADER), stamp.encode())];
+            return Ok(Encoded { key, value, headers });
+        }
         let mut headers = Vec::with_capacity(4);
         if piece != Piece::Whole && change.op == Op::Update {
             let old = piece == Piece::NewKey;
@@ -541,6 +549,7 @@ fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
 mod geometry;
 mod heartbeat;
 mod hstore;
+mod message;
 mod schema;
 mod transaction;
 pub(crate) mod value;

@@ -32,6 +32,8 @@ pub struct CatalogTable {
     pub owned: bool,
     pub columns: Vec<CatalogColumn>,
     pub indexes: Vec<CatalogIndex>,
+    /// The publication carries stored generated columns (PostgreSQL 18); false until it was looked at.
+    pub generated_sent: bool,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -43,6 +45,8 @@ pub struct CatalogColumn {
     pub type_text: String,
     pub not_null: bool,
     pub generated: bool,
+    /// Generated, and kept in the row.
+    pub stored: bool,
     pub identity: bool,
     pub default: String,
     pub comment: String,
@@ -104,6 +108,7 @@ pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> R
             owned: r.get(10),
             columns: Vec::new(),
             indexes: Vec::new(),
+            generated_sent: false,
         })
         .collect();
     if tables.is_empty() {
@@ -114,7 +119,7 @@ pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> R
     for r in client
         .query(
             "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, \
-               format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text <> '', \
+               format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text, \
                a.attidentity::text <> '', coalesce(pg_get_expr(d.adbin, d.adrelid), ''), \
                coalesce(col_description(a.attrelid, a.attnum), '') \
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
@@ -123,7 +128,8 @@ pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> R
         )
         .await?
     {
-        let generated: bool = r.get(7);
+        let how: String = r.get(7);
+        let generated = !how.is_empty();
         let column = CatalogColumn {
             number: r.get(1),
             name: r.get(2),
@@ -132,6 +138,7 @@ pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> R
             type_text: r.get(5),
             not_null: r.get(6),
             generated,
+            stored: how == "s",
             identity: r.get(8),
             default: if generated { String::new() } else { r.get(9) },
             comment: r.get(10),
@@ -217,9 +224,9 @@ pub async fn type_texts(client: &Client, of: &[(u32, i32)]) -> Result<Vec<String
 }
 
 impl CatalogTable {
-    /// Columns that the stream carries: generated ones are not sent (before 18, and later unless a publication asks).
+    /// Columns that the stream carries: generated ones are not sent, but for stored ones if the publication asks (18).
     pub fn captured(&self) -> impl Iterator<Item = &CatalogColumn> {
-        self.columns.iter().filter(|c| !c.generated)
+        self.columns.iter().filter(|c| !c.generated || (c.stored && self.generated_sent))
     }
 
     fn key(&self) -> (KeyFrom, &[i16]) {
@@ -349,7 +356,8 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
         .iter()
         .enumerate()
         .map(|(i, c)| match find(catalog, c) {
-            Some(known) => column(known, types),
+            // What is sent is a value as any other, also if the server made it.
+            Some(known) => Column { generated: false, ..column(known, types) },
             None => Column {
                 id: i as u32 + 1,
                 name: c.name.clone(),

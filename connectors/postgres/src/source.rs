@@ -1,5 +1,5 @@
-//! PostgreSQL as a source: logical replication by pgoutput, protocol version 1, or 2 with `streaming`; text,
-//! or binary where the types allow it.
+//! PostgreSQL as a source: logical replication by pgoutput in the highest version of its protocol that the
+//! server speaks; text, or binary where the types allow it.
 //!
 //! [`PgSource`] is the shell around `stream` (the connection's task), `decode` and `values` (pure): it gives out whole
 //! transactions as they come, in commit order. A transaction is on the wire only after its commit (S1), or is
@@ -36,7 +36,7 @@ use catchwater_capture::source::{
     Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source, SourceClass, SourceError,
     Start,
 };
-use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
+use catchwater_change::{Cell, Native, Op, Row, RowChange, SnapshotMark, SourceInfo, TableSchema, Value};
 use catchwater_record::{CaptureEpoch, SourceName, TxnId};
 use catchwater_runtime::Fut;
 use catchwater_runtime::spawn::Task;
@@ -63,6 +63,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 pub const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Memory for transactions that are streamed while they are open; beyond it they go to disk.
 const LARGE_MEMORY_MAX: usize = 64 * 1024 * 1024;
+/// Prefix of our own logical messages: they give the stream something to end a view or an idle time with.
+pub const OWN_PREFIX: &str = "catchwater";
 /// Disk for them.
 const LARGE_DISK_MAX: u64 = 64 * 1024 * 1024 * 1024;
 
@@ -153,6 +155,10 @@ struct Running {
     /// Newest 64-bit transaction id seen: the wire's 32 bits are completed by it.
     xid: u64,
     tables: BTreeMap<u32, Known>,
+    /// What logical messages are of.
+    messages: Arc<TableSchema>,
+    /// When the server sent the message in work, microseconds since 2000.
+    sent: i64,
     /// Described on the wire, not captured.
     strangers: BTreeMap<u32, String>,
     types: PgTypes,
@@ -171,6 +177,13 @@ struct Running {
 struct Ending {
     replay: Replay,
     end_lsn: u64,
+}
+
+struct Logical {
+    transactional: bool,
+    lsn: u64,
+    prefix: String,
+    content: Bytes,
 }
 
 struct OpenTxn {
@@ -288,7 +301,8 @@ impl Running {
         match frame.tag {
             b'd' => match decode::frame(frame.body).map_err(not_understood)? {
                 decode::Frame::KeepAlive { end, .. } => self.keep_alive(end, out),
-                decode::Frame::Data { start, body } => {
+                decode::Frame::Data { start, sent, body } => {
+                    self.sent = sent;
                     crash_point!("source.before_decode");
                     if self.large.is_inside() && decode::is_held(&body) {
                         self.large.hold(start, &body).map_err(large_error)?;
@@ -417,9 +431,61 @@ impl Running {
                     }
                 }
             }
-            // Messages carry no rows; origins say where a row came from before, types precede their Relation.
-            Message::Logical { .. } | Message::Origin { .. } | Message::Type { .. } => {}
+            Message::Logical { transactional, lsn, prefix, content } => {
+                self.logical(config, start, Logical { transactional, lsn, prefix, content }, out)?;
+            }
+            // Origins say where a row came from before, types precede their Relation.
+            Message::Origin { .. } | Message::Type { .. } => {}
         }
+        Ok(())
+    }
+
+    /// A message of the application (`pg_logical_emit_message`): at its place in its transaction, or, not transactional,
+    /// a unit of its own at its place in the WAL; resuming after the end of its record gives what follows.
+    fn logical(
+        &mut self,
+        config: &SourceConfig,
+        start: u64,
+        message: Logical,
+        out: &mut EventBatch,
+    ) -> Result<(), SourceError> {
+        let Logical { transactional, lsn, prefix, content } = message;
+        if prefix == OWN_PREFIX {
+            return Ok(());
+        }
+        row_fits(config, &self.messages, content.len())?;
+        let change = |txid, lsn, last_commit_lsn| RowChange {
+            table: self.messages.clone(),
+            op: Op::Message,
+            before: None,
+            after: Some(Row::new(vec![
+                Cell::Value(Value::Text(prefix.as_str().into())),
+                Cell::Value(Value::Bytes(content.clone())),
+            ])),
+            snapshot: SnapshotMark::No,
+            info: SourceInfo::Postgres { lsn: Some(lsn), txid, last_commit_lsn: Some(last_commit_lsn) },
+        };
+        if transactional {
+            let txn = self.txn.as_ref().ok_or_else(|| broken("a transactional message outside of a transaction"))?;
+            if !txn.skip {
+                out.push(Item::Row(change(Some(txn.xid as u32), start, self.last_commit_lsn)));
+            }
+            return Ok(());
+        }
+        if self.txn.is_some() {
+            return Err(broken("a message of no transaction inside of one"));
+        }
+        if lsn <= self.from {
+            return Ok(());
+        }
+        let row = change(None, lsn, lsn);
+        let txn = TxnId(Bytes::from(format!("message:{lsn}")));
+        let commit_time = Wall::from_micros(self.sent.saturating_add(decode::POSTGRES_EPOCH_MICROS));
+        out.push(Item::Begin { txn: txn.clone(), commit_time, xid: None });
+        out.push(Item::Row(row));
+        out.push(Item::Commit { native: Native::postgres(lsn), txn, commit_time });
+        self.last_commit_lsn = lsn;
+        self.idle = self.idle.max(lsn);
         Ok(())
     }
 

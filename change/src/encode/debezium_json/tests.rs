@@ -174,7 +174,7 @@ fn change() -> impl Strategy<Value = RowChange> {
                 Op::Create | Op::Read => (None, Some(after)),
                 Op::Update => (Some(before), Some(after)),
                 Op::Delete => (Some(before), None),
-                Op::Truncate => (None, None),
+                Op::Truncate | Op::Message => (None, None),
             };
             let info = SourceInfo::Postgres { lsn: Some(9), txid: Some(3), last_commit_lsn: None };
             RowChange { table, op, before, after, snapshot: SnapshotMark::No, info }

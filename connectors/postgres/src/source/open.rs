@@ -20,7 +20,7 @@ use crate::types::{binary, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Mono, crash_point};
 use catchwater_capture::source::{Identity, Opened, SourceClass, SourceError, identity_tag as tag};
-use catchwater_change::Native;
+use catchwater_change::{Native, TableSchema};
 use catchwater_runtime::time::{SystemClock, sleep};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) const VERSION_MIN: i32 = 140_000;
 const RELEASE_TRIES: u32 = 100;
 const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
+/// First server that sends stored generated columns, if the publication says so.
+const GENERATED_MIN: i32 = 180_000;
 /// First server that copies a slot to its standbys.
 const FAILOVER_MIN: i32 = 170_000;
 
@@ -262,6 +264,8 @@ pub(super) struct Publication {
     pub complete: bool,
     /// Row filters or column lists.
     pub filtered: bool,
+    /// Stored generated columns are sent (18).
+    pub generated: bool,
     /// `schema.table`, ascending.
     pub tables: Vec<String>,
 }
@@ -295,6 +299,11 @@ pub(super) async fn publication(
             .map_err(fail)?;
             row.get::<_, bool>(0)
         };
+    let generated = version >= GENERATED_MIN && {
+        let row =
+            sql.client.query_one("SELECT pubgencols = 's' FROM pg_publication WHERE oid = $1::oid", &[&oid]).await;
+        row.map_err(fail)?.get::<_, bool>(0)
+    };
     let rows = sql
         .client
         .query(
@@ -303,7 +312,7 @@ pub(super) async fn publication(
         )
         .await
         .map_err(fail)?;
-    Ok(Some(Publication { oid, complete, filtered, tables: rows.iter().map(|r| r.get(0)).collect() }))
+    Ok(Some(Publication { oid, complete, filtered, generated, tables: rows.iter().map(|r| r.get(0)).collect() }))
 }
 
 /// The difference between a publication and the captured tables, if any, and the SQL that mends it.
@@ -312,6 +321,7 @@ pub(super) fn difference(
     publication: &Publication,
     tables: &[CatalogTable],
     fresh: bool,
+    version: i32,
 ) -> Option<(String, String)> {
     let name = |t: &CatalogTable| format!("{}.{}", t.schema, t.name);
     // A table that a pattern matches and that came later joins by a re-snapshot, not by a failed start.
@@ -338,16 +348,27 @@ pub(super) fn difference(
     }
     let ident = quote_ident(&config.publication());
     let list: Vec<String> = tables.iter().map(quoted).collect();
-    let sql =
-        format!("ALTER PUBLICATION {ident} SET TABLE {}; ALTER PUBLICATION {ident} SET {PUBLISH};", list.join(", "));
+    let sql = format!(
+        "ALTER PUBLICATION {ident} SET TABLE {}; ALTER PUBLICATION {ident} SET {};",
+        list.join(", "),
+        publish(version)
+    );
     Some((faults.join("; "), sql))
 }
 
-const PUBLISH: &str = "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)";
+fn publish(version: i32) -> &'static str {
+    match version {
+        ..GENERATED_MIN => "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+        _ => {
+            "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true, publish_generated_columns = stored)"
+        }
+    }
+}
 
-pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTable]) -> String {
+pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTable], version: i32) -> String {
     let list: Vec<String> = tables.iter().map(quoted).collect();
-    format!("CREATE PUBLICATION {} FOR TABLE {} WITH {PUBLISH}", quote_ident(&config.publication()), list.join(", "))
+    let (name, how) = (quote_ident(&config.publication()), publish(version));
+    format!("CREATE PUBLICATION {name} FOR TABLE {} WITH {how}", list.join(", "))
 }
 
 fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {
@@ -376,7 +397,7 @@ impl PgSource {
             return Err(no_failover(version));
         }
         let mut types = PgTypes::new();
-        let tables = tables(config, &sql, &mut types).await?;
+        let mut tables = tables(config, &sql, &mut types).await?;
         if tables.is_empty() {
             return Err(SourceError::new(
                 SourceClass::Config,
@@ -409,30 +430,31 @@ impl PgSource {
         }
 
         let mut publication_made = known.as_ref().is_some_and(|k| k.tags.contains_key(&tag::PUBLICATION_MADE));
-        let publication_oid = match publication(config, &sql, version).await? {
+        let (publication_oid, generated) = match publication(config, &sql, version).await? {
             Some(found) => {
-                if let Some((what, sql)) = difference(config, &found, &tables, true) {
+                if let Some((what, sql)) = difference(config, &found, &tables, true, version) {
                     return Err(publication_differs(config, &what, sql));
                 }
-                found.oid
+                (found.oid, found.generated)
             }
             None => {
-                sql.client.batch_execute(&create_publication_sql(config, &tables)).await.map_err(|e| {
+                sql.client.batch_execute(&create_publication_sql(config, &tables, version)).await.map_err(|e| {
                     let fault = Fault::from(e);
                     match fault.sqlstate() {
                         "42501" => SourceError::new(
                             SourceClass::Rights,
                             code::NO_PUBLICATION_RIGHT,
                             format!("user '{}' may not create the publication: {fault}", config.connect.user),
-                            format!("as a superuser: {};", create_publication_sql(config, &tables)),
+                            format!("as a superuser: {};", create_publication_sql(config, &tables, version)),
                         ),
                         _ => source_error(config, fault),
                     }
                 })?;
                 publication_made = true;
-                publication(config, &sql, version).await?.map_or(0, |p| p.oid)
+                publication(config, &sql, version).await?.map_or((0, false), |p| (p.oid, p.generated))
             }
         };
+        tables.iter_mut().for_each(|t| t.generated_sent = generated);
         if publication_made {
             identity.tags.insert(tag::PUBLICATION_MADE, Bytes::new());
         }
@@ -523,7 +545,7 @@ impl PgSource {
                 "changes made since it was dropped are not in the stream: the source must be read again",
             ));
         };
-        if let Some((what, sql)) = difference(config, &found, &tables, false) {
+        if let Some((what, sql)) = difference(config, &found, &tables, false, version) {
             return Err(publication_differs(config, &what, sql));
         }
         let made_as = identity.tags.get(&tag::PUBLICATION_OID).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
@@ -531,8 +553,9 @@ impl PgSource {
             let what = "it was dropped and made again: changes made meanwhile are not in the stream";
             return Err(publication_differs(config, what, "the source must be read again".into()));
         }
-        let published: Vec<CatalogTable> =
+        let mut published: Vec<CatalogTable> =
             tables.into_iter().filter(|t| found.tables.contains(&format!("{}.{}", t.schema, t.name))).collect();
+        published.iter_mut().for_each(|t| t.generated_sent = found.generated);
         self.run(sql, version, position, &published, types, identity).await
     }
 
@@ -554,7 +577,7 @@ impl PgSource {
         let xid = xid.parse().map_err(|_| fail(Fault::Protocol("a transaction id is no number".into())))?;
         let transport = replication(config).await?;
         let (slot, publication) = (config.slot(), config.publication());
-        let mut columns = tables.iter().flat_map(|t| &t.columns);
+        let mut columns = tables.iter().flat_map(CatalogTable::captured);
         let binary = config.binary
             && !config.text_only.load(Ordering::Relaxed)
             && columns.all(|c| binary::fits(&types, c.type_oid));
@@ -578,6 +601,8 @@ impl PgSource {
             idle: from,
             xid,
             tables: by_oid,
+            messages: Arc::new(TableSchema::messages(&config.connect.database)),
+            sent: 0,
             strangers: BTreeMap::new(),
             types,
             binary,

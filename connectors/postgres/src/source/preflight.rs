@@ -113,7 +113,7 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
     }
     match publication(config, &sql, version).await? {
         Some(p) => {
-            if let Some((what, cure)) = difference(config, &p, &capturable, true) {
+            if let Some((what, cure)) = difference(config, &p, &capturable, true, version) {
                 out.push(finding(
                     code::PUBLICATION,
                     format!("publication {} does not fit the source", config.publication()),
@@ -142,7 +142,7 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
                     format!("user '{}' may not create the publication", config.connect.user),
                     evidence.join("; "),
                     "create it once as a superuser",
-                    vec![format!("{};", create_publication_sql(config, &capturable))],
+                    vec![format!("{};", create_publication_sql(config, &capturable, version))],
                 ));
             }
         }

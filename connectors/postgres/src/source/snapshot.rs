@@ -295,8 +295,8 @@ pub(super) async fn end_view(config: &SourceConfig, reader: &mut Transport, seen
         .map_err(fail)?;
     let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
     // On a quiet server nothing would ever be committed at or above that place: this is, and flushed.
-    let push = "SELECT pg_catalog.pg_logical_emit_message(true, 'catchwater', '')";
-    reader.query(push).await.map_err(fail)?;
+    let push = format!("SELECT pg_catalog.pg_logical_emit_message(true, '{}', '')", super::OWN_PREFIX);
+    reader.query(&push).await.map_err(fail)?;
     let view = std::str::from_utf8(&seen).ok().and_then(parse_snapshot);
     match (view, place) {
         (Some((xmin, xmax, running)), Some(place)) => {

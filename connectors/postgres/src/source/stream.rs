@@ -220,6 +220,17 @@ pub struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    /// The highest version of pgoutput's protocol that the server speaks. `two_phase` (3) is not asked for, so prepared
+    /// transactions come when they are committed.
+    /// Source: PostgreSQL, `src/include/replication/logicalproto.h`, `LOGICALREP_PROTO_MAX_VERSION_NUM` of each version.
+    fn protocol(&self) -> u8 {
+        match self.version {
+            ..150_000 => 2,
+            150_000..160_000 => 3,
+            _ => 4,
+        }
+    }
+
     pub fn sql(&self) -> String {
         let mut out = BytesMut::new();
         // Names inside publication_names are identifiers inside a literal.
@@ -229,7 +240,7 @@ impl Ask<'_> {
                 "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{}', publication_names {names}",
                 crate::config::quote_ident(self.slot),
                 lsn_text(self.from),
-                if self.streaming { 2 } else { 1 },
+                self.protocol(),
             )
             .as_bytes(),
         );
@@ -237,7 +248,8 @@ impl Ask<'_> {
             out.put_slice(b", messages 'true'");
         }
         if self.streaming {
-            out.put_slice(b", streaming 'on'");
+            let how: &[u8] = if self.protocol() >= 4 { b", streaming 'parallel'" } else { b", streaming 'on'" };
+            out.put_slice(how);
         }
         if self.binary {
             out.put_slice(b", binary 'true'");
@@ -274,13 +286,21 @@ mod tests {
         let ask = Ask { slot: "s", publication: "p\"'x", from: 255, version: 150_000, streaming: false, binary: false };
         assert_eq!(
             ask.sql(),
-            "START_REPLICATION SLOT \"s\" LOGICAL 0/FF (proto_version '1', publication_names '\"p\"\"''x\"', messages 'true')"
+            "START_REPLICATION SLOT \"s\" LOGICAL 0/FF (proto_version '3', publication_names '\"p\"\"''x\"', messages 'true')"
         );
         let ask = Ask { binary: true, ..ask };
         assert!(ask.sql().ends_with(", binary 'true')"), "{}", ask.sql());
         let ask = Ask { streaming: true, binary: false, ..ask };
         assert!(
-            ask.sql().contains("(proto_version '2', ") && ask.sql().ends_with(", streaming 'on')"),
+            ask.sql().contains("(proto_version '3', ") && ask.sql().ends_with(", streaming 'on')"),
+            "{}",
+            ask.sql()
+        );
+        let ask = Ask { version: 140_000, ..ask };
+        assert!(ask.sql().contains("(proto_version '2', ") && ask.sql().contains("streaming 'on'"), "{}", ask.sql());
+        let ask = Ask { version: 160_000, ..ask };
+        assert!(
+            ask.sql().contains("(proto_version '4', ") && ask.sql().contains("streaming 'parallel'"),
             "{}",
             ask.sql()
         );

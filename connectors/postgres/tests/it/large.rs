@@ -68,7 +68,7 @@ async fn a_streamed_transaction_gives_what_a_kept_one_gives() {
         let want = read_to_marker(&mut kept).await;
         let shapes: Vec<usize> = want.iter().map(|t| t.rows.len()).collect();
         let deleted = (n / 7) as usize;
-        assert_eq!(shapes, [1, (n + n / 4) as usize, (n + n / 2) as usize + 1 + deleted + 1], "{server}");
+        assert_eq!(shapes, [1, (n + n / 4) as usize, (n + n / 2) as usize + 2 + deleted + 1], "{server}");
         assert!(want.iter().all(|t| t.rows.iter().all(|r| !show(r).contains("gone"))));
         same(&read_to_marker(&mut memory).await, &want, &format!("{server}: in memory"));
         same(&read_to_marker(&mut files).await, &want, &format!("{server}: in files"));

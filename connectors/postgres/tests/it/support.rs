@@ -128,10 +128,12 @@ pub async fn read_until(source: &mut PgSource, mut done: impl FnMut(&[Txn]) -> b
                     Item::Begin { txn, xid, .. } => {
                         assert!(open.is_none(), "a transaction inside another");
                         let id = String::from_utf8(txn.0.to_vec()).unwrap();
-                        open = Some(Txn { id, xid: xid.unwrap(), rows: vec![], native: Native::default() });
+                        // A logical message of no transaction has no id of one.
+                        open = Some(Txn { id, xid: xid.unwrap_or(0), rows: vec![], native: Native::default() });
                     }
                     Item::Row(row) => {
-                        assert!(described.contains(&row.table.fingerprint), "schema before rows (S4)");
+                        let is_message = row.op == Op::Message;
+                        assert!(is_message || described.contains(&row.table.fingerprint), "schema before rows (S4)");
                         open.as_mut().expect("rows stand inside a transaction").rows.push(row);
                     }
                     Item::Schema(s) => {

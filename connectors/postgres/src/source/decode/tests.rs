@@ -35,12 +35,15 @@ fn messages_of_a_transaction() {
     let truncate = message(hex("54 00000002 00 00004001 00004002")).unwrap();
     assert_eq!(truncate, Message::Truncate { oids: vec![0x4001, 0x4002] });
     let logical = message(hex("4d 01 0000000000000009 6100 00000002 6869")).unwrap();
-    assert_eq!(logical, Message::Logical { transactional: true, lsn: 9, prefix: "a".into() });
+    assert_eq!(logical, Message::Logical { transactional: true, lsn: 9, prefix: "a".into(), content: "hi".into() });
     let commit = message(hex("43 00 00000000019a2f30 00000000019a2f60 0002a1b2c3d4e5f6")).unwrap();
     assert_eq!(commit, Message::Commit { lsn: 0x019a_2f30, end_lsn: 0x019a_2f60, time: 0x0002_a1b2_c3d4_e5f6 });
     assert_eq!(message(hex("53 000002e7 01")).unwrap(), Message::StreamStart { xid: 743 });
     assert_eq!(message(hex("45")).unwrap(), Message::StreamStop);
     assert_eq!(message(hex("41 000002e7 000002e8")).unwrap(), Message::StreamAbort { xid: 743, sub: 744 });
+    let parallel = message(hex("41 000002e7 000002e8 0000000000000010 0000000000000020")).unwrap();
+    assert_eq!(parallel, Message::StreamAbort { xid: 743, sub: 744 });
+    assert!(message(hex("41 000002e7 000002e8 0000000000000010")).is_err());
     assert_eq!(
         message(hex("63 000002e7 00 0000000000000010 0000000000000020 0000000000000030")).unwrap(),
         Message::StreamCommit { xid: 743, lsn: 16, end_lsn: 32, time: 48 }
@@ -52,7 +55,7 @@ fn messages_of_a_transaction() {
 #[test]
 fn frames() {
     let data = frame(hex("77 0000000000000010 0000000000000020 0000000000000030 42")).unwrap();
-    assert_eq!(data, Frame::Data { start: 16, body: hex("42") });
+    assert_eq!(data, Frame::Data { start: 16, sent: 48, body: hex("42") });
     let keep = frame(hex("6b 0000000000000020 0000000000000030 01")).unwrap();
     assert_eq!(keep, Frame::KeepAlive { end: 32, reply: true });
     assert_eq!(frame(hex("7a")), Err(DecodeError::Frame(b'z')));
