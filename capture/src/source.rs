@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use catchwater_base::Wall;
-use catchwater_change::{Native, RowChange, TableSchema};
+use catchwater_change::{Native, RowChange, TableSchema, Value};
 use catchwater_record::{ErrorCode, TxnId};
 use catchwater_runtime::Fut;
 use std::sync::Arc;
@@ -82,12 +82,14 @@ pub struct Stretch {
     /// SQL condition its rows meet; empty = all.
     pub filter: String,
     pub rows_max: u32,
+    /// Not a part of the order but these keys, whatever the filter says; empty = the part behind `after`.
+    pub keys: Vec<Vec<Value>>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct StretchEnd {
     pub view: View,
-    /// Key of its last row; empty = there is none behind `after`.
+    /// Key of its last row; empty = there is none behind `after`. Of asked-for keys it means nothing.
     pub upto: Vec<String>,
 }
 

@@ -75,6 +75,9 @@ struct Job {
     failures: u32,
     /// Keys that a chunk brought before the crash.
     known: Map<u128, ()>,
+    /// Keys to be read once more (see `moved`), and how many of them the reader was asked for.
+    again: Vec<Vec<Value>>,
+    asked: usize,
 }
 
 struct Topic<'a> {
@@ -99,6 +102,9 @@ pub(super) struct AdHoc<'a> {
     topic: Option<Topic<'a>>,
     shown: bool,
 }
+
+mod moved;
+pub(super) use moved::look as look_for_moved;
 
 /// An insert into the signal table is kept for the next turn.
 pub(super) fn look(begun: &mut Begun<'_>, seq: CommitSeq, row: &RowChange) {
@@ -142,6 +148,7 @@ impl<'a> AdHoc<'a> {
                 continue;
             };
             job.name = table.qualified();
+            job.restore_moved(&table, &record);
             job.learn(begun).await?;
             out.jobs.push(job);
         }
@@ -187,6 +194,7 @@ impl<'a> AdHoc<'a> {
     /// True if a chunk could be placed at this boundary, or a signal stands in the transaction that ended here.
     pub fn waits_for_a_boundary(&self, begun: &Begun<'_>, at: &Native) -> bool {
         !begun.signals.is_empty()
+            || !begun.moved.is_empty()
             || self.jobs.iter().any(|j| j.ready.as_ref().is_some_and(|(_, end)| may_place(&end.view, at)))
     }
 
@@ -198,6 +206,7 @@ impl<'a> AdHoc<'a> {
         stream: &mut Stream,
         may_read: bool,
     ) -> Result<(), Trouble> {
+        self.note_moved(begun);
         self.follow(begun).await?;
         self.poll_topic(begun);
         if stream.is_between() && begun.resume.is_caught_up() {
@@ -446,6 +455,8 @@ impl Job {
             not_before: Mono::ZERO,
             failures: 0,
             known: Map::default(),
+            again: Vec::new(),
+            asked: 0,
         }
     }
 
@@ -512,7 +523,7 @@ impl Job {
             flags: chunk_flag::AD_HOC | if self.paused { chunk_flag::PAUSED } else { 0 },
             rows: self.rows,
             lower: self.cursor.clone(),
-            upper: vec![asked],
+            upper: self.stored_moved(begun, asked),
             filter: self.filter.clone(),
             ..whole_table(&begun.session.config, phase, 0, self.seq)
         })
@@ -535,12 +546,14 @@ impl Job {
         self.busy = false;
         self.told = None;
         self.ready = None;
+        self.asked = 0;
     }
 
     fn stretch(&self, begun: &Begun<'_>) -> Option<Stretch> {
         let table = newest(begun, self.table_no)?;
         let rows_max = begun.session.config.signals.chunk_rows;
-        Some(Stretch { table, after: self.cursor.clone(), filter: self.filter.clone(), rows_max })
+        let (after, filter) = (self.cursor.clone(), self.filter.clone());
+        Some(Stretch { table, after, filter, rows_max, keys: Vec::new() })
     }
 
     fn ask_next(&mut self, begun: &Begun<'_>) {
@@ -548,7 +561,9 @@ impl Job {
         if self.paused || self.busy || self.ready.is_some() || now < self.not_before {
             return;
         }
-        if let (Some(reader), Some(of)) = (&self.reader, self.stretch(begun)) {
+        if let (Some(reader), Some(mut of)) = (&self.reader, self.stretch(begun)) {
+            of.keys.clone_from(&self.again);
+            self.asked = of.keys.len();
             reader.ask(Ask::Stretch(Box::new(of)));
             self.busy = true;
         }
@@ -601,7 +616,11 @@ impl Job {
         end: StretchEnd,
     ) -> Result<bool, Trouble> {
         let last = last_given(begun);
-        if end.upto.is_empty() {
+        let by_key = self.asked > 0;
+        if end.upto.is_empty() && !by_key {
+            if !self.again.is_empty() {
+                return Ok(false); // those first; then whether there is something behind is asked again
+            }
             begun.session.finished.push((last, self.key(), self.stored(begun, ChunkPhase::Finished)));
             return Ok(true);
         }
@@ -623,7 +642,10 @@ impl Job {
         crash_point!("capture.after_window");
         let read = rows.len() as u64;
         let mut kept = keep.iter().zip(&keys).map(|(keep, key)| {
-            *keep && key.as_ref().is_none_or(|k| self.known.is_empty() || !self.known.contains_key(&xxh3_128(k)))
+            *keep
+                && key
+                    .as_ref()
+                    .is_none_or(|k| by_key || self.known.is_empty() || !self.known.contains_key(&xxh3_128(k)))
         });
         rows.retain(|_| kept.next().unwrap_or(true));
         drop(kept);
@@ -631,15 +653,21 @@ impl Job {
         for row in &mut rows {
             (row.op, row.before, row.snapshot) = (Op::Read, None, mark);
         }
-        let lower = std::mem::replace(&mut self.cursor, end.upto.clone());
+        let lower = self.cursor.clone();
+        if by_key {
+            self.again.drain(..self.asked);
+            self.asked = 0;
+        } else {
+            self.cursor.clone_from(&end.upto);
+            self.rows += read;
+            self.chunks += 1;
+        }
         let mut at = last;
-        self.rows += read;
-        self.chunks += 1;
         if !rows.is_empty() {
             at = self.write(begun, stream, rows, lower, &end).await?;
         }
         begun.session.finished.push((at, self.key(), self.stored(begun, ChunkPhase::Open)));
-        begun.session.status.update(|s| s.ad_hoc_chunks += 1);
+        begun.session.status.update(|s| s.ad_hoc_chunks += u64::from(!by_key));
         if let Some(ms) = (read * 1000).checked_div(self.rows_per_second) {
             self.not_before = self.not_before.max(begun.session.now().mono).plus_millis(ms);
         }

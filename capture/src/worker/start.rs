@@ -24,7 +24,7 @@ use catchwater_change::decode::debezium_json;
 use catchwater_change::encode::debezium_json::Encoder;
 use catchwater_change::json;
 use catchwater_change::stamp::flag;
-use catchwater_change::{Cut, Native, Stamp, TableSchema, Version};
+use catchwater_change::{Cut, Native, Stamp, TableSchema, Value, Version};
 use catchwater_client::{
     ControlClient, ControlError, Fetch, FetchPart, Isolation, LogClient, LogError, NewTopic, Owner, PartitionError,
     Tail, TopicsWanted,
@@ -74,6 +74,8 @@ pub(super) struct Begun<'a> {
     pub touched: Touched,
     /// Inserts into the signal table that nobody has looked at: transaction, type, data.
     pub signals: Vec<(CommitSeq, String, String)>,
+    /// Rows that moved to these keys with a column that nobody knows, not noted yet.
+    pub moved: Vec<(CommitSeq, u32, Vec<Value>)>,
     pub superset: bool,
     pub has_snapshot: bool,
     /// Where transactions are said to begin and end, if anywhere.
@@ -173,6 +175,7 @@ pub(super) async fn begin<'a>(
         backfill: Backfill::default(),
         touched: Touched::default(),
         signals: Vec::new(),
+        moved: Vec::new(),
         superset: capabilities.superset,
         has_snapshot: capabilities.has_snapshot,
         transactions: None,

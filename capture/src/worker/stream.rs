@@ -104,6 +104,7 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             crash_point!("capture.after_boundary");
             if boundary {
                 begun.pass_holes();
+                ad_hoc.note_moved(begun);
             }
             if boundary && let Some(running) = &mut fill {
                 running.place(begun, &mut stream).await?;
@@ -388,6 +389,7 @@ impl Stream {
             session.wrote(session.emitter.bytes().saturating_sub(before) as u64);
             if when.is_some() {
                 super::adhoc::look(begun, unit.seq, &row);
+                super::adhoc::look_for_moved(begun, unit.seq, &row);
             }
             if let Some(when) = when.as_ref().filter(|_| is_row) {
                 self.watch(begun, &row.table, row.op, when)?;

@@ -352,7 +352,8 @@ pub fn message(mut body: Bytes) -> Result<Message, DecodeError> {
             let out = Message::StreamAbort { xid: c.u32()?, sub: c.u32()? };
             // Version 4 with `streaming parallel`: where and when.
             if !c.at.is_empty() {
-                (c.u64()?, c.u64()?);
+                c.u64()?;
+                c.u64()?;
             }
             out
         }

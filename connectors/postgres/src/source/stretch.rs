@@ -9,9 +9,10 @@ use super::transport::Transport;
 use super::{SourceConfig, open, source_error};
 use crate::config::quote_literal;
 use crate::fault::Fault;
+use crate::types::literal;
 use bytes::Bytes;
 use catchwater_capture::source::{SourceClass, SourceError, Stretch, StretchEnd};
-use catchwater_change::RowChange;
+use catchwater_change::{RowChange, Value};
 use catchwater_runtime::time::sleep;
 use std::time::Duration;
 
@@ -41,6 +42,19 @@ fn bound(of: &Stretch, op: &str, values: &[String]) -> Option<String> {
     let literals: Vec<String> = columns.zip(values).map(|(t, v)| format!("{}::{t}", quote_literal(v))).collect();
     let keys: Vec<String> = key_columns(&of.table).collect();
     Some(format!("({}) {op} ({})", keys.join(", "), literals.join(", ")))
+}
+
+/// `(a, b) IN (('1'::integer, 'x'::text), …)`.
+fn keyed(of: &Stretch) -> Option<String> {
+    let row = |values: &Vec<Value>| -> Option<String> {
+        let types = of.table.key.iter().map(|k| &of.table.columns[usize::from(*k)].native_type);
+        let literals: Vec<String> =
+            types.zip(values).map(|(t, v)| format!("{}::{t}", quote_literal(&literal(v)))).collect();
+        (values.len() == of.table.key.len()).then(|| format!("({})", literals.join(", ")))
+    };
+    let rows: Option<Vec<String>> = of.keys.iter().map(row).collect();
+    let keys: Vec<String> = key_columns(&of.table).collect();
+    Some(format!("({}) IN ({})", keys.join(", "), rows?.join(", ")))
 }
 
 /// Looks at the filter, waits for what is committed and not visible yet, and estimates the rows.
@@ -116,6 +130,15 @@ async fn read_in_view(
     out: &mut Vec<RowChange>,
 ) -> Result<Vec<String>, SourceError> {
     let fail = |f: Fault| judged(config, f);
+    if !of.keys.is_empty() {
+        let Some(these) = keyed(of) else {
+            let what = format!("a key of {} has not its columns", of.table.qualified());
+            return Err(SourceError::new(SourceClass::Bug, crate::codes::source::NOT_UNDERSTOOD, what, ""));
+        };
+        let sql = format!("COPY (SELECT {} FROM {from} WHERE {these}) TO STDOUT", select_list(&of.table));
+        copy(config, reader, &sql, &of.table, out).await?;
+        return Ok(Vec::new());
+    }
     let behind = bound(of, ">", &of.after);
     let keys: Vec<String> = key_columns(&of.table).collect();
     let (list, backwards) = (keys.join(", "), keys.join(" DESC, "));
