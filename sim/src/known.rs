@@ -4,11 +4,12 @@
 use crate::run;
 
 /// (seed, voters as given, what it found)
-const KNOWN: [(u64, usize, &str); 5] = [
+const KNOWN: [(u64, usize, &str); 6] = [
     (100_055, 0, "the checker expected of a late winner of an old term what a newer term had acknowledged"),
     (200_478, 0, "one damaged manifest that named a trimmed segment kept the whole directory from starting"),
     (300_011, 0, "a snapshot after a restart carried members of before the restart"),
     (310_020, 0, "the same, with members that had moved twice"),
+    (3_931, 0, "a follower's manifest and snapshot said a log start beyond the entries that it had made durable"),
     (610_049, 0, "a sync that failed while the directory was made left a dir.meta that only the page cache had"),
 ];
 

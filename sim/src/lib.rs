@@ -22,6 +22,7 @@ mod serve;
 pub mod storage;
 mod story;
 pub mod swarm;
+pub mod tell;
 mod totals;
 pub mod workload;
 pub mod world;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--hours N] [--voters N] [--profile NAME] [--threads N]
+    "usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--hours N] [--voters N] [--profile NAME] [--threads N] [--tell 1]
        catchwater-sim power [--from N] [--seeds N] [--seconds N] [--threads N]   short runs of 1 and 3 voters, power losses only
        catchwater-sim mutants [NAME…]";
 
@@ -106,6 +106,8 @@ fn options(args: &[String]) -> Option<Options> {
             "--seconds" => o.seconds = Some(value),
             "--hours" => o.hours = Some(value),
             "--voters" => o.voters = value as usize,
+            // Every step of one seed, on stderr.
+            "--tell" if value > 0 => catchwater_sim::tell::on(),
             "--threads" => o.threads = value.clamp(1, 64),
             _ => return None,
         }

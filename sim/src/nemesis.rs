@@ -1,6 +1,7 @@
 //! What goes wrong, and when it stops.
 
 use crate::swarm::Profile;
+use crate::tell::tell;
 use crate::world::{Happens, World};
 use catchwater_raft::{Event, Proposal, ProposalId};
 use catchwater_record::{EntryIndex, Gid, Offset};
@@ -112,6 +113,7 @@ impl World {
         let offset = Offset(self.rng.below(core.view().high_watermark.0 + 1));
         let start = LogStart { offset, reason: TrimReason::Retention };
         self.out.trims += 1;
+        tell!(self, "log start of {gid:?} to {offset}, at node {node}");
         self.story.trimmed(self.engine.now(), gid, offset);
         self.core_event(node, gid, Event::Propose(vec![Proposal::log_start(ProposalId(0), start)]));
     }
@@ -123,6 +125,7 @@ impl World {
 
     pub(crate) fn calm(&mut self) {
         self.calm_at = Some(self.engine.now());
+        tell!(self, "calm");
         self.acked_when_calm = self.ledger_len();
         self.net.calm = true;
         self.net.heal();

@@ -3,6 +3,7 @@
 
 use crate::storage::{StartError, Wish};
 use crate::swarm::Profile;
+use crate::tell::{self, tell};
 use crate::workload::Reply;
 use crate::world::{Happens, Waiter, World, peer};
 use catchwater_base::Effects;
@@ -31,9 +32,11 @@ impl World {
         self.nodes[node].running = true;
         for group in found {
             let gid = group.gid;
+            tell!(self, "node {node} starts {gid:?}: {:?} {:?} first {}", group.verdict, group.hard, group.first_index);
             let again = group.clone();
             match GroupCore::open(&self.config(node, gid), group, 1).or_else(|e| self.under_a_new_id(node, again, e)) {
                 Ok(core) => {
+                    tell!(self, "node {node} opens {gid:?}: {:?} {:?}", core.view(), core.conf());
                     self.out.mutes += u64::from(core.is_mute());
                     self.after_power(node, &core);
                     self.checker.opened(node, &core);
@@ -201,6 +204,7 @@ impl World {
         self.out.crashes += 1;
         self.out.power_cuts += u64::from(power);
         self.engine.fold(0xc00 + u64::from(power));
+        tell!(self, "node {node} dies{}", if power { ", its power is lost" } else { "" });
         let n = &mut self.nodes[node];
         n.boot += 1;
         n.running = false;
@@ -218,6 +222,7 @@ impl World {
             let journal = self.swarm.profile == Profile::Journals;
             let done = self.atlas.damage(node, self.nodes[node].storage.disk(), rest, journal, &mut self.rng);
             self.out.damages += u64::from(done.is_some());
+            tell!(self, "node {node}: {done:?}");
             self.last_damage = done.or(self.last_damage.take());
         }
         if self.rng.chance(500_000) {
@@ -259,7 +264,39 @@ impl World {
         self.nodes[node].doomed = Some(power);
     }
 
+    /// Beats only fill the page.
+    pub(crate) fn tell_message(&self, node: usize, m: &PeerMsg) {
+        match &m.body {
+            _ if !tell::is_on() => {}
+            PeerBody::Beat { .. } | PeerBody::BeatAck { .. } => {}
+            PeerBody::Append { prev_index, prev_term, commit, entries } => {
+                let rows: Vec<_> =
+                    entries.iter().map(|e| format!("{}/{} {:?} {}", e.index, e.term, e.kind, e.base_offset)).collect();
+                let (gid, from, term) = (m.gid, m.from, m.term);
+                tell!(
+                    self,
+                    "{from} > {node} {gid:?} term {term}: append {prev_index}/{prev_term} commit {commit} {rows:?}"
+                );
+            }
+            body => tell!(self, "{} > {node} {:?} term {}: {body:?}", m.from, m.gid, m.term),
+        }
+    }
+
+    fn tell_effect(&self, node: usize, gid: Gid, effect: &Effect) {
+        match effect {
+            _ if !tell::is_on() => {}
+            Effect::Send(_) | Effect::ReadReady(..) | Effect::ReadRefused(_) | Effect::Refused(..) => {}
+            Effect::Persist { ready, entries, hard, truncate_from } => {
+                let rows: Vec<_> =
+                    entries.iter().map(|e| format!("{}/{} {:?} {}", e.index, e.term, e.kind, e.base_offset)).collect();
+                tell!(self, "node {node} {gid:?}: persist {ready:?} {rows:?} {hard:?} cut {truncate_from:?}");
+            }
+            other => tell!(self, "node {node} {gid:?}: {other:?}"),
+        }
+    }
+
     pub(crate) fn perform(&mut self, node: usize, gid: Gid, effect: Effect) {
+        self.tell_effect(node, gid, &effect);
         match effect {
             Effect::Persist { ready, entries, hard, truncate_from } => {
                 self.engine.fold(ready.0);

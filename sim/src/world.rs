@@ -366,6 +366,7 @@ impl World {
                 self.engine.fold(0x100 + node as u64);
                 let current = (self.nodes[from].boot, self.nodes[node].boot) == boots;
                 if self.nodes[node].up() && (current || mutant!("old_generation_accepted")) {
+                    self.tell_message(node, &msg);
                     self.core_event(node, msg.gid, Event::Message(*msg));
                 }
             }

@@ -810,7 +810,7 @@ impl Log {
         let mut out = BytesMut::new();
         put_section(&mut out, SECTION_PRODUCERS, |out| producers.as_ref().unwrap_or(&self.producers).encode(out));
         put_section(&mut out, SECTION_CAPTURES, |out| captures.as_ref().unwrap_or(&self.captures).encode(out));
-        put_section(&mut out, SECTION_LOG_START, |out| out.put_u64_le(self.log_start.0));
+        put_section(&mut out, SECTION_LOG_START, |out| out.put_u64_le(self.log_start_at(at).0));
         let mut aborted = Vec::new();
         self.transactions.encode(self.end_offset_at(at), &mut aborted);
         if !aborted.is_empty() {
@@ -827,6 +827,18 @@ impl Log {
             put_section(&mut out, *kind, |out| out.put_slice(bytes));
         }
         (at, self.end_offset_at(at), out.freeze())
+    }
+
+    /// The log start that the entries up to `at` make. A follower may know of a later one, of entries that are committed and
+    /// not durable here: after a loss of power it would stand beyond the end of the log. And a log that began behind a
+    /// prefix snapshot may not have reached the one that its state tells of.
+    fn log_start_at(&self, at: EntryIndex) -> Offset {
+        if mutant!("log_start_beyond_the_log") {
+            return self.log_start;
+        }
+        let due = self.starts.iter().filter(|(i, _)| *i <= at).map(|(_, offset)| *offset).max();
+        let start = due.unwrap_or_default().max(self.log_start);
+        if at <= self.last_index() { start.min(self.end_offset_at(at)) } else { start }
     }
 
     /// `at`: the index it stands at; `end`: the last one here.

@@ -959,3 +959,4 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
 mod damage;
 mod every;
 mod repair;
+mod trim;

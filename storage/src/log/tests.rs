@@ -274,6 +274,64 @@ fn segments_below_the_log_start_are_forgotten_and_it_survives_in_the_snapshot() 
     assert_eq!(Log::open(found).unwrap().log_start(), Offset(5));
 }
 
+/// A follower hears that entries are committed, and with them a log start, before its own journal has them. Its state must
+/// not speak of a log that a loss of power takes.
+#[test]
+fn a_snapshot_tells_no_log_start_beyond_the_entries_it_stands_at() {
+    let mut log = fresh(LogConfig::default());
+    push(&mut log, 1, 3, 0);
+    push(&mut log, 1, 30, 0);
+    let start = LogStart { offset: Offset(33), reason: TrimReason::Retention };
+    let e = internal(&log, 1, EntryKind::LogStart, start.encode());
+    let durable = log.rows_from(EntryIndex(1)).next().and_then(|r| log.cached(r.index)).cloned();
+    log.append(vec![e]);
+    log.persisted(EntryIndex(1));
+    log.committed(EntryIndex(3));
+    assert_eq!(log.log_start(), Offset(33));
+    let (at, _, payload) = log.snapshot_payload();
+    assert_eq!(at, EntryIndex(1));
+    let mut found = RecoveredGroup::fresh(GID, spec());
+    found.snap = Some((at, payload));
+    found.journaled.extend(durable);
+    let again = Log::open(found).unwrap();
+    assert_eq!((again.next_offset(), again.log_start()), (Offset(3), Offset(3)));
+}
+
+/// A log that began behind a prefix snapshot has the log start of its state before it, as soon as it reaches that; state
+/// that it writes down on the way there must not forget it, since those entries are not looked at again.
+#[test]
+fn a_log_start_that_a_prefix_snapshot_told_of_is_in_the_next_snapshot_too() {
+    let mut leader = fresh(LogConfig::default());
+    for _ in 0..4 {
+        push(&mut leader, 1, 1, 0);
+    }
+    let mut writer = Writer { per_segment: 2, placed: vec![] };
+    let placed = writer.place(&leader, EntryIndex(4));
+    leader.segmented(EntryIndex(4), &placed);
+    for offset in [2, 3] {
+        let start = LogStart { offset: Offset(offset), reason: TrimReason::DeleteRecords };
+        let e = internal(&leader, 1, EntryKind::LogStart, start.encode());
+        leader.append(vec![e]);
+    }
+    leader.persisted(EntryIndex(6));
+    leader.committed(EntryIndex(6));
+    assert_eq!((leader.first_index(), leader.log_start()), (EntryIndex(3), Offset(3)));
+
+    let mut follower = fresh(LogConfig::default());
+    follower.install(&leader.prefix_snapshot()).unwrap();
+    let rest: Vec<NewEntry> = (3..=6).filter_map(|i| leader.cached(EntryIndex(i)).cloned()).collect();
+    follower.append(rest.clone());
+    let (at, _, payload) = follower.snapshot_payload();
+    assert_eq!(at, EntryIndex(6));
+    // All of it becomes durable, and the process ends.
+    let mut found = RecoveredGroup::fresh(GID, spec());
+    (found.first_index, found.prev_term, found.log_start) = (EntryIndex(3), 1, Offset(2));
+    found.hard.commit = EntryIndex(6);
+    found.snap = Some((at, payload));
+    found.journaled = rest;
+    assert_eq!(Log::open(found).unwrap().log_start(), Offset(3));
+}
+
 /// A segment may end in entries without offsets that are not committed yet, whatever the log start says of its records.
 #[test]
 fn a_segment_with_an_entry_above_the_commit_is_kept() {

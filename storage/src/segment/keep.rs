@@ -335,12 +335,20 @@ pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manife
         sealed_at_ms: 0,
         max_ts: -1,
     });
+    // A follower's commit index, and so its log start, may be ahead of what it has made durable itself: a manifest that says
+    // so would claim a log that is not there after a loss of power. What it keeps back, the entry says when it comes again.
+    let whole = |s: &&Segment| rows(s) == s.rows;
+    let end = group.segments.iter().take_while(whole).last().map_or(group.first_offset, |s| s.next_offset);
+    let log_start = match mutant!("log_start_beyond_the_log") {
+        true => group.log_start,
+        false => group.log_start.min(end),
+    };
     Manifest {
         gid: gid.0,
         topic: group.spec.topic,
         partition: group.spec.partition.0,
         incarnation: group.spec.incarnation,
-        log_start: group.log_start,
+        log_start,
         first_index: group.first_index,
         prev_term: group.prev_term,
         epochs: group.epochs.clone(),
@@ -360,7 +368,7 @@ pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manife
             .chain(unmade)
             .collect(),
         conf: group.spec.conf.to_vec(),
-        local_start: group.log_start,
+        local_start: log_start,
         deletes_gone: group.deletes_gone,
         ..Manifest::default()
     }
