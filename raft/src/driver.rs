@@ -20,6 +20,7 @@ use crate::effect::{Event, ReadyNo};
 use bytes::Bytes;
 use catchwater_base::{Clock, Effects, Mono, crash_point, log};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
+use catchwater_runtime::thread::{Answer, Condvar, JoinHandle, Mutex, MutexGuard};
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskOp, Identity};
 use catchwater_storage::format::slot::{BootState, Side};
@@ -35,8 +36,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 /// A replica as its log directory's threads see it. Implemented by the broker's partition: lock, `GroupCore::handle`,
@@ -203,7 +203,7 @@ struct Inner {
     /// Files wait to be removed.
     segments_due: AtomicBool,
     /// Who waits for the switch of a group.
-    switches: Mutex<BTreeMap<Gid, mpsc::Sender<bool>>>,
+    switches: Mutex<BTreeMap<Gid, Arc<Answer<bool>>>>,
     closed: Mutex<Closed>,
     closed_wake: Condvar,
     boot: Mutex<(u64, Side)>,
@@ -216,7 +216,7 @@ struct Inner {
     room: space::Room,
     /// Groups that are relaxed, or on their way. Taken before the two inboxes, never while a replica is called.
     relaxed: Mutex<Relaxed>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle>>,
 }
 
 type StopHook = Box<dyn FnOnce(DirError) + Send>;

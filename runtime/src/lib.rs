@@ -1,9 +1,11 @@
 //! Rank 1. The only place below the broker that knows tokio, the clock, threads and sockets. One place swaps the real
-//! world for a simulated one.
+//! world for a simulated one: `sim`, there only with `--cfg sim`.
 
 pub mod net;
 pub mod random;
 pub mod shutdown;
+#[cfg(sim)]
+pub mod sim;
 pub mod spawn;
 pub mod sync;
 pub mod thread;

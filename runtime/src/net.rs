@@ -1,4 +1,7 @@
-//! Sockets. Real ones today; the names are ours so that a simulated network can stand in.
+//! Sockets. The names are ours so that a simulated network can stand in.
 
+#[cfg(sim)]
+pub use crate::sim::net::{TcpListener, TcpStream};
 pub use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-pub use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream, tcp, unix};
+#[cfg(not(sim))]
+pub use tokio::net::{TcpListener, TcpStream};

@@ -5,6 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+#[cfg(sim)]
+use crate::sim::{start, start_blocking};
+#[cfg(not(sim))]
+use tokio::{spawn as start, task::spawn_blocking as start_blocking};
+
 /// The tasks of one owner.
 #[derive(Default)]
 pub struct Tasks {
@@ -52,7 +57,7 @@ impl<T> Task<T> {
 
 /// Starts a task whose end the caller will wait for.
 pub fn spawn<T: Send + 'static>(name: impl Into<String>, future: impl Future<Output = T> + Send + 'static) -> Task<T> {
-    Task { name: name.into(), handle: tokio::spawn(future) }
+    Task { name: name.into(), handle: start(future) }
 }
 
 impl Tasks {
@@ -62,7 +67,7 @@ impl Tasks {
 
     /// Starts a task owned by this set; finished ones are forgotten on the way.
     pub fn spawn(&self, name: impl Into<String>, future: impl Future<Output = ()> + Send + 'static) {
-        let handle = tokio::spawn(future);
+        let handle = start(future);
         let mut running = self.running.lock().unwrap_or_else(|e| e.into_inner());
         running.retain(|(_, h)| !h.is_finished());
         running.push((name.into(), handle));
@@ -117,5 +122,5 @@ fn panic_text(e: tokio::task::JoinError) -> String {
 
 /// Runs blocking work on tokio's blocking pool and waits for it. Dropping the future does not stop the work.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.map_err(panic_text)
+    start_blocking(work).await.map_err(panic_text)
 }

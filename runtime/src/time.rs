@@ -2,7 +2,12 @@
 
 use catchwater_base::{Clock, Mono, Now, Wall};
 use std::future::Future;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[cfg(not(sim))]
+use std::time::Instant;
+#[cfg(sim)]
+use tokio::time::Instant;
 
 /// Reads the operating system's clocks. One per process, shared as `Arc<dyn Clock>`.
 #[derive(Debug)]
@@ -25,6 +30,10 @@ impl Clock for SystemClock {
 
 /// Wall time now; 0 if the system clock stands before 1970.
 pub fn wall() -> Wall {
+    #[cfg(sim)]
+    if let Some(us) = crate::sim::wall_us() {
+        return Wall::from_micros(us);
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

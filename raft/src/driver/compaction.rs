@@ -2,12 +2,12 @@
 
 use super::{LogDir, lock};
 use catchwater_record::Gid;
+use catchwater_runtime::thread::Answer;
 use catchwater_storage::compact::{Choice, NatureOf, Policy};
 pub use catchwater_storage::compact_run::{CompactError, Stats};
 use catchwater_storage::compact_run::{CompactRun, Job, Progress};
 use catchwater_storage::log::CompactionInput;
 use catchwater_storage::segment::{Replacement, SegmentEvent, group_dir};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long a switch may take: one manifest behind whatever the segment writer is at.
@@ -78,10 +78,10 @@ impl Compaction {
 impl LogDir {
     /// Asks the segment writer to put the replacement in force and waits for its word. Blocking.
     fn switch(&self, gid: Gid, replacement: Box<Replacement>) -> bool {
-        let (sender, receiver) = mpsc::channel();
-        lock(&self.inner.switches).insert(gid, sender);
+        let answer = Answer::new();
+        lock(&self.inner.switches).insert(gid, answer.clone());
         self.inner.tell_segments([SegmentEvent::Switch(gid, replacement)]);
-        let done = receiver.recv_timeout(SWITCH_LIMIT).unwrap_or(false);
+        let done = answer.wait(SWITCH_LIMIT).unwrap_or(false);
         lock(&self.inner.switches).remove(&gid);
         done
     }

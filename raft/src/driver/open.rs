@@ -11,7 +11,7 @@ use super::{
 };
 use catchwater_base::{crash_point, log};
 use catchwater_record::{NodeId, TopicId};
-use catchwater_runtime::thread;
+use catchwater_runtime::thread::{self, Condvar, Mutex};
 use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskExt, DiskFault, DiskOp, JournalWrites};
 use catchwater_storage::format::slot::BootState;
@@ -23,8 +23,8 @@ use catchwater_storage::recover::{
 use catchwater_storage::relaxed::RelaxedEvent;
 use catchwater_storage::segment::{SegmentConfig, SegmentEvent, Segments};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex};
 
 /// So many groups that want to be durable at one time are made so by two syncs of the filesystem, fewer by a sync of each of
 /// their files: that waits for nobody else's bytes, and is faster up to about here.

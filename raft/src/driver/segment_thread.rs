@@ -284,9 +284,8 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
             if let Some(segment) = segment {
                 inner.deliver(gid, Event::Replaced(segment));
             }
-            if let Some(sender) = lock(&inner.switches).remove(&gid) {
-                // Who asked may have given up.
-                let _ = sender.send(done);
+            if let Some(answer) = lock(&inner.switches).remove(&gid) {
+                answer.give(done);
             }
         }
         SegmentEffect::Sealed(..) | SegmentEffect::Removed(_) => {}

@@ -6,11 +6,11 @@
 
 use super::{Inner, LogDirConfig, lock, metrics};
 use catchwater_base::{Clock, Mono, crash_point, log};
+use catchwater_runtime::thread::Mutex;
 use catchwater_storage::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp, Space};
 use catchwater_storage::journal::JournalEvent;
 use catchwater_storage::recover::Layout;
 use catchwater_storage::segment::SegmentEvent;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
