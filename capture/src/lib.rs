@@ -21,9 +21,11 @@ pub mod status;
 pub mod tables;
 pub mod testing;
 pub mod track;
+pub mod wanted;
 pub mod worker;
 
 pub use error::{End, code};
 pub use properties::Properties;
 pub use status::{State, Status, StatusHandle};
+pub use wanted::TableLists;
 pub use worker::{Config, Deps, Worker};

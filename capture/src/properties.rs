@@ -253,6 +253,8 @@ fn listed_channels(value: &str) -> Result<Channels, String> {
         match part {
             "source" => out.source = true,
             "kafka" => out.kafka = true,
+            // For programs that hold Debezium's engine in themselves.
+            "in-process" => {}
             _ => return Err("a list of source, kafka".into()),
         }
     }

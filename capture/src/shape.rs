@@ -30,15 +30,16 @@ impl Pattern {
     /// `a,b`; a comma inside an expression is `\,`.
     pub fn parse(list: &str) -> Result<Self, String> {
         let mut any = Vec::new();
-        for part in list.replace("\\,", "\u{0}").split(',') {
-            let part = part.trim().replace('\u{0}', ",");
-            if part.is_empty() {
-                continue;
-            }
+        for part in Pattern::parts(list) {
             let made = Regex::new(&format!("^(?i:{part})$"));
             any.push(made.map_err(|e| format!("`{part}` is no regular expression: {e}"))?);
         }
         if any.is_empty() { Err("the list is empty".into()) } else { Ok(Pattern { any, text: list.to_owned() }) }
+    }
+    /// The expressions of a list.
+    pub fn parts(list: &str) -> Vec<String> {
+        let list = list.replace("\\,", "\u{0}");
+        list.split(',').map(|p| p.trim().replace('\u{0}', ",")).filter(|p| !p.is_empty()).collect()
     }
     pub fn fits(&self, name: &str) -> bool {
         self.any.iter().any(|r| r.is_match(name))

@@ -30,7 +30,7 @@ pub use error::Failure;
 pub use evolve::OnSchemaChange;
 pub use mode::Mode;
 pub use park::OnRowError;
-pub use plan::{SchemaNaming, TableFilter};
+pub use plan::{ByTable, SchemaNaming, TableFilter};
 pub use status::{State, Status, StatusHandle};
 pub use wire::ChangeWire;
 pub use worker::{Config, Deps, End, Worker};

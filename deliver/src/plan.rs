@@ -7,17 +7,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Which tables: all, or those named. A name is `table` or `schema.table`; `*` stands for any text.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum TableFilter {
     #[default]
     All,
     Named(Vec<String>),
+    /// Those of which it is true.
+    Fits(ByTable<bool>),
+}
+
+/// A question about tables that somebody else answers.
+#[derive(Clone)]
+pub struct ByTable<T>(pub Arc<dyn Fn(&TableSchema) -> T + Send + Sync>);
+
+impl<T> std::fmt::Debug for ByTable<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ByTable")
+    }
 }
 
 impl TableFilter {
     pub fn takes(&self, table: &TableSchema) -> bool {
         match self {
             TableFilter::All => true,
+            TableFilter::Fits(fits) => (fits.0)(table),
             TableFilter::Named(names) => names.iter().any(|n| {
                 let against = if n.contains('.') { table.qualified() } else { table.name.clone() };
                 matches(n.as_bytes(), against.as_bytes())
@@ -47,14 +60,13 @@ pub enum SchemaNaming {
 }
 
 impl SchemaNaming {
-    /// `renames`: `schema.table` of the source → name of the target table.
-    pub fn target(&self, table: &TableSchema, renames: &BTreeMap<String, String>) -> TargetName {
+    /// `renamed`: the target table's name, if it is not the source's.
+    pub fn target(&self, table: &TableSchema, renamed: Option<String>) -> TargetName {
         let schema = match self {
             SchemaNaming::Keep => table.schema.clone(),
             SchemaNaming::Into(s) => s.clone(),
         };
-        let name = renames.get(&table.qualified()).unwrap_or(&table.name).clone();
-        TargetName { schema, name }
+        TargetName { schema, name: renamed.unwrap_or_else(|| table.name.clone()) }
     }
 }
 

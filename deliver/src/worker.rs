@@ -35,7 +35,7 @@ use crate::error::{Failure, denied};
 use crate::evolve::OnSchemaChange;
 use crate::mode::Mode;
 use crate::park::{Breaker, KeyOf, OnRowError, Parked, Since};
-use crate::plan::{Claimed, SchemaNaming, TableFilter};
+use crate::plan::{ByTable, Claimed, SchemaNaming, TableFilter};
 use crate::regroup::{Regroup, Step};
 use crate::retry::{Failed, Next, Ordered, Retry};
 use crate::sink::{Apply, Lane, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What};
@@ -43,7 +43,7 @@ use crate::status::{State, StatusHandle};
 use crate::wire::{Wire, WireError};
 use book::Book;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
-use catchwater_change::{Cut, Native, RowChange};
+use catchwater_change::{Cut, Native, RowChange, TableSchema};
 use catchwater_client::{ControlClient, ControlError, LogClient, LogError};
 use catchwater_record::{
     Caller, CaptureId, CommitSeq, Incarnation, Offset, PipelineName, SinkName, SourceName, TaskEpoch, TopicId,
@@ -104,6 +104,8 @@ pub struct Config {
     pub naming: SchemaNaming,
     /// Source table (`schema.table`) → name of the target table; others keep theirs.
     pub renames: BTreeMap<String, String>,
+    /// Names of those that are not in `renames`.
+    pub names: Option<ByTable<Option<String>>>,
     pub on_schema_change: OnSchemaChange,
     pub mode: Mode,
     /// Deletes of rows are done at the target; else the rows stay.
@@ -136,6 +138,7 @@ impl Config {
             tables: TableFilter::All,
             naming: SchemaNaming::Keep,
             renames: BTreeMap::new(),
+            names: None,
             on_schema_change: OnSchemaChange::Additive,
             mode: Mode::Upsert,
             deletes: true,
@@ -147,6 +150,12 @@ impl Config {
             lanes: LANES,
             seed: 0,
         }
+    }
+
+    /// Where the rows of a table go.
+    pub fn target(&self, table: &TableSchema) -> TargetName {
+        let named = || self.names.as_ref().and_then(|names| (names.0)(table));
+        self.naming.target(table, self.renames.get(&table.qualified()).cloned().or_else(named))
     }
 }
 

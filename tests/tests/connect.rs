@@ -294,6 +294,59 @@ fn connectors_carry_rows_and_go_on_where_they_were() {
     assert_eq!(holding(&data, CANARY.as_bytes()), [] as [PathBuf; 0], "deleted with their connectors");
 }
 
+/// Debezium's lists of regular expressions, an expression for a sink's topics, a router before its names, and a signal.
+#[test]
+fn expressions_mean_what_they_mean_to_debezium() {
+    let Some((a, b)) = Database::create("pg17", "regex_a").zip(Database::create("pg17", "regex_b")) else { return };
+    a.pg.run(
+        "CREATE SCHEMA s1; CREATE SCHEMA s2; CREATE SCHEMA tmp_1; \
+         CREATE TABLE s1.items (id int PRIMARY KEY, name text); INSERT INTO s1.items VALUES (1, 'a'); \
+         CREATE TABLE s2.\"Orders\" (id int PRIMARY KEY, name text); INSERT INTO s2.\"Orders\" VALUES (2, 'b'); \
+         CREATE TABLE s2.log_1 (id int PRIMARY KEY, name text); INSERT INTO s2.log_1 VALUES (3, 'c'); \
+         CREATE TABLE tmp_1.items (id int PRIMARY KEY, name text); INSERT INTO tmp_1.items VALUES (4, 'd'); \
+         CREATE TABLE public.signals (id text PRIMARY KEY, type text, data text)",
+    )
+    .expect("tables");
+    let prefix = format!("r{}", std::process::id());
+    let (broker, at) = node();
+    let put = |name: &str, config: &Value| ask(&at, "PUT", &format!("/connectors/{name}/config"), Some(config), "");
+    let mut inv = source(&a, &prefix);
+    inv["table.include.list"] = json!(".*\\.items,s[12]\\.(orders|log_\\d+)");
+    inv["schema.exclude.list"] = json!("tmp_\\d");
+    inv["signal.data.collection"] = json!("public.signals");
+    let (status, answer) = put("inv", &inv);
+    assert_eq!(status, 201, "{answer}");
+    let mut copy = sink(
+        &b,
+        &prefix,
+        "${topic}",
+        &[
+            ("topics.regex", &format!("{prefix}\\.s\\d\\.(items|Orders)")),
+            ("transforms", "route"),
+            ("transforms.route.type", "org.apache.kafka.connect.transforms.RegexRouter"),
+            ("transforms.route.regex", "([^.]+)\\.([^.]+)\\.([^.]+)"),
+            ("transforms.route.replacement", "$2_$3"),
+        ],
+    );
+    copy.as_object_mut().expect("an object").remove("topics");
+    let (status, answer) = put("copy", &copy);
+    assert_eq!(status, 201, "{answer}");
+    until("the snapshot arrives", &broker, || rows(&b, "s1_items") == "1a" && rows(&b, "\"s2_Orders\"") == "2b");
+    let topics =
+        |name: &str| ask(&at, "GET", &format!("/connectors/{name}/topics"), None, "").1[name]["topics"].to_string();
+    assert!(topics("inv").contains("s2.log_1") && !topics("inv").contains("tmp_1"), "{}", topics("inv"));
+    let tables =
+        "SELECT string_agg(tablename, ',' ORDER BY tablename COLLATE \"C\") FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(b.pg.one(tables).expect("tables"), "s1_items,s2_Orders");
+    // Rows that are gone from the target come again by a signal through a table that stands in no list.
+    b.pg.run("DELETE FROM s1_items").expect("empty");
+    a.pg.run("INSERT INTO signals VALUES ('s1', 'execute-snapshot', '{\"data-collections\": [\"s1.items\"]}')")
+        .expect("signal");
+    until("the table is read again", &broker, || rows(&b, "s1_items") == "1a");
+    a.pg.run("INSERT INTO s1.items VALUES (5, 'e'); INSERT INTO tmp_1.items VALUES (6, 'f')").expect("changes");
+    until("changes arrive", &broker, || rows(&b, "s1_items") == "1a,5e");
+}
+
 /// Files below `folder` that hold `needle`.
 fn holding(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
     let mut out = Vec::new();

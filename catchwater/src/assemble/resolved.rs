@@ -97,8 +97,11 @@ impl Resolved {
                 let connect = postgres::ConnectConfig::parse(url)
                     .map(|c| c.relative_to(&self.base))
                     .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
-                let tables = source.tables.iter().map(|t| postgres::TableRef::parse(t)).collect();
+                let (names, lists) = capture::TableLists::parse(&source.tables)
+                    .map_err(|why| Failure::new(Exit::Refused, "CW0303", format!("source {name}: {why}")))?;
+                let tables = names.into_iter().map(postgres::TableRef::parse).collect();
                 let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
+                config.lists = lists;
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
                 (config.streaming, config.failover, config.binary) = (*streaming, *failover, *binary);

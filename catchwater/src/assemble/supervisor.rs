@@ -12,10 +12,12 @@ use super::State;
 use super::give_back::{self, Made};
 use super::resolved::{Resolved, properties};
 use crate::pipeline::Options;
+use crate::pipeline::connect;
 use crate::pipeline::model::{Component, Sink, Source};
 use crate::report::{Exit, Failure};
 use catchwater_base::{Clock, log};
 use catchwater_capture as capture;
+use catchwater_change::TableSchema;
 use catchwater_client::{ControlClient, LogClient, Report, Task, TaskClient, TaskKind, Wish};
 use catchwater_deliver as deliver;
 use catchwater_record::{
@@ -518,7 +520,19 @@ impl Supervisor {
         config.epoch = TaskEpoch(task.epoch.0);
         config.seed = u64::from(task.epoch.0) << 8;
         let of = resolved.pipeline.sources.get(&source);
-        config.tables = deliver::TableFilter::Named(table_filter(sink, &source, of));
+        config.tables = match &sink.topics {
+            None => deliver::TableFilter::Named(table_filter(sink, &source, of)),
+            Some(expression) => {
+                let (whole, source) = (connect::whole(expression).map_err(|why| no_regex(node, &why))?, source.clone());
+                let fits = move |t: &TableSchema| whole.is_match(&format!("{source}.{}", t.qualified()));
+                deliver::TableFilter::Fits(deliver::ByTable(Arc::new(fits)))
+            }
+        };
+        if sink.naming.is_some() {
+            let (sink, source) = (sink.clone(), source.clone());
+            let name = move |t: &TableSchema| sink.named(&format!("{source}.{}", t.qualified()));
+            config.names = Some(deliver::ByTable(Arc::new(name)));
+        }
         config.naming = match &sink.component {
             Component::Postgres { schema: Some(s), .. } => deliver::SchemaNaming::Into(s.clone()),
             // A SQLite source has the schema `main`; PostgreSQL's default is `public`.
@@ -595,6 +609,10 @@ impl Supervisor {
             }
         }
     }
+}
+
+fn no_regex(node: &str, why: &str) -> Failure {
+    Failure::new(Exit::Refused, "CW0303", format!("sink {node}: {why}"))
 }
 
 /// Tables of the source that the sink asked for, as `schema.table` or with `*`.

@@ -6,6 +6,7 @@ use super::finding::{Finding, Span, codes, nearest};
 use super::model::{Component, Pipeline, Sink, Source, TableOption};
 use super::schema::{self, Field, Shape};
 use super::tree::{Entry, Kind, Node};
+use catchwater_capture::TableLists;
 use catchwater_capture::properties::{KNOWN, Properties};
 use std::collections::BTreeMap;
 
@@ -224,14 +225,21 @@ impl Walk {
                     self.error(codes::BAD_VALUE, span, path, message);
                 }
             }
-            Shape::Texts => match &entry.value.kind {
-                Kind::Scalar { text, .. } if !text.is_empty() => {}
+            Shape::Texts | Shape::Captured => match &entry.value.kind {
+                Kind::Scalar { text, .. } if !text.is_empty() => {
+                    if matches!(shape, Shape::Captured) {
+                        self.lists(std::slice::from_ref(&entry.value), path);
+                    }
+                }
                 Kind::List(items) if !items.is_empty() => {
                     for item in items {
                         if !matches!(&item.kind, Kind::Scalar { text, .. } if !text.is_empty()) {
                             let message = format!("`{}` must hold texts, this is {}", entry.key, item.what());
                             self.error(codes::WRONG_TYPE, item.span, path, message);
                         }
+                    }
+                    if matches!(shape, Shape::Captured) {
+                        self.lists(items, path);
                     }
                 }
                 Kind::List(_) => {
@@ -273,6 +281,19 @@ impl Walk {
                     }
                     self.map(&e.value, fields, &here);
                 }
+            }
+        }
+    }
+
+    /// Each entry that is a list of regular expressions must be one.
+    fn lists(&mut self, items: &[Node], path: &str) {
+        for item in items {
+            if let Kind::Scalar { text, .. } = &item.kind
+                && let Err(why) = TableLists::parse(std::slice::from_ref(text))
+            {
+                self.error(codes::BAD_VALUE, item.span, path, why)
+                    .suggestions
+                    .push("a list is `/schema\\.table,other\\..*/`; look-around is not known".to_owned());
             }
         }
     }
@@ -436,6 +457,8 @@ fn build(root: &Node) -> Pipeline {
                     .then(|| on_error.and_then(|o| text(o, "max")).and_then(|t| schema::ratio(&t)).unwrap_or(PARK_MAX)),
                 component: component(&e.value),
                 from: texts(e.value.get("from")).into_iter().map(|t| t.0).collect(),
+                topics: None,
+                naming: None,
                 tables,
                 batch_rows: batch.and_then(|b| text(b, "rows")).and_then(|t| t.parse().ok()),
                 batch_bytes: batch.and_then(|b| text(b, "bytes")).and_then(|t| schema::size_bytes(&t)),
@@ -519,7 +542,7 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
                     format!("`{from}` is no table that source `{source}` captures"),
                 )
                 .path(&path);
-                let all: Vec<String> = found.tables.iter().map(|t| format!("{source}.{}", found.qualify(t))).collect();
+                let all: Vec<String> = found.named().iter().map(|t| format!("{source}.{t}")).collect();
                 if let Some(near) = nearest(&from, all.iter().map(String::as_str)) {
                     f = f.suggest(format!("did you mean `{near}`?"));
                 } else {
@@ -548,7 +571,7 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
                 let all: Vec<String> = p
                     .sources
                     .iter()
-                    .flat_map(|(n, s)| s.tables.iter().map(move |t| format!("{n}.{}", s.qualify(t))))
+                    .flat_map(|(n, s)| s.named().into_iter().map(move |t| format!("{n}.{t}")))
                     .collect();
                 let mut f =
                     Finding::error(codes::UNKNOWN_FROM, t.key_span, format!("`{}` is no captured table", t.key));

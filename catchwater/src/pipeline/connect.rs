@@ -13,10 +13,12 @@
 //! nothing, as in Connect.
 
 mod definitions;
+mod naming;
 mod sink;
 mod source;
 
 pub use definitions::{Class, Definition, Verdict};
+pub use naming::{Naming, whole};
 
 use super::model::{Sink, Source};
 use std::collections::BTreeMap;
@@ -196,8 +198,9 @@ pub fn translate(config: &BTreeMap<String, String>) -> Result<Translated, Vec<Wr
     };
     let mut given = Given { class, config, wrong: Vec::new() };
     let mut problems: Vec<Wrong> = Vec::new();
-    // `${topic}` in a name's format is no reference.
-    for (key, value) in config.iter().filter(|(k, _)| !k.ends_with(".format")) {
+    // `${topic}` in a name's format is no reference, nor is a group's name in a replacement.
+    let may_refer = |key: &String| !key.ends_with(".format") && !key.ends_with(".replacement");
+    for (key, value) in config.iter().filter(|(k, _)| may_refer(k)) {
         problems.extend(super::secret::problems(value).into_iter().map(|why| Wrong::value(key, why)));
     }
     given.wrong.append(&mut problems);

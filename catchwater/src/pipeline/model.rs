@@ -1,6 +1,7 @@
 //! Pure. A pipeline file as typed values, references unresolved. Only the validator makes one.
 
-use super::connect::{Connector, Target};
+use super::connect::{Connector, Naming, Target};
+use catchwater_capture::TableLists;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,7 +63,7 @@ impl Component {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Source {
     pub component: Component,
-    /// As written: `public.orders`, `orders`, `public.*`.
+    /// As written: `public.orders`, `orders`, `public.*`; PostgreSQL's also lists of regular expressions.
     pub tables: Vec<String>,
     /// Read the existing rows first.
     pub snapshot: bool,
@@ -73,6 +74,18 @@ pub struct Source {
 }
 
 impl Source {
+    /// The lists of regular expressions among its tables; the validator has seen them.
+    fn lists(&self) -> TableLists {
+        match self.component {
+            Component::Postgres { .. } => TableLists::parse(&self.tables).map(|(_, lists)| lists).unwrap_or_default(),
+            Component::Sqlite { .. } => TableLists::default(),
+        }
+    }
+    /// What a person may have meant: names and schemas, lists left out.
+    pub fn named(&self) -> Vec<String> {
+        let is_list = |t: &&String| t.trim_start_matches(['&', '-']).starts_with('/');
+        self.tables.iter().filter(|t| !is_list(t)).map(|t| self.qualify(t)).collect()
+    }
     /// `orders` → `public.orders`.
     pub fn qualify(&self, table: &str) -> String {
         if table.contains('.') { table.to_owned() } else { format!("{}.{table}", self.component.default_schema()) }
@@ -80,16 +93,23 @@ impl Source {
 
     /// The captured tables (qualified, without the source's name) that `from` means; a `*` on either side matches.
     pub fn table_names(&self, from: &str, source: &str) -> Vec<String> {
-        let all: Vec<String> = self.tables.iter().map(|t| self.qualify(t)).collect();
+        let (all, lists) = (self.named(), self.lists());
         let rest = if from == source {
             "*"
         } else {
             from.strip_prefix(source).and_then(|r| r.strip_prefix('.')).unwrap_or("")
         };
         if rest == "*" {
-            return all;
+            // What the lists mean is known when the source has looked.
+            return if lists.is_empty() { all } else { vec!["*".to_owned()] };
         }
         let wanted = self.qualify(rest);
+        if !lists.is_empty() && (wanted.ends_with(".*") || lists.take(&wanted)) {
+            return vec![wanted];
+        }
+        if lists.leaves_out(&wanted) {
+            return Vec::new();
+        }
         if let Some(prefix) = wanted.strip_suffix(".*") {
             return all.into_iter().filter(|t| t.strip_prefix(prefix).is_some_and(|r| r.starts_with('.'))).collect();
         }
@@ -106,6 +126,10 @@ pub struct Sink {
     pub component: Component,
     /// As written: `shop.public.orders`, `shop.public.*`, `shop`.
     pub from: Vec<String>,
+    /// Of a sink of Connect's face: only topics that this whole expression fits.
+    pub topics: Option<String>,
+    /// How it names tables that `tables` does not.
+    pub naming: Option<Naming>,
     /// By the table's full name.
     pub tables: BTreeMap<String, TableOption>,
     pub batch_rows: Option<u64>,
@@ -134,7 +158,12 @@ impl Sink {
     /// Name of the target table for `source.schema.table`.
     pub fn target_name(&self, full: &str) -> String {
         let short = full.splitn(3, '.').nth(2).unwrap_or(full);
-        self.tables.get(full).and_then(|t| t.name.clone()).unwrap_or_else(|| short.to_owned())
+        let given = self.tables.get(full).and_then(|t| t.name.clone());
+        given.or_else(|| self.named(full)).unwrap_or_else(|| short.to_owned())
+    }
+    /// What its rule makes of `source.schema.table`; `None` = it has none, or it makes no name of that.
+    pub fn named(&self, full: &str) -> Option<String> {
+        Some(self.naming.as_ref()?.table(full).ok()?.1)
     }
     /// The one source it reads.
     pub fn source(&self) -> &str {

@@ -212,7 +212,8 @@ fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
     if a.source() != b.source() {
         out.push(step(Class::Refused, node, "reads another source: positions do not carry over").next(instead));
     } else {
-        let (was, is): (BTreeSet<_>, BTreeSet<_>) = (a.from.iter().collect(), b.from.iter().collect());
+        let (was, is): (BTreeSet<_>, BTreeSet<_>) =
+            (a.from.iter().chain(&a.topics).collect(), b.from.iter().chain(&b.topics).collect());
         if is.difference(&was).next().is_some() {
             out.push(
                 step(Class::Restart, node, "reads more tables")
@@ -229,6 +230,10 @@ fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
                 (a.target_name(table) != b.target_name(table)).then_some(table)
             })
             .collect();
+        if a.naming != b.naming {
+            let what = "other names of tables: theirs would lack the rows delivered before";
+            out.push(step(Class::Refused, node, what).next(instead));
+        }
         for table in moved {
             let what = format!(
                 "{table} would go to `{}` instead of `{}`, without the rows delivered before",
@@ -284,6 +289,10 @@ pub fn clashes(new: &Pipeline, other: &Pipeline) -> Vec<Step> {
 fn targets(p: &Pipeline, sink: &Sink) -> BTreeSet<String> {
     let source = sink.source();
     let Some(of) = p.sources.get(source) else {
+        // What an expression fits is known when topics are there.
+        if sink.topics.is_some() {
+            return BTreeSet::new();
+        }
         // Of another pipeline: its tables are named one by one.
         return sink.from.iter().map(|t| sink.target_name(t)).collect();
     };

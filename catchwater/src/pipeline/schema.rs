@@ -25,6 +25,8 @@ pub enum Shape {
     Ratio,
     /// One text or a list of texts.
     Texts,
+    /// Names of tables, and lists of regular expressions.
+    Captured,
     /// A mapping with these fields.
     Map(&'static [Field]),
     /// name → mapping.
@@ -82,7 +84,7 @@ pub const SOURCE: &[Field] = &[
 
 const POSTGRES_SOURCE: &[Field] = &[
     required("url", Shape::SecretUrl),
-    required("tables", Shape::Texts),
+    required("tables", Shape::Captured),
     field("slot", Shape::Text),
     field("publication", Shape::Text),
     field("streaming", Shape::Choice(&["off", "on"])),

@@ -3,8 +3,9 @@
 //! [`CatalogTable::relation`] builds the very bytes pgoutput would send as `R` for the table, so a schema made from the
 //! catalogue and one made from the stream have one fingerprint as long as the shape is the same.
 
-use crate::config::TableRef;
+use crate::config::{STATE_SCHEMA, TableRef};
 use crate::fault::Fault;
+use crate::source::SourceConfig;
 use crate::source::decode::{Relation, RelationColumn};
 use crate::types::schema::{self, PgType, PgTypes};
 use bytes::{BufMut, BytesMut};
@@ -66,18 +67,24 @@ pub struct CatalogIndex {
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
     Names(&'a [TableRef]),
+    /// What a source's file means: names, schemas, lists.
+    Captured(&'a SourceConfig),
     Oids(&'a [u32]),
 }
 
 /// Reads the tables, by schema and name ascending; those that do not exist are left out. Fills `types`.
-pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> Result<Vec<CatalogTable>, Fault> {
+pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) -> Result<Vec<CatalogTable>, Fault> {
+    let named = |refs: &'a [TableRef]| {
+        let (schemas, names) = refs.iter().map(|r| (r.schema.as_str(), r.name.as_str())).unzip();
+        (vec![], schemas, names)
+    };
     let (oids, schemas, names): (Vec<u32>, Vec<&str>, Vec<&str>) = match wanted {
         Wanted::Oids(oids) => (oids.to_vec(), vec![], vec![]),
-        Wanted::Names(refs) => {
-            (vec![], refs.iter().map(|r| r.schema.as_str()).collect(), refs.iter().map(|r| r.name.as_str()).collect())
-        }
+        Wanted::Names(refs) => named(refs),
+        Wanted::Captured(config) => named(&config.tables),
     };
-    let rows = client
+    let every = matches!(wanted, Wanted::Captured(config) if config.lists.adds());
+    let mut rows = client
         .query(
             "SELECT c.oid, current_database()::text, n.nspname::text, c.relname::text, c.relkind::text, \
                c.relpersistence::text, c.relreplident::text, c.reltuples::float8, \
@@ -87,10 +94,15 @@ pub async fn load(client: &Client, wanted: Wanted<'_>, types: &mut PgTypes) -> R
              WHERE c.oid = ANY($1::oid[]) OR EXISTS (SELECT 1 FROM unnest($2::text[], $3::text[]) w(s, t) \
                WHERE w.s = n.nspname AND ((w.t = c.relname AND c.relkind IN ('r','p','v','m','f')) \
                  OR (w.t = '*' AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition))) \
+               OR ($4 AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition \
+                 AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $5) \
              ORDER BY n.nspname, c.relname",
-            &[&oids, &schemas, &names],
+            &[&oids, &schemas, &names, &every, &STATE_SCHEMA],
         )
         .await?;
+    if let Wanted::Captured(config) = wanted {
+        rows.retain(|r| config.captures(&r.get::<_, String>(2), &r.get::<_, String>(3)));
+    }
     let letter = |text: String| text.bytes().next().unwrap_or(0);
     let mut tables: Vec<CatalogTable> = rows
         .iter()

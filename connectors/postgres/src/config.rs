@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Longest identifier of PostgreSQL, bytes.
 pub const NAME_BYTES_MAX: usize = 63;
+/// Where sinks keep their positions, unless told otherwise; no list of tables means it.
+pub const STATE_SCHEMA: &str = "catchwater";
 /// Hosts of one URL.
 const HOSTS_MAX: usize = 32;
 

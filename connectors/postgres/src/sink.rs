@@ -10,7 +10,7 @@ mod sql;
 mod write;
 
 use crate::catalog::{self, CatalogTable, Wanted};
-use crate::config::{ConnectConfig, TableRef};
+use crate::config::{ConnectConfig, STATE_SCHEMA, TableRef};
 use crate::session::Session;
 use crate::types::schema::PgTypes;
 use catchwater_deliver::sink::{
@@ -33,7 +33,7 @@ pub struct SinkConfig {
 
 impl SinkConfig {
     pub fn new(connect: ConnectConfig) -> Self {
-        SinkConfig { connect, state_schema: "catchwater".to_owned() }
+        SinkConfig { connect, state_schema: STATE_SCHEMA.to_owned() }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::session::Session;
 use crate::types::{self, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
+use catchwater_capture::TableLists;
 use catchwater_capture::source::{
     Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source, SourceClass, SourceError,
     Start,
@@ -76,6 +77,8 @@ pub struct SourceConfig {
     pub epoch: CaptureEpoch,
     pub connect: ConnectConfig,
     pub tables: Vec<TableRef>,
+    /// More of them, and exceptions.
+    pub lists: TableLists,
     /// `None` = `catchwater_<source>`.
     pub slot: Option<String>,
     pub publication: Option<String>,
@@ -102,6 +105,7 @@ impl SourceConfig {
             epoch,
             connect,
             tables,
+            lists: TableLists::default(),
             slot: None,
             publication: None,
             row_bytes_max: ROW_BYTES_MAX,
@@ -112,6 +116,24 @@ impl SourceConfig {
             failover: false,
             heartbeat: None,
         }
+    }
+    /// The file means this table.
+    pub fn captures(&self, schema: &str, name: &str) -> bool {
+        let named = self.tables.iter().any(|t| t.schema == schema && (t.is_pattern() || t.name == name));
+        if self.lists.is_empty() {
+            return named;
+        }
+        let full = format!("{schema}.{name}");
+        self.lists.take(&full) || (named && !self.lists.leaves_out(&full))
+    }
+    /// What the file asks for and `found` (schema, name) has not.
+    fn missing<'a>(&self, found: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<String> {
+        let is_there = |t: &&TableRef| found.clone().any(|(s, n)| s == t.schema && (t.is_pattern() || n == t.name));
+        let mut out: Vec<String> = self.tables.iter().filter(|t| !is_there(t)).map(|t| t.to_string()).collect();
+        if self.lists.adds() && self.tables.is_empty() && found.clone().next().is_none() {
+            out.push("that the lists mean".to_owned());
+        }
+        out
     }
     pub fn slot(&self) -> String {
         self.slot.clone().unwrap_or_else(|| crate::config::object_name(self.source.as_str()))
@@ -547,7 +569,7 @@ impl Running {
 
     fn is_wanted(&self, config: &SourceConfig, relation: &decode::Relation) -> bool {
         // A table dropped and made again under its name keeps being captured.
-        config.tables.iter().any(|t| t.schema == relation.namespace && (t.is_pattern() || t.name == relation.name))
+        config.captures(&relation.namespace, &relation.name)
     }
 
     /// `None` = the transaction was given out before the restart.

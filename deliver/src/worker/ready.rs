@@ -23,7 +23,7 @@ impl Worker {
         for schema in self.book.newest() {
             // A topic that is gone has no table any more.
             let alive = session.regroup.is_subscribed(TopicPartition::new(schema.topic, 0));
-            let name = self.config.naming.target(&schema, &self.config.renames);
+            let name = self.config.target(&schema);
             let ready = self.plans.contains_key(&schema.schema_no);
             if alive && !ready && self.claimed.claim_unused(&name, &schema) {
                 due.push((schema, name));
@@ -49,7 +49,7 @@ impl Worker {
     /// Makes the target table of a schema whose rows come ready, and its plan. No sink transaction is open.
     pub(super) async fn prepare(&mut self, session: &mut Session<'_>, no: u32) -> Result<(), Trouble> {
         let Some(schema) = self.book.schemas.get(&no).cloned() else { return Ok(()) };
-        let name = self.config.naming.target(&schema, &self.config.renames);
+        let name = self.config.target(&schema);
         self.claimed.claim(&name, &schema).map_err(|e| Trouble::Fatal(e.into()))?;
         if !session.described.contains_key(&name) {
             self.describe(session, std::slice::from_ref(&name)).await?;

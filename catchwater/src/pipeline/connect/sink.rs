@@ -1,5 +1,6 @@
 //! Pure. JDBC sink connectors → a sink. Debezium's words; those of Confluent's and Aiven's classes are turned into them.
 
+use super::naming::{Naming, Router, whole};
 use super::{Given, Wrong, url_part};
 use crate::pipeline::model::{Component, Sink, TableOption};
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
         false => ("connection.user", "pk.mode", "pk.fields"),
     };
     let url = url(&mut given, user);
-    let topics = topics(&mut given);
+    let (from, expression) = topics(&mut given);
     let mode = match given.word("insert.mode", &["insert", "upsert", "update"]) {
         "upsert" => "upsert",
         "insert" => "insert_once",
@@ -41,26 +42,31 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
             (false, create)
         }
     };
-    transforms(&mut given);
+    let routers = transforms(&mut given);
     let format_key = match debezium {
         true if given.is_given("collection.name.format") => "collection.name.format",
         _ => "table.name.format",
     };
-    let format = given.get(format_key).unwrap_or_default();
+    let naming = Naming { format: given.get(format_key).unwrap_or_default(), flat: debezium, routers };
     let mut tables = BTreeMap::new();
     let mut schema: Option<String> = None;
-    for topic in &topics {
-        match table_name(&format, topic, debezium) {
+    // What an expression will fit is not known yet: two tables stand for all.
+    let probes = from.iter().flat_map(|f| ["a.a", "b.b"].map(|t| format!("{f}.{t}"))).collect();
+    for topic in if expression.is_some() { &probes } else { &from } {
+        match naming.table(topic) {
             Ok((in_schema, name)) => {
                 let wanted = in_schema.unwrap_or_else(|| "public".to_owned());
                 if *schema.get_or_insert_with(|| wanted.clone()) != wanted {
                     given.refuse(format_key, "Catchwater writes all tables of a sink into one schema");
                 }
-                tables.insert(topic.clone(), TableOption { name: Some(name) });
+                if expression.is_none() {
+                    tables.insert(topic.clone(), TableOption { name: Some(name) });
+                }
             }
             Err(why) => given.refuse(format_key, why),
         }
     }
+    let naming = expression.is_some().then_some(naming);
     let tolerates = given.word("errors.tolerance", &["none", "all"]) == "all";
     let batch_rows = given.get("batch.size").and_then(|t| t.parse::<u64>().ok()).filter(|n| *n > 0);
     let sink = Sink {
@@ -73,7 +79,9 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
             binary: false,
             failover: false,
         },
-        from: topics,
+        from,
+        topics: expression,
+        naming,
         tables,
         // Debezium's batch is a bound on what one transaction takes; ours are cut at the source's transactions anyway.
         batch_rows: batch_rows.map(|n| n.clamp(500, 1_000_000)),
@@ -127,21 +135,31 @@ fn url(given: &mut Given<'_>, user: &str) -> String {
     format!("postgres://{}{password}@{place}{query}", url_part(&login))
 }
 
-fn topics(given: &mut Given<'_>) -> Vec<String> {
+/// Topics by name; or the one source whose topics an expression means, and the expression.
+fn topics(given: &mut Given<'_>) -> (Vec<String>, Option<String>) {
     let topics = given.list("topics");
-    match (topics.is_empty(), given.is_given("topics.regex")) {
-        (true, false) | (false, true) => {
-            // Connect says it of both properties.
-            let message = match topics.is_empty() {
-                true => "Must configure one of topics or topics.regex",
-                false => "topics and topics.regex are mutually exclusive options, but both are set.",
-            };
-            for key in ["topics", "topics.regex"] {
-                given.wrong.push(Wrong { key: key.into(), message: message.into() });
-            }
+    let expression = given.get("topics.regex").filter(|_| given.is_given("topics.regex"));
+    if topics.is_empty() != expression.is_some() {
+        // Connect says it of both properties.
+        let message = match topics.is_empty() {
+            true => "Must configure one of topics or topics.regex",
+            false => "topics and topics.regex are mutually exclusive options, but both are set.",
+        };
+        for key in ["topics", "topics.regex"] {
+            given.wrong.push(Wrong { key: key.into(), message: message.into() });
         }
-        (true, true) => given.refuse("topics.regex", "Catchwater wants the topics by name, in `topics`"),
-        (false, false) => {}
+        return (topics, None);
+    }
+    if let Some(expression) = expression {
+        if let Err(why) = whole(&expression) {
+            given.refuse("topics.regex", why);
+        }
+        let Some(prefix) = prefix_of(&expression) else {
+            let why = "Catchwater reads topics of one source per sink: begin it with the prefix, as in inv\\..*";
+            given.refuse("topics.regex", why);
+            return (Vec::new(), None);
+        };
+        return (vec![prefix], Some(expression));
     }
     for topic in &topics {
         if topic.split('.').count() != 3 || topic.split('.').any(str::is_empty) {
@@ -152,54 +170,72 @@ fn topics(given: &mut Given<'_>) -> Vec<String> {
     if topics.iter().any(|t| first(t) != topics.first().map(first).unwrap_or_default()) {
         given.refuse("topics", "Catchwater reads topics of one source per sink: make a connector for each prefix");
     }
-    topics
+    (topics, None)
 }
 
-/// Sinks understand Debezium's envelope by themselves, so the transform that opens it changes nothing.
-fn transforms(given: &mut Given<'_>) {
-    for name in given.list("transforms") {
-        let key = format!("transforms.{name}.type");
-        let class = given.config.get(&key).cloned().unwrap_or_default();
-        if class != "io.debezium.transforms.ExtractNewRecordState" {
-            given.refuse("transforms", format!("`{name}`: Catchwater has no {class}"));
+/// The first word of every topic that an expression fits: it begins with it and a dot.
+fn prefix_of(expression: &str) -> Option<String> {
+    let end = expression.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))?;
+    let rest = &expression[end..];
+    let dot = rest.strip_prefix("\\.").or_else(|| rest.strip_prefix("[.]")).or_else(|| rest.strip_prefix('.'))?;
+    // `inv.*`, `inv.+`: a longer prefix would fit, too. `a\.b|c`: so would another word.
+    let is_open = dot.starts_with(['*', '+', '?', '{']) || depth_zero_bar(expression);
+    (end > 0 && !is_open).then(|| expression[..end].to_owned())
+}
+
+/// Alternatives that stand in no group.
+fn depth_zero_bar(expression: &str) -> bool {
+    let mut depth = 0_i32;
+    let mut chars = expression.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            '|' if depth == 0 => return true,
+            _ => {}
         }
+    }
+    false
+}
+
+/// Sinks understand Debezium's envelope by themselves, so the transform that opens it changes nothing; the one that renames
+/// topics is part of a table's name.
+fn transforms(given: &mut Given<'_>) -> Vec<Router> {
+    let mut routers = Vec::new();
+    for name in given.list("transforms") {
+        let option = |given: &Given<'_>, key: &str| given.config.get(&format!("transforms.{name}.{key}")).cloned();
+        let class = option(given, "type").unwrap_or_default();
+        let known: &[&str] = match class.as_str() {
+            "io.debezium.transforms.ExtractNewRecordState" => {
+                &["drop.tombstones", "delete.handling.mode", "delete.tombstone.handling.mode"]
+            }
+            "org.apache.kafka.connect.transforms.RegexRouter" => {
+                match (option(given, "regex"), option(given, "replacement")) {
+                    (Some(regex), Some(replacement)) => match Router::new(&regex, &replacement) {
+                        Ok(router) => routers.push(router),
+                        Err(why) => given.refuse(&format!("transforms.{name}.regex"), why),
+                    },
+                    (None, _) => given.refuse(&format!("transforms.{name}.regex"), "A value is required"),
+                    (_, None) => given.refuse(&format!("transforms.{name}.replacement"), "A value is required"),
+                }
+                &["regex", "replacement"]
+            }
+            _ => {
+                given.refuse("transforms", format!("`{name}`: Catchwater has no {class}"));
+                continue;
+            }
+        };
         let options = format!("transforms.{name}.");
-        let mut more: Vec<String> =
-            given.config.keys().filter(|k| k.starts_with(&options) && **k != key).cloned().collect();
-        more.retain(|k| !k.ends_with(".drop.tombstones") && !k.ends_with(".delete.handling.mode"));
-        if let Some(k) = more.first() {
+        let other = given
+            .config
+            .keys()
+            .filter_map(|k| Some((k, k.strip_prefix(&options)?)))
+            .find(|(_, option)| *option != "type" && !known.contains(option))
+            .map(|(k, _)| k.clone());
+        if let Some(k) = other {
             given.refuse("transforms", format!("Catchwater has no `{k}`"));
         }
     }
-}
-
-/// Schema and name of the table that a topic `prefix.schema.table` goes to.
-fn table_name(format: &str, topic: &str, debezium: bool) -> Result<(Option<String>, String), String> {
-    let mut parts = topic.splitn(3, '.');
-    let (_, schema, table) = (parts.next(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let mut out = String::new();
-    let mut rest = format;
-    while let Some(at) = rest.find("${") {
-        out.push_str(&rest[..at]);
-        let end = rest[at..].find('}').ok_or("`${` without `}`")?;
-        match &rest[at + 2..at + end] {
-            // Debezium's strategy makes one word of the topic; the other classes read it as a qualified name.
-            "topic" if debezium => out.push_str(&topic.replace('.', "_")),
-            "topic" => out.push_str(&format!("{schema}.{table}")),
-            "source.schema" => out.push_str(schema),
-            "source.table" => out.push_str(table),
-            other => {
-                return Err(format!("Catchwater has no ${{{other}}}; it knows topic, source.schema, source.table"));
-            }
-        }
-        rest = &rest[at + end + 1..];
-    }
-    out.push_str(rest);
-    match out.split('.').collect::<Vec<_>>().as_slice() {
-        [name] if !name.is_empty() => Ok((None, (*name).to_owned())),
-        [schema, name] if !schema.is_empty() && !name.is_empty() => {
-            Ok((Some((*schema).to_owned()), (*name).to_owned()))
-        }
-        _ => Err(format!("`{out}` is no table name: NAME or SCHEMA.NAME")),
-    }
+    routers
 }

@@ -2,7 +2,9 @@
 
 use super::{Given, Verdict, Wrong, url_part};
 use crate::pipeline::model::{Component, Source};
+use catchwater_capture::TableLists;
 use catchwater_capture::properties::Properties;
+use catchwater_capture::shape::Pattern;
 use std::collections::BTreeMap;
 
 /// Longest topic prefix, bytes.
@@ -10,6 +12,8 @@ const PREFIX_MAX: usize = 63;
 
 /// Properties that come in families, by their beginnings.
 const MASKS: [&str; 2] = ["column.mask.", "column.truncate."];
+/// The signals' topic: of a channel, not of the connector.
+const SIGNALS: &str = "signal.kafka.topic";
 /// Of Connect's converter, which the records are made for.
 const SCHEMAS: [&str; 2] = ["key.converter.schemas.enable", "value.converter.schemas.enable"];
 
@@ -24,7 +28,8 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
         given.refuse("plugin.name", "Value must be one of pgoutput");
     }
     let url = url(&mut given);
-    let tables = tables(&mut given);
+    let mut tables = tables(&mut given);
+    tables.extend(signal_table(&given, &tables));
     let snapshot = match given.word(
         "snapshot.mode",
         &["initial", "always", "no_data", "never", "when_needed", "initial_only", "configuration_based", "custom"],
@@ -77,39 +82,64 @@ fn url(given: &mut Given<'_>) -> String {
     url
 }
 
-/// Debezium matches `schema.table` with regular expressions, a source takes names and whole schemas: what means the same
-/// is taken, the rest refused.
+/// Debezium's four lists. What is a plain name becomes one, so that a table which is not there is said; else they are lists
+/// of regular expressions here, too. Without any, every table is meant.
 fn tables(given: &mut Given<'_>) -> Vec<String> {
-    let (tables, schemas) = (given.list("table.include.list"), given.list("schema.include.list"));
+    for (include, exclude) in
+        [("table.include.list", "table.exclude.list"), ("schema.include.list", "schema.exclude.list")]
+    {
+        if given.is_given(include) && given.is_given(exclude) {
+            given.refuse(exclude, format!("\"{include}\" is already specified"));
+        }
+        for key in [include, exclude] {
+            if given.is_given(key)
+                && let Err(why) = Pattern::parse(&given.get(key).unwrap_or_default())
+            {
+                given.refuse(key, format!("{why}; look-around and back references are not known here"));
+            }
+        }
+    }
+    let is_given = |key: &str| given.is_given(key);
+    if !is_given("table.exclude.list") && !is_given("schema.exclude.list") {
+        let (tables, schemas) = (given.list("table.include.list"), given.list("schema.include.list"));
+        if let Some(names) = names(&tables, &schemas) {
+            return names;
+        }
+    }
+    let list = |key: &str| given.get(key).filter(|_| given.is_given(key));
+    // A schema's list is matched against the schema alone.
+    let of_schemas = |list: String| {
+        let parts = Pattern::parts(&list).into_iter().map(|p| format!("(?:{})\\..*", p.replace(',', "\\,")));
+        parts.collect::<Vec<_>>().join(",")
+    };
     let mut out = Vec::new();
-    for pattern in &tables {
-        match plain(pattern) {
-            Some(name) if name.ends_with(".*") || (name.contains('.') && !name.contains('*')) => out.push(name),
-            _ => given.refuse(
-                "table.include.list",
-                format!("`{pattern}`: Catchwater takes `schema.table` and `schema.*`, not regular expressions"),
-            ),
-        }
-    }
-    for pattern in &schemas {
-        match plain(pattern) {
-            Some(name) if !name.contains(['*', '.']) && tables.is_empty() => out.push(format!("{name}.*")),
-            // Both lists hold: a table must be in both.
-            Some(name) if !name.contains(['*', '.']) => {}
-            _ => given
-                .refuse("schema.include.list", format!("`{pattern}`: Catchwater takes names, not regular expressions")),
-        }
-    }
-    if !tables.is_empty() && !schemas.is_empty() {
-        out.retain(|t| t.split('.').next().is_some_and(|s| schemas.iter().any(|n| n == s)));
-    }
-    if tables.is_empty() && schemas.is_empty() {
-        given.refuse(
-            "table.include.list",
-            "Catchwater wants to be told: tables here, or schemas in schema.include.list",
-        );
-    }
+    out.push(format!("/{}/", list("table.include.list").unwrap_or_else(|| ".*".to_owned())));
+    out.extend(list("schema.include.list").map(|l| format!("&/{}/", of_schemas(l))));
+    out.extend(list("table.exclude.list").map(|l| format!("-/{l}/")));
+    out.extend(list("schema.exclude.list").map(|l| format!("-/{}/", of_schemas(l))));
     out
+}
+
+/// Debezium reads the signal table whether a list has it or not.
+fn signal_table(given: &Given<'_>, tables: &[String]) -> Option<String> {
+    let table = given.get("signal.data.collection")?;
+    let (named, lists) = TableLists::parse(tables).ok()?;
+    let schema = table.split_once('.').map(|(schema, _)| format!("{schema}.*"))?;
+    let is_there = lists.take(&table) || named.iter().any(|n| **n == *table || **n == *schema);
+    (!is_there).then_some(table)
+}
+
+/// The tables, if every entry of both lists is a name or a whole schema, and there is one.
+fn names(tables: &[String], schemas: &[String]) -> Option<Vec<String>> {
+    let schemas: Vec<String> =
+        schemas.iter().map(|s| plain(s).filter(|n| !n.contains(['*', '.']))).collect::<Option<_>>()?;
+    if tables.is_empty() {
+        return (!schemas.is_empty()).then(|| schemas.iter().map(|s| format!("{s}.*")).collect());
+    }
+    let tables: Vec<String> = tables.iter().map(|t| plain(t).filter(|n| n.contains('.'))).collect::<Option<_>>()?;
+    // Both lists hold: a table must be in both.
+    let of = |t: &String| t.split('.').next().is_some_and(|s| schemas.iter().any(|n| n == s));
+    Some(tables.into_iter().filter(|t| schemas.is_empty() || of(t)).collect())
 }
 
 /// A regular expression that is a name, perhaps with a whole schema behind it, as that: `public\.orders` and
@@ -139,6 +169,9 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
         if MASKS.iter().any(|m| key.starts_with(m)) {
             out.insert(key.clone(), value.clone());
         }
+    }
+    if let Some(topic) = given.config.get(SIGNALS) {
+        out.insert(SIGNALS.to_owned(), topic.trim().to_owned());
     }
     for key in SCHEMAS {
         let value = given.config.get(key).map_or("true", |v| v.trim());

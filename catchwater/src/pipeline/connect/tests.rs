@@ -80,14 +80,15 @@ fn a_source_takes_debeziums_defaults() {
 fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     for (key, value) in [
         ("message.prefix.include.list", "a"),
-        ("signal.data.collection", "public.signals"),
+        ("signal.enabled.channels", "jmx"),
         ("transforms", "route"),
         ("topic.naming.strategy", "com.example.Other"),
         ("snapshot.mode", "initial_only"),
         ("plugin.name", "decoderbufs"),
         ("value.converter", "io.confluent.connect.avro.AvroConverter"),
-        ("table.include.list", "public.(a|b)"),
-        ("table.include.list", "-"),
+        ("table.include.list", "public.(a|b"),
+        ("table.include.list", "public\\.(?!a).*"),
+        ("table.exclude.list", "public.a"),
         ("topic.prefix", "a.b"),
         ("max.batch.size", "many"),
         ("tombstones.on.delete", "perhaps"),
@@ -96,6 +97,9 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     ] {
         assert_eq!(with(&SOURCE, &[(key, value)]).unwrap_err().len(), 1, "{key}={value}");
     }
+    let signals =
+        source(&[("signal.data.collection", "admin.signals"), ("signal.enabled.channels", "source,in-process")]);
+    assert_eq!(signals.tables, ["public.items", "public.orders", "sales.*", "admin.signals"], "read though in no list");
     for (key, value) in [
         ("heartbeat.interval.ms", "1000"),
         ("max.batch.size", "10"),
@@ -107,7 +111,47 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         source(&[(key, value)]);
     }
     let missing: Vec<(&str, &str)> = vec![("connector.class", SOURCE[0].1)];
-    assert_eq!(translate(&map(&missing)).unwrap_err().len(), 5, "host, user, database, prefix, tables");
+    assert_eq!(translate(&map(&missing)).unwrap_err().len(), 4, "host, user, database, prefix");
+}
+
+/// What Debezium's lists take, ours take: `fits` of the tables that the translation names.
+#[test]
+fn debeziums_lists_of_tables_keep_their_meaning() {
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a [&'a str]);
+    let cases: [Case<'_>; 6] = [
+        (&[("table.include.list", "-")], &["a.b", "public.items"], &[]),
+        (
+            &[("table.include.list", "public\\.(items|orders_\\d+)")],
+            &["public.items", "public.orders_7"],
+            &["public.orders"],
+        ),
+        (
+            &[("table.include.list", "-"), ("table.exclude.list", "public.log.*")],
+            &["public.items"],
+            &["public.log", "public.log_2"],
+        ),
+        (&[("table.include.list", "-"), ("schema.exclude.list", "tmp_.*,x")], &["tmp.a"], &["tmp_1.a", "x.a"]),
+        (
+            &[("table.include.list", ".*\\.items"), ("schema.include.list", "shop_\\d,sales")],
+            &["shop_1.items", "sales.items"],
+            &["public.items", "sales.orders"],
+        ),
+        (
+            &[("table.include.list", "-"), ("schema.include.list", "sales"), ("table.exclude.list", "sales.b")],
+            &["sales.a"],
+            &["sales.b", "public.a"],
+        ),
+    ];
+    for (properties, taken, left) in cases {
+        let s = source(properties);
+        for (tables, is) in [(taken, true), (left, false)] {
+            for table in tables {
+                let found = s.table_names(&format!("inv.{table}"), "inv");
+                assert_eq!(!found.is_empty(), is, "{properties:?}: {table}, {:?}", s.tables);
+            }
+        }
+        assert_eq!(s.table_names("inv", "inv"), ["*"], "{properties:?}");
+    }
 }
 
 #[test]
@@ -162,6 +206,65 @@ fn a_sink_refuses_what_it_would_do_otherwise() {
         assert!(errors.is_err(), "{key}={value}: {errors:?}");
     }
     assert_eq!(with(&SINK, &[("topics", "-")]).unwrap_err().len(), 2, "said of topics and topics.regex");
+    for (key, value) in [
+        ("topics.regex", "inv.*"),
+        ("topics.regex", "(inv|shop)\\.public\\..*"),
+        ("topics.regex", "inv\\.a\\..*|shop\\.a\\..*"),
+        ("topics.regex", "inv\\.("),
+        ("transforms.route.regex", "("),
+        ("transforms.route.replacement", "-"),
+        ("transforms.route.negate", "true"),
+    ] {
+        let more = [
+            ("topics", "-"),
+            ("topics.regex", "inv\\..*"),
+            ("transforms", "route"),
+            ("transforms.route.type", "org.apache.kafka.connect.transforms.RegexRouter"),
+            ("transforms.route.regex", "(.*)"),
+            ("transforms.route.replacement", "$1"),
+            (key, value),
+        ];
+        assert_eq!(with(&SINK, &more).unwrap_err().len(), 1, "{key}={value}");
+    }
+}
+
+/// The example of Debezium's documentation and of Kafka's for `RegexRouter`, and what Java and Rust write otherwise.
+#[test]
+fn a_router_renames_topics_before_the_format_does() {
+    let routed = |regex: &str, replacement: &str, more: &[(&str, &str)]| {
+        let mut all = vec![
+            ("transforms", "route,unwrap"),
+            ("transforms.unwrap.type", "io.debezium.transforms.ExtractNewRecordState"),
+            ("transforms.route.type", "org.apache.kafka.connect.transforms.RegexRouter"),
+            ("transforms.route.regex", regex),
+            ("transforms.route.replacement", replacement),
+        ];
+        all.extend(more);
+        sink(&all)
+    };
+    let three = "([^.]+)\\.([^.]+)\\.([^.]+)";
+    for (regex, replacement, name) in [
+        (three, "$3", "items"),
+        (three, "$2_$3", "public_items"),
+        (three, "$3x", "itemsx"),
+        ("inv\\.(?<rest>.*)", "${rest}", "public_items"),
+        ("other\\.(.*)", "$1", "inv_public_items"),
+        ("inv", "x", "inv_public_items"),
+    ] {
+        let s = routed(regex, replacement, &[("topics", "inv.public.items")]);
+        assert_eq!(s.target_name("inv.public.items"), name, "{regex} {replacement}");
+    }
+    // Topics that come later, too.
+    let s = routed(three, "$3", &[("topics", "-"), ("topics.regex", "inv\\.(public|sales)\\..*")]);
+    assert_eq!((s.source(), s.from.len(), s.tables.len()), ("inv", 1, 0));
+    assert_eq!(s.target_name("inv.sales.late"), "late");
+    assert!(whole(s.topics.as_deref().unwrap_or_default()).is_ok_and(|r| r.is_match("inv.sales.late")));
+    let s = sink(&[
+        ("topics", "-"),
+        ("topics.regex", "inv[.]public[.].*"),
+        ("collection.name.format", "copy_${source.table}"),
+    ]);
+    assert_eq!(s.target_name("inv.public.a"), "copy_a");
 }
 
 #[test]

@@ -200,14 +200,9 @@ pub(super) async fn tables(
     sql: &Session,
     types: &mut PgTypes,
 ) -> Result<Vec<CatalogTable>, SourceError> {
-    let found = catalog::load(&sql.client, Wanted::Names(&config.tables), types).await;
+    let found = catalog::load(&sql.client, Wanted::Captured(config), types).await;
     let found = found.map_err(|f| source_error(config, f))?;
-    let missing: Vec<String> = config
-        .tables
-        .iter()
-        .filter(|t| !found.iter().any(|f| f.schema == t.schema && (t.is_pattern() || f.name == t.name)))
-        .map(|t| t.to_string())
-        .collect();
+    let missing = config.missing(found.iter().map(|f| (f.schema.as_str(), f.name.as_str())));
     if !missing.is_empty() {
         return Err(SourceError::new(
             SourceClass::Config,

@@ -65,18 +65,16 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
     }
     server(config, &sql, out).await.map_err(fail)?;
     let mut types = PgTypes::new();
-    let found = catalog::load(&sql.client, Wanted::Names(&config.tables), &mut types).await;
+    let found = catalog::load(&sql.client, Wanted::Captured(config), &mut types).await;
     let found = found.map_err(|f| source_error(config, f))?;
-    for wanted in &config.tables {
-        if !found.iter().any(|f| f.schema == wanted.schema && (wanted.is_pattern() || f.name == wanted.name)) {
-            out.push(finding(
-                code::NO_TABLE,
-                format!("table {wanted} does not exist"),
-                format!("database {} has no such relation", config.connect.database),
-                "check the spelling; names are case-sensitive and need their schema unless it is public",
-                vec![],
-            ));
-        }
+    for wanted in config.missing(found.iter().map(|f| (f.schema.as_str(), f.name.as_str()))) {
+        out.push(finding(
+            code::NO_TABLE,
+            format!("table {wanted} does not exist"),
+            format!("database {} has no such relation", config.connect.database),
+            "check the spelling; names are case-sensitive and need their schema unless it is public",
+            vec![],
+        ));
     }
     let mut capturable = Vec::new();
     for t in found {
