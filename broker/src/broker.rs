@@ -298,6 +298,7 @@ impl Broker {
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let tasks = Tasks::new();
         tasks.spawn("ticks", upkeep::tick(node.clone(), controller_log.clone(), dir.clone(), config.upkeep));
+        tasks.spawn("reopen", upkeep::reopen(node.clone(), controller_log.clone()));
         tasks.spawn("retention", upkeep::retain(node.clone(), config.upkeep));
         tasks.spawn("compaction", upkeep::compact(node.clone(), config.upkeep));
         log!(Info, "broker.ready", "node {node_id} serves on {}", server.address());

@@ -43,7 +43,14 @@ pub fn process() -> Vec<(&'static str, &'static str, Reading)> {
         counter("catchwater_compaction_moved_bytes", "Read and written by compaction", &upkeep::COMPACTION_BYTES_MOVED),
         counter("catchwater_compaction_freed_bytes", "Bytes compaction let go of", &upkeep::COMPACTION_BYTES_FREED),
         counter("catchwater_partitions_offline", "Partitions that went offline", &shell::OFFLINE),
+        counter("catchwater_partitions_reopened", "Partitions opened again after a panic", &upkeep::REOPENED),
+        gauge("catchwater_partitions_down", "Partitions that are offline now", &upkeep::DOWN),
     ]
+}
+
+/// Partitions that are offline now.
+pub fn down() -> i64 {
+    upkeep::DOWN.get()
 }
 
 /// Figures of one partition.

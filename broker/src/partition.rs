@@ -253,6 +253,8 @@ pub struct PartitionCore<W> {
     high_watermark: Offset,
     leads: Option<LeaderEpoch>,
     down: bool,
+    /// For good: it is not opened again.
+    closed: bool,
     deleted: bool,
 }
 
@@ -268,6 +270,7 @@ impl<W> PartitionCore<W> {
             high_watermark,
             leads: None,
             down: false,
+            closed: false,
             deleted: false,
         }
     }
@@ -430,10 +433,10 @@ impl<W> PartitionCore<W> {
 
     /// What a reader gets now; sizes only, no byte is read from a file.
     pub fn look(&self, ask: &Ask) -> Result<Look, FetchError> {
-        let ends = self.ends();
         if self.down {
             return Err(if self.deleted { FetchError::UnknownTopic } else { FetchError::Storage });
         }
+        let ends = self.ends();
         if !ends.leads {
             return Err(FetchError::NotLeader);
         }
@@ -471,10 +474,33 @@ impl<W> PartitionCore<W> {
 
     /// Nothing more comes of this partition here.
     pub fn close(&mut self, why: AckError, out: &mut Vec<Wish<W>>) {
-        self.down = true;
+        (self.down, self.closed) = (true, true);
         let waiting = self.committed.fail_all().into_iter().chain(self.durable.fail_all());
         out.extend(waiting.map(|w| Wish::Done(w, Err(why))));
         self.tell_role(out);
+    }
+
+    /// It panicked: what its memory holds is not looked at any more. Everybody who waits learns that nobody knows.
+    pub fn fail(&mut self, cause: String, out: &mut Vec<Wish<W>>) {
+        if std::mem::replace(&mut self.down, true) {
+            return;
+        }
+        let waiting = self.committed.fail_all().into_iter().chain(self.durable.fail_all());
+        out.extend(waiting.map(|w| Wish::Done(w, Err(AckError::Storage))));
+        if self.leads.take().is_some() {
+            out.push(Wish::Leads(None));
+        }
+        out.push(Wish::Offline(cause));
+    }
+
+    /// The same partition from what was read from disk again; false if it was closed or deleted meanwhile.
+    pub fn reopened(&mut self, group: GroupCore) -> bool {
+        if self.closed || !self.down {
+            return false;
+        }
+        // Numbers of proposals go on: an answer to an old one is an answer to nobody.
+        *self = PartitionCore { proposals: self.proposals, ..PartitionCore::new(group) };
+        true
     }
 
     fn next_id(&mut self) -> ProposalId {

@@ -241,14 +241,39 @@ impl Topics {
                 self.dir.create(gid, spec)
             }
         };
-        let (budget, producers) = (Some(self.tail.clone()), Some(self.producers.clone()));
-        let log = LogConfig { budget, producers, ..LogConfig::default() };
-        let config = GroupConfig { uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX, log, ..GroupConfig::new(peer) };
-        let group = GroupCore::open(&config, found, self.seed ^ gid.0).map_err(|e| e.to_string())?;
+        let group = self.group(found)?;
         let partition = Partition::new((gid, at, name), group, self.dir.clone(), self.clock.clone());
         self.dir.attach(gid, partition.clone() as Arc<dyn Replica>);
         partition.start();
         Ok(partition)
+    }
+
+    fn group(&self, found: RecoveredGroup) -> Result<GroupCore, String> {
+        let gid = found.gid;
+        let (budget, producers) = (Some(self.tail.clone()), Some(self.producers.clone()));
+        let log = LogConfig { budget, producers, ..LogConfig::default() };
+        let config = GroupConfig {
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
+            log,
+            ..GroupConfig::new(PeerId::new(self.node, 1))
+        };
+        GroupCore::open(&config, found, self.seed ^ gid.0).map_err(|e| e.to_string())
+    }
+
+    /// Opens a partition again that panicked, from disk: all that was acknowledged is there. Blocking.
+    pub fn reopen(&self, partition: &Arc<Partition>) -> Result<(), String> {
+        let gid = partition.gid;
+        let found = self.dir.reopen(gid).map_err(|e| e.to_string())?;
+        let group = self.group(found)?;
+        if !partition.reopened(group) {
+            return Ok(()); // closed or deleted meanwhile
+        }
+        self.dir.attach(gid, partition.clone() as Arc<dyn Replica>);
+        if let Some(here) = self.by_id(partition.at.topic) {
+            self.limit_segments(&here);
+        }
+        partition.start();
+        Ok(())
     }
 
     /// Forgets producers that wrote nothing for `idle_ms` (`producer.id.expiration.ms`).

@@ -1,21 +1,26 @@
-//! What a node does by itself from time to time: ticks, retention, compaction. One loop each, for all partitions.
+//! What a node does by itself from time to time: ticks, retention, compaction, opening again what panicked. One loop
+//! each, for all partitions.
 //!
 //! Compaction works on one log at a time, the one with the largest dirty share first; it reads and writes on a thread
 //! that may block, in small steps, and sleeps between them so that it moves no more than its bound of bytes per second.
 
 use crate::node::Node;
-use crate::partition::shell::Partition;
-use catchwater_base::log;
-use catchwater_base::metric::Counter;
+use crate::partition::shell::{Condition, Partition};
+use catchwater_base::metric::{Counter, Gauge};
+use catchwater_base::{Mono, log};
 use catchwater_raft::Event;
 use catchwater_raft::driver::LogDir;
 use catchwater_raft::driver::compaction::{CompactError, Compaction, Stats};
+use catchwater_record::Gid;
 use catchwater_runtime::{spawn, time};
 use catchwater_storage::compact::{NatureOf, whole};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub static REOPENED: Counter = Counter::new();
+/// Partitions that are offline now.
+pub static DOWN: Gauge = Gauge::new();
 pub static COMPACTION_RUNS: Counter = Counter::new();
 pub static COMPACTION_FAILED: Counter = Counter::new();
 pub static COMPACTION_BYTES_MOVED: Counter = Counter::new();
@@ -27,6 +32,11 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS: u32 = 10;
 /// Producers are looked at for their age every so many ticks.
 const EXPIRE_TICKS: u32 = 60;
+/// How often it is looked whether a partition panicked.
+const FALLEN_LOOK: Duration = Duration::from_millis(200);
+/// A partition is opened again so often within [`REOPEN_WINDOW_MS`]; at the next panic it stays offline.
+const REOPENS_MAX: usize = 3;
+const REOPEN_WINDOW_MS: u64 = 600_000;
 /// Bytes of one step of compaction.
 const STEP_BYTES: u64 = 1 << 20;
 /// A log whose compaction failed is left alone for so long.
@@ -75,6 +85,62 @@ pub async fn tick(node: Arc<Node>, controller_log: Arc<Partition>, dir: LogDir, 
             partition.tick(Event::Tick(TICKS));
         }
         dir.tick();
+    }
+}
+
+/// Opens partitions again that panicked, one after the other, each [`REOPENS_MAX`] times within [`REOPEN_WINDOW_MS`].
+pub async fn reopen(node: Arc<Node>, controller_log: Arc<Partition>) {
+    let mut brakes: BTreeMap<Gid, VecDeque<Mono>> = BTreeMap::new();
+    loop {
+        time::sleep(FALLEN_LOOK).await;
+        let mut down = 0;
+        for partition in node.topics.partitions().into_iter().chain([controller_log.clone()]) {
+            match partition.condition() {
+                Condition::Up => continue,
+                Condition::GivenUp => {}
+                Condition::Fallen => {
+                    let now = node.clock.now().mono;
+                    let times = brakes.entry(partition.gid).or_default();
+                    times.retain(|at| now < at.plus_millis(REOPEN_WINDOW_MS));
+                    match try_again(&node, &partition, times.len()).await {
+                        true => times.push_back(now),
+                        false => partition.give_up(),
+                    }
+                }
+            }
+            down += i64::from(partition.condition() != Condition::Up);
+        }
+        DOWN.set(down);
+    }
+}
+
+/// False: it stays offline.
+async fn try_again(node: &Arc<Node>, partition: &Arc<Partition>, before: usize) -> bool {
+    let name = format!("{}-{}", partition.topic, partition.at.partition);
+    if before >= REOPENS_MAX {
+        log!(
+            Error,
+            "partition.offline",
+            "CW0206 partition {name} was opened again {before} times within 10 minutes and panicked again: it stays offline until \
+             the next start; what was acknowledged is on the disk"
+        );
+        return false;
+    }
+    let (topics, of) = (node.clone(), partition.clone());
+    match spawn::blocking(move || topics.topics.reopen(&of)).await.and_then(|done| done) {
+        Ok(()) => {
+            REOPENED.inc();
+            log!(Warn, "partition.reopened", "partition {name} panicked and was opened again from disk");
+            true
+        }
+        Err(why) => {
+            log!(
+                Error,
+                "partition.offline",
+                "CW0206 partition {name} panicked and could not be opened again: {why}; it stays offline until the next start"
+            );
+            false
+        }
     }
 }
 

@@ -414,6 +414,13 @@ impl View for State {
         self.metrics.text(&self.lines())
     }
 
+    fn impaired(&self) -> String {
+        match catchwater_broker::metrics::down() {
+            0 => String::new(),
+            n => format!("{n} partitions are offline after panics (CW0206), the others serve\n"),
+        }
+    }
+
     fn not_ready(&self) -> Option<String> {
         (!self.ready.load(Ordering::Relaxed)).then(|| "shutting down".to_owned())
     }

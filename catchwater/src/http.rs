@@ -53,6 +53,8 @@ pub enum Verb {
 pub trait View: Send + Sync + 'static {
     /// OpenMetrics text.
     fn metrics(&self) -> String;
+    /// Lines behind the "ok" of a node that is ready, though not all of it works.
+    fn impaired(&self) -> String;
     /// `None` = ready, else why not.
     fn not_ready(&self) -> Option<String>;
     fn api<'a>(&'a self, call: Call) -> catchwater_runtime::Fut<'a, Result<Value, Failure>>;
@@ -127,7 +129,7 @@ async fn answer(view: Arc<dyn View>, request: Request<Incoming>) -> Result<Respo
     Ok(match path.as_str() {
         "/livez" => reply(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into()),
         "/readyz" => match view.not_ready() {
-            None => reply(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into()),
+            None => reply(StatusCode::OK, "text/plain; charset=utf-8", format!("ok\n{}", view.impaired())),
             Some(why) => reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("{why}\n")),
         },
         "/metrics" => {

@@ -37,8 +37,8 @@ fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&
 
 impl Collector for Process {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> std::fmt::Result {
-        use catchwater_broker::{budget, connection, partition::shell, server, topics};
-        let counters: [(&str, &str, Option<Unit>, &Counter); 11] = [
+        use catchwater_broker::{budget, connection, partition::shell, server, topics, upkeep as reopened};
+        let counters: [(&str, &str, Option<Unit>, &Counter); 13] = [
             ("catchwater_connections_refused", "connections above a limit", None, &server::CONNECTIONS_REFUSED),
             ("catchwater_connections_closed", "connections that ended", None, &connection::CONNECTIONS_CLOSED),
             ("catchwater_requests", "requests answered", None, &connection::REQUESTS),
@@ -50,11 +50,14 @@ impl Collector for Process {
             ("catchwater_duplicate_batches", "batches that were in the log already", None, &shell::DUPLICATE_BATCHES),
             ("catchwater_producers_expired", "producers forgotten after their time", None, &topics::PRODUCERS_EXPIRED),
             ("catchwater_producers_evicted", "producers forgotten above the limit", None, &topics::PRODUCERS_EVICTED),
+            ("catchwater_partitions_offline", "partitions that a panic took down", None, &shell::OFFLINE),
+            ("catchwater_partitions_reopened", "partitions opened again after a panic", None, &reopened::REOPENED),
         ];
         for (name, help, unit, c) in counters {
             counter(&mut out, name, help, unit.as_ref(), c.get())?;
         }
-        let gauges: [(&str, &str, Option<Unit>, &Gauge); 3] = [
+        let gauges: [(&str, &str, Option<Unit>, &Gauge); 4] = [
+            ("catchwater_partitions_down", "partitions that are offline now, after panics", None, &reopened::DOWN),
             ("catchwater_producers", "idempotent producers remembered", None, &topics::PRODUCERS),
             ("catchwater_connections", "open connections of Kafka clients", None, &server::CONNECTIONS),
             ("catchwater_request_memory", "memory held by requests", Some(Unit::Bytes), &budget::REQUEST_BYTES),

@@ -85,6 +85,30 @@ pub fn start_crash_points() {
     if std::env::var_os("CATCHWATER_CRASH_AT").is_some() || std::env::var_os("CATCHWATER_STEPS").is_some() {
         catchwater_base::crash::set_hook(passed);
     }
+    if std::env::var_os("CATCHWATER_PANIC_AT").is_some() {
+        catchwater_base::crash::set_panic_hook(panic_here);
+    }
+}
+
+/// `CATCHWATER_PANIC_AT=group.propose@7:2` panics at the second pass of that point in group 7 (its gid, decimal), and only
+/// there; `group.propose@7:2+` at each one from the second on.
+fn panic_here(name: &'static str, of: u64) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU64;
+    static WANTED: OnceLock<Option<(String, u64, u64, bool)>> = OnceLock::new();
+    static PASSES: AtomicU64 = AtomicU64::new(0);
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("CATCHWATER_PANIC_AT").ok()?;
+        let (name, rest) = text.split_once('@')?;
+        let (of, pass) = rest.split_once(':').unwrap_or((rest, "1"));
+        let first = pass.trim_end_matches('+').parse().ok()?;
+        Some((name.to_owned(), of.parse().ok()?, first, pass.ends_with('+')))
+    });
+    let Some((point, group, first, again)) = wanted else { return };
+    if name == point && of == *group {
+        let pass = PASSES.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(pass < *first || (pass > *first && !again), "asked for by CATCHWATER_PANIC_AT at pass {pass}");
+    }
 }
 
 fn passed(name: &'static str) {

@@ -12,6 +12,7 @@ pub mod metrics;
 mod open;
 mod pace;
 mod points;
+mod reopen;
 mod segment_thread;
 mod space;
 mod syncs;
@@ -32,6 +33,7 @@ use catchwater_storage::relaxed::{Relaxed, RelaxedEffect, RelaxedEvent};
 pub use catchwater_storage::segment::SegmentLimits;
 use catchwater_storage::segment::{FoundGroup, SegmentEvent};
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
+pub use reopen::ReopenError;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -202,6 +204,9 @@ struct Inner {
     unplaced_bytes: AtomicU64,
     /// Files wait to be removed.
     segments_due: AtomicBool,
+    reopening: Mutex<reopen::Reopening>,
+    /// How often each group was opened again.
+    opened: Mutex<BTreeMap<Gid, u64>>,
     /// Who waits for the switch of a group.
     switches: Mutex<BTreeMap<Gid, Arc<Answer<bool>>>>,
     closed: Mutex<Closed>,
@@ -258,6 +263,8 @@ struct Closed {
 enum Slot {
     Waiting(Vec<Event>),
     Attached(Arc<dyn Replica>),
+    /// It is being opened again: what concerns the old one is of no interest.
+    Closed,
 }
 
 struct EndThreads(Weak<Inner>);
@@ -268,6 +275,14 @@ impl Drop for EndThreads {
             inner.abandon();
         }
     }
+}
+
+/// A replica that cannot give its snapshot gives none; its shell sees to the rest.
+fn snapshot_of(gid: Gid, replica: &dyn Replica) -> Option<(EntryIndex, Offset, Bytes)> {
+    catch_unwind(AssertUnwindSafe(|| replica.snapshot())).unwrap_or_else(|_| {
+        log!(Error, "partition.panic", "the snapshot of group {gid} panicked");
+        None
+    })
 }
 
 /// A panic of a replica must not take the directory down with it.
@@ -429,11 +444,11 @@ impl LogDir {
                 .iter()
                 .filter_map(|(gid, slot)| match slot {
                     Slot::Attached(replica) => Some((*gid, replica.clone())),
-                    Slot::Waiting(_) => None,
+                    Slot::Waiting(_) | Slot::Closed => None,
                 })
                 .collect();
             let snaps = replicas.into_iter().filter_map(|(gid, replica)| {
-                let (index, offset, payload) = replica.snapshot()?;
+                let (index, offset, payload) = snapshot_of(gid, &*replica)?;
                 Some(SegmentEvent::Snap(gid, index, offset, payload))
             });
             let mut events: Vec<SegmentEvent> = snaps.collect();
@@ -503,6 +518,7 @@ impl Inner {
                 }
                 RelaxedEffect::Mode(gid, on) => self.tell_segments([SegmentEvent::Mode(gid, on)]),
                 RelaxedEffect::Flush { gid, all } => self.tell_segments([SegmentEvent::Flush { gid, all }]),
+                RelaxedEffect::Forgotten(bytes) => drop(self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed)),
                 RelaxedEffect::Persisted { gid, tag, bytes } => {
                     self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
                     acks.push((gid, tag));
@@ -614,7 +630,7 @@ impl Inner {
     /// Tells a replica, or keeps it for the one that comes.
     fn deliver(&self, gid: Gid, event: Event) {
         let replica = match lock(&self.replicas).get_mut(&gid) {
-            None => return, // dropped
+            None | Some(Slot::Closed) => return,
             Some(Slot::Waiting(events)) => {
                 events.push(event);
                 return;
@@ -623,6 +639,11 @@ impl Inner {
         };
         // The group's own guard handles a panic of the core; one of its shell must not stop the other groups' flushes.
         if catch_unwind(AssertUnwindSafe(|| replica.handle(event))).is_err() {
+            log!(
+                Error,
+                "partition.panic",
+                "the shell of group {gid} panicked: it hears nothing more until the next start"
+            );
             lock(&self.replicas).remove(&gid);
         }
     }

@@ -29,7 +29,7 @@ mod store;
 use crate::effect::{
     Cause, Effect, Event, GroupView, PeerBody, PeerId, PeerMsg, Proposal, ProposalId, ReadyNo, Role, Why,
 };
-use catchwater_base::{Effects, Now, mutant};
+use catchwater_base::{Effects, Now, mutant, panic_point};
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset, batch};
 use catchwater_storage::{EntryContext, EntryKind, Hard, Log, LogConfig, LogOpenError, RecoveredGroup, Verdict};
 use conf::{ConfError, ConfState};
@@ -279,8 +279,14 @@ impl GroupCore {
                 }
             }
             Event::Message(m) => self.on_message(m, out),
-            Event::Propose(all) => self.on_propose(all, out),
-            Event::Persisted(ready) => self.on_persisted(ready, out),
+            Event::Propose(all) => {
+                self.on_propose(all, out);
+                panic_point!("group.propose", self.gid.0);
+            }
+            Event::Persisted(ready) => {
+                self.on_persisted(ready, out);
+                panic_point!("group.persisted", self.gid.0);
+            }
             Event::Segmented(upto, placed) => {
                 self.log_mut().segmented(upto, &placed);
                 return;
@@ -584,7 +590,8 @@ fn role_of(state: StateRole) -> Role {
     }
 }
 
-fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+/// What a panic said.
+pub fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(other) => other.downcast::<&'static str>().map_or_else(|_| "unknown".into(), |s| (*s).into()),

@@ -7,4 +7,4 @@ pub mod group;
 
 pub use effect::*;
 pub use group::conf::{ConfChange, ConfRefused, ConfState, ConfStep};
-pub use group::{GroupConfig, GroupCore, OpenError};
+pub use group::{GroupConfig, GroupCore, OpenError, panic_text};

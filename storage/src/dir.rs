@@ -205,6 +205,7 @@ impl Dir {
                     RelaxedEffect::Flush { gid, all } => {
                         segments.handle(now, SegmentEvent::Flush { gid, all }, &mut self.segment_out);
                     }
+                    RelaxedEffect::Forgotten(_) => {}
                     RelaxedEffect::Persisted { gid, tag, .. } => out.push(DirEffect::Persisted(gid, tag)),
                 }
             }
@@ -262,6 +263,8 @@ impl Dir {
                     SegmentEffect::WantSnap(gid) => out.push(DirEffect::WantSnap(gid)),
                     SegmentEffect::Sealed(..) => {}
                     SegmentEffect::Removed(gid) => out.push(DirEffect::Removed(gid)),
+                    // Nobody asks for it here.
+                    SegmentEffect::Left(_) => {}
                     SegmentEffect::NoSpace(error) => out.push(DirEffect::NoSpace(error)),
                     SegmentEffect::Stop(error) => self.stop(error, out),
                     SegmentEffect::Closed => out.push(DirEffect::SegmentsClosed),

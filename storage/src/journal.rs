@@ -318,6 +318,11 @@ impl Journal {
         }
     }
 
+    /// The newest durable state frames of a group.
+    pub fn head(&self, gid: Gid) -> Head {
+        self.heads.get(&gid).cloned().unwrap_or_default()
+    }
+
     /// Files that lie on the disk.
     pub fn file_count(&self) -> usize {
         self.files.iter().filter(|f| f.state != FileState::Gone).count()

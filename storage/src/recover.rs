@@ -20,7 +20,7 @@ use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, Dis
 use crate::entry::{Frame, RecoveredGroup, Verdict};
 use crate::format::journal::{FlushBuilder, HEADER_BYTES, frame_bytes};
 use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, Side, SlotKind};
-use crate::journal::FoundJournal;
+use crate::journal::{FoundJournal, Head};
 use crate::segment::{FoundGroup, group_dir};
 use bytes::Bytes;
 use catchwater_record::{Gid, Offset};
@@ -395,6 +395,25 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
     })
 }
 
+/// One group again, from its files alone, while the rest of its directory goes on: everything of it was placed and made
+/// durable before, and nobody writes to its files ([`crate::segment::SegmentEvent::Leave`]). `head` = what the journal
+/// knows of it, and nothing else of the journal is needed. A table that had to be made again is written; a group that is
+/// Suspect or Damaged is told so, and stays as it is.
+pub fn reopen(
+    disk: &dyn Disk,
+    layout: &Layout,
+    gid: Gid,
+    head: Head,
+) -> Result<(RecoveredGroup, FoundGroup), RecoverError> {
+    let frames = journal::GroupFrames::of_head(head);
+    let loss = group::Loss { unknown: false, files: false, power: false };
+    let built = group::build(disk, layout, gid, frames, loss)?;
+    if built.found.quarantine.is_none() {
+        write_again(disk, &built.rebuilt)?;
+    }
+    Ok((built.group, built.found))
+}
+
 /// Writes `boot.state`: without the clean flag before the first write after a start, with it as the last act of a close.
 /// Returns what the next one needs.
 pub fn write_boot_state(
@@ -481,6 +500,24 @@ pub fn quarantine(disk: &dyn Disk, layout: &Layout, groups: &[(RecoveredGroup, F
     Ok(())
 }
 
+/// Tables that were made again take the place of the bad ones, which are kept aside.
+fn write_again(disk: &dyn Disk, rebuilt: &[(String, Bytes)]) -> Result<(), DiskError> {
+    for (path, bytes) in rebuilt {
+        let new = format!("{path}.new");
+        disk.unlink(&new)?;
+        disk.create_new(&new)?;
+        disk.write(&new, 0, bytes.clone())?;
+        disk.fdatasync(&new)?;
+        match disk.run(DiskOp::Rename { from: path.as_str().into(), to: format!("{path}{ASIDE}").into() }) {
+            Err(e) if e.kind == DiskFault::NotFound => {}
+            other => drop(other?),
+        }
+        disk.run(DiskOp::Rename { from: new.into(), to: path.as_str().into() })?;
+        disk.sync_dir(parent(path))?;
+    }
+    Ok(())
+}
+
 /// Before the first write after a start, and behind [`quarantine`] (what is done here hides some losses from the next
 /// start): removes what belongs to nothing, and makes durable what the process before may have made and not synced. A journal file found free could else lose its name after it was trusted with a flush.
 pub fn settle(
@@ -497,19 +534,7 @@ pub fn settle(
     for file in &leftovers.aside {
         disk.run(DiskOp::Rename { from: file.as_str().into(), to: format!("{file}{ASIDE}").into() })?;
     }
-    for (path, bytes) in &leftovers.rebuilt {
-        let new = format!("{path}.new");
-        disk.unlink(&new)?;
-        disk.create_new(&new)?;
-        disk.write(&new, 0, bytes.clone())?;
-        disk.fdatasync(&new)?;
-        match disk.run(DiskOp::Rename { from: path.as_str().into(), to: format!("{path}{ASIDE}").into() }) {
-            Err(e) if e.kind == DiskFault::NotFound => {}
-            other => drop(other?),
-        }
-        disk.run(DiskOp::Rename { from: new.into(), to: path.as_str().into() })?;
-        disk.sync_dir(parent(path))?;
-    }
+    write_again(disk, &leftovers.rebuilt)?;
     for (path, len) in &leftovers.grow {
         disk.truncate(path, *len)?;
         disk.fdatasync(path)?;

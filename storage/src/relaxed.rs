@@ -86,6 +86,8 @@ pub enum RelaxedEffect {
         gid: Gid,
         all: bool,
     },
+    /// Bytes that were handed over by a group that is gone, and of which nothing else will be told.
+    Forgotten(u64),
     /// To the replica.
     Persisted {
         gid: Gid,
@@ -233,7 +235,12 @@ impl Relaxed {
                 self.flushed(gid, upto, out);
                 self.advance(at, gid, out);
             }
-            RelaxedEvent::Dropped(gid) => drop(self.groups.remove(&gid)),
+            RelaxedEvent::Dropped(gid) => {
+                let Some(group) = self.groups.remove(&gid) else { return };
+                let held = group.held.iter().flat_map(|batch| &batch.entries).map(|e| e.body.len() as u64);
+                let bytes = held.sum::<u64>() + group.waiting.iter().map(|w| w.bytes).sum::<u64>();
+                out.push(RelaxedEffect::Forgotten(bytes));
+            }
             RelaxedEvent::Wake => {
                 let gids: Vec<Gid> = self.groups.keys().copied().collect();
                 gids.into_iter().for_each(|gid| self.advance(at, gid, out));

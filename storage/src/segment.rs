@@ -19,6 +19,7 @@ mod cut;
 mod flush;
 mod found;
 mod keep;
+mod leave;
 mod prefix;
 mod space;
 mod sweep;
@@ -147,6 +148,8 @@ pub enum SegmentEvent {
     Done(Token, Result<DiskDone, DiskError>),
     /// Whoever watches the disk says that there may be room again: what stands is tried once more.
     SpaceBack,
+    /// Place and make durable what the group has, then forget it: `Left`. See `leave.rs`.
+    Leave(Gid),
     /// Write, seal and sync everything, then `Closed`.
     Close,
     Wake,
@@ -175,6 +178,8 @@ pub enum SegmentEffect {
     WantSnap(Gid),
     /// The group's files are gone.
     Removed(Gid),
+    /// Everything of the group is durable in files that nobody writes to any more.
+    Left(Gid),
     /// A group stands: an operation found no room. Its entries stay in the journal and in memory; it goes on at
     /// [`SegmentEvent::SpaceBack`].
     NoSpace(DiskError),
@@ -229,6 +234,7 @@ struct Group {
     /// Files that belong to nothing any more, with the time from which they may go.
     doomed: VecDeque<(Mono, Vec<FilePath>)>,
     dropped: bool,
+    leave: leave::Leave,
     in_line: bool,
     /// Waits for, or is in, a sweep: nothing else is done with it.
     held: bool,
@@ -479,6 +485,7 @@ impl Segments {
             switch: None,
             doomed: VecDeque::new(),
             dropped: false,
+            leave: leave::Leave::No,
             in_line: false,
             held: false,
             relaxed: found.loose.is_some(),
@@ -653,6 +660,9 @@ impl Segments {
         if !group.queue.is_empty() {
             return self.append_or_cut_job(now, gid);
         }
+        if group.leave != leave::Leave::No {
+            return self.leave_job(gid, out);
+        }
         let loose = group.relaxed && group.dirty_bytes > 0;
         if closing && (loose || group.applied_lsn > group.drained_lsn || (group.made && group.manifest_dirty)) {
             self.hold(gid);
@@ -746,6 +756,9 @@ impl Segments {
                 if let Some(group) = self.groups.remove(&gid) {
                     self.dirty_bytes -= group.dirty_bytes;
                     self.queued_bytes -= group.queue.iter().map(piece_bytes).sum::<u64>();
+                    if group.leave != leave::Leave::No {
+                        out.push(SegmentEffect::Left(gid));
+                    }
                 }
                 out.push(SegmentEffect::Drained(gid, lsn));
                 out.push(SegmentEffect::Removed(gid));
@@ -855,6 +868,7 @@ impl Local for Segments {
                 }
                 _ => out.push(SegmentEffect::Switched(gid, None)),
             },
+            SegmentEvent::Leave(gid) => self.leave(gid, out),
             SegmentEvent::Done(token, result) => self.done(now, token, result, out),
             SegmentEvent::Close => {
                 self.closing = true;

@@ -1,6 +1,9 @@
 //! The shell of a partition: its lock, its log directory, and everybody who waits for it.
 //! Walk: row-change 10/17, produce-fetch 7/14.
 //!
+//! A panic in here, or in the core, takes this partition down and nothing else: every entry into it is a boundary. It is
+//! opened again from disk (`broker/upkeep.rs`).
+//!
 //! Lock, decide, queue for the journal, unlock; then answer waiters, wake fetches, tell hosts. No task and no timer per
 //! partition: a thread hop costs 8–26 µs, an uncontended lock tens of ns. Entries are queued for the journal *under* the
 //! lock, so that the journal's order is the log's.
@@ -12,7 +15,7 @@ use catchwater_base::metric::Counter;
 use catchwater_base::{Clock, Now, crash_point, log};
 use catchwater_raft::driver::compaction::{CompactLimits, Compaction};
 use catchwater_raft::driver::{LogDir, Pressure, Replica};
-use catchwater_raft::{Event, GroupCore};
+use catchwater_raft::{Event, GroupCore, panic_text};
 use catchwater_record::{
     BatchView, CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset, Position, TopicName,
     TopicPartition,
@@ -23,7 +26,8 @@ use catchwater_storage::format::context::CaptureContext;
 use catchwater_storage::retain::Retention;
 use catchwater_storage::{ReadPlan, Thinned};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Bytes a host reads at a time while it replays.
@@ -50,6 +54,17 @@ pub struct Partition {
     state: Mutex<State>,
     dir: LogDir,
     clock: Arc<dyn Clock>,
+    condition: AtomicU8,
+}
+
+/// Whether a partition works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    Up,
+    /// It panicked, and is to be opened again.
+    Fallen,
+    /// It panicked too often, or could not be opened again: offline until the next start.
+    GivenUp,
 }
 
 struct State {
@@ -175,6 +190,7 @@ impl State {
                 Wish::HighWatermark(offset) => after.high_watermark = Some(offset),
                 Wish::Leads(leads) => after.leads = Some(leads),
                 Wish::Offline(cause) => {
+                    partition.condition.store(Condition::Fallen as u8, Ordering::SeqCst);
                     OFFLINE.inc();
                     log!(
                         Error,
@@ -205,7 +221,34 @@ impl Partition {
         let core = PartitionCore::new(group);
         let log_start = core.ends().log_start;
         let state = State { core, log_start, wishes: Vec::new(), fetches: BTreeMap::new(), observers: Vec::new() };
-        Arc::new(Partition { gid, at, topic, state: Mutex::new(state), dir, clock })
+        let condition = AtomicU8::new(Condition::Up as u8);
+        Arc::new(Partition { gid, at, topic, state: Mutex::new(state), dir, clock, condition })
+    }
+
+    pub fn condition(&self) -> Condition {
+        match self.condition.load(Ordering::SeqCst) {
+            n if n == Condition::Up as u8 => Condition::Up,
+            n if n == Condition::Fallen as u8 => Condition::Fallen,
+            _ => Condition::GivenUp,
+        }
+    }
+
+    /// It stays as it is until the next start.
+    pub fn give_up(&self) {
+        self.condition.store(Condition::GivenUp as u8, Ordering::SeqCst);
+    }
+
+    /// Takes what was read from disk in the place of what fell; false if it was closed or deleted meanwhile. Then
+    /// `LogDir::attach` and [`Partition::start`], as for a new one.
+    pub fn reopened(&self, group: GroupCore) -> bool {
+        let mut state = self.lock();
+        if !state.core.reopened(group) {
+            return false;
+        }
+        state.log_start = state.core.ends().log_start;
+        state.wishes = Vec::new();
+        self.condition.store(Condition::Up as u8, Ordering::SeqCst);
+        true
     }
 
     /// The group may act: a sole voter campaigns and leads once its vote is durable.
@@ -214,23 +257,48 @@ impl Partition {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is caught inside the group; anywhere else the state may be half-done.
+        // A panic under the lock is caught before the lock is left, and its state is not used again.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut PartitionCore<Waiter>, Now, &mut Vec<Wish<Waiter>>) -> T) -> T {
+    /// `None`: it panicked, and nothing that it wished was done.
+    fn with<T>(&self, work: impl FnOnce(&mut PartitionCore<Waiter>, Now, &mut Vec<Wish<Waiter>>) -> T) -> Option<T> {
         let now = self.clock.now();
         let (answer, after) = {
             let mut state = self.lock();
             let state = &mut *state;
             let mut wishes = std::mem::take(&mut state.wishes);
-            let answer = work(&mut state.core, now, &mut wishes);
-            let after = state.perform(self, &mut wishes);
+            let answer = catch_unwind(AssertUnwindSafe(|| work(&mut state.core, now, &mut wishes)));
+            let answer = answer.map_err(|panic| {
+                wishes.clear();
+                state.core.fail(panic_text(panic), &mut wishes);
+            });
+            let performed = catch_unwind(AssertUnwindSafe(|| state.perform(self, &mut wishes)));
+            let after = performed.unwrap_or_else(|panic| {
+                wishes.clear();
+                state.core.fail(panic_text(panic), &mut wishes);
+                state.perform(self, &mut wishes)
+            });
             state.wishes = wishes;
             (answer, after)
         };
         after.run();
-        answer
+        answer.ok()
+    }
+
+    /// A look that changes nothing; `None`: it panicked.
+    fn see<T>(&self, look: impl FnOnce(&PartitionCore<Waiter>) -> T) -> Option<T> {
+        let seen = {
+            let state = self.lock();
+            catch_unwind(AssertUnwindSafe(|| look(&state.core)))
+        };
+        match seen {
+            Ok(seen) => Some(seen),
+            Err(panic) => {
+                self.with(|core, _, out| core.fail(panic_text(panic), out));
+                None
+            }
+        }
     }
 
     /// A tick of the node's clock.
@@ -277,7 +345,8 @@ impl Partition {
             let placed = core.enter(now, judged, (batch, capture), (until, waiter), out);
             crash_point!("partition.after_propose");
             placed
-        })?;
+        });
+        let placed = placed.unwrap_or(Err(NotTaken::Storage))?;
         if placed.duplicate {
             DUPLICATE_BATCHES.inc();
         } else {
@@ -304,14 +373,15 @@ impl Partition {
 
     pub fn fence(&self, capture: CaptureId, epoch: CaptureEpoch) -> Result<Pending, NotTaken> {
         let (waiter, done) = oneshot::channel();
-        let placed = self.with(|core, now, out| core.fence(now, capture, epoch, waiter, out))?;
+        let placed = self.with(|core, now, out| core.fence(now, capture, epoch, waiter, out));
+        let placed = placed.unwrap_or(Err(NotTaken::Storage))?;
         Ok(Pending { placed, done })
     }
 
     /// Applies the topic's retention; the new log start, if it was proposed.
     pub fn retain(&self, retention: Retention) -> Option<Offset> {
         let (waiter, _) = oneshot::channel();
-        self.with(|core, now, out| core.retain(now, retention, waiter, out))
+        self.with(|core, now, out| core.retain(now, retention, waiter, out)).flatten()
     }
 
     /// Moves the log start to `to` (`None` = the high watermark). `None` = it is there already; else the answer comes when
@@ -321,13 +391,14 @@ impl Partition {
             return Err(NotTaken::Storage.into());
         }
         let (waiter, done) = oneshot::channel();
-        let moves = self.with(|core, now, out| core.delete_records(now, to, waiter, out))?;
+        let moves = self.with(|core, now, out| core.delete_records(now, to, waiter, out));
+        let moves = moves.unwrap_or_else(|| Err(NotTaken::Storage.into()))?;
         Ok(moves.then_some(done))
     }
 
     /// Forgets producers without an open transaction that wrote nothing since `before_ms`; how many.
     pub fn expire_producers(&self, before_ms: i64) -> usize {
-        self.lock().core.expire_producers(before_ms)
+        self.with(|core, _, _| core.expire_producers(before_ms)).unwrap_or(0)
     }
 
     /// Adds when each producer that may be forgotten wrote last, ms.
@@ -338,25 +409,25 @@ impl Partition {
     /// Whether and how much of its log is due for compaction.
     pub fn compaction_due(&self, policy: &Policy) -> Option<Choice> {
         let now_ms = self.clock.now().wall.as_millis();
-        self.lock().core.group().log().compaction_due(policy, now_ms)
+        self.see(|core| core.group().log().compaction_due(policy, now_ms)).flatten()
     }
 
     /// A run over what is due now.
     pub fn compaction(&self, policy: Policy, limits: CompactLimits) -> Option<Compaction> {
         let now_ms = self.clock.now().wall.as_millis();
-        let plan = self.lock().core.group().log().plan_compaction(&policy, now_ms)?;
+        let plan = self.see(|core| core.group().log().plan_compaction(&policy, now_ms)).flatten()?;
         Some(Compaction::new(self.dir.clone(), self.gid, plan, (policy, limits), now_ms))
     }
 
     /// Answers once all that was appended before is committed.
     pub fn barrier(&self) -> Result<oneshot::Receiver<Ack>, NotTaken> {
         let (waiter, done) = oneshot::channel();
-        self.with(|core, _, out| core.barrier(waiter, out))?;
+        self.with(|core, _, out| core.barrier(waiter, out)).unwrap_or(Err(NotTaken::Storage))?;
         Ok(done)
     }
 
     pub fn look(&self, ask: &Ask) -> Result<Look, FetchError> {
-        self.lock().core.look(ask)
+        self.see(|core| core.look(ask)).unwrap_or(Err(FetchError::Storage))
     }
 
     pub fn ends(&self) -> Ends {
@@ -377,12 +448,12 @@ impl Partition {
 
     /// Base offset of the first batch that may hold a record with a timestamp ≥ `ms`.
     pub fn find_time(&self, ms: i64) -> Option<Offset> {
-        self.lock().core.group().log().find_time(ms)
+        self.see(|core| core.group().log().find_time(ms)).flatten()
     }
 
     /// Largest timestamp and the batch that reaches it first.
     pub fn max_time(&self) -> Option<(i64, Offset)> {
-        self.lock().core.group().log().max_time()
+        self.see(|core| core.group().log().max_time()).flatten()
     }
 
     /// Epoch of the entry that holds `offset`.
@@ -455,16 +526,19 @@ impl Replica for Partition {
     }
 
     fn snapshot(&self) -> Option<(EntryIndex, Offset, Bytes)> {
-        let state = self.lock();
-        let log = state.core.group().log();
-        // A handful of entries without state is read again sooner than a file is made durable: dozens of idle
-        // partitions must not hold up the node's end.
-        let entries = log.last_index().0.saturating_sub(log.first_index().prev().0);
-        if entries < SNAPSHOT_ENTRIES_MIN && log.producers().is_empty() && log.captures().is_empty() {
-            return None;
-        }
-        Some(log.snapshot_payload())
+        self.see(snapshot_of).flatten()
     }
+}
+
+fn snapshot_of(core: &PartitionCore<Waiter>) -> Option<(EntryIndex, Offset, Bytes)> {
+    let log = core.group().log();
+    // A handful of entries without state is read again sooner than a file is made durable: dozens of idle
+    // partitions must not hold up the node's end.
+    let entries = log.last_index().0.saturating_sub(log.first_index().prev().0);
+    if entries < SNAPSHOT_ENTRIES_MIN && log.producers().is_empty() && log.captures().is_empty() {
+        return None;
+    }
+    Some(log.snapshot_payload())
 }
 
 impl HostLog for Partition {

@@ -29,6 +29,8 @@ pub struct CompactLimits {
 pub struct Compaction {
     dir: LogDir,
     gid: Gid,
+    /// As the group was opened when the run was planned.
+    opened: u64,
     run: CompactRun,
 }
 
@@ -54,13 +56,13 @@ impl Compaction {
             captures: input.captures,
             nature: limits.nature,
         };
-        Compaction { dir, gid, run: CompactRun::new(job) }
+        Compaction { opened: dir.opened(gid), dir, gid, run: CompactRun::new(job) }
     }
 
     /// Moves about `budget_bytes` and says how many it were; `Err(stats)` inside `Ok` = the run has come to its end.
     /// Blocking.
     pub fn step(&mut self, budget_bytes: u64) -> Result<Result<u64, Stats>, CompactError> {
-        if self.dir.inner.is_over() {
+        if self.dir.inner.is_over() || self.dir.opened(self.gid) != self.opened {
             return Err(CompactError::Changed);
         }
         match self.run.step(&*self.dir.inner.disk, budget_bytes)? {

@@ -2,6 +2,7 @@
 
 use super::pace::{Change, Pace};
 use super::points::{after_journal, before_journal};
+use super::reopen::Reopening;
 use super::segment_thread::segments_work;
 use super::{Inner, lock, metrics};
 use crate::effect::{Event, ReadyNo};
@@ -143,13 +144,15 @@ fn perform_journal(
             crash_point!("journal.before_complete");
             let mut pieces = Vec::with_capacity(groups.len());
             let mut told = Vec::with_capacity(groups.len());
-            let mut ours = Vec::new();
+            let (mut ours, mut marked) = (Vec::new(), Vec::new());
             for mut group in groups {
                 inner.waiting_bytes.fetch_sub(group.body_bytes, Ordering::Relaxed);
                 let relaxed = lock(&inner.relaxed);
                 let mut newest = None;
                 for tag in group.tags.drain(..) {
-                    if relaxed.waits_for(group.gid, tag) {
+                    if Reopening::is_marker(tag) {
+                        marked.push(group.gid);
+                    } else if relaxed.waits_for(group.gid, tag) {
                         ours.push((group.gid, tag));
                     } else {
                         newest = Some(tag);
@@ -167,6 +170,7 @@ fn perform_journal(
             inner.queue_entries(pieces);
             // Behind the pieces: a flush that this asks for finds them.
             ours.into_iter().for_each(|(gid, tag)| inner.relaxed(RelaxedEvent::Journaled(gid, tag)));
+            marked.into_iter().for_each(|gid| inner.marked(gid, journal.head(gid)));
         }
         JournalEffect::Checkpoint(gids) => inner.tell_segments([SegmentEvent::Sync(gids)]),
         JournalEffect::Checkpointed(lsn) => {

@@ -147,6 +147,8 @@ impl LogDir {
             waiting_bytes: AtomicU64::new(0),
             unplaced_bytes: AtomicU64::new(0),
             segments_due: AtomicBool::new(false),
+            reopening: Mutex::default(),
+            opened: Mutex::default(),
             switches: Mutex::new(BTreeMap::new()),
             closed: Mutex::new(Closed::default()),
             closed_wake: Condvar::new(),

@@ -3,7 +3,7 @@
 use super::points::{after_journal, after_segment, before_journal, before_segment};
 use super::space::LOOK_EVERY;
 use super::syncs;
-use super::{Inner, SegmentInbox, Slot, lock, metrics};
+use super::{Inner, SegmentInbox, Slot, lock, metrics, snapshot_of};
 use crate::effect::{Event, ReadyNo};
 use catchwater_base::{Clock, Effects, Local, crash_point};
 use catchwater_storage::disk::DiskOp;
@@ -274,7 +274,7 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
                 Some(Slot::Attached(replica)) => replica.clone(),
                 _ => return,
             };
-            if let Some((index, next_offset, payload)) = replica.snapshot() {
+            if let Some((index, next_offset, payload)) = snapshot_of(gid, &*replica) {
                 let event = SegmentEvent::Snap(gid, index, next_offset, payload);
                 segments.handle(inner.clock.now(), event, out);
             }
@@ -288,6 +288,7 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
                 answer.give(done);
             }
         }
+        SegmentEffect::Left(gid) => inner.left(gid),
         SegmentEffect::Sealed(..) | SegmentEffect::Removed(_) => {}
         SegmentEffect::NoSpace(error) => inner.no_space(&error),
         SegmentEffect::Stop(error) => inner.stop(error),

@@ -56,6 +56,11 @@ pub(super) struct GroupFrames {
 }
 
 impl GroupFrames {
+    /// Of a group whose entries are all in files.
+    pub fn of_head(head: Head) -> Self {
+        GroupFrames { create: head.create, hard: head.hard, loose: head.loose, ..GroupFrames::default() }
+    }
+
     pub fn head(&self) -> Head {
         Head { hard: self.hard, create: self.create.clone(), loose: self.loose }
     }

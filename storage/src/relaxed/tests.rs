@@ -18,6 +18,7 @@ struct Story {
     placed: Vec<EntryIndex>,
     modes: Vec<bool>,
     flushes: Vec<bool>,
+    forgotten: u64,
 }
 
 impl Story {
@@ -30,6 +31,7 @@ impl Story {
             placed: Vec::new(),
             modes: Vec::new(),
             flushes: Vec::new(),
+            forgotten: 0,
         }
     }
 
@@ -60,6 +62,7 @@ impl Story {
                 RelaxedEffect::Segment(piece) => self.placed.extend(piece.entries.last().map(|e| e.index)),
                 RelaxedEffect::Mode(_, on) => self.modes.push(on),
                 RelaxedEffect::Flush { all, .. } => self.flushes.push(all),
+                RelaxedEffect::Forgotten(bytes) => self.forgotten += bytes,
                 RelaxedEffect::Persisted { tag, .. } => self.acked.push(tag),
             }
         }
@@ -253,4 +256,17 @@ fn the_mode_is_not_left_before_the_last_sync_is_answered() {
     assert!(story.journal.is_empty());
     story.tell(RelaxedEvent::Flushed(GID, EntryIndex(11)));
     assert_eq!(story.journal.pop().and_then(|b| b.mark).map(|m| m.kind), Some(MarkKind::Fsync));
+}
+
+#[test]
+fn bytes_of_a_group_that_goes_are_not_waited_for() {
+    let mut s = Story::relaxed(Durability::Relaxed(WINDOW));
+    s.data(11, 100);
+    s.data(12, 20);
+    s.tell(RelaxedEvent::Want(GID, Durability::Fsync));
+    s.data(13, 3);
+    s.tell(RelaxedEvent::Dropped(GID));
+    assert_eq!(s.forgotten, 123, "what waits, and what was held for the change of the mode");
+    s.tell(RelaxedEvent::Dropped(GID));
+    assert_eq!(s.forgotten, 123);
 }

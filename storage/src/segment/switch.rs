@@ -1,7 +1,7 @@
 //! Pure. A compacted segment takes the place of the segments it was made from: by one manifest. The old files go after
 //! `file.delete.delay.ms`, so that whoever has planned a read of them can finish it.
 
-use super::{Group, Job, Segment, SegmentEffect, SegmentPoint, Segments, Then};
+use super::{Group, Job, Segment, SegmentEffect, SegmentPoint, Segments, Then, segment_stem};
 use crate::disk::{DiskOp, FilePath};
 use crate::entry::{Replaced, SegmentInfo};
 use catchwater_base::{Effects, Mono, Now};
@@ -102,6 +102,11 @@ fn find(group: &Group, replacement: &Replacement) -> Option<usize> {
     let first = replacement.old.first()?.0;
     let at = group.segments.iter().position(|s| s.base_index == first)?;
     if at + replacement.old.len() > group.segments.len() || group.dropped {
+        return None;
+    }
+    // Made before the group was opened again, which has found its files to belong to nothing: they go.
+    let stem = segment_stem(replacement.segment.base_offset, replacement.segment.generation);
+    if group.stale.iter().any(|name| name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.'))) {
         return None;
     }
     let same = group
