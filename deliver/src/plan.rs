@@ -205,15 +205,15 @@ mod tests {
         let mut c = Claimed::default();
         let (a, b) = (table("a", "t", &[], &[]), table("b", "t", &[], &[]));
         let to = SchemaNaming::Into("x".into());
-        assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_ok());
-        assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_ok());
-        assert!(c.claim(&to.target(&b, &BTreeMap::new()), &b).is_err());
-        assert!(!c.claim_unused(&to.target(&b, &BTreeMap::new()), &b));
+        assert!(c.claim(&to.target(&a, None), &a).is_ok());
+        assert!(c.claim(&to.target(&a, None), &a).is_ok());
+        assert!(c.claim(&to.target(&b, None), &b).is_err());
+        assert!(!c.claim_unused(&to.target(&b, None), &b));
         // A table without rows gives way to one that has them.
         let mut c = Claimed::default();
-        assert!(c.claim_unused(&to.target(&a, &BTreeMap::new()), &a));
-        assert!(!c.claim_unused(&to.target(&b, &BTreeMap::new()), &b));
-        assert!(c.claim(&to.target(&b, &BTreeMap::new()), &b).is_ok());
-        assert!(c.claim(&to.target(&a, &BTreeMap::new()), &a).is_err());
+        assert!(c.claim_unused(&to.target(&a, None), &a));
+        assert!(!c.claim_unused(&to.target(&b, None), &b));
+        assert!(c.claim(&to.target(&b, None), &b).is_ok());
+        assert!(c.claim(&to.target(&a, None), &a).is_err());
     }
 }
