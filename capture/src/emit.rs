@@ -277,7 +277,7 @@ impl Emitter {
                 Some(row) => !row.cells.contains(&catchwater_change::Cell::Unavailable),
                 None => true,
             };
-            made.push(Made { key, whole });
+            made.push(Made { key: key.clone(), whole });
             // `ensure_tables` makes the lanes of a topic before its first row.
             let lane = self.lanes.get(&at);
             assert!(lane.is_some(), "a record for a partition without a lane");
@@ -291,7 +291,7 @@ impl Emitter {
                 }
                 _ => None,
             };
-            let encoded = self.encoder.encode_in(change, *piece, stamp, now.wall, block)?;
+            let encoded = self.encoder.encode_keyed(change, *piece, key, stamp, now.wall, block)?;
             self.push(now, at, unit, version.position(&native), last, &encoded, track);
         }
         Ok(pieces.len() as u64)

@@ -29,18 +29,41 @@ pub fn days(year: i64, month: u32, day: u32) -> i64 {
 /// the second, more if the value needs them.
 pub fn instant_text(micros: i64, digits: u32) -> String {
     let (day, clock) = (micros.div_euclid(DAY_US), micros.rem_euclid(DAY_US));
-    format!("{}T{}Z", date_text(day), clock_text(clock, digits))
+    let mut out = String::with_capacity(28);
+    put_date(&mut out, day);
+    out.push('T');
+    put_clock(&mut out, clock, digits);
+    out.push('Z');
+    out
+}
+
+/// A number below 100 as two digits. (Two times a row, a hundred thousand rows a second: no `format!`.)
+fn put_two(out: &mut String, n: u32) {
+    out.push(char::from(b'0' + (n / 10 % 10) as u8));
+    out.push(char::from(b'0' + (n % 10) as u8));
 }
 
 /// `2026-11-21`, `-0043-03-15`, `+10000-01-01` of days since 1970.
 pub fn date_text(day: i64) -> String {
+    let mut out = String::with_capacity(12);
+    put_date(&mut out, day);
+    out
+}
+
+fn put_date(out: &mut String, day: i64) {
     let (year, month, date) = civil(day);
-    let year = match year {
-        0..=9999 => format!("{year:04}"),
-        y if y > 9999 => format!("+{y}"),
-        y => format!("-{:04}", -y),
-    };
-    format!("{year}-{month:02}-{date:02}")
+    match year {
+        0..=9999 => {
+            put_two(out, (year / 100) as u32);
+            put_two(out, (year % 100) as u32);
+        }
+        y if y > 9999 => out.push_str(&format!("+{y}")),
+        y => out.push_str(&format!("-{:04}", -y)),
+    }
+    out.push('-');
+    put_two(out, month);
+    out.push('-');
+    put_two(out, date);
 }
 
 /// Days since 1970 of what [`date_text`] wrote.
@@ -61,16 +84,33 @@ pub fn parse_date(date: &str) -> Option<i64> {
 
 /// `10:34:56.789` with `digits` (at most 6) after the second, more if the value needs them.
 pub fn clock_text(micros: i64, digits: u32) -> String {
-    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
-    let mut out = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let text = format!("{fraction:06}");
-    let needed = text.trim_end_matches('0').len();
-    let shown = needed.max(digits.min(6) as usize);
+    let mut out = String::with_capacity(16);
+    put_clock(&mut out, micros, digits);
+    out
+}
+
+/// `micros` from 0 to 24 hours, the end included.
+fn put_clock(out: &mut String, micros: i64, digits: u32) {
+    let (seconds, mut fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000) as u32);
+    put_two(out, (seconds / 3600) as u32);
+    out.push(':');
+    put_two(out, (seconds / 60 % 60) as u32);
+    out.push(':');
+    put_two(out, (seconds % 60) as u32);
+    let mut needed = 6;
+    while needed > 0 && fraction.is_multiple_of(10) {
+        fraction /= 10;
+        needed -= 1;
+    }
+    let shown = needed.max(digits.min(6));
     if shown > 0 {
         out.push('.');
-        out.push_str(&text[..shown]);
+        // What was cut off at the end, in front as zeros.
+        let digits = fraction * 10u32.pow(shown - needed);
+        for place in (0..shown).rev() {
+            out.push(char::from(b'0' + (digits / 10u32.pow(place) % 10) as u8));
+        }
     }
-    out
 }
 
 /// Microseconds since 1970 of what [`instant_text`] wrote.
@@ -119,6 +159,26 @@ fn digits_of(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn texts_are_those_of_format(day in -1_000_000i64..4_000_000, clock in 0i64..=DAY_US, cut in 0u32..7, digits in 0u32..8) {
+            let clock = clock - clock % 10i64.pow(cut);
+            let (year, month, date) = civil(day);
+            let year = match year {
+                0..=9999 => format!("{year:04}"),
+                y if y > 9999 => format!("+{y}"),
+                y => format!("-{:04}", -y),
+            };
+            prop_assert_eq!(date_text(day), format!("{year}-{month:02}-{date:02}"));
+            let (s, fraction) = (clock / 1_000_000, format!("{:06}", clock % 1_000_000));
+            let shown = fraction.trim_end_matches('0').len().max(digits.min(6) as usize);
+            let point = if shown > 0 { "." } else { "" };
+            let want = format!("{:02}:{:02}:{:02}{point}{}", s / 3600, s / 60 % 60, s % 60, &fraction[..shown]);
+            prop_assert_eq!(clock_text(clock, digits), want);
+        }
+    }
 
     #[test]
     fn days_and_dates_are_inverse() {

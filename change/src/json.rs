@@ -19,9 +19,22 @@ pub fn put_inner_string(out: &mut Vec<u8>, s: &str) {
     put_text(out, s, u32::from(char::MAX));
 }
 
+/// Nothing in it needs an escape. Looks at many bytes at a time: most texts are plain.
+fn is_plain(bytes: &[u8]) -> bool {
+    // From 0xf0 on a byte begins a character above U+FFFF.
+    let odd = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\' || *b >= 0xf0;
+    bytes.chunks(32).all(|some| !some.iter().fold(false, |any, b| any | odd(b)))
+}
+
 fn put_text(out: &mut Vec<u8>, s: &str, plain_max: u32) {
-    out.push(b'"');
     let bytes = s.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut from = 0;
     for (i, c) in s.char_indices() {
         let plain = c >= ' ' && c != '"' && c != '\\' && u32::from(c) <= plain_max;
@@ -66,18 +79,44 @@ pub fn put_i64(out: &mut Vec<u8>, v: i64) {
 }
 
 /// Appends an integer.
-pub fn put_u64(out: &mut Vec<u8>, mut v: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (v % 10) as u8;
-        v /= 10;
-        if v == 0 {
-            break;
+pub fn put_u64(out: &mut Vec<u8>, v: u64) {
+    out.extend_from_slice(Digits::of(v).as_bytes());
+}
+
+/// The two digits of each number below 100.
+const PAIRS: &[u8; 200] =
+    b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+    5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
+/// The digits of a number, for those that are written more than once.
+pub struct Digits {
+    digits: [u8; 20],
+    at: usize,
+}
+
+impl Digits {
+    pub fn of(mut v: u64) -> Self {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        while v >= 100 {
+            let pair = (v % 100) as usize * 2;
+            v /= 100;
+            at -= 2;
+            digits[at..at + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
         }
+        if v >= 10 {
+            let pair = v as usize * 2;
+            at -= 2;
+            digits[at..at + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+        } else {
+            at -= 1;
+            digits[at] = b'0' + v as u8;
+        }
+        Digits { digits, at }
     }
-    out.extend_from_slice(&digits[at..]);
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.at..]
+    }
 }
 
 /// Appends a float from its shortest scientific form (`{:e}`), as Java's `toString` would print it.
@@ -471,6 +510,26 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn integers_are_their_digits(v: i64, shift in 0u32..64) {
+            for v in [v, v >> shift, i64::MIN, i64::MAX, 0] {
+                let mut out = Vec::new();
+                put_i64(&mut out, v);
+                prop_assert_eq!(String::from_utf8(out).unwrap(), v.to_string());
+            }
+        }
+
+        #[test]
+        fn plain_texts_and_others_are_read_back(text in "[a-z]{0,70}(\\PC|\\pC){0,3}[a-zé]{0,40}") {
+            let mut out = Vec::new();
+            put_string(&mut out, &text);
+            let node = parse(&out).unwrap();
+            prop_assert_eq!(node.as_str(), Some(&text[..]));
+            prop_assert!(out.iter().all(|b| (0x20..0xf0).contains(b)), "nothing is left to be escaped");
+        }
+    }
 
     #[test]
     fn floats_print_as_java_prints_them() {

@@ -241,11 +241,24 @@ impl Encoder {
         &self,
         change: &RowChange,
         piece: Piece,
-        mut stamp: Stamp,
+        stamp: Stamp,
         processed: Wall,
         block: Option<Block<'_>>,
     ) -> Result<Encoded, EncodeError> {
         let key = self.key(change, piece)?;
+        self.encode_keyed(change, piece, key, stamp, processed, block)
+    }
+
+    /// As [`Encoder::encode_in`], for who has made the key already ([`Encoder::key`]).
+    pub fn encode_keyed(
+        &self,
+        change: &RowChange,
+        piece: Piece,
+        key: Option<Bytes>,
+        mut stamp: Stamp,
+        processed: Wall,
+        block: Option<Block<'_>>,
+    ) -> Result<Encoded, EncodeError> {
         if change.op == Op::Message {
             let value = Some(self.message_value(change, &stamp, processed)?);
             let headers = vec![(Bytes::from_static(STAMP_HEADER), stamp.encode())];
@@ -349,9 +362,7 @@ impl Encoder {
         out.push(b'{');
         for (i, k) in table.key.iter().enumerate() {
             let at = usize::from(*k);
-            let sent = |row: &Option<Row>| {
-                row.as_ref().and_then(|r| r.cells.get(at)).filter(|c| matches!(c, Cell::Value(_) | Cell::Null)).cloned()
-            };
+            let sent = |row| cell_at(row, at).filter(|c| matches!(c, Cell::Value(_) | Cell::Null));
             let column = table.columns.get(at);
             let name = column.map_or("", |c| c.name.as_str());
             let cell = sent(first)
@@ -364,7 +375,7 @@ impl Encoder {
             out.push(b':');
             match (cell, column) {
                 (Cell::Value(v), Some(c)) => {
-                    put_value(&mut out, &self.options.form, c, &v);
+                    put_value(&mut out, &self.options.form, c, v);
                 }
                 _ => out.extend_from_slice(b"null"),
             }
@@ -444,7 +455,8 @@ impl Encoder {
         out.extend_from_slice(b",\"name\":");
         json::put_string(out, &self.name);
         out.extend_from_slice(b",\"ts_ms\":");
-        json::put_i64(out, time.as_millis());
+        let times = Times::of(time);
+        times.put_millis(out);
         out.extend_from_slice(b",\"snapshot\":");
         json::put_string(out, snapshot_text(change.snapshot));
         out.extend_from_slice(b",\"db\":");
@@ -452,9 +464,9 @@ impl Encoder {
         out.extend_from_slice(b",\"sequence\":");
         put_sequence(out, &change.info);
         out.extend_from_slice(b",\"ts_us\":");
-        json::put_i64(out, time.as_micros());
+        times.put_micros(out);
         out.extend_from_slice(b",\"ts_ns\":");
-        json::put_i64(out, time.as_micros().saturating_mul(1000));
+        times.put_nanos(out);
         out.extend_from_slice(b",\"schema\":");
         json::put_string(out, &table.schema);
         out.extend_from_slice(b",\"table\":");
@@ -478,11 +490,46 @@ impl Encoder {
 }
 
 fn put_three_times(out: &mut Vec<u8>, at: Wall) {
-    json::put_i64(out, at.as_millis());
+    let times = Times::of(at);
+    times.put_millis(out);
     out.extend_from_slice(b",\"ts_us\":");
-    json::put_i64(out, at.as_micros());
+    times.put_micros(out);
     out.extend_from_slice(b",\"ts_ns\":");
-    json::put_i64(out, at.as_micros().saturating_mul(1000));
+    times.put_nanos(out);
+}
+
+/// A time in three units: its digits are made once if it is one of our age.
+struct Times {
+    at: Wall,
+    micros: Option<json::Digits>,
+}
+
+impl Times {
+    fn of(at: Wall) -> Self {
+        let micros = u64::try_from(at.as_micros()).ok().filter(|us| (1_000..=i64::MAX as u64 / 1_000).contains(us));
+        Times { at, micros: micros.map(json::Digits::of) }
+    }
+    fn put_millis(&self, out: &mut Vec<u8>) {
+        match &self.micros {
+            Some(d) => out.extend_from_slice(&d.as_bytes()[..d.as_bytes().len() - 3]),
+            None => json::put_i64(out, self.at.as_millis()),
+        }
+    }
+    fn put_micros(&self, out: &mut Vec<u8>) {
+        match &self.micros {
+            Some(d) => out.extend_from_slice(d.as_bytes()),
+            None => json::put_i64(out, self.at.as_micros()),
+        }
+    }
+    fn put_nanos(&self, out: &mut Vec<u8>) {
+        match &self.micros {
+            Some(d) => {
+                out.extend_from_slice(d.as_bytes());
+                out.extend_from_slice(b"000");
+            }
+            None => json::put_i64(out, self.at.as_micros().saturating_mul(1000)),
+        }
+    }
 }
 
 fn put_option(out: &mut Vec<u8>, v: Option<u64>) {
@@ -498,8 +545,19 @@ fn put_sequence(out: &mut Vec<u8>, info: &SourceInfo) {
         out.extend_from_slice(b"null");
         return;
     };
-    let part = |lsn: &Option<u64>| lsn.map_or("null".to_owned(), |l| format!("\"{l}\""));
-    json::put_string(out, &format!("[{},{}]", part(last_commit_lsn), part(lsn)));
+    let part = |out: &mut Vec<u8>, lsn: &Option<u64>| match lsn {
+        Some(lsn) => {
+            out.extend_from_slice(b"\\\"");
+            json::put_u64(out, *lsn);
+            out.extend_from_slice(b"\\\"");
+        }
+        None => out.extend_from_slice(b"null"),
+    };
+    out.extend_from_slice(b"\"[");
+    part(out, last_commit_lsn);
+    out.push(b',');
+    part(out, lsn);
+    out.extend_from_slice(b"]\"");
 }
 
 pub(crate) fn snapshot_text(mark: SnapshotMark) -> &'static str {
@@ -512,6 +570,10 @@ pub(crate) fn snapshot_text(mark: SnapshotMark) -> &'static str {
         SnapshotMark::Last => "last",
         SnapshotMark::Incremental => "incremental",
     }
+}
+
+fn cell_at(row: &Option<Row>, at: usize) -> Option<&Cell> {
+    row.as_ref().and_then(|r| r.cells.get(at))
 }
 
 /// True if an update moves its row to another key. A before image without a key cell says it did not.

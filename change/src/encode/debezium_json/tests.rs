@@ -331,3 +331,22 @@ fn a_delete_without_its_key_is_refused() {
     let got = Encoder::new("postgresql", "pg").key(&change, Piece::Whole);
     assert_eq!(got, Err(EncodeError::NoKey { table: "public.t".into(), column: "c0".into() }));
 }
+
+/// The digits of a time are made once; where that would be another number they are not.
+#[test]
+fn a_time_in_three_units() {
+    for micros in
+        [0, 1, -1, 999, 1_000, 1_795_263_461_270_001, i64::MAX, i64::MIN, i64::MAX / 1_000, i64::MAX / 1_000 + 1]
+    {
+        let at = Wall::from_micros(micros);
+        let mut out = Vec::new();
+        super::put_three_times(&mut out, at);
+        let want = format!(
+            "{},\"ts_us\":{},\"ts_ns\":{}",
+            at.as_millis(),
+            at.as_micros(),
+            at.as_micros().saturating_mul(1000)
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), want);
+    }
+}
