@@ -1,7 +1,9 @@
-//! Pure. One-dimensional arrays with lower bound 1, as text: `{1,NULL,"a b"}`. Others stay the server's text.
+//! Pure. One-dimensional arrays with lower bound 1, as text: `{1,NULL,"a b"}`, and in the binary form. Others stay the
+//! server's text, or become it.
 
-use crate::types::{decode, write_literal};
-use bytes::Bytes;
+use crate::types::binary::{self, BinaryError};
+use crate::types::{decode, literal, write_literal};
+use bytes::{Buf, Bytes};
 use catchwater_change::{Type, Value};
 
 /// `None` = more dimensions, other bounds, or not an array's text.
@@ -83,4 +85,110 @@ pub fn print(items: &[Option<Value>], out: &mut String) {
         }
     }
     out.push('}');
+}
+
+/// PostgreSQL's own limit.
+const DIMENSIONS_MAX: i32 = 6;
+
+/// The binary form: dimensions, whether there are NULLs, the element's type; of each dimension its length and lower bound;
+/// the elements, each with its length. Source: PostgreSQL 15, `src/backend/utils/adt/arrayfuncs.c`, `array_send`, `array_out`.
+pub fn from_binary(element: &Type, mut bytes: Bytes) -> Result<Value, BinaryError> {
+    if bytes.len() < 12 {
+        return Err(BinaryError::Foreign);
+    }
+    let dimensions = bytes.get_i32();
+    bytes.advance(8);
+    if !(0..=DIMENSIONS_MAX).contains(&dimensions) || bytes.len() < dimensions as usize * 8 {
+        return Err(BinaryError::Foreign);
+    }
+    let bounds: Vec<(i32, i32)> = (0..dimensions).map(|_| (bytes.get_i32(), bytes.get_i32())).collect();
+    let mut count = usize::from(dimensions > 0);
+    for (len, _) in &bounds {
+        let len = usize::try_from(*len).map_err(|_| BinaryError::Foreign)?;
+        // Each element has a length of four bytes.
+        count = count.checked_mul(len).filter(|n| *n <= bytes.len() / 4).ok_or(BinaryError::Foreign)?;
+    }
+    let mut items = Vec::with_capacity(count);
+    for _ in 0..count {
+        if bytes.len() < 4 {
+            return Err(BinaryError::Foreign);
+        }
+        items.push(match bytes.get_i32() {
+            -1 => None,
+            len => {
+                let len = usize::try_from(len).ok().filter(|len| *len <= bytes.len()).ok_or(BinaryError::Foreign)?;
+                Some(binary::decode(element, bytes.split_to(len))?)
+            }
+        });
+    }
+    if !bytes.is_empty() {
+        return Err(BinaryError::Foreign);
+    }
+    if matches!(bounds[..], [] | [(_, 1)]) {
+        return Ok(Value::Array(items));
+    }
+    let mut out = String::new();
+    if bounds.iter().any(|(_, lower)| *lower != 1) {
+        for (len, lower) in &bounds {
+            let upper = i64::from(*lower) + i64::from(*len) - 1;
+            out.push_str(&format!("[{lower}:{upper}]"));
+        }
+        out.push('=');
+    }
+    let texts: Vec<Option<String>> = items.iter().map(|v| v.as_ref().map(literal)).collect();
+    nested(&bounds, &texts, &mut out);
+    Ok(Value::Text(out.into()))
+}
+
+fn nested(bounds: &[(i32, i32)], texts: &[Option<String>], out: &mut String) {
+    let Some(((len, _), inner)) = bounds.split_first() else {
+        if let Some(text) = texts.first() {
+            item(text.as_deref(), out);
+        }
+        return;
+    };
+    out.push('{');
+    let step = texts.len() / (*len).max(1) as usize;
+    for (i, part) in texts.chunks(step.max(1)).enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        nested(inner, part, out);
+    }
+    out.push('}');
+}
+
+/// As the server prints an element.
+fn item(text: Option<&str>, out: &mut String) {
+    let Some(text) = text else { return out.push_str("NULL") };
+    let odd = |c: char| matches!(c, '"' | '\\' | '{' | '}' | ',' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}');
+    if !text.is_empty() && !text.eq_ignore_ascii_case("null") && !text.contains(odd) {
+        return out.push_str(text);
+    }
+    out.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), small in prop::collection::vec(0u8..3, 0..80)) {
+            let kind = Type::Text { length: 0 };
+            let _ = from_binary(&kind, bytes.into());
+            // Counts that claim much: bounded by what is there.
+            let few: Vec<u8> = small.iter().flat_map(|b| [0, 0, 0, *b]).collect();
+            let _ = from_binary(&kind, few.into());
+        }
+    }
 }

@@ -41,14 +41,29 @@ fn fits_at(types: &PgTypes, of: u32, depth: u8) -> bool {
         oid::BOOL | oid::BYTEA | oid::INT2 | oid::INT4 | oid::INT8 | oid::OID | oid::FLOAT4 | oid::FLOAT8 => true,
         oid::NUMERIC | oid::TEXT | oid::NAME | oid::BPCHAR | oid::VARCHAR | oid::UUID => true,
         oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL => true,
-        oid::JSON | oid::JSONB => true,
+        oid::JSON | oid::JSONB | oid::BIT | oid::VARBIT => true,
         _ => match types.get(&of) {
-            // A domain is sent as what it stands on, an enum by its label.
+            // A domain is sent as what it stands on, an enum by its label, `citext` as a text, an array by its elements
+            // (but for those that print without braces or commas, floats and intervals).
             Some(t) if t.kind == b'd' && depth < DEPTH_MAX => fits_at(types, t.base, depth + 1),
-            Some(t) => t.kind == b'e',
+            Some(t) if t.kind == b'b' && t.category == b'A' && t.element != 0 && depth < DEPTH_MAX => {
+                let comma = types.get(&t.element).is_none_or(|e| e.delimiter == b',');
+                let odd =
+                    matches!(of, oid::INT2VECTOR | oid::OIDVECTOR) || is_printed_otherwise(types, t.element, depth + 1);
+                comma && !odd && fits_at(types, t.element, depth + 1)
+            }
+            Some(t) => t.kind == b'e' || (t.kind == b'b' && t.category == b'S' && t.name == "citext"),
             None => false,
         },
     }
+}
+
+/// An array of more dimensions becomes the server's text. Ours of an interval is another, and the server's shortest digits
+/// of a float are not always those of others.
+fn is_printed_otherwise(types: &PgTypes, of: u32, depth: u8) -> bool {
+    let domain = types.get(&of).filter(|t| t.kind == b'd' && depth < DEPTH_MAX);
+    matches!(of, oid::INTERVAL | oid::FLOAT4 | oid::FLOAT8)
+        || domain.is_some_and(|t| is_printed_otherwise(types, t.base, depth + 1))
 }
 
 /// Column bytes → value.
@@ -91,6 +106,8 @@ pub fn decode(kind: &Type, bytes: Bytes) -> Result<Value, BinaryError> {
         }
         Type::Json { binary: false } => Value::Json(text(bytes)?),
         Type::Text { .. } | Type::Enum { .. } => Value::Text(text(bytes)?),
+        Type::Bits { .. } => Value::Text(bits(bytes)?.into()),
+        Type::Array { element } => super::array::from_binary(element, bytes)?,
         _ => return Err(BinaryError::Foreign),
     })
 }
@@ -130,6 +147,18 @@ fn interval(mut bytes: Bytes) -> Result<Value, BinaryError> {
         (i64::MIN, i32::MIN, i32::MIN) => Value::Text("-infinity".into()),
         _ => Value::Interval { months, days, micros },
     })
+}
+
+/// How many, then eight to a byte, the first in the highest.
+fn bits(mut bytes: Bytes) -> Result<String, BinaryError> {
+    if bytes.len() < 4 {
+        return Err(BinaryError::Foreign);
+    }
+    let count = bytes.get_u32() as usize;
+    if bytes.len() != count.div_ceil(8) {
+        return Err(BinaryError::Foreign);
+    }
+    Ok((0..count).map(|i| if bytes[i / 8] >> (7 - i % 8) & 1 == 1 { '1' } else { '0' }).collect())
 }
 
 fn uuid(bytes: [u8; 16]) -> String {

@@ -83,6 +83,32 @@ const TYPES: &[(&str, &[&str], &str)] = &[
     ("mood", &["sad", "it's \"ok\""], "'sad'::mood"),
     ("amount", &["0.10", "99"], "random()::numeric(10,4)"),
     ("feeling", &["sad"], "'sad'::feeling"),
+    ("bit(5)", &["00000", "10110"], "(random() * 31)::int::bit(5)"),
+    ("varbit", &["", "1", "101010101"], "(random() * 1000000)::int::bit(20)::varbit"),
+    (
+        "int4[]",
+        &["{}", "{NULL,1,-2}", "{{1,2},{3,NULL}}", "[0:1]={7,8}", "[2:3][-1:0]={{1,2},{3,4}}"],
+        "ARRAY[1, NULL, (random() * 100)::int]",
+    ),
+    (
+        "text[]",
+        &["{}", "{NULL,\"NULL\",\"\",\"a b\",\"c,d\",\"q\\\"\\\\\",\"{x}\",ü}", "{{a,\"b c\"},{null,\"NULL\"}}"],
+        "ARRAY[md5(random()::text), NULL, 'x y']",
+    ),
+    ("numeric(10,2)[]", &["{1.50,NaN,NULL}", "{{0.00},{-1}}"], "ARRAY[round(random()::numeric, 2)]"),
+    (
+        "timestamptz[]",
+        &["{infinity,\"2024-02-29 12:00+05:30\"}", "{{\"0044-03-15 00:00 BC\"},{-infinity}}"],
+        "ARRAY[ARRAY[now() + random() * interval '1 year']]",
+    ),
+    ("date[]", &["{{2024-02-29},{infinity}}"], "ARRAY[current_date + (random() * 100)::int]"),
+    ("bytea[]", &["{\"\\\\x00ff\"}", "{{\"\\\\x\"},{\"\\\\x01\"}}"], "ARRAY[decode(md5(random()::text), 'hex')]"),
+    ("bool[]", &["{t,f,NULL}", "{{t},{f}}"], "ARRAY[random() < 0.5]"),
+    ("uuid[]", &["{{FFFFFFFF-0123-4567-89AB-CDEF01234567}}"], "ARRAY[gen_random_uuid()]"),
+    ("jsonb[]", &["{\"{\\\"a\\\": 1}\",null}", "{{\"{}\"},{\"[1]\"}}"], "ARRAY[jsonb_build_object('k', random())]"),
+    ("mood[]", &["{sad,\"it's \\\"ok\\\"\"}", "{{sad},{NULL}}"], "ARRAY['sad'::mood]"),
+    ("amount[]", &["{0.10}"], "ARRAY[random()::numeric(10,4)::amount]"),
+    ("varbit[]", &["{101,NULL}", "{{1},{01}}"], "ARRAY[(random() * 1000)::int::bit(10)::varbit]"),
 ];
 
 fn config(db: &Db, name: &str, binary: bool) -> SourceConfig {
