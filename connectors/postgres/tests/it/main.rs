@@ -6,6 +6,7 @@ mod adhoc;
 mod binary;
 mod conformance;
 mod golden;
+mod history;
 mod large;
 mod login;
 mod messages;

@@ -23,7 +23,8 @@ async fn a_prepared_transaction_comes_when_it_is_committed() {
             sources.push(source);
         }
         let spoken = match version {
-            ..160_000 => 3,
+            ..150_000 => 2,
+            150_000..160_000 => 3,
             _ => 4,
         };
         let asked = format!(

@@ -15,6 +15,7 @@ use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, Re
 use catchwater_runtime::shutdown::{self, Stop};
 use catchwater_runtime::time::SystemClock;
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub struct Rig {
     /// Debezium's.
     pub properties: Vec<(&'static str, String)>,
     pub snapshot: bool,
+    /// Milliseconds between checkpoints.
+    pub checkpoint_every_ms: u64,
     epoch: u32,
 }
 
@@ -54,7 +57,7 @@ impl Rig {
     pub async fn new(source: SourceConfig) -> Rig {
         let cluster = MemoryCluster::new(7);
         let (id, _) = cluster.client().source(&Caller::node(NodeId(1)), "shop".into()).await.unwrap();
-        Rig { cluster, id, source, properties: Vec::new(), snapshot: true, epoch: 0 }
+        Rig { cluster, id, source, properties: Vec::new(), snapshot: true, checkpoint_every_ms: 50, epoch: 0 }
     }
 
     /// A worker under a new epoch.
@@ -82,14 +85,19 @@ impl Rig {
             prefix: "shop".into(),
             pipeline: "p".into(),
             revision: RevisionNo(1),
-            canonical: "{}".into(),
+            canonical: serde_json::json!({"debezium": self.properties.iter().cloned().collect::<BTreeMap<_, _>>()})
+                .to_string(),
             partitions: 2,
             snapshot: self.snapshot,
             options: properties.options,
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
             signals: properties.signals,
-            limits: capture::Limits { checkpoint_every_ms: 50, idle_every_ms: 100, ..capture::Limits::default() },
+            limits: capture::Limits {
+                checkpoint_every_ms: self.checkpoint_every_ms,
+                idle_every_ms: 100,
+                ..capture::Limits::default()
+            },
         };
         let (worker, status) = capture::Worker::new(deps, config);
         let (stop, stopped) = shutdown::channel();

@@ -11,7 +11,10 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// URLs of the servers at hand, PostgreSQL 15 first.
 pub fn servers() -> Vec<String> {
-    ["CW_PG15_URL", "CW_PG16_URL", "CW_PG17_URL", "CW_PG18_URL"].iter().filter_map(|v| std::env::var(v).ok()).collect()
+    ["CW_PG15_URL", "CW_PG14_URL", "CW_PG16_URL", "CW_PG17_URL", "CW_PG18_URL"]
+        .iter()
+        .filter_map(|v| std::env::var(v).ok())
+        .collect()
 }
 
 pub struct Db {
