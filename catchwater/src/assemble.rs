@@ -1,5 +1,6 @@
 //! The one file that knows who is who: broker, workers, connectors, HTTP become one node.
 
+mod behind;
 mod give_back;
 mod letters;
 mod line;
@@ -31,7 +32,7 @@ use catchwater_runtime::Fut;
 use catchwater_runtime::shutdown::{self, Stop, Stopped};
 use catchwater_runtime::spawn::Tasks;
 use catchwater_runtime::sync::Notify;
-use catchwater_runtime::time::{SystemClock, timeout};
+use catchwater_runtime::time::{SystemClock, timeout, wall};
 use resolved::Resolved;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,8 @@ pub struct State {
     /// Tasks this node holds, as seen last.
     tasks: Mutex<Vec<Task>>,
     broken: Mutex<BTreeMap<TaskId, Broken>>,
+    /// Seen beside the workers.
+    seen: Mutex<behind::Seen>,
     /// Tasks that are to start again.
     restarts: Mutex<BTreeSet<TaskId>>,
     /// The supervisor should look.
@@ -104,6 +107,7 @@ impl Node {
             workers: Mutex::default(),
             tasks: Mutex::default(),
             broken: Mutex::default(),
+            seen: Mutex::default(),
             restarts: Mutex::default(),
             wake: Notify::new(),
             audit: Audit::new(broker.local()),
@@ -158,6 +162,7 @@ impl Node {
         let supervisor =
             Supervisor::new(self.state(), only, cluster, node, Arc::clone(&self.clock), self.spill.clone());
         self.tasks.spawn("tasks.supervisor", supervisor.run(self.stopped.clone()));
+        self.tasks.spawn("tasks.watcher", behind::Watcher::new(self.state()).run(self.stopped.clone()));
     }
 
     /// Stores the pipeline and runs its tasks, and no other's. On the first start, what is wrong with a database is an
@@ -362,6 +367,9 @@ impl State {
     fn broken(&self) -> MutexGuard<'_, BTreeMap<TaskId, Broken>> {
         lock(&self.broken)
     }
+    fn seen(&self) -> MutexGuard<'_, behind::Seen> {
+        lock(&self.seen)
+    }
     fn restarts(&self) -> MutexGuard<'_, BTreeSet<TaskId>> {
         lock(&self.restarts)
     }
@@ -378,6 +386,14 @@ impl State {
             line.state = TaskState::NeedsPerson;
             line.error = Some((b.failure.code.clone(), format!("{}: {}", b.failure.message, b.failure.cause)));
             lines.insert(*id, line);
+        }
+        let (seen, now) = (self.seen(), wall());
+        for (id, line) in &mut lines {
+            let standing = match line.kind {
+                "sink" => seen.sinks.get(id).and_then(|b| seen.standing.get(&b.source)),
+                _ => seen.standing.get(&line.node),
+            };
+            line.stand(seen.sinks.get(id), standing.copied(), now);
         }
         lines.into_values().collect()
     }

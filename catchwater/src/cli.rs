@@ -102,6 +102,8 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// What every task does, once a second until interrupted
+    Top(Top),
     /// Until what was committed at the source is visible at the sinks; ends with 1 when the time is over
     Wait(Wait),
     /// The files of a data directory; the node must not run
@@ -362,6 +364,15 @@ pub enum Pipeline {
 }
 
 #[derive(Args, Debug)]
+pub struct Top {
+    /// End after that many
+    #[arg(long, value_name = "N")]
+    pub frames: Option<u64>,
+    #[command(flatten)]
+    pub http: Http,
+}
+
+#[derive(Args, Debug)]
 pub struct Wait {
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
@@ -492,6 +503,7 @@ impl Command {
             Command::Audit(Audit::List { .. }) => "audit list",
             Command::Audit(Audit::Verify { .. }) => "audit verify",
             Command::Lag { .. } => "lag",
+            Command::Top(_) => "top",
             Command::Wait(_) => "wait",
             Command::Storage(Storage::Check { .. }) => "storage check",
             Command::Storage(Storage::Repair { .. }) => "storage repair",

@@ -9,6 +9,7 @@ pub mod node;
 pub mod pipeline;
 pub mod refused;
 pub mod storage;
+pub mod top;
 pub mod topic;
 pub mod validate;
 pub mod version;

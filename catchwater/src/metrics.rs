@@ -2,8 +2,10 @@
 //! Names are fixed once published.
 
 use crate::assemble::WorkerLine;
-use catchwater_base::metric::{Counter, Gauge, HISTOGRAM_BOUNDS_US};
+use catchwater_base::metric::{Counter, Gauge, HISTOGRAM_BOUNDS_US, Histogram};
 use catchwater_client::TaskState;
+use catchwater_deliver::lag::STAGES;
+use catchwater_deliver::status::Timings;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -11,6 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge as Shown;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 /// Counters and gauges of the process: name, help, where they are.
@@ -175,9 +178,43 @@ fn resident_bytes() -> Option<i64> {
     statm.split(' ').nth(1)?.parse::<i64>().ok()?.checked_mul(4096)
 }
 
+/// How long each sink's target takes.
+#[derive(Debug)]
+struct Targets(Vec<(Labels, Arc<Timings>)>);
+
+impl Collector for Targets {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> std::fmt::Result {
+        type Of = fn(&Timings) -> &Histogram;
+        let all: [(&str, &str, Option<Unit>, Of); 3] = [
+            ("catchwater_sink_write", "time the target takes for the rows of a group", Some(Unit::Seconds), |t| {
+                &t.write
+            }),
+            ("catchwater_sink_commit", "time of a commit at the target", Some(Unit::Seconds), |t| &t.commit),
+            ("catchwater_sink_batch_rows", "row changes of a transaction of the target", None, |t| &t.rows),
+        ];
+        for (name, help, unit, of) in all {
+            let scale = if unit.is_some() { 1e6 } else { 1.0 };
+            let mut family = out.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+            for (labels, timings) in &self.0 {
+                let (buckets, sum) = of(timings).read();
+                let bounds = HISTOGRAM_BOUNDS_US.iter().map(|b| *b as f64 / scale).chain([f64::MAX]);
+                let buckets: Vec<(f64, u64)> = bounds.zip(buckets).collect();
+                let count = buckets.iter().map(|(_, n)| n).sum();
+                let mut one = family.encode_family(labels)?;
+                one.encode_histogram::<NoLabelSet>(sum as f64 / scale, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets of labels per metric that name tables; the rest is one, `_other`.
+const TABLES_MAX: usize = 1000;
+
 pub struct Metrics;
 
 type Labels = Vec<(String, String)>;
+type Counted = prometheus_client::metrics::counter::Counter;
 
 impl Metrics {
     pub fn new() -> Self {
@@ -202,6 +239,15 @@ impl Metrics {
         let ledger = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let reorders = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let state = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let records = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let held = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let tables = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let chunks = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let chunks_done = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let retries = Family::<Labels, Counted>::default();
+        let changes = Family::<Labels, Counted>::default();
+        let mut targets = Vec::new();
+        let (mut tables_seen, number) = (0, |n: u64| i64::try_from(n).unwrap_or(i64::MAX));
         for w in workers {
             let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
             let pipeline = pair("pipeline", &w.pipeline);
@@ -227,7 +273,32 @@ impl Metrics {
                 reorders.get_or_create(&whose).set(i64::try_from(c.reorders).unwrap_or(i64::MAX));
             }
             if w.kind == "sink" {
-                lag.get_or_create(&vec![pipeline.clone(), name.clone()]).set(seconds);
+                let whose = vec![pipeline.clone(), name.clone()];
+                lag.get_or_create(&whose).set(seconds);
+                for (word, us) in STAGES.iter().zip(w.stages.unwrap_or_default()) {
+                    let labels = vec![pipeline.clone(), pair("stage", word), name.clone()];
+                    stage.get_or_create(&labels).set(us as f64 / 1e6);
+                }
+                if let Some(n) = w.lag_records {
+                    records.get_or_create(&whose).set(number(n));
+                }
+                if let Some(n) = w.held_bytes {
+                    held.get_or_create(&vec![pipeline.clone(), name.clone(), pair("state", "held")]).set(number(n));
+                }
+                for (table, n) in &w.tables {
+                    tables_seen += 1;
+                    let table = if tables_seen > TABLES_MAX { "_other" } else { table };
+                    tables
+                        .get_or_create(&vec![pipeline.clone(), name.clone(), pair("table", table)])
+                        .inc_by(number(*n));
+                }
+                for (class, n) in &w.retries {
+                    retries.get_or_create(&vec![pipeline.clone(), name.clone(), pair("class", class)]).inc_by(*n);
+                }
+                changes.get_or_create(&whose).inc_by(w.schema_changes);
+                if let Some(timings) = &w.timings {
+                    targets.push((whose, Arc::clone(timings)));
+                }
                 info.get_or_create(&vec![pipeline.clone(), name.clone(), pair("class", "exactly_once")]).set(1);
             } else {
                 stage.get_or_create(&vec![pipeline.clone(), pair("stage", "capture"), name.clone()]).set(seconds);
@@ -236,8 +307,10 @@ impl Metrics {
                 if let Some(bytes) = w.lag_bytes {
                     source_bytes.get_or_create(&vec![name.clone()]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
                 }
-                if let Some((done, ..)) = w.snapshot {
-                    snapshot.get_or_create(&vec![name.clone()]).set(i64::try_from(done).unwrap_or(i64::MAX));
+                if let Some((rows, done, all)) = w.snapshot {
+                    snapshot.get_or_create(&vec![name.clone()]).set(number(rows));
+                    chunks_done.get_or_create(&vec![name.clone()]).set(number(done));
+                    chunks.get_or_create(&vec![name.clone()]).set(number(all));
                 }
                 for a in &w.ad_hoc {
                     let labels = vec![name.clone(), pair("table", &a.table)];
@@ -245,8 +318,7 @@ impl Metrics {
                     ad_hoc_of.get_or_create(&labels).set(i64::try_from(a.rows_estimate).unwrap_or(i64::MAX));
                 }
             }
-            let number = i64::try_from(w.rows).unwrap_or(i64::MAX);
-            rows.get_or_create(&vec![pipeline.clone(), name.clone()]).set(number);
+            rows.get_or_create(&vec![pipeline.clone(), name.clone()]).set(number(w.rows));
             state.get_or_create(&vec![pipeline, name, pair("state", w.word())]).set(1);
         }
         registry.register(
@@ -255,6 +327,22 @@ impl Metrics {
             lag,
         );
         registry.register("catchwater_stage_lag_seconds", "the same, by stage", stage);
+        registry.register(
+            "catchwater_pipeline_lag_records",
+            "records of the log that are not durable at the sink",
+            records,
+        );
+        registry.register("catchwater_deliver_credit_bytes", "row bytes in memory", held);
+        registry.register("catchwater_sink_table_rows", "row changes by target table since the worker began", tables);
+        registry.register("catchwater_snapshot_chunks_done", "pieces read by the snapshot", chunks_done);
+        registry.register("catchwater_snapshot_chunks", "pieces that the snapshot has", chunks);
+        registry.register(
+            "catchwater_sink_retries",
+            "times that a sink began again after a failure, by its class",
+            retries,
+        );
+        registry.register("catchwater_schema_changes", "steps of DDL done at the target", changes);
+        registry.register_collector(Box::new(Targets(targets)));
         registry.register("catchwater_pipeline", "delivery class", info);
         registry.register(
             "catchwater_source_position_lag_bytes",
@@ -316,10 +404,17 @@ mod tests {
             lag_bytes: Some(9),
             position: "0/1".into(),
             snapshot: Some((3, 1, 1)),
-            tables: BTreeMap::new(),
+            tables: [("public.t".to_owned(), 1)].into(),
             parked: (kind == "sink").then_some((1, 1)),
             ledger: (kind == "sink").then_some(Ledger::default()),
             error: None,
+            stages: (kind == "sink").then_some([1, 2, 3, 4]),
+            lag_records: Some(3),
+            seq: catchwater_record::CommitSeq(1),
+            timings: (kind == "sink").then(Arc::default),
+            retries: [("environment", 1)].into(),
+            schema_changes: 1,
+            held_bytes: Some(1),
         }
     }
 

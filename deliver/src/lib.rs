@@ -3,7 +3,7 @@
 //!
 //! `worker` is the one loop; `regroup` (partitions → transactions), `order` and `batch` (transactions → groups),
 //! `commit` (what is durable), `retry` (what a failure leads to), `plan` and `evolve` (source tables → target tables)
-//! `mode` (what a change does), `park` (what the target refuses)
+//! `mode` (what a change does), `park` (what the target refuses), `lag` (how far a change is on its way)
 //! decide and are pure; `wire` reads records. `sink` is the contract, `conformance` the suite every sink passes,
 //! `testing` a sink in memory.
 
@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod error;
 pub mod evolve;
 pub mod ident;
+pub mod lag;
 pub mod mode;
 pub mod order;
 pub mod park;

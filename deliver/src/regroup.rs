@@ -293,6 +293,11 @@ impl<R> Regroup<R> {
     pub fn is_inside(&self) -> bool {
         self.open.is_some()
     }
+    /// The oldest row that waits.
+    pub fn first(&self) -> Option<&Run<R>> {
+        let (_, at) = self.heads.first()?;
+        self.parts.get(at)?.rows.front()
+    }
     /// Rows or cuts wait that were not given out.
     pub fn has_backlog(&self) -> bool {
         !self.heads.is_empty() || !self.cuts.is_empty()

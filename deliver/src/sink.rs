@@ -324,6 +324,22 @@ pub enum SinkClass {
     Bug,
 }
 
+impl SinkClass {
+    /// For metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            SinkClass::Environment => "environment",
+            SinkClass::Conflict => "conflict",
+            SinkClass::Row => "row",
+            SinkClass::Schema => "schema",
+            SinkClass::Config => "config",
+            SinkClass::Fenced => "fenced",
+            SinkClass::UnknownOutcome => "unknown_outcome",
+            SinkClass::Bug => "bug",
+        }
+    }
+}
+
 impl SinkError {
     pub fn new(class: SinkClass, code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
         SinkError { class, code: ErrorCode(code), what: what.into(), next: next.into() }

@@ -1,10 +1,12 @@
 //! What a sink is doing, readable from outside the worker: CLI, reports, metrics.
 
 use crate::error::Failure;
+use crate::lag::{Stages, Way};
 use catchwater_base::Wall;
+use catchwater_base::metric::Histogram;
 use catchwater_change::Native;
 pub use catchwater_client::TaskState as State;
-use catchwater_record::{CommitSeq, Offset, TopicId};
+use catchwater_record::{CommitSeq, Offset, TopicId, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -41,12 +43,24 @@ pub struct Status {
     pub position: Native,
     /// Its commit time in the source.
     pub commit_time: Wall,
-    /// Age of the oldest change that is not applied; 0 = a cut proves there is none.
+    /// Age that the newest group had when it became visible; 0 = a cut proves that nothing waits. While a change waits,
+    /// [`Status::oldest`] says more.
     pub lag_ms: u64,
     /// Source commit → sink commit of the newest group.
     pub latency_ms: u64,
+    /// The same by stages: of the newest change of the newest group.
+    pub stages: Stages,
+    /// The oldest change that the worker has seen in the log and that is not durable at the target. Stays while it tries
+    /// again.
+    pub oldest: Option<Way>,
+    /// What the target holds durably, as far as this worker knows: below these offsets everything is applied.
+    pub durable: Option<Arc<[(TopicPartition, Offset)]>>,
     /// Bytes held in memory.
     pub bytes: usize,
+    /// Sessions that ended on a failure which is tried again, per class.
+    pub retries: BTreeMap<&'static str, u64>,
+    /// Steps of DDL done at the target.
+    pub schema_changes: u64,
     /// Kept while retrying or stopped; gone when work goes on.
     pub last_error: Option<Failure>,
 }
@@ -72,16 +86,57 @@ impl Default for Status {
             commit_time: Wall::default(),
             lag_ms: 0,
             latency_ms: 0,
+            stages: [0; 4],
+            oldest: None,
+            durable: None,
             bytes: 0,
+            retries: BTreeMap::new(),
+            schema_changes: 0,
             last_error: None,
         }
     }
+}
+
+impl Status {
+    /// The lag by stages at `now`: of the oldest change that waits, else that of the newest group (all zero = a cut proves
+    /// that nothing waits).
+    pub fn lag(&self, now: Wall) -> Stages {
+        match self.oldest {
+            Some(way) => way.stages(now),
+            None if self.lag_ms == 0 => [0; 4],
+            None => self.stages,
+        }
+    }
+}
+
+impl Status {
+    /// `oldest` waits; everything up to `done` does not. A new session has not read yet what the one before it could not
+    /// apply, and reads again what was read first by that one.
+    pub(crate) fn waits(&mut self, oldest: Option<Way>, done: CommitSeq) {
+        let before = self.oldest.filter(|way| way.seq > self.seq.max(done));
+        self.oldest = match (oldest, before) {
+            (Some(new), Some(old)) if new.seq == old.seq => Some(Way { read: old.read.or(new.read), ..new }),
+            (new, old) => new.or(old),
+        };
+    }
+}
+
+/// How long the target takes, and what it gets at once.
+#[derive(Debug, Default)]
+pub struct Timings {
+    /// Microseconds of a write.
+    pub write: Histogram,
+    /// Microseconds of a commit.
+    pub commit: Histogram,
+    /// Row changes of a sink transaction, as a number.
+    pub rows: Histogram,
 }
 
 /// Cheap to clone; the worker writes, everybody reads.
 #[derive(Clone, Debug, Default)]
 pub struct StatusHandle {
     shared: Arc<Mutex<Status>>,
+    timings: Arc<Timings>,
 }
 
 impl StatusHandle {
@@ -90,6 +145,9 @@ impl StatusHandle {
     }
     pub fn read(&self) -> Status {
         self.lock().clone()
+    }
+    pub fn timings(&self) -> &Arc<Timings> {
+        &self.timings
     }
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock());

@@ -21,6 +21,8 @@ const SECTION_BYTES_MAX: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct RawRecord {
     pub offset: Offset,
+    /// Milliseconds since 1970; of a capture's records: when they were made.
+    pub timestamp_ms: i64,
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
     /// Header `cw.stamp`.
@@ -153,6 +155,7 @@ pub fn records_with(
                 let slice = |b: Option<&[u8]>| b.map(|b| section.slice_ref(b));
                 out.push(RawRecord {
                     offset,
+                    timestamp_ms: view.base_timestamp() + record.timestamp_delta,
                     key: slice(record.key),
                     value: slice(record.value),
                     stamp: slice(record.header(STAMP_HEADER).flatten()),

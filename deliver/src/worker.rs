@@ -33,6 +33,7 @@ use crate::batch::{Batch, BatchLimits, Verdict};
 use crate::commit::Commit;
 use crate::error::{Failure, denied};
 use crate::evolve::OnSchemaChange;
+use crate::lag::Way;
 use crate::mode::Mode;
 use crate::park::{Breaker, KeyOf, OnRowError, Parked, Since};
 use crate::plan::{ByTable, Claimed, SchemaNaming, TableFilter};
@@ -259,6 +260,17 @@ impl From<WireError> for Trouble {
     }
 }
 
+impl Trouble {
+    /// For the counts of what is tried again.
+    fn class(&self) -> &'static str {
+        match self {
+            Trouble::Sink(e, _) => e.class.word(),
+            Trouble::Log(_) | Trouble::Control(_) => "log",
+            _ => "none",
+        }
+    }
+}
+
 fn sink_trouble(e: SinkError) -> Trouble {
     Trouble::Sink(e, None)
 }
@@ -288,6 +300,8 @@ struct Session<'a> {
     flight: Flight<'a>,
     /// Ends of the partitions as the newest fetch showed them.
     ends: BTreeMap<TopicPartition, Offset>,
+    /// A fetch of this session came back.
+    has_looked: bool,
     /// What compaction has taken from the partitions.
     thin: Thin,
     described: BTreeMap<TargetName, TargetTable>,
@@ -305,6 +319,9 @@ struct Session<'a> {
     letters: Vec<Letter>,
     parks: Vec<(KeyOf, Since)>,
     origins: Origins,
+    /// The newest row given out and not in a group that left, and the oldest.
+    way: Option<Way>,
+    first: Option<Way>,
     pending_cuts: VecDeque<(Offset, Cut)>,
     paused_until: Mono,
 }
@@ -382,6 +399,7 @@ impl Worker {
                 }
                 Err(t) => t,
             };
+            let class = trouble.class();
             let (failure, after_ms) = match trouble {
                 Trouble::Stopped => return End::Stopped,
                 Trouble::Asked => continue,
@@ -434,6 +452,7 @@ impl Worker {
             self.status.update(|s| {
                 s.state = State::Retrying;
                 s.last_error = Some(failure);
+                *s.retries.entry(class).or_default() += 1;
             });
             self.pause(after_ms).await;
         }
@@ -481,6 +500,7 @@ impl Worker {
                     schemas: self.book.schemas.clone(),
                     capture: self.config.capture,
                     internal: [session.internal.cuts, session.internal.captures],
+                    clock: self.deps.clock.clone(),
                 };
                 session.flight.start(log, want, decoding);
             }
@@ -489,6 +509,7 @@ impl Worker {
             }
             self.post_letters(session).await?;
             self.mirror(session).await;
+            self.tell_oldest(session);
             let now = self.now().mono;
             let behind = session.is_behind();
             match session.batch.verdict(now, true, behind) {

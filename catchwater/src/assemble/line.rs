@@ -1,10 +1,17 @@
 //! What a task is doing, for `lag`, the screen and the metrics.
 
+use super::behind::Behind;
 use super::supervisor::WorkerStatus;
+use catchwater_base::Wall;
 use catchwater_capture as capture;
 use catchwater_client::{Task, TaskKind, TaskState, Wish};
+use catchwater_deliver::lag::{STAGES, Stages};
+use catchwater_deliver::status::Timings;
+use catchwater_record::CommitSeq;
+use catchwater_runtime::time::wall;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One line of `lag`, and of the demo's table.
 #[derive(Clone, Debug)]
@@ -16,7 +23,12 @@ pub struct WorkerLine {
     /// `Run`, or why there is no worker.
     pub wish: Wish,
     pub rows: u64,
+    /// Of a sink: age of the oldest change that is not visible at the target; of a source: of the newest in the log.
     pub lag_ms: u64,
+    /// Of a sink: the same in microseconds, by the stages of [`STAGES`].
+    pub stages: Option<Stages>,
+    /// Of a sink: records of the log that are not applied.
+    pub lag_records: Option<u64>,
     pub lag_bytes: Option<u64>,
     pub position: String,
     /// Rows and units of a snapshot.
@@ -29,6 +41,15 @@ pub struct WorkerLine {
     /// Of a sink: what became of the rows that it took from the log.
     pub ledger: Option<Ledger>,
     pub error: Option<(String, String)>,
+    /// Of a sink: everything up to this transaction is applied.
+    pub seq: CommitSeq,
+    /// Of a sink: how long its target takes.
+    pub timings: Option<Arc<Timings>>,
+    /// Of a sink: times that it began again after a failure, per class.
+    pub retries: BTreeMap<&'static str, u64>,
+    pub schema_changes: u64,
+    /// Of a sink: row bytes in memory.
+    pub held_bytes: Option<u64>,
 }
 
 /// Row changes of groups that are durable, since the worker began. `taken` = the sum of the others but `reorders`.
@@ -59,6 +80,8 @@ impl WorkerLine {
             wish: task.wish,
             rows: 0,
             lag_ms: 0,
+            stages: None,
+            lag_records: None,
             lag_bytes: None,
             position: String::new(),
             snapshot: None,
@@ -67,6 +90,11 @@ impl WorkerLine {
             parked: None,
             ledger: None,
             error: None,
+            seq: CommitSeq(0),
+            timings: None,
+            retries: BTreeMap::new(),
+            schema_changes: 0,
+            held_bytes: None,
         }
     }
 
@@ -77,6 +105,30 @@ impl WorkerLine {
             (Wish::Stop, _) => "stopping",
             (Wish::Run, state) => state_word(state),
         }
+    }
+}
+
+impl WorkerLine {
+    /// Joins what the worker says with what was seen beside it: whichever is older is the lag. `standing` = since when its
+    /// source is not read.
+    pub(super) fn stand(&mut self, behind: Option<&Behind>, standing: Option<Wall>, now: Wall) {
+        let stood = |since: Wall| (now.as_micros() - since.as_micros()).max(0).unsigned_abs();
+        if self.kind == "source" {
+            self.lag_ms = self.lag_ms.max(standing.map_or(0, stood) / 1000);
+            return;
+        }
+        let mut stages = self.stages.unwrap_or_default();
+        let whole = |s: &Stages| s.iter().sum::<u64>();
+        if let Some(way) = behind.and_then(|b| b.way).filter(|way| way.seq > self.seq) {
+            let seen = way.stages(now);
+            stages = if whole(&seen) > whole(&stages) { seen } else { stages };
+        }
+        if let Some(us) = standing.map(stood).filter(|us| *us > whole(&stages)) {
+            stages = [us, 0, 0, 0];
+        }
+        self.lag_ms = whole(&stages) / 1000;
+        self.stages = Some(stages);
+        self.lag_records = behind.and_then(|b| b.records);
     }
 }
 
@@ -106,7 +158,12 @@ impl WorkerStatus {
                 let s = h.read();
                 line.state = s.state;
                 line.rows = s.rows;
-                line.lag_ms = s.lag_ms;
+                line.stages = Some(s.lag(wall()));
+                line.seq = s.seq;
+                line.timings = Some(Arc::clone(h.timings()));
+                line.retries = s.retries.clone();
+                line.schema_changes = s.schema_changes;
+                line.held_bytes = Some(s.bytes as u64);
                 line.position = s.position.to_string();
                 line.tables = s.tables;
                 line.parked = Some((s.parked, s.parked_keys));
@@ -135,10 +192,20 @@ pub fn state_word(s: TaskState) -> &'static str {
         TaskState::NeedsPerson => "needs_person",
     }
 }
+fn stages_json(l: &WorkerLine) -> Value {
+    let Some(stages) = l.stages else { return Value::Null };
+    STAGES
+        .iter()
+        .zip(stages)
+        .map(|(name, us)| ((*name).to_owned(), us.into()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
 pub fn line_json(l: &WorkerLine) -> Value {
     json!({
         "pipeline": l.pipeline, "node": l.node, "kind": l.kind, "state": l.word(), "rows": l.rows,
-        "lag_ms": l.lag_ms, "lag_bytes": l.lag_bytes, "position": l.position,
+        "lag_ms": l.lag_ms, "stages_us": stages_json(l), "lag_records": l.lag_records, "lag_bytes": l.lag_bytes, "position": l.position,
         "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all})),
         "ad_hoc": l.ad_hoc.iter().map(|a| json!({
             "table": a.table, "state": a.state, "rows": a.rows, "chunks": a.chunks,
@@ -150,6 +217,7 @@ pub fn line_json(l: &WorkerLine) -> Value {
             "taken": c.taken, "applied": c.applied, "folded": c.folded, "parked": c.parked, "filtered": c.filtered,
             "reorders": c.reorders,
         })),
+        "retries": l.retries, "schema_changes": l.schema_changes, "held_bytes": l.held_bytes,
         "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")),
     })
 }

@@ -41,6 +41,21 @@ pub async fn run(command: Group) -> Result<Done, Failure> {
     }
 }
 
+/// Columns of `lag`. The stages are milliseconds, in the order of the way from source to target, and sum up to the lag.
+const LAG: [&str; 10] =
+    ["PIPELINE", "NODE", "KIND", "STATE", "LAG_MS", "CAPTURE+LOG+APPLY+COMMIT", "RECORDS", "ROWS", "POSITION", "ERROR"];
+
+/// `1+0+3+12`, milliseconds; `-` for what is no sink.
+pub(super) fn stages(line: &Value) -> String {
+    let of = |stage: &str| line["stages_us"][stage].as_u64();
+    let ms: Option<Vec<String>> = ["capture", "log", "apply", "commit"].iter().map(|s| of(s)).map(ms).collect();
+    ms.map_or("-".into(), |all| all.join("+"))
+}
+
+fn ms(us: Option<u64>) -> Option<String> {
+    Some((us? / 1000).to_string())
+}
+
 /// One table, or one every second.
 pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failure> {
     loop {
@@ -53,13 +68,15 @@ pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failu
                     text(&l["kind"]),
                     text(&l["state"]),
                     text(&l["lag_ms"]),
+                    stages(l),
+                    text(&l["lag_records"]),
                     text(&l["rows"]),
                     text(&l["position"]),
                     text(&l["error"]),
                 ]
             })
             .collect();
-        let table = report::table(&["PIPELINE", "NODE", "KIND", "STATE", "LAG_MS", "ROWS", "POSITION", "ERROR"], &rows);
+        let table = report::table(&LAG, &rows);
         if !watch {
             return Ok(Done::new(format!("{} tasks", rows.len()), found, table));
         }

@@ -80,6 +80,7 @@ impl Worker {
             ordered: Ordered::AsTheSource,
             flight: Flight::default(),
             ends: BTreeMap::new(),
+            has_looked: false,
             thin: Thin::default(),
             described: BTreeMap::new(),
             at: Place {
@@ -96,6 +97,8 @@ impl Worker {
             letters: Vec::new(),
             parks: Vec::new(),
             origins: BTreeMap::new(),
+            way: None,
+            first: None,
             pending_cuts: VecDeque::new(),
             paused_until: Mono::ZERO,
         };
@@ -108,9 +111,11 @@ impl Worker {
         self.prepare_tables(&mut session).await?;
         self.replay_at_start(&mut session).await?;
         self.answer(&mut session).await?;
+        let durable: Arc<[_]> = known.into_iter().filter(|(at, _)| *at != session.internal.cuts).collect();
         self.status.update(|s| {
             s.state = State::Running;
             s.letters_settled = session.settled;
+            s.durable = Some(durable);
             s.seq = session.at.seq;
             s.position = session.at.native.clone();
             s.commit_time = session.at.commit_time;

@@ -7,6 +7,7 @@ use super::lanes::Lanes;
 use crate::regroup::Run;
 use crate::wire::{RawRecord, Wire, WireError, records};
 use bytes::Bytes;
+use catchwater_base::{Clock, Wall};
 use catchwater_change::{RowChange, Stamp, TableSchema};
 use catchwater_client::{Bounds, Fetch, Fetched, LogClient, LogError, PartitionError};
 use catchwater_record::{CaptureId, Offset, TopicPartition};
@@ -44,6 +45,9 @@ pub(super) enum Cargo {
 /// A row that waits for its turn.
 pub(super) struct Held {
     pub stamp: Stamp,
+    /// When the capture made its record, and when our fetch came back with it.
+    pub captured: Wall,
+    pub read: Wall,
     pub content: Content,
 }
 
@@ -58,6 +62,7 @@ pub(super) struct Decoding {
     pub wire: Arc<dyn Wire>,
     pub schemas: Arc<BTreeMap<u32, Arc<TableSchema>>>,
     pub capture: CaptureId,
+    pub clock: Arc<dyn Clock>,
     /// Partitions whose bytes are wanted as stored.
     pub internal: [TopicPartition; 2],
 }
@@ -143,6 +148,7 @@ async fn fly(log: &Arc<dyn LogClient>, want: Fetch, decoding: Decoding) -> Resul
 /// Records of a table's topic → rows of the merge. Tombstones, schema changes and messages are no rows.
 async fn decode(at: TopicPartition, found: Vec<RawRecord>, next: Offset, decoding: &Decoding) -> Cargo {
     let (mut runs, mut foreign) = (Vec::with_capacity(found.len()), 0);
+    let read = decoding.clock.now().wall;
     for (i, record) in found.into_iter().enumerate() {
         if i % ROWS_PER_BREATH == ROWS_PER_BREATH - 1 {
             let mut yielded = false;
@@ -160,14 +166,14 @@ async fn decode(at: TopicPartition, found: Vec<RawRecord>, next: Offset, decodin
         if stamp.source != decoding.capture || matches!(stamp.op, b'b' | b's' | b'm') {
             continue;
         }
-        let bytes = record.bytes();
+        let (bytes, captured) = (record.bytes(), Wall::from_micros(record.timestamp_ms.saturating_mul(1000)));
         let decoded =
             decoding.schemas.get(&stamp.schema_no).and_then(|schema| decoding.wire.row(&record, &stamp, schema).ok());
         let (bytes, content) = match decoded {
             Some(row) => (bytes.max(row_bytes(&row)), Content::Row(Box::new(row))),
             None => (bytes, Content::Raw(record)),
         };
-        runs.push(Run { version: stamp.version, offset, bytes, row: Held { stamp, content } });
+        runs.push(Run { version: stamp.version, offset, bytes, row: Held { stamp, captured, read, content } });
     }
     Cargo::Rows { runs, next, foreign }
 }

@@ -7,17 +7,20 @@ use super::lanes::{Done, Tally};
 use super::{Place, Session, Trouble, Worker};
 use crate::batch::Taken;
 use crate::commit::mirror_group;
+use crate::lag::Way;
 use crate::park::OnRowError;
 use crate::plan;
 use crate::regroup::Run;
 use crate::retry::Ordered;
-use crate::sink::{Ack, Mark, What};
+use crate::sink::{Ack, Mark, What, is_settled};
 use crate::status::State;
 use crate::wire::WireError;
 use catchwater_base::{Wall, crash_point};
 use catchwater_change::Op;
 use catchwater_change::stamp::flag;
-use catchwater_record::TopicPartition;
+use catchwater_record::{CommitSeq, TopicPartition};
+use std::sync::Arc;
+use std::time::Duration;
 
 impl Worker {
     pub(super) async fn take(
@@ -26,7 +29,7 @@ impl Worker {
         at: TopicPartition,
         run: Run<Held>,
     ) -> Result<(), Trouble> {
-        let Held { stamp, content } = run.row;
+        let Held { stamp, captured, read, content } = run.row;
         let no = stamp.schema_no;
         if !self.book.schemas.contains_key(&no) {
             // Committed before the row, so it is there by now.
@@ -66,6 +69,9 @@ impl Worker {
         }
         let (seq, from) = (stamp.version.commit_seq, (at, run.offset));
         session.at = Place { seq, native: stamp.native, commit_time: stamp.commit_time };
+        let committed = stamp.commit_time;
+        session.way = Some(Way { seq, committed, captured, read: Some(read), applied: None });
+        session.first = session.first.or(session.way);
         session.taken += 1;
         if applies.is_empty() {
             session.filtered += 1;
@@ -106,9 +112,12 @@ impl Worker {
         crash_point!("deliver.before_group");
         session.lane_open = true;
         session.wrote_at = self.now().mono;
+        self.tell_oldest(session);
         let work = session.lane.write(&group);
         let done = session.flight.beside(work).await;
-        done.map_err(|e| Trouble::Sink(e, Some((group.last_seq, session.ordered))))
+        done.map_err(|e| Trouble::Sink(e, Some((group.last_seq, session.ordered))))?;
+        self.wrote(session);
+        Ok(())
     }
 
     /// The end of a group: it is committed, or only written while no state of the source is whole.
@@ -146,11 +155,15 @@ impl Worker {
 
     pub(super) async fn commit(&mut self, session: &mut Session<'_>, mark: Mark) -> Result<(), Trouble> {
         let last = mark.seq;
+        self.tell_oldest(session);
+        let from = self.now().mono;
         let work = session.lane.commit(&mark);
         let done = session.flight.beside(work).await;
+        self.status.timings().commit.observe_us(micros(self.now().mono.since(from)));
         let ack = done.map_err(|e| Trouble::Sink(e, Some((last, session.ordered))))?;
         session.lane_open = false;
         session.ordered = Ordered::AsTheSource;
+        session.first = None;
         let tally = self.tally(session, 0);
         self.booked(session, Done { mark, tally, ack });
         Ok(())
@@ -168,7 +181,7 @@ impl Worker {
         if ack == Ack::Durable {
             session.commit.handle_durable(now.mono, mark.clone());
         }
-        let Tally { counted, folded, taken, filtered, parked } = tally;
+        let Tally { counted, folded, taken, filtered, parked, way } = tally;
         let counted: Vec<(String, u64)> = counted
             .into_iter()
             .filter(|(_, n)| *n > 0)
@@ -177,6 +190,14 @@ impl Worker {
         let parked_keys = self.parked.len() as u64;
         let bytes = session.regroup.bytes();
         let age_ms = age_ms(now.wall, mark.commit_time);
+        let stages = way.map_or([0; 4], |way| way.stages(now.wall));
+        let hidden = [session.internal.cuts, session.internal.captures];
+        let ours = |at: &TopicPartition| !is_settled(*at) && !hidden.contains(at);
+        let durable: Arc<[_]> = mark.offsets.iter().filter(|(at, _)| ours(at)).copied().collect();
+        let oldest = session.oldest();
+        if !counted.is_empty() {
+            self.status.timings().rows.observe_us(taken);
+        }
         self.status.update(|s| {
             s.state = State::Running;
             s.last_error = None;
@@ -184,6 +205,8 @@ impl Worker {
             s.position = mark.native;
             s.commit_time = mark.commit_time;
             s.bytes = bytes;
+            s.durable = Some(durable);
+            s.waits(oldest, mark.seq);
             s.taken += taken;
             s.filtered += filtered;
             s.parked += parked;
@@ -200,6 +223,7 @@ impl Worker {
             }
             s.lag_ms = age_ms;
             s.latency_ms = age_ms;
+            s.stages = stages;
         });
     }
 
@@ -224,10 +248,12 @@ impl Worker {
         if let Some(mark) = session.commit.poll_idle(now) {
             self.commit(session, mark).await?;
         }
-        if !behind && !session.regroup.has_backlog() {
+        // Before the log has answered nobody knows what waits there.
+        if session.has_looked && !behind && !session.regroup.has_backlog() {
             let (seq, native) = (session.at.seq, session.at.native.clone());
             self.status.update(|s| {
                 s.lag_ms = 0;
+                s.oldest = None;
                 s.seq = seq;
                 s.position = native;
                 s.bytes = 0;
@@ -250,6 +276,42 @@ impl Worker {
         let _ = session.flight.beside(work).await;
         crash_point!("deliver.after_mirror");
     }
+}
+
+impl Worker {
+    /// The lane has taken what it was given.
+    pub(super) fn wrote(&mut self, session: &mut Session<'_>) {
+        let now = self.now();
+        self.status.timings().write.observe_us(micros(now.mono.since(session.wrote_at)));
+        for way in [&mut session.first, &mut session.way] {
+            *way = way.map(|way| Way { applied: Some(now.wall), ..way });
+        }
+    }
+
+    /// What waits longest, for who asks while the target works or stands.
+    pub(super) fn tell_oldest(&mut self, session: &Session<'_>) {
+        let oldest = session.oldest();
+        let quiet = session.batch.is_empty() && !session.lane_open && !session.flight.lanes.is_busy();
+        let done = if quiet { session.at.seq } else { CommitSeq(0) };
+        self.status.update(|s| s.waits(oldest, done));
+    }
+}
+
+impl Session<'_> {
+    /// The oldest change that is here and not durable.
+    fn oldest(&self) -> Option<Way> {
+        let waits = || {
+            let run = self.regroup.first()?;
+            let (seq, Held { stamp, captured, read, .. }) = (run.version.commit_seq, &run.row);
+            let (committed, captured, read) = (stamp.commit_time, *captured, Some(*read));
+            Some(Way { seq, committed, captured, read, applied: None })
+        };
+        self.flight.lanes.oldest().or(self.first).or_else(waits)
+    }
+}
+
+pub(super) fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn age_ms(now: Wall, then: Wall) -> u64 {

@@ -68,6 +68,7 @@ impl Worker {
                 return Ok(());
             }
         };
+        session.has_looked = true;
         let (captures, cuts) = (session.internal.captures, session.internal.cuts);
         // TABLE records first: rows and cuts of the same fetch may need them.
         for f in fetched.iter().filter(|f| f.at == captures) {

@@ -7,18 +7,22 @@
 //! Invariants: `going` is in the order of the source, and only its front commits; no two of `going` meet; after a failure
 //! nothing new begins, and the session ends.
 
+use super::group::micros;
 use super::{Session, Trouble, Worker};
 use crate::batch::Taken;
+use crate::lag::Way;
 use crate::order::WriteSet;
 use crate::retry::Ordered;
 use crate::sink::{Ack, Lane, Mark, SinkError};
-use catchwater_base::{Mono, crash_point};
+use crate::status::StatusHandle;
+use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_record::CommitSeq;
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::timeout;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,7 +36,8 @@ const LOOK_MS: u64 = 200;
 const ALONE_MIN: u32 = 32;
 const ALONE_MAX: u32 = 1 << 14;
 
-type Wrote = (Box<dyn Lane>, Result<(), SinkError>);
+/// And when.
+type Wrote = (Box<dyn Lane>, Result<(), SinkError>, Wall);
 type Committed = (Box<dyn Lane>, Result<Ack, SinkError>);
 
 enum Stage {
@@ -52,6 +57,8 @@ pub(super) struct Tally {
     pub taken: u64,
     pub filtered: u64,
     pub parked: u64,
+    /// Of the newest row.
+    pub way: Option<Way>,
 }
 
 struct Going {
@@ -59,11 +66,17 @@ struct Going {
     set: WriteSet,
     mark: Mark,
     tally: Tally,
+    /// Of the oldest row.
+    first: Option<Way>,
     last: CommitSeq,
     bytes: usize,
     /// When it was handed over.
     from: Mono,
+    clocked: Clocked,
 }
+
+/// What a call is timed with.
+type Clocked = (Arc<dyn Clock>, StatusHandle);
 
 /// A group that is durable.
 pub(super) struct Done {
@@ -92,6 +105,11 @@ impl Lanes {
         !self.done.is_empty() || self.failed.is_some()
     }
 
+    /// The oldest change in a lane.
+    pub fn oldest(&self) -> Option<Way> {
+        self.going.iter().find_map(|g| g.first)
+    }
+
     fn meets(&self, set: &WriteSet) -> bool {
         self.going.iter().any(|g| g.set.meets(set))
     }
@@ -106,8 +124,11 @@ impl Lanes {
     pub fn poll(&mut self, cx: &mut Context<'_>) {
         for going in &mut self.going {
             if let Stage::Writing(work) = &mut going.stage
-                && let Poll::Ready((lane, result)) = work.as_mut().poll(cx)
+                && let Poll::Ready((lane, result, at)) = work.as_mut().poll(cx)
             {
+                for way in [&mut going.first, &mut going.tally.way] {
+                    *way = way.map(|way| Way { applied: Some(at), ..way });
+                }
                 going.stage = match result {
                     Ok(()) => Stage::Written(lane),
                     Err(e) => {
@@ -122,10 +143,12 @@ impl Lanes {
             let Some(front) = self.going.front_mut() else { return };
             match std::mem::replace(&mut front.stage, Stage::Gone) {
                 Stage::Written(mut lane) => {
-                    let mark = front.mark.clone();
+                    let (mark, clocked) = (front.mark.clone(), front.clocked.clone());
                     front.stage = Stage::Committing(Box::pin(async move {
                         crash_point!("deliver.before_turn");
+                        let from = clocked.0.now().mono;
                         let result = lane.commit(&mark).await;
+                        clocked.1.timings().commit.observe_us(micros(clocked.0.now().mono.since(from)));
                         crash_point!("deliver.after_turn");
                         (lane, result)
                     }));
@@ -201,14 +224,20 @@ impl Worker {
                 session.flight.beside(work).await.map_err(super::sink_trouble)?
             }
         };
+        let first = session.first.take();
         let tally = self.tally(session, folded as u64);
         let mark = self.mark(session);
         let last = group.last_seq.max(mark.seq);
         crash_point!("deliver.before_group");
         let mut lane = lane;
+        let clocked: Clocked = (self.deps.clock.clone(), self.status.clone());
+        let timed = clocked.clone();
         let write = Box::pin(async move {
+            let from = timed.0.now().mono;
             let result = if group.applies.is_empty() { Ok(()) } else { lane.write(&group).await };
-            (lane, result)
+            let now = timed.0.now();
+            timed.1.timings().write.observe_us(micros(now.mono.since(from)));
+            (lane, result, now.wall)
         });
         let from = self.now().mono;
         session.flight.lanes.going.push_back(Going {
@@ -216,10 +245,13 @@ impl Worker {
             set,
             mark,
             tally,
+            first,
             last,
             bytes,
             from,
+            clocked,
         });
+        self.tell_oldest(session);
         Ok(true)
     }
 
@@ -292,6 +324,7 @@ impl Worker {
             taken: std::mem::take(&mut session.taken),
             filtered: std::mem::take(&mut session.filtered),
             parked: std::mem::take(&mut session.parked),
+            way: session.way.take(),
         }
     }
 }

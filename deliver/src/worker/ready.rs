@@ -76,6 +76,7 @@ impl Worker {
                 let work = self.deps.sink.apply_ddl(step);
                 session.flight.beside(work).await.map_err(sink_trouble)?;
                 crash_point!("sink.after_ddl");
+                self.status.update(|s| s.schema_changes += 1);
             }
             self.describe(session, std::slice::from_ref(name)).await?;
         }

@@ -24,6 +24,7 @@ use catchwater_record::{Caller, CaptureEpoch, NodeId, TopicId};
 use catchwater_runtime::shutdown;
 use std::sync::Mutex;
 
+mod lag;
 mod lanes;
 mod letters;
 mod refused;
