@@ -88,6 +88,9 @@ pub enum Command {
     /// Stored pipelines
     #[command(subcommand)]
     Pipeline(Pipeline),
+    /// One sink of a running pipeline
+    #[command(subcommand)]
+    Sink(Sink),
     /// Dead letters: rows that a target refused
     #[command(subcommand)]
     Dlq(Dlq),
@@ -363,6 +366,19 @@ pub enum Pipeline {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub enum Sink {
+    /// Empty its tables and fill them anew from the log, in one transaction of the target
+    Rebuild {
+        #[arg(value_name = "PIPELINE")]
+        pipeline: String,
+        #[arg(value_name = "SINK")]
+        sink: String,
+        #[command(flatten)]
+        http: Http,
+    },
+}
+
 #[derive(Args, Debug)]
 pub struct Top {
     /// End after that many
@@ -503,6 +519,7 @@ impl Command {
             Command::Audit(Audit::List { .. }) => "audit list",
             Command::Audit(Audit::Verify { .. }) => "audit verify",
             Command::Lag { .. } => "lag",
+            Command::Sink(Sink::Rebuild { .. }) => "sink rebuild",
             Command::Top(_) => "top",
             Command::Wait(_) => "wait",
             Command::Storage(Storage::Check { .. }) => "storage check",

@@ -8,6 +8,7 @@ pub mod group;
 pub mod node;
 pub mod pipeline;
 pub mod refused;
+pub mod sink;
 pub mod storage;
 pub mod top;
 pub mod topic;

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Command::Dlq(dlq) => block_on(async { command::dlq::run(dlq).await.into() }),
         Command::Audit(audit) => block_on(async { command::audit::run(audit, output).await.into() }),
         Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
+        Command::Sink(sink) => block_on(async { command::sink::run(sink).await.into() }),
         Command::Top(args) => block_on(async { command::top::run(args, output).await.into() }),
         Command::Wait(args) => block_on(async { command::wait::run(args).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),

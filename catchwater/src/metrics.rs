@@ -414,6 +414,8 @@ mod tests {
             timings: (kind == "sink").then(Arc::default),
             retries: [("environment", 1)].into(),
             schema_changes: 1,
+            rebuilds: (0, 0),
+            rebuild_failed: None,
             held_bytes: Some(1),
         }
     }
@@ -440,6 +442,8 @@ mod tests {
             } else if let Some((name, rest)) = l.split_once('{').filter(|_| !l.starts_with('#')) {
                 let (inside, _) = rest.rsplit_once('}').unwrap();
                 let keys = inside.split("\",").filter_map(|p| p.split_once("=\"")).map(|(k, _)| k);
+                // A histogram shows itself by its buckets.
+                let name = name.strip_suffix("_bucket").unwrap_or(name);
                 labels.entry(name).or_default().extend(keys.filter(|k| *k != "le"));
             }
         }

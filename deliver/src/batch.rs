@@ -241,7 +241,7 @@ fn fold(applies: Vec<Apply>) -> Vec<Apply> {
         let row = match &apply.what {
             What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
             // Never met: a group with a truncate goes in source order, keyless rows are not folded.
-            What::Truncate | What::RetireAll(_) | What::Insert(_) | What::DeleteOne(_) => {
+            What::Truncate | What::Clear | What::RetireAll(_) | What::Insert(_) | What::DeleteOne(_) => {
                 out.push(Some(apply));
                 continue;
             }

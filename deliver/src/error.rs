@@ -29,6 +29,7 @@ pub mod code {
     pub const PARKED_UNREADABLE: u16 = 685;
     pub const LETTER_UNREADABLE: u16 = 686;
     pub const NO_LETTER: u16 = 687;
+    pub const REBUILD: u16 = 691;
 }
 
 /// Never holds a value of a row, nor a secret.

@@ -243,6 +243,7 @@ mod tests {
             What::RetireAll(r) => format!("retire all {}", cells(r)),
             What::Insert(r) => format!("insert {}", cells(r)),
             What::Truncate => "truncate".into(),
+            What::Clear => "clear".into(),
             What::DeleteOne(r) => format!("delete one {}", cells(r)),
         };
         applies.iter().map(one).collect::<Vec<_>>().join("; ")

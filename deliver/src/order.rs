@@ -27,7 +27,7 @@ pub fn needs_source_order(applies: &[Apply]) -> bool {
     let mut holders: BTreeMap<(&TargetName, usize, u64), u64> = BTreeMap::new();
     for apply in applies {
         let row = match &apply.what {
-            What::Truncate | What::RetireAll(_) => return true,
+            What::Truncate | What::Clear | What::RetireAll(_) => return true,
             What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
             What::Insert(_) | What::DeleteOne(_) => continue,
         };
@@ -141,7 +141,7 @@ impl WriteSet {
                 needs.extend(&meets.parent_tables);
             }
             let row = match &apply.what {
-                What::Truncate | What::RetireAll(_) | What::DeleteOne(_) => {
+                What::Truncate | What::Clear | What::RetireAll(_) | What::DeleteOne(_) => {
                     writes.push(meets.table);
                     continue;
                 }

@@ -52,7 +52,7 @@ pub fn keys_of(applies: &[Apply]) -> Vec<KeyOf> {
     for apply in applies {
         let row = match &apply.what {
             What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
-            What::Truncate | What::RetireAll(_) | What::Insert(_) | What::DeleteOne(_) => continue,
+            What::Truncate | What::Clear | What::RetireAll(_) | What::Insert(_) | What::DeleteOne(_) => continue,
         };
         if let Some(key) = ident::of(row, crate::batch::key_columns(&apply.table)) {
             let key = KeyOf { table: apply.table.source.qualified(), key: xxh3_128(&key) };

@@ -200,6 +200,8 @@ pub enum What {
     /// Sets the cells that were sent in every row that has NULL there.
     RetireAll(Row),
     Truncate,
+    /// Every row goes, but readers see them until the commit: the beginning of a rebuild.
+    Clear,
     /// Tables without a key: insert one.
     Insert(Row),
     /// Tables without a key: delete one row equal to this.

@@ -59,6 +59,9 @@ pub struct Status {
     pub bytes: usize,
     /// Sessions that ended on a failure which is tried again, per class.
     pub retries: BTreeMap<&'static str, u64>,
+    /// Rebuilds that were asked for and have begun, that are through, and why the newest was given up.
+    pub rebuilds: (u64, u64),
+    pub rebuild_failed: Option<Failure>,
     /// Steps of DDL done at the target.
     pub schema_changes: u64,
     /// Kept while retrying or stopped; gone when work goes on.
@@ -91,6 +94,8 @@ impl Default for Status {
             durable: None,
             bytes: 0,
             retries: BTreeMap::new(),
+            rebuilds: (0, 0),
+            rebuild_failed: None,
             schema_changes: 0,
             last_error: None,
         }
@@ -114,6 +119,8 @@ impl Status {
     /// apply, and reads again what was read first by that one.
     pub(crate) fn waits(&mut self, oldest: Option<Way>, done: CommitSeq) {
         let before = self.oldest.filter(|way| way.seq > self.seq.max(done));
+        // A rebuild reads what the target has.
+        let oldest = oldest.filter(|way| way.seq > self.seq);
         self.oldest = match (oldest, before) {
             (Some(new), Some(old)) if new.seq == old.seq => Some(Way { read: old.read.or(new.read), ..new }),
             (new, old) => new.or(old),

@@ -358,7 +358,7 @@ impl MemoryLane {
         for apply in applies {
             let row = match &apply.what {
                 What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
-                What::Insert(_) | What::DeleteOne(_) | What::Truncate | What::RetireAll(_) => continue,
+                What::Insert(_) | What::DeleteOne(_) | What::Truncate | What::Clear | What::RetireAll(_) => continue,
             };
             let Some(key) = ident::of(row, crate::batch::key_columns(&apply.table)) else { continue };
             let holder = *locks.by.entry((apply.table.target.clone(), key)).or_insert(self.no);
@@ -489,7 +489,7 @@ fn apply_one(tables: &mut BTreeMap<TargetName, Table>, apply: &Apply) -> Result<
             };
             table.rows.remove(&k);
         }
-        What::Truncate => {
+        What::Truncate | What::Clear => {
             table.rows.clear();
             table.bag.clear();
         }

@@ -26,6 +26,7 @@ mod intake;
 mod lanes;
 mod letters;
 mod ready;
+mod rebuild;
 mod replay;
 mod thin;
 
@@ -222,6 +223,8 @@ pub struct Worker {
     replayed: bool,
     /// To be done where the next session begins.
     asked: Option<Request>,
+    /// The target is being filled anew, at least up to where it stood.
+    rebuild: Option<CommitSeq>,
     topic_names: BTreeMap<TopicId, TopicName>,
 }
 
@@ -363,6 +366,7 @@ impl Worker {
             alone_next: Worker::ALONE_FIRST,
             replayed: false,
             asked: None,
+            rebuild: None,
             topic_names: BTreeMap::new(),
         };
         let end = worker.sessions().await;
@@ -403,6 +407,7 @@ impl Worker {
             let (failure, after_ms) = match trouble {
                 Trouble::Stopped => return End::Stopped,
                 Trouble::Asked => continue,
+                Trouble::Fatal(failure) if self.give_up_rebuild(&failure) => continue,
                 Trouble::Fatal(failure) => return End::Failed(failure),
                 Trouble::HeldUp => {
                     self.go_alone();
@@ -426,6 +431,7 @@ impl Worker {
                         self.source_order = group.map(|(upto, _)| upto);
                         continue;
                     }
+                    Next::Stop if self.give_up_rebuild(&error.clone().into()) => continue,
                     Next::Stop => return End::Failed(error.into()),
                     Next::EndQuietly => return End::Fenced,
                 },

@@ -196,6 +196,7 @@ impl State {
         let action = match ask {
             Ask::Replay => "dlq.replay",
             Ask::Discard => "dlq.discard",
+            Ask::Rebuild => "sink.rebuild",
         };
         let after = json!({"which": which_json(&which), "sinks": sinks});
         self.audited(said(author, action, name, after), Ok(()), async {

@@ -48,6 +48,9 @@ pub struct WorkerLine {
     /// Of a sink: times that it began again after a failure, per class.
     pub retries: BTreeMap<&'static str, u64>,
     pub schema_changes: u64,
+    /// Of a sink: rebuilds begun and done by this worker, and why the newest was given up.
+    pub rebuilds: (u64, u64),
+    pub rebuild_failed: Option<(String, String, String)>,
     /// Of a sink: row bytes in memory.
     pub held_bytes: Option<u64>,
 }
@@ -94,6 +97,8 @@ impl WorkerLine {
             timings: None,
             retries: BTreeMap::new(),
             schema_changes: 0,
+            rebuilds: (0, 0),
+            rebuild_failed: None,
             held_bytes: None,
         }
     }
@@ -163,6 +168,8 @@ impl WorkerStatus {
                 line.timings = Some(Arc::clone(h.timings()));
                 line.retries = s.retries.clone();
                 line.schema_changes = s.schema_changes;
+                line.rebuilds = s.rebuilds;
+                line.rebuild_failed = s.rebuild_failed.map(|f| (f.code.to_string(), f.what, f.next));
                 line.held_bytes = Some(s.bytes as u64);
                 line.position = s.position.to_string();
                 line.tables = s.tables;
@@ -217,6 +224,8 @@ pub fn line_json(l: &WorkerLine) -> Value {
             "taken": c.taken, "applied": c.applied, "folded": c.folded, "parked": c.parked, "filtered": c.filtered,
             "reorders": c.reorders,
         })),
+        "rebuilds": {"begun": l.rebuilds.0, "done": l.rebuilds.1, "failed": l.rebuild_failed.as_ref().map(
+            |(code, what, next)| json!({"code": code, "message": what, "next": next}))},
         "retries": l.retries, "schema_changes": l.schema_changes, "held_bytes": l.held_bytes,
         "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")),
     })

@@ -6,7 +6,7 @@ use super::resolved::Resolved;
 use super::supervisor::WorkerStatus;
 use crate::report::{Exit, Failure};
 use catchwater_change::Native;
-use catchwater_client::TaskState;
+use catchwater_client::{ControlClient, TaskState};
 use catchwater_runtime::time::{sleep, timeout};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -77,7 +77,10 @@ impl State {
             }
             let asked = match (heads.get(source), &resolved) {
                 (Some(head), _) => Some(Native::clone(head)),
-                (None, Some(r)) => r.head(source).await?,
+                (None, Some(r)) => match r.head(source).await? {
+                    Some(head) => Some(head),
+                    None => self.head_elsewhere(source).await?,
+                },
                 (None, None) => None,
             };
             let head = asked.ok_or_else(|| {
@@ -110,6 +113,18 @@ impl State {
             .map(|(sink, native)| (sink.clone(), json!({"wanted": native.to_string(), "position": at(sink)})))
             .collect();
         Ok(json!({"pipeline": name, "reached": reached, "sinks": sinks}))
+    }
+
+    /// Where a source stands that another pipeline captures. `None` = none does.
+    async fn head_elsewhere(&self, source: &str) -> Result<Option<Native>, Failure> {
+        for other in self.local.pipelines().await.map_err(super::control_failure)? {
+            let Some((revision, pipeline)) = self.stored(other.name.as_str()).await? else { continue };
+            if pipeline.sources.contains_key(source) {
+                let base = self.revision(other.name.as_str(), revision).await?.note.base_dir;
+                return Resolved::resolve(pipeline, Path::new(&base), self.secrets.root())?.head(source).await;
+            }
+        }
+        Ok(None)
     }
 
     /// `None` = not all of them yet.

@@ -166,6 +166,11 @@ pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> 
             let (sink, which) = which(&call.body)?;
             state.ask_letters(name, (ask, which), sink, &who(&call.body)?).await
         }
+        (Verb::Post, ["pipelines", name, "rebuild"]) => {
+            known(&call.body, &["sink", "author"])?;
+            let sink = some(text(&call.body, "sink")?).ok_or_else(|| bad("`sink` must name one"))?;
+            state.ask_letters(name, (Ask::Rebuild, Which::All), Some(sink), &who(&call.body)?).await
+        }
         (Verb::Post, ["pipelines", name, "wait"]) => state.wait_json(name, reached(&call.body)?).await,
         (Verb::Post, ["pipelines", name, "snapshot"]) => {
             let signal = signal_of(&call.body)?;

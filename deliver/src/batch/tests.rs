@@ -120,6 +120,7 @@ fn changes_become_applies() {
                     What::Truncate => "truncate",
                     What::Insert(_) => "insert",
                     What::DeleteOne(_) => "delete-one",
+                    What::Clear => "clear",
                     What::InsertNew(_) | What::Retire(_) | What::RetireAll(_) => "of a mode",
                 })
                 .collect::<Vec<_>>()

@@ -21,6 +21,8 @@ pub enum Ask {
     Replay,
     /// Later rows of the key go to the target again; the letters stay in their topic and are not applied.
     Discard,
+    /// Fill the target anew from the log; answered when it begins.
+    Rebuild,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -163,6 +165,8 @@ impl Worker {
                     self.settle_all(session, mark).await?;
                 }
             }
+            // Taken where the session began.
+            Ask::Rebuild => {}
         }
         self.retry.progress();
         Ok(Ok(answer))
@@ -186,7 +190,7 @@ impl Worker {
             (Ask::Replay, _) => Ok(Err(no_letter(format!(
                 "the dead letter at offset {offset} is of a table without a key: these are applied all together"
             )))),
-            (Ask::Discard, first) => {
+            (Ask::Discard | Ask::Rebuild, first) => {
                 let first = first.map_or("none waits".to_owned(), |o| format!("the first that waits is at {o}"));
                 Ok(Err(no_letter(format!("the dead letter at offset {offset} is not the next of its kind: {first}"))))
             }

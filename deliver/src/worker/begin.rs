@@ -56,7 +56,10 @@ impl Worker {
             )));
         }
 
-        let known = found.iter().flat_map(|m| m.offsets.iter().copied()).filter(|(at, _)| !is_settled(*at));
+        self.take_rebuild(found.as_ref()).await?;
+        // A rebuild reads as if nothing was there; its commit replaces what is.
+        let stands = found.as_ref().filter(|_| self.rebuild.is_none());
+        let known = stands.into_iter().flat_map(|m| m.offsets.iter().copied()).filter(|(at, _)| !is_settled(*at));
         let known: BTreeMap<TopicPartition, Offset> = known.collect();
         let letters = self.letters_to(false).await?.map(|to| to.letters.topic);
         let settled = letters.and_then(|topic| Some((topic, found.as_ref()?.letters_settled(topic)?)));
@@ -65,12 +68,7 @@ impl Worker {
         self.lanes_max = self.config.lanes.min(self.deps.sink.capabilities().lanes_max);
         let mut session = Session {
             internal,
-            regroup: Regroup::new(
-                self.config.incarnation,
-                found.as_ref().map(|m| m.seq),
-                cuts_from.unwrap_or_default(),
-                true,
-            ),
+            regroup: Regroup::new(self.config.incarnation, stands.map(|m| m.seq), cuts_from.unwrap_or_default(), true),
             batch: Batch::new(self.config.batch),
             commit: Commit::open(self.now().mono, found.clone()),
             lane,
@@ -84,9 +82,9 @@ impl Worker {
             thin: Thin::default(),
             described: BTreeMap::new(),
             at: Place {
-                seq: found.as_ref().map(|m| m.seq).unwrap_or_default(),
-                native: found.as_ref().map(|m| m.native.clone()).unwrap_or_default(),
-                commit_time: found.as_ref().map(|m| m.commit_time).unwrap_or_default(),
+                seq: stands.map(|m| m.seq).unwrap_or_default(),
+                native: stands.map(|m| m.native.clone()).unwrap_or_default(),
+                commit_time: stands.map(|m| m.commit_time).unwrap_or_default(),
             },
             counted: BTreeMap::new(),
             folded: 0,
@@ -111,6 +109,10 @@ impl Worker {
         self.prepare_tables(&mut session).await?;
         self.replay_at_start(&mut session).await?;
         self.answer(&mut session).await?;
+        if self.rebuild.is_some() {
+            self.clear_targets(&mut session);
+            return Ok(session);
+        }
         let durable: Arc<[_]> = known.into_iter().filter(|(at, _)| *at != session.internal.cuts).collect();
         self.status.update(|s| {
             s.state = State::Running;
@@ -241,7 +243,7 @@ impl Worker {
         }
         let bounds = self.deps.log.bounds(fresh.clone(), At::Now).await?;
         // A fresh sink takes everything; a table that is new to an old sink must not have rows below its mark.
-        let all_new = session.commit.durable().is_none();
+        let all_new = session.commit.durable().is_none() || self.rebuild.is_some();
         for (at, b) in fresh.iter().zip(bounds) {
             if b.log_start > Offset::ZERO {
                 return Err(Trouble::Fatal(rebuild(*at)));

@@ -136,7 +136,8 @@ impl Worker {
 
     /// No state of the source is whole in the log where this session stands.
     pub(super) fn is_held(&self, session: &Session<'_>) -> bool {
-        self.book.whole_from().is_none_or(|at| session.at.seq < at)
+        self.rebuild.is_some_and(|at| session.at.seq < at)
+            || self.book.whole_from().is_none_or(|at| session.at.seq < at)
             || session.thin.holds(|at| session.regroup.given_out(at))
     }
 
@@ -176,6 +177,7 @@ impl Worker {
             self.source_order = None;
         }
         self.retry.progress();
+        self.rebuilt();
         self.patient = false;
         let now = self.now();
         if ack == Ack::Durable {

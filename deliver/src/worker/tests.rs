@@ -27,6 +27,7 @@ use std::sync::Mutex;
 mod lag;
 mod lanes;
 mod letters;
+mod rebuild;
 mod refused;
 mod storm;
 mod thin;

@@ -161,4 +161,5 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0688", include_str!("../../../../docs/errors/CW0688.md")),
     ("CW0689", include_str!("../../../../docs/errors/CW0689.md")),
     ("CW0690", include_str!("../../../../docs/errors/CW0690.md")),
+    ("CW0691", include_str!("../../../../docs/errors/CW0691.md")),
 ];

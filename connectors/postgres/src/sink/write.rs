@@ -247,7 +247,7 @@ impl PgLane {
         for apply in applies {
             let plan = &apply.table;
             let rows = match &apply.what {
-                What::Truncate | What::RetireAll(_) => return Ok(None),
+                What::Truncate | What::Clear | What::RetireAll(_) => return Ok(None),
                 What::Insert(_) | What::DeleteOne(_) => None,
                 What::Upsert(row)
                 | What::Update(row)
@@ -342,7 +342,7 @@ impl PgLane {
                     let text = sql::delete_one(&plan.target, &self.columns_of(plan)?);
                     steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::All });
                 }
-                What::Delete(_) | What::Truncate | What::RetireAll(_) => {}
+                What::Delete(_) | What::Truncate | What::Clear | What::RetireAll(_) => {}
             }
         }
         for (plan, columns) in upserts {
@@ -406,7 +406,7 @@ impl PgLane {
             let mut window = Vec::new();
             while at < applies.len() && window.len() < PIPELINE_MAX {
                 let (apply, next) = (&applies[at], applies.get(at + 1));
-                if matches!(apply.what, What::Truncate) {
+                if matches!(apply.what, What::Truncate | What::Clear) {
                     if window.is_empty() {
                         at += self.truncate(&applies[at..]).await?;
                         continue;
@@ -508,8 +508,11 @@ impl PgLane {
                 hits: Hits::Any,
                 table,
             },
-            What::Truncate => Step {
-                sql: format!("TRUNCATE {}", sql::quoted(&table)),
+            What::Truncate | What::Clear => Step {
+                sql: match apply.what {
+                    What::Clear => format!("DELETE FROM {}", sql::quoted(&table)),
+                    _ => format!("TRUNCATE {}", sql::quoted(&table)),
+                },
                 columns: Columns::new(0),
                 hits: Hits::Any,
                 table,
@@ -529,28 +532,40 @@ impl PgLane {
         })
     }
 
+    /// Children first.
+    async fn delete_all(&mut self, tables: &[&TargetName]) -> Result<(), SinkError> {
+        for table in self.parents_first(tables).iter().rev() {
+            let done = self.session.client.execute(&format!("DELETE FROM {}", sql::quoted(table)), &[]).await;
+            done.map_err(|e| row_fault(&self.config, &shown(table), e))?;
+        }
+        Ok(())
+    }
+
     /// The truncates of one transaction at the front of `applies`, as one statement: tables that refer to each other may
-    /// only be truncated together. Where the target has more references than the source, the rows are deleted instead.
+    /// only be truncated together. Where the target has more references than the source, the rows are deleted instead; so
+    /// they are at a `Clear`, during which others read on.
     async fn truncate(&mut self, applies: &[Apply]) -> Result<usize, SinkError> {
         let first = applies.first().map(|a| a.version.commit_seq);
         let run = applies
             .iter()
-            .take_while(|a| matches!(a.what, What::Truncate) && Some(a.version.commit_seq) == first)
+            .take_while(|a| std::mem::discriminant(&a.what) == std::mem::discriminant(&applies[0].what))
+            .take_while(|a| Some(a.version.commit_seq) == first)
             .count();
         let mut tables: Vec<&TargetName> = applies[..run].iter().map(|a| &a.table.target).collect();
         tables.sort();
         tables.dedup();
         let list: Vec<String> = tables.iter().map(|t| sql::quoted(t)).collect();
+        if matches!(applies.first().map(|a| &a.what), Some(What::Clear)) {
+            self.delete_all(&tables).await?;
+            return Ok(run);
+        }
         self.sql("SAVEPOINT cw").await?;
         let done = self.session.client.batch_execute(&format!("TRUNCATE {}", list.join(", "))).await;
         match done {
             Ok(()) => {}
             Err(e) if e.code().is_some_and(|c| c.code() == "0A000") => {
                 self.sql("ROLLBACK TO SAVEPOINT cw").await?;
-                for table in self.parents_first(&tables).iter().rev() {
-                    let done = self.session.client.execute(&format!("DELETE FROM {}", sql::quoted(table)), &[]).await;
-                    done.map_err(|e| row_fault(&self.config, &shown(table), e))?;
-                }
+                self.delete_all(&tables).await?;
             }
             Err(e) => return Err(row_fault(&self.config, &list.join(", "), e)),
         }

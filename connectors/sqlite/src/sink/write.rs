@@ -60,7 +60,7 @@ impl Writer {
                     self.text(plan, Kind::Delete, || format!("DELETE FROM {} WHERE {}", target(plan), key_equal(plan)));
                 run(db, plan, sql, &values).map(|_| ())
             }
-            What::Truncate => run(db, plan, &format!("DELETE FROM {}", target(plan)), &[]).map(|_| ()),
+            What::Truncate | What::Clear => run(db, plan, &format!("DELETE FROM {}", target(plan)), &[]).map(|_| ()),
             What::Insert(row) => {
                 let values = whole(plan, row);
                 let sql = self.text(plan, Kind::Insert, || insert(plan));
