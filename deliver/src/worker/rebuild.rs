@@ -31,7 +31,7 @@ impl Worker {
                 "only a sink in mode upsert can be rebuilt: of the others the log does not hold all that the target has",
                 "a sink of another name, with tables of its own, begins anew",
             )
-        } else if self.parked.len() > 0 {
+        } else if !self.parked.is_empty() {
             refused(
                 "keys are parked, and a rebuild would park their rows again",
                 "catchwater dlq replay, or discard, then rebuild",
