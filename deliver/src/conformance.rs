@@ -1,6 +1,34 @@
 //! The suite every [`Sink`] passes: named cases for the clauses C1–C12 of `sink`. A connector's test implements [`Probe`]
 //! for its system and calls [`run`]. A case that fails panics with its name and clause.
 //!
+//! What a sink has to stand, and the test that holds it. *suite*: a case of this file, on the sinks in memory, PostgreSQL and
+//! SQLite. *worker*: `worker/tests*`, on the sink in memory alone. *pg*, *sqlite*: tests of the connector.
+//!
+//! | item | held by |
+//! |---|---|
+//! | empty open; position equals rows | suite `position_is_what_the_target_holds` |
+//! | claim by lower, equal, higher fence; foreign cluster | suite `fences` |
+//! | zombie after take-over, and inside an open transaction | suite `zombies` |
+//! | lost connection before, in and after COMMIT; kills at each call, in DDL too | worker `storm`; pg `a_commit_that_got_through_after_all_is_found_by_its_number`, `killed_workers_…` (both ends PostgreSQL); sqlite `the_demo_shop_survives_kills_…` |
+//! | sink restored to an older state; read-only target | `tests/guards.rs` (PostgreSQL) |
+//! | log shorter than the sink; log start above it | worker `a_target_ahead_of_the_log_…`, `a_sink_that_stood_before_deletes_…` |
+//! | same group twice; abort, drop, open again at once | suite `the_same_group_twice`, `abort_and_drop_leave_nothing` |
+//! | insert, update, delete of one key; delete, then insert, in one group and over two | suite `rows_of_one_key_in_order` |
+//! | changed key | pg `a_row_that_moves_to_another_key_…`; worker `modes_from_the_log_to_the_target` |
+//! | unique swap; parent and child in one transaction, both orders | pg `constraints_hold_in_both_plans_…` |
+//! | lanes: groups that meet, that do not, what write sets do not see | worker `lanes`; suite `lanes_side_by_side` |
+//! | keyless with equal rows; partial row, row missing; truncate between rows | suite `tables_without_a_key`, `partial_rows`, `truncate` |
+//! | transaction above a group | suite `a_large_transaction_comes_in_parts` |
+//! | every type with its limits | pg `every_type_goes_…`; sqlite `every_storage_class_…` |
+//! | empty text against NULL, 1 MB text, identifiers of an injection | suite `values_and_names` |
+//! | DDL twice; DDL by policy | suite `ddl`; `evolve` |
+//! | refused rows, dead letters, parked keys | suite `guarded_writes`; worker `refused`, `letters`; `tests/refused.rs` |
+//! | rebuild; a lag that grows while the target stands | worker `rebuild`, `lag`; `tests/rebuild.rs`, `tests/lag.rs` (PostgreSQL) |
+//!
+//! Held by no test: self-references and cycles of foreign keys under lanes, 1,600 columns, a NUL byte in a text, a full disk of
+//! the target, unique swaps and foreign keys on SQLite, a lost connection at each statement of PostgreSQL. Of no sink at hand:
+//! bulk replies with mixed items, throttling, Accepted without Durable.
+//!
 //! Each case uses a pipeline and tables of its own, so one target serves all of them, and the suite can run against a
 //! target that holds other things.
 
