@@ -109,7 +109,8 @@ pub fn judge(
             "",
         ),
         None => fail(
-            SourceClass::Config,
+            // A connection without a name may be one that begins or ends, also our own of before a kill: looked at again.
+            if holder.is_empty() { SourceClass::Retry } else { SourceClass::Config },
             code::SLOT_IN_USE,
             format!("replication slot {slot} is in use by process {pid} (application_name '{holder}')"),
             "end that process, or give the source another slot name",
@@ -152,6 +153,7 @@ mod tests {
         check(held("catchwater/src/5"), Ok(Verdict::OursBefore { pid: 7 }));
         check(held("catchwater/src/6"), Err((SourceClass::Config, code::SLOT_IN_USE)));
         check(held("catchwater/other/4"), Err((SourceClass::Config, code::SLOT_IN_USE)));
+        check(held(""), Err((SourceClass::Retry, code::SLOT_IN_USE)));
         check(held("debezium"), Err((SourceClass::Config, code::SLOT_IN_USE)));
     }
 
