@@ -75,6 +75,10 @@ pub struct Now {
 /// Reads the clocks. Implemented by `runtime::time::SystemClock` and by the simulator.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Now;
+    /// `now().mono`, for who does not need the other.
+    fn mono(&self) -> Mono {
+        self.now().mono
+    }
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use crate::node::{Node, wire_id};
 use crate::partition::shell::Partition;
 use crate::session::Session;
 use bytes::{Bytes, BytesMut};
-use catchwater_base::Now;
+use catchwater_base::{Mono, Now};
 use catchwater_protocol::header::{self, RequestHeader};
 use catchwater_protocol::{Message, Reader, Writer, versions};
 use catchwater_record::Caller;
@@ -60,6 +60,9 @@ pub struct RequestContext {
 impl RequestContext {
     pub fn now(&self) -> Now {
         self.node.clock.now()
+    }
+    pub fn mono(&self) -> Mono {
+        self.node.clock.mono()
     }
 }
 

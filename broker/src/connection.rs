@@ -142,13 +142,14 @@ where
     W: AsyncWrite + Unpin + Send,
 {
     let (clock, limits) = (shared.clock.clone(), shared.limits);
-    let now = clock.now().mono;
+    let now = clock.mono();
     let mut frames = Frames { reader, scratch: BytesMut::new(), state: Reading::Length, began: now, paused: None };
     let mut flight = Flight::default();
     let mut out = Out { writer, pieces: VecDeque::new(), bytes: 0, progressed: now, broken: None };
     let mut alarm = Alarm::at(&limits, now, true);
     loop {
-        if let Err(closed) = flight.settle(&mut out, clock.now().mono) {
+        let now = clock.mono();
+        if let Err(closed) = flight.settle(&mut out, now) {
             // What was answered before the end still leaves, if the client takes it at once.
             let _ = time::timeout(Duration::from_millis(limits.write_ms.min(1_000)), out.write_all()).await;
             return closed;
@@ -160,7 +161,6 @@ where
             && !flight.is_held()
             && !flight.closing
             && out.bytes <= limits.unsent_bytes_max;
-        let now = clock.now().mono;
         frames.pause(!may_read, now);
         if frames.is_partial() || out.bytes > 0 {
             alarm.sooner(&limits, now);
@@ -170,7 +170,7 @@ where
             () = stopped.wait() => return Closed::NodeStops,
             () = flight.progress(), if !flight.is_settled() => {}
             written = out.write_some(), if out.bytes > 0 => match written {
-                Ok(()) => out.progressed = clock.now().mono,
+                Ok(()) => out.progressed = clock.mono(),
                 // Nobody hears us any more; what was sent before may still be in the socket.
                 Err(e) => out.give_up(e),
             },
@@ -187,7 +187,7 @@ where
                 Err(closed) => return closed,
             },
             () = &mut alarm.sleep => {
-                let now = clock.now().mono;
+                let now = clock.mono();
                 if out.bytes > 0 && now.since(out.progressed).as_millis() > u128::from(limits.write_ms) {
                     return Closed::Slow;
                 }
@@ -205,7 +205,7 @@ async fn finish<W: AsyncWrite + Unpin>(flight: &mut Flight, out: &mut Out<W>, sh
     flight.finishing = true;
     let work = async {
         loop {
-            if flight.settle(out, shared.clock.now().mono).is_err() {
+            if flight.settle(out, shared.clock.mono()).is_err() {
                 flight.slots.clear();
             }
             flight.give_turn();
@@ -276,7 +276,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                             n => BYTES_IN.add(n as u64),
                         }
                         if had == 0 {
-                            self.began = clock.now().mono;
+                            self.began = clock.mono();
                         }
                         continue;
                     };
@@ -292,7 +292,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 }
                 Reading::Charge { length, room } => {
                     let permit = room.await;
-                    self.began = clock.now().mono;
+                    self.began = clock.mono();
                     self.state = Reading::body(*length, permit);
                 }
                 Reading::Body { frame, length, permit } => {
@@ -306,7 +306,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                         let bytes = std::mem::take(frame).freeze();
                         let permit = Charged(permit.take());
                         self.state = Reading::Length;
-                        self.began = clock.now().mono;
+                        self.began = clock.mono();
                         return Ok(Frame { bytes, permit });
                     }
                     frame.reserve(missing.min(GROW_BYTES));

@@ -23,8 +23,11 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let mono = Mono::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        Now { mono, wall: wall() }
+        Now { mono: self.mono(), wall: wall() }
+    }
+
+    fn mono(&self) -> Mono {
+        Mono::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 }
 

@@ -60,7 +60,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             partition: if follower { Err(FetchError::Follower) } else { find(ctx, version, topic, asked.partition) },
         })
         .collect();
-    let now = ctx.now().mono;
+    let now = ctx.mono();
     let wait = Wait::new(
         now,
         u32::try_from(request.max_wait_ms.min(WAIT_MS_MAX)).unwrap_or(0),
@@ -70,7 +70,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
     let looks = loop {
         let (looks, found) = look(&parts, max_bytes, committed_only);
         let found_bytes = found.bytes;
-        match wait.judge(ctx.now().mono, found) {
+        match wait.judge(ctx.mono(), found) {
             // Nothing is reserved or pinned while older replies of this connection are not taken.
             Verdict::Answer if found_bytes > 0 && !ctx.order.is_next() => {
                 drop(looks);
@@ -84,7 +84,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
                     watch = Some(Watch::new(partitions));
                 }
                 Some(watch) => {
-                    let left = deadline.since(ctx.now().mono).max(Duration::from_millis(1));
+                    let left = deadline.since(ctx.mono()).max(Duration::from_millis(1));
                     let _ = time::timeout(left, watch.woken()).await;
                     watch.again();
                 }

@@ -165,7 +165,7 @@ async fn take(
     if !partition.has_room(batch.len()) {
         // What comes behind waits too, and then nothing more is read from this client.
         ctx.order.hold();
-        while !partition.has_room(batch.len()) && !partition.is_full() && ctx.now().mono < deadline {
+        while !partition.has_room(batch.len()) && !partition.is_full() && ctx.mono() < deadline {
             time::sleep(ROOM_PAUSE).await;
         }
     }
@@ -193,7 +193,7 @@ fn opens(batch: &[u8], settings: &Settings) -> bool {
 }
 
 async fn acknowledged(ctx: &RequestContext, pending: &mut Pending, deadline: Mono) -> State {
-    let left = deadline.since(ctx.now().mono);
+    let left = deadline.since(ctx.mono());
     let ack = match time::timeout(left.max(Duration::from_millis(1)), &mut pending.done).await {
         Ok(Ok(ack)) => ack,
         // The partition went away with the waiter.
