@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  file:  preparing ──> ready ──> active ──> full ──(all its groups drained, newest HARD/CREATE forwarded)──> ready
-//!                       └──(more files than configured, and the burst is over or was in a life before)──> removed
+//!                       └──(more files than configured, and the burst is over for a minute or was in a life before)──> removed
 //!  cost of an acknowledged entry: 64 + 24 bytes of frame and directory, one copy into the aligned buffer, a share of one write
 //! ```
 //! Invariants: `Persisted` leaves only after the write that holds the frames returned; a file is used again only when every
@@ -28,7 +28,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Idle time after which a flush with content is sealed, ms.
 pub const SEAL_AFTER_MS: u64 = 10;
-/// Zeros are written to a new file in pieces of this size, bytes.
+/// What a burst has made is kept so long for the next one, ms from when a file was last filled: making a file costs as much
+/// writing as filling it.
+pub const KEEP_MS: u64 = 60_000;
+/// How a journal is kept.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     /// The `journal` directory.
@@ -253,6 +256,8 @@ pub struct Journal {
     checkpoint_lsn: u64,
     /// Files that may stay: the configured number, more after a burst until the journal is idle.
     allowed: usize,
+    /// Until then no file goes for being one too many.
+    keep_until: Mono,
     found_asked: bool,
     seal_at: Option<Mono>,
     /// The disk is full: no new file.
@@ -299,6 +304,7 @@ impl Journal {
             heads: found.heads,
             checkpoint_lsn: 0,
             allowed: config.files,
+            keep_until: Mono::ZERO,
             found_asked: false,
             seal_at: None,
             no_space: false,
@@ -348,6 +354,11 @@ impl Journal {
         self.config.file_bytes / 4
     }
 
+    /// Sealed, and nothing is to be written.
+    fn is_idle(&self) -> bool {
+        self.writing.is_none() && self.queue.is_empty() && self.seal_at.is_none()
+    }
+
     fn token(&mut self) -> Token {
         let token = Token(self.next_token);
         self.next_token += 1;
@@ -378,6 +389,9 @@ impl Journal {
     fn pump(&mut self, now: Now, out: &mut Effects<JournalEffect>) {
         if self.stopped || self.closed {
             return;
+        }
+        if self.is_idle() && now.mono >= self.keep_until {
+            self.allowed = self.config.files;
         }
         self.free_files(out);
         self.write_next(now, out);
@@ -422,9 +436,6 @@ impl Journal {
                 self.flushed(file, lsn, bytes, items, out);
                 if !seal && self.queue.is_empty() && !mutant!("idle_seal_missing") {
                     self.seal_at = Some(now.mono.plus_millis(SEAL_AFTER_MS));
-                }
-                if seal {
-                    self.allowed = self.config.files; // idle
                 }
                 if close {
                     self.closed = true;
@@ -473,6 +484,13 @@ impl Local for Journal {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        if self.stopped || self.closed || self.writing.is_some() { None } else { self.seal_at }
+        if self.stopped || self.closed || self.writing.is_some() {
+            return None;
+        }
+        let surplus = self.is_idle() && self.allowed > self.config.files;
+        self.seal_at.or(surplus.then_some(self.keep_until))
     }
 }
+
+#[cfg(test)]
+mod tests;

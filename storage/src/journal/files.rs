@@ -144,6 +144,7 @@ impl Journal {
         };
         if let Some(active) = self.files.iter_mut().find(|f| f.state == FileState::Active) {
             active.state = FileState::Full;
+            self.keep_until = now.mono.plus_millis(super::KEEP_MS);
         }
         let header = FileHeader {
             file_gen: self.next_gen,
