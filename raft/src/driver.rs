@@ -438,7 +438,7 @@ impl LogDir {
             lock(&inner.journal).events.push(JournalEvent::Close);
             inner.journal_wake.notify_one();
         }
-        let last_lsn = inner.wait_closed(Duration::MAX, |closed| closed.journal);
+        let last_lsn = inner.wait_journal_closed();
         if last_lsn.is_some() {
             let replicas: Vec<(Gid, Arc<dyn Replica>)> = lock(&inner.replicas)
                 .iter()
@@ -606,6 +606,18 @@ impl Inner {
         self.abandon();
     }
 
+    /// `None` also if the journal waits for room on a full disk, which may never come: what it still holds was never
+    /// acknowledged, and the next start takes this end for a death.
+    fn wait_journal_closed(&self) -> Option<u64> {
+        let limit = Duration::from_millis(self.close_ms_max);
+        loop {
+            let closed = self.wait_closed(limit, |closed| closed.journal);
+            if closed.is_some() || self.is_over() || self.room.is_out() {
+                return closed;
+            }
+        }
+    }
+
     fn wait_closed(&self, limit: Duration, what: impl Fn(&Closed) -> Option<u64>) -> Option<u64> {
         let mut closed = lock(&self.closed);
         let start = self.clock.now().mono;
@@ -620,10 +632,7 @@ impl Inner {
             if left.is_zero() {
                 return None;
             }
-            closed = match limit {
-                Duration::MAX => self.closed_wake.wait(closed).unwrap_or_else(PoisonError::into_inner),
-                _ => self.closed_wake.wait_timeout(closed, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
+            closed = self.closed_wake.wait_timeout(closed, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -463,3 +463,35 @@ fn a_checkpoint_is_noted_without_a_close() {
         disk.kill();
     }
 }
+
+#[test]
+fn a_close_on_a_full_disk_comes_to_its_end_and_loses_nothing_that_was_acknowledged() {
+    let disk = Arc::new(MemoryDisk::new());
+    let own = LogDirConfig { journal_file_bytes: 64 << 10, journal_files: 2, close_ms_max: 200, ..config("/data") };
+    let (dir, _) = LogDir::open(disk.clone(), own.clone(), SEED).unwrap();
+    let (replica, events) = fake();
+    let gid = Gid(1);
+    dir.create(gid, spec());
+    dir.attach(gid, replica);
+    dir.persist(gid, ReadyNo(1), vec![entry(1, 0, b"first")], hard(), None);
+    wait_persisted(&events, 1);
+    // Nothing more fits: neither into segments nor into a new journal file.
+    disk.set_capacity(0);
+    for n in 2..60 {
+        dir.persist(gid, ReadyNo(n), vec![entry(n, n - 1, &[7; 8000])], None, None);
+    }
+    while dir.pressure() != Pressure::Full {
+        std::thread::yield_now();
+    }
+    let (done, closed) = mpsc::channel();
+    std::thread::spawn(move || {
+        dir.close();
+        let _ = done.send(());
+    });
+    assert_eq!(closed.recv_timeout(std::time::Duration::from_secs(60)), Ok(()));
+    let persisted = events.try_iter().filter_map(|e| if let Event::Persisted(n) = e { Some(n.0) } else { None }).max();
+    disk.set_capacity(u64::MAX);
+    let (dir, opened) = LogDir::open(disk, own, SEED).unwrap();
+    assert!(entries_of(&opened.groups[0]) >= persisted.unwrap_or(1), "{persisted:?}");
+    dir.close();
+}
