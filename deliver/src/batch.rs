@@ -159,7 +159,15 @@ impl Batch {
         let applies = if source_order { applies } else { fold(applies) };
         let folded = rows - applies.len();
         let fresh = !std::mem::take(&mut self.stale);
-        let group = Group { first_seq, last_seq: self.last, applies, source_order, fresh, guarded: false };
+        let group = Group {
+            first_seq,
+            last_seq: self.last,
+            applies,
+            source_order,
+            fresh,
+            guarded: false,
+            partial: self.inside,
+        };
         Taken { group, rows, folded, bytes }
     }
 }

@@ -175,6 +175,8 @@ pub struct Group {
     pub fresh: bool,
     /// An error of class `Row` undoes this write alone (C6).
     pub guarded: bool,
+    /// More of the same state of the source comes before the commit: a reference may point to a row of a later group.
+    pub partial: bool,
 }
 
 /// One thing to do to one target table.

@@ -95,7 +95,8 @@ impl Worker {
         // What goes this way has the target for itself.
         self.settle(session).await?;
         let in_order = self.source_order.is_some_and(|upto| session.batch.first_seq() <= upto);
-        let Taken { group, folded, .. } = session.batch.take(in_order);
+        let Taken { mut group, folded, .. } = session.batch.take(in_order);
+        group.partial |= self.is_held(session);
         session.folded += folded as u64;
         if group.applies.is_empty() {
             return Ok(());

@@ -137,7 +137,8 @@ impl Worker {
             return Ok(None);
         }
         let first_seq = applies.first().map(|a| a.version.commit_seq).unwrap_or(CommitSeq(0));
-        let group = Group { first_seq, last_seq: mark.seq, applies, source_order: true, guarded: true, fresh: false };
+        let group =
+            Group { first_seq, last_seq: mark.seq, applies, source_order: true, guarded: true, ..Group::default() };
         debug_assert!(group.source_order || !needs_source_order(&group.applies));
         session.lane_open = true;
         session.wrote_at = self.now().mono;

@@ -78,6 +78,11 @@ pub fn row_fault(config: &SinkConfig, table: &str, e: tokio_postgres::Error) -> 
     SinkError::new(class, code, what, next)
 }
 
+/// A foreign key refused a row.
+pub fn is_reference(e: &SinkError) -> bool {
+    e.class == SinkClass::Row && e.what.ends_with("(SQLSTATE 23503)")
+}
+
 fn with_table(mut e: SinkError, table: &str) -> SinkError {
     e.what = format!("{table}: {}", e.what);
     e

@@ -4,14 +4,16 @@
 //! before children, one statement per table and set of columns; deletes last, children before parents. **Source order**:
 //! row by row as the source did it, pipelined. The second is used when the group asks for it, when one key occurs twice
 //! or a row moves to another key with columns missing, and when the first fails with a unique or foreign-key error.
+//! A foreign key that refuses this, too, waits for the commit (`keys`).
 //!
 //! Rows of a snapshot go by COPY (`copy`), which is twice as fast, until a table refuses it once. A guarded group stands
 //! behind a savepoint of its own: a row that fails undoes that write alone.
 
 mod copy;
+mod keys;
 mod texts;
 
-use super::error::{fault, misuse, row_fault};
+use super::error::{fault, is_reference, misuse, row_fault};
 use super::position;
 use super::sql::{self, Target, shown};
 use super::{Claimed, SinkConfig};
@@ -22,6 +24,7 @@ use catchwater_base::hash::{Map, Seeded, Set};
 use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan, What};
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::timeout;
+use keys::Keys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -50,6 +53,7 @@ pub struct PgLane {
     targets: BTreeMap<TargetName, Arc<TargetInfo>>,
     /// Tables that refused a COPY: they hold rows already.
     filled: BTreeSet<TargetName>,
+    keys: Keys,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +101,7 @@ impl PgLane {
             statements: Map::with_hasher(Seeded::default()),
             targets: BTreeMap::new(),
             filled: BTreeSet::new(),
+            keys: Keys::default(),
         }
     }
 
@@ -110,6 +115,7 @@ impl PgLane {
             State::Broken => Err(misuse("a write after a failed one without an abort between")),
             State::Idle => {
                 self.state = State::Broken;
+                self.keys.forget();
                 self.sql("BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL DEFERRED").await
             }
         }
@@ -171,7 +177,25 @@ impl PgLane {
                 }
             }
         }
-        self.in_order(&group.applies).await
+        // What is guarded may be a row whose parent was refused: of whole states, the row is the one to set aside.
+        let may_wait = (group.partial || !group.guarded) && self.has_keys(&group.applies);
+        if !may_wait {
+            return self.in_order(&group.applies).await;
+        }
+        self.sql("SAVEPOINT cw").await?;
+        match self.in_order(&group.applies).await {
+            Ok(()) => self.sql("RELEASE SAVEPOINT cw").await,
+            Err(e) if is_reference(&e) => {
+                self.sql("ROLLBACK TO SAVEPOINT cw; RELEASE SAVEPOINT cw").await?;
+                self.with_waiting_keys(group, e).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One of the tables refers to another.
+    fn has_keys(&self, applies: &[Apply]) -> bool {
+        applies.iter().any(|a| self.targets.get(&a.table.target).is_some_and(|i| !i.parents.is_empty()))
     }
 
     /// Reads the catalogue of a target once, and again when a plan names a column we have not seen.
@@ -630,6 +654,7 @@ impl PgLane {
         self.begin().await?;
         self.state = State::Broken;
         crash_point!("sink.before_position");
+        self.put_keys_back().await?;
         position::advance(&self.config, &self.session, &self.claimed, mark).await?;
         crash_point!("sink.after_position");
         crash_point!("sink.before_commit");

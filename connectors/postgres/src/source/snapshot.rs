@@ -16,6 +16,7 @@ use catchwater_capture::source::{
 };
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_runtime::Fut;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const UNIT_ROWS_MAX: u64 = 50_000;
@@ -87,7 +88,7 @@ impl PgSnapshot {
 
     async fn plan_now(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Chunk>, SourceError> {
         let mut out = Vec::new();
-        for table in tables {
+        for table in &self.parents_first(tables).await? {
             let mut chunks =
                 if self.export.is_some() { self.plan_ctid(table).await? } else { self.plan_keys(table).await? };
             for (unit, chunk) in (0..).zip(&mut chunks) {
@@ -99,6 +100,22 @@ impl PgSnapshot {
             out.append(&mut chunks);
         }
         Ok(out)
+    }
+
+    /// A table after those that it refers to, else in the given order: who applies the rows one table after another then
+    /// meets a child before its parent only where tables refer to each other in a circle.
+    async fn parents_first(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Arc<TableSchema>>, SourceError> {
+        if tables.len() < 2 {
+            return Ok(tables.to_vec());
+        }
+        let config = self.config.clone();
+        let sql = "SELECT conrelid, confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid <> confrelid";
+        let rows = self.reader().await?.query(sql).await.map_err(|f| source_error(&config, f))?;
+        let oid = |v: &Option<Bytes>| -> Option<u64> { std::str::from_utf8(v.as_ref()?).ok()?.parse().ok() };
+        let references: Vec<(u64, u64)> =
+            rows.iter().filter_map(|r| Some((oid(r.first()?)?, oid(r.get(1)?)?))).collect();
+        let ids: Vec<u64> = tables.iter().map(|t| t.native_id).collect();
+        Ok(in_order_of(&ids, &references).into_iter().map(|i| tables[i].clone()).collect())
     }
 
     /// Ranges of pages; a partitioned table leaf by leaf (the second lower bound names the leaf).
@@ -456,6 +473,36 @@ impl Snapshot for PgSnapshot {
     }
 }
 
+/// The places of `tables` in the order to read them. `references`: a table and the one it refers to.
+fn in_order_of(tables: &[u64], references: &[(u64, u64)]) -> Vec<usize> {
+    let at: BTreeMap<u64, usize> = tables.iter().enumerate().map(|(i, id)| (*id, i)).collect();
+    let mut waits: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); tables.len()];
+    let mut children: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); tables.len()];
+    for (child, parent) in references {
+        if let (Some(child), Some(parent)) = (at.get(child), at.get(parent))
+            && child != parent
+        {
+            waits[*child].insert(*parent);
+            children[*parent].insert(*child);
+        }
+    }
+    let mut rest: BTreeSet<usize> = (0..tables.len()).collect();
+    let mut free: BTreeSet<usize> = rest.iter().copied().filter(|i| waits[*i].is_empty()).collect();
+    let mut out = Vec::with_capacity(tables.len());
+    // In a circle the first one begins.
+    while let Some(next) = free.pop_first().or_else(|| rest.first().copied()) {
+        rest.remove(&next);
+        out.push(next);
+        for child in std::mem::take(&mut children[next]) {
+            waits[child].remove(&next);
+            if waits[child].is_empty() && rest.contains(&child) {
+                free.insert(child);
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -475,5 +522,17 @@ mod tests {
         assert_eq!(parse_snapshot("10:20:11,15"), Some((10, 20, vec![11, 15])));
         assert_eq!(parse_snapshot("10:10:"), Some((10, 10, vec![])));
         assert_eq!(parse_snapshot("10"), None);
+    }
+
+    #[test]
+    fn parents_come_first_and_circles_end() {
+        let order = |references: &[(u64, u64)]| -> Vec<u64> {
+            in_order_of(&[1, 2, 3, 4, 5, 6], references).into_iter().map(|i| i as u64 + 1).collect()
+        };
+        assert_eq!(order(&[]), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(order(&[(1, 4), (4, 6), (2, 99), (5, 5)]), [2, 3, 5, 6, 4, 1]);
+        // 1 and 2 refer to each other, 3 to 2.
+        assert_eq!(order(&[(1, 2), (2, 1), (3, 2)]), [4, 5, 6, 1, 2, 3]);
+        assert_eq!(order(&[(1, 2), (2, 1), (3, 4), (4, 3), (5, 6), (6, 5)]), [1, 2, 3, 4, 5, 6]);
     }
 }

@@ -181,6 +181,82 @@ async fn constraints_hold_in_both_plans_and_bad_rows_are_named_without_their_val
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_child_may_come_before_its_parent_until_the_state_is_whole() {
+    let Some(db) = database("waiting_keys").await else { return };
+    db.exec(
+        "CREATE TABLE parent(id int PRIMARY KEY, best int);
+         CREATE TABLE child(id int PRIMARY KEY, p int NOT NULL REFERENCES parent);
+         ALTER TABLE parent ADD FOREIGN KEY (best) REFERENCES child;
+         CREATE TABLE node(id int PRIMARY KEY, up int REFERENCES node)",
+    )
+    .await;
+    let plans = plans(&db, &["parent", "child", "node"]).await;
+    let (parent, child, node) = (&plans["parent"], &plans["child"], &plans["node"]);
+    let mut sink = sink_on(&db.url);
+    sink.open(claim(1)).await.unwrap();
+    let mut lane = sink.lane().await.unwrap();
+    let two = |plan, a, b: Option<i64>| (plan, What::Upsert(row(vec![int_cell(a), b.map_or(Cell::Null, int_cell)])));
+    let part = |seq, applies, fresh| Group { partial: true, fresh, ..group(seq, applies, false) };
+    let rigid = "SELECT count(*)::text FROM pg_constraint WHERE contype = 'f' AND NOT condeferrable";
+    // Parts of a snapshot, by COPY and by statements: the keys are back after it.
+    for (seq, fresh) in [(1, true), (2, false)] {
+        let n = seq as i64 * 10;
+        lane.write(&part(seq, vec![two(child, n, Some(n)), two(node, n, Some(n + 1))], fresh)).await.unwrap();
+        lane.write(&part(seq, vec![two(node, n + 1, None), two(parent, n, Some(n))], fresh)).await.unwrap();
+        lane.commit(&mark(seq)).await.unwrap();
+        assert_eq!(db.one(rigid).await, "3");
+        assert_eq!(
+            db.one("SELECT (SELECT count(*) FROM child) || '/' || (SELECT count(*) FROM node)").await,
+            format!("{seq}/{}", seq * 2)
+        );
+    }
+    // A parent that never comes is told before the commit, and nothing stays.
+    lane.write(&part(3, vec![two(child, 30, Some(31))], false)).await.unwrap();
+    let e = lane.commit(&mark(3)).await.unwrap_err();
+    assert!(e.class == SinkClass::Row && e.code.0 == 609 && e.what.contains("child_p_fkey"), "{e}");
+    lane.abort().await;
+    // A source that checks at its commit: a circle, and a child of its own table, in the order of the source.
+    let circle =
+        || vec![two(parent, 40, Some(40)), two(child, 40, Some(40)), two(node, 40, Some(41)), two(node, 41, Some(40))];
+    for (seq, source_order) in [(4, true), (5, false)] {
+        lane.write(&group(seq, circle(), source_order)).await.unwrap();
+        lane.commit(&mark(seq)).await.unwrap();
+        assert_eq!(
+            (db.one(rigid).await, db.one("SELECT up::text FROM node WHERE id = 41").await),
+            ("3".into(), "40".into())
+        );
+        db.exec("UPDATE parent SET best = NULL; DELETE FROM child WHERE id = 40; DELETE FROM parent WHERE id = 40; UPDATE node SET up = NULL WHERE id = 41; DELETE FROM node WHERE id >= 40").await;
+    }
+    // What is wrong whichever way is told as it always was.
+    let e = lane.write(&group(6, vec![two(child, 60, Some(61))], true)).await.unwrap_err();
+    assert!(e.class == SinkClass::Row && e.what.contains("child_p_fkey"), "{e}");
+    lane.abort().await;
+    // Who does not own the table cannot change its keys: the row is refused, and the session goes on.
+    sink.shutdown().await;
+    let role = format!("{}_user", db.name);
+    db.exec(&format!(
+        "CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON SCHEMA public TO {role}"
+    ))
+    .await;
+    db.exec(&format!(
+        "GRANT ALL ON SCHEMA catchwater TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA catchwater TO {role}"
+    ))
+    .await;
+    let (scheme, rest) = db.url.split_once("://").unwrap();
+    let mut sink = sink_on(&format!("{scheme}://{role}@{}", rest.split_once('@').unwrap().1));
+    sink.open(claim(2)).await.unwrap();
+    let mut lane = sink.lane().await.unwrap();
+    let e = lane.write(&part(7, vec![two(child, 70, Some(70))], false)).await.unwrap_err();
+    assert!(e.class == SinkClass::Row && e.what.contains("child_p_fkey"), "{e}");
+    lane.abort().await;
+    lane.write(&part(7, vec![two(parent, 70, None), two(child, 70, Some(70))], false)).await.unwrap();
+    lane.commit(&mark(7)).await.unwrap();
+    sink.shutdown().await;
+    db.exec(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_moves_to_another_key_keeps_what_was_not_sent() {
     let Some(db) = database("rekey").await else { return };
     db.exec("CREATE TABLE t(id int PRIMARY KEY, a text, big text)").await;

@@ -1,0 +1,121 @@
+//! Foreign keys of the target that wait for the commit.
+//!
+//! A first snapshot brings table after table, a large transaction comes in parts, and the source may check a key at its
+//! commit that the target checks at once: then a child comes before its parent, though no state that anybody sees lacks
+//! one. So a key that cannot be deferred is made deferrable inside the sink's own transaction, checked before the
+//! commit, and put back: other sessions never see it otherwise. A transaction that is rolled back puts it back by itself.
+//!
+//! `ALTER TABLE … ALTER CONSTRAINT` changes the catalogue alone, but it takes the table for itself: readers wait until
+//! the commit. So it comes last, after columnar and source order have failed. It needs the table's owner; who is not the
+//! owner gets the error of the row as ever.
+
+use super::{Failed, PgLane};
+use crate::config::quote_ident;
+use crate::sink::error::row_fault;
+use crate::sink::sql::{self, quoted, shown};
+use catchwater_deliver::sink::{Apply, Group, SinkError, TargetName};
+use std::collections::BTreeSet;
+
+/// What this lane's transaction has made of the keys.
+#[derive(Default)]
+pub(super) struct Keys {
+    /// Made deferrable, to be put back: table and constraint.
+    waiting: Vec<(TargetName, String)>,
+    /// Tables that were seen to in this transaction.
+    seen: BTreeSet<TargetName>,
+}
+
+impl Keys {
+    /// The transaction is over; whichever way, the keys are what they were.
+    pub(super) fn forget(&mut self) {
+        self.waiting.clear();
+        self.seen.clear();
+    }
+}
+
+impl PgLane {
+    /// Lets the foreign keys of the tables wait for the commit, as far as the user may.
+    async fn let_keys_wait(&mut self, applies: &[Apply]) -> Result<(), SinkError> {
+        for apply in applies {
+            let table = &apply.table.target;
+            if !self.keys.seen.insert(table.clone()) {
+                continue;
+            }
+            let rows = self
+                .session
+                .client
+                .query(
+                    "SELECT f.conname::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE n.nspname = $1 AND c.relname = $2 AND f.contype = 'f' AND NOT f.condeferrable AND f.conparentid = 0 ORDER BY 1",
+                    &[&sql::schema_of(table), &table.name.as_str()],
+                )
+                .await
+                .map_err(|e| row_fault(&self.config, &shown(table), e))?;
+            let names: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+            if names.is_empty() {
+                continue;
+            }
+            self.sql("SAVEPOINT cw_keys").await?;
+            let done = self.session.client.batch_execute(&alter(table, &names, "DEFERRABLE INITIALLY DEFERRED")).await;
+            match done {
+                Ok(()) => {
+                    self.sql("RELEASE SAVEPOINT cw_keys").await?;
+                    self.keys.waiting.extend(names.into_iter().map(|name| (table.clone(), name)));
+                }
+                // Not the owner, or rows of it wait for their check already.
+                Err(e) if e.code().is_some_and(|c| matches!(c.code(), "42501" | "55006")) => {
+                    self.sql("ROLLBACK TO SAVEPOINT cw_keys; RELEASE SAVEPOINT cw_keys").await?;
+                }
+                Err(e) => return Err(row_fault(&self.config, &shown(table), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what waits.
+    async fn check_keys(&self, table: &str) -> Result<(), Failed> {
+        self.session.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED").await.map_err(
+            |e| Failed {
+                sqlstate: e.code().map(|c| c.code().to_owned()).unwrap_or_default(),
+                error: row_fault(&self.config, table, e),
+            },
+        )
+    }
+
+    /// Writes a group again, in the source's order, after a foreign key of the target refused it so. `refused` is the
+    /// error if it does not fit in spite of it: of whole transactions that is known at once.
+    pub(super) async fn with_waiting_keys(&mut self, group: &Group, refused: SinkError) -> Result<(), SinkError> {
+        let before = self.keys.waiting.len();
+        self.let_keys_wait(&group.applies).await?;
+        if self.keys.waiting.len() == before {
+            return Err(refused);
+        }
+        self.in_order(&group.applies).await?;
+        if group.partial {
+            return Ok(());
+        }
+        match self.check_keys("").await {
+            Ok(()) => Ok(()),
+            Err(Failed { sqlstate, .. }) if sqlstate == "23503" => Err(refused),
+            Err(Failed { error, .. }) => Err(error),
+        }
+    }
+
+    /// Before the commit: checks the keys, and puts them back as they were.
+    pub(super) async fn put_keys_back(&mut self) -> Result<(), SinkError> {
+        if self.keys.waiting.is_empty() {
+            return Ok(());
+        }
+        self.check_keys("foreign key checked before the commit").await.map_err(|f| f.error)?;
+        for (table, name) in std::mem::take(&mut self.keys.waiting) {
+            let done = self.session.client.batch_execute(&alter(&table, &[name], "NOT DEFERRABLE")).await;
+            done.map_err(|e| row_fault(&self.config, &shown(&table), e))?;
+        }
+        Ok(())
+    }
+}
+
+fn alter(table: &TargetName, names: &[String], how: &str) -> String {
+    let each: Vec<String> = names.iter().map(|n| format!("ALTER CONSTRAINT {} {how}", quote_ident(n))).collect();
+    format!("ALTER TABLE {} {}", quoted(table), each.join(", "))
+}
