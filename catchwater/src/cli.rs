@@ -105,6 +105,8 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Changes as they go into the log, row by row, until interrupted
+    Tap(Tap),
     /// What every task does, once a second until interrupted
     Top(Top),
     /// Until what was committed at the source is visible at the sinks; ends with 1 when the time is over
@@ -380,6 +382,35 @@ pub enum Sink {
 }
 
 #[derive(Args, Debug)]
+pub struct Tap {
+    /// A topic, a source, or a pipeline
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Only what this sink of the pipeline reads
+    #[arg(long)]
+    pub sink: Option<String>,
+    /// Only rows that meet this: "status = 'paid' and (total > 10 or note is null)"; of a delete the row before counts
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub filter: Option<String>,
+    /// Only these: c (insert), u (update), d (delete), r (read by a snapshot), t (truncate)
+    #[arg(long, value_name = "OP,…", value_delimiter = ',')]
+    pub op: Vec<String>,
+    /// Where to begin
+    #[arg(long, default_value = "latest", value_parser = ["earliest", "latest"])]
+    pub from: String,
+    /// End after that many changes
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// End at what the log holds now
+    #[arg(long)]
+    pub no_follow: bool,
+    #[command(flatten)]
+    pub kafka: Kafka,
+    #[command(flatten)]
+    pub http: Http,
+}
+
+#[derive(Args, Debug)]
 pub struct Top {
     /// End after that many
     #[arg(long, value_name = "N")]
@@ -520,6 +551,7 @@ impl Command {
             Command::Audit(Audit::Verify { .. }) => "audit verify",
             Command::Lag { .. } => "lag",
             Command::Sink(Sink::Rebuild { .. }) => "sink rebuild",
+            Command::Tap(_) => "tap",
             Command::Top(_) => "top",
             Command::Wait(_) => "wait",
             Command::Storage(Storage::Check { .. }) => "storage check",

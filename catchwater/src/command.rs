@@ -10,6 +10,7 @@ pub mod pipeline;
 pub mod refused;
 pub mod sink;
 pub mod storage;
+pub mod tap;
 pub mod top;
 pub mod topic;
 pub mod validate;

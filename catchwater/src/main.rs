@@ -12,6 +12,7 @@ mod metrics;
 mod observe;
 mod pipeline;
 mod report;
+mod rows;
 mod screen;
 mod signal;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Audit(audit) => block_on(async { command::audit::run(audit, output).await.into() }),
         Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
         Command::Sink(sink) => block_on(async { command::sink::run(sink).await.into() }),
+        Command::Tap(args) => block_on(async { command::tap::run(args, output).await.into() }),
         Command::Top(args) => block_on(async { command::top::run(args, output).await.into() }),
         Command::Wait(args) => block_on(async { command::wait::run(args).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),
