@@ -23,7 +23,7 @@ use catchwater_base::{Clock, Effects, Mono, crash_point, log};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset};
 use catchwater_runtime::thread::{Answer, Condvar, JoinHandle, Mutex, MutexGuard};
 use catchwater_runtime::time::SystemClock;
-use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskOp, Identity};
+use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp, Identity};
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{JournalBatch, JournalEvent, JournalPoint, Token};
 pub use catchwater_storage::read::{ReadError, read_range, read_range_hot};
@@ -215,8 +215,8 @@ struct Inner {
     dir_identity: Identity,
     /// Entries in flushes up to here are durable in segments, and `boot.state` says so.
     checkpoint_lsn: AtomicU64,
-    /// The last flush that was found at the start.
-    found_lsn: u64,
+    /// The newest flush that `boot.state` tells of, or that was found at the start.
+    noted_lsn: AtomicU64,
     close_ms_max: u64,
     room: space::Room,
     /// Groups that are relaxed, or on their way. Taken before the two inboxes, never while a replica is called.
@@ -247,6 +247,8 @@ struct SegmentInbox {
     behind: Vec<(Token, DiskOp, JournalPoint)>,
     /// To be noted in `boot.state`.
     checkpoint: Option<u64>,
+    /// The same: the first flush of the newest journal file.
+    began: Option<u64>,
     /// Answers to syncs that other threads waited for.
     done: Vec<(Token, Result<DiskDone, DiskError>)>,
     /// Acknowledgements of relaxed groups, in order: their partitions' locks may be held where they are decided.
@@ -584,6 +586,14 @@ impl Inner {
 
     fn is_over(&self) -> bool {
         self.abandoned.load(Ordering::SeqCst)
+    }
+
+    /// The body of a thread. Should it panic, the directory stops: what the thread had begun nobody finishes, and a node that
+    /// stands and says nothing is worse than one that starts again.
+    fn or_stop(&self, op: &'static str, body: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            self.stop(DiskError { op, path: self.layout.root.as_str().into(), kind: DiskFault::Panic });
+        }
     }
 
     /// Nothing is acknowledged any more, by any thread.

@@ -433,14 +433,15 @@ fn deaths_at_any_write_do_not_pile_up_journal_files() {
 fn a_checkpoint_is_noted_without_a_close() {
     use catchwater_storage::format::slot::{BootState, SlotKind, newest};
     let disk = Arc::new(MemoryDisk::new());
-    let noted = || {
+    let state = || {
         let slots = ["a", "b"].map(|side| disk.read_all(&format!("/d/boot.state.{side}")).unwrap());
         let pair = newest(SlotKind::BootState, slots[0].as_deref(), slots[1].as_deref());
-        let state = BootState::decode(&pair.newest.unwrap().payload).unwrap();
-        state.checkpoint_lsn >= state.last_lsn // the last flush that the start found
+        BootState::decode(&pair.newest.unwrap().payload).unwrap()
     };
     let life = |round: u64| {
         let (dir, opened) = LogDir::open(disk.clone(), config("/d"), SEED).unwrap();
+        // The last flush that the start found.
+        let found_lsn = state().last_lsn;
         if round == 0 {
             dir.create(Gid(1), spec());
         }
@@ -449,13 +450,13 @@ fn a_checkpoint_is_noted_without_a_close() {
         let entry = entry(round + 1, round, b"value");
         dir.persist(Gid(1), ReadyNo(round + 1), vec![entry], hard().filter(|_| round == 0), None);
         wait_persisted(&events, round + 1);
-        (dir, opened.report.entries_from_journal)
+        (dir, opened.report.entries_from_journal, found_lsn)
     };
     for round in 0..5 {
-        let (dir, replayed) = life(round);
+        let (dir, replayed, found_lsn) = life(round);
         assert_eq!(replayed, u64::from(round > 0), "round {round}");
         let begin = std::time::Instant::now();
-        while !noted() {
+        while state().checkpoint_lsn < found_lsn {
             assert!(begin.elapsed().as_secs() < 60, "round {round}: never noted");
             std::thread::yield_now();
         }

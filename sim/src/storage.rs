@@ -259,6 +259,13 @@ impl NodeStorage {
                         Err(error) => out.push(Wish::Stopped(error)),
                     }
                 }
+                DirEffect::Began(lsn) => {
+                    live.running.last_lsn = live.running.last_lsn.max(lsn);
+                    match write_boot_state(&*self.disk, &self.layout, live.boot, live.running) {
+                        Ok(next) => live.boot = next,
+                        Err(error) => out.push(Wish::Stopped(error)),
+                    }
+                }
                 // The simulator's disks are never full yet; if one were, whoever watches it would say so.
                 DirEffect::NoSpace(error) => out.push(Wish::Stopped(error)),
                 DirEffect::Stop(error) => out.push(Wish::Stopped(error)),

@@ -103,6 +103,8 @@ pub enum DirEffect {
     Removed(Gid),
     /// Every entry in flushes up to this one is durable in segments: may be noted in `boot.state`.
     Checkpointed(u64),
+    /// This flush is durable, the first of a journal file: may be noted in `boot.state`.
+    Began(u64),
     /// An operation found no room and waits for [`DirEvent::SpaceBack`].
     NoSpace(DiskError),
     Stop(DiskError),
@@ -234,6 +236,7 @@ impl Dir {
                         self.segments.handle(now, SegmentEvent::Sync(gids), &mut self.segment_out);
                     }
                     JournalEffect::Checkpointed(lsn) => out.push(DirEffect::Checkpointed(lsn)),
+                    JournalEffect::Began(lsn) => out.push(DirEffect::Began(lsn)),
                     JournalEffect::Used(percent) => self.used_percent = percent,
                     JournalEffect::NoSpace(error) => out.push(DirEffect::NoSpace(error)),
                     JournalEffect::Stop(error) => self.stop(error, out),

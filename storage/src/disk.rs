@@ -275,6 +275,9 @@ pub enum DiskFault {
     Io,
     #[error("system error {0}")]
     Other(i32),
+    /// Not of the disk: the thread that works on it panicked, and what it had begun nobody finishes.
+    #[error("a bug: its thread panicked")]
+    Panic,
 }
 
 /// How journal writes reach the device.

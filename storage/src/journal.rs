@@ -156,6 +156,9 @@ pub enum JournalEffect {
     Checkpoint(Vec<Gid>),
     /// Every entry in flushes up to this one is durable in segments: a recovery that knows it need not replay them.
     Checkpointed(u64),
+    /// The first flush of a file is durable: noted elsewhere, it is missed should the file be gone one day. The newest file is
+    /// followed by none that would tell.
+    Began(u64),
     /// Share of the journal that is in use, percent, when it changes.
     Used(u8),
     /// A file that was to be made ahead found no room: none is tried again before [`JournalEvent::SpaceBack`]. Nothing is

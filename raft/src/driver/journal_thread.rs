@@ -177,6 +177,10 @@ fn perform_journal(
             lock(&inner.segments).checkpoint = Some(lsn);
             inner.segments_wake.notify_one();
         }
+        JournalEffect::Began(lsn) => {
+            lock(&inner.segments).began = Some(lsn);
+            inner.segments_wake.notify_one();
+        }
         JournalEffect::Used(percent) => {
             metrics::JOURNAL_USED_PERCENT.set(i64::from(percent));
             inner.journal_used_percent.store(percent, Ordering::Relaxed);

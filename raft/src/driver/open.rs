@@ -155,7 +155,7 @@ impl LogDir {
             boot: Mutex::new(boot),
             dir_identity: found.identity,
             checkpoint_lsn: AtomicU64::new(found.checkpoint_lsn),
-            found_lsn,
+            noted_lsn: AtomicU64::new(found_lsn),
             close_ms_max: config.close_ms_max,
             room,
             relaxed: Mutex::default(),
@@ -179,10 +179,14 @@ impl LogDir {
             return Err(OpenError::Disk(stopped.source));
         }
         let shared = inner.clone();
-        let journal_thread = thread::spawn("cw-journal", move || run_journal(&shared, journal))?;
+        let journal_thread = thread::spawn("cw-journal", move || {
+            shared.or_stop("write the journal of", || run_journal(&shared, journal));
+        })?;
         lock(&inner.threads).push(journal_thread);
         let shared = inner.clone();
-        let segment_thread = thread::spawn("cw-segment", move || run_segments(&shared, &mut segments))?;
+        let segment_thread = thread::spawn("cw-segment", move || {
+            shared.or_stop("write the segments of", || run_segments(&shared, &mut segments));
+        })?;
         lock(&inner.threads).push(segment_thread);
         let opened = Opened {
             cluster_id: found.meta.cluster_id,

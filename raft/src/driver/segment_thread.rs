@@ -88,6 +88,7 @@ fn effect_bytes(effect: &SegmentEffect) -> u64 {
 pub(super) struct Errands {
     behind: Vec<(Token, DiskOp, JournalPoint)>,
     checkpoint: Option<u64>,
+    began: Option<u64>,
 }
 
 pub(super) type SegmentWork = (Vec<SegmentEvent>, Errands);
@@ -143,6 +144,7 @@ impl SegmentInbox {
             || !self.acks.is_empty()
             || !self.behind.is_empty()
             || self.checkpoint.is_some()
+            || self.began.is_some()
             || bytes >= LINGER_BYTES
         {
             return None;
@@ -155,11 +157,13 @@ impl SegmentInbox {
     }
 
     fn take_errands(&mut self) -> Errands {
-        Errands { behind: std::mem::take(&mut self.behind), checkpoint: self.checkpoint.take() }
+        let behind = std::mem::take(&mut self.behind);
+        Errands { behind, checkpoint: self.checkpoint.take(), began: self.began.take() }
     }
 
     pub(super) fn take(&mut self) -> Option<SegmentWork> {
-        if self.events.is_empty() && self.behind.is_empty() && self.checkpoint.is_none() && self.acks.is_empty() {
+        let noted = self.checkpoint.is_none() && self.began.is_none();
+        if self.events.is_empty() && self.behind.is_empty() && noted && self.acks.is_empty() {
             return None;
         }
         (self.entries, self.urgent) = (None, false);
@@ -182,19 +186,21 @@ fn run_errands(inner: &Inner, errands: Errands) {
         after_journal(point);
         inner.tell_journal(JournalEvent::Done(token, result));
     }
-    if let Some(lsn) = errands.checkpoint.filter(|lsn| *lsn > inner.checkpoint_lsn.load(Ordering::SeqCst))
-        && !inner.is_over()
-    {
-        note_checkpoint(inner, lsn);
+    let checkpoint = errands.checkpoint.filter(|lsn| *lsn > inner.checkpoint_lsn.load(Ordering::SeqCst));
+    if (checkpoint.is_some() || errands.began.is_some()) && !inner.is_over() {
+        note(inner, checkpoint, errands.began);
     }
 }
 
-/// The next recovery need not replay what is durable in segments, even if the files that held it are still there.
-fn note_checkpoint(inner: &Inner, lsn: u64) {
+/// The next recovery need not replay what is durable in segments, even if the files that held it are still there; and it
+/// misses the newest journal file if that is not.
+fn note(inner: &Inner, checkpoint: Option<u64>, began: Option<u64>) {
+    let lsn = checkpoint.unwrap_or(inner.checkpoint_lsn.load(Ordering::SeqCst));
+    let noted = inner.noted_lsn.load(Ordering::SeqCst).max(lsn).max(began.unwrap_or(0));
     let state = BootState {
         boot_id: inner.dir_identity.boot_id,
         mount_id: inner.dir_identity.mount_id,
-        last_lsn: inner.found_lsn.max(lsn),
+        last_lsn: noted,
         checkpoint_lsn: lsn,
         clean: false,
     };
@@ -204,6 +210,7 @@ fn note_checkpoint(inner: &Inner, lsn: u64) {
         Ok(next) => {
             *boot = next;
             inner.checkpoint_lsn.store(lsn, Ordering::SeqCst);
+            inner.noted_lsn.store(noted, Ordering::SeqCst);
             crash_point!("ckpt.after_note");
         }
         Err(error) => {

@@ -43,7 +43,7 @@ pub(super) fn begin(inner: &Arc<Inner>, token: Token, op: DiskOp, point: Segment
         return;
     }
     let shared = inner.clone();
-    match thread::spawn("cw-sync", move || run(&shared)) {
+    match thread::spawn("cw-sync", move || shared.or_stop("sync the files of", || run(&shared))) {
         Ok(handle) => lock(&inner.threads).push(handle),
         Err(_) => {
             // Out of threads: the others do it; if there are none, this one.

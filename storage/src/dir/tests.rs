@@ -139,6 +139,9 @@ struct World {
     placed: u64,
     restarts: u64,
     last_lsn: u64,
+    /// As noted in `boot.state`: the checkpoint, and the first flush of the newest journal file.
+    noted_lsn: u64,
+    began_lsn: u64,
     checkpoints: u64,
     /// Operations that found no room, and whether one waits.
     no_space: u64,
@@ -183,6 +186,8 @@ impl World {
             placed: 0,
             restarts: 0,
             last_lsn: 0,
+            noted_lsn: 0,
+            began_lsn: 0,
             checkpoints: 0,
             no_space: 0,
             waiting: false,
@@ -226,9 +231,13 @@ impl World {
                     // Noted at once, or never: both must do.
                     if self.rng.chance(700_000) {
                         let last = self.last_lsn.max(lsn);
-                        self.mark(false, last, lsn);
-                        self.checkpoints += 1;
+                        self.mark(false, last.max(self.began_lsn), lsn);
+                        (self.checkpoints, self.noted_lsn) = (self.checkpoints + 1, lsn);
                     }
+                }
+                DirEffect::Began(lsn) => {
+                    self.began_lsn = lsn;
+                    self.mark(false, self.last_lsn.max(self.noted_lsn).max(lsn), self.noted_lsn);
                 }
                 DirEffect::NoSpace(_) => {
                     self.no_space += 1;

@@ -99,6 +99,9 @@ impl Journal {
         out: &mut Effects<JournalEffect>,
     ) {
         let file = &mut self.files[at];
+        if file.next == BLOCK_BYTES as u64 {
+            out.push(JournalEffect::Began(lsn));
+        }
         file.last_lsn = lsn;
         file.next += bytes;
         let mut persisted: Vec<Persisted> = Vec::new();

@@ -286,3 +286,40 @@ fn a_damaged_batch_of_a_producer_behind_the_snapshot_puts_its_group_aside() {
     }
     assert!(tried > 4, "{tried}");
 }
+
+/// The newest journal file is followed by none that would tell of it: `boot.state` does. Removed, or zeros where it begins
+/// (as a file looks that was never used), it is missed by every group that may have lost something, as any other is.
+#[test]
+fn a_journal_file_that_is_gone_or_begins_with_zeros_is_said() {
+    let (mut gone, mut newest_said) = (0, 0);
+    for seed in [7, 8, 9] {
+        let world = busy(seed);
+        let whole = world.disk.memory().fork();
+        let newest = recovered_newest(&whole, &world);
+        for (name, bytes) in image(&world).into_iter().filter(|(name, _)| name.ends_with(".wal")) {
+            if FileHeader::decode(&bytes).is_none() {
+                continue; // never used
+            }
+            for way in ["removed", "two blocks of zeros", "zeros"] {
+                let disk = whole.fork();
+                match way {
+                    "removed" => disk.unlink(&name).unwrap(),
+                    "zeros" => disk.damage(&name, |bytes| bytes.fill(0)),
+                    _ => disk.damage(&name, |bytes| bytes[..2 * 4096].fill(0)),
+                }
+                // The judge panics if a group says that it is whole and is not.
+                let touched = judge(&world, &disk, &format!("seed {seed}: {name} {way}"));
+                gone += 1;
+                newest_said += usize::from(name == newest && !touched.is_empty());
+            }
+        }
+    }
+    assert!(gone > 20 && newest_said == 9, "the newest was missed {newest_said} times, {gone} files were gone");
+}
+
+fn recovered_newest(whole: &MemoryDisk, world: &World) -> String {
+    let disk = whole.fork();
+    disk.kill();
+    let found = recover(&disk, &world.layout, NEW).unwrap();
+    found.journal.live.last().unwrap().path.to_string()
+}

@@ -1,0 +1,183 @@
+//! One operation of each kind fails once, then the disk is well again; or the thread that asked for it panics. Either way
+//! the directory stops at once, nothing that is appended later is acknowledged, and the next life has what was.
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, Pressure, Replica};
+use catchwater_raft::{Event, ReadyNo};
+use catchwater_record::batch::{build::Builder, patch};
+use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
+use catchwater_storage::disk::memory::MemoryDisk;
+use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp};
+use catchwater_storage::{EntryKind, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const GROUPS: u64 = 3;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Strikes once, at the n-th operation of a kind after it was armed.
+struct Striking {
+    inner: Arc<MemoryDisk>,
+    armed: Mutex<Option<(&'static str, u32)>>,
+    panics: bool,
+    struck: AtomicBool,
+}
+
+fn kind(op: &DiskOp) -> &'static str {
+    match op {
+        DiskOp::WriteDirect { .. } => "journal write",
+        DiskOp::Write { .. } => "write",
+        DiskOp::Fdatasync { .. } => "file sync",
+        DiskOp::SyncDir { .. } => "directory sync",
+        DiskOp::CreateNew { .. } => "creation",
+        DiskOp::Rename { .. } => "rename",
+        _ => "",
+    }
+}
+
+impl Disk for Striking {
+    fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
+        let strikes = {
+            let mut armed = self.armed.lock().unwrap();
+            match &mut *armed {
+                Some((wanted, left)) if *wanted == kind(&op) => {
+                    *left -= 1;
+                    *left == 0
+                }
+                _ => false,
+            }
+        };
+        if !strikes {
+            return self.inner.run(op);
+        }
+        *self.armed.lock().unwrap() = None;
+        self.struck.store(true, SeqCst);
+        assert!(!self.panics, "asked for by the test");
+        Err(DiskError { op: "go on with", path: "it".into(), kind: DiskFault::Io })
+    }
+}
+
+#[derive(Default)]
+struct Acks(AtomicU64);
+
+impl Replica for Acks {
+    fn handle(&self, event: Event) {
+        if let Event::Persisted(ReadyNo(n)) = event {
+            self.0.fetch_max(n, SeqCst);
+        }
+    }
+}
+
+fn entry(index: u64) -> NewEntry {
+    let mut builder = Builder::new();
+    builder.push(1000 + index as i64, None, Some(&[index as u8; 300]), std::iter::empty());
+    let mut body = builder.finish();
+    patch(&mut body, Offset(index - 1), LeaderEpoch(1));
+    NewEntry {
+        index: EntryIndex(index),
+        term: LeaderEpoch(1),
+        kind: EntryKind::Data,
+        flags: 0,
+        base_offset: Offset(index - 1),
+        count: 1,
+        max_ts: 1000 + index as i64,
+        body: body.freeze(),
+        context: Bytes::new(),
+    }
+}
+
+fn entries_of(group: &RecoveredGroup) -> u64 {
+    assert_eq!(group.verdict, Verdict::Ok);
+    group.segments.iter().map(|s| s.rows.len() as u64).sum::<u64>() + group.journaled.len() as u64
+}
+
+fn open(disk: Arc<dyn Disk>) -> (LogDir, Vec<RecoveredGroup>) {
+    let config = LogDirConfig {
+        path: "/d".into(),
+        journal_file_bytes: 64 << 10,
+        segment_bytes: 8 << 10,
+        reserve_bytes: 0,
+        ..LogDirConfig::default()
+    };
+    let (dir, opened) = LogDir::open(disk, config, IdentitySeed { cluster_id: [1; 16], dir_id: [2; 16] }).unwrap();
+    (dir, opened.groups)
+}
+
+fn append(dir: &LogDir, gid: Gid, index: u64) {
+    let hard = (index == 1).then_some(Hard { term: 1, vote: 1 << 32, commit: EntryIndex(0) });
+    dir.persist(gid, ReadyNo(index), vec![entry(index)], hard, None);
+    dir.committed(gid, EntryIndex(index));
+}
+
+/// One life that is struck; false if it never was.
+fn life(what: &'static str, at: u32, panics: bool) -> bool {
+    let name = format!("{what} {at}, {}", if panics { "panic" } else { "error" });
+    let inner = Arc::new(MemoryDisk::new());
+    let armed = Mutex::default();
+    let disk = Arc::new(Striking { inner: inner.clone(), armed, panics, struck: AtomicBool::new(false) });
+    let (dir, _) = open(disk.clone());
+    let told = Arc::new(AtomicBool::new(false));
+    let hear = told.clone();
+    dir.on_stop(move |_| hear.store(true, SeqCst));
+    let acks: Vec<Arc<Acks>> = (1..=GROUPS)
+        .map(|gid| {
+            let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+            let spec = GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf };
+            dir.create(Gid(gid), spec);
+            let acks = Arc::new(Acks::default());
+            dir.attach(Gid(gid), acks.clone());
+            acks
+        })
+        .collect();
+    let mut last = 0;
+    let until = Instant::now() + LIMIT;
+    // The first of a kind must come: a busy machine's segment writer may be far behind.
+    let most = if at == 1 { 60_000 } else { 2_000 };
+    while last < most && dir.is_stopped().is_none() {
+        if last == 30 {
+            *disk.armed.lock().unwrap() = Some((what, at));
+        }
+        last += 1;
+        (1..=GROUPS).for_each(|gid| append(&dir, Gid(gid), last));
+        while dir.pressure() == Pressure::Stop && dir.is_stopped().is_none() {
+            assert!(Instant::now() < until, "{name}: the directory stands");
+            std::thread::yield_now();
+        }
+    }
+    if !disk.struck.load(SeqCst) {
+        dir.abandon();
+        return false;
+    }
+    while dir.is_stopped().is_none() || !told.load(SeqCst) {
+        assert!(Instant::now() < until, "{name}: it goes on as if nothing had happened, or nobody is told");
+        std::thread::yield_now();
+    }
+    let error = dir.is_stopped().unwrap().source;
+    assert_eq!(error.kind, if panics { DiskFault::Panic } else { DiskFault::Io }, "{name}: {error}");
+    for more in 1..=10 {
+        (1..=GROUPS).for_each(|gid| append(&dir, Gid(gid), last + more));
+    }
+    dir.abandon();
+    inner.kill();
+    let (again, groups) = open(inner);
+    for (gid, acks) in (1..).zip(&acks) {
+        let acked = acks.0.load(SeqCst);
+        assert!(acked <= last, "{name}: {acked} is acknowledged, {last} was the last before the end");
+        let there = groups.iter().find(|g| g.gid == Gid(gid)).map_or(0, entries_of);
+        assert!(there >= acked, "{name}: group {gid} has {there}, {acked} were acknowledged");
+    }
+    again.abandon();
+    true
+}
+
+#[test]
+fn whatever_fails_once_is_the_end_and_nothing_acknowledged_is_lost() {
+    for what in ["journal write", "write", "file sync", "directory sync", "creation", "rename"] {
+        for panics in [false, true] {
+            let struck = [1, 2, 5].into_iter().filter(|at| life(what, *at, panics)).count();
+            assert!(struck > 0, "no life came to a {what}");
+        }
+    }
+}
