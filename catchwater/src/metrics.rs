@@ -97,6 +97,12 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
             &disk::RELAXED_LOST_RECORDS,
         ),
         ("catchwater_disk_no_space", "operations that found no room and waited", None, &disk::NO_SPACE),
+        (
+            "catchwater_storage_damage_detected",
+            "parts of partitions that could not be read while segments were closed off or cut",
+            None,
+            &disk::DAMAGE_DETECTED,
+        ),
     ];
     for (name, help, unit, c) in counters {
         counter(out, name, help, unit.as_ref(), c.get())?;

@@ -1,5 +1,6 @@
 //! One operation of each kind fails once, then the disk is well again; or the thread that asked for it panics. Either way
-//! the directory stops at once, nothing that is appended later is acknowledged, and the next life has what was.
+//! the directory stops at once, nothing that is appended later is acknowledged, and the next life has what was. But for
+//! reads: what cannot be read is the trouble of the partition that it belongs to.
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
@@ -180,4 +181,86 @@ fn whatever_fails_once_is_the_end_and_nothing_acknowledged_is_lost() {
             assert!(struck > 0, "no life came to a {what}");
         }
     }
+}
+
+/// Reads of one group's files fail, while they are asked to.
+struct Unreadable {
+    inner: Arc<MemoryDisk>,
+    failing: AtomicBool,
+    failed: AtomicU64,
+}
+
+impl Disk for Unreadable {
+    fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
+        if let DiskOp::Read { path, .. } = &op
+            && self.failing.load(SeqCst)
+            && path.contains("/p/0000000000000001/")
+        {
+            self.failed.fetch_add(1, SeqCst);
+            return Err(DiskError { op: "read", path: path.clone(), kind: DiskFault::Io });
+        }
+        self.inner.run(op)
+    }
+}
+
+#[test]
+fn a_read_that_fails_stops_nothing() {
+    let inner = Arc::new(MemoryDisk::new());
+    let disk = Arc::new(Unreadable { inner: inner.clone(), failing: false.into(), failed: 0.into() });
+    let attached = |dir: &LogDir| -> Vec<Arc<Acks>> {
+        let made = (1..=GROUPS).map(|gid| (gid, Arc::new(Acks::default())));
+        made.map(|(gid, acks)| {
+            dir.attach(Gid(gid), acks.clone());
+            acks
+        })
+        .collect()
+    };
+    let until = Instant::now() + LIMIT;
+    let wait = |dir: &LogDir, what: &str, done: &dyn Fn() -> bool| {
+        while !done() {
+            assert_eq!(dir.is_stopped(), None, "{what}");
+            assert!(Instant::now() < until, "{what}: not within {LIMIT:?}");
+            std::thread::yield_now();
+        }
+    };
+    // A first life leaves open segments behind, whose bytes the next one must read to close them off.
+    let (dir, _) = open(disk.clone());
+    for gid in 1..=GROUPS {
+        let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+        dir.create(Gid(gid), GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf });
+    }
+    let acks = attached(&dir);
+    let mut last = 0;
+    let more = |dir: &LogDir, acks: &[Arc<Acks>], last: &mut u64, count: u64| {
+        for _ in 0..count {
+            *last += 1;
+            (1..=GROUPS).for_each(|gid| append(dir, Gid(gid), *last));
+            let now = *last;
+            wait(dir, "acknowledged", &|| acks.iter().all(|a| a.0.load(SeqCst) == now));
+        }
+    };
+    more(&dir, &acks, &mut last, 30);
+    dir.close();
+    let (dir, _) = open(disk.clone());
+    let acks = attached(&dir);
+    disk.failing.store(true, SeqCst);
+    // Until the segment is full that the first life began.
+    while disk.failed.load(SeqCst) == 0 {
+        more(&dir, &acks, &mut last, 1);
+    }
+    // Everybody goes on, through many more segments, and retention takes what cannot be read too.
+    more(&dir, &acks, &mut last, 200);
+    let oldest = "/d/p/0000000000000001/00000000000000000000.log";
+    let there = |path: &str| inner.files().iter().any(|(name, _)| name == path);
+    assert!(there(oldest));
+    dir.trim(Gid(1), Offset(last - 1), None);
+    wait(&dir, "retention", &|| !there(oldest));
+    more(&dir, &acks, &mut last, 50);
+    dir.close();
+    disk.failing.store(false, SeqCst);
+    let (dir, groups) = open(disk);
+    for group in &groups {
+        assert_eq!(entries_of(group) + group.first_index.0 - 1, last, "group {}", group.gid);
+    }
+    dir.abandon();
 }

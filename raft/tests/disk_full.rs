@@ -58,11 +58,13 @@ impl Watcher {
     }
 }
 
-/// Polls something that no event tells of.
-fn poll(what: &str, limit: Duration, until: impl Fn() -> bool) -> Duration {
+/// Polls something that no event tells of; a directory that has stopped never gets there.
+fn poll(node: &Node, what: &str, limit: Duration, until: impl Fn() -> bool) -> Duration {
     let begun = Instant::now();
     while !until() {
-        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
+        let over = begun.elapsed() >= limit;
+        assert_eq!(node.dir.is_stopped(), None, "{what}: a full disk is no failure");
+        assert!(!over, "{what}: not within {limit:?}, {:?}", node.watcher.seen.lock().unwrap().acked);
         // Not as synchronisation: so that polling does not take the processor from what is polled.
         std::thread::park_timeout(Duration::from_millis(1));
     }
@@ -169,7 +171,7 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     while !reserve_is_gone() {
         node.append();
         let last = node.last;
-        poll("acknowledged, or the reserve goes", SOON, || acked(&node) == last || reserve_is_gone());
+        poll(&node, "acknowledged, or the reserve goes", SOON, || acked(&node) == last || reserve_is_gone());
         assert!(last < 20_000, "the reserve never goes");
     }
     let last = acked(&node);
@@ -187,7 +189,7 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     let newest_gone = format!("{path}/p/{:016x}/{:020}.ent", GID.0, before.0);
     assert!(disk.length(&newest_gone).is_ok());
     node.dir.trim(GID, some.base_offset, None);
-    poll("old segments go", SOON, || disk.length(&newest_gone).is_err());
+    poll(&node, "old segments go", SOON, || disk.length(&newest_gone).is_err());
     eat();
     let acked = acked(&node);
     assert!(acked >= last, "what is acknowledged stays so");
@@ -203,14 +205,14 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     }
     let (mut node, _) = Node::open(disk.clone(), path);
     give();
-    let took = poll("producing goes on", RESUME, || node.dir.pressure() == Pressure::None);
+    let took = poll(&node, "producing goes on", RESUME, || node.dir.pressure() == Pressure::None);
     println!("producing went on {took:?} after there was room");
     for _ in 0..50 {
         node.append();
     }
     let last = node.last;
     node.watcher.wait("placed", SOON, |seen| seen.rows.last().is_some_and(|r| r.row.index.0 == last));
-    poll("the reserve comes back", SOON, || disk.length(&reserve).is_ok_and(|len| len == 1 << 20));
+    poll(&node, "the reserve comes back", SOON, || disk.length(&reserve).is_ok_and(|len| len == 1 << 20));
     node.dir.close();
     let (node, group) = Node::open(disk, path);
     assert_eq!(entries_of(&group.unwrap()), last);

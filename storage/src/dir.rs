@@ -264,7 +264,7 @@ impl Dir {
                     }
                     SegmentEffect::Switched(gid, info) => out.push(DirEffect::Switched(gid, info)),
                     SegmentEffect::WantSnap(gid) => out.push(DirEffect::WantSnap(gid)),
-                    SegmentEffect::Sealed(..) => {}
+                    SegmentEffect::Sealed(..) | SegmentEffect::Unreadable(..) => {}
                     SegmentEffect::Removed(gid) => out.push(DirEffect::Removed(gid)),
                     // Nobody asks for it here.
                     SegmentEffect::Left(_) => {}

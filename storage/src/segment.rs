@@ -15,6 +15,7 @@
 //! `Drained` that relies on them; after a failed operation nothing is reported any more.
 
 mod append;
+mod contain;
 mod cut;
 mod flush;
 mod found;
@@ -183,6 +184,8 @@ pub enum SegmentEffect {
     /// A group stands: an operation found no room. Its entries stay in the journal and in memory; it goes on at
     /// [`SegmentEvent::SpaceBack`].
     NoSpace(DiskError),
+    /// Bytes of the group's files cannot be read: it goes on without what they were needed for, see `contain.rs`.
+    Unreadable(Gid, DiskError),
     Stop(DiskError),
     /// Everything is in files and durable.
     Closed,
@@ -223,6 +226,10 @@ struct Group {
     mute_wanted: Option<bool>,
     snap: Option<(EntryIndex, Offset, Bytes)>,
     snap_asked: bool,
+    /// The newest snapshot that this process has made durable.
+    snap_durable: EntryIndex,
+    /// A `.snap` may have been begun and not finished for want of room.
+    snap_begun: bool,
     bytes_since_snap: u64,
     /// Bytes of batches written to files and not synced since.
     dirty_bytes: u64,
@@ -249,8 +256,12 @@ struct Group {
     job: Option<Job>,
     /// What waits for room on the disk, the newest last, see `space.rs`.
     stalled: Vec<Job>,
+    /// Something found no room and was given up, to be planned anew when there is some.
+    waits: bool,
     /// There may be room: the newest of them is next.
     resume: bool,
+    /// Base of the first segment that cannot be read, and so never sealed; nor are those behind it.
+    unreadable: Option<EntryIndex>,
 }
 
 #[derive(Debug)]
@@ -293,6 +304,8 @@ enum Then {
     },
     Snap {
         index: EntryIndex,
+        next_offset: Offset,
+        payload: Bytes,
     },
     Trim {
         gone: Vec<FilePath>,
@@ -473,6 +486,8 @@ impl Segments {
             mute_wanted: None,
             snap: None,
             snap_asked: false,
+            snap_durable: EntryIndex::ZERO,
+            snap_begun: false,
             bytes_since_snap: found.bytes_since_snap,
             dirty_bytes: 0,
             unhinted,
@@ -495,7 +510,9 @@ impl Segments {
             sync_now: false,
             job: None,
             stalled: Vec::new(),
+            waits: false,
             resume: false,
+            unreadable: None,
         };
         let known = self.groups.insert(gid, group);
         debug_assert!(known.is_none(), "a group is opened once");
@@ -585,6 +602,14 @@ impl Segments {
         let Some(gid) = self.flying.remove(&token) else { return };
         match result {
             Err(error) if self.stall(gid, &error) => out.push(SegmentEffect::NoSpace(error)),
+            Err(error) if self.is_contained(gid, &error) => {
+                let next = self.contain(now, gid, out);
+                out.push(SegmentEffect::Unreadable(gid, error));
+                match next {
+                    Some(job) => self.run_step(now, gid, job, out),
+                    None => self.enlist(gid),
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.stopped, true) {
                     out.push(SegmentEffect::Stop(error));
@@ -615,7 +640,7 @@ impl Segments {
         if self.flushes.of(gid) {
             return self.append_beside(now, gid);
         }
-        if !group.stalled.is_empty() {
+        if group.waits || !group.stalled.is_empty() {
             return self.beside_stalled(gid);
         }
         if group.sync_now {
@@ -722,12 +747,12 @@ impl Segments {
                 group.snap_asked = true;
                 out.push(SegmentEffect::WantSnap(gid));
             }
-            Then::Snap { index } => {
+            Then::Snap { index, .. } => {
                 let group = self.groups.get_mut(&gid)?;
                 let gone = group.snaps.len().saturating_sub(1);
                 group.snaps.drain(..gone);
                 group.snaps.push(index);
-                group.bytes_since_snap = 0;
+                (group.snap_durable, group.snap_begun, group.bytes_since_snap) = (index, false, 0);
             }
             Then::Trim { gone } => self.doom(now, gid, gone),
             Then::Switch { gone, replaced } => {
@@ -875,7 +900,7 @@ impl Local for Segments {
                 let all: Vec<Gid> = self.groups.keys().copied().collect();
                 all.into_iter().for_each(|gid| self.enlist(gid));
             }
-            SegmentEvent::SpaceBack => self.space_back(now, out),
+            SegmentEvent::SpaceBack => self.space_back(),
             SegmentEvent::Wake => {}
         }
         self.ring(now);

@@ -32,3 +32,5 @@ pub static RELAXED_WINDOW_US: Gauge = Gauge::new();
 pub static DISK_OFFLINE: Gauge = Gauge::new();
 /// 1 while flushes take ten times what they usually take.
 pub static DISK_SLOW: Gauge = Gauge::new();
+/// Bytes of stored files that could not be read when the segment writer needed them.
+pub static DAMAGE_DETECTED: Counter = Counter::new();

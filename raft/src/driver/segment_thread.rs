@@ -5,8 +5,8 @@ use super::space::LOOK_EVERY;
 use super::syncs;
 use super::{Inner, SegmentInbox, Slot, lock, metrics, snapshot_of};
 use crate::effect::{Event, ReadyNo};
-use catchwater_base::{Clock, Effects, Local, crash_point};
-use catchwater_storage::disk::DiskOp;
+use catchwater_base::{Clock, Effects, Local, crash_point, log};
+use catchwater_storage::disk::{DiskFault, DiskOp};
 use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::{JournalEvent, JournalPoint, Persisted, Token};
 use catchwater_storage::recover::write_boot_state;
@@ -213,6 +213,11 @@ fn note(inner: &Inner, checkpoint: Option<u64>, began: Option<u64>) {
             inner.noted_lsn.store(noted, Ordering::SeqCst);
             crash_point!("ckpt.after_note");
         }
+        // A start without this note reads more; the next note says it again.
+        Err(error) if error.kind == DiskFault::NoSpace => {
+            drop(boot);
+            inner.no_space(&error);
+        }
         Err(error) => {
             drop(boot);
             inner.stop(error);
@@ -297,6 +302,14 @@ fn perform_segment(inner: &Inner, segments: &mut Segments, effect: SegmentEffect
         }
         SegmentEffect::Left(gid) => inner.left(gid),
         SegmentEffect::Sealed(..) | SegmentEffect::Removed(_) => {}
+        SegmentEffect::Unreadable(gid, error) => {
+            metrics::DAMAGE_DETECTED.inc();
+            log!(
+                Error,
+                "partition.unreadable",
+                "CW0207 {error}: group {gid} goes on, a part of what is in its files cannot be read"
+            );
+        }
         SegmentEffect::NoSpace(error) => inner.no_space(&error),
         SegmentEffect::Stop(error) => inner.stop(error),
         SegmentEffect::Closed => {

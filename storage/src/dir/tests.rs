@@ -530,7 +530,7 @@ impl World {
                 );
             }
             let terms: Vec<u32> = model.hards[model.hards_acked.saturating_sub(1)..].iter().map(|h| h.term).collect();
-            let last_term = log.last().map_or(0, |e| e.term.0);
+            let last_term = log.last().map_or(group.prev_term, |e| e.term.0);
             if model.hards_acked > 0 {
                 assert!(terms.contains(&group.hard.term) || group.hard.term == last_term, "seed {seed}: hard state");
             }
@@ -967,5 +967,6 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
 
 mod damage;
 mod every;
+mod reads;
 mod repair;
 mod trim;

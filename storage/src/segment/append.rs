@@ -68,10 +68,11 @@ impl Segments {
             Some(first) if first >= 0 => 0,
             _ => now.wall.as_millis().saturating_sub(s.created_ms),
         };
-        let (limits, begins) = (group.limits, group.begins());
+        let (limits, begins, unreadable) = (group.limits, group.begins(), group.unreadable);
         let full = |s: &Segment, entry: &NewEntry| {
             s.has_record()
-                && (s.log_len as usize + entry.body.len() > limits.bytes as usize
+                && (unreadable == Some(s.base_index)
+                    || s.log_len as usize + entry.body.len() > limits.bytes as usize
                     || s.rows >= rows_max
                     || s.next_offset.0 - s.base_offset.0 > u64::from(u32::MAX >> 1) - (1 << 24)
                     || (entry.count > 0 && s.next_offset <= begins)

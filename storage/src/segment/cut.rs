@@ -93,6 +93,12 @@ impl Segments {
         let at = bytes.get(row::ROW_BYTES..).and_then(|rest| row::decode_row(rest, gid, base));
         let (Some(before), Some(at)) = (before, at) else {
             // Rows that this process (or recovery) has checked cannot be read any more: the disk lies.
+            if let Some(to) = self.cut_unread(gid, from, base) {
+                self.mark_unreadable(gid, base);
+                let path = group_dir(&self.config.dir, gid).into();
+                out.push(SegmentEffect::Unreadable(gid, DiskError { op: "read rows of", path, kind: DiskFault::Io }));
+                return Some(self.cut_files_job(gid, from, Some((base, to))));
+            }
             if !std::mem::replace(&mut self.stopped, true) {
                 let path = group_dir(&self.config.dir, gid).into();
                 out.push(SegmentEffect::Stop(DiskError { op: "read rows of", path, kind: DiskFault::Io }));
@@ -116,6 +122,7 @@ impl Segments {
         group.snaps.retain(|i| *i < from);
         group.snap.take_if(|(i, _, _)| *i >= from);
         group.epochs.retain(|e| e.index < from);
+        group.unreadable.take_if(|base| *base >= from);
         group.synced = group.synced.min(from.prev());
         (group.names_dirty, group.manifest_dirty) = (true, true);
         if let (Some(to), Some(last)) = (left, group.segments.back_mut()) {

@@ -101,6 +101,9 @@ impl Segments {
         let group = self.groups.get(&gid)?;
         let at = group.segments.iter().position(Segment::is_open)?;
         let segment = &group.segments[at];
+        if group.unreadable.is_some_and(|base| base <= segment.base_index) {
+            return None; // sealed ones lie before open ones
+        }
         // The newest one is written on, unless the log begins behind it: then nothing more enters it.
         let written_on = at + 1 == group.segments.len() && !group.is_passed(segment);
         let settled = segment.last_index() <= group.committed && group.cuts_coming == 0;
@@ -207,21 +210,24 @@ impl Segments {
 
     pub(super) fn trim_job(&mut self, gid: Gid) -> Option<Job> {
         let group = self.groups.get_mut(&gid)?;
-        if group.snap.is_some() {
-            return None; // it comes first: what goes may be all that tells of a producer or a capture
-        }
         let log_start = group.trim_wanted?;
-        if log_start <= group.log_start && !group.segments.front().is_some_and(|s| goes(s, log_start)) {
+        // A snapshot that waits comes first: what goes may be all that tells of a producer or a capture. But it may wait for
+        // the room that a trim makes: what an older snapshot stands for goes.
+        let covered = if group.snap.is_some() { group.snap_durable } else { EntryIndex(u64::MAX) };
+        let upto = group.segments.iter().take_while(|s| s.last_index() <= covered && group.goes(s, log_start)).count();
+        if group.snap.is_some() && upto == 0 {
+            return None;
+        }
+        let below = group.segments.front().is_some_and(|s| s.has_record() && s.next_offset <= log_start);
+        if log_start <= group.log_start && upto == 0 && !below {
             group.trim_wanted = None;
             return None;
         }
         if group.log_start < log_start {
             (group.log_start, group.manifest_dirty) = (log_start, true);
         }
-        let upto = group.segments.iter().take_while(|s| goes(s, log_start)).count();
         // An open one that lies below is sealed first, if it is all committed; then this is looked at again.
-        let more =
-            group.segments.get(upto).is_some_and(|s| s.is_open() && s.has_record() && s.next_offset <= log_start);
+        let more = group.segments.get(upto).is_some_and(|s| s.has_record() && s.next_offset <= log_start);
         if !more {
             group.trim_wanted = None;
         }
@@ -232,6 +238,8 @@ impl Segments {
         (group.first_index, group.prev_term) = (last.last_index().next(), last.last_term);
         group.first_offset = last.next_offset;
         let gone: Vec<Segment> = group.segments.drain(..upto).collect();
+        group.synced = group.synced.max(group.first_index.prev());
+        group.unreadable.take_if(|base| *base < group.first_index);
         // The manifest (and its name) first: one that names removed files would be damage.
         // Both copies: if the newer one is damaged later, the older one must not name them either.
         let mut steps = self.durable_manifest(gid);
@@ -262,21 +270,24 @@ impl Segments {
         }
         // What a snapshot stands for must outlive it; a journaled entry does anyway.
         let before = if group.relaxed { self.sync_steps(gid, false) } else { VecDeque::new() };
-        let bytes = Snap { gid, index, next_offset, ahead: false, payload }.encode();
+        let bytes = Snap { gid, index, next_offset, ahead: false, payload: payload.clone() }.encode();
         let name = |i: EntryIndex| format!("{:020}.snap", i.0);
         let path = self.path(gid, &name(index));
         let mut steps = VecDeque::from([
             (DiskOp::CreateNew { path: path.clone() }, SegmentPoint::SnapWrite),
             (DiskOp::Write { path: path.clone(), at: 0, bufs: vec![bytes.into()] }, SegmentPoint::SnapWrite),
-            (DiskOp::Fdatasync { path }, SegmentPoint::SnapSync),
+            (DiskOp::Fdatasync { path: path.clone() }, SegmentPoint::SnapSync),
             (DiskOp::SyncDir { path: group_dir(&self.config.dir, gid).into() }, SegmentPoint::SnapSync),
         ]);
+        if self.groups[&gid].snap_begun {
+            steps.push_front((DiskOp::Unlink { path }, SegmentPoint::SnapWrite));
+        }
         before.into_iter().rev().for_each(|step| steps.push_front(step));
         let snaps = &self.groups[&gid].snaps;
         for old in snaps.iter().take(snaps.len().saturating_sub(1)) {
             steps.push_back((DiskOp::Unlink { path: self.path(gid, &name(*old)) }, SegmentPoint::SnapSync));
         }
-        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Snap { index } })
+        Some(Job { current: None, steps, reads: VecDeque::new(), then: Then::Snap { index, next_offset, payload } })
     }
 
     pub(super) fn drop_job(&mut self, gid: Gid) -> Option<Job> {
@@ -300,13 +311,23 @@ impl Segments {
     }
 }
 
-/// A sealed segment that lies below the log start.
-fn goes(segment: &Segment, log_start: Offset) -> bool {
-    let end = if mutant!("trim_beyond_log_start") { segment.base_offset } else { segment.next_offset };
-    !segment.is_open() && end <= log_start
-}
-
 impl Group {
+    /// The segment lies below the log start and may go. An open one is sealed first, unless there is no room for that, or
+    /// it cannot be read: then it goes as it is, once all of it is committed and nothing is appended to it.
+    fn goes(&self, segment: &Segment, log_start: Offset) -> bool {
+        let end = if mutant!("trim_beyond_log_start") { segment.base_offset } else { segment.next_offset };
+        if !segment.is_open() {
+            return end <= log_start;
+        }
+        let room = self.waits || !self.stalled.is_empty();
+        let unreadable = self.unreadable.is_some_and(|base| base <= segment.base_index);
+        let newest = self.segments.back().is_some_and(|s| s.base_index == segment.base_index);
+        let appended =
+            newest && self.stalled.iter().any(|job| matches!(&job.then, Then::Append(appended) if !appended.rolled));
+        let settled = segment.last_index() <= self.committed && self.cuts_coming == 0;
+        (room || unreadable) && settled && !appended && segment.has_record() && end <= log_start
+    }
+
     /// The log begins behind everything in it.
     pub(super) fn is_passed(&self, segment: &Segment) -> bool {
         segment.has_record() && segment.next_offset <= self.begins()

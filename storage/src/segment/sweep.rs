@@ -28,8 +28,6 @@ pub(super) struct Sweep {
     token: Option<Token>,
     /// The step in flight, if it may run again after it found no room.
     current: Option<(DiskOp, SegmentPoint)>,
-    /// It found none.
-    stalled: bool,
 }
 
 impl Segments {
@@ -87,21 +85,8 @@ impl Segments {
             steps.append(&mut manifests);
             steps.push_back(sync);
         }
-        self.sweep = Some(Sweep { groups, steps, token: None, current: None, stalled: false });
+        self.sweep = Some(Sweep { groups, steps, token: None, current: None });
         self.sweep_step(now, out);
-    }
-
-    /// True if the sweep waits for room.
-    pub(super) fn sweep_is_stalled(&self) -> bool {
-        self.sweep.as_ref().is_some_and(|s| s.stalled)
-    }
-
-    /// There may be room again.
-    pub(super) fn sweep_again(&mut self, now: Now, out: &mut Effects<SegmentEffect>) {
-        if let Some(sweep) = self.sweep.as_mut().filter(|s| s.stalled) {
-            sweep.stalled = false;
-            self.sweep_step(now, out);
-        }
     }
 
     fn sweep_step(&mut self, now: Now, out: &mut Effects<SegmentEffect>) {
@@ -144,9 +129,11 @@ impl Segments {
         sweep.token = None;
         match result {
             Err(error) if error.kind == DiskFault::NoSpace && sweep.current.is_some() => {
-                sweep.steps.extend(sweep.current.take());
-                sweep.steps.rotate_right(1);
-                sweep.stalled = true;
+                if let Some(mut sweep) = self.sweep.take() {
+                    sweep.steps.extend(sweep.current.take());
+                    sweep.steps.rotate_right(1);
+                    self.give_up_sweep(sweep.groups, sweep.steps);
+                }
                 out.push(SegmentEffect::NoSpace(error.clone()));
             }
             Err(error) => {
