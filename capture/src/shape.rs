@@ -297,11 +297,15 @@ fn debezium_knows(column: &Column) -> bool {
     ];
     match &column.kind {
         Type::Other => {
-            let native = column.native_type.split('(').next().unwrap_or_default();
+            // Arrays without commas between their items.
+            let native = column.native_type.trim_end_matches("[]").split('(').next().unwrap_or_default();
             OTHERS.contains(&native.rsplit('.').next().unwrap_or(native))
         }
         Type::Array { element } => match &**element {
-            Type::Interval => false,
+            Type::Interval | Type::Xml | Type::Bits { varying: true, .. } => false,
+            Type::Decimal { .. } => column.native_type != "money[]",
+            Type::Text { .. } => column.native_type != "name[]",
+            Type::Other if column.native_type == "point[]" => false,
             Type::Other => {
                 let element = Column {
                     kind: Type::Other,

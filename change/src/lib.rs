@@ -10,6 +10,7 @@ pub mod decode;
 pub mod encode;
 pub mod event;
 pub mod exact;
+pub mod float_text;
 pub mod json;
 pub mod row;
 pub mod schema;

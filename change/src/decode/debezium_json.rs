@@ -7,6 +7,7 @@
 //! fit its column is an error with the column's name and never with its content.
 
 use crate::calendar;
+use crate::encode::debezium_json::extension;
 use crate::encode::debezium_json::snapshot_text;
 use crate::encode::debezium_json::value::{
     INFINITE_MS, INFINITY, MINUS_INFINITE_MS, MINUS_INFINITY, decimal_of_double, fixed_scale, parse_iso_interval,
@@ -241,7 +242,11 @@ fn value(node: &Node<'_>, form: &Form, kind: &Type, native: &str) -> Option<Valu
             }
             _ => text()?,
         },
-        Type::Text { .. } | Type::Uuid | Type::Enum { .. } | Type::Xml | Type::Other | Type::Time { .. } => text()?,
+        Type::Other => match extension::read(node, native) {
+            Some(text) => Value::Text(text.into()),
+            None => text()?,
+        },
+        Type::Text { .. } | Type::Uuid | Type::Enum { .. } | Type::Xml | Type::Time { .. } => text()?,
     })
 }
 

@@ -608,6 +608,7 @@ fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
     found
 }
 
+pub(crate) mod extension;
 mod geometry;
 mod heartbeat;
 mod hstore;

@@ -194,7 +194,8 @@ pub async fn load_types(client: &Client, mut wanted: Vec<u32>, types: &mut PgTyp
             .query(
                 "SELECT t.oid, t.typname::text, t.typtype::text, t.typcategory::text, t.typelem, t.typdelim::text, \
                    t.typbasetype, t.typtypmod, \
-                   ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) \
+                   ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder), \
+                   format_type(t.oid, NULL) \
                  FROM pg_type t WHERE t.oid = ANY($1::oid[])",
                 &[&wanted],
             )
@@ -211,6 +212,7 @@ pub async fn load_types(client: &Client, mut wanted: Vec<u32>, types: &mut PgTyp
                 base: r.get(6),
                 base_modifier: r.get(7),
                 labels: r.get(8),
+                text: r.get(9),
             };
             types.insert(t.oid, t);
         }
@@ -347,7 +349,7 @@ fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
     Column {
         id: c.number.max(0) as u32,
         name: c.name.clone(),
-        native_type: c.type_text.clone(),
+        native_type: schema::stands_on(types, c.type_oid).unwrap_or(&c.type_text).to_owned(),
         native_id: c.type_oid,
         modifier: c.modifier,
         kind: schema::kind(types, c.type_oid, c.modifier),

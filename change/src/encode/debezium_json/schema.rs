@@ -4,7 +4,7 @@
 //! version, doc, parameters, default, field. Source: recordings `*.schemas.jsonl` (Debezium 3.7.0.Final).
 
 use super::Options;
-use super::value::{bare, fixed_scale, put_value};
+use super::value::{bare, delimiter, fixed_scale, put_value};
 use crate::calendar;
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::json;
@@ -98,7 +98,10 @@ pub(super) fn source(connector: &str) -> String {
 }
 
 fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column) {
-    let optional = column.nullable != Some(false);
+    // Shapes of these are optional whatever the column says (recording `postgis`).
+    let always = ["geometry", "box", "circle", "line", "lseg", "path", "polygon"];
+    let optional =
+        column.nullable != Some(false) || (column.kind == Type::Other && always.contains(&bare(&column.native_type)));
     let form = &options.form;
     let mut shape = shape(form, &column.kind, &column.native_type);
     if let (Shape::Plain { parameters, .. }, Some(more)) = (&mut shape, &options.parameters.0) {
@@ -210,8 +213,9 @@ fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
             }
         }
         Type::Array { element } => {
-            let items_optional = !matches!(**element, Type::Enum { .. });
             let native = native.strip_suffix("[]").unwrap_or(native);
+            let vector = **element == Type::Other && matches!(bare(native), "vector" | "halfvec" | "sparsevec");
+            let items_optional = !matches!(**element, Type::Enum { .. }) && !vector;
             Shape::Array { items: Box::new(shape(form, element, native)), items_optional }
         }
         Type::Text { .. } => plain("string", ""),
@@ -226,7 +230,34 @@ fn other(form: &Form, native: &str) -> Shape {
         r#"{"type":"double","optional":false,"field":"y"},{"type":"bytes","optional":true,"field":"wkb"},"#,
         r#"{"type":"int32","optional":true,"field":"srid"}]"#
     );
+    const VECTOR: &str = r#""type":"array","items":{"type":"double","optional":false}"#;
+    const SPARSE: &str = concat!(
+        r#""type":"struct","fields":[{"type":"int16","optional":false,"field":"dimensions"},{"type":"map","#,
+        r#""keys":{"type":"int16","optional":false},"values":{"type":"double","optional":false},"#,
+        r#""optional":false,"field":"vector"}]"#
+    );
+    if let Some(element) = native.strip_suffix("[]")
+        && delimiter(element).is_some()
+    {
+        return Shape::Array { items: Box::new(other(form, element)), items_optional: true };
+    }
     match bare(native) {
+        "vector" => Shape::Fixed { before: VECTOR, after: r#","name":"io.debezium.data.DoubleVector","version":1"# },
+        "halfvec" => Shape::Fixed {
+            before: r#""type":"array","items":{"type":"float","optional":false}"#,
+            after: r#","name":"io.debezium.data.FloatVector","version":1"#,
+        },
+        "sparsevec" => Shape::Fixed {
+            before: SPARSE,
+            after: r#","name":"io.debezium.data.SparseDoubleVector","version":1,"doc":"Sparse double vector""#,
+        },
+        "geography" => Shape::Fixed {
+            before: concat!(
+                r#""type":"struct","fields":[{"type":"bytes","optional":false,"field":"wkb"},"#,
+                r#"{"type":"int32","optional":true,"field":"srid"}]"#
+            ),
+            after: r#","name":"io.debezium.data.geometry.Geography","version":1,"doc":"Geography""#,
+        },
         "hstore" if form.hstore == HstoreMode::Map => Shape::Fixed {
             before: r#""type":"map","keys":{"type":"string","optional":false},"values":{"type":"string","optional":true}"#,
             after: "",
@@ -255,7 +286,7 @@ fn other(form: &Form, native: &str) -> Shape {
             ),
             after: r#","name":"io.debezium.data.geometry.Circle","version":1,"doc":"Geometry (CIRCLE)""#,
         },
-        "lseg" | "box" | "path" | "polygon" => Shape::Fixed {
+        "lseg" | "box" | "path" | "polygon" | "geometry" => Shape::Fixed {
             before: concat!(
                 r#""type":"struct","fields":[{"type":"bytes","optional":false,"field":"wkb"},"#,
                 r#"{"type":"int32","optional":true,"field":"srid"},{"type":"map","keys":{"type":"string","#,
@@ -308,7 +339,8 @@ fn put_shape(out: &mut Vec<u8>, shape: &Shape, optional: bool) {
 
 /// A literal default is written in the column's form; of a function (now(), nextval) numbers and times say 0.
 fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) {
-    if column.default.is_empty() || column.kind == Type::Bytes {
+    // Source: recordings `binary-*`, `extensions-*`.
+    if column.default.is_empty() || column.kind == Type::Bytes || bare(&column.native_type) == "citext" {
         return;
     }
     let value = match literal(&column.default) {

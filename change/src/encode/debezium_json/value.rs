@@ -2,7 +2,7 @@
 //!
 //! Every writer says whether `decode` gives the same value back from the text alone; if not, `cw.exact` carries it.
 
-use super::{geometry, hstore};
+use super::{extension, geometry, hstore};
 use crate::calendar;
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, Unit};
 use crate::exact;
@@ -53,6 +53,8 @@ pub(super) fn put_unavailable(out: &mut Vec<u8>, form: &Form, column: &Column, p
         Type::Other if bare(&column.native_type) == "hstore" => {
             hstore::put(out, form.hstore, &[(text.to_owned(), Some(text.to_owned()))]);
         }
+        // A struct or a list has no room for it.
+        _ if extension::is_structured(column.native_type.trim_end_matches("[]")) => out.extend_from_slice(b"null"),
         Type::Array { element } if exact::carries_text(element) || matches!(**element, Type::Json { .. }) => {
             out.push(b'[');
             json::put_string(out, text);
@@ -137,6 +139,7 @@ fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &
         }
         (Type::Bits { length, varying }, Value::Text(t)) => put_bits(out, *length, *varying, t.as_str()),
         (Type::Other, Value::Text(t)) if geometry::put(out, native, t.as_str()) => false,
+        (Type::Other, Value::Text(t)) if native.ends_with("[]") => put_delimited(out, form, native, t.as_str()),
         (Type::Other, Value::Text(t)) if bare(native) == "hstore" => match hstore::parse(t.as_str()) {
             Some(pairs) => {
                 hstore::put(out, form.hstore, &pairs);
@@ -148,6 +151,11 @@ fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &
             }
         },
         (k, Value::Text(t)) if exact::carries_text(k) => {
+            if *k == Type::Other
+                && let Some(same) = extension::put(out, native, t.as_str())
+            {
+                return same;
+            }
             json::put_string(out, t.as_str());
             true
         }
@@ -179,9 +187,43 @@ fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &
     }
 }
 
-/// A type's name without the schema that an extension was put into.
+/// A type's name without the schema that an extension was put into, and without its modifier.
 pub(super) fn bare(native: &str) -> &str {
-    native.rsplit('.').next().unwrap_or(native)
+    let name = native.split('(').next().unwrap_or(native);
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// What stands between the items of an array that has no commas there: its text is kept, here its items are written.
+pub(super) fn delimiter(element: &str) -> Option<char> {
+    match bare(element) {
+        "box" => Some(';'),
+        "geometry" | "geography" => Some(':'),
+        _ => None,
+    }
+}
+
+/// An array of one dimension, item by item; others as the text they are. Neither gives the text back.
+fn put_delimited(out: &mut Vec<u8>, form: &Form, native: &str, text: &str) -> bool {
+    let element = native.strip_suffix("[]").unwrap_or(native);
+    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).filter(|t| !t.contains(['{', '"', '\\']));
+    let (Some(inner), Some(delimiter)) = (inner, delimiter(element)) else {
+        json::put_string(out, text);
+        return true;
+    };
+    out.push(b'[');
+    for (i, item) in inner.split(delimiter).filter(|t| !t.is_empty()).enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        match item {
+            "NULL" => out.extend_from_slice(b"null"),
+            item => {
+                put_typed(out, form, &Type::Other, element, &Value::Text(item.into()));
+            }
+        }
+    }
+    out.push(b']');
+    false
 }
 
 fn put_bool(out: &mut Vec<u8>, v: bool) -> bool {

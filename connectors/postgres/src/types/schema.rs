@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub struct PgType {
     pub oid: u32,
     pub name: String,
+    /// With its schema where the session needs it.
+    pub text: String,
     /// `b` base, `c` composite, `d` domain, `e` enum, `p` pseudo, `r` range, `m` multirange.
     pub kind: u8,
     pub category: u8,
@@ -120,6 +122,19 @@ fn kind_at(types: &PgTypes, oid: u32, modifier: i32, depth: u8) -> Type {
             }
         }
     }
+}
+
+/// What a domain over a type that is known by its name alone is written as: that type's text. `None` = it is no such domain.
+pub fn stands_on(types: &PgTypes, oid: u32) -> Option<&str> {
+    let mut t = types.get(&oid).filter(|t| t.kind == b'd' && kind(types, oid, -1) == Type::Other)?;
+    for _ in 0..DEPTH_MAX {
+        match types.get(&t.base) {
+            Some(base) if base.kind == b'd' => t = base,
+            Some(base) => return Some(&base.text),
+            None => return None,
+        }
+    }
+    None
 }
 
 /// The oids a set of types leans on that are not in it yet.

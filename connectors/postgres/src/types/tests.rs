@@ -87,6 +87,7 @@ fn values_have_the_form_the_contract_names() {
 fn every_type_of_the_catalogue_has_a_kind() {
     use schema::{PgType, PgTypes, kind, oid};
     let t = |oid, kind, category, element, base| PgType {
+        text: String::new(),
         oid,
         name: String::new(),
         kind,

@@ -129,9 +129,27 @@ fn properties(run: &Run, schemas: bool) -> Properties {
     out
 }
 
+/// The first server that has the scenario's extensions. PostGIS and pgvector are not brought by PostgreSQL itself.
+async fn server_for(scenario: &Scenario) -> Option<String> {
+    let wanted: Vec<&str> = scenario.setup.split("CREATE EXTENSION ").skip(1).map(word).collect();
+    for server in servers() {
+        let client = connect(&server).await;
+        let sql = "SELECT count(*) FROM pg_available_extensions WHERE name = ANY($1)";
+        let count: i64 = client.query_one(sql, &[&wanted]).await.unwrap().get(0);
+        if count == wanted.len() as i64 {
+            return Some(server);
+        }
+    }
+    None
+}
+
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap()
+}
+
 /// Captures a scenario; records by topic in order, and the schemas that came with them.
-async fn captured(scenario: &Scenario, run: &Run, schemas: bool) -> Run {
-    let db = database(&format!("golden_{}_{schemas}", run.name.replace('-', "_"))).await.unwrap();
+async fn captured(server: &str, scenario: &Scenario, run: &Run, schemas: bool) -> Run {
+    let db = database_on(server, &format!("golden_{}_{schemas}", run.name.replace('-', "_"))).await;
     db.exec(&scenario.setup).await;
     db.exec(&format!("CREATE TABLE {MARKER}(id int PRIMARY KEY)")).await;
     let tables = db
@@ -314,6 +332,29 @@ const OURS: &[(&str, &str, &str)] = &[
     ("schema-change", "pg.public.later", "*"),
     ("transaction", "pg.public.c", "*"),
     ("transaction", "pg.transaction", "missing"),
+    // Arrays of bits, boxes, ltrees and vectors, and of enums with a NULL among them, are null; int2vector and oidvector are
+    // empty lists; nested arrays are [null]; arrays of domains are not known.
+    ("extensions-", "pg.public.ext", "after.bit_a"),
+    ("extensions-", "pg.public.ext", "schema.bit_a"),
+    ("extensions-", "pg.public.ext", "after.bx_a"),
+    ("extensions-", "pg.public.ext", "after.lt_a"),
+    ("extensions-", "pg.public.ext", "after.m_a"),
+    ("extensions-", "pg.public.ext", "after.iv2"),
+    ("extensions-", "pg.public.ext", "schema.iv2"),
+    ("extensions-", "pg.public.ext", "after.ov"),
+    ("extensions-", "pg.public.ext", "schema.ov"),
+    ("extensions-", "pg.public.ext", "after.pos_a"),
+    ("extensions-", "pg.public.ext", "schema.pos_a"),
+    ("extensions-", "pg.public.ext", "before.*"),
+    ("postgis", "pg.public.spots", "after.g_a"),
+    ("postgis", "pg.public.spots", "before.*"),
+    ("vectors", "pg.public.vec", "after.v_a"),
+    ("vectors", "pg.public.vec", "after.sv_a"),
+    ("vectors", "pg.public.vec", "before.hv2"),
+    // Times in arrays lose their microseconds; the placeholder in arrays is null.
+    ("extensions-", "pg.public.ext", "after.t_a"),
+    ("extensions-", "pg.public.ext", "after.h_a"),
+    ("extensions-", "pg.public.ext", "after.ttz_a"),
     // One id for a transaction.
     ("transaction", "pg.transaction", "key"),
 ];
@@ -392,25 +433,33 @@ async fn our_records_are_debeziums() {
     let only = std::env::var("CW_GOLDEN").unwrap_or_default();
     let room = Arc::new(tokio::sync::Semaphore::new(6));
     let mut tasks = tokio::task::JoinSet::new();
+    let mut met = vec![false; OURS.len()];
     for scenario in scenarios().into_values().map(Arc::new) {
+        let Some(server) = server_for(&scenario).await else {
+            let names: Vec<&str> = scenario.runs.iter().map(|r| r.name.as_str()).collect();
+            eprintln!("SKIP golden {names:?}: no server has their extension");
+            for (at, (run, ..)) in OURS.iter().enumerate() {
+                met[at] |= names.iter().any(|n| n.starts_with(run));
+            }
+            continue;
+        };
         for run in scenario.runs.clone() {
             if !run.name.starts_with(&only) || NOT_SERVED.contains(&run.name.as_str()) {
                 continue;
             }
-            let (scenario, room) = (scenario.clone(), room.clone());
+            let (scenario, room, server) = (scenario.clone(), room.clone(), server.clone());
             tasks.spawn(async move {
                 let _place = room.acquire().await.unwrap();
-                let made = captured(&scenario, &run, true).await;
+                let made = captured(&server, &scenario, &run, true).await;
                 // The bare form is the payload of the other: looked at once.
                 if run.name == "default" {
-                    assert_eq!(captured(&scenario, &run, false).await.records, made.records);
+                    assert_eq!(captured(&server, &scenario, &run, false).await.records, made.records);
                 }
                 (run, made)
             });
         }
     }
     let (mut report, mut compared) = (Vec::new(), 0);
-    let mut met = vec![false; OURS.len()];
     while let Some(done) = tasks.join_next().await {
         let (run, made) = done.unwrap();
         let mut judge = |topic: &str, place: String, found: Vec<(String, String)>| {
