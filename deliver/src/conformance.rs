@@ -119,7 +119,9 @@ impl Case {
         let claim = case.claim();
         let found = sink.open(claim).await.expect("C1: open of an empty target");
         assert_eq!(found.mark, None, "C1: nothing is held yet");
-        sink.apply_ddl(&DdlStep::CreateTable { name: target, like: source }).await.expect("create");
+        sink.apply_ddl(&DdlStep::CreateTable { name: target, like: source, types: Types::new() })
+            .await
+            .expect("create");
         (case, sink)
     }
 
@@ -496,7 +498,7 @@ async fn truncate(probe: &mut dyn Probe, prefix: &str) {
 async fn ddl(probe: &mut dyn Probe, prefix: &str) {
     let (case, mut sink) = Case::new(probe, prefix, "ddl", &["id"]).await;
     let target = case.plan.target.clone();
-    let create = DdlStep::CreateTable { name: target.clone(), like: case.plan.source.clone() };
+    let create = DdlStep::CreateTable { name: target.clone(), like: case.plan.source.clone(), types: Types::new() };
     sink.apply_ddl(&create).await.expect("C9: create twice");
     let missing = probe.name(&format!("{prefix}_nowhere"));
     let found = sink.describe(&[target.clone(), missing]).await.expect("describe");
@@ -507,7 +509,7 @@ async fn ddl(probe: &mut dyn Probe, prefix: &str) {
     assert_eq!(table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["id", "a", "b"]);
     assert_eq!(table.columns[1].nullable, Some(true));
     let extra = Column { name: "c".into(), nullable: Some(true), ..case.plan.source.columns[1].clone() };
-    let add = DdlStep::AddColumns { name: target.clone(), columns: vec![extra] };
+    let add = DdlStep::AddColumns { name: target.clone(), columns: vec![extra], types: Types::new() };
     for _ in 0..2 {
         sink.apply_ddl(&add).await.expect("C9: add twice");
         let found = sink.describe(std::slice::from_ref(&target)).await.expect("describe");
@@ -518,7 +520,7 @@ async fn ddl(probe: &mut dyn Probe, prefix: &str) {
     let mut like = schema(&strict, &["id"]);
     Arc::make_mut(&mut like).columns[1].nullable = Some(false);
     let name = probe.name(&strict);
-    sink.apply_ddl(&DdlStep::CreateTable { name: name.clone(), like }).await.expect("create");
+    sink.apply_ddl(&DdlStep::CreateTable { name: name.clone(), like, types: Types::new() }).await.expect("create");
     for _ in 0..2 {
         sink.apply_ddl(&DdlStep::DropNotNull { name: name.clone(), column: "a".into() })
             .await
@@ -538,7 +540,9 @@ async fn values_and_names(probe: &mut dyn Probe, prefix: &str) {
         [("id", INT), ("select", TEXT), ("q\"uo'te`", TEXT), ("Ünï 字", Type::Bytes), ("f", Type::Float { bits: 64 })];
     let source = table("", &odd, &kinds, &["id"]);
     let target = probe.name(&odd);
-    sink.apply_ddl(&DdlStep::CreateTable { name: target.clone(), like: source.clone() }).await.expect("odd names");
+    sink.apply_ddl(&DdlStep::CreateTable { name: target.clone(), like: source.clone(), types: Types::new() })
+        .await
+        .expect("odd names");
     let plan = plan_of(source, target);
     let case = Case { pipeline: format!("{prefix}_values"), fence: 101, plan };
     let mut lane = sink.lane().await.expect("lane");

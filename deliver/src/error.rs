@@ -1,6 +1,7 @@
 //! Why a sink stands still: a code with a page in `docs/errors/`, what failed, and the next step.
 
 use crate::batch::ApplyError;
+use crate::columns::ColumnsError;
 use crate::evolve::EvolveError;
 use crate::mode::ModeError;
 use crate::plan::PlanError;
@@ -30,6 +31,7 @@ pub mod code {
     pub const LETTER_UNREADABLE: u16 = 686;
     pub const NO_LETTER: u16 = 687;
     pub const REBUILD: u16 = 691;
+    pub const COLUMNS: u16 = 694;
 }
 
 /// Never holds a value of a row, nor a secret.
@@ -98,6 +100,12 @@ impl From<EvolveError> for Failure {
 impl From<ModeError> for Failure {
     fn from(e: ModeError) -> Self {
         Failure::new(code::MODE, e.to_string(), "choose another mode for the sink, or leave the table out of `from`")
+    }
+}
+
+impl From<ColumnsError> for Failure {
+    fn from(e: ColumnsError) -> Self {
+        Failure::new(code::COLUMNS, e.to_string(), "correct `select` or `columns` of the table in the sink's file")
     }
 }
 

@@ -5,7 +5,7 @@
 //! does not fit stops the sink with its name and a person decides.
 
 use crate::plan::shown;
-use crate::sink::{DdlStep, TargetName, TargetTable};
+use crate::sink::{DdlStep, TargetName, TargetTable, Types};
 use catchwater_change::{Column, TableSchema, Type};
 use std::sync::Arc;
 
@@ -31,11 +31,14 @@ pub fn steps(
     name: &TargetName,
     target: Option<&TargetTable>,
     policy: OnSchemaChange,
+    types: &Types,
 ) -> Result<Vec<DdlStep>, EvolveError> {
     let refused = |what: String| EvolveError::Refused { target: shown(name), what };
     let Some(target) = target else {
         return match policy {
-            OnSchemaChange::Additive => Ok(vec![DdlStep::CreateTable { name: name.clone(), like: source.clone() }]),
+            OnSchemaChange::Additive => {
+                Ok(vec![DdlStep::CreateTable { name: name.clone(), like: source.clone(), types: types.clone() }])
+            }
             OnSchemaChange::Fail => Err(refused("the table is missing".into())),
         };
     };
@@ -43,7 +46,8 @@ pub fn steps(
     for column in source.columns.iter().filter(|c| !c.generated) {
         match target.columns.iter().find(|c| c.name == column.name) {
             None => missing.push(Column { nullable: Some(true), default: String::new(), ..column.clone() }),
-            Some(have) if !fits(&column.kind, &have.kind) => {
+            // Who gives a type has looked at it; the target has the last word on each value.
+            Some(have) if !types.contains_key(&column.name) && !fits(&column.kind, &have.kind) => {
                 return Err(EvolveError::Type {
                     target: shown(name),
                     column: column.name.clone(),
@@ -60,7 +64,7 @@ pub fn steps(
             let names: Vec<&str> = missing.iter().map(|c| c.name.as_str()).collect();
             return Err(refused(format!("column {} is missing", names.join(", "))));
         }
-        out.push(DdlStep::AddColumns { name: name.clone(), columns: missing });
+        out.push(DdlStep::AddColumns { name: name.clone(), columns: missing, types: types.clone() });
     }
     for column in &target.columns {
         let filled = column.generated || column.identity || !column.default.is_empty();
@@ -144,18 +148,18 @@ mod tests {
     fn additive_creates_adds_and_relaxes() {
         let v1 = table("public", "t", &[("id", I64), ("a", I32), ("old", TEXT)], &["id"]);
         assert_eq!(
-            steps(&v1, &name(), None, OnSchemaChange::Additive).unwrap(),
-            vec![DdlStep::CreateTable { name: name(), like: v1.clone() }]
+            steps(&v1, &name(), None, OnSchemaChange::Additive, &Types::new()).unwrap(),
+            vec![DdlStep::CreateTable { name: name(), like: v1.clone(), types: Types::new() }]
         );
-        assert_eq!(steps(&v1, &name(), Some(&target(&v1)), OnSchemaChange::Additive).unwrap(), vec![]);
+        assert_eq!(steps(&v1, &name(), Some(&target(&v1)), OnSchemaChange::Additive, &Types::new()).unwrap(), vec![]);
         let mut at = target(&v1);
         at.columns[2].nullable = Some(false);
         let v2 = table("public", "t", &[("id", I64), ("a", I32), ("b", TEXT)], &["id"]);
-        let did = steps(&v2, &name(), Some(&at), OnSchemaChange::Additive).unwrap();
+        let did = steps(&v2, &name(), Some(&at), OnSchemaChange::Additive, &Types::new()).unwrap();
         assert!(matches!(&did[..], [DdlStep::AddColumns { columns, .. }, DdlStep::DropNotNull { column, .. }]
             if columns[0].name == "b" && columns[0].nullable == Some(true) && column == "old"));
-        assert!(steps(&v2, &name(), Some(&at), OnSchemaChange::Fail).is_err());
-        assert!(steps(&v2, &name(), None, OnSchemaChange::Fail).is_err());
+        assert!(steps(&v2, &name(), Some(&at), OnSchemaChange::Fail, &Types::new()).is_err());
+        assert!(steps(&v2, &name(), None, OnSchemaChange::Fail, &Types::new()).is_err());
     }
 
     #[test]
@@ -163,11 +167,11 @@ mod tests {
         let v1 = table("public", "t", &[("id", I64), ("a", I32)], &["id"]);
         let v2 = table("public", "t", &[("id", I64), ("a", TEXT)], &["id"]);
         assert!(matches!(
-            steps(&v2, &name(), Some(&target(&v1)), OnSchemaChange::Additive),
+            steps(&v2, &name(), Some(&target(&v1)), OnSchemaChange::Additive, &Types::new()),
             Err(EvolveError::Type { column, .. }) if column == "a"
         ));
         // The other way round text takes it.
-        assert!(steps(&v1, &name(), Some(&target(&v2)), OnSchemaChange::Additive).is_ok());
+        assert!(steps(&v1, &name(), Some(&target(&v2)), OnSchemaChange::Additive, &Types::new()).is_ok());
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //!
 //! `worker` is the one loop; `regroup` (partitions → transactions), `order` and `batch` (transactions → groups),
 //! `commit` (what is durable), `retry` (what a failure leads to), `plan` and `evolve` (source tables → target tables)
-//! `mode` (what a change does), `park` (what the target refuses), `lag` (how far a change is on its way)
+//! `columns` (which columns, under which names), `mode` (what a change does), `park` (what the target refuses), `lag` (how far a change is on its way)
 //! decide and are pure; `wire` reads records. `sink` is the contract, `conformance` the suite every sink passes,
 //! `testing` a sink in memory.
 
 pub mod batch;
+pub mod columns;
 pub mod commit;
 pub mod conformance;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod wire;
 pub mod worker;
 
 pub use batch::BatchLimits;
+pub use columns::Columns;
 pub use error::Failure;
 pub use evolve::OnSchemaChange;
 pub use mode::Mode;

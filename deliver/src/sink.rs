@@ -14,6 +14,7 @@ use catchwater_record::{
     CommitSeq, ErrorCode, Incarnation, Offset, PipelineName, SinkName, SourceName, TopicId, TopicPartition,
 };
 use catchwater_runtime::Fut;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub trait Sink: Send {
@@ -271,16 +272,21 @@ pub struct ForeignKey {
     pub at_commit: bool,
 }
 
+/// Types that a person gives for columns we make, by the column's name at the target; each is one by [`crate::columns::is_type`].
+pub type Types = BTreeMap<String, String>;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DdlStep {
     /// With the source's columns, types mapped, primary key = the source's key.
     CreateTable {
         name: TargetName,
         like: Arc<TableSchema>,
+        types: Types,
     },
     AddColumns {
         name: TargetName,
         columns: Vec<Column>,
+        types: Types,
     },
     DropNotNull {
         name: TargetName,

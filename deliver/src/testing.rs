@@ -305,7 +305,7 @@ impl Sink for MemorySink {
     fn apply_ddl<'a>(&'a mut self, step: &'a DdlStep) -> Fut<'a, Result<(), SinkError>> {
         self.target.call(Call::Ddl, move |t| {
             match step {
-                DdlStep::CreateTable { name, like } => {
+                DdlStep::CreateTable { name, like, .. } => {
                     let shape = TargetTable {
                         name: name.clone(),
                         columns: like.columns.iter().filter(|c| !c.generated).cloned().collect(),
@@ -316,7 +316,7 @@ impl Sink for MemorySink {
                     };
                     t.tables.entry(name.clone()).or_default().shape.get_or_insert(shape);
                 }
-                DdlStep::AddColumns { name, columns } => {
+                DdlStep::AddColumns { name, columns, .. } => {
                     if let Some(shape) = t.tables.get_mut(name).and_then(|t| t.shape.as_mut()) {
                         for c in columns {
                             if !shape.columns.iter().any(|have| have.name == c.name) {

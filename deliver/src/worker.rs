@@ -31,6 +31,7 @@ mod replay;
 mod thin;
 
 use crate::batch::{Batch, BatchLimits, Verdict};
+use crate::columns::Columns;
 use crate::commit::Commit;
 use crate::error::{Failure, denied};
 use crate::evolve::OnSchemaChange;
@@ -108,6 +109,10 @@ pub struct Config {
     pub renames: BTreeMap<String, String>,
     /// Names of those that are not in `renames`.
     pub names: Option<ByTable<Option<String>>>,
+    /// Source table (`schema.table`) → which columns, under which names.
+    pub columns: BTreeMap<String, Columns>,
+    /// Of tables that are not in `columns`.
+    pub other_columns: Columns,
     pub on_schema_change: OnSchemaChange,
     pub mode: Mode,
     /// Deletes of rows are done at the target; else the rows stay.
@@ -141,6 +146,8 @@ impl Config {
             naming: SchemaNaming::Keep,
             renames: BTreeMap::new(),
             names: None,
+            columns: BTreeMap::new(),
+            other_columns: Columns::default(),
             on_schema_change: OnSchemaChange::Additive,
             mode: Mode::Upsert,
             deletes: true,
@@ -157,7 +164,17 @@ impl Config {
     /// Where the rows of a table go.
     pub fn target(&self, table: &TableSchema) -> TargetName {
         let named = || self.names.as_ref().and_then(|names| (names.0)(table));
-        self.naming.target(table, self.renames.get(&table.qualified()).cloned().or_else(named))
+        let mut name = self.naming.target(table, self.renames.get(&table.qualified()).cloned().or_else(named));
+        if self.columns(&table.qualified()).fold {
+            name.schema.make_ascii_lowercase();
+            name.name.make_ascii_lowercase();
+        }
+        name
+    }
+
+    /// Which columns of the table `schema.table`.
+    pub fn columns(&self, table: &str) -> &Columns {
+        self.columns.get(table).unwrap_or(&self.other_columns)
     }
 }
 

@@ -547,6 +547,14 @@ impl Supervisor {
             .iter()
             .filter_map(|(full, o)| Some((full.strip_prefix(&source)?.strip_prefix('.')?.to_owned(), o.name.clone()?)))
             .collect();
+        config.columns = sink
+            .tables
+            .iter()
+            .filter_map(|(full, o)| {
+                Some((full.strip_prefix(&source)?.strip_prefix('.')?.to_owned(), o.columns.clone()))
+            })
+            .collect();
+        config.other_columns = sink.other_columns.clone();
         config.who = Caller::node(self.node);
         config.mode = match sink.mode.as_str() {
             "append" => deliver::Mode::Append,

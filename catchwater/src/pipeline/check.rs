@@ -1,6 +1,8 @@
 //! Pure. Phases 2 and 3 of the validator: shape against the table of `schema`, then names. Collects every error with its
 //! place; only a file without errors becomes a typed [`Pipeline`].
 
+mod columns;
+
 use super::connect::{self, Connector, Target, Translated};
 use super::finding::{Finding, Span, codes, nearest};
 use super::model::{Component, Pipeline, Sink, Source, TableOption};
@@ -8,6 +10,8 @@ use super::schema::{self, Field, Shape};
 use super::tree::{Entry, Kind, Node};
 use catchwater_capture::TableLists;
 use catchwater_capture::properties::{KNOWN, Properties};
+use catchwater_deliver::Columns;
+use catchwater_deliver::columns::is_type;
 use std::collections::BTreeMap;
 
 /// What the caller allows.
@@ -172,6 +176,15 @@ impl Walk {
                         self.error(codes::BAD_VALUE, span, path, format!("`{}` is empty", entry.key));
                     }
                     self.references(&text, span, path);
+                }
+            }
+            Shape::SqlType => {
+                if let Some(text) = self.scalar(entry, path, "a type of the target")
+                    && !is_type(text)
+                {
+                    let message = format!("`{}: {text}` is no type", entry.key);
+                    let hint = "words, numbers in ( ), [] for an array: \"numeric(14,2)\", timestamp(3) with time zone";
+                    self.error(codes::BAD_VALUE, span, path, message).suggestions.push(hint.into());
                 }
             }
             Shape::SecretUrl => {
@@ -438,14 +451,21 @@ fn build(root: &Node) -> Pipeline {
         .iter()
         .map(|e| {
             let batch = e.value.get("batch").map(|b| &b.value);
+            let fold = text(&e.value, "names").as_deref() == Some("fold");
             let tables: BTreeMap<String, TableOption> = e
                 .value
                 .get("tables")
                 .map(|t| t.value.entries())
                 .unwrap_or_default()
                 .iter()
-                .map(|t| (t.key.clone(), TableOption { name: text(&t.value, "name") }))
+                .map(|t| {
+                    (
+                        t.key.clone(),
+                        TableOption { name: text(&t.value, "name"), columns: columns::build(&t.value, fold) },
+                    )
+                })
                 .collect();
+            let other_columns = Columns { fold, ..Columns::default() };
             let on_error = e.value.get("on_error").map(|o| &o.value);
             let parks = on_error.and_then(|o| text(o, "row")).as_deref() == Some("park_key");
             let sink = Sink {
@@ -459,6 +479,7 @@ fn build(root: &Node) -> Pipeline {
                 from: texts(e.value.get("from")).into_iter().map(|t| t.0).collect(),
                 topics: None,
                 naming: None,
+                other_columns,
                 tables,
                 batch_rows: batch.and_then(|b| text(b, "rows")).and_then(|t| t.parse().ok()),
                 batch_bytes: batch.and_then(|b| text(b, "bytes")).and_then(|t| schema::size_bytes(&t)),
@@ -563,6 +584,7 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
             );
         }
         for t in e.value.get("tables").map(|t| t.value.entries()).unwrap_or_default() {
+            columns::problems(t, &format!("sinks.{}.tables.{}", e.key, t.key), findings);
             let known = p.sources.iter().any(|(name, s)| {
                 let of_source = t.key.strip_prefix(name.as_str()).is_some_and(|r| r.starts_with('.'));
                 (of_source && s.tables.is_empty()) || (!s.table_names(&t.key, name).is_empty() && !t.key.ends_with('*'))

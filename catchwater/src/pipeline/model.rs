@@ -2,6 +2,7 @@
 
 use super::connect::{Connector, Naming, Target};
 use catchwater_capture::TableLists;
+use catchwater_deliver::Columns;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,6 +131,8 @@ pub struct Sink {
     pub topics: Option<String>,
     /// How it names tables that `tables` does not.
     pub naming: Option<Naming>,
+    /// What it takes of tables that `tables` does not name.
+    pub other_columns: Columns,
     /// By the table's full name.
     pub tables: BTreeMap<String, TableOption>,
     pub batch_rows: Option<u64>,
@@ -152,6 +155,7 @@ pub struct Sink {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TableOption {
     pub name: Option<String>,
+    pub columns: Columns,
 }
 
 impl Sink {
@@ -159,7 +163,12 @@ impl Sink {
     pub fn target_name(&self, full: &str) -> String {
         let short = full.splitn(3, '.').nth(2).unwrap_or(full);
         let given = self.tables.get(full).and_then(|t| t.name.clone());
-        given.or_else(|| self.named(full)).unwrap_or_else(|| short.to_owned())
+        let name = given.or_else(|| self.named(full)).unwrap_or_else(|| short.to_owned());
+        if self.columns(full).fold { name.to_ascii_lowercase() } else { name }
+    }
+    /// Which columns of `source.schema.table`.
+    pub fn columns(&self, full: &str) -> &Columns {
+        self.tables.get(full).map_or(&self.other_columns, |t| &t.columns)
     }
     /// What its rule makes of `source.schema.table`; `None` = it has none, or it makes no name of that.
     pub fn named(&self, full: &str) -> Option<String> {

@@ -230,6 +230,13 @@ fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
                 (a.target_name(table) != b.target_name(table)).then_some(table)
             })
             .collect();
+        let listed = names(&a.tables, &b.tables);
+        let chosen = |s: &Sink, t: &str| (s.columns(t).clone(), s.other_columns.clone());
+        if listed.iter().any(|t| chosen(a, t) != chosen(b, t)) || a.other_columns != b.other_columns {
+            out.push(step(Class::Restart, node, "other columns, or other names of them, from now on").next(
+                "rows that were delivered stay as they are until they change; catchwater sink rebuild fills the tables anew",
+            ));
+        }
         if a.naming != b.naming {
             let what = "other names of tables: theirs would lack the rows delivered before";
             out.push(step(Class::Refused, node, what).next(instead));

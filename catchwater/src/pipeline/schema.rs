@@ -31,6 +31,8 @@ pub enum Shape {
     Map(&'static [Field]),
     /// name → mapping.
     Named(&'static [Field]),
+    /// A type of a target's column.
+    SqlType,
     /// table → mapping.
     Tables(&'static [Field]),
     /// Property of Debezium's connector → its value.
@@ -103,6 +105,7 @@ pub const SINK: &[Field] = &[
     field("mode", Shape::Choice(&["upsert", "append", "insert_once", "soft_delete"])),
     field("on_error", Shape::Map(ON_ERROR)),
     field("tables", Shape::Tables(SINK_TABLE)),
+    field("names", Shape::Choice(&["exact", "fold"])),
     field("batch", Shape::Map(BATCH)),
     field("apply", Shape::Map(APPLY)),
     field("on_schema_change", Shape::Choice(&["additive", "fail"])),
@@ -112,7 +115,10 @@ pub const SINK: &[Field] = &[
 
 const POSTGRES_SINK: &[Field] = &[required("url", Shape::SecretUrl), field("schema", Shape::Text)];
 const SQLITE_SINK: &[Field] = &[required("file", Shape::Path)];
-const SINK_TABLE: &[Field] = &[field("name", Shape::Text)];
+const SINK_TABLE: &[Field] =
+    &[field("name", Shape::Text), field("select", Shape::Map(SELECT)), field("columns", Shape::Tables(COLUMN))];
+const SELECT: &[Field] = &[field("keep", Shape::Texts), field("drop", Shape::Texts)];
+const COLUMN: &[Field] = &[field("name", Shape::Text), field("type", Shape::SqlType)];
 const ON_ERROR: &[Field] = &[field("row", Shape::Choice(&["stop", "park_key"])), field("max", Shape::Ratio)];
 const BATCH: &[Field] = &[
     field("rows", Shape::Number { min: 1, max: 1_000_000 }),

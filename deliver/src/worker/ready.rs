@@ -4,6 +4,7 @@
 use super::{Session, Trouble, Worker, sink_trouble};
 use crate::error::{Failure, code};
 use crate::evolve;
+use crate::mode::Mode;
 use crate::plan;
 use crate::sink::{DdlStep, SinkClass, SinkError, TargetName};
 use catchwater_base::crash_point;
@@ -66,9 +67,14 @@ impl Worker {
     ) -> Result<(), Trouble> {
         debug_assert!(!session.lane_open, "DDL inside an open sink transaction");
         let fatal = |e: Failure| Trouble::Fatal(e);
-        let schema = &self.config.mode.shape(schema).map_err(|e| fatal(e.into()))?;
+        let of = (schema.topic, schema.qualified());
+        let was = |column: &str| self.book.schemas.values().any(|s| s.topic == of.0 && s.column(column).is_some());
+        let keyed = self.config.mode != Mode::Append;
+        let columns = self.config.columns(&of.1);
+        let shaped = columns.shape(schema, keyed, was).map_err(|e| fatal(e.into()))?;
+        let schema = &self.config.mode.shape(&shaped.schema).map_err(|e| fatal(e.into()))?;
         let steps: Vec<DdlStep> =
-            evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change)
+            evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change, &shaped.types)
                 .map_err(|e| fatal(e.into()))?;
         if !steps.is_empty() {
             for step in &steps {

@@ -3,7 +3,8 @@
 use super::naming::{Naming, Router, whole};
 use super::{Given, Wrong, url_part};
 use crate::pipeline::model::{Component, Sink, TableOption};
-use std::collections::BTreeMap;
+use catchwater_deliver::Columns;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows refused among the last ones, above which `errors.tolerance=all` does not tolerate them.
 const PARK_MAX: (u32, u32) = (25, 1000);
@@ -48,7 +49,10 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
         _ => "table.name.format",
     };
     let naming = Naming { format: given.get(format_key).unwrap_or_default(), flat: debezium, routers };
-    let mut tables = BTreeMap::new();
+    let (other_columns, by_topic) = columns(&mut given, debezium);
+    let of_topic = |t: &String| by_topic.get(t).unwrap_or(&other_columns).clone();
+    let mut tables: BTreeMap<String, TableOption> =
+        by_topic.keys().map(|t| (t.clone(), TableOption { name: None, columns: of_topic(t) })).collect();
     let mut schema: Option<String> = None;
     // What an expression will fit is not known yet: two tables stand for all.
     let probes = from.iter().flat_map(|f| ["a.a", "b.b"].map(|t| format!("{f}.{t}"))).collect();
@@ -60,7 +64,7 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
                     given.refuse(format_key, "Catchwater writes all tables of a sink into one schema");
                 }
                 if expression.is_none() {
-                    tables.insert(topic.clone(), TableOption { name: Some(name) });
+                    tables.insert(topic.clone(), TableOption { name: Some(name), columns: of_topic(topic) });
                 }
             }
             Err(why) => given.refuse(format_key, why),
@@ -82,6 +86,7 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
         from,
         topics: expression,
         naming,
+        other_columns,
         tables,
         // Debezium's batch is a bound on what one transaction takes; ours are cut at the source's transactions anyway.
         batch_rows: batch_rows.map(|n| n.clamp(500, 1_000_000)),
@@ -238,4 +243,36 @@ fn transforms(given: &mut Given<'_>) -> Vec<Router> {
         }
     }
     routers
+}
+
+/// Fields to take or to leave, and whether names are written without quotes. Key columns are always written, as there.
+fn columns(given: &mut Given<'_>, debezium: bool) -> (Columns, BTreeMap<String, Columns>) {
+    let (keep_key, drop_key) = match debezium {
+        true => ("field.include.list", Some("field.exclude.list")),
+        false => ("fields.whitelist", None),
+    };
+    let fold = match debezium {
+        true => !given.flag("quote.identifiers"),
+        false => given.word("quote.sql.identifiers", &["always", "never"]) == "never",
+    };
+    let drop = drop_key.map(|k| given.list(k)).unwrap_or_default();
+    // With both, the list of what is left out counts. Source: Debezium 3.6, FieldFilterFactory.
+    let keep = if drop.is_empty() { given.list(keep_key) } else { Vec::new() };
+    // `field`, or `topic:field`.
+    let of = |entries: &[String], topic: Option<&str>| -> BTreeSet<String> {
+        let fits = |e: &String| match e.split_once(':') {
+            Some((t, field)) => (Some(t) == topic).then(|| field.to_owned()),
+            None => Some(e.clone()),
+        };
+        entries.iter().filter_map(fits).collect()
+    };
+    let made = |topic: Option<&str>| Columns {
+        keep: (!keep.is_empty()).then(|| of(&keep, topic)),
+        drop: of(&drop, topic),
+        lenient: true,
+        fold,
+        ..Columns::default()
+    };
+    let topics = keep.iter().chain(&drop).filter_map(|e| Some(e.split_once(':')?.0.to_owned()));
+    (made(None), topics.map(|t| (t.clone(), made(Some(&t)))).collect())
 }

@@ -10,7 +10,8 @@ use crate::session::Session;
 use crate::types::schema;
 use catchwater_base::crash_point;
 use catchwater_change::Column;
-use catchwater_deliver::sink::{DdlStep, SinkError};
+use catchwater_deliver::columns::is_type;
+use catchwater_deliver::sink::{DdlStep, SinkError, Types};
 
 pub async fn apply(config: &SinkConfig, session: &Session, step: &DdlStep) -> Result<(), SinkError> {
     let sql = statement(config, session, step).await?;
@@ -22,14 +23,14 @@ pub async fn apply(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
 
 async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Result<String, SinkError> {
     Ok(match step {
-        DdlStep::CreateTable { name, like } => {
+        DdlStep::CreateTable { name, like, types } => {
             let mut parts = Vec::new();
             for (i, column) in like.columns.iter().enumerate() {
                 if column.generated {
                     continue;
                 }
                 let null = if like.is_key(i) { " NOT NULL" } else { "" };
-                let kind = type_of(config, session, column).await?;
+                let kind = type_of(config, session, column, types).await?;
                 parts.push(format!("{} {kind}{null}", quote_ident(&column.name)));
             }
             if !like.key.is_empty() {
@@ -49,10 +50,10 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
             };
             format!("{make} CREATE TABLE IF NOT EXISTS {} ({})", quoted(name), parts.join(", "))
         }
-        DdlStep::AddColumns { name, columns } => {
+        DdlStep::AddColumns { name, columns, types } => {
             let mut parts = Vec::new();
             for column in columns {
-                let kind = type_of(config, session, column).await?;
+                let kind = type_of(config, session, column, types).await?;
                 parts.push(format!("ADD COLUMN IF NOT EXISTS {} {kind}", quote_ident(&column.name)));
             }
             if parts.is_empty() {
@@ -67,7 +68,11 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
 }
 
 /// The column's type, printed by the target or made of constants.
-async fn type_of(config: &SinkConfig, session: &Session, column: &Column) -> Result<String, SinkError> {
+async fn type_of(config: &SinkConfig, session: &Session, column: &Column, given: &Types) -> Result<String, SinkError> {
+    if let Some(text) = given.get(&column.name).filter(|t| is_type(t)) {
+        return Ok(text.clone());
+    }
+
     if schema::is_native(column) && !column.native_type.is_empty() {
         // to_regtype is NULL for what is not there, an error for text that is no type name at all.
         let asked = session

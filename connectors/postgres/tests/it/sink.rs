@@ -570,7 +570,9 @@ async fn types_on(server: &str) {
         let mut sink = sink_on(&target.url);
         sink.open(claim(1)).await.unwrap();
         let name = TargetName { schema: "copy".into(), name: "source_t".into() };
-        sink.apply_ddl(&DdlStep::CreateTable { name: name.clone(), like: table.clone() }).await.unwrap();
+        sink.apply_ddl(&DdlStep::CreateTable { name: name.clone(), like: table.clone(), types: Default::default() })
+            .await
+            .unwrap();
         let described = sink.describe(std::slice::from_ref(&name)).await.unwrap().remove(0).unwrap();
         if native {
             for (want, got) in table.columns.iter().zip(&described.columns) {

@@ -6,7 +6,8 @@ use crate::codes;
 use crate::fault;
 use crate::types::{declared_for, quoted};
 use catchwater_change::{Column, TableSchema};
-use catchwater_deliver::sink::{DdlStep, ForeignKey, SinkClass, SinkError, TargetName, TargetTable};
+use catchwater_deliver::columns::is_type;
+use catchwater_deliver::sink::{DdlStep, ForeignKey, SinkClass, SinkError, TargetName, TargetTable, Types};
 use rusqlite::{Connection, TransactionBehavior};
 
 fn table_error(e: TableError) -> SinkError {
@@ -66,15 +67,15 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
     let failed = |e: rusqlite::Error| fault::sink("change the target's tables", &e);
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     match step {
-        DdlStep::CreateTable { name, like } => tx.execute_batch(&create(name, like)).map_err(failed)?,
-        DdlStep::AddColumns { name, columns } => {
+        DdlStep::CreateTable { name, like, types } => tx.execute_batch(&create(name, like, types)).map_err(failed)?,
+        DdlStep::AddColumns { name, columns, types } => {
             let table = Table::read(&tx, &name.name).map_err(table_error)?;
             for column in columns {
                 if table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
                     continue;
                 }
                 let (t, c) = (quoted(&table.name), quoted(&column.name));
-                tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}", declared_for(column)))
+                tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}", declared(column, types)))
                     .map_err(failed)?;
             }
         }
@@ -89,7 +90,12 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
     tx.commit().map_err(failed)
 }
 
-fn create(name: &TargetName, like: &TableSchema) -> String {
+/// What somebody gives, else what the source's type becomes.
+fn declared(column: &Column, given: &Types) -> String {
+    given.get(&column.name).filter(|t| is_type(t)).cloned().unwrap_or_else(|| declared_for(column))
+}
+
+fn create(name: &TargetName, like: &TableSchema, types: &Types) -> String {
     let key: Vec<&Column> = like.key.iter().filter_map(|k| like.columns.get(usize::from(*k))).collect();
     let mut parts: Vec<String> = like
         .columns
@@ -97,7 +103,7 @@ fn create(name: &TargetName, like: &TableSchema) -> String {
         .filter(|c| !c.generated)
         .map(|c| {
             let not_null = if c.nullable == Some(false) { " NOT NULL" } else { "" };
-            format!("{} {}{not_null}", quoted(&c.name), declared_for(c))
+            format!("{} {}{not_null}", quoted(&c.name), declared(c, types))
         })
         .collect();
     if !key.is_empty() {

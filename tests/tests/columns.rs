@@ -1,0 +1,106 @@
+//! Columns of a PostgreSQL target as the file says: left out, renamed, of another type, in small letters; and what of that is
+//! refused. Every row is accounted for.
+
+use catchwater_tests::dev::Dev;
+use catchwater_tests::pg::Database;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn pipeline(a: &Database, b: &Database, more: &str) -> String {
+    let name = a.name();
+    format!(
+        "version: 1\npipeline: p\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [t] }}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{}\" }}\n{more}",
+        a.url(),
+        b.url()
+    )
+}
+
+fn wait(dev: &Dev, db: &Database, sql: &str, want: &str) {
+    let seen = || {
+        let rows = db.pg.rows(sql).unwrap_or_default();
+        let row =
+            |r: &Vec<Option<String>>| r.iter().map(|c| c.as_deref().unwrap_or("NULL")).collect::<Vec<_>>().join(",");
+        rows.iter().map(row).collect::<Vec<_>>().join(" ")
+    };
+    dev.wait(LIMIT, || if seen() == want { String::new() } else { format!("`{}`", seen()) })
+        .unwrap_or_else(|e| panic!("{sql}: {e:#}"));
+}
+
+const SHAPE: &str = "SELECT string_agg(attname || ':' || format_type(atttypid, atttypmod), ' ' ORDER BY attnum)
+    FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attnum > 0 AND NOT attisdropped";
+
+#[test]
+fn columns_are_left_out_renamed_and_typed() {
+    let Some(a) = Database::create("pg15", "columns_a") else { return };
+    let Some(b) = Database::create("pg15", "columns_b") else { return };
+    a.pg.run("CREATE TABLE t (\"Id\" int PRIMARY KEY, \"Total\" numeric, secret text, note text)").expect("table");
+    a.pg.run("INSERT INTO t VALUES (1, 1.25, 's', 'n'), (2, 2, 's', NULL)").expect("rows");
+    let name = a.name();
+    let columns = "select: { drop: [secret] }, columns: { Total: { name: Amount, type: \"numeric(9,3)\" } }";
+    let mut dev = Dev::new(&pipeline(
+        &a,
+        &b,
+        &format!("    names: fold\n    tables:\n      {name}.public.t: {{ name: Orders, {columns} }}\n"),
+    ));
+    dev.start().expect("start");
+    wait(&dev, &b, "SELECT id, amount, note FROM orders ORDER BY id", "1,1.250,n 2,2.000,NULL");
+    assert_eq!(b.pg.one(SHAPE).expect("shape"), "id:integer amount:numeric(9,3) note:text");
+    // Changes of what is left out alone, of the key, deletes; then a new column, in its turn.
+    a.pg.run("UPDATE t SET secret = 'x'; UPDATE t SET \"Id\" = 3, \"Total\" = 7 WHERE \"Id\" = 1; DELETE FROM t WHERE \"Id\" = 2")
+        .expect("changes");
+    wait(&dev, &b, "SELECT id, amount, note FROM orders ORDER BY id", "3,7.000,n");
+    a.pg.run("ALTER TABLE t ADD COLUMN \"More\" text; INSERT INTO t VALUES (4, 4, 's', 'n', 'm')").expect("a column");
+    wait(&dev, &b, "SELECT id, more FROM orders ORDER BY id", "3,NULL 4,m");
+    // The column that is left out goes from the source: the file may go on naming it, over a restart, too.
+    a.pg.run("ALTER TABLE t DROP COLUMN secret; INSERT INTO t VALUES (5, 5, 'n', 'm')").expect("a column less");
+    wait(&dev, &b, "SELECT count(*) FROM orders", "3");
+    dev.kill();
+    dev.start().expect("again");
+    a.pg.run("INSERT INTO t VALUES (6, 6, 'n', 'm')").expect("a row");
+    wait(&dev, &b, "SELECT count(*) FROM orders", "4");
+    // What the given type does not hold is refused as a row.
+    a.pg.run("INSERT INTO t VALUES (7, 10000000, 'n', 'm')").expect("a row");
+    dev.wait(LIMIT, || if state(&dev).contains("CW0609 public.orders") { String::new() } else { state(&dev) })
+        .expect("one clear error");
+    assert!(!dev.log().contains("10000000"), "a value in the log");
+    dev.ledger().expect("rows in = rows out");
+}
+
+/// What the sink says of itself.
+fn state(dev: &Dev) -> String {
+    let url = format!("http://{}/api/v1/lag", dev.http);
+    let out = std::process::Command::new("curl").args(["-s", &url]).output().expect("curl");
+    let lines: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+    let sink = lines.as_array().into_iter().flatten().find(|l| l["kind"] == "sink").cloned();
+    sink.unwrap_or_default().to_string()
+}
+
+#[test]
+fn a_choice_of_columns_that_cannot_be_is_one_error() {
+    let Some(a) = Database::create("pg15", "choice_a") else { return };
+    let Some(b) = Database::create("pg15", "choice_b") else { return };
+    a.pg.run("CREATE TABLE t (id int PRIMARY KEY, a text, \"A\" text); INSERT INTO t VALUES (1, 'x', 'y')")
+        .expect("table");
+    let name = a.name();
+    for (i, (more, word)) in [
+        ("select: { drop: [secrte] }", "no column secrte"),
+        ("select: { keep: [a] }", "part of the key"),
+        ("columns: { a: { name: A } }", "would both be"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let table = format!("    tables:\n      {name}.public.t: {{ name: t{i}, {more} }}\n");
+        let mut dev = Dev::new(&pipeline(&a, &b, &table));
+        dev.throw_away = true;
+        dev.start().expect("start");
+        dev.wait(LIMIT, || {
+            let text = state(&dev);
+            if text.contains("CW0694") && text.contains(word) { String::new() } else { text }
+        })
+        .unwrap_or_else(|e| panic!("{more}: {e:#}"));
+        assert_eq!(b.pg.one(&format!("SELECT to_regclass('t{i}') IS NULL")).expect("target"), "t");
+        dev.stop().expect("ends, and takes its slot with it");
+    }
+}
