@@ -32,6 +32,13 @@ pub enum Command {
         #[arg(long)]
         allow_plain_secrets: bool,
     },
+    /// Run the tests that a pipeline file holds; nothing is contacted
+    Test {
+        file: PathBuf,
+        /// Only those whose name holds this text
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
     /// Topics of a running node (or of any Kafka cluster)
     #[command(subcommand)]
     Topic(Topic),
@@ -525,6 +532,7 @@ impl Command {
             Command::Dev(_) => "dev",
             Command::Start(_) => "start",
             Command::Validate { .. } => "validate",
+            Command::Test { .. } => "test",
             Command::Topic(Topic::List { .. }) => "topic list",
             Command::Topic(Topic::Describe { .. }) => "topic describe",
             Command::Topic(Topic::Produce { .. }) => "topic produce",

@@ -11,6 +11,7 @@ pub mod refused;
 pub mod sink;
 pub mod storage;
 pub mod tap;
+pub mod test;
 pub mod top;
 pub mod topic;
 pub mod validate;

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         Command::Validate { file, allow_plain_secrets } => {
             command::validate::run(&file, allow_plain_secrets, output).into()
         }
+        Command::Test { file, only } => {
+            block_on(async { command::test::run(&file, only.as_deref(), output).await.into() })
+        }
         Command::Explain { code } => command::explain::run(&code).into(),
         Command::Storage(storage) => command::storage::run(&storage, output).into(),
         Command::Version => Ok(command::version::run()).into(),

@@ -4,6 +4,7 @@ pub mod check;
 pub mod connect;
 pub mod finding;
 pub mod model;
+pub mod offline;
 pub mod plan;
 pub mod render;
 pub mod schema;

@@ -5,7 +5,7 @@
 //! `commit` (what is durable), `retry` (what a failure leads to), `plan` and `evolve` (source tables → target tables)
 //! `columns` (which columns, under which names), `mode` (what a change does), `park` (what the target refuses), `lag` (how far a change is on its way)
 //! decide and are pure; `wire` reads records. `sink` is the contract, `conformance` the suite every sink passes,
-//! `testing` a sink in memory.
+//! `testing` a sink in memory, `trial` runs changes through all of it without a log.
 
 pub mod batch;
 pub mod columns;
@@ -24,6 +24,7 @@ pub mod retry;
 pub mod sink;
 pub mod status;
 pub mod testing;
+pub mod trial;
 pub mod wire;
 pub mod worker;
 

@@ -180,7 +180,7 @@ impl Config {
 
 impl Config {
     /// What one change does to the target. Empty = filtered: by the mode, or since deletes or truncates are not done.
-    fn applies(
+    pub(crate) fn applies(
         &self,
         change: RowChange,
         plan: &Arc<TargetPlan>,

@@ -41,10 +41,13 @@ pub fn check(bytes: &[u8], options: Options) -> (Option<Pipeline>, Vec<Finding>)
     if !findings.iter().any(Finding::is_error) {
         let built = build(&root);
         names(&built, &root, &mut findings);
+        super::offline::read(&root, &built, &mut findings);
         pipeline = Some(built).filter(|_| !findings.iter().any(Finding::is_error));
     } else {
         // Names that can be judged in spite of the errors: each mistake still gives one message.
-        names(&build(&root), &root, &mut findings);
+        let built = build(&root);
+        names(&built, &root, &mut findings);
+        super::offline::read(&root, &built, &mut findings);
     }
     findings.sort_by_key(|f| (f.span.line, f.span.column));
     findings.dedup();
@@ -178,6 +181,8 @@ impl Walk {
                     self.references(&text, span, path);
                 }
             }
+            // Read by `offline`, once there is a pipeline to hold them against.
+            Shape::Tests => {}
             Shape::SqlType => {
                 if let Some(text) = self.scalar(entry, path, "a type of the target")
                     && !is_type(text)
@@ -386,7 +391,7 @@ impl Walk {
     }
 }
 
-fn texts(node: Option<&Entry>) -> Vec<(String, Span)> {
+pub(super) fn texts(node: Option<&Entry>) -> Vec<(String, Span)> {
     let Some(entry) = node else { return Vec::new() };
     let one = |n: &Node| match &n.kind {
         Kind::Scalar { text, .. } => Some((text.clone(), n.span)),

@@ -1,7 +1,7 @@
 //! Pure. YAML text → a tree in which every key and value knows its place. Phase 1 of the validator.
 //!
 //! Own tree over `saphyr-parser` events, because its loader stops at a duplicate key and expands aliases. Refused here:
-//! anchors, aliases, merge keys, tags, several documents. Columns of the parser count from 0, lines from 1; ours count
+//! anchors, aliases, merge keys, tags but three, several documents. Columns of the parser count from 0, lines from 1; ours count
 //! both from 1, in Unicode scalar values.
 
 #![allow(clippy::result_large_err)] // a finding ends the parse of a file: it is built once
@@ -31,8 +31,22 @@ pub enum Kind {
     },
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// `!any` and the like; only expectations of tests have a use for them.
+    Marked(Mark, String),
     /// `key:` with nothing behind it.
     Null,
+}
+
+/// The tags that a file may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    Any,
+    Absent,
+    Approx,
+}
+
+impl Mark {
+    const ALL: [(Mark, &'static str); 3] = [(Mark::Any, "any"), (Mark::Absent, "absent"), (Mark::Approx, "approx")];
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +62,7 @@ impl Node {
             Kind::Scalar { .. } => "a text",
             Kind::List(_) => "a list",
             Kind::Map(_) => "a mapping",
+            Kind::Marked(..) => "a mark (!any, !absent, !approx), which only tests have a use for",
             Kind::Null => "nothing",
         }
     }
@@ -179,6 +194,11 @@ impl Builder {
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
+                let word = tag.as_ref().filter(|t| t.handle == "!").map(|t| t.suffix.as_str());
+                if let Some((mark, _)) = Mark::ALL.into_iter().find(|(_, name)| Some(*name) == word) {
+                    self.refuse_extras(anchor, false, at);
+                    return Ok(Node { span: at, kind: Kind::Marked(mark, text.into_owned()) });
+                }
                 self.refuse_extras(anchor, tag.is_some(), at);
                 let plain = style == ScalarStyle::Plain;
                 if plain && (text.is_empty() || text == "~" || text == "null") {
