@@ -269,11 +269,12 @@ pub enum Storage {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
-    /// Let partitions that a start keeps closed go on with what is proved of them; without --yes it only says what it would do
+    /// Let partitions that a start keeps closed go on with what is proved of them, and cut out what is damaged; without --yes it
+    /// only says what it would do, and what is lost
     Repair {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
-        /// Do it. What is behind the proved end is lost to readers, and kept in files beside
+        /// Do it. What is damaged, or behind the proved end, is lost to readers, and kept in files beside
         #[arg(long)]
         yes: bool,
     },

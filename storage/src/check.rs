@@ -5,6 +5,7 @@
 //! sealed files, every snapshot. Memory: one piece of a file at a time, findings up to a bound; what recovery itself
 //! holds (rows, journal files) comes on top.
 
+use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp};
 use crate::entry::{EntryKind, RecoveredGroup, Row, SegmentInfo, Verdict, row_flag};
 use crate::format::context::EntryContext;
@@ -193,7 +194,7 @@ impl Work<'_> {
         self.verdict(&dir, group, files)?;
         let last = group.segments.iter().rev().find_map(|s| s.rows.last());
         let journaled = group.journaled.last().map(|e| (e.index, e.end_offset()));
-        let placed = last.map(|r| (r.index, r.base_offset.plus(u64::from(r.count))));
+        let placed = last.map(|r| (last_index(r), r.base_offset.plus(u64::from(r.count))));
         let none = (group.first_index.prev(), group.log_start);
         let (last_index, end) = journaled.or(placed).unwrap_or(none);
         Ok(GroupState {

@@ -300,7 +300,7 @@ pub struct Thinned {
 impl RecoveredGroup {
     /// The last entry; the one before the first if there is none.
     pub fn last_index(&self) -> EntryIndex {
-        let row = self.segments.iter().rev().find_map(|s| s.rows.last()).map(|r| r.index);
+        let row = self.segments.iter().rev().find_map(|s| s.rows.last()).map(crate::compact::rows::last_index);
         self.journaled.last().map(|e| e.index).or(row).unwrap_or(self.first_index.prev())
     }
 

@@ -8,18 +8,26 @@
 //! ```
 //! Invariants: nothing is removed and nothing overwritten that is not also kept under a name that ends with [`ASIDE`]; a death
 //! anywhere leaves a directory that keeps the same partitions closed, and the repair can be run again; the salvage files,
-//! which keep them closed, go last. Refused: partitions whose files are damaged (their rows or batches are not what they
-//! were: which bytes to give up is not decided here). Not here: what the terminal shows (`catchwater/src/command/storage.rs`).
+//! which keep them closed, go last. What is damaged in files is cut out of them (`repair/cut_out.rs`), also of partitions that a
+//! start opens: they have a range that nobody can read. Refused: partitions of which nothing says whose they are, or where they
+//! begin. Not here: what the terminal shows (`catchwater/src/command/storage.rs`).
 
+mod cut_out;
+
+use self::cut_out::Cut;
+pub use self::cut_out::{Lost, LostRange};
+use crate::compact::rows::last_index;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp};
-use crate::entry::{EntryKind, Frame, Hard, NewEntry, Verdict};
+use crate::entry::{EntryKind, Frame, Hard, NewEntry, RecoveredGroup, Verdict};
 use crate::format::journal::{FileHeader, FlushBuilder, FlushHeader, HEADER_BYTES, decode_flush, frame_bytes};
 use crate::format::slot::BootState;
 use crate::journal::{NEW, Persisted};
 use crate::recover::{
     ASIDE, Layout, RecoverError, Recovered, SALVAGE_FILE, examine, quarantine, settle, settle_relaxed, write_boot_state,
 };
-use crate::segment::{FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, Segments, group_dir, segment_stem};
+use crate::segment::{
+    FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, Segments, group_dir, segment_stem, write_manifests,
+};
 use bytes::Bytes;
 use catchwater_base::{Effects, Local, Now};
 use catchwater_record::{EntryIndex, Gid, Offset, PartitionId, TopicId};
@@ -34,12 +42,12 @@ const COPIES_MAX: u32 = 1000;
 /// What a repair would do, and to what.
 #[derive(Debug)]
 pub struct Plan {
-    /// Partitions that a start keeps closed, ascending by gid.
+    /// Partitions that a start keeps closed, or that have a damaged range, ascending by gid.
     pub closed: Vec<ClosedGroup>,
     found: Recovered,
 }
 
-/// One partition that a start keeps closed.
+/// One partition that a start keeps closed, or that has a damaged range.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClosedGroup {
     pub gid: Gid,
@@ -54,6 +62,9 @@ pub struct ClosedGroup {
     pub kept: usize,
     /// Why it cannot go on; `None` = it can.
     pub refused: Option<&'static str>,
+    /// What is lost of its files.
+    pub lost: Lost,
+    cuts: Vec<Cut>,
     /// Saved entries that follow on and that the journal does not have any more.
     saved: Vec<NewEntry>,
 }
@@ -79,11 +90,22 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
     let found = examine(disk, layout)?;
     let mut closed = Vec::new();
     for (group, files) in &found.groups {
-        if files.quarantine.is_none() {
+        let mut lost = Lost::default();
+        let cuts = match cuts(disk, layout, group, files, &mut lost) {
+            Ok(cuts) => cuts,
+            Err(e) => {
+                let_go(disk, layout);
+                return Err(e.into());
+            }
+        };
+        if files.quarantine.is_none() && cuts.is_empty() {
             continue;
         }
         let placed = group.segments.iter().rev().find_map(|s| s.rows.last());
-        let placed = placed.map(|r| (r.index, r.base_offset.plus(u64::from(r.count)), r.term.0));
+        let mut placed = placed.map(|r| (last_index(r), r.base_offset.plus(u64::from(r.count)), r.term.0));
+        if let Some(cut) = cuts.last().filter(|cut| cut.at + 1 == files.segments.len()) {
+            placed = Some((cut.end.0.prev(), cut.end.1, files.segments[cut.at].last_term));
+        }
         let journaled = group.journaled.last().map(|e| (e.index, e.end_offset(), e.term.0));
         let (mut index, mut end, mut term) =
             journaled.or(placed).unwrap_or((group.first_index.prev(), files.first_offset, group.prev_term));
@@ -108,7 +130,9 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
             Verdict::Damaged if group.spec.topic == TopicId::NONE && group.gid.0 != 0 => {
                 Some("nothing says any more which topic it belongs to")
             }
-            Verdict::Damaged => Some("its files are damaged: rows, batches or contexts are not what was written"),
+            Verdict::Damaged if files.begins_unknown => {
+                Some("the snapshot that its log begins with is lost, and nothing says where that would be")
+            }
             _ => None,
         };
         closed.push(ClosedGroup {
@@ -121,10 +145,39 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
             last_index: index,
             kept: salvage.iter().filter(|e| e.index > index).count(),
             refused,
+            lost,
+            cuts,
             saved,
         });
     }
     Ok(Plan { closed, found })
+}
+
+/// What must be cut out of a partition's files. Behind the first cut every open segment becomes a sealed one, up to the last.
+fn cuts(
+    disk: &dyn Disk,
+    layout: &Layout,
+    group: &RecoveredGroup,
+    files: &FoundGroup,
+    lost: &mut Lost,
+) -> Result<Vec<Cut>, DiskError> {
+    let dir = group_dir(&layout.groups(), group.gid);
+    let next = |at: usize| match files.segments.get(at + 1) {
+        Some(segment) => Some((segment.base_index, segment.base_offset)),
+        None => group.journaled.first().map(|e| (e.index, e.base_offset)),
+    };
+    let (mut out, mut last) = (Vec::new(), None);
+    for (at, both) in group.segments.iter().zip(&files.segments).enumerate() {
+        if cut_out::survey(disk, (&dir, at), both, next(at), false, &mut Lost::default())?.is_some() {
+            last = Some(at);
+        }
+    }
+    for (at, both) in group.segments.iter().zip(&files.segments).enumerate() {
+        if last.is_some_and(|last| at <= last) {
+            out.extend(cut_out::survey(disk, (&dir, at), both, next(at), both.1.is_open(), lost)?);
+        }
+    }
+    Ok(out)
 }
 
 /// Lets go of the directory.
@@ -187,7 +240,11 @@ impl Work<'_> {
         }
         settle(self.disk, self.layout, &found.leftovers, &found.journal.free)?;
         for closed in &going_on {
-            let Some((_, files)) = found.groups.iter().find(|(g, _)| g.gid == closed.gid) else { continue };
+            let Some((group, files)) = found.groups.iter_mut().find(|(g, _)| g.gid == closed.gid) else { continue };
+            self.cut_out(closed, files, now)?;
+            if group.verdict == Verdict::Damaged {
+                files.manifest_whole = false;
+            }
             self.keep_tails(files)?;
         }
         let frames = frames(&found, &going_on);
@@ -221,6 +278,35 @@ impl Work<'_> {
         Ok(self.done)
     }
 
+    /// Damaged segments are replaced: copies aside, new ones durable, manifests, then the old ones go.
+    fn cut_out(&mut self, closed: &ClosedGroup, files: &mut FoundGroup, now: Now) -> Result<(), DiskError> {
+        if closed.cuts.is_empty() {
+            return Ok(());
+        }
+        let dir = group_dir(&self.layout.groups(), closed.gid);
+        let names = self.disk.list(&dir)?;
+        let generations = names.iter().filter_map(|name| name.split('.').nth(1)?.parse::<u32>().ok());
+        let generation = generations.max().unwrap_or(0).saturating_add(1);
+        let mut gone = Vec::new();
+        for cut in &closed.cuts {
+            let old = files.segments[cut.at].clone();
+            let prev_term = cut.at.checked_sub(1).map_or(files.prev_term, |at| files.segments[at].last_term);
+            let stem = format!("{dir}/{}", segment_stem(old.base_offset, old.generation));
+            for ext in ["log", "ext", "ent"] {
+                self.copy_tail(&format!("{stem}.{ext}"), 0)?;
+                gone.push(format!("{stem}.{ext}"));
+            }
+            let with = (generation, prev_term, now.wall.as_millis());
+            files.segments[cut.at] = cut_out::write(self.disk, (&dir, closed.gid), (&old, cut), with)?;
+        }
+        self.disk.sync_dir(&dir)?;
+        write_manifests(self.disk, self.layout.groups(), files)?;
+        for path in gone {
+            self.disk.unlink(&path)?;
+        }
+        self.disk.sync_dir(&dir)
+    }
+
     /// Files that belong to nothing would go before the next append: here somebody may still want them.
     fn keep_names(&mut self, files: &mut FoundGroup) -> Result<(), DiskError> {
         let dir = group_dir(&self.layout.groups(), files.gid);
@@ -251,11 +337,19 @@ impl Work<'_> {
         if len <= from {
             return Ok(());
         }
-        let copy = self.free_name(&format!("{path}.from-{from}"))?;
+        let copy = if from == 0 { self.free_name(path)? } else { self.free_name(&format!("{path}.from-{from}"))? };
         self.disk.create_new(&copy)?;
         let mut at = from;
         while at < len {
-            let piece = self.disk.read(path, at, PIECE_BYTES.min(usize::try_from(len - at).unwrap_or(PIECE_BYTES)))?;
+            let wanted = PIECE_BYTES.min(usize::try_from(len - at).unwrap_or(PIECE_BYTES));
+            let piece = match self.disk.read(path, at, wanted) {
+                // What cannot be read is not kept: a hole as long stands for it.
+                Err(e) if e.kind == DiskFault::Io => {
+                    at += wanted as u64;
+                    continue;
+                }
+                other => other?,
+            };
             if piece.is_empty() {
                 break;
             }

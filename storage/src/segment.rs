@@ -27,6 +27,7 @@ mod sweep;
 mod switch;
 
 pub use found::{FoundGroup, Segment, Sums};
+pub(crate) use keep::write_manifests;
 pub use switch::Replacement;
 
 use self::append::piece_bytes;

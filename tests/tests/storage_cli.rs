@@ -245,9 +245,10 @@ fn a_repair_lets_a_closed_directory_go_on() {
     assert!(partitions.iter().all(|p| p["verdict"] == "ok"), "{out}");
 }
 
-/// Damaged files are not the repair's to decide: refused by a code, and nothing of them is touched.
+/// A log with a flipped byte in its middle and a cut end: the repair says which offsets are lost, gives up nothing else, and
+/// who reads from the beginning goes over the holes, as over what compaction took.
 #[test]
-fn a_repair_refuses_damaged_files() {
+fn a_repair_cuts_out_what_is_damaged_and_the_rest_is_read() {
     let mut broker = filled(Settings::default());
     if broker.is_foreign() {
         return;
@@ -256,11 +257,55 @@ fn a_repair_refuses_damaged_files() {
     let data = broker.data_dir();
     let dir = data.to_str().expect("utf-8").to_owned();
     let log = largest(&data, ".log");
-    let half = std::fs::metadata(&log).expect("there").len() / 2;
-    std::fs::OpenOptions::new().write(true).open(&log).expect("opens").set_len(half).expect("cut");
-    for args in [vec!["storage", "repair", &dir], vec!["storage", "repair", "--yes", &dir]] {
-        let text = refused(&args, 1, "CW0231");
-        assert!(text.contains("1 partition(s) cannot go on"), "{text}");
-        assert_eq!(std::fs::metadata(&log).expect("there").len(), half);
-    }
+    let mut bytes = std::fs::read(&log).expect("readable");
+    let (len, partition) = (bytes.len(), log.parent().expect("a folder").to_owned());
+    bytes[len / 3] ^= 0x10;
+    bytes.truncate(len - 20);
+    std::fs::write(&log, &bytes).expect("written");
+
+    let (exit, out) = json(&["-o", "json", "storage", "repair", &dir]);
+    assert_eq!((exit, &out["result"]["done"]), (0, &serde_json::json!(false)), "{out}");
+    let [named] = &out["result"]["partitions"].as_array().expect("partitions")[..] else { panic!("{out}") };
+    let lost: Vec<(u64, u64)> = named["lost_offsets"]
+        .as_array()
+        .expect("ranges")
+        .iter()
+        .map(|r| (r["from"].as_u64().expect("from"), r["to"].as_u64().expect("to")))
+        .collect();
+    // Batches of fifty: one in the middle, and the last.
+    assert_eq!(lost.iter().map(|(from, to)| to - from).collect::<Vec<_>>(), [50, 50], "{out}");
+    assert_eq!(std::fs::read(&log).expect("readable"), bytes, "it only looked");
+    let text = String::from_utf8_lossy(&run(&["storage", "repair", &dir], "").stdout).into_owned();
+    assert!(text.contains(&format!("offsets {} to {} (50)", lost[0].0, lost[0].1 - 1)), "{text}");
+
+    let (exit, out) = json(&["-o", "json", "storage", "repair", "--yes", &dir]);
+    assert_eq!((exit, &out["result"]["done"]), (0, &serde_json::json!(true)), "{out}");
+    let kept: Vec<PathBuf> = std::fs::read_dir(&partition).expect("a folder").flatten().map(|e| e.path()).collect();
+    let same = |path: &PathBuf| std::fs::read(path).is_ok_and(|b| b == bytes);
+    assert!(kept.iter().any(|p| p.to_string_lossy().ends_with(".aside") && same(p)), "{kept:?}");
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!(exit, 0, "{out}");
+
+    broker.restart().expect("it opens");
+    let consume = |broker: &Broker| {
+        let out = run(&["topic", "consume", "words", "-b", broker.kafka()], "");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).lines().filter(|l| l.contains("of a batch that has some length")).count()
+    };
+    assert_eq!(consume(&broker), 900, "all but the two batches");
+    // Behind the hole at the end it goes on, and so it does after a death.
+    let number = named["partition"].to_string();
+    let more = "another line of a batch that has some length\n".repeat(10);
+    let out = run(&["topic", "produce", "words", "-b", broker.kafka(), "-p", &number], &more);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(consume(&broker), 910);
+    broker.kill();
+    broker.restart().expect("and again after a death");
+    assert_eq!(consume(&broker), 910);
+    broker.stop().expect("stop");
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!(exit, 0, "{out}");
+    let partitions = out["result"]["partitions"].as_array().expect("partitions").clone();
+    let ends: u64 = partitions.iter().filter_map(|p| p["end_offset"].as_u64()).filter(|end| *end >= 300).sum();
+    assert_eq!(ends, 1010, "{out}");
 }

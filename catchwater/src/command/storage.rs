@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Findings shown in table form; JSON has all.
 const FINDINGS_SHOWN: usize = 50;
+/// Lost ranges of one partition shown in table form.
+const RANGES_SHOWN: usize = 50;
 /// Files that a dump of a directory shows, at most.
 const FILES_MAX: usize = 10_000;
 
@@ -86,6 +88,8 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
             "gid": format!("{:016x}", g.gid.0), "topic_id": g.topic.to_string(), "partition": g.partition.0,
             "verdict": verdict_word(g.verdict), "log_start": g.log_start.0, "end_offset": g.end.0,
             "last_index": g.last_index.0, "entries_kept_aside": g.kept, "refused": g.refused,
+            "lost_offsets": g.lost.offsets.iter().map(|r| json!({"from": r.from.0, "to": r.to.0})).collect::<Vec<_>>(),
+            "lost_entries": g.lost.entries, "lost_contexts": g.lost.contexts,
         })
     };
     let done = yes && goes_on > 0;
@@ -97,14 +101,17 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
         let row = |g: &ClosedGroup| {
             let will = match g.refused {
                 Some(why) => format!("stays closed: {why}"),
-                None if done => format!("goes on at offset {}", g.end),
-                None => format!("would go on at offset {}", g.end),
+                None if done => format!("goes on, next offset {}", g.end),
+                None => format!("would go on, next offset {}", g.end),
             };
             let name = format!("{}-{}", g.topic, g.partition);
             vec![format!("{:016x}", g.gid.0), name, verdict_word(g.verdict).into(), will]
         };
         let rows: Vec<Vec<String>> = closed.iter().map(row).collect();
         text.push_str(&table(&["GID", "TOPIC-ID-PARTITION", "VERDICT", "REPAIR"], &rows));
+    }
+    for g in closed.iter().filter(|g| g.refused.is_none()) {
+        text.push_str(&lost_text(g));
     }
     for name in &aside {
         text.push_str(&format!("kept: {name}\n"));
@@ -115,19 +122,45 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
         }
         let message = format!("{shown}: {refused} partition(s) cannot go on, {goes_on} can");
         let mut failure = Failure::new(Exit::Runtime, "CW0231", message)
-            .cause("rows, batches or contexts in their files are not what was written")
+            .cause("nothing says any more whose they are, or where their logs begin")
             .next("restore the directory from a copy, or capture into a new topic; the page says more");
         failure.details = Some(Box::new(result));
         return Err(failure);
     }
     let summary = match (goes_on, done) {
-        (0, _) => format!("{shown}: no partition is closed, nothing to repair"),
+        (0, _) => format!("{shown}: no partition is closed or damaged, nothing to repair"),
         (n, true) => format!("{shown}: {n} partition(s) go on at the next start; {} file(s) kept aside", aside.len()),
         (n, false) => format!(
-            "{shown}: {n} partition(s) would go on; records behind the named offsets are lost to readers. Nothing was changed: --yes does it"
+            "{shown}: {n} partition(s) would go on without the records at the named offsets and behind the named ends. Nothing was changed: --yes does it"
         ),
     };
     Ok(Done::new(summary, result, text))
+}
+
+/// What is lost of one partition's files, line by line.
+fn lost_text(g: &ClosedGroup) -> String {
+    let mut text = String::new();
+    for range in g.lost.offsets.iter().take(RANGES_SHOWN) {
+        let records = range.to.0 - range.from.0;
+        text.push_str(&format!(
+            "lost: {:016x} offsets {} to {} ({records})\n",
+            g.gid.0,
+            range.from,
+            range.to.0.saturating_sub(1)
+        ));
+    }
+    let more = g.lost.offsets.len().saturating_sub(RANGES_SHOWN);
+    if more > 0 {
+        text.push_str(&format!("… and {more} more ranges (-o json has them)\n"));
+    }
+    if g.lost.contexts > 0 {
+        let contexts = g.lost.contexts;
+        text.push_str(&format!(
+            "lost: {:016x} the source positions of {contexts} batch(es): what they hold may come again\n",
+            g.gid.0
+        ));
+    }
+    text
 }
 
 fn verdict_word(verdict: Verdict) -> &'static str {

@@ -604,8 +604,12 @@ fn try_contents(
 ) -> Result<Vec<NewEntry>, crate::read::ReadError> {
     let mut out = Vec::new();
     for segment in &group.segments {
-        let stem = format!("/data/log/p/{:016x}/{}", group.gid.0, crate::segment::segment_stem(segment.base_offset, 0));
-        for row in &segment.rows {
+        let stem = format!(
+            "/data/log/p/{:016x}/{}",
+            group.gid.0,
+            crate::segment::segment_stem(segment.base_offset, segment.generation)
+        );
+        for row in segment.rows.iter().filter(|r| r.kind != EntryKind::Gap) {
             let body = if row.kind == EntryKind::Data {
                 let range = FileRange {
                     gid: group.gid,

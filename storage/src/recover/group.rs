@@ -110,6 +110,15 @@ pub(super) fn build(
         let prev_term = segments.last().map_or(fixed.prev_term, |f| f.segment.last_term);
         segments.push(reader.sealed(listed, prev_term, names.contains(&format!("{stem}.ext")))?);
     }
+    // Where one ends whose footer is lost with its table, the next one says.
+    for Found { segment, .. } in &mut segments {
+        let Some(next) = fixed.segments.iter().find(|s| s.base_index > segment.base_index) else { continue };
+        if segment.next_offset != next.base_offset {
+            reader.worse(Verdict::Damaged);
+            segment.next_offset = next.base_offset;
+            segment.gaps = (next.base_index.0 - segment.base_index.0).saturating_sub(u64::from(segment.rows));
+        }
+    }
     let sealed_end = segments.last().map_or(fixed.first_index.prev(), |f| f.segment.last_index());
 
     // The journal from its first frame of this group on; what is sealed or trimmed needs no frame.
@@ -307,6 +316,7 @@ pub(super) fn build(
         epochs,
         segments: segments.into_iter().map(|f| f.segment).collect(),
         quarantine,
+        begins_unknown: frames.snapshot_lost,
         mend: Vec::new(),
         loose,
         stale: all_names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),

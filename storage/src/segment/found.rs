@@ -87,6 +87,8 @@ pub struct FoundGroup {
     /// Set if the group's verdict is Suspect or Damaged: its entries that only the journal has. Such a group is not opened
     /// here (nothing of it is written, cut or removed); [`crate::recover::quarantine`] keeps these entries.
     pub quarantine: Option<Vec<NewEntry>>,
+    /// The frame with the snapshot that its log begins with is lost.
+    pub begins_unknown: bool,
     /// Tables of such a group that were made again: written if it goes on all the same.
     pub mend: Vec<(String, Bytes)>,
     /// Names in the group's directory that belong to nothing: removed before the next append.
@@ -119,6 +121,7 @@ impl FoundGroup {
             epochs: Vec::new(),
             segments: Vec::new(),
             quarantine: None,
+            begins_unknown: false,
             mend: Vec::new(),
             stale: Vec::new(),
             snaps: Vec::new(),

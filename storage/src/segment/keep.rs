@@ -1,7 +1,10 @@
 //! Pure. What makes files last and what ends them: sync, seal, manifest, trim, snapshot, drop.
 
-use super::{Group, Job, Part, Segment, SegmentPoint, Segments, Then, group_dir, piece_bytes, side_index};
-use crate::disk::{DiskOp, FilePath};
+use super::{
+    FoundGroup, Group, Job, Part, Segment, SegmentConfig, SegmentPoint, Segments, Then, group_dir, piece_bytes,
+    side_index,
+};
+use crate::disk::{Disk, DiskError, DiskOp, FilePath};
 use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
 use crate::format::row::Footer;
 use crate::format::slot::{self, SlotKind};
@@ -337,6 +340,22 @@ impl Group {
     pub(super) fn begins(&self) -> Offset {
         self.trim_wanted.unwrap_or(self.log_start).max(self.log_start)
     }
+}
+
+/// Both copies of a group's manifest as it was found, or as it was changed since; for who works on a directory offline.
+pub(crate) fn write_manifests(disk: &dyn Disk, dir: String, found: &mut FoundGroup) -> Result<(), DiskError> {
+    let mut segments = Segments::new(SegmentConfig::new(dir));
+    let gid = found.gid;
+    segments.open_group(FoundGroup { journaled: Vec::new(), ..found.clone() });
+    let mut steps = segments.durable_manifest(gid);
+    steps.extend(segments.durable_manifest(gid));
+    for (op, _) in steps {
+        disk.run(op)?;
+    }
+    let group = &segments.groups[&gid];
+    found.manifest = (group.manifest_gen, group.manifest_side);
+    (found.manifest_exists, found.manifest_whole) = (group.manifest_exists, true);
+    Ok(())
 }
 
 /// `synced`: rows of open segments that it may claim, if the group is relaxed; the journal has the others' else.

@@ -179,3 +179,155 @@ fn a_repair_that_dies_can_be_run_again() {
     }
     assert!(died > 20, "a repair has {died} writes");
 }
+
+/// One place of a group's files: a bit flipped, a range zeroed, a file cut, or a table gone with a part of its batches.
+fn damage_files(rng: &mut Rng, disk: &MemoryDisk, gid: Gid) -> Option<String> {
+    let dir = format!("p/{:016x}/", gid.0);
+    let files: Vec<(String, Vec<u8>)> = disk
+        .files()
+        .into_iter()
+        .filter(|(n, b)| n.contains(&dir) && !b.is_empty())
+        .filter(|(n, _)| [".log", ".ext"].iter().any(|e| n.ends_with(e)))
+        .collect();
+    if files.is_empty() {
+        return None;
+    }
+    let (name, bytes) = &files[rng.below(files.len() as u64) as usize];
+    let at = rng.below(bytes.len() as u64) as usize;
+    match rng.below(4) {
+        0 => disk.damage(name, |b| b[at] ^= 1 << (at % 8)),
+        1 => disk.damage(name, |b| b[at..].iter_mut().take(700).for_each(|b| *b = 0)),
+        2 => disk.damage(name, |b| b.truncate(at)),
+        _ => {
+            disk.damage(name, |b| b[at] ^= 1);
+            let table = format!("{}.ent", name.rsplit_once('.').unwrap().0);
+            disk.damage(&table, |b| {
+                let len = b.len();
+                b[len / 2] ^= 4;
+                b[len / 3] ^= 4;
+            });
+        }
+    }
+    Some(name.clone())
+}
+
+/// Everything that the report does not name is there, in its place; nothing of what it names is, and no bad byte.
+fn assert_cut(world: &World, disk: &MemoryDisk, closed: &[crate::repair::ClosedGroup], about: &str) {
+    disk.kill();
+    let found = recover(disk, &world.layout, NEW).unwrap();
+    for (gid, model) in &world.groups {
+        let (group, files) = found.groups.iter().find(|(g, _)| g.gid == *gid).unwrap();
+        assert!(files.quarantine.is_none(), "{about}: group {gid} is closed: {:?}", group.verdict);
+        let got = contents(disk, &world.layout, group);
+        let plan = closed.iter().find(|c| c.gid == *gid);
+        let end = plan.map_or(Offset(u64::MAX), |c| c.end);
+        let lost = |e: &NewEntry| {
+            plan.is_some_and(|c| c.lost.offsets.iter().any(|r| r.from <= e.base_offset && e.end_offset() <= r.to))
+        };
+        let first = group.first_index;
+        let mut missing = 0;
+        for entry in model.now().into_iter().filter(|e| e.index >= first && e.end_offset() <= end) {
+            match got.iter().find(|e| e.index == entry.index) {
+                Some(e) => {
+                    assert!(entry.count == 0 || !lost(&entry), "{about}: group {gid}: {} is named lost", entry.index);
+                    assert_eq!(
+                        (&e.body, e.base_offset, e.term, e.kind),
+                        (&entry.body, entry.base_offset, entry.term, entry.kind),
+                        "{about}"
+                    );
+                }
+                None => {
+                    assert!(
+                        plan.is_some() && (entry.count == 0 || lost(&entry)),
+                        "{about}: group {gid}: {} is gone",
+                        entry.index
+                    );
+                    missing += 1;
+                }
+            }
+        }
+        let told = plan.map_or(0, |c| c.lost.entries);
+        assert!(missing <= told, "{about}: group {gid}: {missing} entries are gone, {told} were told of");
+    }
+    disk.kill();
+    let checked = check(disk, &world.layout).unwrap();
+    assert!(checked.worst().is_none_or(|w| w <= Weight::Warning), "{about}: {:?}", checked.findings);
+}
+
+#[test]
+fn what_is_damaged_in_files_is_cut_out_and_the_rest_is_served() {
+    let (mut cut, mut closed_ones, mut refused) = (0, 0, 0);
+    for (seed, n) in (30..34).flat_map(|seed| (0..9u64).map(move |n| (seed, n))) {
+        let world = busy(seed);
+        let disk = world.disk.memory().fork();
+        let mut rng = Rng::new(seed * 100 + n);
+        let gid = Gid(1 + n % 3);
+        let Some(name) = damage_files(&mut rng, &disk, gid) else { continue };
+        let about = format!("seed {seed} n {n} {name}");
+        if n % 2 == 0 {
+            start(&disk, &world);
+        }
+        let before = disk.files();
+        let look = planned(&disk, &world);
+        assert_eq!(before, disk.files(), "{about}: a look changes nothing");
+        let closed = look.closed.clone();
+        assert!(closed.iter().all(|c| c.gid == gid), "{about}: {closed:?}");
+        refused += closed.iter().filter(|c| c.refused.is_some()).count();
+        cut += closed.iter().filter(|c| c.lost.entries + c.lost.contexts > 0).count();
+        closed_ones += closed.iter().filter(|c| c.verdict == Verdict::Damaged).count();
+        carry_out(&disk, &world.layout, look, Now::default()).unwrap();
+        let (_, bytes) = before.iter().find(|(n, _)| *n == name).unwrap();
+        let kept = |(n, b): &(String, Vec<u8>)| n.starts_with(&name) && b.starts_with(bytes);
+        assert!(closed.is_empty() || disk.files().iter().any(kept), "{about}: the damaged file is not kept");
+        assert_cut(&world, &disk, &closed, &about);
+        disk.power_cut(Cut::LoseAll, &mut Rng::new(1));
+        assert_cut(&world, &disk, &closed, &about);
+        let again = planned(&disk, &world);
+        assert!(!again.does_something(), "{about}: {:?}", again.closed);
+    }
+    assert!(cut > 10 && closed_ones > 3 && refused == 0, "{cut} cut, {closed_ones} closed, {refused} refused");
+}
+
+/// A repair that cuts may die at any write, in any way: run again, it comes to the same.
+#[test]
+fn a_repair_that_cuts_and_dies_can_be_run_again() {
+    let (mut died, mut cases) = (0, 0);
+    for (seed, n) in [(31u64, 1u64), (32, 2), (33, 3)] {
+        let world = busy(seed);
+        let whole = world.disk.memory().fork();
+        let mut rng = Rng::new(seed * 100 + n);
+        damage_files(&mut rng, &whole, Gid(1 + n % 3)).unwrap();
+        let first = planned(&whole.fork(), &world).closed;
+        if !first.iter().any(|c| c.lost.entries > 0) {
+            continue;
+        }
+        cases += 1;
+        let mut at = 0;
+        loop {
+            let memory = Arc::new(whole.fork());
+            let disk = FaultyDisk::new(memory.clone(), FaultRates::default(), at);
+            memory.kill();
+            let look = plan(&disk, &world.layout).unwrap();
+            disk.fail_write_in(at);
+            let done = carry_out(&disk, &world.layout, look, Now::default());
+            match at % 2 {
+                0 => disk.kill(),
+                _ => disk.power_cut(Cut::LoseAll),
+            }
+            if done.is_err() {
+                died += 1;
+                let second = planned(&memory, &world);
+                let again = second.does_something();
+                let done = carry_out(&*memory, &world.layout, second, Now::default());
+                assert!(done.is_ok() || !again, "write {at}: {done:?}");
+            }
+            assert_cut(&world, &memory, &first, &format!("seed {seed} write {at}"));
+            if done.is_ok() {
+                break;
+            }
+            // Every one at first, then fewer: the later steps are those of any repair.
+            at += 1 + at / 12;
+        }
+    }
+    assert!(died > 20 && cases > 0, "{cases} repairs have {died} writes");
+}
