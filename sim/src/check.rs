@@ -50,6 +50,8 @@ pub struct Checker {
     pub groups: BTreeMap<Gid, History>,
     /// Per (node, group): commit looked at so far, and the high watermark told.
     seen: BTreeMap<(usize, Gid), (u64, u64)>,
+    /// Per life of a replica: the last stable offset that a reader met.
+    stable: BTreeMap<(usize, u64, Gid), Offset>,
     pub violation: Option<String>,
 }
 
@@ -109,6 +111,9 @@ impl Checker {
                 wrong = Some(format!("node {node} {gid:?}: entry {index} is committed but not there"));
                 break;
             };
+            if row.kind == EntryKind::Gap {
+                continue; // compaction took it, and it was looked at when it was committed
+            }
             let print = print_of(core, &row);
             let before = index.checked_sub(2).and_then(|i| history.committed.get(i as usize));
             let due = before.map_or(Offset(0), Print::end);
@@ -194,6 +199,12 @@ impl Checker {
         });
         self.ensure(barrier.is_none(), || format!("{gid:?}: a loss of power took the barrier {barrier:?}"));
         gone
+    }
+
+    /// A reader of committed transactions met this end, in this life of a replica.
+    pub fn stable(&mut self, of: (usize, u64, Gid), stable: Offset) {
+        let before = self.stable.insert(of, stable).unwrap_or_default();
+        self.ensure(before <= stable, || format!("{of:?}: the last stable offset fell from {before} to {stable}"));
     }
 
     /// Orders inside one replica.

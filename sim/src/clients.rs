@@ -1,13 +1,14 @@
 //! Turns of producers and capture workers, and what answers do to them.
 
 use crate::engine::Micros;
-use crate::workload::{Reply, Who, Worker, WorkerState, number};
+use crate::workload::{Reply, Who, Wish, Worker, WorkerState, number};
 use crate::world::{Happens, World};
 use catchwater_record::{CaptureId, Gid};
 
 impl World {
     pub(crate) fn producer_turn(&mut self, id: usize, timed_out: bool) {
-        if self.full && self.producers[id].idle() {
+        let ending = self.full && self.producers[id].has_open_txn();
+        if self.full && self.producers[id].idle() && !ending {
             return;
         }
         let at_ms = (self.engine.now() / 1000) as i64;
@@ -15,7 +16,12 @@ impl World {
         if timed_out && !self.producers[id].idle() {
             self.producers[id].target = self.rng.below(self.nodes.len() as u64) as usize;
         }
-        let request = self.producers[id].request(records, at_ms, self.swarm.value_bytes);
+        // Drawn only where it is needed: a run without such a load is the run it was.
+        let ends = self.producers[id].txn.is_some() && (ending || self.rng.chance(300_000));
+        let ends = ends.then(|| self.rng.chance(600_000));
+        let dice = if self.producers[id].has_keys { self.rng.next_u64() } else { 0 };
+        let wish = Wish { records, at_ms, value_bytes: self.swarm.value_bytes, ends, dice };
+        let request = self.producers[id].request(wish, self.engine.now());
         let target = self.producers[id].target;
         self.ask(target, request);
         self.producer_turns[id] += 1;
@@ -43,10 +49,16 @@ impl World {
                 }
                 match reply {
                     Reply::Done { base, .. } => {
-                        self.producers[p].done(id, base);
-                        self.story.acked(self.engine.now(), p, id, base);
+                        let (now, txn) = (self.engine.now(), self.producers[p].txn);
+                        let ended = self.producers[p].done(id, base).flatten();
+                        let name = |n| self.producers[p].txn_name(n);
+                        if let (Some(commits), Some(txn)) = (ended, txn) {
+                            self.out.txns += 1;
+                            self.story.ended(now, p, (name(txn.number), txn.ending.unwrap_or(now)), Some(commits));
+                        }
+                        self.story.acked(now, p, id, base, txn.map(|t| name(t.number)));
                         self.out.acked += 1;
-                        if self.full {
+                        if self.full && !self.producers[p].has_open_txn() {
                             self.producer_turns[p] += 1;
                         } else {
                             self.next_producer_turn(p, think);

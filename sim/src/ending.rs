@@ -32,7 +32,9 @@ impl World {
             Profile::Power => (WRITES_WANTED / 4, 10_000),
             _ => (WRITES_WANTED, 50_000),
         };
-        if news >= wanted && self.converged() {
+        // What is open holds up readers of what is committed behind it.
+        let open = self.producers.iter().any(|p| p.has_open_txn());
+        if news >= wanted && !open && self.converged() {
             self.finished = true;
             return;
         }
@@ -78,6 +80,10 @@ impl World {
                 let first = core.log().first_index();
                 let history = &history[first.0 as usize - 1..];
                 let rows: Vec<_> = core.log().rows_from(first).map(|r| print_of(core, r)).collect();
+                if self.swarm.load.compact.is_some() {
+                    self.read_compacted(node, gid);
+                    continue;
+                }
                 let same = rows.len() == history.len()
                     && rows
                         .iter()
@@ -91,7 +97,7 @@ impl World {
                         // Each node by itself against the ledgers; one of them as what the last consumer sees.
                         if self.members(gid).first() == Some(&node) {
                             let start = self.nodes[node].cores.get(&gid).map_or(Offset(0), |c| c.log().log_start());
-                            self.story.read(self.engine.now(), gid, start, &batches);
+                            self.saw(node, gid, start, &batches);
                         }
                         self.hold_against_ledgers(node, gid, &batches);
                     }
@@ -104,6 +110,15 @@ impl World {
     /// What clients saw, judged by the checker that judges real ones. Not where the only disk was damaged: what it refuses
     /// to read is missing from the history.
     pub(crate) fn judge_story(&mut self) {
+        if self.swarm.load.compact.is_some() {
+            return; // judged by `compacted.rs`
+        }
+        // Who asked for an end and was not answered.
+        for p in &self.producers {
+            if let Some((txn, began)) = p.txn.and_then(|t| Some((t, t.ending?))) {
+                self.story.ended(self.engine.now(), p.id, (p.txn_name(txn.number), began), None);
+            }
+        }
         // After a loss that is allowed, offsets are used again.
         if self.out.relaxed_losses > 0 || (0..self.nodes.len()).any(|n| self.atlas.is_damaged(n)) {
             return;
@@ -144,6 +159,8 @@ impl World {
             let found = match core.log().plan_read(at, end, 3_000) {
                 ReadPlan::Tail(batches) => batches,
                 ReadPlan::Files(ranges) => self.nodes[node].storage.read(&ranges)?,
+                // Compaction took what was there, up to the end.
+                ReadPlan::Empty if self.swarm.load.compact.is_some() => return Ok(all),
                 other => return Err(format!("reading at {at} of {end}: {other:?}")),
             };
             let before = at;
@@ -154,7 +171,8 @@ impl World {
                     batch.check_crc().map_err(|e| format!("reading at {at}: {e}"))?;
                     // The log may start inside a batch.
                     let inside = at == start && batch.offset() < at;
-                    if batch.offset() != at && !inside {
+                    let gap = self.swarm.load.compact.is_some() && batch.offset() > at;
+                    if batch.offset() != at && !inside && !gap {
                         return Err(format!("read {} where {at} was due", batch.offset()));
                     }
                     at = batch.offset().plus(u64::from(batch.offset_count()));
@@ -174,7 +192,7 @@ impl World {
         let mut produced: BTreeMap<i64, Vec<(i32, u32, Offset)>> = BTreeMap::new();
         let mut captured: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for b in batches {
-            let Some(b) = view(b) else { continue };
+            let Some(b) = view(b).filter(|b| !b.is_control()) else { continue };
             if let Some(id) = b.producer_id() {
                 produced.entry(id.0).or_default().push((b.base_sequence(), b.offset_count(), b.offset()));
             } else {

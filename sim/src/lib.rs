@@ -11,6 +11,7 @@
 pub mod check;
 mod clients;
 pub mod clock;
+mod compacted;
 pub mod disk_atlas;
 mod ending;
 pub mod engine;

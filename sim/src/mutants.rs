@@ -61,6 +61,8 @@ pub const MUTANTS: &[Mutant] = &[
     m("rollcall_missing_voter", &[3], Profile::Relaxed, "acknowledged is committed"),
     m("snapshot_applied_before_persist", &[3], Profile::Moves, "no panic"),
     m("barrier_missing", &[1], Profile::Relaxed, "barriers outlive the power"),
+    // Planted and not hunted yet: log_start_goes_back, lso_passes_open_txn, aborted_range_lost (Txn); compaction_drops_last,
+    // tombstone_too_early, aborted_takes_the_place, newest_of_producer_dropped (Compact).
     m("trim_beyond_log_start", &[1], Profile::Mixed, "what is committed can be read"),
 ];
 

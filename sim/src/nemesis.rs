@@ -23,6 +23,10 @@ impl World {
             self.trim_somewhere();
             return self.next_fault();
         }
+        if self.swarm.load.switching && self.rng.chance(300_000) {
+            self.switch_durability();
+            return self.next_fault();
+        }
         if self.swarm.spares > 0 && self.rng.chance(600_000) {
             self.move_somebody();
             return self.next_fault();
@@ -103,6 +107,18 @@ impl World {
             }
         }
         self.next_fault();
+    }
+
+    /// The setting of a topic changes while it is written.
+    fn switch_durability(&mut self) {
+        let (node, now) = (self.rng.below(self.nodes.len() as u64) as usize, self.engine.now());
+        if self.nodes[node].up() {
+            let (now, mut wishes) = (self.clocks.now(node, now), Vec::new());
+            self.out.switches += 1;
+            let to = self.nodes[node].storage.switch_durability(now, self.swarm.relaxed, &mut wishes);
+            tell!(self, "node {node}: its topics are {to:?} from now on");
+            self.grant(node, wishes);
+        }
     }
 
     /// Retention, by whoever leads.

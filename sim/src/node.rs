@@ -62,6 +62,9 @@ impl World {
         }
         let tick = self.clocks.tick(node);
         self.engine.after(tick, Happens::Tick { node, boot });
+        if let Some(load) = self.swarm.load.compact {
+            self.engine.after(load.every, Happens::Compact { node, boot });
+        }
     }
 
     /// A relaxed replica that begins after a loss of power. A lone one is what is left; of several, a majority may have

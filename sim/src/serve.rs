@@ -28,7 +28,13 @@ impl World {
         if self.engine.now() < self.hush_until {
             return;
         }
-        self.story.asked(self.engine.now(), &request);
+        if self.swarm.load.compact.is_none() {
+            let txn = match request.who {
+                Who::Producer(p) => self.producers[p].txn.map(|t| self.producers[p].txn_name(t.number)),
+                Who::Worker(_) => None,
+            };
+            self.story.asked(self.engine.now(), &request, txn);
+        }
         let times = match () {
             () if self.is_calm() => 1,
             () if self.rng.chance(self.swarm.drop) => 0,
@@ -100,7 +106,7 @@ impl World {
         match self.read_from(node, gid, Offset(from)) {
             Ok(batches) => {
                 self.out.reads += batches.len() as u64;
-                self.story.read(self.engine.now(), gid, Offset(from), &batches);
+                self.saw(node, gid, Offset(from), &batches);
             }
             Err(why) => self.checker.fail(format!("node {node} {gid:?}: a consumer at {from}: {why}")),
         }

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now, Rng};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_storage::compact::{Choice, Policy, whole};
+use catchwater_storage::compact_run::{CompactError, CompactRun, Job, Progress};
 use catchwater_storage::dir::{Dir, DirConfig, DirEffect, DirEvent, DirToken};
 use catchwater_storage::disk::faulty::{FaultRates, FaultyDisk};
 use catchwater_storage::disk::memory::{Cut, MemoryDisk};
@@ -16,11 +18,12 @@ use catchwater_storage::disk::{Disk, DiskError, DiskExt, DiskOp};
 use catchwater_storage::format::row;
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::JournalBatch;
+use catchwater_storage::log::CompactionInput;
 use catchwater_storage::read::read_range;
 use catchwater_storage::recover::{
     Layout, NewIdentity, RecoverError, RelaxedLoss, quarantine, recover, settle, settle_relaxed, write_boot_state,
 };
-use catchwater_storage::relaxed::Durability;
+use catchwater_storage::relaxed::{Durability, Window};
 use catchwater_storage::segment::{group_dir, segment_stem};
 use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, Row};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +61,14 @@ struct Live {
     boot: (u64, Side),
 }
 
+/// A run of compaction under way.
+struct Compacting {
+    gid: Gid,
+    run: CompactRun,
+    /// A switch was asked for.
+    waits: bool,
+}
+
 pub struct NodeStorage {
     rng: Rng,
     fsync: (Micros, Micros),
@@ -70,6 +81,7 @@ pub struct NodeStorage {
     live: Option<Live>,
     next: u64,
     durability: Durability,
+    compacting: Option<Compacting>,
     /// What the start found lost of relaxed groups.
     pub lost: BTreeMap<Gid, RelaxedLoss>,
     /// When the machines last asked for something, and when this life ended.
@@ -108,6 +120,7 @@ impl NodeStorage {
             layout: Layout::new("/data"),
             live: None,
             next: 0,
+            compacting: None,
             durability: swarm.relaxed.map_or(Durability::Fsync, Durability::Relaxed),
             lost: BTreeMap::new(),
             busy_at: 0,
@@ -208,6 +221,63 @@ impl NodeStorage {
         self.drive(now, DirEvent::Snap(gid, state.0, state.1, state.2), out);
     }
 
+    /// All topics are relaxed from now on, also after a start, or none is.
+    pub fn switch_durability(&mut self, now: Now, window: Option<Window>, out: &mut Vec<Wish>) -> Durability {
+        self.durability = match (self.durability, window) {
+            (Durability::Fsync, Some(window)) => Durability::Relaxed(window),
+            _ => Durability::Fsync,
+        };
+        let gids: Vec<Gid> = self.specs.iter().map(|(gid, _)| *gid).collect();
+        gids.into_iter().for_each(|gid| self.drive(now, DirEvent::Durability(gid, self.durability), out));
+        self.durability
+    }
+
+    pub fn is_compacting(&self) -> bool {
+        self.compacting.is_some()
+    }
+
+    /// A run of compaction begins, unless one is under way.
+    pub fn compact(&mut self, gid: Gid, (choice, input): (Choice, CompactionInput), policy: Policy, now_ms: i64) {
+        let job = Job {
+            gid,
+            dir: group_dir(&self.layout.groups(), gid),
+            segments: input.segments,
+            dirty_from: choice.dirty_from,
+            policy,
+            now_ms,
+            secret: (1, 2),
+            // A few keys at a time now and then: several passes.
+            map_bytes_max: 1 << 12,
+            output_bytes_max: 1 << 20,
+            producers: input.producers,
+            captures: input.captures,
+            nature: whole,
+        };
+        self.compacting.get_or_insert_with(|| Compacting { gid, run: CompactRun::new(job), waits: false });
+    }
+
+    /// Moves some bytes. True: a segment is to be put in force.
+    pub fn compact_step(&mut self, now: Now, out: &mut Vec<Wish>) -> Result<bool, CompactError> {
+        let Some(c) = self.compacting.as_mut().filter(|c| !c.waits) else { return Ok(false) };
+        match c.run.step(&*self.disk, 2048) {
+            Ok(Progress::More(_)) => Ok(false),
+            Ok(Progress::Switch(replacement)) => {
+                c.waits = true;
+                let gid = c.gid;
+                self.drive(now, DirEvent::Switch(gid, replacement), out);
+                Ok(true)
+            }
+            Ok(Progress::Done(_)) => {
+                self.compacting = None;
+                Ok(false)
+            }
+            Err(error) => {
+                self.compacting = None;
+                Err(error)
+            }
+        }
+    }
+
     /// An operation's time has come.
     pub fn done(&mut self, now: Now, token: u64, out: &mut Vec<Wish>) {
         let Some(live) = &mut self.live else { return };
@@ -248,8 +318,17 @@ impl NodeStorage {
                 }
                 DirEffect::Persisted(gid, tag) => out.push(Wish::Event(gid, Event::Persisted(ReadyNo(tag)))),
                 DirEffect::Placed(gid, upto, rows) => out.push(Wish::Event(gid, Event::Segmented(upto, rows))),
-                DirEffect::Switched(gid, Some(segment)) => out.push(Wish::Event(gid, Event::Replaced(segment))),
-                DirEffect::Switched(_, None) => {}
+                DirEffect::Switched(gid, segment) => {
+                    let run = self.compacting.as_mut().filter(|c| c.gid == gid && c.waits);
+                    let ok = run.map(|c| {
+                        c.waits = false;
+                        c.run.switched(segment.is_some())
+                    });
+                    if matches!(ok, Some(Err(_))) {
+                        self.compacting = None;
+                    }
+                    out.extend(segment.map(|segment| Wish::Event(gid, Event::Replaced(segment))));
+                }
                 DirEffect::WantSnap(gid) => out.push(Wish::Snapshot(gid)),
                 DirEffect::Checkpointed(lsn) => {
                     live.running.last_lsn = live.running.last_lsn.max(lsn);
@@ -289,6 +368,7 @@ impl NodeStorage {
 
     /// The process dies, or the whole machine. What was under way is done, not done, or torn.
     pub fn crash(&mut self, power: bool) {
+        self.compacting = None;
         let flying = self.live.take().map(|l| l.flying).unwrap_or_default();
         self.rest_at_crash = flying.is_empty();
         for (_, op) in flying.into_values() {

@@ -5,7 +5,7 @@ use crate::engine::Micros;
 use crate::workload::{Ask, Request, Who};
 use bytes::Bytes;
 use catchwater_base::hash::xxh3_64;
-use catchwater_check::history::{Head, Isolation, Op, Outcome, Polled, Span, VERSION};
+use catchwater_check::history::{Ending, Head, Isolation, Op, Outcome, Polled, Span, VERSION};
 use catchwater_check::{Checker, Report};
 use catchwater_record::batch::iterate::records;
 use catchwater_record::{BatchView, Gid, Offset};
@@ -17,6 +17,7 @@ struct Open {
     gid: Gid,
     /// (seq, crc)
     records: Vec<(u64, u32)>,
+    txn: Option<String>,
 }
 
 #[derive(Default)]
@@ -49,28 +50,38 @@ fn values(batch: &BatchView<'_>) -> Vec<(u64, Option<Value>)> {
 }
 
 impl Story {
-    /// A request leaves its client; repeats of one are one send.
-    pub fn asked(&mut self, now: Micros, request: &Request) {
+    /// A request leaves its client; repeats of one are one send. `txn`: of a transactional producer.
+    pub fn asked(&mut self, now: Micros, request: &Request, txn: Option<String>) {
         let (Ask::Produce(body) | Ask::Append(body, _)) = &request.ask else { return };
         let Ok(batch) = BatchView::new(body) else { return };
+        if batch.is_control() {
+            return;
+        }
         let all: Vec<_> = values(&batch).into_iter().filter_map(|(_, v)| v).collect();
         match request.who {
             Who::Producer(id) => {
                 let records = all.into_iter().map(|(_, seq, crc)| (seq, crc)).collect();
-                self.open.entry((id, request.id)).or_insert(Open { at: now, gid: request.gid, records });
+                self.open.entry((id, request.id)).or_insert(Open { at: now, gid: request.gid, records, txn });
             }
             // A worker's answers speak of positions, not of offsets: its rows count as sent, not as acknowledged.
             Who::Worker(_) => {
                 for (who, row, crc) in all {
                     if self.captured.insert((who.clone(), row)) {
-                        self.send(Span { at: now, end: None }, request.gid, who, (row, crc), None);
+                        self.send(Span { at: now, end: None }, request.gid, who, (row, crc), (None, None));
                     }
                 }
             }
         }
     }
 
-    fn send(&mut self, span: Span, gid: Gid, producer: String, (seq, crc): (u64, u32), offset: Option<u64>) {
+    fn send(
+        &mut self,
+        span: Span,
+        gid: Gid,
+        producer: String,
+        (seq, crc): (u64, u32),
+        (offset, txn): (Option<u64>, Option<String>),
+    ) {
         self.ops.push(Op::Send {
             span,
             process: producer.clone(),
@@ -80,7 +91,7 @@ impl Story {
             seq,
             crc,
             idempotent: true,
-            txn: None,
+            txn,
             key: None,
             result: if offset.is_some() { Outcome::Ok } else { Outcome::Info },
             offset,
@@ -88,12 +99,24 @@ impl Story {
     }
 
     /// A producer's batch is acknowledged.
-    pub fn acked(&mut self, now: Micros, producer: usize, id: u64, base: Offset) {
+    pub fn acked(&mut self, now: Micros, producer: usize, id: u64, base: Offset, txn: Option<String>) {
         let Some(open) = self.open.remove(&(producer, id)) else { return };
         for (record, offset) in open.records.into_iter().zip(base.0..) {
             let span = Span { at: open.at, end: Some(now) };
-            self.send(span, open.gid, format!("p{producer}"), record, Some(offset));
+            self.send(span, open.gid, format!("p{producer}"), record, (Some(offset), txn.clone()));
         }
+    }
+
+    /// A transaction has ended, or (`None`) nobody knows: its end was asked for and not answered.
+    pub fn ended(&mut self, now: Micros, producer: usize, (txn, began): (String, Micros), commits: Option<bool>) {
+        self.ops.push(Op::Txn {
+            span: Span { at: began, end: commits.map(|_| now) },
+            process: format!("p{producer}"),
+            txn,
+            // Unknown: it may have been committed.
+            ending: if commits == Some(false) { Ending::Abort } else { Ending::Commit },
+            result: if commits.is_some() { Outcome::Ok } else { Outcome::Info },
+        });
     }
 
     pub fn trimmed(&mut self, now: Micros, gid: Gid, offset: Offset) {
@@ -103,20 +126,20 @@ impl Story {
     }
 
     /// Somebody read all of [from, end of the last batch).
-    pub fn read(&mut self, now: Micros, gid: Gid, from: Offset, batches: &[Bytes]) {
+    pub fn read(&mut self, now: Micros, gid: Gid, (isolation, from): (Isolation, Offset), batches: &[Bytes]) {
         let views = || batches.iter().filter_map(|b| BatchView::new(b).ok());
         let Some(next) = views().last().map(|b| b.offset().plus(u64::from(b.offset_count()))) else { return };
-        let polled = views().flat_map(|b| values(&b)).filter(|(o, _)| *o >= from.0);
+        let polled = views().filter(|b| !b.is_control()).flat_map(|b| values(&b)).filter(|(o, _)| *o >= from.0);
         let records = polled.map(|(o, v)| {
             let (who, seq, crc) = v.unwrap_or_default();
             Polled(o, who, seq, crc)
         });
         self.ops.push(Op::Poll {
             span: Span { at: now, end: Some(now) },
-            process: "consumer".into(),
+            process: format!("{isolation:?}"),
             client: String::new(),
             tp: tp(gid),
-            isolation: Isolation::Uncommitted,
+            isolation,
             from: from.0,
             next: next.0,
             records: records.collect(),
@@ -133,7 +156,7 @@ impl Story {
         for ((producer, _), open) in std::mem::take(&mut self.open) {
             for record in open.records {
                 let span = Span { at: open.at, end: None };
-                self.send(span, open.gid, format!("p{producer}"), record, None);
+                self.send(span, open.gid, format!("p{producer}"), record, (None, open.txn.clone()));
             }
         }
         let mut checker = Checker::new(Head { history: VERSION, run: "simulated".into(), seed: 0 });

@@ -25,10 +25,16 @@ pub enum Profile {
     Power,
     /// Topics that are acknowledged from the page cache, and losses of power.
     Relaxed,
+    /// The same with one voter, and the durability changes while topics are written.
+    Switching,
+    /// Transactions, in files that roll all the time.
+    Txn,
+    /// One voter whose topics are compacted while it writes, with transactions.
+    Compact,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 9] = [
+    pub const ALL: [Profile; 12] = [
         Profile::Mixed,
         Profile::Churn,
         Profile::Damage,
@@ -38,7 +44,30 @@ impl Profile {
         Profile::Journals,
         Profile::Power,
         Profile::Relaxed,
+        Profile::Switching,
+        Profile::Txn,
+        Profile::Compact,
     ];
+}
+
+/// What clients do besides plain writes. Drawn apart from the rest, so that a seed without it is the run it was.
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    /// Producers write in transactions, and end each with a marker.
+    pub txn: bool,
+    /// Records have keys, and logs are compacted. One voter only: there is no way yet to send a gap to a peer.
+    pub compact: Option<Compacting>,
+    /// The durability of relaxed topics changes while they are written.
+    pub switching: bool,
+}
+
+/// How logs are compacted.
+#[derive(Clone, Copy, Debug)]
+pub struct Compacting {
+    pub dirty_ratio: f64,
+    pub delete_retention_ms: u64,
+    /// Between two looks at one node's logs.
+    pub every: Micros,
 }
 
 /// Rates are per million.
@@ -88,6 +117,7 @@ pub struct Swarm {
     pub stops: bool,
     /// All topics are relaxed, with this window.
     pub relaxed: Option<Window>,
+    pub load: Load,
 }
 
 impl Swarm {
@@ -131,6 +161,7 @@ impl Swarm {
             damage: if r.chance(250_000) { r.below(400_000) as u32 } else { 0 },
             stops: r.chance(400_000),
             relaxed: None,
+            load: Load::default(),
             tail_bytes: if r.chance(500_000) { 0 } else { r.below(20_000) },
         };
         // Journals and Relaxed are asked for by name.
@@ -147,7 +178,30 @@ impl Swarm {
         ];
         let drawn = DRAWN[r.below(9) as usize];
         swarm.lean(profile.unwrap_or(drawn), &mut r);
+        swarm.load(&mut Rng::new(seed ^ 0x4c6f_6164 ^ ((voters as u64) << 56)));
         swarm
+    }
+
+    fn load(&mut self, r: &mut Rng) {
+        let alone = self.nodes() == 1;
+        let (txn, compact) = match self.profile {
+            Profile::Txn => (true, false),
+            Profile::Compact => (r.chance(500_000), true),
+            Profile::Switching => {
+                self.load.switching = alone;
+                (false, false)
+            }
+            // Asked for by name, until enough seeds of them are behind us.
+            _ => (false, false),
+        };
+        self.load.txn = txn;
+        if compact && alone {
+            self.load.compact = Some(Compacting {
+                dirty_ratio: if r.chance(500_000) { 0.0 } else { r.below(60) as f64 / 100.0 },
+                delete_retention_ms: r.between(50, 1_500),
+                every: r.between(20_000, 200_000),
+            });
+        }
     }
 
     /// Nodes of the run.
@@ -186,7 +240,7 @@ impl Swarm {
                 self.no_space = r.below(1_000) as u32;
                 self.power = 1_000_000;
             }
-            Profile::Relaxed => {
+            Profile::Relaxed | Profile::Switching => {
                 self.relaxed =
                     Some(Window { ms: r.between(20, 300), bytes: r.between(2_000, 60_000), records: u64::MAX });
                 (self.groups, self.damage) = (1, 0);
@@ -226,6 +280,16 @@ impl Swarm {
                 self.chaos = r.between(5_000_000, 10_000_000);
                 self.damage = 0;
                 self.crash_after_append = r.below(10_000) as u32;
+            }
+            Profile::Txn | Profile::Compact => {
+                self.segment_bytes = r.between(500, 3_000) as u32;
+                self.snap_bytes = r.between(500, 5_000);
+                self.think = (100, r.between(500, 5_000));
+                self.value_bytes = r.below(200) as usize;
+                self.fault_every = r.between(150_000, 900_000);
+                self.captures = 0;
+                (self.groups, self.damage) = (1, 0);
+                (self.write_error, self.no_space, self.read_error) = (0, 0, 0);
             }
             Profile::Files => {
                 self.segment_bytes = r.between(500, 3_000) as u32;

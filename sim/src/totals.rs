@@ -27,6 +27,9 @@ pub struct Totals {
     pub installs: u64,
     pub relaxed_losses: u64,
     pub relaxed_lost: u64,
+    pub txns: u64,
+    pub compacted: u64,
+    pub switches: u64,
     pub violations: u64,
 }
 
@@ -54,6 +57,9 @@ impl Totals {
             installs: o.installs,
             relaxed_losses: o.relaxed_losses,
             relaxed_lost: o.relaxed_lost,
+            txns: o.txns,
+            compacted: o.compacted,
+            switches: o.switches,
             violations: u64::from(o.violation.is_some()),
         });
     }
@@ -79,6 +85,9 @@ impl Totals {
         self.installs += o.installs;
         self.relaxed_losses += o.relaxed_losses;
         self.relaxed_lost += o.relaxed_lost;
+        self.txns += o.txns;
+        self.compacted += o.compacted;
+        self.switches += o.switches;
         self.violations += o.violations;
     }
     pub fn simulated_hours(&self) -> f64 {
@@ -92,8 +101,8 @@ impl fmt::Display for Totals {
             f,
             "{} runs, {:.2} simulated cluster-hours, {} steps, {} acknowledged writes, {} elections; faults: {} crashes \
              ({} power cuts), {} partitions, {} stopped processes, {} disk errors, {} damaged disks ({} refused), {} trims, \
-             {} changes of members, {} transfers, {} mute replicas ({} fed), {} burnt ids, {} prefix snapshots, {} losses of relaxed topics ({} entries, within their windows); \
-             {} violations",
+             {} changes of members, {} transfers, {} mute replicas ({} fed), {} burnt ids, {} prefix snapshots, {} losses of relaxed topics ({} entries, within their windows), \
+             {} ended transactions, {} compacted segments, {} changes of durability; {} violations",
             self.runs,
             self.simulated_hours(),
             self.steps,
@@ -115,6 +124,9 @@ impl fmt::Display for Totals {
             self.installs,
             self.relaxed_losses,
             self.relaxed_lost,
+            self.txns,
+            self.compacted,
+            self.switches,
             self.violations
         )
     }

@@ -3,9 +3,10 @@
 
 use bytes::{Bytes, BytesMut};
 use catchwater_record::batch::build::Builder;
+use catchwater_record::batch::{ATTR_CONTROL, ATTR_TRANSACTIONAL};
 use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, Gid, Offset, Position};
 use catchwater_storage::CaptureContext;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Appends of a worker that may be unanswered.
 const WINDOW: usize = 3;
@@ -71,6 +72,61 @@ pub fn number(p: &Position) -> u32 {
 /// (base offset, first sequence, records) of acknowledged batches.
 type Acked = Vec<(Offset, i32, u32)>;
 
+/// How a seed wants the next batch, should there be one to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    pub records: u32,
+    pub at_ms: i64,
+    pub value_bytes: usize,
+    /// The transaction under way ends here: committed or not.
+    pub ends: Option<bool>,
+    /// Keys and tombstones come from it, if the topic is compacted.
+    pub dice: u64,
+}
+
+/// A record of a compacted topic, as it was acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keyed {
+    pub offset: Offset,
+    pub key: u8,
+    pub row: u32,
+    pub tombstone: bool,
+    pub txn: Option<u32>,
+    /// When it was made.
+    pub at: u64,
+}
+
+/// Keys of one producer.
+const KEYS: u64 = 6;
+
+pub fn key_text(producer: usize, key: u8) -> String {
+    format!("p{producer}-k{key}")
+}
+
+/// What is sent and not answered.
+struct Flying {
+    number: u64,
+    sequence: i32,
+    /// 0 = a marker.
+    records: u32,
+    body: Bytes,
+    made: u64,
+    /// Key and tombstone of each record, if they have keys.
+    keys: Vec<(u8, bool)>,
+    /// Of the transaction that it ends.
+    ending: Option<bool>,
+}
+
+/// A transaction of one producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenTxn {
+    pub number: u32,
+    /// Of its first acknowledged batch.
+    pub first: Option<Offset>,
+    /// Its end was asked for, and when.
+    pub ending: Option<u64>,
+}
+
 /// An idempotent producer.
 pub struct Producer {
     pub id: usize,
@@ -78,7 +134,14 @@ pub struct Producer {
     pub target: usize,
     next_sequence: i32,
     number: u64,
-    flying: Option<(u64, i32, u32, Bytes)>,
+    flying: Option<Flying>,
+    /// It writes in transactions: the one under way.
+    pub txn: Option<OpenTxn>,
+    /// Ended transactions: committed, and the marker's offset.
+    pub ends: BTreeMap<u32, (bool, Offset)>,
+    /// Records have keys.
+    pub has_keys: bool,
+    pub keyed: Vec<Keyed>,
     /// (base offset, first sequence, records) of every acknowledged batch.
     pub acked: Acked,
     /// Producer id on the wire; and earlier ones, which ended with a loss, with what is left of their batches.
@@ -95,6 +158,10 @@ impl Producer {
             next_sequence: 0,
             number: 0,
             flying: None,
+            txn: None,
+            ends: BTreeMap::new(),
+            has_keys: false,
+            keyed: vec![],
             acked: vec![],
             wire_id: id as i64 + 1,
             ended: vec![],
@@ -103,34 +170,94 @@ impl Producer {
     pub fn idle(&self) -> bool {
         self.flying.is_none()
     }
-    /// The next batch, or the unanswered one again.
-    pub fn request(&mut self, records: u32, at_ms: i64, value_bytes: usize) -> Request {
-        let (id, _, _, body) = self.flying.get_or_insert_with(|| {
-            self.number += 1;
-            let mut b = Builder::new().producer(self.wire_id, 0, self.next_sequence);
-            for i in 0..records {
-                let row = self.next_sequence as u32 + i;
-                let value = format!("p{}:{row}:{}", self.id, padding(row, value_bytes));
-                b.push(at_ms, None, Some(value.as_bytes()), []);
-            }
-            let sequence = self.next_sequence;
-            self.next_sequence += records as i32;
-            (self.number, sequence, records, b.finish().freeze())
-        });
-        Request { who: Who::Producer(self.id), id: *id, gid: self.gid, ask: Ask::Produce(body.clone()) }
+    pub fn transactional(mut self) -> Self {
+        self.txn = Some(OpenTxn { number: 1, first: None, ending: None });
+        self
     }
-    /// True if it was the answer to the batch in flight.
-    pub fn done(&mut self, id: u64, base: Offset) -> bool {
-        match self.flying.take() {
-            Some((number, sequence, records, _)) if number == id => {
-                self.acked.push((base, sequence, records));
-                true
-            }
-            other => {
-                self.flying = other;
-                false
+    /// Something of a transaction is in the log, and nobody has said yet how it ends.
+    pub fn has_open_txn(&self) -> bool {
+        self.txn.is_some_and(|t| t.first.is_some())
+    }
+    pub fn wire_id(&self) -> i64 {
+        self.wire_id
+    }
+    /// The name of a transaction in a history.
+    pub fn txn_name(&self, number: u32) -> String {
+        format!("p{}-t{number}", self.id)
+    }
+
+    /// The next batch, or the unanswered one again.
+    pub fn request(&mut self, wish: Wish, now: u64) -> Request {
+        if self.flying.is_none() {
+            self.number += 1;
+            let made = match (wish.ends, &mut self.txn) {
+                (Some(commits), Some(txn)) if txn.first.is_some() => {
+                    txn.ending = Some(now);
+                    self.marker(commits, wish.at_ms, now)
+                }
+                _ => self.batch(wish, now),
+            };
+            self.flying = Some(made);
+        }
+        let f = self.flying.as_ref().expect("made above");
+        Request { who: Who::Producer(self.id), id: f.number, gid: self.gid, ask: Ask::Produce(f.body.clone()) }
+    }
+
+    fn batch(&mut self, wish: Wish, made: u64) -> Flying {
+        let mut b = Builder::new().producer(self.wire_id, 0, self.next_sequence);
+        let mut keys = Vec::new();
+        let mut dice = wish.dice;
+        for i in 0..wish.records {
+            let row = self.next_sequence as u32 + i;
+            let value = format!("p{}:{row}:{}", self.id, padding(row, wish.value_bytes));
+            if self.has_keys {
+                let (key, tombstone) = ((dice % KEYS) as u8, (dice >> 8).is_multiple_of(5));
+                dice = dice.rotate_right(17);
+                keys.push((key, tombstone));
+                let value = Some(value.as_bytes()).filter(|_| !tombstone);
+                b.push(wish.at_ms, Some(key_text(self.id, key).as_bytes()), value, []);
+            } else {
+                b.push(wish.at_ms, None, Some(value.as_bytes()), []);
             }
         }
+        let sequence = self.next_sequence;
+        self.next_sequence += wish.records as i32;
+        let bits = if self.txn.is_some() { ATTR_TRANSACTIONAL } else { 0 };
+        let body = with_attributes(b.finish(), bits);
+        Flying { number: self.number, sequence, records: wish.records, body, made, keys, ending: None }
+    }
+
+    /// What the coordinator writes: a control batch with one record.
+    fn marker(&self, commits: bool, at_ms: i64, made: u64) -> Flying {
+        let mut b = Builder::new().producer(self.wire_id, 0, -1);
+        b.push(at_ms, Some(&[0, 0, 0, u8::from(commits)]), Some(&[0, 0, 0, 0, 0, 0]), []);
+        let body = with_attributes(b.finish(), ATTR_TRANSACTIONAL | ATTR_CONTROL);
+        Flying { number: self.number, sequence: -1, records: 0, body, made, keys: vec![], ending: Some(commits) }
+    }
+
+    /// What was answered, if it was the batch (or marker) in flight: `Some(Some(commits))` = a transaction has ended.
+    pub fn done(&mut self, id: u64, base: Offset) -> Option<Option<bool>> {
+        let f = self.flying.take_if(|f| f.number == id)?;
+        let number = self.txn.map(|t| t.number);
+        match f.ending {
+            Some(commits) => {
+                if let Some(txn) = &mut self.txn {
+                    self.ends.insert(txn.number, (commits, base));
+                    *txn = OpenTxn { number: txn.number + 1, first: None, ending: None };
+                }
+            }
+            None => {
+                self.acked.push((base, f.sequence, f.records));
+                if let Some(txn) = &mut self.txn {
+                    txn.first.get_or_insert(base);
+                }
+                for (i, (key, tombstone)) in f.keys.iter().enumerate() {
+                    let (offset, row) = (base.plus(i as u64), f.sequence as u32 + i as u32);
+                    self.keyed.push(Keyed { offset, key: *key, row, tombstone: *tombstone, txn: number, at: f.made });
+                }
+            }
+        }
+        Some(f.ending)
     }
     /// The log ends at `end` now, and what was behind is lost: it begins again under a new id, as a client would.
     pub fn lost(&mut self, end: Offset) {
@@ -146,8 +273,19 @@ impl Producer {
         self.ended.iter().map(|(id, acked)| (*id, acked)).chain([(self.wire_id, &self.acked)])
     }
     pub fn is_waiting_for(&self, id: u64) -> bool {
-        self.flying.as_ref().is_some_and(|(number, ..)| *number == id)
+        self.flying.as_ref().is_some_and(|f| f.number == id)
     }
+}
+
+fn with_attributes(mut batch: BytesMut, bits: i16) -> Bytes {
+    if bits != 0 {
+        let at = 21..23;
+        let before = i16::from_be_bytes([batch[21], batch[22]]);
+        batch[at].copy_from_slice(&(before | bits).to_be_bytes());
+        let crc = catchwater_record::crc::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    batch.freeze()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -58,6 +58,10 @@ pub struct Outcome {
     /// Losses of power that took acknowledged records of relaxed topics, and how many entries they took.
     pub relaxed_losses: u64,
     pub relaxed_lost: u64,
+    /// Transactions that were ended, compacted segments put in force, and changes of durability.
+    pub txns: u64,
+    pub compacted: u64,
+    pub switches: u64,
 }
 
 impl Outcome {
@@ -125,6 +129,11 @@ pub(crate) enum Happens {
     },
     Start {
         node: usize,
+    },
+    /// A look at what may be compacted, or a step of a run.
+    Compact {
+        node: usize,
+        boot: u64,
     },
     Calm,
     Look,
@@ -283,7 +292,12 @@ impl World {
             })
             .collect();
         let out = Outcome::new(seed, swarm.voters);
-        let producers: Vec<Producer> = (0..swarm.clients).map(|id| Producer::new(id, gids[id % gids.len()])).collect();
+        let producer = |id: usize| {
+            let mut p = Producer::new(id, gids[id % gids.len()]);
+            p.has_keys = swarm.load.compact.is_some();
+            if swarm.load.txn { p.transactional() } else { p }
+        };
+        let producers: Vec<Producer> = (0..swarm.clients).map(producer).collect();
         let mut world = World {
             engine: Engine::default(),
             net: Net::new(swarm.nodes()),
@@ -318,7 +332,8 @@ impl World {
         for id in 0..world.producers.len() {
             world.engine.after(1_000 + id as u64, Happens::ProducerTurn { id, turn: 0 });
         }
-        for capture in 0..world.swarm.captures {
+        let captures = if world.swarm.load.compact.is_some() { 0 } else { world.swarm.captures };
+        for capture in 0..captures {
             world.captures.push(usize::MAX);
             world.engine.after(2_000, Happens::NewWorker { capture });
         }
@@ -340,6 +355,7 @@ impl World {
             Happens::Tick { node, .. }
             | Happens::Disk { node, .. }
             | Happens::Fetched { node, .. }
+            | Happens::Compact { node, .. }
             | Happens::Asked { node, .. } => Some(*node),
             Happens::Arrives { msg, .. } => Some(msg.to.node().0 as usize - 1),
             _ => None,
@@ -432,6 +448,12 @@ impl World {
             Happens::Start { node } => {
                 self.engine.fold(0xb00 + node as u64);
                 self.start(node);
+            }
+            Happens::Compact { node, boot } => {
+                self.engine.fold(0x1000 + node as u64);
+                if self.nodes[node].boot == boot && self.nodes[node].up() {
+                    self.compact(node);
+                }
             }
             Happens::Calm => self.calm(),
             Happens::Look => self.look(),

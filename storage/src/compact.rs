@@ -20,6 +20,7 @@ pub mod rows;
 
 use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
 use bytes::BytesMut;
+use catchwater_base::mutant;
 use catchwater_record::batch::iterate::RecordView;
 use catchwater_record::batch::rewrite::{Rewrite, RewriteError, Rewritten, delete_horizon, empty, rewrite};
 use catchwater_record::{BatchView, EntryIndex, Offset};
@@ -152,7 +153,7 @@ impl Markers {
     }
     /// Was the transactional batch at `at` taken back? Undecided ones were not: they lie above the last stable offset.
     pub fn aborted(&self, producer: i64, at: Offset) -> bool {
-        let of = self.0.get(&producer);
+        let of = self.0.get(&producer).filter(|_| !mutant!("aborted_takes_the_place"));
         of.and_then(|markers| markers.range(at.0..).next()).is_some_and(|(_, aborts)| *aborts)
     }
 }
@@ -255,7 +256,7 @@ impl<'a> Pass<'a> {
             false
         };
         let horizon = delete_horizon(batch);
-        let passed = horizon.is_some_and(|at| at <= self.now_ms);
+        let passed = horizon.is_some_and(|at| at <= self.now_ms) || mutant!("tombstone_too_early");
         let discard = if batch.is_control() { void && passed } else { void };
         let newest = self.is_newest(row, batch);
         if discard && !newest {
@@ -277,7 +278,7 @@ impl<'a> Pass<'a> {
             let Some(key) = record.key else { return captured };
             let deletes = captured && nature(record) == Nature::Delete;
             let reach = if deletes { offset.plus(1) } else { offset };
-            if map.get(key).is_some_and(|last| reach < last) {
+            if map.get(key).is_some_and(|last| reach < last || mutant!("compaction_drops_last")) {
                 return false;
             }
             let goes = passed && (deletes || record.value.is_none());
@@ -307,7 +308,7 @@ impl<'a> Pass<'a> {
         if self.captures.contains(&row.index) {
             return true;
         }
-        let Some(id) = batch.producer_id() else { return false };
+        let Some(id) = batch.producer_id().filter(|_| !mutant!("newest_of_producer_dropped")) else { return false };
         self.producers.get(&id.0).is_some_and(|known| match known.last_offset {
             Some(last) => end_offset(row).0 == last + 1,
             None => batch.is_control() && batch.producer_epoch().0 == known.epoch,

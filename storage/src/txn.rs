@@ -11,6 +11,7 @@
 
 use crate::format::txn::Aborted;
 use bytes::Buf;
+use catchwater_base::mutant;
 use catchwater_record::batch::{ATTR_CONTROL, HEADER_BYTES};
 use catchwater_record::{EntryIndex, Offset, ProducerId};
 use std::collections::{BTreeMap, VecDeque};
@@ -125,7 +126,7 @@ impl Transactions {
     /// Everything up to `commit` stays.
     pub fn committed(&mut self, commit: EntryIndex) {
         while let Some(ended) = self.ended.front().filter(|e| e.index <= commit) {
-            self.aborted.extend(ended.aborted);
+            self.aborted.extend(ended.aborted.filter(|_| !mutant!("aborted_range_lost")));
             self.ended.pop_front();
         }
     }
@@ -139,7 +140,7 @@ impl Transactions {
 
     /// First offset that a read_committed reader does not get.
     pub fn last_stable(&self, high_watermark: Offset) -> Offset {
-        let open = self.open.keys().next().copied();
+        let open = self.open.keys().next().copied().filter(|_| !mutant!("lso_passes_open_txn"));
         let ended = self.ended.iter().map(|e| e.first).min();
         open.into_iter().chain(ended).fold(high_watermark, Offset::min)
     }
