@@ -251,6 +251,7 @@ impl NodeStorage {
             output_bytes_max: 1 << 20,
             producers: input.producers,
             captures: input.captures,
+            aborted: input.aborted,
             nature: whole,
         };
         self.compacting.get_or_insert_with(|| Compacting { gid, run: CompactRun::new(job), waits: false });

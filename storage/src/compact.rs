@@ -143,7 +143,8 @@ pub fn group(segments: &[SegmentInfo], segment_bytes: u32) -> Vec<usize> {
     out
 }
 
-/// How each transaction ended: the markers of the part that is compacted.
+/// How each transaction ended: the markers of the part that is compacted, and the aborting ones behind it that end what
+/// began there.
 #[derive(Clone, Debug, Default)]
 pub struct Markers(BTreeMap<i64, BTreeMap<u64, bool>>);
 
@@ -151,7 +152,8 @@ impl Markers {
     pub fn note(&mut self, producer: i64, at: Offset, aborts: bool) {
         self.0.entry(producer).or_default().insert(at.0, aborts);
     }
-    /// Was the transactional batch at `at` taken back? Undecided ones were not: they lie above the last stable offset.
+    /// Was the transactional batch at `at` taken back? One without a marker was committed by one behind the part: undecided
+    /// ones lie above the last stable offset.
     pub fn aborted(&self, producer: i64, at: Offset) -> bool {
         let of = self.0.get(&producer).filter(|_| !mutant!("aborted_takes_the_place"));
         of.and_then(|markers| markers.range(at.0..).next()).is_some_and(|(_, aborts)| *aborts)

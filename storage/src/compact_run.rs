@@ -20,6 +20,7 @@ use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
 use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EntHeader, Footer};
+use crate::format::txn::Aborted;
 use crate::segment::{Replacement, Segment, segment_stem};
 use bytes::Bytes;
 use catchwater_base::crash_point;
@@ -48,6 +49,8 @@ pub struct Job {
     pub producers: LastOfProducers,
     /// Entries that hold the newest position of a capture.
     pub captures: BTreeSet<EntryIndex>,
+    /// Aborted transactions with records in these segments and the marker behind them.
+    pub aborted: Vec<Aborted>,
     pub nature: NatureOf,
 }
 
@@ -209,11 +212,16 @@ impl CompactRun {
     pub fn new(job: Job) -> Self {
         let map = KeyMap::new(job.map_bytes_max, job.secret);
         let mapped_from = job.segments.get(job.dirty_from).map_or(Offset::ZERO, |s| s.base_offset);
+        // Those in the segments are read from them.
+        let mut markers = Markers::default();
+        for aborted in &job.aborted {
+            markers.note(aborted.producer.0, aborted.last, true);
+        }
         CompactRun {
             job,
             phase: Phase::Begin,
             generation: 0,
-            markers: Markers::default(),
+            markers,
             map,
             mapped_from,
             mapped_to: mapped_from,

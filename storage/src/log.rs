@@ -121,6 +121,8 @@ pub struct CompactionInput {
     pub producers: LastOfProducers,
     /// Entries that hold the newest position of a capture.
     pub captures: BTreeSet<EntryIndex>,
+    /// Aborted transactions with records in these segments and the marker behind them.
+    pub aborted: Vec<Aborted>,
 }
 
 /// A stored entry that this version cannot take in.
@@ -754,8 +756,14 @@ impl Log {
     pub fn plan_compaction(&self, policy: &Policy, now_ms: i64) -> Option<(Choice, CompactionInput)> {
         let stable = self.last_stable_offset().min(self.high_watermark());
         let choice = compact::choose(self.table.segments(), stable, policy, now_ms)?;
+        let segments = self.table.segments().get(..choice.upto)?.to_vec();
+        let upto = segments
+            .last()
+            .and_then(|s| s.rows.last())
+            .map_or(Offset::ZERO, |r| r.base_offset.plus(u64::from(r.count)));
         let input = CompactionInput {
-            segments: self.table.segments().get(..choice.upto)?.to_vec(),
+            segments,
+            aborted: self.aborted(upto, upto).copied().filter(|_| !mutant!("marker_behind_unseen")).collect(),
             producers: self
                 .producers
                 .last_batches()

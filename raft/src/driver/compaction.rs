@@ -54,6 +54,7 @@ impl Compaction {
             output_bytes_max: OUTPUT_BYTES_MAX,
             producers: input.producers,
             captures: input.captures,
+            aborted: input.aborted,
             nature: limits.nature,
         };
         Compaction { opened: dir.opened(gid), dir, gid, run: CompactRun::new(job) }

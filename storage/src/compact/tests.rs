@@ -261,6 +261,7 @@ impl Rig {
             output_bytes_max: 1 << 20,
             producers: input.producers,
             captures: input.captures,
+            aborted: input.aborted,
             nature: captured::nature,
         };
         let mut run = CompactRun::new(job);
@@ -554,6 +555,26 @@ fn aborted_data_goes_at_once_and_markers_when_nothing_is_left_of_their_transacti
     fill(&mut rig, 2);
     rig.compact(policy, 1 << 20).unwrap();
     assert_eq!(markers(&rig), [4, 7, 8], "the committed ones have their data");
+}
+
+/// Its marker lies in a segment that the run does not take: the record before it is still the newest of its key.
+#[test]
+fn an_aborted_record_takes_no_place_though_its_marker_lies_behind() {
+    let mut rig = Rig::new(250);
+    let policy = Policy { segment_bytes: 250, ..rig.policy() };
+    rig.append(None, Codec::None, &[(1, true), (2, true)]);
+    rig.transactional(77, 0, Ok(1));
+    rig.transactional(78, 0, Ok(2));
+    for i in 0..6 {
+        rig.append(None, Codec::None, &[(100 + i, true), (30, true)]);
+    }
+    rig.transactional(78, 0, Err(true));
+    rig.transactional(77, 0, Err(false));
+    let marker = rig.log.aborted(Offset(2), Offset(3)).next().unwrap().last.0;
+    assert!(marker >= rig.rolled_to(), "the marker is in the newest segment");
+    rig.compact(policy, 1 << 20).unwrap();
+    let values = rig.read().iter().filter(|r| r.2.len() == 5).map(|r| (r.2[4], r.0)).collect::<Vec<_>>();
+    assert_eq!(values, [(b'1', 0), (b'2', 3)], "key 1 as before the transaction, key 2 as committed");
 }
 
 /// An idle producer's last batch loses its records and keeps its place: a repeat is still a repeat, from headers alone.
