@@ -61,8 +61,17 @@ pub const MUTANTS: &[Mutant] = &[
     m("rollcall_missing_voter", &[3], Profile::Relaxed, "acknowledged is committed"),
     m("snapshot_applied_before_persist", &[3], Profile::Moves, "no panic"),
     m("barrier_missing", &[1], Profile::Relaxed, "barriers outlive the power"),
-    // Planted and not hunted yet: log_start_goes_back, lso_passes_open_txn, aborted_range_lost (Txn); compaction_drops_last,
-    // tombstone_too_early, aborted_takes_the_place, newest_of_producer_dropped (Compact).
+    m("relaxed_truncation_unsynced", &[3], Profile::Relaxed, "cold re-open"),
+    m("relaxed_window_stretched", &[1], Profile::Relaxed, "a loss of power takes one window"),
+    m("manifest_before_names", &[1], Profile::Relaxed, "cold re-open"),
+    m("log_start_goes_back", &[1], Profile::Txn, "log start monotone"),
+    m("lso_passes_open_txn", &[1, 3], Profile::Txn, "last stable offset before open transactions"),
+    m("aborted_range_lost", &[1, 3], Profile::Txn, "read_committed shows nothing that was aborted"),
+    m("compaction_drops_last", &[1], Profile::Compact, "newest of each key"),
+    m("tombstone_too_early", &[1], Profile::Compact, "a tombstone stays its time"),
+    m("aborted_takes_the_place", &[1], Profile::Compact, "newest of each key"),
+    m("marker_behind_unseen", &[1], Profile::Compact, "newest of each key"),
+    m("newest_of_producer_dropped", &[1], Profile::Compact, "newest batch of each producer"),
     m("trim_beyond_log_start", &[1], Profile::Mixed, "what is committed can be read"),
 ];
 

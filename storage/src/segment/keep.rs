@@ -15,7 +15,7 @@ use catchwater_record::{EntryIndex, Gid, Offset};
 use std::collections::VecDeque;
 
 impl Segments {
-    /// Files, then the manifest that names them, then the names.
+    /// Files, then the manifest that names them, then the names; those of a relaxed group before the manifest.
     pub(super) fn sync_steps(&mut self, gid: Gid, manifest: bool) -> VecDeque<(DiskOp, SegmentPoint)> {
         let mut steps = VecDeque::new();
         let group = &self.groups[&gid];
@@ -41,7 +41,14 @@ impl Segments {
             }
             steps.push_back((DiskOp::Fdatasync { path: self.file(gid, segment, "ent") }, SegmentPoint::CkptSync));
         }
-        let names_before = group.names_dirty;
+        let dir: FilePath = group_dir(&self.config.dir, gid).into();
+        let mut names = group.names_dirty;
+        if names && manifest && group.relaxed && !mutant!("manifest_before_names") {
+            // No journal has the rows of a relaxed group: the manifest names none whose file a loss of power may take.
+            steps.push_back((DiskOp::SyncDir { path: dir.clone() }, SegmentPoint::RollDirsync));
+            names = false;
+        }
+        names |= manifest && group.manifest_exists.contains(&false);
         if manifest {
             let bytes = slot::encode(
                 SlotKind::Manifest,
@@ -59,8 +66,7 @@ impl Segments {
             }
         }
         let group = &self.groups[&gid];
-        let dir: FilePath = group_dir(&self.config.dir, gid).into();
-        if names_before || group.names_dirty {
+        if names {
             steps.push_back((DiskOp::SyncDir { path: dir }, SegmentPoint::RollDirsync));
         }
         if !group.name_durable {

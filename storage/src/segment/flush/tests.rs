@@ -2,12 +2,18 @@
 
 use super::*;
 use crate::disk::Disk;
+use crate::disk::DiskExt;
+use crate::disk::memory::Cut;
 use crate::disk::memory::MemoryDisk;
 use crate::entry::{EntryKind, GroupSpec, NewEntry};
+use crate::format::manifest::{Manifest, SegmentState};
+use crate::format::row;
+use crate::format::slot::{self, SlotKind};
 use crate::journal::Persisted;
 use crate::segment::{FoundGroup, SegmentConfig, SegmentEvent};
+use crate::segment::{SegmentLimits, group_dir, segment_stem};
 use bytes::Bytes;
-use catchwater_base::{Local, Wall};
+use catchwater_base::{Local, Rng, Wall};
 use catchwater_record::{LeaderEpoch, Offset, PartitionId, TopicId};
 
 const GID: Gid = Gid(7);
@@ -27,12 +33,13 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World::with(SegmentConfig::new("p".into()))
+        World::with(SegmentConfig::new("/p".into()))
     }
 
     fn with(config: SegmentConfig) -> World {
         let disk = MemoryDisk::new();
-        disk.run(DiskOp::MkDir { path: "p".into() }).unwrap();
+        disk.run(DiskOp::MkDir { path: "/p".into() }).unwrap();
+        disk.sync_dir("/").unwrap();
         let spec = GroupSpec {
             topic: TopicId([1; 16]),
             partition: PartitionId(0),
@@ -107,7 +114,7 @@ impl World {
 #[test]
 fn write_back_is_asked_for_in_pieces_and_for_each_byte_once() {
     // The kernel never holds more than a piece that nobody has asked it to write.
-    let mut world = World::with(SegmentConfig { writeback_bytes: 1000, ..SegmentConfig::new("p".into()) });
+    let mut world = World::with(SegmentConfig { writeback_bytes: 1000, ..SegmentConfig::new("/p".into()) });
     let mut asked = Vec::new();
     let (mut written, mut asked_upto) = (100, 0);
     for count in [3, 7, 1, 1, 25, 9, 1] {
@@ -178,4 +185,42 @@ fn a_cut_waits_for_the_flush() {
     world.run(|_| true);
     assert_eq!(world.flushed.last(), Some(&4));
     assert!(!world.segments.is_busy());
+}
+
+#[test]
+fn a_manifest_names_no_row_whose_file_a_power_cut_takes() {
+    let mut world = World::new();
+    world.tell(SegmentEvent::Limits(GID, SegmentLimits { bytes: 250, ms: u64::MAX, jitter_ms: 0, delete_delay_ms: 0 }));
+    let dir = group_dir("/p", GID);
+    let mut named = 0;
+    for (entries, cut) in [(4, None), (1, None), (3, Some(5)), (4, None)] {
+        world.append(entries, cut);
+        world.run(|_| true);
+        world.tell(SegmentEvent::Flush { gid: GID, all: true });
+        while !world.waiting.is_empty() {
+            let (token, op) = world.waiting.remove(0);
+            let result = world.disk.run(op);
+            world.tell(SegmentEvent::Done(token, result));
+            let left = world.disk.fork();
+            left.power_cut(Cut::LoseAll, &mut Rng::new(1));
+            let copy = |side| left.read_all(&format!("{dir}/manifest.{side}")).unwrap();
+            let Some(newest) = slot::newest(SlotKind::Manifest, copy("a").as_deref(), copy("b").as_deref()).newest
+            else {
+                continue;
+            };
+            for s in Manifest::decode(&newest.payload).unwrap().segments {
+                assert_eq!(s.state, SegmentState::Active);
+                let stem = segment_stem(s.base_offset, s.generation);
+                let ent = left.read_all(&format!("{dir}/{stem}.ent")).unwrap().unwrap_or_default().len();
+                let log = left.read_all(&format!("{dir}/{stem}.log")).unwrap().unwrap_or_default().len();
+                let rows = s.rows as usize;
+                assert!(
+                    ent >= row::HEADER_BYTES + row::ROW_BYTES * rows && log >= 100 * rows,
+                    "{s:?} has {ent} and {log} bytes"
+                );
+                named = named.max(s.base_index.0);
+            }
+        }
+    }
+    assert!(named > 3, "{named}");
 }
