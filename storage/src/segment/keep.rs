@@ -94,10 +94,13 @@ impl Segments {
     }
 
     pub(super) fn sync_job(&mut self, gid: Gid) -> Job {
-        if let Some(group) = self.groups.get_mut(&gid) {
-            group.sync_now = false;
-        }
-        let flush = self.groups.get_mut(&gid).is_some_and(|g| std::mem::take(&mut g.flush_wanted));
+        // A checkpoint's sync answers no flush that waits for what is queued.
+        let flush = self.groups.get_mut(&gid).is_some_and(|g| {
+            g.sync_now = false;
+            let now = g.flush_wanted && (!g.flush_all || g.queue.is_empty() || mutant!("flush_of_all_is_of_some"));
+            g.flush_wanted &= !now;
+            now
+        });
         let group = &self.groups[&gid];
         let last = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
         let (lsn, manifest) = (group.applied_lsn, group.manifest_dirty && group.made);

@@ -24,6 +24,8 @@ struct World {
     segments: Segments,
     out: Effects<SegmentEffect>,
     next: u64,
+    /// Of the flush that brings what is appended.
+    lsn: u64,
     /// Operations that were asked for and did not run.
     waiting: Vec<(Token, DiskOp)>,
     placed: u64,
@@ -48,7 +50,7 @@ impl World {
         };
         let segments = Segments::new(config);
         let (out, waiting, flushed) = (Effects::new(), Vec::new(), Vec::new());
-        let mut world = World { disk, segments, out, next: 1, waiting, placed: 0, flushed, cuts: 0 };
+        let mut world = World { disk, segments, out, next: 1, lsn: 0, waiting, placed: 0, flushed, cuts: 0 };
         world.tell(SegmentEvent::Open(Box::new(FoundGroup::fresh(GID, spec))));
         world.tell(SegmentEvent::Mode(GID, true));
         // The first flush makes the manifest and the names last: a job of its own.
@@ -102,7 +104,7 @@ impl World {
             truncate_from: truncate_from.map(EntryIndex),
             cuts: u32::from(truncate_from.is_some()),
             entries,
-            ..Persisted::empty(GID, 0)
+            ..Persisted::empty(GID, self.lsn)
         };
         if truncate_from.is_some() {
             self.tell(SegmentEvent::CutComing(GID));
@@ -223,4 +225,19 @@ fn a_manifest_names_no_row_whose_file_a_power_cut_takes() {
         }
     }
     assert!(named > 3, "{named}");
+}
+
+/// A group on its way into relaxed mode lets go of its journal when this flush is told.
+#[test]
+fn a_flush_of_all_is_not_answered_by_the_sync_of_a_checkpoint() {
+    let mut world = World::new();
+    world.tell(SegmentEvent::Mode(GID, false));
+    world.lsn = 5;
+    world.append(2, None);
+    world.tell(SegmentEvent::Sync(vec![GID]));
+    world.lsn = 6;
+    world.append(2, None);
+    world.tell(SegmentEvent::Flush { gid: GID, all: true });
+    world.run(|_| true);
+    assert_eq!((world.placed, &world.flushed[..]), (5, &[1, 5][..]));
 }
