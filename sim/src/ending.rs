@@ -33,7 +33,7 @@ impl World {
             _ => (WRITES_WANTED, 50_000),
         };
         // What is open holds up readers of what is committed behind it.
-        let open = self.producers.iter().any(|p| p.has_open_txn());
+        let open = self.producers.iter().any(|p| p.may_have_open_txn());
         if news >= wanted && !open && self.converged() {
             self.finished = true;
             return;
@@ -209,7 +209,9 @@ impl World {
         for (p, id, acked) in known.filter(|(p, ..)| p.gid == gid) {
             let found = produced.get(&id).cloned().unwrap_or_default();
             // What was trimmed is not expected.
-            let mut due = if start > Offset(0) { found.first().map_or(0, |f| f.0) } else { 0 };
+            // Nor what a loss took of an id that had nothing before it: what was still on its way came first then.
+            let begins_late = start > Offset(0) || (id != p.wire_id() && acked.is_empty());
+            let mut due = if begins_late { found.first().map_or(0, |f| f.0) } else { 0 };
             for (sequence, count, _) in &found {
                 if *sequence != due {
                     let what = if *sequence < due { "duplicated or reordered" } else { "missing" };

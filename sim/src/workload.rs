@@ -178,6 +178,10 @@ impl Producer {
     pub fn has_open_txn(&self) -> bool {
         self.txn.is_some_and(|t| t.first.is_some())
     }
+    /// The same, or perhaps: what is not answered may be in the log.
+    pub fn may_have_open_txn(&self) -> bool {
+        self.txn.is_some_and(|t| t.first.is_some() || !self.idle())
+    }
     pub fn wire_id(&self) -> i64 {
         self.wire_id
     }
