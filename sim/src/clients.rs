@@ -40,7 +40,11 @@ impl World {
     }
 
     pub(crate) fn answered(&mut self, who: Who, id: u64, reply: Reply) {
-        let think = self.rng.between(self.swarm.think.0, self.swarm.think.1);
+        let mut think = self.rng.between(self.swarm.think.0, self.swarm.think.1);
+        if self.swarm.load.compact.is_some() && self.rng.chance(20_000) {
+            // Silent for a while: all of its records may go, and its newest batch stays.
+            think = self.rng.between(200_000, 2_000_000);
+        }
         let back_off = self.rng.between(5_000, 60_000);
         match who {
             Who::Producer(p) => {

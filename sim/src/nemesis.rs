@@ -23,7 +23,7 @@ impl World {
             self.trim_somewhere();
             return self.next_fault();
         }
-        if self.swarm.load.switching && self.rng.chance(300_000) {
+        if self.swarm.load.switching && self.rng.chance(600_000) {
             self.switch_durability();
             return self.next_fault();
         }
@@ -118,6 +118,11 @@ impl World {
             let to = self.nodes[node].storage.switch_durability(now, self.swarm.relaxed, &mut wishes);
             tell!(self, "node {node}: its topics are {to:?} from now on");
             self.grant(node, wishes);
+            if self.rng.chance(500_000) {
+                // While the change is under way.
+                let soon = self.rng.between(1_000, 60_000);
+                self.engine.after(soon, Happens::Doom { node });
+            }
         }
     }
 
