@@ -118,6 +118,9 @@ pub enum Command {
     Top(Top),
     /// Until what was committed at the source is visible at the sinks; ends with 1 when the time is over
     Wait(Wait),
+    /// What runs elsewhere goes on here
+    #[command(subcommand)]
+    Import(Import),
     /// The files of a data directory; the node must not run
     #[command(subcommand)]
     Storage(Storage),
@@ -132,6 +135,33 @@ pub enum Command {
     },
     /// Version of this program and of what it speaks
     Version,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Import {
+    /// A Debezium PostgreSQL connector of a Kafka Connect worker, at the row it has come to
+    Connect(ImportConnect),
+}
+
+#[derive(Args, Debug)]
+pub struct ImportConnect {
+    /// Address of the worker: http://HOST:8083
+    pub url: String,
+    /// The connector
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Stop it there first, if it is not stopped
+    #[arg(long)]
+    pub stop: bool,
+    /// Only say what becomes of each property
+    #[arg(long)]
+    pub explain: bool,
+    /// Another value for a property: a password that the worker reads from elsewhere, an address
+    #[arg(long, value_name = "PROPERTY=VALUE")]
+    pub set: Vec<String>,
+    /// Connect address of the node that takes it over
+    #[arg(long, default_value = "127.0.0.1:8083", value_name = "HOST:PORT")]
+    pub to: String,
 }
 
 /// Flags that `dev` and `start` share; they win over environment and file.
@@ -563,6 +593,7 @@ impl Command {
             Command::Tap(_) => "tap",
             Command::Top(_) => "top",
             Command::Wait(_) => "wait",
+            Command::Import(Import::Connect(_)) => "import connect",
             Command::Storage(Storage::Check { .. }) => "storage check",
             Command::Storage(Storage::Repair { .. }) => "storage repair",
             Command::Storage(Storage::Dump { .. }) => "storage dump",

@@ -5,6 +5,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod explain;
 pub mod group;
+pub mod import;
 pub mod node;
 pub mod pipeline;
 pub mod refused;

@@ -300,6 +300,39 @@ pub async fn call(address: &str, call: Call) -> Result<Value, Failure> {
     }
 }
 
+/// A request to any HTTP server; its status and its answer as JSON, null if it has none.
+pub async fn exchange(address: &str, method: Method, path: &str, body: Value) -> Result<(u16, Value), Failure> {
+    let failed = |cause: String| {
+        Failure::new(Exit::Environment, "CW0007", format!("nothing answers at http://{address}"))
+            .cause(cause)
+            .next("check the address")
+    };
+    let ask = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| failed(e.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.to_string()))?;
+        let driver = catchwater_runtime::spawn::spawn("http.client", connection);
+        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, address)
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|e| failed(e.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+        let body = body.map_err(|e| failed(e.to_string()))?.to_bytes();
+        drop(driver);
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    };
+    match catchwater_runtime::time::timeout(CALL_LIMIT, ask).await {
+        Ok(answer) => answer,
+        Err(_) => Err(failed(format!("no answer within {} s", CALL_LIMIT.as_secs()))),
+    }
+}
+
 pub async fn get(address: &str, path: &str) -> Result<Value, Failure> {
     call(address, Call { verb: Verb::Get, path: path.to_owned(), body: Value::Null }).await
 }

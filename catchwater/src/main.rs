@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Command::Tap(args) => block_on(async { command::tap::run(args, output).await.into() }),
         Command::Top(args) => block_on(async { command::top::run(args, output).await.into() }),
         Command::Wait(args) => block_on(async { command::wait::run(args).await.into() }),
+        Command::Import(cli::Import::Connect(args)) => block_on(async { command::import::connect(args).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),
         Command::Dev(args) => block_on(command::node::dev(args, output)),
         Command::Doctor { file, node } => block_on(async { command::doctor::run(file.as_deref(), &node).await.into() }),

@@ -93,7 +93,7 @@ impl Resolved {
         let properties = properties(source, name)?;
         let rules = properties.rules;
         match &self.sources[name] {
-            Component::Postgres { url, slot, publication, streaming, failover, binary, .. } => {
+            Component::Postgres { url, slot, publication, streaming, failover, binary, taken, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
                     .map(|c| c.relative_to(&self.base))
                     .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
@@ -105,6 +105,7 @@ impl Resolved {
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
                 (config.streaming, config.failover, config.binary) = (*streaming, *failover, *binary);
+                config.taken = taken.as_deref().map(|text| taken_over(name, text)).transpose()?;
                 config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {
                     config.large.dir.clone_from(dir);
@@ -200,15 +201,18 @@ fn resolve_component(c: &Component, base: &Path, secrets: &Path) -> Result<Compo
         })
     };
     Ok(match c {
-        Component::Postgres { url, schema, slot, publication, streaming, failover, binary } => Component::Postgres {
-            url: one(url)?,
-            schema: schema.clone(),
-            slot: slot.clone(),
-            publication: publication.clone(),
-            streaming: *streaming,
-            failover: *failover,
-            binary: *binary,
-        },
+        Component::Postgres { url, schema, slot, publication, streaming, failover, binary, taken } => {
+            Component::Postgres {
+                url: one(url)?,
+                schema: schema.clone(),
+                slot: slot.clone(),
+                publication: publication.clone(),
+                streaming: *streaming,
+                failover: *failover,
+                binary: *binary,
+                taken: taken.clone(),
+            }
+        }
         Component::Sqlite { file } => {
             let file = one(file)?;
             // Relative to the pipeline file, as everything in it.
@@ -289,4 +293,35 @@ pub(super) fn show_findings(findings: Vec<(String, Finding)>) -> Result<(), Fail
         );
     }
     first.map_or(Ok(()), Err)
+}
+
+/// Whether somebody streams from the slot of a PostgreSQL source; `None` = it does not exist.
+pub async fn is_slot_held(name: &str, source: &Source) -> Result<Option<bool>, Failure> {
+    let Component::Postgres { url, slot, .. } = &source.component else { return Ok(None) };
+    let connect =
+        postgres::ConnectConfig::parse(url).map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
+    let mut config = postgres::SourceConfig::new(SourceName::from(name), CaptureEpoch(0), connect, Vec::new());
+    config.slot.clone_from(slot);
+    postgres::source::is_slot_held(&config).await.map_err(|e| source_failure(name, &e))
+}
+
+/// What an offset of Kafka Connect says of a source that is taken over.
+fn taken_over(name: &str, text: &str) -> Result<postgres::source::taken::Taken, Failure> {
+    let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let number = |key: &str| value[key].as_u64();
+    let offset = postgres::source::taken::ConnectOffset {
+        lsn: number("lsn"),
+        lsn_proc: number("lsn_proc"),
+        lsn_commit: number("lsn_commit"),
+        lsn_events_processed: number("lsn_events_processed"),
+        tx_id: number("txId"),
+        message_type: value["messageType"].as_str().unwrap_or_default().to_owned(),
+        snapshot: !value["snapshot"].is_null(),
+        snapshot_completed: value["snapshot_completed"] == true,
+    };
+    postgres::source::taken::Taken::from_connect(&offset).map_err(|why| {
+        Failure::new(Exit::Refused, "CW0359", format!("source {name}: its offset cannot be taken over"))
+            .cause(why)
+            .next("start the connector there once more, then import it again")
+    })
 }

@@ -417,6 +417,7 @@ fn component(node: &Node) -> Component {
             streaming: text(&e.value, "streaming").as_deref() == Some("on"),
             failover: text(&e.value, "failover").as_deref() == Some("true"),
             binary: text(&e.value, "binary").as_deref() == Some("true"),
+            taken: None,
         };
     }
     let file = node.get("sqlite").and_then(|e| text(&e.value, "file")).unwrap_or_default();

@@ -19,6 +19,7 @@ mod source;
 
 pub use definitions::{Class, Definition, Verdict};
 pub use naming::{Naming, whole};
+pub use source::OFFSET;
 
 use super::model::{Sink, Source};
 use std::collections::BTreeMap;

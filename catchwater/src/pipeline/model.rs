@@ -39,6 +39,8 @@ pub enum Component {
         failover: bool,
         /// The stream is in the binary format where its types allow it.
         binary: bool,
+        /// Of a connector that is taken over from Kafka Connect: its offset there, as JSON.
+        taken: Option<String>,
     },
     Sqlite {
         file: String,

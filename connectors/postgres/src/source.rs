@@ -21,6 +21,7 @@ mod slot;
 pub mod snapshot;
 mod stream;
 mod stretch;
+pub mod taken;
 mod transport;
 pub mod values;
 
@@ -46,7 +47,7 @@ use decode::{Message, OldTuple};
 pub(crate) use errors::source_error;
 pub use errors::url_error;
 use errors::{broken, large_error, not_open, not_understood, row_error, stream_error};
-pub use head::head;
+pub use head::{head, is_slot_held};
 pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
 use snapshot::Export;
@@ -55,6 +56,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream::Stream;
+use taken::{Part, Taken};
 
 /// First byte of every native position of PostgreSQL.
 pub const SYSTEM: u8 = 1;
@@ -95,6 +97,8 @@ pub struct SourceConfig {
     pub failover: bool,
     /// SQL that is run while the source streams, and the milliseconds between two runs.
     pub heartbeat: Option<(u64, String)>,
+    /// A Debezium connector's slot and publication are taken over here; they are used as they are.
+    pub taken: Option<Taken>,
 }
 
 impl SourceConfig {
@@ -115,6 +119,7 @@ impl SourceConfig {
             text_only: Arc::default(),
             failover: false,
             heartbeat: None,
+            taken: None,
         }
     }
     /// The file means this table.
@@ -168,6 +173,8 @@ struct Running {
     /// Commits whose record begins below this were given out before.
     from: u64,
     txn: Option<OpenTxn>,
+    /// Until the first transaction after a take-over: what of it was given out before.
+    taken: Option<Part>,
     /// Transactions that the server streams while they are open.
     large: Large,
     /// One of them that is committed: `txn` is it.
@@ -214,6 +221,8 @@ struct OpenTxn {
     time: Wall,
     /// Given out before the restart.
     skip: bool,
+    /// Of its rows, by another.
+    had: Option<Part>,
 }
 
 struct Known {
@@ -298,7 +307,9 @@ impl Running {
         if !skip {
             out.push(Item::Begin { txn: id.clone(), commit_time: time, xid: Some(self.xid) });
         }
-        self.txn = Some(OpenTxn { xid: self.xid, id, time, skip });
+        // Only the first one behind the position may be that of the row at which a take-over begins.
+        let had = if skip { None } else { self.taken.take().filter(|part| part.xid == xid) };
+        self.txn = Some(OpenTxn { xid: self.xid, id, time, skip, had });
         Ok(())
     }
 
@@ -488,8 +499,10 @@ impl Running {
             info: SourceInfo::Postgres { lsn: Some(lsn), txid, last_commit_lsn: Some(last_commit_lsn) },
         };
         if transactional {
-            let txn = self.txn.as_ref().ok_or_else(|| broken("a transactional message outside of a transaction"))?;
-            if !txn.skip {
+            let txn = self.txn.as_mut().ok_or_else(|| broken("a transactional message outside of a transaction"))?;
+            let had = txn.had.as_mut().is_some_and(|part| part.had(start));
+            let txn = &*txn;
+            if !txn.skip && !had {
                 out.push(Item::Row(change(Some(txn.xid as u32), start, self.last_commit_lsn)));
             }
             return Ok(());
@@ -574,19 +587,23 @@ impl Running {
 
     /// `None` = the transaction was given out before the restart.
     fn row_of(
-        &self,
+        &mut self,
         config: &SourceConfig,
         oid: u32,
         start: u64,
     ) -> Result<Option<(Arc<TableSchema>, SourceInfo)>, SourceError> {
-        let txn = self.txn.as_ref().ok_or_else(|| broken("a row outside of a transaction"))?;
-        if txn.skip {
+        let txn = self.txn.as_mut().ok_or_else(|| broken("a row outside of a transaction"))?;
+        if txn.skip || txn.had.as_mut().is_some_and(|part| part.had(start)) {
             return Ok(None);
         }
+        let txn = &*txn;
         let known = self.tables.get(&oid).filter(|k| k.told);
         if known.is_none()
             && let Some(name) = self.strangers.get(&oid)
         {
+            if config.taken.is_some() {
+                return Ok(None);
+            }
             return Err(SourceError::new(
                 SourceClass::Config,
                 code::PUBLICATION,

@@ -82,6 +82,7 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
             streaming: false,
             binary: false,
             failover: false,
+            taken: None,
         },
         from,
         topics: expression,

@@ -14,6 +14,8 @@ const PREFIX_MAX: usize = 63;
 const MASKS: [&str; 2] = ["column.mask.", "column.truncate."];
 /// The signals' topic: of a channel, not of the connector.
 const SIGNALS: &str = "signal.kafka.topic";
+/// Ours: where the connector stood in Kafka Connect when it was taken over.
+pub const OFFSET: &str = "catchwater.offset";
 /// Of Connect's converter, which the records are made for.
 const SCHEMAS: [&str; 2] = ["key.converter.schemas.enable", "value.converter.schemas.enable"];
 
@@ -45,6 +47,14 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
     if given.word("publication.autocreate.mode", &["all_tables", "disabled", "filtered", "no_tables"]) == "no_tables" {
         given.refuse("publication.autocreate.mode", "Catchwater knows all_tables, filtered and disabled");
     }
+    let taken = given.config.get(OFFSET).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    if let Some(text) = &taken
+        && !serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v.is_object())
+    {
+        given.refuse(OFFSET, "an offset of GET /connectors/NAME/offsets is a JSON object");
+    }
+    // The rows were read there.
+    let snapshot = snapshot && taken.is_none();
     let debezium = debezium(&mut given);
     let component = Component::Postgres {
         url,
@@ -54,6 +64,7 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
         streaming: false,
         binary: false,
         failover: given.flag("slot.failover"),
+        taken: taken.clone(),
     };
     let source = Source { component, tables, snapshot, debezium, fill_unchanged: true };
     given.done((prefix, source))

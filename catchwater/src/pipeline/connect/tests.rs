@@ -77,6 +77,15 @@ fn a_source_takes_debeziums_defaults() {
 }
 
 #[test]
+fn a_connector_that_is_taken_over_reads_no_snapshot() {
+    let s = source(&[(OFFSET, r#"{"lsn": 7, "lsn_commit": 5}"#)]);
+    assert!(!s.snapshot);
+    assert!(matches!(s.component, Component::Postgres { taken: Some(text), .. } if text.contains("lsn_commit")));
+    let wrong = with(&SOURCE, &[(OFFSET, "[1]")]).unwrap_err();
+    assert!(wrong[0].contains(OFFSET), "{wrong:?}");
+}
+
+#[test]
 fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     for (key, value) in [
         ("message.prefix.include.list", "a"),

@@ -2,7 +2,7 @@
 
 use super::SourceConfig;
 use super::errors::source_error;
-use super::open::session;
+use super::open::{session, slot_row};
 use catchwater_capture::source::SourceError;
 use catchwater_change::Native;
 
@@ -26,6 +26,12 @@ pub async fn head(config: &SourceConfig) -> Result<Native, SourceError> {
         .map_err(|e| source_error(config, e.into()))?;
     let (lsn, segment): (i64, i64) = (row.get(0), row.get(1));
     Ok(Native::postgres(end_of_records(lsn.unsigned_abs(), segment.unsigned_abs())))
+}
+
+/// Whether somebody streams from the source's slot now; `None` = it does not exist. Reads only.
+pub async fn is_slot_held(config: &SourceConfig) -> Result<Option<bool>, SourceError> {
+    let session = session(config).await?;
+    Ok(slot_row(config, &session).await?.map(|row| row.active_pid.is_some()))
 }
 
 /// The next record of an empty page is inserted behind the page's header, which no stream position ever says of what lies

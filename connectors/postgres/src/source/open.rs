@@ -10,7 +10,7 @@ use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
 use super::stream::{Ask, Stream, lsn_text, parse_lsn};
 use super::transport::{Mode, Rows, Transport};
-use super::{Known, PgSource, Running, SYSTEM, SourceConfig, source_error};
+use super::{Known, PgSource, Running, SYSTEM, SourceConfig, Taken, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
 use crate::codes::source as code;
 use crate::config::quote_ident;
@@ -43,7 +43,24 @@ const _: () = assert!(POSTGRES_EPOCH_MICROS > 0);
 pub(super) async fn session(config: &SourceConfig) -> Result<Session, SourceError> {
     // search_path: types and defaults are printed with their schema.
     let settings = [("search_path", "pg_catalog"), ("statement_timeout", "120s"), ("lock_timeout", "10s")];
-    Session::connect(&config.connect, &config.application(), &settings).await.map_err(|f| source_error(config, f))
+    Session::connect(&config.connect, &config.application(), &settings).await.map_err(|f| not_admitted(config, f))
+}
+
+/// A fault before the session is there. 55000: the database takes no connections now (`ALLOW_CONNECTIONS false`, or it is
+/// being made, moved or dropped): that ends by itself or by its owner, so it is tried again.
+fn not_admitted(config: &SourceConfig, fault: Fault) -> SourceError {
+    match fault.sqlstate() {
+        "55000" | "55006" => SourceError::new(
+            SourceClass::Retry,
+            code::UNREACHABLE,
+            format!("PostgreSQL at {} takes no connections now: {fault}", config.connect.place()),
+            format!(
+                "it is tried again; if nobody is at work there: ALTER DATABASE {} ALLOW_CONNECTIONS true;",
+                quote_ident(&config.connect.database)
+            ),
+        ),
+        _ => source_error(config, fault),
+    }
 }
 
 async fn replication(config: &SourceConfig) -> Result<Transport, SourceError> {
@@ -61,7 +78,7 @@ async fn replication(config: &SourceConfig) -> Result<Transport, SourceError> {
                 format!("no free WAL sender: {fault}"),
                 "raise max_wal_senders",
             ),
-            _ => source_error(config, fault),
+            _ => not_admitted(config, fault),
         }
     })
 }
@@ -255,8 +272,10 @@ pub(super) fn uncapturable(t: &CatalogTable) -> Option<&'static str> {
 /// What a publication is, as far as it matters.
 pub(super) struct Publication {
     pub oid: u32,
-    /// All four kinds of changes, through partition roots.
+    /// All four kinds of changes.
     pub complete: bool,
+    /// Rows of partitions come under their root.
+    pub via_root: bool,
     /// Row filters or column lists.
     pub filtered: bool,
     /// Stored generated columns are sent (18).
@@ -275,13 +294,13 @@ pub(super) async fn publication(
     let row = sql
         .client
         .query_opt(
-            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot FROM pg_publication WHERE pubname = $1::text::name",
+            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1::text::name",
             &[&name],
         )
         .await
         .map_err(fail)?;
     let Some(row) = row else { return Ok(None) };
-    let (oid, complete): (u32, bool) = (row.get(0), row.get(1));
+    let (oid, complete, via_root): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));
     let filtered = version >= 150_000
         && {
             let row = sql
@@ -307,7 +326,14 @@ pub(super) async fn publication(
         )
         .await
         .map_err(fail)?;
-    Ok(Some(Publication { oid, complete, filtered, generated, tables: rows.iter().map(|r| r.get(0)).collect() }))
+    Ok(Some(Publication {
+        oid,
+        complete,
+        via_root,
+        filtered,
+        generated,
+        tables: rows.iter().map(|r| r.get(0)).collect(),
+    }))
 }
 
 /// The difference between a publication and the captured tables, if any, and the SQL that mends it.
@@ -329,13 +355,18 @@ pub(super) fn difference(
     if !missing.is_empty() {
         faults.push(format!("it lacks {}", missing.join(", ")));
     }
-    if !extra.is_empty() {
+    // One that was taken over is as its owner made it: what it has besides is left out, what it lacks was never captured.
+    let taken = config.taken.is_some();
+    if !extra.is_empty() && !taken {
         faults.push(format!("it has {} besides", extra.join(", ")));
     }
-    if !publication.complete {
+    let partitioned = tables.iter().any(|t| t.kind == b'p');
+    let complete =
+        if taken { !partitioned || publication.via_root } else { publication.complete && publication.via_root };
+    if !complete {
         faults.push("it does not publish insert, update, delete and truncate through partition roots".to_owned());
     }
-    if publication.filtered {
+    if publication.filtered && !taken {
         faults.push("it has row filters or column lists".to_owned());
     }
     if faults.is_empty() {
@@ -402,6 +433,9 @@ impl PgSource {
             ));
         }
 
+        if let Some(taken) = config.taken {
+            return self.open_taken(taken, sql, version, tables, types, identity).await;
+        }
         let half_made = known.as_ref().is_some_and(|k| {
             k.tags.get(&tag::SLOT).is_some_and(|s| s == config.slot().as_bytes())
                 && !k.tags.contains_key(&tag::CONSISTENT_POINT)
@@ -493,6 +527,45 @@ impl PgSource {
         let opened = self.run(sql, version, point, &tables, types, identity).await?;
         self.export = Some(Arc::new(Export::new(exporter, snapshot_name)));
         Ok(opened)
+    }
+
+    /// The first start on another's slot and publication: nothing is made, and nothing is read but the stream.
+    async fn open_taken(
+        &mut self,
+        taken: Taken,
+        sql: Session,
+        version: i32,
+        mut tables: Vec<CatalogTable>,
+        types: PgTypes,
+        mut identity: Identity,
+    ) -> Result<Opened, SourceError> {
+        let config = &self.config;
+        claim_slot(config, &sql, Some(taken.commit)).await.map_err(|e| match e.code.0 {
+            // Its owner was stopped, and the server may not have seen the end of its connection.
+            code::SLOT_IN_USE => SourceError { class: SourceClass::Retry, ..e },
+            _ => e,
+        })?;
+        let Some(found) = publication(config, &sql, version).await? else {
+            return Err(SourceError::new(
+                SourceClass::Config,
+                code::PUBLICATION,
+                format!("publication {} does not exist", config.publication()),
+                "name the publication that the slot was used with",
+            ));
+        };
+        if let Some((what, sql)) = difference(config, &found, &tables, true, version) {
+            return Err(publication_differs(config, &what, sql));
+        }
+        tables.iter_mut().for_each(|t| t.generated_sent = found.generated);
+        for (t, bytes) in [
+            (tag::SLOT, Bytes::from(config.slot())),
+            (tag::CONSISTENT_POINT, Bytes::copy_from_slice(&taken.commit.to_be_bytes())),
+            (tag::PUBLICATION_OID, Bytes::copy_from_slice(&found.oid.to_be_bytes())),
+            (tag::PUBLICATION, Bytes::from(config.publication())),
+        ] {
+            identity.tags.insert(t, bytes);
+        }
+        self.run(sql, version, taken.commit, &tables, types, identity).await
     }
 
     pub(super) async fn open_after(&mut self, native: Native, known: Option<Identity>) -> Result<Opened, SourceError> {
@@ -590,6 +663,7 @@ impl PgSource {
             block: Bytes::new(),
             from,
             txn: None,
+            taken: config.taken.filter(|t| t.commit == from).and_then(|t| t.part),
             large: Large::new(config.large.clone()),
             replay: None,
             last_commit_lsn: from,

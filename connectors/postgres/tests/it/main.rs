@@ -17,4 +17,5 @@ mod rig;
 mod sink;
 mod source;
 mod support;
+mod taken;
 mod tls;
