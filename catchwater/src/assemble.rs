@@ -187,7 +187,11 @@ impl Node {
             {
                 let workers = self.state.workers();
                 let broken = self.state.broken().values().map(|b| b.failure.clone()).next();
-                if let Some(f) = workers.values().find_map(|w| w.failure.clone()).or(broken) {
+                if let Some(mut f) = workers.values().find_map(|w| w.failure.clone()).or(broken) {
+                    // This process ends, and a command of the next step asks a node.
+                    if f.next.contains("catchwater pipeline reset") {
+                        f.next.push_str(" (while `catchwater start` runs on this --data-dir)");
+                    }
                     return Err(f);
                 }
                 let begun = workers.values().filter(|w| w.status.line(&w.task).state != TaskState::Starting);
@@ -380,12 +384,14 @@ impl State {
         let mut lines: BTreeMap<TaskId, WorkerLine> =
             self.tasks().iter().map(|t| (t.id, WorkerLine::idle(t))).collect();
         for (id, w) in self.workers().iter() {
-            lines.insert(*id, w.status.line(&w.task));
+            let next = w.failure.as_ref().map(|f| f.next.clone()).filter(|n| !n.is_empty());
+            lines.insert(*id, WorkerLine { next, ..w.status.line(&w.task) });
         }
         for (id, b) in self.broken().iter() {
             let mut line = WorkerLine::idle(&b.task);
             line.state = TaskState::NeedsPerson;
             line.error = Some((b.failure.code.clone(), format!("{}: {}", b.failure.message, b.failure.cause)));
+            line.next = Some(b.failure.next.clone()).filter(|n| !n.is_empty());
             lines.insert(*id, line);
         }
         let (seen, now) = (self.seen(), wall());

@@ -394,6 +394,19 @@ pub enum Pipeline {
         #[command(flatten)]
         http: Http,
     },
+    /// A source is read again from nothing, as after a gap: slot and topics are made anew, sinks follow when all is there
+    Reset {
+        #[arg(value_name = "PIPELINE")]
+        name: String,
+        /// Which one, where the pipeline has several
+        #[arg(long)]
+        source: Option<String>,
+        /// It is meant: the topics' records go
+        #[arg(long)]
+        allow_destructive: bool,
+        #[command(flatten)]
+        http: Http,
+    },
     /// It ends: slots, triggers and positions in the databases go; topics and target tables stay
     Delete {
         #[arg(value_name = "PIPELINE")]
@@ -581,6 +594,7 @@ impl Command {
             Command::Pipeline(Pipeline::Resume { .. }) => "pipeline resume",
             Command::Pipeline(Pipeline::Snapshot { .. }) => "pipeline snapshot",
             Command::Pipeline(Pipeline::Restart { .. }) => "pipeline restart",
+            Command::Pipeline(Pipeline::Reset { .. }) => "pipeline reset",
             Command::Pipeline(Pipeline::Delete { .. }) => "pipeline delete",
             Command::Dlq(Dlq::List { .. }) => "dlq list",
             Command::Dlq(Dlq::Show { .. }) => "dlq show",

@@ -414,6 +414,7 @@ mod tests {
             parked: (kind == "sink").then_some((1, 1)),
             ledger: (kind == "sink").then_some(Ledger::default()),
             error: None,
+            next: None,
             stages: (kind == "sink").then_some([1, 2, 3, 4]),
             lag_records: Some(3),
             seq: catchwater_record::CommitSeq(1),

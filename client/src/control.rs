@@ -126,6 +126,11 @@ pub enum PipelineChange {
     Delete {
         name: PipelineName,
     },
+    /// A source of a pipeline that is paused begins again as another incarnation: nothing that its capture wrote counts.
+    Again {
+        name: PipelineName,
+        source: String,
+    },
 }
 
 /// Why a change was refused, by name.

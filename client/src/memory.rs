@@ -63,6 +63,8 @@ struct State {
     rng: Rng,
     topics: BTreeMap<TopicId, TopicState>,
     sources: BTreeMap<SourceName, CaptureId>,
+    /// Of those that have begun again.
+    incarnations: BTreeMap<SourceName, u16>,
     /// Highest epoch seen per capture: from tasks and from `open_capture`.
     leases: BTreeMap<CaptureId, CaptureEpoch>,
     offsets: BTreeMap<(GroupName, TopicPartition), Offset>,
@@ -103,6 +105,7 @@ impl MemoryCluster {
             rng: Rng::new(seed),
             topics: BTreeMap::new(),
             sources: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             leases: BTreeMap::new(),
             offsets: BTreeMap::new(),
             pipelines: BTreeMap::new(),
@@ -659,6 +662,15 @@ impl State {
                 self.tasks_version += 1;
                 Ok(revision)
             }
+            PipelineChange::Again { name, source } => {
+                let p = self.pipelines.get(&name).ok_or_else(|| none(&name))?;
+                if p.running {
+                    return Err(ControlError::Invalid(format!("pipeline {name} runs; it must be paused first")));
+                }
+                let at = self.incarnations.entry(SourceName::from(source.as_str())).or_insert(1);
+                *at += 1;
+                Ok(p.revision)
+            }
             PipelineChange::Delete { name } => {
                 self.tasks.retain(|_, t| t.pipeline != name);
                 self.tasks_version += 1;
@@ -738,12 +750,13 @@ impl ControlClient for MemoryClient {
     fn source(&self, _who: &Caller, name: SourceName) -> Fut<'_, Result<(CaptureId, Incarnation), ControlError>> {
         let mut state = self.shared.lock();
         let next = CaptureId(state.next_capture);
+        let incarnation = Incarnation(state.incarnations.get(&name).copied().unwrap_or(1));
         let id = *state.sources.entry(name).or_insert(next);
         if id == next {
             state.next_capture += 1;
         }
         drop(state);
-        Box::pin(ready(Ok((id, Incarnation(1)))))
+        Box::pin(ready(Ok((id, incarnation))))
     }
 
     fn revisions(&self, of: PipelineName) -> Fut<'_, Result<Vec<Revision>, ControlError>> {

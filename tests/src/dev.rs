@@ -20,6 +20,21 @@ pub struct Dev {
     pub throw_away: bool,
 }
 
+/// Every row that a sink took from the log was applied, folded, parked or filtered, says the node. The sinks' sums.
+pub fn ledger(http: &str) -> Result<u64> {
+    let url = format!("http://{http}/api/v1/lag");
+    let out = Command::new("curl").args(["-s", &url]).output().context("curl")?;
+    let lines: serde_json::Value = serde_json::from_slice(&out.stdout).context("the lag")?;
+    let mut sum = 0;
+    for line in lines.as_array().into_iter().flatten().filter(|l| l["kind"] == "sink") {
+        let of = |k: &str| line["ledger"][k].as_u64().with_context(|| format!("{k} of {line}"));
+        let parts = of("applied")? + of("folded")? + of("parked")? + of("filtered")?;
+        anyhow::ensure!(of("taken")? == parts, "rows in are not rows out: {line}");
+        sum += parts;
+    }
+    Ok(sum)
+}
+
 impl Dev {
     /// Writes the pipeline file; starts nothing.
     pub fn new(pipeline: &str) -> Dev {
@@ -31,19 +46,8 @@ impl Dev {
         Dev { folder, child: None, env: Vec::new(), kafka: String::new(), http: String::new(), throw_away: false }
     }
 
-    /// Every row that a sink took from the log was applied, folded, parked or filtered, says the node. The sinks' sums.
     pub fn ledger(&self) -> Result<u64> {
-        let url = format!("http://{}/api/v1/lag", self.http);
-        let out = Command::new("curl").args(["-s", &url]).output().context("curl")?;
-        let lines: serde_json::Value = serde_json::from_slice(&out.stdout).context("the lag")?;
-        let mut sum = 0;
-        for line in lines.as_array().into_iter().flatten().filter(|l| l["kind"] == "sink") {
-            let of = |k: &str| line["ledger"][k].as_u64().with_context(|| format!("{k} of {line}"));
-            let parts = of("applied")? + of("folded")? + of("parked")? + of("filtered")?;
-            anyhow::ensure!(of("taken")? == parts, "rows in are not rows out: {line}");
-            sum += parts;
-        }
-        Ok(sum)
+        ledger(&self.http)
     }
 
     pub fn folder(&self) -> &Path {

@@ -29,7 +29,7 @@ struct Row {
     how: How,
 }
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 23] = [
     Row {
         id: "S1",
         figure: "simulated cluster-hours without violation",
@@ -196,6 +196,17 @@ const ROWS: [Row; 22] = [
         figure: "PostgreSQL to PostgreSQL with a foreign key and a second unique key: kills of the node, cuts at any byte, ends by the server: lost, doubled, torn, states that never were",
         goal: "≥ 100, 0",
         how: How::Storm(130),
+    },
+    Row {
+        id: "S17",
+        figure: "gaps of a PostgreSQL source (slot lost, made again or read by another, publication dropped, narrowed or widened, restored database): stops, names the repair, equals the source after it",
+        goal: "10/10, 0 silent",
+        how: How::Cargo {
+            words: &["test", "--locked", "--profile", "gate", "-p", "catchwater-tests", "--test", "gaps"],
+            count: 0,
+            result: "test result:",
+            sim: false,
+        },
     },
     Row {
         id: "S18",

@@ -395,6 +395,7 @@ impl ControlClient for LocalClient {
                 client::PipelineChange::Pause { name } => PipelineChange::Pause { name },
                 client::PipelineChange::Resume { name } => PipelineChange::Resume { name },
                 client::PipelineChange::Delete { name } => PipelineChange::Delete { name },
+                client::PipelineChange::Again { name, source } => PipelineChange::Again { name, source },
             };
             match self.ask(Request::ChangePipeline(change)).await? {
                 Reply::Pipeline(result) => result.map_err(pipeline_error),
@@ -454,6 +455,9 @@ fn pipeline_error(error: PipelineError) -> ControlError {
         PipelineError::Unknown(_)
         | PipelineError::CaptureTaken(..)
         | PipelineError::Twice(_)
-        | PipelineError::UnknownCapture(_) => ControlError::Invalid(error.to_string()),
+        | PipelineError::UnknownCapture(_)
+        | PipelineError::NoSource(..)
+        | PipelineError::Runs(_)
+        | PipelineError::NoIncarnation(_) => ControlError::Invalid(error.to_string()),
     }
 }

@@ -671,7 +671,7 @@ impl<'a> Session<'a> {
 fn refused(why: Why) -> Trouble {
     let next = match why {
         Why::TooLarge => "raise max.message.bytes of the topic, or leave the large column out",
-        Why::NoTopic => "the topic is gone; bring it back, or begin the source again under another name",
+        Why::NoTopic => "the topic is gone; bring it back, or the source must be read again",
         _ => "",
     };
     Trouble::fail(code::APPEND, format!("the log refuses a batch: {why}"), next)
@@ -681,6 +681,6 @@ fn no_topic(at: TopicPartition) -> Trouble {
     Trouble::fail(
         code::APPEND,
         format!("topic {} partition {} is gone", at.topic, at.partition),
-        "bring it back, or begin the source again under another name",
+        "bring it back, or the source must be read again",
     )
 }

@@ -583,7 +583,7 @@ async fn checkpoint_of_cut(
         Trouble::fail(
             code::NO_CHECKPOINT,
             format!("the log holds rows of source {} but neither a checkpoint nor a cut", config.source),
-            "compare by hand, then begin the source again under another name",
+            "compare by hand; the source must be read again",
         )
     })?;
     Ok(Checkpoint {

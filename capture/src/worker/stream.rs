@@ -459,6 +459,6 @@ fn history(e: HistoryError) -> Trouble {
     Trouble::fail(
         code::HISTORY,
         format!("another history than the log's: {e}"),
-        "the source was restored, failed over or swapped; compare by hand, then begin it again under another name",
+        "the source was restored, failed over or swapped; compare by hand; the source must be read again",
     )
 }

@@ -41,6 +41,8 @@ pub struct WorkerLine {
     /// Of a sink: what became of the rows that it took from the log.
     pub ledger: Option<Ledger>,
     pub error: Option<(String, String)>,
+    /// What a person can do about an error that ended the task.
+    pub next: Option<String>,
     /// Of a sink: everything up to this transaction is applied.
     pub seq: CommitSeq,
     /// Of a sink: how long its target takes.
@@ -93,6 +95,7 @@ impl WorkerLine {
             parked: None,
             ledger: None,
             error: None,
+            next: None,
             seq: CommitSeq(0),
             timings: None,
             retries: BTreeMap::new(),
@@ -227,6 +230,6 @@ pub fn line_json(l: &WorkerLine) -> Value {
         "rebuilds": {"begun": l.rebuilds.0, "done": l.rebuilds.1, "failed": l.rebuild_failed.as_ref().map(
             |(code, what, next)| json!({"code": code, "message": what, "next": next}))},
         "retries": l.retries, "schema_changes": l.schema_changes, "held_bytes": l.held_bytes,
-        "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")),
+        "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")), "next": l.next,
     })
 }

@@ -15,16 +15,18 @@ use crate::report::{Exit, Failure};
 use catchwater_capture::StatusHandle;
 use catchwater_capture::signal::Signal;
 use catchwater_capture::source::{Finding, Severity};
-use catchwater_client::{ControlClient, PipelineChange, Revision, RevisionNote, TaskState, Wish};
+use catchwater_client::{
+    ControlClient, ControlError, PipelineChange, Revision, RevisionNote, TaskState, TopicsWanted, Wish,
+};
 use catchwater_record::{PipelineName, RevisionNo, SourceName};
-use catchwater_runtime::time::timeout;
+use catchwater_runtime::time::{sleep, timeout};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a text is read that was checked before.
 pub(super) const AS_STORED: Options = Options { plain_secrets: true };
@@ -311,6 +313,89 @@ impl State {
         self.restarts().extend(&ids);
         self.wake.notify_one();
         Ok(ids.len())
+    }
+
+    /// Reads a source again from nothing, as after a gap: what it made in its database goes, its topics are deleted, and it
+    /// begins as another incarnation. Sinks follow when the log holds the new first snapshot. The pipeline is paused
+    /// meanwhile; where this ends half way it stays so, and the same again goes on.
+    pub async fn reset(
+        &self,
+        name: &str,
+        source: Option<&str>,
+        allow_destructive: bool,
+        author: &str,
+    ) -> Result<Value, Failure> {
+        let (_, p) = self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let node = match (source, p.sources.keys().collect::<Vec<_>>().as_slice()) {
+            (Some(s), names) if names.iter().any(|n| *n == s) => s.to_owned(),
+            (None, [one]) => (*one).clone(),
+            (_, names) => {
+                let names: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
+                return Err(Failure::new(Exit::Refused, "CW0350", "which source is to be read again is not clear")
+                    .next(format!("say --source, one of {}", names.join(", "))));
+            }
+        };
+        let decided = if allow_destructive {
+            Ok(())
+        } else {
+            Err(Failure::new(Exit::Refused, "CW0343", format!("reading source {node} again gives its topics up for good"))
+                .cause("consumers lose their place in them; sinks in mode upsert show the old state until the new one is whole")
+                .next("say --allow-destructive if that is meant"))
+        };
+        let entry = said(author, "source.reset", name, json!({"source": node}));
+        self.audited(entry, decided, self.read_again(name, &node, p)).await
+    }
+
+    async fn read_again(&self, name: &str, node: &str, p: Pipeline) -> Result<Value, Failure> {
+        let key = PipelineName::from(name);
+        let failed = control_failure;
+        let was = self.local.pipelines().await.map_err(failed)?.iter().any(|p| p.name == key && p.running);
+        // What the capture knows of its source, before its worker goes.
+        let made = self
+            .workers()
+            .values()
+            .find(|w| w.task.pipeline == key && w.task.node.as_str() == node)
+            .and_then(give_back::made_by);
+        self.local.change_pipeline(&self.who, PipelineChange::Pause { name: key.clone() }).await.map_err(failed)?;
+        self.wake.notify_one();
+        let until = Instant::now() + FORGET_LIMIT;
+        while self.workers().values().any(|w| w.task.pipeline == key) {
+            if Instant::now() > until {
+                return Err(Failure::new(Exit::Runtime, "CW0350", format!("the tasks of {name} do not end"))
+                    .next("the pipeline is paused; say it again in a while"));
+            }
+            self.wake.notify_one();
+            sleep(Duration::from_millis(50)).await;
+        }
+        let resolved = Resolved::resolve(p, Path::new(&self.base_dir(name).await?), self.secrets.root())?;
+        if let Some(made) = &made {
+            give_back::one(&resolved, node, Some(made), self.cluster, FORGET_LIMIT).await;
+        }
+        let (capture, _) = self.local.source(&self.who, SourceName::from(node)).await.map_err(failed)?;
+        let topics = self.local.describe_topics(TopicsWanted::OwnedBy(capture)).await.map_err(failed)?;
+        let names: Vec<String> = topics.iter().map(|t| t.name.to_string()).collect();
+        for done in self.local.delete_topics(&self.who, topics.iter().map(|t| t.id).collect()).await.map_err(failed)? {
+            match done {
+                Ok(()) | Err(ControlError::NoTopic(_)) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        let again = PipelineChange::Again { name: key.clone(), source: node.to_owned() };
+        self.local.change_pipeline(&self.who, again).await.map_err(failed)?;
+        // Every task that knows the source by its old incarnation.
+        let ids: Vec<_> = self.tasks().iter().map(|t| t.id).collect();
+        self.restarts().extend(&ids);
+        if was {
+            self.local.change_pipeline(&self.who, PipelineChange::Resume { name: key }).await.map_err(failed)?;
+        }
+        self.wake.notify_one();
+        Ok(json!({"pipeline": name, "source": node, "topics": names}))
+    }
+
+    /// What relative paths in the newest text are relative to.
+    async fn base_dir(&self, name: &str) -> Result<String, Failure> {
+        let kept = self.local.revisions(PipelineName::from(name)).await.map_err(control_failure)?;
+        Ok(kept.into_iter().next_back().map(|r| r.note.base_dir).unwrap_or_default())
     }
 
     /// Gives a running source a signal; the answer comes when what it asks for is in the log. `source` may be left out

@@ -177,6 +177,11 @@ pub(super) async fn answer(state: &State, call: Call) -> Result<Value, Failure> 
             let told = state.signal(name, call.body["source"].as_str(), signal, &who(&call.body)?).await?;
             Ok(json!({"pipeline": name, "told": told}))
         }
+        (Verb::Post, ["pipelines", name, "reset"]) => {
+            known(&call.body, &["source", "allow_destructive", "author"])?;
+            let source = some(text(&call.body, "source")?);
+            state.reset(name, source.as_deref(), flag(&call.body, "allow_destructive")?, &who(&call.body)?).await
+        }
         (Verb::Delete, ["pipelines", name]) => {
             let steps = state.delete(name, flag(&call.body, "allow_destructive")?, &who(&call.body)?).await?;
             Ok(json!({"pipeline": name, "steps": steps.iter().map(super::pipelines::step_json).collect::<Vec<_>>()}))

@@ -102,6 +102,15 @@ pub(super) struct Supervisor {
     held: BTreeMap<(PipelineName, RevisionNo), bool>,
 }
 
+/// A source says what must be done; only the node knows by which command.
+fn with_command(next: String, task: &Task) -> String {
+    if !next.ends_with("must be read again") {
+        return next;
+    }
+    let (pipeline, node) = (&task.pipeline, &task.node);
+    format!("{next}: catchwater pipeline reset {pipeline} --source {node} --allow-destructive")
+}
+
 /// What is to be done about a task.
 enum Todo {
     Nothing,
@@ -397,6 +406,7 @@ impl Supervisor {
             let wish = tasks.iter().find(|t| t.id == id).map_or(Wish::Stop, |t| t.wish);
             match w.running.result().await {
                 Ok(End::Failed { code, what, next }) if wish == Wish::Run && !w.draining => {
+                    let next = with_command(next, &w.task);
                     log!(Error, "task.failed", "{name}: {code} {what}; next: {next}");
                     w.failure = Some(Failure::new(Exit::Environment, &code, format!("{name}: {what}")).next(next));
                     self.state.workers().insert(id, w);

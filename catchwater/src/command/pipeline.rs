@@ -196,6 +196,15 @@ pub async fn run(command: Pipeline) -> Result<Done, Failure> {
             Ok(Done::new(text(&done["told"]), done, ""))
         }
         Pipeline::Restart { name, http } => verb(&name, "restart", "starts its tasks again", &http).await,
+        Pipeline::Reset { name, source, allow_destructive, http } => {
+            let body = json!({"source": source, "allow_destructive": allow_destructive, "author": author()});
+            let done = post(&http, &name, "reset", body).await?;
+            let mut shown = format!("source {} is read again; made anew:\n", text(&done["source"]));
+            for t in items(&done["topics"]) {
+                shown.push_str(&format!("  topic {}\n", text(t)));
+            }
+            Ok(Done::new(format!("{} is read again", text(&done["source"])), done, shown))
+        }
         Pipeline::Delete { name, allow_destructive, http } => {
             let path = format!("pipelines/{}", escape(&name));
             let body = json!({"allow_destructive": allow_destructive, "author": author()});

@@ -40,6 +40,11 @@ pub enum PipelineChange {
     Delete {
         name: PipelineName,
     },
+    /// A source of a pipeline that does not run begins again, as another incarnation.
+    Again {
+        name: PipelineName,
+        source: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +59,12 @@ pub enum PipelineError {
     Twice(String),
     #[error("capture {0} is not known; ask for its source name first")]
     UnknownCapture(CaptureId),
+    #[error("pipeline {0} captures no source {1}")]
+    NoSource(PipelineName, String),
+    #[error("pipeline {0} runs; it must be paused first")]
+    Runs(PipelineName),
+    #[error("source {0} has begun again too often")]
+    NoIncarnation(String),
 }
 
 /// What a change writes: records of the image and of the tasks.
@@ -97,7 +108,25 @@ pub fn change(
             }
             Ok(there.revision)
         }
+        PipelineChange::Again { name, source } => again(image, name, source, out),
     }
+}
+
+fn again(image: &Image, name: &PipelineName, source: &str, out: &mut Written) -> Result<RevisionNo, PipelineError> {
+    let there = image.pipeline(name).ok_or_else(|| PipelineError::Unknown(name.clone()))?;
+    let none = || PipelineError::NoSource(name.clone(), source.to_owned());
+    if !there.captures.iter().any(|(captured, _)| captured == source) {
+        return Err(none());
+    }
+    if there.running {
+        return Err(PipelineError::Runs(name.clone()));
+    }
+    let key = SourceName::from(source);
+    let old = image.source(&key).ok_or_else(none)?;
+    let next = old.incarnation.0.checked_add(1).filter(|n| *n < i16::MAX as u16);
+    let incarnation = Incarnation(next.ok_or_else(|| PipelineError::NoIncarnation(source.to_owned()))?);
+    out.cluster.push(ClusterRecord::Source { name: key, source: Source { incarnation, ..old } });
+    Ok(there.revision)
 }
 
 struct Put<'a> {

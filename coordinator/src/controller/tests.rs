@@ -379,7 +379,16 @@ fn pipelines_make_tasks_and_stop_them() {
     assert_eq!(rig.tasks_of(1), [(1, 1, Wish::Run), (2, 1, Wish::Run), (3, 1, Wish::Run)]);
     rig.pipeline(PipelineChange::Pause { name: "p".into() }).unwrap();
     assert_eq!(rig.tasks_of(1), [(1, 1, Wish::Pause), (2, 1, Wish::Pause), (3, 1, Wish::Pause)]);
+    // A source begins again while nothing of its pipeline runs, under the same id.
+    let again = |name: &str, source: &str| PipelineChange::Again { name: name.into(), source: source.into() };
+    let incarnation = |rig: &Rig| rig.machine.image().source(&"pg".into()).map(|s| (s.capture, s.incarnation.0));
+    assert_eq!(incarnation(&rig), Some((pg, 1)));
+    assert_eq!(rig.pipeline(again("p", "pg")), Ok(RevisionNo(1)));
+    assert_eq!(incarnation(&rig), Some((pg, 2)));
+    assert_eq!(rig.pipeline(again("p", "out")), Err(PipelineError::NoSource("p".into(), "out".into())));
+    assert_eq!(rig.pipeline(again("none", "pg")), Err(PipelineError::Unknown("none".into())));
     rig.pipeline(PipelineChange::Resume { name: "p".into() }).unwrap();
+    assert_eq!(rig.pipeline(again("p", "pg")), Err(PipelineError::Runs("p".into())));
     // A node that left the text is stopped, and gone when its worker has drained.
     assert_eq!(rig.pipeline(put("p", 1, "v2", &[("pg", pg)], &["out"])), Ok(RevisionNo(2)));
     assert_eq!(rig.tasks_of(1), [(1, 1, Wish::Run), (2, 1, Wish::Run), (3, 1, Wish::Stop)]);

@@ -11,7 +11,7 @@ use super::thin::Thin;
 use super::{Flight, Internal, Place, Session, Trouble, Worker, sink_trouble};
 use crate::batch::Batch;
 use crate::commit::Commit;
-use crate::error::{Failure, ahead, code, deletes_gone, rebuild};
+use crate::error::{ahead, deletes_gone, rebuild};
 use crate::regroup::Regroup;
 use crate::retry::Ordered;
 use crate::sink::{Claim, is_settled};
@@ -43,20 +43,12 @@ impl Worker {
         crash_point!("sink.before_claim");
         let found = self.deps.sink.open(claim).await.map_err(sink_trouble)?.mark;
         crash_point!("sink.after_claim");
+        self.take_rebuild(found.as_ref()).await?;
         if let Some(mark) = &found
             && mark.incarnation != self.config.incarnation
         {
-            return Err(Trouble::Fatal(Failure::new(
-                code::OTHER_INCARNATION,
-                format!(
-                    "the sink holds incarnation {} of the source, which is at {}",
-                    mark.incarnation, self.config.incarnation
-                ),
-                "the source was dropped and made anew: rebuild the sink under a new name",
-            )));
+            self.take_over(mark).await?;
         }
-
-        self.take_rebuild(found.as_ref()).await?;
         // A rebuild reads as if nothing was there; its commit replaces what is.
         let stands = found.as_ref().filter(|_| self.rebuild.is_none());
         let known = stands.into_iter().flat_map(|m| m.offsets.iter().copied()).filter(|(at, _)| !is_settled(*at));

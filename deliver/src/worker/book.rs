@@ -57,6 +57,11 @@ impl Book {
         tables.map(|(_, whole)| *whole).try_fold(CommitSeq(0), |at, whole| Some(at.max(whole?)))
     }
 
+    /// The capture has said which tables its first snapshot has.
+    pub fn has_begun(&self) -> bool {
+        !self.first.is_empty()
+    }
+
     /// Records of the captures partition, from [`Book::next`] on.
     pub fn read(&mut self, wire: &dyn Wire, of: &Of<'_>, at: TopicPartition, bytes: &Bytes) -> Result<(), WireError> {
         let (found, next) = records(at, self.next, bytes)?;

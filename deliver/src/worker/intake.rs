@@ -124,7 +124,8 @@ impl Worker {
             let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
             let (capture, cut) =
                 self.deps.wire.cut(key, value).map_err(|why| WireError::Record { at, offset: record.offset, why })?;
-            if capture == self.config.capture {
+            // Those of an earlier incarnation speak of topics that are gone.
+            if capture == self.config.capture && cut.incarnation >= self.config.incarnation {
                 session.pending_cuts.push_back((record.offset, cut));
             }
         }

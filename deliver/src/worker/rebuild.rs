@@ -9,6 +9,7 @@ use crate::error::{Failure, code};
 use crate::mode::Mode;
 use crate::plan;
 use crate::sink::{Apply, Mark, What};
+use crate::status::State;
 use catchwater_base::log;
 use catchwater_change::Version;
 use catchwater_record::CommitSeq;
@@ -45,6 +46,38 @@ impl Worker {
             log!(Info, "sink.rebuild", "{} {}: begins", self.config.pipeline, self.config.sink);
         }
         let _ = request.reply.send(answer);
+        Ok(())
+    }
+
+    /// The source has begun again: what the target holds is of a history that has ended, and the new one takes its place
+    /// as a rebuild does. Not before the log holds all of its first snapshot: until then the target stays as it is.
+    pub(super) async fn take_over(&mut self, mark: &Mark) -> Result<(), Trouble> {
+        let ours = self.config.incarnation;
+        let what = format!("the sink holds incarnation {} of the source, which is at {ours}", mark.incarnation);
+        let refused = |next: &str| Err(Trouble::Fatal(Failure::new(code::OTHER_INCARNATION, what.clone(), next)));
+        if mark.incarnation > ours {
+            return refused(
+                "the log is older than the target: bring the right log back, or deliver under a new sink name",
+            );
+        }
+        if self.config.mode != Mode::Upsert {
+            return refused("the source was read again: only mode upsert can follow; deliver it under a new sink name");
+        }
+        self.read_parked().await?;
+        if !self.parked.is_empty() {
+            return refused(
+                "keys are parked that are of the history before: catchwater dlq discard, then pipeline restart",
+            );
+        }
+        let Some(whole) = self.book.whole_from().filter(|_| self.book.has_begun()) else {
+            self.status.update(|s| s.state = State::Snapshot);
+            return Err(Trouble::NotReady);
+        };
+        if self.rebuild.is_none() {
+            self.status.update(|s| (s.rebuilds.0, s.rebuild_failed) = (s.rebuilds.0 + 1, None));
+            log!(Info, "sink.rebuild", "{} {}: begins: {what}", self.config.pipeline, self.config.sink);
+        }
+        self.rebuild = Some(whole);
         Ok(())
     }
 

@@ -146,7 +146,7 @@ fn same_server(known: &Option<Identity>, now: &Identity) -> Result<(), SourceErr
                 SourceClass::Identity,
                 code::OTHER_SERVER,
                 format!("this is another server: its {name} is {}, the log knows {}", show(now), show(known)),
-                "point the URL at the right server; a restored or cloned server needs a new source",
+                "point the URL at the right server; after a restore the source must be read again",
             ));
         }
     }
@@ -336,7 +336,8 @@ pub(super) async fn publication(
     }))
 }
 
-/// The difference between a publication and the captured tables, if any, and the SQL that mends it.
+/// The difference between a publication and the captured tables, if any, and what to do. A publication that was narrower
+/// while the source was in use has kept changes from the stream for good: its SQL would only hide that.
 pub(super) fn difference(
     config: &SourceConfig,
     publication: &Publication,
@@ -379,7 +380,14 @@ pub(super) fn difference(
         list.join(", "),
         publish(version)
     );
-    Some((faults.join("; "), sql))
+    let next = match (fresh, publication.complete && !publication.filtered, missing.is_empty()) {
+        (true, ..) | (false, true, true) => sql,
+        (false, true, false) => format!(
+            "if a table is new in the file, run: {sql} but where it was captured before, changes are missing and the source must be read again"
+        ),
+        (false, false, _) => "changes that it did not publish are missing: the source must be read again".to_owned(),
+    };
+    Some((faults.join("; "), next))
 }
 
 fn publish(version: i32) -> &'static str {

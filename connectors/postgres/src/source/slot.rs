@@ -61,7 +61,7 @@ pub fn judge(
             SourceClass::Gap,
             code::SLOT_MISSING,
             format!("replication slot {slot} does not exist: the changes since our position are not kept"),
-            "find out who dropped it; then read the source again",
+            "find out who dropped it; the source must be read again",
         );
     };
     if row.plugin != "pgoutput" || row.database != database {
