@@ -24,10 +24,11 @@
 //! | empty text against NULL, 1 MB text, identifiers of an injection | suite `values_and_names` |
 //! | DDL twice; DDL by policy | suite `ddl`; `evolve` |
 //! | refused rows, dead letters, parked keys | suite `guarded_writes`; worker `refused`, `letters`; `tests/refused.rs` |
+//! | poison rows by kind (too long, out of range, constraint, NULL, encoding, unique); key, column, table, right or disk of the target gone | `tests/bad_target.rs` (PostgreSQL) |
+//! | columns left out, renamed, typed | `columns`; `tests/columns.rs` (PostgreSQL) |
 //! | rebuild; a lag that grows while the target stands | worker `rebuild`, `lag`; `tests/rebuild.rs`, `tests/lag.rs` (PostgreSQL) |
 //!
-//! Held by no test: 1,600 columns, a NUL byte in a text, a full disk of
-//! the target, unique swaps and foreign keys on SQLite, a lost connection at each statement of PostgreSQL. Of no sink at hand:
+//! Held by no test: 1,600 columns, a NUL byte in a text, unique swaps and foreign keys on SQLite, a lost connection at each statement of PostgreSQL. Of no sink at hand:
 //! bulk replies with mixed items, throttling, Accepted without Durable.
 //!
 //! Each case uses a pipeline and tables of its own, so one target serves all of them, and the suite can run against a

@@ -32,6 +32,7 @@ pub mod code {
     pub const NO_LETTER: u16 = 687;
     pub const REBUILD: u16 = 691;
     pub const COLUMNS: u16 = 694;
+    pub const TARGET_GONE: u16 = 695;
 }
 
 /// Never holds a value of a row, nor a secret.
@@ -88,7 +89,7 @@ impl From<EvolveError> for Failure {
             EvolveError::Type { .. } => Failure::new(
                 code::TYPE,
                 e.to_string(),
-                "change the target column to a type that holds both (text always does), or leave the table out",
+                "change the target column to a type that holds both (text always does), or say in `columns` of the sink's file that its type is meant",
             ),
             EvolveError::Refused { .. } => {
                 Failure::new(code::REFUSED, e.to_string(), "change the target, or set on_schema_change: additive")
@@ -135,6 +136,15 @@ impl From<WireError> for Failure {
     fn from(e: WireError) -> Self {
         Failure::new(code::UNREADABLE, e.to_string(), "the topic holds what its capture does not write: report it")
     }
+}
+
+/// `target` had rows of ours and is missing.
+pub(crate) fn target_gone(target: &str) -> Failure {
+    Failure::new(
+        code::TARGET_GONE,
+        format!("{target} is gone from the target, and rows were delivered to it"),
+        "make it again, empty if need be, and restart the pipeline; catchwater sink rebuild then fills it from the log",
+    )
 }
 
 pub(crate) fn denied(what: &str) -> Failure {

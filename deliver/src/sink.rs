@@ -100,6 +100,10 @@ impl Mark {
         let at = TopicPartition::new(topic, LETTERS_SETTLED);
         self.offsets.iter().find(|(of, _)| *of == at).map(|(_, offset)| *offset)
     }
+    /// Records of this topic were taken before it.
+    pub fn has_rows_of(&self, topic: TopicId) -> bool {
+        self.offsets.iter().any(|(at, next)| at.topic == topic && !is_settled(*at) && *next > Offset::ZERO)
+    }
     pub fn settle_letters(&mut self, topic: TopicId, below: Offset) {
         self.offsets.retain(|(at, _)| !is_settled(*at));
         self.offsets.push((TopicPartition::new(topic, LETTERS_SETTLED), below));

@@ -2,7 +2,7 @@
 //! no sink transaction is open.
 
 use super::{Session, Trouble, Worker, sink_trouble};
-use crate::error::{Failure, code};
+use crate::error::{Failure, code, target_gone};
 use crate::evolve;
 use crate::mode::Mode;
 use crate::plan;
@@ -76,6 +76,13 @@ impl Worker {
         let steps: Vec<DdlStep> =
             evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change, &shaped.types)
                 .map_err(|e| fatal(e.into()))?;
+        if steps.iter().any(|s| matches!(s, DdlStep::CreateTable { .. }))
+            && self.rebuild.is_none()
+            && session.commit.durable().is_some_and(|m| m.has_rows_of(schema.topic))
+        {
+            // Made anew it would lack every row that was delivered before, and nobody would know.
+            return Err(fatal(target_gone(&plan::shown(name))));
+        }
         if !steps.is_empty() {
             for step in &steps {
                 crash_point!("sink.before_ddl");

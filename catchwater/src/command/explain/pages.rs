@@ -167,4 +167,5 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0690", include_str!("../../../../docs/errors/CW0690.md")),
     ("CW0691", include_str!("../../../../docs/errors/CW0691.md")),
     ("CW0694", include_str!("../../../../docs/errors/CW0694.md")),
+    ("CW0695", include_str!("../../../../docs/errors/CW0695.md")),
 ];

@@ -100,6 +100,7 @@ fn phrase(sqlstate: &str) -> &'static str {
         "22003" => "a number is out of the column's range",
         "22007" | "22008" => "a date or time is not legal in the column",
         "22021" => "a text holds a byte the target's encoding cannot store (NUL, for instance)",
+        "22P05" => "a text has a character that the target's encoding does not have",
         "22P02" => "a value is not legal in the column's type",
         _ => "a value was refused",
     }
@@ -117,7 +118,10 @@ pub fn classify(sqlstate: &str) -> (SinkClass, u16, &'static str) {
         "42P01" | "42703" | "42804" | "42P10" | "3F000" => {
             (SinkClass::Schema, code::SCHEMA, "the target's tables were changed by somebody else")
         }
-        "42501" => (SinkClass::Config, code::RIGHTS, "grant the user what the text names"),
+        "42501" => {
+            (SinkClass::Config, code::RIGHTS, "grant the user what the text names, then catchwater pipeline restart")
+        }
+        "53100" => (SinkClass::Environment, code::SERVER, "make room on the target's disk; the sink goes on by itself"),
         _ if starts("28") || starts("3D") || starts("0A") => (SinkClass::Config, code::STATEMENT, ""),
         _ if starts("08") || starts("53") || starts("58") || starts("57") => (SinkClass::Environment, code::SERVER, ""),
         // The database accepts no connections for now (ALLOW_CONNECTIONS false, a maintenance window).

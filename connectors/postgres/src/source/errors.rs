@@ -107,6 +107,11 @@ pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
                     "the changes are gone from the server: the source must be read again",
                 ),
                 "55006" => (SourceClass::Retry, code::SLOT_IN_USE, ""),
+                "22021" => (
+                    SourceClass::Unknown,
+                    code::NOT_UTF8,
+                    "the database's encoding is probably SQL_ASCII: repair the value, or leave the column out",
+                ),
                 "42501" => (SourceClass::Rights, code::STATEMENT, "run the source test: it names the missing right"),
                 s if s.starts_with("08")
                     || s.starts_with("53")
