@@ -26,6 +26,15 @@ pub fn slot(bytes: &mut [u8], kind: u16) {
     put(bytes, 4, crc);
 }
 
+/// Checksums of the rows of a `.txn`, and its length: whole rows.
+pub fn txn(bytes: &mut Vec<u8>) {
+    bytes.truncate(bytes.len() / 40 * 40);
+    for row in bytes.chunks_exact_mut(40) {
+        let crc = crc32c(&row[4..]);
+        row[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
 /// Length and checksum of a `.snap`: bytes 0..36 and the payload.
 pub fn snap(bytes: &mut [u8]) {
     if bytes.len() < 40 {

@@ -21,6 +21,7 @@ pub fn read_section(kind: u16, section: &Bytes) {
     match kind {
         1 => drop(Producers::decode(section.clone())),
         2 => drop(Captures::decode(section.clone())),
+        4 => drop(catchwater_storage::format::txn::Aborted::decode_all(section)),
         _ => {}
     }
 }
@@ -99,6 +100,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "segment" => segments(),
         "manifest" => slots(),
         "snap" => vec![snapshot()],
+        "txn" => vec![aborted(1), aborted(40)],
         "pgoutput" => pgoutput(),
         "debezium_json" => vec![
             br#"{"before":null,"after":{"id":1,"n":"3.14","t":"x","b":"AAA=","d":19000,"ts":1,"i":"2024-01-01T00:00:00Z","u":"123e4567-e89b-12d3-a456-426614174000","j":"{}","a":["p",null]},"source":{"version":"1","connector":"postgresql","name":"s","ts_ms":1,"db":"d","schema":"public","table":"t"},"op":"c","ts_ms":1}"#.to_vec(),
@@ -205,6 +207,17 @@ fn slots() -> Vec<Vec<u8>> {
             slot::encode(kind, 3, &payload)
         })
         .to_vec()
+}
+
+fn aborted(rows: u64) -> Vec<u8> {
+    use catchwater_record::{Offset, ProducerId};
+    let mut out = Vec::new();
+    for n in 0..rows {
+        let (first, last, last_stable) = (Offset(n), Offset(n + 5), Offset(n + 6));
+        let row = catchwater_storage::Aborted { producer: ProducerId(n as i64), first, last, last_stable };
+        row.encode(&mut out);
+    }
+    out
 }
 
 fn snapshot() -> Vec<u8> {

@@ -16,9 +16,10 @@ use catchwater_storage::format::manifest::Manifest;
 use catchwater_storage::format::row::{EntHeader, Footer, decode_ext, decode_row};
 use catchwater_storage::format::slot::{self, BootState, DirMeta, SlotKind};
 use catchwater_storage::format::snap::{self, Snap};
+use catchwater_storage::format::txn::Aborted;
 
 /// Name and function; the budget of memory is [`crate::budget`] times the last.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "request", run: request, opens: false },
     Target { name: "response", run: response, opens: false },
     Target { name: "header", run: request_header, opens: false },
@@ -27,6 +28,7 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "segment", run: segment, opens: false },
     Target { name: "manifest", run: manifest, opens: false },
     Target { name: "snap", run: snapshot, opens: false },
+    Target { name: "txn", run: txn, opens: false },
     Target { name: "pgoutput", run: pgoutput, opens: false },
     Target { name: "debezium_json", run: debezium, opens: false },
     Target { name: "stored_records", run: stored_records, opens: false },
@@ -172,6 +174,17 @@ fn manifest(input: &[u8]) {
         if let Some(manifest) = Manifest::decode(&found.payload) {
             let _ = manifest.encode();
         }
+    }
+}
+
+fn txn(input: &[u8]) {
+    let mut repaired = input.to_vec();
+    repair::txn(&mut repaired);
+    for bytes in [input, &repaired] {
+        let Some(rows) = Aborted::decode_all(bytes) else { continue };
+        let mut again = Vec::new();
+        rows.iter().for_each(|row| row.encode(&mut again));
+        assert!(rows.iter().all(|row| row.first < row.last), "a transaction without a place");
     }
 }
 

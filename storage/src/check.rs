@@ -13,6 +13,7 @@ use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::slot::{self, Side, SlotKind};
 use crate::format::snap::Snap;
+use crate::format::txn::Aborted;
 use crate::recover::{Layout, RecoverError, Recovered, SALVAGE_FILE, examine};
 use crate::segment::{FoundGroup, Segment, group_dir, segment_stem};
 use bytes::Bytes;
@@ -290,6 +291,16 @@ impl Work<'_> {
             self.find(Weight::Damage, "footer", Some(gid), &ent, "the footer of a sealed segment is damaged");
             return Ok(());
         };
+        if footer.txn_len > 0 {
+            let txn = format!("{stem}.txn");
+            let bytes = self.disk.read_all(&txn)?.unwrap_or_default();
+            let inside = |a: &Aborted| segment.base_offset <= a.last && a.last < segment.next_offset;
+            let rows = Aborted::decode_all(&bytes).filter(|rows| rows.iter().all(inside));
+            if rows.is_none() || bytes.len() != footer.txn_len as usize {
+                let what = "missing or damaged; what was aborted is read from batches instead";
+                self.find(Weight::Warning, "txn", Some(gid), &txn, what);
+            }
+        }
         let mut ent_sum = Crc64::default();
         ent_sum.update(&stored[..rows_end]);
         let before = self.findings.len();

@@ -583,6 +583,8 @@ impl CompactRun {
             log_len: out.folding.log_len(),
             ext_len: out.folding.ext_len(),
             has_ext,
+            txn_len: 0,
+            control: false,
             sealed_at_ms: 0,
             cut: false,
             dirty: false,

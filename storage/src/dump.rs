@@ -12,6 +12,7 @@ use crate::format::manifest::Manifest;
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::slot::{self, BootState, DirMeta, SlotKind};
 use crate::format::snap::{Snap, sections};
+use crate::format::txn::{self, Aborted};
 use crate::recover::SALVAGE_FILE;
 use bytes::Bytes;
 use catchwater_record::BatchView;
@@ -52,6 +53,7 @@ enum Shape {
     Ent,
     Ext,
     Snap,
+    Txn,
     Slot(SlotKind),
     Salvage,
 }
@@ -75,6 +77,7 @@ fn shape(path: &str) -> Option<Shape> {
         "ent" => Shape::Ent,
         "ext" => Shape::Ext,
         "snap" => Shape::Snap,
+        "txn" => Shape::Txn,
         _ => return None,
     })
 }
@@ -90,6 +93,7 @@ pub fn dump(disk: &dyn Disk, path: &str, limit: usize, give: &mut dyn FnMut(Line
         Shape::Ent => ent(&disk.read(path, 0, usize::MAX)?, &mut out),
         Shape::Ext => ext(disk, path, &mut out)?,
         Shape::Snap => snap(&disk.read(path, 0, usize::MAX)?, &mut out),
+        Shape::Txn => txn(&disk.read(path, 0, usize::MAX)?, &mut out),
         Shape::Slot(kind) => slot_file(kind, &disk.read(path, 0, usize::MAX)?, &mut out),
     }
     Ok(out.more)
@@ -481,6 +485,25 @@ fn ext(disk: &dyn Disk, path: &str, out: &mut Out<'_>) -> Result<(), DiskError> 
         }
     }
     Ok(())
+}
+
+fn txn(bytes: &Bytes, out: &mut Out<'_>) {
+    for (n, row) in bytes.chunks(txn::ROW_BYTES).enumerate() {
+        let Some(a) = Aborted::decode(row) else {
+            if !out.bad(n * txn::ROW_BYTES, "not a whole row") {
+                return;
+            }
+            continue;
+        };
+        let line = Line::new("aborted")
+            .with("producer", a.producer.0)
+            .with("first", a.first)
+            .with("marker", a.last)
+            .with("last_stable", a.last_stable);
+        if !out.line(line) {
+            return;
+        }
+    }
 }
 
 fn snap(bytes: &Bytes, out: &mut Out<'_>) {

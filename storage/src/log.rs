@@ -15,6 +15,7 @@ use crate::entry::{
     EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Replaced, Row, SegmentInfo, Thinned,
 };
 use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
+use crate::format::snap::SECTION_ABORTED;
 use crate::format::txn::Aborted;
 use crate::producer::{BatchMark, Producer, ProducerBudget, Producers, Sequence};
 use crate::table::Table;
@@ -186,8 +187,6 @@ const SECTION_PRODUCERS: u16 = 1;
 const SECTION_CAPTURES: u16 = 2;
 /// `offset u64`: the log start at the snapshot's index. The manifest says it too, but not always that early.
 const SECTION_LOG_START: u16 = 3;
-/// Aborted transactions, 40 bytes each.
-const SECTION_ABORTED: u16 = 4;
 /// `index u64 | conf state`: the members that the entries up to `index` make; absent as long as they are the first ones.
 const SECTION_CONF: u16 = 5;
 /// Changes of members whose states are kept for snapshots: more than can be uncommitted.

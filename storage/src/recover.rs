@@ -15,6 +15,7 @@ mod journal;
 mod rebuild;
 mod relaxed;
 mod since;
+mod txn;
 
 use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Identity};
 use crate::entry::{Frame, RecoveredGroup, Verdict};

@@ -292,7 +292,7 @@ impl Work<'_> {
             let old = files.segments[cut.at].clone();
             let prev_term = cut.at.checked_sub(1).map_or(files.prev_term, |at| files.segments[at].last_term);
             let stem = format!("{dir}/{}", segment_stem(old.base_offset, old.generation));
-            for ext in ["log", "ext", "ent"] {
+            for ext in ["log", "ext", "ent", "txn"] {
                 self.copy_tail(&format!("{stem}.{ext}"), 0)?;
                 gone.push(format!("{stem}.{ext}"));
             }

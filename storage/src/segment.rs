@@ -25,6 +25,7 @@ mod prefix;
 mod space;
 mod sweep;
 mod switch;
+mod txn;
 
 pub use found::{FoundGroup, Segment, Sums};
 pub(crate) use keep::write_manifests;
@@ -103,6 +104,7 @@ pub enum SegmentPoint {
     SealLog,
     SealEnt,
     SealExt,
+    SealTxn,
     SealManifest,
     TruncRows,
     TruncFile,
@@ -227,6 +229,7 @@ struct Group {
     mute_wanted: Option<bool>,
     snap: Option<(EntryIndex, Offset, Bytes)>,
     snap_asked: bool,
+    told: txn::Told,
     /// The newest snapshot that this process has made durable.
     snap_durable: EntryIndex,
     /// A `.snap` may have been begun and not finished for want of room.
@@ -487,6 +490,7 @@ impl Segments {
             mute_wanted: None,
             snap: None,
             snap_asked: false,
+            told: txn::Told::default(),
             snap_durable: EntryIndex::ZERO,
             snap_begun: false,
             bytes_since_snap: found.bytes_since_snap,
@@ -664,7 +668,7 @@ impl Segments {
             self.hold(gid);
             return None;
         }
-        if let Some(job) = self.seal_job(now, gid) {
+        if let Some(job) = self.seal_job(now, gid, out) {
             return Some(job);
         }
         if let Some(job) = self.snap_job(gid) {
@@ -745,7 +749,7 @@ impl Segments {
                     segment.sums = None;
                     out.push(SegmentEffect::Sealed(gid, segment.base_offset));
                 }
-                group.snap_asked = true;
+                (group.snap_asked, group.told) = (true, txn::Told::default());
                 out.push(SegmentEffect::WantSnap(gid));
             }
             Then::Snap { index, .. } => {
@@ -822,7 +826,8 @@ impl Local for Segments {
                 {
                     group.committed = index;
                     let open = group.segments.iter().filter(|s| s.is_open()).count();
-                    if open > 1 || group.snap.is_some() || group.trim_wanted.is_some() {
+                    let again = group.told.look_again();
+                    if again || open > 1 || group.snap.is_some() || group.trim_wanted.is_some() {
                         self.enlist(gid);
                     }
                 }
@@ -858,6 +863,10 @@ impl Local for Segments {
             SegmentEvent::Snap(gid, index, next_offset, payload) => {
                 if let Some(group) = self.groups.get_mut(&gid) {
                     group.committed = group.committed.max(index);
+                    if group.told.hear(index, &payload) {
+                        self.enlist(gid);
+                    }
+                    let Some(group) = self.groups.get_mut(&gid) else { return };
                     // Unasked (at close), it is worth a file and two syncs only if it saves a later start some reading.
                     if !std::mem::take(&mut group.snap_asked) && group.bytes_since_snap < self.config.snap_bytes / 16 {
                         return;

@@ -26,7 +26,7 @@ import files
 import records
 from sums import Wrong, crc32c, crc64nvme
 
-SEGMENT = re.compile(r"(\d{20})(?:\.(\d+))?\.(log|ent|ext)")
+SEGMENT = re.compile(r"(\d{20})(?:\.(\d+))?\.(log|ent|ext|txn)")
 
 
 class Tree:
@@ -328,13 +328,18 @@ class Replica:
                 "log_crc64": crc64nvme(log),
                 "ext_len": len(ext),
                 "ext_crc64": crc64nvme(ext),
-                "txn_len": 0,
+                "txn_len": len(self.tree.read(parts["txn"])) if "txn" in parts else 0,
                 "last_term": table["rows"][-1]["term"] if table["rows"] else table["prev_term"],
                 "max_ts": max_ts,
                 "flags": 0,
             }
             for name, value in wanted.items():
                 expect("footer's " + name, sealed[name], value)
+            if "txn" in parts:
+                for row in self.tree.guard(parts["txn"], files.txn, self.tree.read(parts["txn"])) or []:
+                    here = table["base_offset"] <= row["last_offset"] < offset and row["first_offset"] < row["last_offset"]
+                    expect("place of an aborted transaction", here, True)
+                    self.tree.counts["aborted"] += 1
             expect("rows in the manifest", claim["rows"], len(table["rows"]))
             expect("last term in the manifest", claim["last_term"], sealed["last_term"])
         elif claim["rows"] > len(table["rows"]):

@@ -462,6 +462,16 @@ def _aborted(c):
     return [aborted(c.take(40)) for _ in range(-(-c.left() // 40))]
 
 
+def txn(data):
+    """The rows of a `.txn`, in the order of their markers."""
+    if not data or len(data) % 40:
+        raise Wrong("%d bytes are no rows of 40" % len(data))
+    rows = _aborted(Cursor(data, "<"))
+    if any(a["last_offset"] >= b["last_offset"] for a, b in zip(rows, rows[1:])):
+        raise Wrong("markers out of order")
+    return rows
+
+
 def aborted(row):
     """One aborted transaction, 40 bytes."""
     r = Cursor(row, "<")

@@ -71,6 +71,7 @@ def main(folder):
         raise Wrong("the table is %r" % rows)
     show("segment.md", "header, row", rows)
     show("segment.md", "footer", files.footer(part["ent footer"]))
+    show("segment.md", "txn", files.txn(part["txn"]))
     show("segment.md", "ext record", files.ext_bytes(part["ext record"], 101))
     part = blocks(page("snap.md"))
     show("snap.md", "snap", files.snapshot(part["snap"]))

@@ -325,7 +325,7 @@ fn dump_failure(path: &str, error: DumpError) -> Failure {
     match error {
         DumpError::Unknown(_) => Failure::new(Exit::Refused, "CW0232", format!("{path} is no stored file"))
             .cause("its name is not one that this program gives")
-            .next("name a data directory, or a .wal, .log, .ent, .ext, .snap, manifest, dir.meta or boot.state file"),
+            .next("name a data directory, or a .wal, .log, .ent, .ext, .txn, .snap, manifest, dir.meta or boot.state file"),
         DumpError::Disk(e) => unreadable(path, e.to_string()),
     }
 }

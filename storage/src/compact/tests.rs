@@ -25,6 +25,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+mod aborted;
 mod captured;
 
 const GID: Gid = Gid(1);

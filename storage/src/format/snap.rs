@@ -67,6 +67,9 @@ impl Snap {
     }
 }
 
+/// Type of the section with aborted transactions, rows as in `.txn`.
+pub const SECTION_ABORTED: u16 = 4;
+
 /// One section: `type u16 | zero u16 | len u32 | bytes`.
 pub fn put_section(out: &mut Vec<u8>, kind: u16, bytes: &[u8]) {
     out.extend_from_slice(&kind.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Pure. One aborted transaction, 40 bytes: a row of `.txn`, and of section 4 of `.snap`. Page: `docs/formats/snap.md`.
+//! Pure. One aborted transaction, 40 bytes: a row of `.txn`, and of section 4 of `.snap`. Pages: `docs/formats/{segment,snap}.md`.
 //!
 //! ```text
 //!  0 crc u32 (bytes 4..40)   4 version u16   6 flags u16   8 producer_id i64   16 first_offset i64   24 last_offset i64
@@ -82,5 +82,11 @@ mod tests {
         }
         bytes.push(0);
         assert_eq!(Aborted::decode_all(&bytes), None);
+        let next =
+            Aborted { producer: ProducerId(10), first: Offset(104), last: Offset(109), last_stable: Offset(102) };
+        bytes.clear();
+        [row, next].iter().for_each(|row| row.encode(&mut bytes));
+        assert_golden("segment.md", "txn", &bytes);
+        assert_eq!(Aborted::decode_all(&bytes), Some(vec![row, next]));
     }
 }

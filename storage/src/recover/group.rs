@@ -42,6 +42,8 @@ pub(super) struct Built {
 pub(super) struct Found {
     pub segment: Segment,
     pub rows: Vec<Row>,
+    /// Its table, with the footer, was lost.
+    pub table_lost: bool,
 }
 
 pub(super) struct Reader<'a> {
@@ -106,7 +108,7 @@ pub(super) fn build(
     let mut known: BTreeSet<String> = ["manifest.a", "manifest.b"].map(str::to_owned).into();
     for listed in fixed.segments.iter().filter(|s| s.state != SegmentState::Active) {
         let stem = segment_stem(listed.base_offset, listed.generation);
-        known.extend(["log", "ent", "ext"].map(|ext| format!("{stem}.{ext}")));
+        known.extend(["log", "ent", "ext", "txn"].map(|ext| format!("{stem}.{ext}")));
         let prev_term = segments.last().map_or(fixed.prev_term, |f| f.segment.last_term);
         segments.push(reader.sealed(listed, prev_term, names.contains(&format!("{stem}.ext")))?);
     }
@@ -167,13 +169,13 @@ pub(super) fn build(
         }
         let keep = found.rows.iter().take_while(|r| cut.is_none_or(|c| r.index < c)).count();
         if keep < found.rows.len() {
-            hints.push(Found { segment: found.segment.clone(), rows: found.rows.clone() });
+            hints.push(Found { segment: found.segment.clone(), rows: found.rows.clone(), table_lost: false });
             found.rows.truncate(keep);
         }
         if keep == 0 {
             continue; // made anew when its entries are written again
         }
-        known.extend(["log", "ent", "ext"].map(|ext| format!("{stem}.{ext}")));
+        known.extend(["log", "ent", "ext", "txn"].map(|ext| format!("{stem}.{ext}")));
         found.settle();
         end =
             End { index: found.segment.last_index(), offset: found.segment.next_offset, term: found.segment.last_term };
@@ -251,7 +253,10 @@ pub(super) fn build(
     let brought = begins.as_ref().and_then(|(s, _)| Snap::decode(&s.snap)).map(|s| (s.index, s.payload));
     let snap = match brought {
         Some(snap) => Some(snap),
-        None => reader.newest_snap(&snaps, next.index)?,
+        None => match reader.newest_snap(&snaps, next.index)? {
+            Some(snap) => Some(reader.with_aborted(&segments, snap)?),
+            None => None,
+        },
     };
     let snap_index = snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
     let since_snap = reader.since(&segments, snap_index)?;
@@ -404,12 +409,14 @@ fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
         log_len: 0,
         ext_len: 0,
         has_ext,
+        txn_len: 0,
+        control: false,
         sealed_at_ms: 0,
         cut: true,
         dirty: true,
         sums: None,
     };
-    Found { segment, rows: made.rows }
+    Found { segment, rows: made.rows, table_lost: false }
 }
 
 /// Bytes of `.log` up to the end of the row's batch.
@@ -425,6 +432,7 @@ impl Found {
     /// Makes the segment agree with the rows that were kept.
     pub(super) fn settle(&mut self) {
         let s = &mut self.segment;
+        s.control = self.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
         s.rows = self.rows.len() as u32;
         s.gaps = 0;
         s.first_ts = self.rows.iter().find(|r| r.count > 0).map(|r| r.max_ts);
@@ -446,6 +454,11 @@ impl Reader<'_> {
 
     pub(super) fn all(&self, name: &str) -> Result<Option<Bytes>, DiskError> {
         self.disk.read_all(&self.path(name))
+    }
+
+    /// A file that was made again, by its name.
+    pub(super) fn made_again(&mut self, name: &str, bytes: Bytes) {
+        self.rebuilt.push((self.path(name), bytes));
     }
 
     /// The worst verdict stays: damaged over suspect over uncertain over ok.
@@ -506,12 +519,14 @@ impl Reader<'_> {
             log_len: footer.map_or(u32::try_from(log_len).unwrap_or(u32::MAX), |f| f.log_len as u32),
             ext_len: footer.map_or(0, |f| f.ext_len),
             has_ext,
+            txn_len: footer.map_or(0, |f| f.txn_len),
+            control: false,
             sealed_at_ms: listed.sealed_at_ms,
             cut: false,
             dirty: false,
             sums: None,
         };
-        let mut found = Found { segment, rows: Vec::with_capacity(rows.len()) };
+        let mut found = Found { segment, rows: Vec::with_capacity(rows.len()), table_lost: footer.is_none() };
         for (i, row) in rows.iter().enumerate() {
             let row = match row {
                 Some(row) => *row,
@@ -543,6 +558,7 @@ impl Reader<'_> {
         if damaged {
             self.worse(Verdict::Damaged);
         }
+        found.segment.control = found.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
         Ok(found)
     }
 
@@ -569,7 +585,9 @@ impl Reader<'_> {
         };
         let mut ext_sum = Crc64::default();
         ext_sum.update(&self.all(&format!("{stem}.ext"))?.unwrap_or_default());
-        let footer = rebuild::footer(&made, ext_sum.finish(), header.base_offset);
+        let mut footer = rebuild::footer(&made, ext_sum.finish(), header.base_offset);
+        footer.txn_len = self.txn_file(stem)?.map_or(0, |(len, _)| len);
+        found.segment.txn_len = footer.txn_len;
         self.rebuilt.push((path, rebuild::encode(header, &made.rows, Some(footer))));
         found.rows = made.rows;
         let s = &mut found.segment;
@@ -774,12 +792,14 @@ impl Reader<'_> {
             log_len: 0,
             ext_len: 0,
             has_ext,
+            txn_len: 0,
+            control: false,
             sealed_at_ms: 0,
             cut: true,
             dirty: true,
             sums: None,
         };
-        Ok(Some(Found { segment, rows }))
+        Ok(Some(Found { segment, rows, table_lost: false }))
     }
 
     /// True if the row behind a bad one is a valid successor.
@@ -899,13 +919,17 @@ impl Reader<'_> {
         Ok(row::decode_ext(row.index, &record).map(Bytes::copy_from_slice))
     }
 
-    fn newest_snap(&self, snaps: &[EntryIndex], last: EntryIndex) -> Result<Option<(EntryIndex, Bytes)>, DiskError> {
+    fn newest_snap(
+        &self,
+        snaps: &[EntryIndex],
+        last: EntryIndex,
+    ) -> Result<Option<(EntryIndex, Offset, Bytes)>, DiskError> {
         for index in snaps.iter().rev() {
             let Some(bytes) = self.all(&format!("{:020}.snap", index.0))? else { continue };
             if let Some(snap) = Snap::decode(&bytes).filter(|s| s.gid == self.gid && s.index == *index)
                 && (*index <= last || snap.ahead)
             {
-                return Ok(Some((*index, snap.payload)));
+                return Ok(Some((*index, snap.next_offset, snap.payload)));
             }
         }
         Ok(None)

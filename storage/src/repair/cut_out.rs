@@ -265,6 +265,17 @@ pub(super) fn write(
     if let Some(ext) = &mut ext {
         ext.close()?;
     }
+    // What was aborted stays so, whatever is lost: readers must not get it as if it had been committed.
+    let txn = if old.txn_len > 0 { disk.read_all(&source.log.replace(".log", ".txn"))? } else { None };
+    let txn_len = match txn.filter(|bytes| bytes.len() == old.txn_len as usize) {
+        Some(bytes) => {
+            let mut copy = file("txn")?;
+            copy.push(&bytes)?;
+            copy.close()?;
+            old.txn_len
+        }
+        None => 0,
+    };
     let rows = folding.rows();
     let last_term = rows.last().map_or(prev_term, |r| r.term.0);
     let header = EntHeader {
@@ -292,7 +303,7 @@ pub(super) fn write(
         min_ts: folding.min_ts(),
         max_ts: folding.max_ts(),
         ext_len: folding.ext_len(),
-        txn_len: 0,
+        txn_len,
         last_term,
     };
     table.extend_from_slice(&footer.encode());
@@ -313,6 +324,8 @@ pub(super) fn write(
         log_len: folding.log_len(),
         ext_len: folding.ext_len(),
         has_ext: ext.is_some(),
+        txn_len,
+        control: rows.iter().any(|r| r.flags & row_flag::CONTROL != 0),
         sealed_at_ms: if old.sealed_at_ms > 0 { old.sealed_at_ms } else { now_ms },
         cut: false,
         dirty: false,

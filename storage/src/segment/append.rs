@@ -4,7 +4,7 @@ use super::{
     Appended, Job, Segment, SegmentEffect, SegmentLimits, SegmentPoint, Segments, Then, group_dir, segment_stem,
 };
 use crate::disk::{DiskOp, FilePath};
-use crate::entry::{EpochStart, NewEntry, PlacedRow, Row};
+use crate::entry::{EpochStart, NewEntry, PlacedRow, Row, row_flag};
 use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EntHeader};
 use crate::journal::Persisted;
@@ -98,6 +98,8 @@ impl Segments {
                 log_len: 0,
                 ext_len: 0,
                 has_ext: false,
+                txn_len: 0,
+                control: false,
                 sealed_at_ms: 0,
                 cut: false,
                 dirty: true,
@@ -316,6 +318,7 @@ fn place(segment: &mut Segment, entry: &NewEntry, contexts: &mut Vec<u8>) -> Row
         ext_pos: segment.ext_len,
         ext_len: ext_len as u16,
     };
+    segment.control |= entry.flags & row_flag::CONTROL != 0;
     segment.rows += 1;
     segment.last_term = entry.term.0;
     segment.next_offset = entry.end_offset();

@@ -53,7 +53,7 @@ impl Segments {
             steps.push_back((DiskOp::Unlink { path }, SegmentPoint::TruncFile));
         }
         for segment in group.segments.iter().filter(|s| s.base_index >= from) {
-            for ext in ["ent", "ext", "log"] {
+            for ext in ["ent", "ext", "log", "txn"] {
                 steps.push_back((DiskOp::Unlink { path: self.file(gid, segment, ext) }, SegmentPoint::TruncFile));
             }
         }

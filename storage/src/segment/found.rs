@@ -30,6 +30,10 @@ pub struct Segment {
     pub log_len: u32,
     pub ext_len: u32,
     pub has_ext: bool,
+    /// Bytes of its `.txn`; 0 = there is none.
+    pub txn_len: u32,
+    /// Control batches are in it.
+    pub control: bool,
     pub sealed_at_ms: i64,
     /// Bytes behind the known ends must go before anything is appended.
     pub cut: bool,

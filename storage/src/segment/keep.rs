@@ -1,8 +1,8 @@
 //! Pure. What makes files last and what ends them: sync, seal, manifest, trim, snapshot, drop.
 
 use super::{
-    FoundGroup, Group, Job, Part, Segment, SegmentConfig, SegmentPoint, Segments, Then, group_dir, piece_bytes,
-    side_index,
+    FoundGroup, Group, Job, Part, Segment, SegmentConfig, SegmentEffect, SegmentPoint, Segments, Then, group_dir,
+    piece_bytes, side_index,
 };
 use crate::disk::{Disk, DiskError, DiskOp, FilePath};
 use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
@@ -10,7 +10,7 @@ use crate::format::row::Footer;
 use crate::format::slot::{self, SlotKind};
 use crate::format::snap::Snap;
 use bytes::Bytes;
-use catchwater_base::{Now, mutant};
+use catchwater_base::{Effects, Now, mutant};
 use catchwater_record::{EntryIndex, Gid, Offset};
 use std::collections::VecDeque;
 
@@ -109,7 +109,7 @@ impl Segments {
     }
 
     /// The oldest rolled segment, if its last entry is committed.
-    pub(super) fn seal_job(&mut self, now: Now, gid: Gid) -> Option<Job> {
+    pub(super) fn seal_job(&mut self, now: Now, gid: Gid, out: &mut Effects<SegmentEffect>) -> Option<Job> {
         let group = self.groups.get(&gid)?;
         let at = group.segments.iter().position(Segment::is_open)?;
         let segment = &group.segments[at];
@@ -132,6 +132,8 @@ impl Segments {
                 then: Then::Sums { base, part: Part::Log, left: parts.into(), sums: Box::default() },
             });
         }
+        let txn = self.txn_rows(gid, at, out)?;
+        let segment = &self.groups.get(&gid)?.segments[at];
         let sums = segment.sums.as_deref()?;
         let footer = Footer {
             rows: segment.rows,
@@ -144,7 +146,7 @@ impl Segments {
             min_ts: if segment.min_ts == i64::MAX { -1 } else { segment.min_ts },
             max_ts: segment.max_ts,
             ext_len: segment.ext_len,
-            txn_len: 0,
+            txn_len: txn.len() as u32,
             last_term: segment.last_term,
         };
         let (log, ent, ext) =
@@ -164,8 +166,12 @@ impl Segments {
         if has_ext {
             steps.push_back((DiskOp::Fdatasync { path: ext }, SegmentPoint::SealExt));
         }
-        let at_ms = now.wall.as_millis();
+        let (at_ms, txn_len) = (now.wall.as_millis(), txn.len() as u32);
+        if txn_len > 0 {
+            steps.extend(self.txn_steps(gid, segment, txn));
+        }
         let group = self.groups.get_mut(&gid)?;
+        group.names_dirty |= txn_len > 0;
         let dir: FilePath = group_dir(&self.config.dir, gid).into();
         // The segment's names must be durable before the manifest says "sealed".
         if std::mem::take(&mut group.names_dirty) {
@@ -176,7 +182,7 @@ impl Segments {
             steps.push_back((DiskOp::SyncDir { path }, SegmentPoint::RollDirsync));
         }
         let segment = group.segments.get_mut(at)?;
-        segment.cut = false;
+        (segment.cut, segment.txn_len) = (false, txn_len);
         segment.state = SegmentState::Sealed;
         segment.sealed_at_ms = at_ms;
         let manifest = self.durable_manifest(gid);
@@ -282,7 +288,8 @@ impl Segments {
         }
         // What a snapshot stands for must outlive it; a journaled entry does anyway.
         let before = if group.relaxed { self.sync_steps(gid, false) } else { VecDeque::new() };
-        let bytes = Snap { gid, index, next_offset, ahead: false, payload: payload.clone() }.encode();
+        let kept = self.without_sealed(gid, &payload);
+        let bytes = Snap { gid, index, next_offset, ahead: false, payload: kept }.encode();
         let name = |i: EntryIndex| format!("{:020}.snap", i.0);
         let path = self.path(gid, &name(index));
         let mut steps = VecDeque::from([

@@ -32,7 +32,7 @@ impl Segments {
         gone.extend(group.snaps.drain(..).filter(|i| *i != state).map(name));
         for s in group.segments.drain(..) {
             let stem = super::segment_stem(s.base_offset, s.generation);
-            gone.extend(["log", "ext", "ent"].map(|ext| format!("{dir}/{stem}.{ext}")));
+            gone.extend(["log", "ext", "ent", "txn"].map(|ext| format!("{dir}/{stem}.{ext}")));
         }
         let path = name(state);
         gone.retain(|n| *n != path);

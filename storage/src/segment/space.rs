@@ -101,6 +101,7 @@ impl Segments {
                 if let Some(segment) = group.segments.iter_mut().find(|s| s.base_index == base) {
                     // A part of the footer may be there.
                     (segment.state, segment.sealed_at_ms, segment.cut) = (SegmentState::Active, 0, true);
+                    segment.txn_len = 0;
                 }
             }
             Then::Sync { flush, .. } => {

@@ -57,8 +57,8 @@ impl Segments {
 
     /// The files of a segment.
     pub(super) fn names(&self, gid: Gid, segment: &Segment) -> Vec<FilePath> {
-        let exts = if segment.has_ext { &["log", "ext", "ent"][..] } else { &["log", "ent"] };
-        exts.iter().map(|ext| self.file(gid, segment, ext)).collect()
+        let exts = ["log", "ent"].into_iter().chain(segment.has_ext.then_some("ext"));
+        exts.chain((segment.txn_len > 0).then_some("txn")).map(|ext| self.file(gid, segment, ext)).collect()
     }
 
     /// These files belong to nothing any more: they go when their time comes.
