@@ -29,7 +29,7 @@ struct Row {
     how: How,
 }
 
-const ROWS: [Row; 23] = [
+const ROWS: [Row; 25] = [
     Row {
         id: "S1",
         figure: "simulated cluster-hours without violation",
@@ -221,10 +221,43 @@ const ROWS: [Row; 23] = [
         how: How::Rig("soak", 540),
     },
     Row {
+        id: "S24",
+        figure: "passwords in any output or file but their own, values of rows in logs, pages and errors, over errors, a kill and a refused login",
+        goal: "0",
+        how: How::Cargo {
+            words: &["test", "--locked", "--profile", "gate", "-p", "catchwater-tests", "--test", "secrets"],
+            count: 0,
+            result: "test result:",
+            sim: false,
+        },
+    },
+    Row {
         id: "S26",
         figure: "history checker: planted anomalies found, false alarms",
         goal: "all × 50, 0",
         how: How::Cargo { words: &["xtask", "history", "selftest"], count: 50, result: "silent", sim: false },
+    },
+    Row {
+        id: "S30",
+        figure: "deaths at every named point of the row-change walk (first and later passes), and the points of one row in the walk's order",
+        goal: "all, 0 lost or doubled",
+        how: How::Cargo {
+            words: &[
+                "test",
+                "--locked",
+                "--profile",
+                "gate",
+                "-p",
+                "catchwater-tests",
+                "--test",
+                "crash_points",
+                "--test",
+                "walks",
+            ],
+            count: 0,
+            result: "test result:",
+            sim: false,
+        },
     },
 ];
 
