@@ -148,6 +148,11 @@ pub fn note(tag: &'static str, value: u64) {
     }
 }
 
+/// Runs two futures side by side to the end of both.
+pub async fn both<A: Future, B: Future>(one: A, other: B) -> (A::Output, B::Output) {
+    tokio::join!(one, other)
+}
+
 /// Something that must not happen; the run's judge reads it with [`World::faults`].
 pub fn fault(what: String) {
     if let Some(here) = here() {

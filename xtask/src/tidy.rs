@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// What each crate may import of ours, by folder. A crate's rank is in its manifest; lower ranks only.
-const IMPORTS: [(&str, &[&str]); 20] = [
+const IMPORTS: [(&str, &[&str]); 21] = [
     ("base", &[]),
     ("runtime", &["base"]),
     ("record", &["base"]),
@@ -22,6 +22,7 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ("connector-sqlite", &["capture", "deliver", "change", "record", "runtime", "base"]),
     ("check", &["base"]),
     ("sim", &["check", "raft", "storage", "record", "runtime", "base"]),
+    ("tierb", &["broker", "check", "storage", "protocol", "record", "runtime", "base"]),
     ("tests", &["client", "record", "base", "runtime", "check"]),
     ("bench", &["tests", "raft", "storage", "protocol", "record"]),
     ("fuzz", &["connector-postgres", "change", "storage", "protocol", "record", "base"]),

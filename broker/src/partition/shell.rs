@@ -12,7 +12,7 @@ use super::{AckError, Ask, Ends, FetchError, Look, NotTaken, NotTrimmed, Partiti
 use crate::host::log::{HostLog, HostObserver, ProposeError, ReadError};
 use bytes::{Bytes, BytesMut};
 use catchwater_base::metric::Counter;
-use catchwater_base::{Clock, Now, crash_point, log};
+use catchwater_base::{Clock, Now, crash_point, log, mutant};
 use catchwater_raft::driver::compaction::{CompactLimits, Compaction};
 use catchwater_raft::driver::{LogDir, Pressure, Replica};
 use catchwater_raft::{Event, GroupCore, panic_text};
@@ -150,7 +150,7 @@ impl After {
             // Nobody listens any more: timed out, or its connection is gone.
             let _ = waiter.send(ack);
         }
-        if !self.wake.is_empty() {
+        if !self.wake.is_empty() && !mutant!("fetch_wake_lost") {
             crash_point!("fetch.before_wake");
             for wake in &self.wake {
                 wake.notify.notify_one();
