@@ -263,6 +263,8 @@ pub struct Journal {
     keep_until: Mono,
     found_asked: bool,
     seal_at: Option<Mono>,
+    /// The time has come and there is no room: whoever makes some tells the journal, its clock does not.
+    seal_waits: bool,
     /// The disk is full: no new file.
     no_space: bool,
     closing: bool,
@@ -310,6 +312,7 @@ impl Journal {
             keep_until: Mono::ZERO,
             found_asked: false,
             seal_at: None,
+            seal_waits: false,
             no_space: false,
             closing: false,
             closed: false,
@@ -398,6 +401,7 @@ impl Journal {
         }
         self.free_files(out);
         self.write_next(now, out);
+        self.seal_waits = self.writing.is_none() && self.seal_at.is_some_and(|at| at <= now.mono);
         self.prepare_next(out);
         self.report_use(out);
     }
@@ -491,7 +495,7 @@ impl Local for Journal {
             return None;
         }
         let surplus = self.is_idle() && self.allowed > self.config.files;
-        self.seal_at.or(surplus.then_some(self.keep_until))
+        self.seal_at.filter(|_| !self.seal_waits).or(surplus.then_some(self.keep_until))
     }
 }
 

@@ -66,6 +66,10 @@ impl World {
 
     /// So many entries of 12 KiB, each a flush of its own.
     fn append(&mut self, count: u64) {
+        self.append_of(count, 12 << 10);
+    }
+
+    fn append_of(&mut self, count: u64, bytes: usize) {
         for _ in 0..count {
             self.sent += 1;
             let entry = NewEntry {
@@ -76,7 +80,7 @@ impl World {
                 base_offset: Offset(self.sent - 1),
                 count: 1,
                 max_ts: 1,
-                body: Bytes::from_static(&[5; 12 << 10]),
+                body: vec![5; bytes].into(),
                 context: Bytes::new(),
             };
             let batch =
@@ -155,4 +159,23 @@ fn a_flush_is_sealed_when_nothing_follows_and_only_once() {
     world.at_ms += SEAL_AFTER_MS - 1;
     world.append(1);
     assert_eq!(world.journal.durable_lsn(), lsn + 3);
+}
+
+/// It would spin else, on a full disk or behind a slow segment writer.
+#[test]
+fn a_seal_without_room_waits_for_room_and_not_for_the_clock() {
+    let mut world = World::new();
+    world.disk.set_capacity(2 * (64 << 10));
+    for _ in 0..2 {
+        world.append(3);
+        world.append_of(1, 11 << 10);
+    }
+    let lsn = world.journal.durable_lsn();
+    let seal_at = world.journal.deadline().unwrap();
+    world.rest(seal_at.as_millis() + 1_000);
+    assert_eq!(world.journal.durable_lsn(), lsn, "there is no room");
+    assert_eq!(world.journal.deadline(), None);
+    world.disk.set_capacity(1 << 30);
+    world.tell(JournalEvent::SpaceBack);
+    assert_eq!(world.journal.durable_lsn(), lsn + 1, "sealed as soon as there is");
 }
