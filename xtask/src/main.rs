@@ -1,4 +1,4 @@
-//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | compat | db | fuzz | rig | scoreboard | sim | mutants | history`. Knows nothing of the product's crates.
+//! House tools: `cargo xtask tidy | walks | errors | stats | codegen | compat | db | fuzz | rig | scoreboard | sim | tierb | mutants | history`. Knows nothing of the product's crates.
 
 mod codegen;
 mod compat;
@@ -32,9 +32,10 @@ fn main() -> anyhow::Result<()> {
         Some("scoreboard") => scoreboard::run(rest),
         Some("rig") => rig::run(rest),
         Some("sim") => sim::run(rest),
+        Some("tierb") => sim::tier_b(rest),
         _ => {
             eprintln!(
-                "usage: cargo xtask <tidy | walks | errors | stats | codegen | compat | db | fuzz | rig | scoreboard | sim | mutants | history>"
+                "usage: cargo xtask <tidy | walks | errors | stats | codegen | compat | db | fuzz | rig | scoreboard | sim | tierb | mutants | history>"
             );
             std::process::exit(2)
         }

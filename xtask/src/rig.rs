@@ -41,7 +41,7 @@ pub fn command(mutants: bool) -> anyhow::Result<Command> {
             command.env("CATCHWATER_BIN", binary);
         }
         None if mutants => {
-            cargo("catchwater", &[], Some(crate::sim::RUSTFLAGS))?;
+            cargo("catchwater", &[], Some("--cfg sim"))?;
             command.env("CATCHWATER_BIN", target.join("sim/gate/catchwater"));
         }
         None => {

@@ -87,12 +87,7 @@ const ROWS: [Row; 25] = [
         id: "S3",
         figure: "whole broker under a simulated network and disk",
         goal: "≥ 3 h",
-        how: How::Cargo {
-            words: &["run", "--quiet", "--locked", "--profile", "gate", "-p", "catchwater-tierb", "--", "--hours"],
-            count: 3,
-            result: "real time",
-            sim: true,
-        },
+        how: How::Cargo { words: &["xtask", "tierb", "--hours"], count: 3, result: "real time", sim: false },
     },
     Row {
         id: "S4",
@@ -120,12 +115,7 @@ const ROWS: [Row; 25] = [
         id: "S4b",
         figure: "the same, tier B: same seed twice, equal trace and outcome",
         goal: "50/50",
-        how: How::Cargo {
-            words: &["run", "--quiet", "--locked", "--profile", "gate", "-p", "catchwater-tierb", "--", "same"],
-            count: 50,
-            result: "same seed twice:",
-            sim: true,
-        },
+        how: How::Cargo { words: &["xtask", "tierb", "same"], count: 50, result: "same seed twice:", sim: false },
     },
     Row {
         id: "S5",
@@ -400,7 +390,7 @@ fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
             if sim {
                 let target =
                     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
-                command.env("RUSTFLAGS", crate::sim::RUSTFLAGS).env("CARGO_TARGET_DIR", target.join("sim"));
+                command.env("RUSTFLAGS", "--cfg sim").env("CARGO_TARGET_DIR", target.join("sim"));
             }
             let out = command.output().context("starting cargo")?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);

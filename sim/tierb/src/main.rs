@@ -1,12 +1,12 @@
 //! `catchwater-tierb [--seed N | --from N] [--seeds N] [--seconds N] [--hours N]`: runs seeds of tier B and prints what
 //! happened; exit 1 = a violation. `same N`: N seeds, each twice, equal traces. `mutants`: each planted bug must be found.
-//! `--cfg sim` only.
+//! `CW_TIERB_SEEDS=1` prints each seed before it runs, `CW_TIERB_LOG=1` what the broker logs. `--cfg sim` only.
 
 use std::process::ExitCode;
 
 #[cfg(not(sim))]
 fn main() -> ExitCode {
-    eprintln!("tier B is built with RUSTFLAGS=\"--cfg sim --cfg tokio_unstable\" only (cargo xtask sim does it)");
+    eprintln!("tier B is built with RUSTFLAGS=\"--cfg sim --cfg tokio_unstable\" only (cargo xtask tierb does it)");
     ExitCode::from(2)
 }
 
@@ -79,6 +79,10 @@ mod simulated {
             let enough = options.hours.is_some_and(|h| all.simulated > Duration::from_secs(h * 3600));
             if late || enough {
                 break;
+            }
+            // A run that hangs is named by what was printed last.
+            if std::env::var_os("CW_TIERB_SEEDS").is_some() {
+                eprintln!("seed {seed}, {:.1} s", began.elapsed().as_secs_f64());
             }
             let out = run(seed);
             runs += 1;
