@@ -27,7 +27,7 @@ struct Row {
     how: How,
 }
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 26] = [
     Row {
         id: "S1",
         figure: "simulated cluster-hours without violation",
