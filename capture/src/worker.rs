@@ -92,6 +92,8 @@ pub struct Limits {
     /// A transaction larger than this goes out before its end is known.
     pub txn_bytes: usize,
     pub cut_every_ms: u64,
+    /// A cut that says only that the source's position has moved: what waits for a position waits that long.
+    pub moved_every_ms: u64,
     /// A cut without news, and the longest time between checkpoints while anything moves.
     pub idle_every_ms: u64,
     pub checkpoint_every_ms: u64,
@@ -111,6 +113,7 @@ impl Default for Limits {
             read_bytes: 1024 * 1024,
             txn_bytes: 8 * 1024 * 1024,
             cut_every_ms: 10,
+            moved_every_ms: 200,
             idle_every_ms: 1000,
             checkpoint_every_ms: 1000,
             checkpoint_bytes: 64 * 1024 * 1024,

@@ -347,7 +347,7 @@ impl<'a> Session<'a> {
         let cut = match (self.cuts.flight.is_some(), self.is_cut_new(), self.last_cut.is_some()) {
             (true, ..) => Mono::NEVER,
             (_, true, _) => self.last_cut_at.plus_millis(limits.cut_every_ms).max(self.cuts.retry_at),
-            (.., true) => self.last_cut_at.plus_millis(limits.idle_every_ms).max(self.cuts.retry_at),
+            (.., true) => self.last_cut_at.plus_millis(self.pause()).max(self.cuts.retry_at),
             _ => Mono::NEVER,
         };
         let checkpoint = if self.is_checkpoint_new() && self.captures_sent.is_none() {
@@ -391,15 +391,24 @@ impl<'a> Session<'a> {
         durable.seq >= self.cut_floor && self.last_cut.as_ref().is_none_or(|(seq, _)| durable.seq > *seq)
     }
 
-    fn pump_cut(&mut self, now: Now, all: bool) {
+    /// Between two cuts, ms: by what the next one has to say.
+    fn pause(&self) -> u64 {
         let limits = self.limits();
+        let moved = || self.last_cut.as_ref().is_some_and(|(_, native)| *native != self.track.durable().native);
+        match self.is_cut_new() {
+            true => limits.cut_every_ms,
+            false if moved() => limits.moved_every_ms.min(limits.idle_every_ms),
+            false => limits.idle_every_ms,
+        }
+    }
+
+    fn pump_cut(&mut self, now: Now, all: bool) {
         let floor = self.track.durable().seq < self.cut_floor;
         if self.cuts.flight.is_some() || now.mono < self.cuts.retry_at || floor {
             return;
         }
         if self.cuts.batch.is_empty() {
-            let pause = if self.is_cut_new() { limits.cut_every_ms } else { limits.idle_every_ms };
-            let due = self.last_cut.is_none() || now.mono >= self.last_cut_at.plus_millis(pause);
+            let due = self.last_cut.is_none() || now.mono >= self.last_cut_at.plus_millis(self.pause());
             if !(due || all && self.is_cut_new()) {
                 return;
             }
