@@ -14,6 +14,7 @@ use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, RO
 use crate::format::slot::{self, Side, SlotKind};
 use crate::format::snap::Snap;
 use crate::format::txn::Aborted;
+use crate::recover::forgiving::Forgiving;
 use crate::recover::{Layout, RecoverError, Recovered, SALVAGE_FILE, examine};
 use crate::segment::{FoundGroup, Segment, group_dir, segment_stem};
 use bytes::Bytes;
@@ -88,8 +89,12 @@ impl Checked {
 /// Takes the directory, checks it, lets go of it.
 pub fn check(disk: &dyn Disk, layout: &Layout) -> Result<Checked, RecoverError> {
     let found = examine(disk, layout)?;
-    let mut work = Work { disk, layout, findings: Vec::new(), left_out: 0, bytes: 0, batches: 0 };
+    let forgiving = Forgiving::new(disk);
+    let mut work = Work { disk: &forgiving, layout, findings: Vec::new(), left_out: 0, bytes: 0, batches: 0 };
     let outcome = work.all(&found);
+    for file in forgiving.unreadable() {
+        work.find(Weight::Damage, "unreadable", None, &file, "the disk gives an error where it is read");
+    }
     let _ = disk.run(DiskOp::Unlock { path: layout.root.as_str().into() });
     let groups = outcome?;
     let Work { findings, left_out, bytes, batches, .. } = work;

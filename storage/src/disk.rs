@@ -347,8 +347,9 @@ pub trait DiskExt: Disk {
     }
     /// The whole file; `None` if there is none.
     fn read_all(&self, path: &str) -> Result<Option<Bytes>, DiskError> {
-        match self.length(path) {
-            Ok(len) => Ok(Some(self.read(path, 0, usize::try_from(len).unwrap_or(usize::MAX))?)),
+        let bytes = self.length(path).and_then(|len| self.read(path, 0, usize::try_from(len).unwrap_or(usize::MAX)));
+        match bytes {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind == DiskFault::NotFound => Ok(None),
             Err(e) => Err(e),
         }

@@ -131,7 +131,7 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
                 Some("nothing says any more which topic it belongs to")
             }
             Verdict::Damaged if files.begins_unknown => {
-                Some("the snapshot that its log begins with is lost, and nothing says where that would be")
+                Some("the snapshot that its log begins with is lost, or a copy of its manifest cannot be read")
             }
             _ => None,
         };

@@ -1,5 +1,6 @@
 //! One group's part of recovery: manifest, segments, rows, and the journal's frames over them.
 
+use super::forgiving::Forgiving;
 use super::journal::GroupFrames;
 use super::rebuild::{self, Lost, LostEnd, Made};
 use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
@@ -64,7 +65,9 @@ pub(super) fn build(
     loss: Loss,
 ) -> Result<Built, RecoverError> {
     let dir = group_dir(&layout.groups(), gid);
-    let mut reader = Reader { disk, dir, gid, verdict: Verdict::Ok, epochs: Vec::new(), rebuilt: Vec::new() };
+    let forgiving = Forgiving::new(disk);
+    let mut reader =
+        Reader { disk: &forgiving, dir, gid, verdict: Verdict::Ok, epochs: Vec::new(), rebuilt: Vec::new() };
     let names: BTreeSet<String> = match disk.list(&reader.dir) {
         Ok(names) => names.into_iter().collect(),
         Err(e) if e.kind == DiskFault::NotFound => BTreeSet::new(),
@@ -73,6 +76,11 @@ pub(super) fn build(
     let all_names = names.clone();
     let made = !matches!(disk.list(&reader.dir), Err(e) if e.kind == DiskFault::NotFound);
     let (manifest_a, manifest_b) = (reader.all("manifest.a")?, reader.all("manifest.b")?);
+    // It may be the newer one.
+    let manifest_unread = !forgiving.unreadable().is_empty();
+    if manifest_unread {
+        reader.verdict = Verdict::Damaged;
+    }
     let pair = slot::newest(SlotKind::Manifest, manifest_a.as_deref(), manifest_b.as_deref());
     let manifest = pair.newest.as_ref().and_then(|s| Manifest::decode(&s.payload)).filter(|m| m.gid == gid.0);
     let generation = if manifest.is_some() { pair.newest.as_ref().map_or(0, |s| s.generation) } else { 0 };
@@ -321,7 +329,7 @@ pub(super) fn build(
         epochs,
         segments: segments.into_iter().map(|f| f.segment).collect(),
         quarantine,
-        begins_unknown: frames.snapshot_lost,
+        begins_unknown: frames.snapshot_lost || manifest_unread,
         mend: Vec::new(),
         loose,
         stale: all_names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),

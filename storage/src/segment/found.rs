@@ -91,7 +91,7 @@ pub struct FoundGroup {
     /// Set if the group's verdict is Suspect or Damaged: its entries that only the journal has. Such a group is not opened
     /// here (nothing of it is written, cut or removed); [`crate::recover::quarantine`] keeps these entries.
     pub quarantine: Option<Vec<NewEntry>>,
-    /// The frame with the snapshot that its log begins with is lost.
+    /// The frame with the snapshot that its log begins with is lost, or a manifest cannot be read.
     pub begins_unknown: bool,
     /// Tables of such a group that were made again: written if it goes on all the same.
     pub mend: Vec<(String, Bytes)>,

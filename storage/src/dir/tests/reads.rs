@@ -55,3 +55,53 @@ fn a_read_that_fails_costs_its_own_group_a_seal_and_nothing_else() {
     // A cut that leaves no record behind, or nothing queued that says where it ends.
     assert!(stops <= 8, "{stops} stops");
 }
+
+/// One file cannot be read.
+struct BadFile {
+    disk: MemoryDisk,
+    path: String,
+}
+
+impl Disk for BadFile {
+    fn run(&self, op: DiskOp) -> Result<crate::disk::DiskDone, crate::disk::DiskError> {
+        if matches!(op, DiskOp::Read { .. }) && **op.path() == *self.path {
+            let (path, kind) = (op.path().clone(), crate::disk::DiskFault::Io);
+            return Err(crate::disk::DiskError { op: "read", path, kind });
+        }
+        self.disk.run(op)
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_a_start_is_the_trouble_of_its_group() {
+    let (mut closed, mut open, mut named) = (0, 0, 0);
+    for seed in [7, 8] {
+        let world = busy(seed);
+        let memory = world.disk.memory().fork();
+        let names: Vec<String> = memory.files().into_iter().map(|(name, _)| name).collect();
+        for path in names.into_iter().filter(|name| name.contains("p/0000000000000001/")) {
+            let disk = BadFile { disk: memory.fork(), path: path.clone() };
+            disk.disk.kill();
+            let found = recover(&disk, &world.layout, NEW).unwrap();
+            for (group, _) in &found.groups {
+                if group.verdict != Verdict::Ok {
+                    assert_eq!((group.gid, group.verdict), (Gid(1), Verdict::Damaged), "{path}");
+                    closed += 1;
+                    continue;
+                }
+                // The file itself is there: only its reader is refused.
+                settle(&disk.disk, &world.layout, &found.leftovers, &found.journal.free).unwrap();
+                let first = group.first_index;
+                let want: Vec<NewEntry> =
+                    world.groups[&group.gid].now().into_iter().filter(|e| e.index >= first).collect();
+                assert_eq!(contents(&disk.disk, &world.layout, group), want, "{path}: group {}", group.gid);
+                open += u64::from(group.gid == Gid(1));
+            }
+            disk.disk.kill();
+            let checked = crate::check::check(&disk, &world.layout).unwrap();
+            // Not a file whose content the journal still has: nobody reads it.
+            named += checked.findings.iter().filter(|f| f.kind == "unreadable" && f.file == path).count();
+        }
+    }
+    assert!(closed > 3 && open > 5 && named > 8, "{closed} closed, {open} open, {named} named");
+}
