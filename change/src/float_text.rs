@@ -12,7 +12,7 @@ pub fn of_f64(v: f64) -> String {
     let text = if is_half_way(&text, 53) {
         strictly_inside(|digits| format!("{v:.digits$e}"), 53, |t| t.parse() == Ok(v))
     } else {
-        text
+        to_even(text, 53, |t| t.parse() == Ok(v))
     };
     plain(&text, 15)
 }
@@ -26,7 +26,7 @@ pub fn of_f32(v: f32) -> String {
     let text = if is_half_way(&text, 24) {
         strictly_inside(|digits| format!("{v:.digits$e}"), 24, |t| t.parse() == Ok(v))
     } else {
-        text
+        to_even(text, 24, |t| t.parse() == Ok(v))
     };
     plain(&text, 6)
 }
@@ -43,27 +43,49 @@ fn word(v: f64) -> Option<&'static str> {
 /// True if the decimal is exactly the middle of two neighbouring floats of so many bits: an odd number of one bit more,
 /// times a power of two. Rust's shortest digits may be such a one (it rounds to the even neighbour), PostgreSQL's not.
 fn is_half_way(scientific: &str, bits: u32) -> bool {
-    let Some((mantissa, exponent)) = scientific.trim_start_matches('-').split_once('e') else { return false };
+    odd_bits(scientific) == Some(bits + 1)
+}
+
+/// Bits of the odd number that the decimal is, times a power of two; `None` = it is none, or of too many digits.
+fn odd_bits(scientific: &str) -> Option<u32> {
+    let (mantissa, exponent) = scientific.trim_start_matches('-').split_once('e')?;
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let (Ok(mut digits), Ok(exponent)) = (format!("{whole}{fraction}").parse::<u128>(), exponent.parse::<i32>()) else {
-        return false;
-    };
+    let mut digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     // Times ten to the power of this; the twos in it do not matter.
-    let tens = exponent - fraction.len() as i32;
+    let tens = exponent.parse::<i32>().ok()? - fraction.len() as i32;
     if digits == 0 || tens.unsigned_abs() > 27 {
-        return false;
+        return None;
     }
     let fives = 5u128.pow(tens.unsigned_abs());
     if tens >= 0 {
-        let Some(product) = digits.checked_mul(fives) else { return false };
-        digits = product;
-    } else if digits % fives == 0 {
+        digits = digits.checked_mul(fives)?;
+    } else if digits.is_multiple_of(fives) {
         digits /= fives;
     } else {
-        return false;
+        return None;
     }
-    let odd = digits >> digits.trailing_zeros();
-    128 - odd.leading_zeros() == bits + 1
+    Some(128 - (digits >> digits.trailing_zeros()).leading_zeros())
+}
+
+/// Of two decimals that are equally near PostgreSQL takes the one with an even last digit, Rust the larger one.
+fn to_even(scientific: String, bits: u32, is_it: impl Fn(&str) -> bool) -> String {
+    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
+    let (sign, plain) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
+    let (Ok(digits), Ok(exponent)) = (plain.replace('.', "").parse::<u64>(), exponent.parse::<i32>()) else {
+        return scientific;
+    };
+    if digits.is_multiple_of(2) {
+        return scientific;
+    }
+    let write = |digits: u64, exponent: i32| {
+        let text = digits.to_string();
+        let point = if text.len() > 1 { "." } else { "" };
+        format!("{sign}{}{point}{}e{exponent}", &text[..1], &text[1..])
+    };
+    let between = write(digits * 10 - 5, exponent);
+    let lower = write(digits - 1, exponent);
+    let is_exact = odd_bits(&between).is_some_and(|b| b <= bits) && is_it(&between);
+    if is_exact && digits > 9 && is_it(&lower) { lower } else { scientific }
 }
 
 /// The fewest digits that are the float and no half way: for each number of them the nearest decimal, and the two beside it.
@@ -152,6 +174,7 @@ mod tests {
             (1e5, "100000"),
             (1e6, "1e+06"),
             (16_777_216.0, "1.6777216e+07"),
+            (9_279_005.0 / 4.0, "2.3197512e+06"),
             (3.4028235e38, "3.4028235e+38"),
             (1e-45, "1e-45"),
         ] {

@@ -8,6 +8,7 @@
 
 pub mod array;
 pub mod binary;
+pub mod native;
 pub mod schema;
 pub mod time;
 

@@ -67,7 +67,7 @@ pub fn old_row(table: &TableSchema, old: &OldTuple) -> Result<Row, RowError> {
 
 fn binary(table: &TableSchema, at: usize, bytes: Bytes) -> Result<Cell, RowError> {
     let column = &table.columns[at];
-    types::binary::decode(&column.kind, bytes).map(Cell::Value).map_err(|e| {
+    types::binary::decode(&column.kind, &column.native_type, bytes).map(Cell::Value).map_err(|e| {
         let (table, column) = (table.qualified(), column.name.clone());
         match e {
             BinaryError::NotUtf8 => RowError::Utf8 { table, column },

@@ -2,9 +2,10 @@
 //! server's text, or become it.
 
 use crate::types::binary::{self, BinaryError};
+use crate::types::time;
 use crate::types::{decode, literal, write_literal};
 use bytes::{Buf, Bytes};
-use catchwater_change::{Type, Value};
+use catchwater_change::{Type, Value, float_text};
 
 /// `None` = more dimensions, other bounds, or not an array's text.
 pub fn parse(element: &Type, text: &str) -> Option<Vec<Option<Value>>> {
@@ -92,7 +93,7 @@ const DIMENSIONS_MAX: i32 = 6;
 
 /// The binary form: dimensions, whether there are NULLs, the element's type; of each dimension its length and lower bound;
 /// the elements, each with its length. Source: PostgreSQL 15, `src/backend/utils/adt/arrayfuncs.c`, `array_send`, `array_out`.
-pub fn from_binary(element: &Type, mut bytes: Bytes) -> Result<Value, BinaryError> {
+pub fn from_binary(element: &Type, native: &str, mut bytes: Bytes) -> Result<Value, BinaryError> {
     if bytes.len() < 12 {
         return Err(BinaryError::Foreign);
     }
@@ -117,7 +118,7 @@ pub fn from_binary(element: &Type, mut bytes: Bytes) -> Result<Value, BinaryErro
             -1 => None,
             len => {
                 let len = usize::try_from(len).ok().filter(|len| *len <= bytes.len()).ok_or(BinaryError::Foreign)?;
-                Some(binary::decode(element, bytes.split_to(len))?)
+                Some(binary::decode(element, native, bytes.split_to(len))?)
             }
         });
     }
@@ -135,9 +136,19 @@ pub fn from_binary(element: &Type, mut bytes: Bytes) -> Result<Value, BinaryErro
         }
         out.push('=');
     }
-    let texts: Vec<Option<String>> = items.iter().map(|v| v.as_ref().map(literal)).collect();
+    let texts: Vec<Option<String>> = items.iter().map(|v| v.as_ref().map(printed)).collect();
     nested(&bounds, &texts, &mut out);
     Ok(Value::Text(out.into()))
+}
+
+/// As the server prints an element.
+fn printed(value: &Value) -> String {
+    match value {
+        Value::Float32(v) => float_text::of_f32(*v),
+        Value::Float64(v) => float_text::of_f64(*v),
+        Value::Interval { months, days, micros } => time::server_interval(*months, *days, *micros),
+        value => literal(value),
+    }
 }
 
 fn nested(bounds: &[(i32, i32)], texts: &[Option<String>], out: &mut String) {
@@ -158,7 +169,7 @@ fn nested(bounds: &[(i32, i32)], texts: &[Option<String>], out: &mut String) {
     out.push('}');
 }
 
-/// As the server prints an element.
+/// As the server prints it inside braces.
 fn item(text: Option<&str>, out: &mut String) {
     let Some(text) = text else { return out.push_str("NULL") };
     let odd = |c: char| matches!(c, '"' | '\\' | '{' | '}' | ',' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}');
@@ -185,10 +196,10 @@ mod tests {
         #[test]
         fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), small in prop::collection::vec(0u8..3, 0..80)) {
             let kind = Type::Text { length: 0 };
-            let _ = from_binary(&kind, bytes.into());
+            let _ = from_binary(&kind, "", bytes.into());
             // Counts that claim much: bounded by what is there.
             let few: Vec<u8> = small.iter().flat_map(|b| [0, 0, 0, *b]).collect();
-            let _ = from_binary(&kind, few.into());
+            let _ = from_binary(&kind, "", few.into());
         }
     }
 }

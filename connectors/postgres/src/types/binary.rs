@@ -6,7 +6,7 @@
 //! `tests/it/binary.rs` on each server.
 
 use super::schema::{PgTypes, oid};
-use super::{NotUtf8, time};
+use super::{NotUtf8, native, time};
 use bytes::{Buf, Bytes};
 use catchwater_change::value::Text;
 use catchwater_change::{Decimal, Type, Value};
@@ -40,34 +40,29 @@ fn fits_at(types: &PgTypes, of: u32, depth: u8) -> bool {
     match of {
         oid::BOOL | oid::BYTEA | oid::INT2 | oid::INT4 | oid::INT8 | oid::OID | oid::FLOAT4 | oid::FLOAT8 => true,
         oid::NUMERIC | oid::TEXT | oid::NAME | oid::BPCHAR | oid::VARCHAR | oid::UUID => true,
-        oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL => true,
+        oid::DATE | oid::TIME | oid::TIMETZ | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL | oid::MONEY => true,
         oid::JSON | oid::JSONB | oid::BIT | oid::VARBIT => true,
         _ => match types.get(&of) {
             // A domain is sent as what it stands on, an enum by its label, `citext` as a text, an array by its elements
-            // (but for those that print without braces or commas, floats and intervals).
+            // (but for those that print without braces or commas).
             Some(t) if t.kind == b'd' && depth < DEPTH_MAX => fits_at(types, t.base, depth + 1),
             Some(t) if t.kind == b'b' && t.category == b'A' && t.element != 0 && depth < DEPTH_MAX => {
                 let comma = types.get(&t.element).is_none_or(|e| e.delimiter == b',');
-                let odd =
-                    matches!(of, oid::INT2VECTOR | oid::OIDVECTOR) || is_printed_otherwise(types, t.element, depth + 1);
+                let odd = matches!(of, oid::INT2VECTOR | oid::OIDVECTOR) || t.element == oid::MONEY
+                    // A domain's name in an array says nothing of what it stands on.
+                    || super::schema::stands_on(types, t.element).is_some();
                 comma && !odd && fits_at(types, t.element, depth + 1)
             }
-            Some(t) => t.kind == b'e' || (t.kind == b'b' && t.category == b'S' && t.name == "citext"),
+            Some(t) if t.kind == b'b' && t.category == b'S' && t.name == "citext" => true,
+            Some(t) if matches!(t.kind, b'b' | b'r' | b'm') => native::fits(&t.name, of < oid::FIRST_NORMAL),
+            Some(t) => t.kind == b'e',
             None => false,
         },
     }
 }
 
-/// An array of more dimensions becomes the server's text. Ours of an interval is another, and the server's shortest digits
-/// of a float are not always those of others.
-fn is_printed_otherwise(types: &PgTypes, of: u32, depth: u8) -> bool {
-    let domain = types.get(&of).filter(|t| t.kind == b'd' && depth < DEPTH_MAX);
-    matches!(of, oid::INTERVAL | oid::FLOAT4 | oid::FLOAT8)
-        || domain.is_some_and(|t| is_printed_otherwise(types, t.base, depth + 1))
-}
-
 /// Column bytes → value.
-pub fn decode(kind: &Type, bytes: Bytes) -> Result<Value, BinaryError> {
+pub fn decode(kind: &Type, native: &str, bytes: Bytes) -> Result<Value, BinaryError> {
     Ok(match kind {
         Type::Bool => Value::Bool(fixed::<1>(&bytes)? != [0]),
         Type::Int { bits: 16, .. } => Value::Int(i64::from(i16::from_be_bytes(fixed(&bytes)?))),
@@ -77,10 +72,13 @@ pub fn decode(kind: &Type, bytes: Bytes) -> Result<Value, BinaryError> {
         Type::Int { .. } => Value::Int(i64::from_be_bytes(fixed(&bytes)?)),
         Type::Float { bits: 32 } => Value::Float32(f32::from_be_bytes(fixed(&bytes)?)),
         Type::Float { .. } => Value::Float64(f64::from_be_bytes(fixed(&bytes)?)),
+        // Cents: the session's `lc_monetary` is C.
+        Type::Decimal { .. } if native == "money" => Value::Decimal(short(i64::from_be_bytes(fixed(&bytes)?), 2)),
         Type::Decimal { .. } => Value::Decimal(numeric(bytes)?),
         Type::Bytes => Value::Bytes(bytes),
         Type::Date => Value::Date(date(i32::from_be_bytes(fixed(&bytes)?))?),
         Type::Time { zone: false, .. } => Value::Time(i64::from_be_bytes(fixed(&bytes)?)),
+        Type::Time { zone: true, .. } => Value::Text(native::timetz(bytes)?.into()),
         Type::Timestamp { .. } => {
             let micros = i64::from_be_bytes(fixed(&bytes)?);
             match unix(micros) {
@@ -107,8 +105,11 @@ pub fn decode(kind: &Type, bytes: Bytes) -> Result<Value, BinaryError> {
         Type::Json { binary: false } => Value::Json(text(bytes)?),
         Type::Text { .. } | Type::Enum { .. } => Value::Text(text(bytes)?),
         Type::Bits { .. } => Value::Text(bits(bytes)?.into()),
-        Type::Array { element } => super::array::from_binary(element, bytes)?,
-        _ => return Err(BinaryError::Foreign),
+        Type::Array { element } => {
+            super::array::from_binary(element, native.strip_suffix("[]").unwrap_or(native), bytes)?
+        }
+        Type::Other => Value::Text(native::text(native, bytes)?.into()),
+        Type::Xml => return Err(BinaryError::Foreign),
     })
 }
 
@@ -300,7 +301,7 @@ mod tests {
                 Type::Time { digits: 6, zone: false }, Type::Timestamp { digits: 6 }, Type::Instant { digits: 6 },
                 Type::Interval, Type::Uuid, Type::Json { binary: true }, Type::Other,
             ];
-            let _ = decode(&kinds[which], bytes.into());
+            let _ = decode(&kinds[which], "", bytes.into());
         }
     }
 }

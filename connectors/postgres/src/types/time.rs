@@ -201,6 +201,34 @@ fn print_at(days: i64, micros: u64, zone: Zone) -> String {
     out
 }
 
+/// As the server prints it in its style `postgres`: `1 year 2 mons -3 days +04:05:06.789`.
+pub fn server_interval(months: i32, days: i32, micros: i64) -> String {
+    let mut out = String::new();
+    let mut before = false;
+    for (value, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+        if value == 0 {
+            continue;
+        }
+        let (gap, sign) = (if out.is_empty() { "" } else { " " }, if before && value > 0 { "+" } else { "" });
+        let many = if value == 1 { "" } else { "s" };
+        out.push_str(&format!("{gap}{sign}{value} {unit}{many}"));
+        before = value < 0;
+    }
+    if micros != 0 || out.is_empty() {
+        let gap = if out.is_empty() { "" } else { " " };
+        let sign = if micros < 0 {
+            "-"
+        } else if before {
+            "+"
+        } else {
+            ""
+        };
+        out.push_str(&format!("{gap}{sign}"));
+        write_clock(&mut out, micros.unsigned_abs());
+    }
+    out
+}
+
 /// `14 mons -3 days -04:05:06.789`: each part with its own sign, as the input function takes it.
 pub fn print_interval(months: i32, days: i32, micros: i64) -> String {
     let mut out = format!("{months} mons {days} days ");

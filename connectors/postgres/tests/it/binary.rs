@@ -108,8 +108,109 @@ const TYPES: &[(&str, &[&str], &str)] = &[
     ("jsonb[]", &["{\"{\\\"a\\\": 1}\",null}", "{{\"{}\"},{\"[1]\"}}"], "ARRAY[jsonb_build_object('k', random())]"),
     ("mood[]", &["{sad,\"it's \\\"ok\\\"\"}", "{{sad},{NULL}}"], "ARRAY['sad'::mood]"),
     ("amount[]", &["{0.10}"], "ARRAY[random()::numeric(10,4)::amount]"),
+    (
+        "float4[]",
+        &["{1.5,NaN,NULL}", "{{0.1,1e10},{1e-45,-Infinity}}"],
+        "ARRAY[ARRAY[(random() * exp(random() * 60 - 30))::float4]]",
+    ),
+    (
+        "float8[]",
+        &["{{1e23,9007199254740993},{5e-324,-0}}", "{{1e15,123456789012345},{0.0001,0.00001}}"],
+        "ARRAY[ARRAY[random() * exp(random() * 600 - 300)]]",
+    ),
+    (
+        "interval[]",
+        &["{1 day,NULL}", "{{\"-1 year +2 mons -3 days\",0},{\"1 day -00:00:00.000001\",\"-1 mon +04:05:06.789\"}}"],
+        "ARRAY[ARRAY[random() * interval '3 years' - interval '40 days']]",
+    ),
+    ("timetz", &["10:00+02", "24:00-15:59:59", "11:30:00.5-05:30"], "timetz '00:00+01' + random() * interval '1 day'"),
+    ("money", &["-92233720368547758.08", "0", "1234.5"], "(random() * 1e6)::numeric::money"),
+    (
+        "inet",
+        &[
+            "10.0.0.1",
+            "10.1.0.0/16",
+            "::1",
+            "::",
+            "::2",
+            "::1.2.3.4",
+            "::ffff:1.2.3.4",
+            "2001:db8::1:0:0:1/64",
+            "1:0:0:2:0:0:0:3",
+        ],
+        "inet '10.0.0.0' + (random() * 1000000)::int",
+    ),
+    ("cidr", &["10.1.0.0/16", "10.0.0.1", "2001:db8::/32"], "cidr '10.0.0.0/8'"),
+    ("macaddr", &["08:00:2b:01:02:03"], "macaddr '08:00:2b:01:02:03'"),
+    ("macaddr8", &["08:00:2b:01:02:03:04:05"], "macaddr8 '08:00:2b:01:02:03:04:05'"),
+    ("pg_lsn", &["0/0", "16/B374D848"], "pg_lsn '0/0' + (random() * 1e12)::int8"),
+    ("xid", &["42", "4294967295"], "'7'::xid"),
+    ("point", &["(1e300,-1e-300)", "(Infinity,NaN)"], "point(random(), random() * 1e6)"),
+    ("lseg", &["[(-1,-1),(0.1,0)]"], "lseg(point(random(), 1), point(2, random()))"),
+    ("box", &["(1e10,1e10),(-1e10,-1e10)"], "box(point(random(), 1), point(2, random()))"),
+    ("path", &["[(0,0),(1,1)]", "((0,0),(1,1),(2,0))"], "path '[(0,0),(1,1)]'"),
+    ("polygon", &["((0,0))", "((0,0),(1,1),(2,0))"], "polygon '((0,0),(1,1))'"),
+    ("line", &["{0,1,0}", "{1.5,-2,3e20}"], "line(point(random(), 1), point(2, random()))"),
+    ("circle", &["<(0,0),0>", "<(1.5,2),3>"], "circle(point(random(), 1), random())"),
+    ("tsvector", &["", "a:1 fat:2A,3B,4C cat", "'it''s' 'a\\\\b'"], "to_tsvector('simple', md5(random()::text))"),
+    ("jsonpath", &["$.a[*] ? (@ > 1)", "strict $.\"b c\""], "'$.x'::jsonpath"),
+    ("int4range", &["empty", "(,)", "[1,5)", "(,9]"], "int4range(1, 2 + (random() * 10)::int)"),
+    ("int8range", &["[-9223372036854775808,9223372036854775807)"], "int8range(1, NULL)"),
+    ("numrange", &["[1.50,2.250]", "(-1e10,NaN]"], "numrange(random()::numeric, NULL)"),
+    (
+        "daterange",
+        &["[2024-01-01,2024-02-01]", "[-infinity,infinity]", "[0044-03-15 BC,)"],
+        "daterange(current_date, NULL)",
+    ),
+    (
+        "tsrange",
+        &["[\"2024-01-01 10:00\",\"2024-02-01 00:00:00.5\")", "[-infinity,infinity]", "[294276-12-31,)"],
+        "tsrange(localtimestamp, NULL)",
+    ),
+    ("tstzrange", &["[\"2024-01-01 10:00+02\",)", "(,\"0044-03-15 00:00 BC\")"], "tstzrange(now(), NULL)"),
+    ("int4multirange", &["{}", "{[1,3),[5,7)}"], "'{[1,3)}'::int4multirange"),
+    ("tstzmultirange", &["{[\"2024-01-01 10:00+02\",)}"], "tstzmultirange(tstzrange(now(), NULL))"),
+    ("int4range[]", &["{\"[1,5)\",empty,NULL}", "{{\"[1,5)\"},{empty}}"], "ARRAY[int4range(1, NULL)]"),
+    ("inet[]", &["{10.0.0.1,::1,NULL}", "{{10.0.0.1/8}}"], "ARRAY[inet '10.0.0.1']"),
+    ("point[]", &["{\"(1,2)\",NULL}", "{{\"(1,2)\"},{\"(3,4)\"}}"], "ARRAY[point(random(), 1)]"),
+    ("hstore", &["", "a=>1, \"b c\"=>\"d,\\\"e\\\"\", n=>NULL", "\"q\\\\\"=>\"\""], "hstore('k', md5(random()::text))"),
+    ("hstore[]", &["{\"\\\"a\\\"=>\\\"1\\\"\",NULL}"], "ARRAY[hstore('k', 'v')]"),
+    ("ltree", &["", "Top.Science"], "'a.b'::ltree"),
+    ("lquery", &["Top.*{0,2}.x|y"], "'a.*'::lquery"),
+    ("ltxtquery", &["a & b*"], "'a'::ltxtquery"),
+    ("ltree[]", &["{a.b,NULL,\"\"}"], "ARRAY['a.b'::ltree]"),
+    ("bag", &["a=>1"], "hstore('k', 'v')"),
+    ("vector", &["[1,2.5,-3e-10,1e20]"], "ARRAY[random(), random() * 1e6]::vector"),
+    ("vector(2)", &["[0.1,16777216]"], "ARRAY[random(), 1]::vector"),
+    ("halfvec", &["[0.1,65504,-6e-8,0]"], "ARRAY[random(), random() * 1000]::halfvec"),
+    ("sparsevec", &["{}/5", "{1:1.5,3:-2,10:1e-5}/12"], "ARRAY[0, random(), 0]::vector::sparsevec"),
+    ("vector[]", &["{\"[1,2]\",NULL}", "{{\"[1,2]\"}}"], "ARRAY['[1]'::vector]"),
+    (
+        "geometry",
+        &["POINT EMPTY", "SRID=4326;POINT Z (1 2 3)", "POLYGON((0 0,1 0,1 1,0 0))"],
+        "ST_MakePoint(random(), 1)",
+    ),
+    ("geography", &["POINT(1 2)"], "ST_MakePoint(random(), 1)::geography"),
+    ("geometry(Point,4326)", &["SRID=4326;POINT(1 2)"], "ST_SetSRID(ST_MakePoint(random(), 1), 4326)"),
     ("varbit[]", &["{101,NULL}", "{{1},{01}}"], "ARRAY[(random() * 1000)::int::bit(10)::varbit]"),
 ];
+
+/// The extension that brings a type.
+fn of_extension(name: &str) -> Option<&'static str> {
+    match name.trim_end_matches("[]").split('(').next().unwrap() {
+        "hstore" | "bag" => Some("hstore"),
+        "ltree" | "lquery" | "ltxtquery" => Some("ltree"),
+        "vector" | "halfvec" | "sparsevec" => Some("vector"),
+        "geometry" | "geography" => Some("postgis"),
+        _ => None,
+    }
+}
+
+/// Those that the server has. PostGIS and pgvector are not brought by PostgreSQL itself.
+async fn extensions(db: &Db) -> Vec<String> {
+    let sql = "SELECT name::text FROM pg_available_extensions WHERE name IN ('hstore', 'ltree', 'vector', 'postgis')";
+    db.client.query(sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
+}
 
 fn config(db: &Db, name: &str, binary: bool) -> SourceConfig {
     let plain = db.config(&["every", "marker"]);
@@ -136,19 +237,28 @@ fn bits(cell: &Cell) -> String {
 async fn binary_gives_what_text_gives() {
     for server in servers() {
         let db = database_on(&server, "binary").await;
+        let available = extensions(&db).await;
+        for name in &available {
+            db.exec(&format!("CREATE EXTENSION {name}")).await;
+        }
+        if available.contains(&"hstore".to_owned()) {
+            db.exec("CREATE DOMAIN bag AS hstore").await;
+        }
+        let types: Vec<_> =
+            TYPES.iter().filter(|(t, ..)| of_extension(t).is_none_or(|e| available.iter().any(|a| a == e))).collect();
         db.exec(
             "CREATE TYPE mood AS ENUM ('sad', 'it''s \"ok\"'); CREATE DOMAIN amount AS numeric(10,4);
              CREATE DOMAIN feeling AS mood; CREATE TABLE marker(id int PRIMARY KEY)",
         )
         .await;
-        let columns: Vec<String> = TYPES.iter().enumerate().map(|(i, (t, ..))| format!("c{i} {t}")).collect();
+        let columns: Vec<String> = types.iter().enumerate().map(|(i, (t, ..))| format!("c{i} {t}")).collect();
         db.exec(&format!("CREATE TABLE every(id serial PRIMARY KEY, {})", columns.join(", "))).await;
         db.exec("ALTER TABLE every REPLICA IDENTITY FULL").await;
         let mut text = open(config(&db, &format!("{}_t", db.name), false)).await;
         let mut binary = open(config(&db, &format!("{}_b", db.name), true)).await;
         let used = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%binary ''true''%' AND backend_type = 'walsender'";
         assert_eq!(db.one(used).await, "1", "one stream is binary");
-        for (i, (_, edges, _)) in TYPES.iter().enumerate() {
+        for (i, (_, edges, _)) in types.iter().enumerate() {
             for edge in *edges {
                 db.client
                     .execute(&format!("INSERT INTO every(c{i}) VALUES ('{}')", edge.replace('\'', "''")), &[])
@@ -156,14 +266,16 @@ async fn binary_gives_what_text_gives() {
                     .unwrap();
             }
         }
-        let random: Vec<&str> = TYPES.iter().map(|(.., sql)| *sql).collect();
-        let names: Vec<String> = (0..TYPES.len()).map(|i| format!("c{i}")).collect();
+        let random: Vec<&str> = types.iter().map(|(.., sql)| *sql).collect();
+        let names: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
         let (names, random) = (names.join(", "), random.join(", "));
         db.exec(&format!("INSERT INTO every({names}) SELECT {random} FROM generate_series(1, 300)")).await;
         db.exec("UPDATE every SET c1 = 1; DELETE FROM every WHERE id % 3 = 0").await;
         db.exec("INSERT INTO marker VALUES (1)").await;
-        let want = read_to_marker(&mut text).await;
-        let got = read_to_marker(&mut binary).await;
+        // PostgreSQL 14 sends transactions without rows, too: of autovacuum, whenever it runs.
+        let filled = |txns: Vec<Txn>| txns.into_iter().filter(|t| !t.rows.is_empty()).collect::<Vec<_>>();
+        let want = filled(read_to_marker(&mut text).await);
+        let got = filled(read_to_marker(&mut binary).await);
         assert_eq!(got.len(), want.len());
         let mut seen = 0;
         for (g, w) in got.iter().zip(&want) {
@@ -174,13 +286,13 @@ async fn binary_gives_what_text_gives() {
                     assert_eq!(g.is_some(), w.is_some());
                     let cells = g.iter().flat_map(|r| &r.cells).zip(w.iter().flat_map(|r| &r.cells)).enumerate();
                     for (i, (g, w)) in cells {
-                        assert_eq!(bits(g), bits(w), "{server}: {:?}", i.checked_sub(1).map(|i| TYPES[i].0));
+                        assert_eq!(bits(g), bits(w), "{server}: {:?}", i.checked_sub(1).map(|i| types[i].0));
                         seen += 1;
                     }
                 }
             }
         }
-        assert!(seen > 300 * TYPES.len() * 2, "{seen} cells were compared");
+        assert!(seen > 300 * types.len() * 2, "{seen} cells were compared");
         text.close().await;
         binary.close().await;
         db.drop().await;
@@ -197,7 +309,7 @@ async fn a_column_of_another_type_turns_the_stream_to_text() {
     db.exec("INSERT INTO every VALUES (1, 'a')").await;
     let first = read_until(&mut source, |t| t.len() == 1).await;
     // Added and gone again: the catalogue does not show it any more when the row is read.
-    db.exec("ALTER TABLE every ADD COLUMN p point; INSERT INTO every VALUES (2, 'b', '(1,2)'); ALTER TABLE every DROP COLUMN p").await;
+    db.exec("ALTER TABLE every ADD COLUMN p tsquery; INSERT INTO every VALUES (2, 'b', 'a & b'); ALTER TABLE every DROP COLUMN p").await;
     db.exec("INSERT INTO marker VALUES (1)").await;
     let error = async {
         loop {
@@ -213,7 +325,7 @@ async fn a_column_of_another_type_turns_the_stream_to_text() {
     let mut source = PgSource::new(config);
     source.open(Start::After(first[0].native.clone()), None).await.unwrap();
     let rest = read_to_marker(&mut source).await;
-    assert_eq!(show_all(&rest), [["c every none -> 2,b,(1,2)"]]);
+    assert_eq!(show_all(&rest), [["c every none -> 2,b,'a' & 'b'"]]);
     source.close().await;
     db.drop().await;
 }
