@@ -275,3 +275,42 @@ fn a_node_that_leaves_gives_back_what_it_made() {
     assert_eq!(b.pg.one("SELECT count(*) FROM one.t").expect("the table stays"), "2");
     rig.until("no task is left", || rig.done(&["lag"]).as_array().is_some_and(Vec::is_empty));
 }
+
+/// A node that dies at any step of an apply has the old text with the old tasks, or the new one with the new tasks; the same
+/// apply again ends in the new one.
+#[test]
+fn an_apply_that_dies_is_done_or_not_done() {
+    if !catchwater_tests::broker::has_crash_points("apply_that_dies") {
+        return;
+    }
+    let mut rig = Rig::new("half");
+    let _a = shop(&rig.path("a.db"), 20);
+    let one = rig.write("one.yaml", &text("one", "a", "copy_0.db", ""));
+    rig.done(&["apply", &one]);
+    rig.until("the first copy", || count(&rig.path("copy_0.db")) == 20);
+    let points = ["apply.before_sources", "apply.before_change", "apply.after_change"];
+    let mut sinks = text("one", "a", "copy_0.db", "");
+    for (i, point) in points.iter().enumerate() {
+        let before = (rig.done(&["pipeline", "show", "one"])["revision"].clone(), sinks.clone());
+        // One sink more, and another block of the one that is there.
+        sinks += &format!("  more_{i}:\n    from: a\n    sqlite: {{ file: more_{i}.db }}\n");
+        let file = rig.write("next.yaml", &sinks);
+        rig.node.kill();
+        rig.node.restart_with(&[("CATCHWATER_CRASH_AT", &format!("{point}:1"))]).expect("restart");
+        assert_ne!(rig.run(&["apply", &file]).0, 0, "{point} was not passed");
+        rig.node.kill();
+        rig.node.restart_with(&[]).expect("restart");
+        let shown = rig.done(&["pipeline", "show", "one"]);
+        let is_new = word(&shown["text"]) == sinks;
+        assert!(is_new || word(&shown["text"]) == before.1, "{point}: neither text: {shown}");
+        assert_eq!(is_new, shown["revision"] != before.0, "{point}: {shown}");
+        let wanted = if is_new { i + 3 } else { i + 2 };
+        let tasks = || rig.done(&["lag"]).as_array().expect("lag").len();
+        rig.until(&format!("{point}: tasks of the text"), || tasks() == wanted);
+        rig.done(&["apply", &file]);
+        rig.until(&format!("{point}: the new copy"), || count(&rig.path(&format!("more_{i}.db"))) == 20);
+        assert_eq!((tasks(), rig.state("one")), (i + 3, "running".to_owned()), "{point}");
+    }
+    assert_eq!(count(&rig.path("copy_0.db")), 20);
+    rig.done(&["audit", "verify"]);
+}

@@ -12,6 +12,7 @@ use crate::audit::{Entry, digest};
 use crate::pipeline::plan::{self, Class, Step};
 use crate::pipeline::{self, Options, Pipeline};
 use crate::report::{Exit, Failure};
+use catchwater_base::crash_point;
 use catchwater_capture::StatusHandle;
 use catchwater_capture::signal::Signal;
 use catchwater_capture::source::{Finding, Severity};
@@ -241,6 +242,7 @@ impl State {
         judge(&wanted, &planned)?;
         let p = &planned.resolved.pipeline;
         let mut captures = Vec::new();
+        crash_point!("apply.before_sources");
         for source in p.sources.keys() {
             let (id, _) =
                 self.local.source(&self.who, SourceName::from(source.as_str())).await.map_err(control_failure)?;
@@ -254,7 +256,9 @@ impl State {
             sinks: p.sinks.keys().cloned().collect(),
             note: wanted.note,
         };
+        crash_point!("apply.before_change");
         let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
+        crash_point!("apply.after_change");
         self.wake.notify_one();
         Ok((revision, planned))
     }
