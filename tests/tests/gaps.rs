@@ -259,6 +259,20 @@ fn a_publication_with_a_row_filter() {
     gap("filter", "CW0521", fault, Repair::Reset);
 }
 
+/// What it leaves out from now on never comes, so a source that streams stops as well.
+#[test]
+fn a_publication_that_is_narrowed_while_the_source_streams() {
+    let Some(mut case) = Case::new("narrowed") else { return };
+    case.source.pg.run(&format!("ALTER PUBLICATION {} SET (publish = 'insert')", case.slot())).expect("narrowed");
+    case.source.pg.run("UPDATE t SET a = 9 WHERE id < 20").expect("changes that do not come");
+    case.wait("it stops", || match case.told() {
+        (state, error, _) if state == "needs_person" && error.contains("CW0521") => String::new(),
+        other => format!("{other:?}"),
+    });
+    case.reset("CW0521");
+    case.goes_on("CW0521");
+}
+
 /// A database that was put back from a dump: another one by its slot, though it has the same name and server.
 #[test]
 fn a_database_of_an_old_dump() {

@@ -380,6 +380,9 @@ impl Running {
         let Some(found) = found else {
             return missing(format!("publication {} was dropped", config.publication()));
         };
+        if !found.complete || found.filtered {
+            return missing(format!("publication {} publishes less than it did", config.publication()));
+        }
         let lost = self.tables.values().map(|k| k.schema.qualified()).find(|name| !found.tables.contains(name));
         // A table may be renamed or dropped on purpose; what the file asks for must be there.
         let lost = lost.filter(|name| config.tables.iter().any(|t| t.to_string() == *name));
