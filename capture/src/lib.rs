@@ -26,6 +26,6 @@ pub mod worker;
 
 pub use error::{End, code};
 pub use properties::Properties;
-pub use status::{State, Status, StatusHandle};
+pub use status::{State, Status, StatusHandle, TOO_MANY};
 pub use wanted::TableLists;
 pub use worker::{Config, Deps, Worker};

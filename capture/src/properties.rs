@@ -4,7 +4,7 @@
 //! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
 
 use crate::shape::{Mask, Pattern, Rules};
-pub use crate::signal::Signals;
+pub use crate::signal::{SignalFile, Signals};
 pub use catchwater_change::encode::debezium_json::Parameters;
 use catchwater_change::encode::debezium_json::{Options, Placeholder};
 use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
@@ -18,6 +18,9 @@ const PARALLEL_MAX: u32 = 16;
 /// Shortest and longest time between heartbeats, milliseconds.
 const INTERVAL_MS_MIN: u64 = 100;
 const INTERVAL_MS_MAX: u64 = 86_400_000;
+/// As Debezium's.
+const SIGNAL_FILE: &str = "file-signals.txt";
+const SIGNAL_POLL_MS: u64 = 5000;
 
 /// What the properties of a source say together.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +51,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 31] = [
+pub const KNOWN: [&str; 33] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -69,7 +72,9 @@ pub const KNOWN: [&str; 31] = [
     "schemas.enable",
     "signal.data.collection",
     "signal.enabled.channels",
+    "signal.file",
     "signal.kafka.topic",
+    "signal.poll.interval.ms",
     "skip.messages.without.change",
     "skipped.operations",
     "snapshot.max.threads",
@@ -103,7 +108,8 @@ impl Properties {
         let mut errors = Vec::new();
         let mut topic = None;
         let mut transactions = false;
-        let (mut channels, mut signal_table, mut signal_topic) = (Channels { source: true, kafka: false }, None, None);
+        let (mut channels, mut signal_table, mut signal_topic) = (Channels::default(), None, None);
+        let mut signal_file = SignalFile { path: SIGNAL_FILE.to_owned(), every_ms: SIGNAL_POLL_MS };
         let (mut beat_ms, mut beat_prefix) = (0, "__debezium-heartbeat".to_owned());
         let given: BTreeMap<&str, &str> = given.into_iter().collect();
         for (key, value) in &given {
@@ -120,6 +126,10 @@ impl Properties {
                 "signal.data.collection" => {
                     signal_table = Some((*value).trim().to_owned()).filter(|t| !t.is_empty());
                     Ok(())
+                }
+                "signal.file" => file(value).map(|path| signal_file.path = path),
+                "signal.poll.interval.ms" => {
+                    number(value, 1, INTERVAL_MS_MAX as u32).map(|ms| signal_file.every_ms = u64::from(ms))
                 }
                 "signal.kafka.topic" => legal_topic(value).map(|()| signal_topic = Some((*value).to_owned())),
                 "incremental.snapshot.chunk.size" => {
@@ -147,6 +157,7 @@ impl Properties {
         out.heartbeat = (beat_ms > 0).then_some(Heartbeat { every_ms: beat_ms, topic_prefix: beat_prefix });
         out.signals.table = signal_table.filter(|_| channels.source);
         out.signals.kafka = channels.kafka.then_some(signal_topic);
+        out.signals.file = channels.file.then_some(signal_file);
         out.transaction_topic = transactions.then(|| topic.unwrap_or_else(|| "transaction".into()));
         if errors.is_empty() { Ok(out) } else { Err(errors) }
     }
@@ -245,20 +256,33 @@ fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, String> {
 struct Channels {
     source: bool,
     kafka: bool,
+    file: bool,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Channels { source: true, kafka: false, file: false }
+    }
 }
 
 fn listed_channels(value: &str) -> Result<Channels, String> {
-    let mut out = Channels { source: false, kafka: false };
+    let mut out = Channels { source: false, kafka: false, file: false };
     for part in value.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         match part {
             "source" => out.source = true,
             "kafka" => out.kafka = true,
+            "file" => out.file = true,
             // For programs that hold Debezium's engine in themselves.
             "in-process" => {}
-            _ => return Err("a list of source, kafka".into()),
+            _ => return Err(format!("{part} is none of source, kafka, file")),
         }
     }
     Ok(out)
+}
+
+fn file(value: &str) -> Result<String, String> {
+    let path = value.trim();
+    if path.is_empty() || path.contains('\0') { Err("a file's name".into()) } else { Ok(path.to_owned()) }
 }
 
 fn number(value: &str, min: u32, max: u32) -> Result<u32, String> {
@@ -388,8 +412,16 @@ mod tests {
             ("incremental.snapshot.chunk.size", "7"),
             ("snapshot.max.threads", "3"),
         ];
-        let signals = Signals { table: None, kafka: Some(None), chunk_rows: 7, parallel: 3 };
+        let signals = Signals { table: None, kafka: Some(None), file: None, chunk_rows: 7, parallel: 3 };
         assert_eq!(Properties::parse(given).unwrap().signals, signals);
+        let file =
+            |given: &[(&'static str, &'static str)]| Properties::parse(given.iter().copied()).unwrap().signals.file;
+        let of = |path: &str, every_ms| Some(SignalFile { path: path.into(), every_ms });
+        assert_eq!(file(&[("signal.file", "a.txt"), ("signal.poll.interval.ms", "7")]), None, "the channel is off");
+        assert_eq!(file(&[("signal.enabled.channels", "source, file")]), of("file-signals.txt", 5000));
+        let named = [("signal.enabled.channels", "file"), ("signal.file", "a.txt"), ("signal.poll.interval.ms", "7")];
+        assert_eq!(file(&named), of("a.txt", 7));
+        assert_eq!(errors(&[("signal.file", " "), ("signal.poll.interval.ms", "0")]).len(), 2);
         assert_eq!(errors(&[("signal.enabled.channels", "source,jmx"), ("snapshot.max.threads", "0")]).len(), 2);
     }
 

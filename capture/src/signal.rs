@@ -18,15 +18,26 @@ pub struct Signals {
     pub table: Option<String>,
     /// `signal.kafka.topic`, if the channel `kafka` is on; none = `<prefix>-signal`.
     pub kafka: Option<Option<String>>,
+    /// If the channel `file` is on. Not the worker's: whoever starts it polls the file ([`crate::StatusHandle::signal`]).
+    pub file: Option<SignalFile>,
     /// `incremental.snapshot.chunk.size`, rows.
     pub chunk_rows: u32,
     /// `snapshot.max.threads`: tables read at a time.
     pub parallel: u32,
 }
 
+/// A file whose lines are signals.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignalFile {
+    /// `signal.file`, as it was given.
+    pub path: String,
+    /// `signal.poll.interval.ms`.
+    pub every_ms: u64,
+}
+
 impl Default for Signals {
     fn default() -> Self {
-        Signals { table: None, kafka: None, chunk_rows: CHUNK_ROWS, parallel: 1 }
+        Signals { table: None, kafka: None, file: None, chunk_rows: CHUNK_ROWS, parallel: 1 }
     }
 }
 
@@ -89,7 +100,7 @@ pub fn parse(kind: &str, data: &str) -> Result<Signal, SignalError> {
     of(kind, &node)
 }
 
-/// A record of the signal topic: `{"type": …, "data": {…}}`.
+/// A record of the signal topic, or a line of the signal file: `{"type": …, "data": {…}}`.
 pub fn parse_record(value: &[u8]) -> Result<Signal, SignalError> {
     if value.len() > DATA_BYTES_MAX {
         return wrong(format!("it has {} bytes, above {DATA_BYTES_MAX}", value.len()));

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 /// Signals that wait for the worker.
 const ASKED_MAX: usize = 64;
+/// Why a signal is not taken now; later it may be.
+pub const TOO_MANY: &str = "too many signals wait already";
 
 /// Where the work stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -108,10 +110,17 @@ impl StatusHandle {
         if asked.len() < ASKED_MAX {
             asked.push(Asked { signal, answer });
         } else {
-            let _ = answer.send(Err(SignalError("too many signals wait already".into())));
+            let _ = answer.send(Err(SignalError(TOO_MANY.into())));
         }
         self.0.news.notify_one();
         told
+    }
+    /// Counts a signal from outside that cannot be followed. The caller logs it.
+    pub fn refused(&self, what: &str) {
+        self.update(|s| {
+            s.signals_refused += 1;
+            s.last_refusal = Some(what.to_owned());
+        });
     }
     pub(crate) fn take_asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.0.asked.lock().unwrap_or_else(|e| e.into_inner()))

@@ -415,10 +415,7 @@ fn said(what: &str, tables: &[String]) -> String {
 
 fn refuse(begun: &Begun<'_>, what: &str) {
     log!(Warn, "source.signal", "source {}: CW0591 {what}", begun.session.config.source);
-    begun.session.status.update(|s| {
-        s.signals_refused += 1;
-        s.last_refusal = Some(what.to_owned());
-    });
+    begun.session.status.refused(what);
 }
 
 fn may_be_null(table: &TableSchema, at: u16) -> bool {

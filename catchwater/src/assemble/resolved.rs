@@ -83,6 +83,11 @@ impl Resolved {
         Ok(findings)
     }
 
+    /// A path of the pipeline's file, which is relative to it.
+    pub fn path(&self, given: &str) -> PathBuf {
+        self.base.join(given)
+    }
+
     pub fn source_maker(
         &self,
         name: &str,

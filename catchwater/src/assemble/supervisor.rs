@@ -18,6 +18,7 @@ use crate::report::{Exit, Failure};
 use catchwater_base::{Clock, log};
 use catchwater_capture as capture;
 use catchwater_client::{ControlClient, LogClient, Report, Task, TaskClient, TaskKind, Wish};
+use catchwater_connector_postgres as postgres;
 use catchwater_deliver as deliver;
 use catchwater_record::{
     Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, PipelineName, RevisionNo, SinkName, SourceName, TaskEpoch,
@@ -463,6 +464,7 @@ impl Supervisor {
             seed: u64::from(task.epoch.0),
         };
         let properties = properties(source, node)?;
+        let file = properties.signals.file.clone().map(|f| (resolved.path(&f.path), Duration::from_millis(f.every_ms)));
         let connector = match source.component {
             Component::Postgres { .. } => "postgresql",
             Component::Sqlite { .. } => "sqlite",
@@ -487,7 +489,12 @@ impl Supervisor {
             limits: capture::worker::Limits::default(),
         };
         let (worker, status) = capture::Worker::new(deps, config);
-        let running = spawn(name, async move {
+        let (told, of) = (status.clone(), SourceName::from(node));
+        let running = spawn(name.clone(), async move {
+            // Ends with the worker.
+            let _file = file.map(|(path, every)| {
+                spawn(format!("{name}.signals"), postgres::source::signal_file::follow(path, every, of, told))
+            });
             match worker.run(stopped).await {
                 capture::End::Stopped => End::Stopped,
                 capture::End::Fenced { .. } => End::Fenced,

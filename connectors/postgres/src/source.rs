@@ -17,6 +17,7 @@ mod head;
 mod large;
 mod open;
 mod preflight;
+pub mod signal_file;
 mod slot;
 pub mod snapshot;
 mod stream;

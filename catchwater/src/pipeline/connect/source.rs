@@ -12,8 +12,8 @@ const PREFIX_MAX: usize = 63;
 
 /// Properties that come in families, by their beginnings.
 const MASKS: [&str; 2] = ["column.mask.", "column.truncate."];
-/// The signals' topic: of a channel, not of the connector.
-const SIGNALS: &str = "signal.kafka.topic";
+/// Where signals come from: of a channel, not of the connector.
+const SIGNALS: [&str; 2] = ["signal.kafka.topic", "signal.file"];
 /// Ours: where the connector stood in Kafka Connect when it was taken over.
 pub const OFFSET: &str = "catchwater.offset";
 /// Of Connect's converter, which the records are made for.
@@ -181,8 +181,10 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
             out.insert(key.clone(), value.clone());
         }
     }
-    if let Some(topic) = given.config.get(SIGNALS) {
-        out.insert(SIGNALS.to_owned(), topic.trim().to_owned());
+    for key in SIGNALS {
+        if let Some(value) = given.config.get(key) {
+            out.insert(key.to_owned(), value.trim().to_owned());
+        }
     }
     for key in SCHEMAS {
         let value = given.config.get(key).map_or("true", |v| v.trim());

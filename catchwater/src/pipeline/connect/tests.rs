@@ -109,7 +109,11 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     let signals =
         source(&[("signal.data.collection", "admin.signals"), ("signal.enabled.channels", "source,in-process")]);
     assert_eq!(signals.tables, ["public.items", "public.orders", "sales.*", "admin.signals"], "read though in no list");
+    let file = source(&[("signal.enabled.channels", "file"), ("signal.file", " /run/signals.txt ")]);
+    let of = |key: &str| file.debezium.get(key).map(String::as_str);
+    assert_eq!((of("signal.file"), of("signal.poll.interval.ms")), (Some("/run/signals.txt"), Some("5000")));
     for (key, value) in [
+        ("signal.poll.interval.ms", "100"),
         ("heartbeat.interval.ms", "1000"),
         ("max.batch.size", "10"),
         ("a.property.that.nobody.has", "x"),

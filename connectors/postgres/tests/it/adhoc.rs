@@ -6,6 +6,7 @@ use crate::support::*;
 use catchwater_base::Rng;
 use catchwater_capture::signal::{self, Signal};
 use catchwater_capture::{State, StatusHandle};
+use catchwater_connector_postgres::source::signal_file::follow;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -376,6 +377,58 @@ async fn signals_of_the_topic_are_followed_once() {
     assert_eq!(reads(&rig, "shop.public.t").len(), 10);
     assert_eq!(running.status.get().signals_refused, 0);
     drop(running);
+    db.drop().await;
+}
+
+/// A line is in the file until what it asks for is in the log; then the file is empty, and there.
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_of_the_file_are_followed_and_none_is_lost_by_a_crash() {
+    let Some(db) = database("file_signals").await else { return };
+    db.exec("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 5)").await;
+    let dir = std::env::temp_dir().join(format!("cw-file-signals-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("signals.txt");
+    let execute =
+        r#"{"id":"1","type":"execute-snapshot","data":{"data-collections":["public.t"],"type":"incremental"}}"#;
+    let len = || std::fs::metadata(&path).unwrap().len();
+    let follow = |status: &StatusHandle| {
+        tokio::spawn(follow(path.clone(), Duration::from_millis(10), "shop".into(), status.clone()))
+    };
+    std::fs::write(&path, format!("no json\n{execute}\n")).unwrap();
+    // Nobody answers: the line was read, and the process dies.
+    let nobody = StatusHandle::default();
+    let polling = follow(&nobody);
+    let start = Instant::now();
+    while nobody.get().signals_refused == 0 {
+        assert!(start.elapsed() < LIMIT, "the first line is read");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    polling.abort();
+    assert!(polling.await.unwrap_err().is_cancelled());
+    assert!(len() > 0, "nothing was followed, and nothing is gone");
+
+    let mut rig = Rig::new(db.config(&["t"])).await;
+    rig.snapshot = false;
+    let mut running = rig.start();
+    let polling = follow(&running.status);
+    running.until("the rows", |s| reads(&rig, "shop.public.t").len() == 5 && is_quiet(s) && len() == 0).await;
+    assert_eq!(running.status.get().signals_refused, 1);
+    // Without an end of line, as editors and `printf` write it.
+    std::fs::write(&path, execute).unwrap();
+    running.until("the rows again", |s| reads(&rig, "shop.public.t").len() >= 10 && is_quiet(s) && len() == 0).await;
+    // The worker dies; what is written meanwhile waits for the next one, and what was followed does not come again.
+    polling.abort();
+    drop(running);
+    std::fs::write(&path, "{\"id\":\"2\",\"type\":\"log\",\"data\":{\"message\":\"later\"}}\n").unwrap();
+    let mut running = rig.start();
+    let polling = follow(&running.status);
+    running.until("the line", |s| is_quiet(s) && len() == 0).await;
+    db.exec("INSERT INTO t VALUES (6)").await;
+    running.until("the end", |_| rig.records("shop.public.t").len() >= 11).await;
+    assert_eq!(reads(&rig, "shop.public.t").len(), 10);
+    polling.abort();
+    drop(running);
+    std::fs::remove_dir_all(&dir).unwrap();
     db.drop().await;
 }
 
