@@ -322,6 +322,7 @@ fn expressions_mean_what_they_mean_to_debezium() {
         "${topic}",
         &[
             ("topics.regex", &format!("{prefix}\\.s\\d\\.(items|Orders)")),
+            ("quote.identifiers", "true"),
             ("transforms", "route"),
             ("transforms.route.type", "org.apache.kafka.connect.transforms.RegexRouter"),
             ("transforms.route.regex", "([^.]+)\\.([^.]+)\\.([^.]+)"),
