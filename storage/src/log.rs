@@ -616,9 +616,12 @@ impl Log {
         self.drop_segments();
     }
 
-    /// Forgets whole segments below the log start: their files go too (the shell tells the driver).
+    /// Forgets whole segments below the log start: their files go too (the shell tells the driver). What is committed and not
+    /// told durable stays: the replica has not applied it yet, and a change of members that went unseen would be missing from
+    /// then on. Rows reach files before that is told, when the two reports cross.
     fn drop_segments(&mut self) {
-        let Some((gone, term)) = self.table.trim(self.log_start, self.commit) else { return };
+        let applied = self.commit.min(self.persisted);
+        let Some((gone, term)) = self.table.trim(self.log_start, applied) else { return };
         self.prev_term = term.0;
         while self.cache.front().is_some_and(|e| e.index <= gone) {
             if let Some(entry) = self.cache.pop_front() {

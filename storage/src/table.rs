@@ -136,11 +136,11 @@ impl Table {
     }
 
     /// Lets go of leading segments that end at or below `log_start`, never of the last one, and of none with an entry above
-    /// `commit`: entries without offsets may follow the last record there, and are still to be committed and applied. Gives
+    /// `applied`: entries without offsets may follow the last record there, and are still to be committed and applied. Gives
     /// the last index that went and its term.
-    pub fn trim(&mut self, log_start: Offset, commit: EntryIndex) -> Option<(EntryIndex, LeaderEpoch)> {
+    pub fn trim(&mut self, log_start: Offset, applied: EntryIndex) -> Option<(EntryIndex, LeaderEpoch)> {
         let below =
-            |s: &SegmentInfo| s.rows.last().is_some_and(|r| end_offset(r) <= log_start && last_index(r) <= commit);
+            |s: &SegmentInfo| s.rows.last().is_some_and(|r| end_offset(r) <= log_start && last_index(r) <= applied);
         let gone = self.segments.iter().take(self.segments.len().saturating_sub(1)).take_while(|s| below(s)).count();
         let last = self.segments.drain(..gone).next_back().and_then(|s| s.rows.last().copied())?;
         let index = EntryIndex(last.index.0 + span(&last) - 1);

@@ -354,6 +354,30 @@ fn a_segment_with_an_entry_above_the_commit_is_kept() {
     assert_eq!(log.first_index(), EntryIndex(4));
 }
 
+/// A follower far behind is told of the commit before its own flush, and files may be reported before that: the replica
+/// applies an entry when it is durable, so until then it is there.
+#[test]
+fn a_segment_with_an_entry_that_is_not_told_durable_is_kept() {
+    let mut log = fresh(LogConfig::default());
+    for _ in 0..4 {
+        push(&mut log, 1, 1, 0);
+    }
+    let start = LogStart { offset: Offset(4), reason: TrimReason::Retention };
+    let e = internal(&log, 1, EntryKind::LogStart, start.encode());
+    log.append(vec![e]);
+    log.persisted(EntryIndex(1));
+    log.committed(EntryIndex(5));
+    let mut writer = Writer { per_segment: 2, placed: vec![] };
+    let placed = writer.place(&log, EntryIndex(5));
+    log.segmented(EntryIndex(5), &placed);
+    assert_eq!((log.log_start(), log.first_index()), (Offset(4), EntryIndex(1)));
+    assert!(log.row(EntryIndex(2)).is_some());
+    log.persisted(EntryIndex(3));
+    assert_eq!(log.first_index(), EntryIndex(3), "the second segment is half durable");
+    log.persisted(EntryIndex(5));
+    assert_eq!(log.first_index(), EntryIndex(5));
+}
+
 #[test]
 fn epochs_answer_where_a_term_ends() {
     let mut log = fresh(LogConfig::default());

@@ -464,6 +464,41 @@ fn r11_r13_a_follower_behind_the_first_index_gets_a_prefix_snapshot() {
     assert!(matches!(check, Check::Duplicate { .. }), "{check:?}");
 }
 
+/// R10, R34: a follower far behind hears at once that all it is sent is committed. Its segment files may be reported before
+/// its flush; what lies below the log start is still to be applied then.
+#[test]
+fn r34_a_change_below_the_log_start_is_applied_before_it_is_trimmed() {
+    let mut t = Three::new();
+    t.ticks(25);
+    let (a, c) = (peer(1), peer(3));
+    assert_eq!(t.leader(), a);
+    t.cut = vec![c];
+    t.rig(a).event(Event::ChangeConf(ProposalId(70), ConfChange::of([ConfStep::AddLearner(peer(4))])));
+    t.ticks(3);
+    let left = t.rigs[&a].core.conf_index();
+    t.write(8);
+    let start = context::LogStart { offset: Offset(5), reason: context::TrimReason::Retention };
+    t.rig(a).event(Event::Propose(vec![Proposal::log_start(ProposalId(1), start)]));
+    t.rig(a).event(Event::ChangeConf(ProposalId(71), ConfChange::of([ConfStep::Remove(peer(4))])));
+    t.ticks(3);
+    let theirs = (t.rigs[&a].core.conf().clone(), t.rigs[&a].core.conf_index());
+    assert!(theirs.1 > left && left > EntryIndex(1), "{theirs:?}");
+    t.cut.clear();
+    t.stuck = vec![c];
+    t.ticks(5);
+    let view = t.rigs[&c].core.view();
+    assert!(view.commit == view.last && view.persisted < left, "{view:?}");
+    // The change is entered in the first segment and left in the same one.
+    trim(&mut t, c, left.0 + 3);
+    assert_eq!(t.rigs[&c].core.log().first_index(), EntryIndex(1), "not durable, so not applied");
+    t.stuck.clear();
+    t.ticks(5);
+    let core = &t.rigs[&c].core;
+    assert!(!core.view().offline);
+    assert_eq!((core.conf().clone(), core.conf_index()), theirs);
+    assert_eq!(core.log().first_index(), EntryIndex(left.0 + 4), "now it goes");
+}
+
 #[test]
 fn r14_a_lost_snapshot_is_sent_again() {
     let mut t = Three::new();
