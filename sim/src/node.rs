@@ -43,6 +43,13 @@ impl World {
                     self.nodes[node].cores.insert(gid, core);
                 }
                 Err(_) if self.atlas.is_damaged(node) => return self.refuse(node),
+                // A read that failed closes its group alone, until the node starts again and can read it.
+                Err(_) if self.swarm.read_error > 0 && !self.is_calm() => {
+                    self.nodes[node].cores.clear();
+                    self.nodes[node].running = false;
+                    self.nodes[node].storage.crash(false);
+                    return self.engine.after(100_000, Happens::Start { node });
+                }
                 Err(e) => return self.checker.fail(format!("node {node} cannot open {gid:?}: {e}")),
             }
         }
