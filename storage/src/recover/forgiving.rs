@@ -7,6 +7,9 @@ use crate::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, Hot};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+/// So often a read is tried; unlike a write or a sync that failed, it loses nothing.
+const READS: u32 = 3;
+
 /// See the file head.
 pub(crate) struct Forgiving<'a> {
     disk: &'a dyn Disk,
@@ -26,9 +29,18 @@ impl<'a> Forgiving<'a> {
 
 impl Disk for Forgiving<'_> {
     fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
-        let reads = matches!(op, DiskOp::Read { .. });
+        if !matches!(op, DiskOp::Read { .. }) {
+            return self.disk.run(op);
+        }
+        // A group that is closed stays so until somebody repairs it: an error that passes must not do that.
+        for _ in 1..READS {
+            match self.disk.run(op.clone()) {
+                Err(e) if e.kind == DiskFault::Io => {}
+                other => return other,
+            }
+        }
         self.disk.run(op).map_err(|e| {
-            if !reads || e.kind != DiskFault::Io {
+            if e.kind != DiskFault::Io {
                 return e;
             }
             self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(e.path.clone());

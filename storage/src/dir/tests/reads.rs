@@ -1,6 +1,7 @@
 //! Reads that fail while segments are sealed and cut: the directory goes on, and loses nothing.
 
 use super::*;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[test]
 fn a_read_that_fails_costs_its_own_group_a_seal_and_nothing_else() {
@@ -56,15 +57,20 @@ fn a_read_that_fails_costs_its_own_group_a_seal_and_nothing_else() {
     assert!(stops <= 8, "{stops} stops");
 }
 
-/// One file cannot be read.
+/// One file cannot be read, `left` times.
 struct BadFile {
     disk: MemoryDisk,
     path: String,
+    left: AtomicU32,
 }
 
 impl Disk for BadFile {
     fn run(&self, op: DiskOp) -> Result<crate::disk::DiskDone, crate::disk::DiskError> {
-        if matches!(op, DiskOp::Read { .. }) && **op.path() == *self.path {
+        let fails = |left: u32| left.checked_sub(1);
+        if matches!(op, DiskOp::Read { .. })
+            && **op.path() == *self.path
+            && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails).is_ok()
+        {
             let (path, kind) = (op.path().clone(), crate::disk::DiskFault::Io);
             return Err(crate::disk::DiskError { op: "read", path, kind });
         }
@@ -80,7 +86,7 @@ fn a_file_that_cannot_be_read_at_a_start_is_the_trouble_of_its_group() {
         let memory = world.disk.memory().fork();
         let names: Vec<String> = memory.files().into_iter().map(|(name, _)| name).collect();
         for path in names.into_iter().filter(|name| name.contains("p/0000000000000001/")) {
-            let disk = BadFile { disk: memory.fork(), path: path.clone() };
+            let disk = BadFile { disk: memory.fork(), path: path.clone(), left: AtomicU32::new(u32::MAX) };
             disk.disk.kill();
             let found = recover(&disk, &world.layout, NEW).unwrap();
             for (group, _) in &found.groups {
@@ -104,4 +110,18 @@ fn a_file_that_cannot_be_read_at_a_start_is_the_trouble_of_its_group() {
         }
     }
     assert!(closed > 3 && open > 5 && named > 8, "{closed} closed, {open} open, {named} named");
+}
+
+/// A verdict outlives the start that gave it, so an error that passes must give none.
+#[test]
+fn a_read_that_fails_twice_at_a_start_closes_nothing() {
+    let world = busy(7);
+    let memory = world.disk.memory().fork();
+    let names: Vec<String> = memory.files().into_iter().map(|(name, _)| name).collect();
+    for path in names.into_iter().filter(|name| name.contains("p/0000000000000001/")) {
+        let disk = BadFile { disk: memory.fork(), path: path.clone(), left: AtomicU32::new(2) };
+        disk.disk.kill();
+        let found = recover(&disk, &world.layout, NEW).unwrap();
+        assert!(found.groups.iter().all(|(group, _)| group.verdict == Verdict::Ok), "{path}");
+    }
 }
