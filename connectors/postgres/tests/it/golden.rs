@@ -437,7 +437,13 @@ async fn our_records_are_debeziums() {
     for scenario in scenarios().into_values().map(Arc::new) {
         let Some(server) = server_for(&scenario).await else {
             let names: Vec<&str> = scenario.runs.iter().map(|r| r.name.as_str()).collect();
-            eprintln!("SKIP golden {names:?}: no server has their extension");
+            let why = format!("golden {names:?}: no server has their extension");
+            eprintln!("SKIP {why}");
+            // The check's summary counts them.
+            if let Some(path) = std::env::var_os("CW_SKIP_FILE") {
+                let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+                std::io::Write::write_all(&mut file.unwrap(), format!("{why}\n").as_bytes()).unwrap();
+            }
             for (at, (run, ..)) in OURS.iter().enumerate() {
                 met[at] |= names.iter().any(|n| n.starts_with(run));
             }
