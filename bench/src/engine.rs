@@ -112,7 +112,10 @@ impl Engine {
             let gid = Gid(n as u64 + 1);
             let partition = PartitionId(u32::try_from(n)?);
             let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
-            dir.create(gid, GroupSpec { topic: TopicId([7; 16]), partition, incarnation: 1, conf });
+            dir.create(
+                gid,
+                GroupSpec { topic: TopicId([7; 16]), partition, incarnation: 1, conf, conf_index: EntryIndex::ZERO },
+            );
             let replica = Counting { gid, dir: dir.clone(), last: Mutex::new(0), durable: durable.clone() };
             dir.attach(gid, Arc::new(replica));
             if kind.durability != Durability::Fsync {

@@ -14,7 +14,7 @@ use catchwater_raft::driver::compaction::CompactLimits;
 use catchwater_raft::driver::{Durability, LogDir, Replica, SegmentLimits, Window};
 use catchwater_raft::{ConfState, GroupConfig, GroupCore, PeerId};
 use catchwater_record::batch::validate::{Depth, Rules};
-use catchwater_record::{Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
+use catchwater_record::{EntryIndex, Gid, NodeId, PartitionId, TopicId, TopicName, TopicPartition};
 use catchwater_runtime::time;
 use catchwater_storage::compact::{NatureOf, Policy};
 use catchwater_storage::log::TailBudget;
@@ -237,7 +237,13 @@ impl Topics {
             Some(found) => found,
             None => {
                 let conf = ConfState::of_voters([peer]).encode();
-                let spec = GroupSpec { topic: at.topic, partition: at.partition, incarnation: 1, conf };
+                let spec = GroupSpec {
+                    topic: at.topic,
+                    partition: at.partition,
+                    incarnation: 1,
+                    conf,
+                    conf_index: EntryIndex::ZERO,
+                };
                 self.dir.create(gid, spec)
             }
         };
@@ -409,9 +415,20 @@ impl ClusterListener for Topics {
             }
             gone
         };
-        for partition in gone.partitions.iter().flatten() {
-            partition.delete();
-            self.dir.drop_group(partition.gid);
+        gone.partitions.iter().flatten().for_each(|partition| partition.delete());
+        // Also of those that could not be opened.
+        for place in gone.topic.partitions.iter().filter(|place| place.replicas.contains(&self.node)) {
+            self.dir.drop_group(place.gid);
+        }
+    }
+
+    fn topic_was(&self, topic: &Arc<Topic>) {
+        for place in &topic.partitions {
+            let left = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&place.gid);
+            if left.is_some() {
+                log!(Info, "partition.removed", "{} was deleted: its partition {} goes, too", topic.name, place.gid);
+                self.dir.drop_group(place.gid);
+            }
         }
     }
 

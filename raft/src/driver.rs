@@ -207,6 +207,8 @@ struct Inner {
     reopening: Mutex<reopen::Reopening>,
     /// How often each group was opened again.
     opened: Mutex<BTreeMap<Gid, u64>>,
+    /// Groups that stay closed, as they are on the disk: the segment writer does not know them.
+    shut: Mutex<BTreeMap<Gid, GroupSpec>>,
     /// Who waits for the switch of a group.
     switches: Mutex<BTreeMap<Gid, Arc<Answer<bool>>>>,
     closed: Mutex<Closed>,
@@ -319,10 +321,15 @@ impl LogDir {
         }
     }
 
-    /// The group is gone: its replica hears nothing more, its files go.
+    /// The group is gone: its replica hears nothing more, its files go, also those of one that recovery keeps closed.
     pub fn drop_group(&self, gid: Gid) {
         lock(&self.inner.replicas).remove(&gid);
         self.inner.relaxed(RelaxedEvent::Dropped(gid));
+        if let Some(spec) = lock(&self.inner.shut).remove(&gid) {
+            // Nothing of it but that there is a directory, which has its salvage file at least.
+            let files = FoundGroup { made: true, ..FoundGroup::fresh(gid, spec) };
+            self.inner.tell_segments([SegmentEvent::Open(Box::new(files))]);
+        }
         self.inner.queue(JournalBatch { gid, drop: true, ..JournalBatch::default() });
     }
 

@@ -337,6 +337,9 @@ impl GroupCore {
             self.unmute(out);
         }
         if role != self.told_role {
+            if role.0 == Role::Leader && mutant!("producer_state_lost_on_leader_change") {
+                self.log_mut().expire_producers(i64::MAX);
+            }
             self.told_role = role;
             let leader = Some(PeerId(role.2)).filter(|p| p.0 != 0);
             out.push(Effect::Role { role: role.0, term: LeaderEpoch(role.1), leader });

@@ -125,7 +125,13 @@ fn life(what: &'static str, at: u32, panics: bool) -> bool {
     let acks: Vec<Arc<Acks>> = (1..=GROUPS)
         .map(|gid| {
             let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
-            let spec = GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf };
+            let spec = GroupSpec {
+                topic: TopicId([7; 16]),
+                partition: PartitionId(0),
+                incarnation: 1,
+                conf,
+                conf_index: EntryIndex::ZERO,
+            };
             dir.create(Gid(gid), spec);
             let acks = Arc::new(Acks::default());
             dir.attach(Gid(gid), acks.clone());
@@ -227,7 +233,16 @@ fn a_read_that_fails_stops_nothing() {
     let (dir, _) = open(disk.clone());
     for gid in 1..=GROUPS {
         let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
-        dir.create(Gid(gid), GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf });
+        dir.create(
+            Gid(gid),
+            GroupSpec {
+                topic: TopicId([7; 16]),
+                partition: PartitionId(0),
+                incarnation: 1,
+                conf,
+                conf_index: EntryIndex::ZERO,
+            },
+        );
     }
     let acks = attached(&dir);
     let mut last = 0;
@@ -262,5 +277,51 @@ fn a_read_that_fails_stops_nothing() {
     for group in &groups {
         assert_eq!(entries_of(group) + group.first_index.0 - 1, last, "group {}", group.gid);
     }
+    dir.abandon();
+}
+
+#[test]
+fn a_group_that_recovery_keeps_closed_goes_when_it_is_dropped() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (dir, _) = open(disk.clone());
+    let acks = Arc::new(Acks::default());
+    for gid in 1..=2 {
+        let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+        dir.create(
+            Gid(gid),
+            GroupSpec {
+                topic: TopicId([7; 16]),
+                partition: PartitionId(0),
+                incarnation: 1,
+                conf,
+                conf_index: EntryIndex::ZERO,
+            },
+        );
+        dir.attach(Gid(gid), acks.clone());
+        (1..=60).for_each(|index| append(&dir, Gid(gid), index));
+    }
+    dir.close();
+    let its = |disk: &MemoryDisk| -> Vec<String> {
+        let names = disk.files().into_iter().map(|(name, _)| name);
+        names.filter(|name| name.starts_with("/d/p/0000000000000001")).collect()
+    };
+    for log in its(&disk).iter().filter(|name| name.ends_with(".log")) {
+        disk.damage(log, |bytes| bytes.truncate(bytes.len() / 2));
+    }
+    let (dir, groups) = open(disk.clone());
+    let verdicts: Vec<Verdict> = groups.iter().map(|g| g.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Damaged, Verdict::Ok]);
+    assert!(!its(&disk).is_empty(), "it is kept as it is");
+    dir.drop_group(Gid(1));
+    let until = Instant::now() + LIMIT;
+    while !its(&disk).is_empty() {
+        assert_eq!(dir.is_stopped(), None);
+        assert!(Instant::now() < until, "left: {:?}", its(&disk));
+        std::thread::yield_now();
+    }
+    dir.abandon();
+    disk.kill();
+    let (dir, groups) = open(disk);
+    assert_eq!(groups.iter().map(|g| g.gid).collect::<Vec<_>>(), [Gid(2)]);
     dir.abandon();
 }

@@ -117,7 +117,13 @@ impl Node {
         let watcher = Arc::new(Watcher::default());
         if group.is_none() {
             let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
-            let spec = GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf };
+            let spec = GroupSpec {
+                topic: TopicId([7; 16]),
+                partition: PartitionId(0),
+                incarnation: 1,
+                conf,
+                conf_index: EntryIndex::ZERO,
+            };
             dir.create(GID, spec);
         }
         dir.attach(GID, watcher.clone());
@@ -143,6 +149,15 @@ fn entries_of(group: &RecoveredGroup) -> u64 {
     assert_eq!(group.verdict, Verdict::Ok);
     let rows: u64 = group.segments.iter().map(|s| s.rows.len() as u64).sum();
     group.first_index.0 - 1 + rows + group.journaled.len() as u64
+}
+
+/// For whoever looks why nothing moves.
+fn what_is_there(disk: &dyn Disk, path: &str) -> String {
+    let dir = format!("{path}/p/{:016x}", GID.0);
+    let names = disk.list(&dir).unwrap_or_default();
+    let files: Vec<String> =
+        names.iter().map(|n| format!("{n} {:?}", disk.length(&format!("{dir}/{n}")).ok())).collect();
+    format!("{:?}; {}", disk.space(path).ok(), files.join(", "))
 }
 
 /// `eat` takes all room there is, `give` gives it back.
@@ -188,8 +203,16 @@ fn full_and_back(disk: Arc<dyn Disk>, path: &str, eat: &dyn Fn(), give: &dyn Fn(
     let before = rows.iter().rev().find(|r| r.base_offset < some.base_offset).unwrap().base_offset;
     let newest_gone = format!("{path}/p/{:016x}/{:020}.ent", GID.0, before.0);
     assert!(disk.length(&newest_gone).is_ok());
+    let (begun, said) = (Instant::now(), std::cell::Cell::new(false));
     node.dir.trim(GID, some.base_offset, None);
-    poll(&node, "old segments go", SOON, || disk.length(&newest_gone).is_err());
+    let gone = || {
+        let gone = disk.length(&newest_gone).is_err();
+        if !gone && begun.elapsed() > SOON / 2 && !said.replace(true) {
+            println!("late: {}", what_is_there(&*disk, path));
+        }
+        gone
+    };
+    poll(&node, "old segments go", SOON, gone);
     eat();
     let acked = acked(&node);
     assert!(acked >= last, "what is acknowledged stays so");

@@ -53,6 +53,7 @@ fn spec() -> GroupSpec {
         partition: PartitionId(0),
         incarnation: 1,
         conf: Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]),
+        conf_index: EntryIndex::ZERO,
     }
 }
 

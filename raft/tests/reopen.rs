@@ -87,7 +87,13 @@ impl Writer {
             Some(group) => entries_of(group),
             None => {
                 let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
-                let spec = GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf };
+                let spec = GroupSpec {
+                    topic: TopicId([7; 16]),
+                    partition: PartitionId(0),
+                    incarnation: 1,
+                    conf,
+                    conf_index: EntryIndex::ZERO,
+                };
                 dir.create(gid, spec);
                 0
             }

@@ -19,9 +19,10 @@ pub mod thread;
 use catchwater_base::Rng;
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
@@ -44,7 +45,11 @@ pub struct World {
     made: AtomicU64,
     faults: Mutex<Vec<String>>,
     outside: Mutex<Option<Arc<Host>>>,
+    hosts: Mutex<Vec<Weak<Host>>>,
 }
+
+/// The world of this process, for [`watch`].
+static WATCHED: Mutex<Weak<World>> = Mutex::new(Weak::new());
 
 /// A process of the world.
 pub struct Host {
@@ -107,7 +112,9 @@ pub fn run<T, F: Future<Output = T>>(seed: u64, main: impl FnOnce(Arc<World>) ->
         made: AtomicU64::new(1),
         faults: Mutex::default(),
         outside: Mutex::new(None),
+        hosts: Mutex::default(),
     });
+    *lock(&WATCHED) = Arc::downgrade(&world);
     drop(entered);
     let outside = world.host("outside");
     *lock(&world.outside) = Some(outside.clone());
@@ -116,6 +123,29 @@ pub fn run<T, F: Future<Output = T>>(seed: u64, main: impl FnOnce(Arc<World>) ->
     drop(runtime);
     lock(&world.outside).take();
     out
+}
+
+/// From outside of every world: a thread that looks once a second, and calls `stands` with what every host does when
+/// nothing has happened for `looks` of them. A world that stands still does not end by itself: a thread of it waits for
+/// something that only this file's clock, or a thread that waits for its turn, could give.
+pub fn watch(looks: u32, stands: impl Fn(String) + Send + 'static) -> io::Result<()> {
+    let look = move || {
+        let (mut seen, mut still) = ((0, 0), 0);
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let Some(world) = lock(&WATCHED).upgrade() else {
+                still = 0;
+                continue;
+            };
+            // Looks are counted, not seconds: a process that was stopped from outside does not stand still.
+            still = if seen == world.trace() { still + 1 } else { 0 };
+            seen = world.trace();
+            if still == looks {
+                stands(world.report());
+            }
+        }
+    };
+    std::thread::Builder::new().name("watch".to_owned()).spawn(look).map(drop)
 }
 
 /// True inside of a world.
@@ -163,14 +193,39 @@ pub fn fault(what: String) {
 
 impl World {
     pub fn host(&self, name: &str) -> Arc<Host> {
-        Arc::new(Host {
+        let host = Arc::new(Host {
             id: self.number(),
             name: name.to_owned(),
             dead: AtomicBool::new(false),
             skew_us: AtomicI64::new(0),
             tasks: Mutex::default(),
             strands: Mutex::default(),
-        })
+        });
+        let mut hosts = lock(&self.hosts);
+        hosts.retain(|host| host.strong_count() > 0);
+        hosts.push(Arc::downgrade(&host));
+        host
+    }
+    /// Every host with its tasks and strands, from any thread; waits for no lock.
+    fn report(&self) -> String {
+        let events = self.events.load(Ordering::Relaxed);
+        let Ok(hosts) = self.hosts.try_lock() else { return format!("{events} events; the list of hosts is taken") };
+        let mut out = format!("{events} events");
+        for host in hosts.iter().filter_map(Weak::upgrade) {
+            let dead = if host.is_dead() { ", killed" } else { "" };
+            let tasks = host
+                .tasks
+                .try_lock()
+                .map_or("?".to_owned(), |tasks| tasks.iter().filter(|task| !task.is_finished()).count().to_string());
+            let strands: Vec<String> = match host.strands.try_lock() {
+                Ok(strands) => strands.iter().filter(|s| !s.is_done()).map(|s| s.state()).collect(),
+                Err(_) => vec!["?".to_owned()],
+            };
+            if tasks != "0" || !strands.is_empty() {
+                out.push_str(&format!("\n  {}{dead}: {tasks} tasks; {}", host.name, strands.join("; ")));
+            }
+        }
+        out
     }
     pub fn net(&self) -> &net::Net {
         &self.net

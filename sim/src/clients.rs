@@ -3,7 +3,7 @@
 use crate::engine::Micros;
 use crate::workload::{Reply, Who, Wish, Worker, WorkerState, number};
 use crate::world::{Happens, World};
-use catchwater_record::{CaptureId, Gid};
+use catchwater_record::CaptureId;
 
 impl World {
     pub(crate) fn producer_turn(&mut self, id: usize, timed_out: bool) {
@@ -127,7 +127,7 @@ impl World {
     pub(crate) fn new_worker(&mut self, capture: usize) {
         let id = self.workers.len();
         let epoch = self.workers.iter().filter(|w| w.capture == CaptureId(capture as u64)).count() as u32 + 1;
-        let gid = Gid(1 + (capture % self.swarm.groups) as u64);
+        let gid = self.gids[capture % self.gids.len()];
         self.workers.push(Worker::new(id, CaptureId(capture as u64), epoch, gid, self.swarm.value_bytes));
         self.worker_turns.push(0);
         self.captures[capture] = id;

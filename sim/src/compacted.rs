@@ -144,7 +144,7 @@ impl World {
             let next = self.rng.between(100, 3_000);
             return self.engine.after(next, Happens::Compact { node, boot });
         }
-        let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
+        let gid = self.any_gid();
         let policy = Policy {
             dirty_ratio_min: load.dirty_ratio,
             lag_ms_min: 0,

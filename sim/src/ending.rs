@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 const LIVENESS: Micros = 60_000_000;
 const WRITES_WANTED: usize = 20;
+/// A disk may be damaged and refuse to be read; what it gives is right.
+const WRONG: &str = "wrong bytes were served";
 
 impl World {
     pub(crate) fn ledger_len(&self) -> usize {
@@ -54,7 +56,7 @@ impl World {
     }
 
     pub(crate) fn converged(&self) -> bool {
-        (1..=self.swarm.groups as u64).map(Gid).all(|gid| {
+        self.gids.iter().copied().all(|gid| {
             let members: Vec<usize> = self.members(gid).into_iter().filter(|n| !self.nodes[*n].out).collect();
             let views: Vec<_> =
                 members.iter().filter_map(|n| self.nodes[*n].cores.get(&gid)).map(GroupCore::view).collect();
@@ -64,12 +66,12 @@ impl World {
                 && !self.burnt.iter().any(|(g, _, new)| *g == gid && !self.nodes[new.node().0 as usize - 1].out)
                 && views.iter().all(|v| !v.mute)
                 && views.iter().all(|v| v.commit == v.last && v.persisted == v.last && v.last == views[0].last)
-        })
+        }) && (0..self.nodes.len()).all(|n| self.nodes[n].out || self.nothing_is_left(n))
     }
 
     /// All replicas row by row, then one of them read from offset 0 and held against the ledgers.
     pub(crate) fn read_everything(&mut self) {
-        for gid in (1..=self.swarm.groups as u64).map(Gid) {
+        for gid in self.gids.clone() {
             for node in self.members(gid) {
                 if self.atlas.is_damaged(node) && !self.atlas.files_are_whole(node) {
                     self.read_damaged(node);
@@ -131,11 +133,17 @@ impl World {
 
     /// A damaged disk may refuse a range, but what it gives is right, and a log that can be read is whole.
     pub(crate) fn read_damaged(&mut self, node: usize) {
-        for gid in (1..=self.swarm.groups as u64).map(Gid) {
+        for gid in self.gids.clone() {
             if !self.nodes[node].cores.contains_key(&gid) {
                 continue;
             }
-            let Ok(batches) = self.read_log(node, gid) else { continue };
+            let batches = match self.read_log(node, gid) {
+                Ok(batches) => batches,
+                Err(why) if why.starts_with(WRONG) => {
+                    return self.checker.fail(format!("node {node} {gid:?}: {why}"));
+                }
+                Err(_) => continue,
+            };
             // One of several may lag; the others are held against the ledgers.
             if self.nodes.len() > 1 {
                 continue;
@@ -167,13 +175,13 @@ impl World {
             for bytes in found {
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
-                    let (batch, tail) = BatchView::split(rest).map_err(|e| format!("reading at {at}: {e}"))?;
-                    batch.check_crc().map_err(|e| format!("reading at {at}: {e}"))?;
+                    let (batch, tail) = BatchView::split(rest).map_err(|e| format!("{WRONG} at {at}: {e}"))?;
+                    batch.check_crc().map_err(|e| format!("{WRONG} at {at}: {e}"))?;
                     // The log may start inside a batch.
                     let inside = at == start && batch.offset() < at;
                     let gap = self.swarm.load.compact.is_some() && batch.offset() > at;
                     if batch.offset() != at && !inside && !gap {
-                        return Err(format!("read {} where {at} was due", batch.offset()));
+                        return Err(format!("{WRONG}: {} where {at} was due", batch.offset()));
                     }
                     at = batch.offset().plus(u64::from(batch.offset_count()));
                     all.push(Bytes::copy_from_slice(batch.bytes()));

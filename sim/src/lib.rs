@@ -24,6 +24,7 @@ pub mod storage;
 mod story;
 pub mod swarm;
 pub mod tell;
+mod topics;
 mod totals;
 pub mod workload;
 pub mod world;

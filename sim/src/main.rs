@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 const USAGE: &str =
     "usage: catchwater-sim [--seed N | --from N --seeds N] [--seconds N] [--hours N] [--voters N] [--profile NAME] [--threads N] [--tell 1]
        catchwater-sim power [--from N] [--seeds N] [--seconds N] [--threads N]   short runs of 1 and 3 voters, power losses only
-       catchwater-sim mutants [NAME…]";
+       catchwater-sim mutants [NAME…]
+       catchwater-sim hunt NAME --profile NAME [--voters N] [--seconds N]";
 
 struct Options {
     voters: usize,
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
     }
     if args.first().is_some_and(|a| a == "mutants") {
         return mutants(&args[1..]);
+    }
+    if args.first().is_some_and(|a| a == "hunt") {
+        return hunt(&args[1..]);
     }
     let power = args.first().is_some_and(|a| a == "power");
     let Some(mut o) = options(&args[usize::from(power)..]) else {
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
                     }
                     // Half of them alone, half of them three.
                     let voters = if power { [1, 3][(seed % 2) as usize] } else { voters };
+                    let profile = profile.or_else(|| Profile::of_hours(seed));
                     let out = run_swarm(seed, Swarm::draw(seed, voters, profile));
                     if let Some(violation) = &out.violation {
                         println!("VIOLATION seed {seed} voters {}: {violation}", out.voters);
@@ -121,6 +126,23 @@ fn options(args: &[String]) -> Option<Options> {
 #[cfg(sim)]
 fn mutants(names: &[String]) -> ExitCode {
     if catchwater_sim::mutants::hunt(names) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(sim)]
+fn hunt(args: &[String]) -> ExitCode {
+    let planted = args.split_first().and_then(|(name, rest)| Some((name, options(rest)?)));
+    let Some((name, Options { voters, seconds, profile: Some(profile), .. })) = planted else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let limit = Duration::from_secs(seconds.unwrap_or(20));
+    let found = catchwater_sim::mutants::hunt_in(name.clone(), voters, profile, limit);
+    if found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(sim))]
+fn hunt(args: &[String]) -> ExitCode {
+    mutants(args)
 }
 
 #[cfg(not(sim))]

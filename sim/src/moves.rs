@@ -3,12 +3,18 @@
 
 use crate::world::World;
 use catchwater_raft::{ConfChange, ConfState, ConfStep, Event, PeerId, ProposalId, Role};
-use catchwater_record::{Gid, PartitionId, TopicId};
+use catchwater_record::{EntryIndex, Gid, PartitionId, TopicId};
 use catchwater_storage::GroupSpec;
 
 /// What a new replica of a group is.
-pub(crate) fn spec_of(gid: Gid, conf: &ConfState) -> GroupSpec {
-    GroupSpec { topic: TopicId([gid.0 as u8; 16]), partition: PartitionId(0), incarnation: 1, conf: conf.encode() }
+pub(crate) fn spec_of(gid: Gid, conf: &ConfState, conf_index: EntryIndex) -> GroupSpec {
+    GroupSpec {
+        topic: TopicId([gid.0 as u8; 16]),
+        partition: PartitionId(0),
+        incarnation: 1,
+        conf: conf.encode(),
+        conf_index,
+    }
 }
 
 impl World {
@@ -22,10 +28,10 @@ impl World {
     }
 
     pub(crate) fn move_somebody(&mut self) {
-        let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
+        let gid = self.any_gid();
         let Some(leader) = self.leader_of(gid) else { return };
         let Some(core) = self.nodes[leader].cores.get(&gid) else { return };
-        let conf = core.conf().clone();
+        let (conf, conf_index) = (core.conf().clone(), core.conf_index());
         if conf.is_joint() {
             return;
         }
@@ -43,7 +49,7 @@ impl World {
                 let mut with = conf.clone();
                 let new = self.id(node, gid);
                 with.learners.push(new);
-                self.create_replica(node, gid, spec_of(gid, &with));
+                self.create_replica(node, gid, spec_of(gid, &with, conf_index));
                 vec![ConfStep::AddLearner(new)]
             }
             0..=4 if !ready.is_empty() => {

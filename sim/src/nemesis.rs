@@ -4,7 +4,7 @@ use crate::swarm::Profile;
 use crate::tell::tell;
 use crate::world::{Happens, World};
 use catchwater_raft::{Event, Proposal, ProposalId};
-use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_record::{EntryIndex, Offset};
 use catchwater_storage::format::context::{LogStart, TrimReason};
 
 impl World {
@@ -25,6 +25,10 @@ impl World {
         }
         if self.swarm.load.switching && self.rng.chance(600_000) {
             self.switch_durability();
+            return self.next_fault();
+        }
+        if self.swarm.load.topics && self.rng.chance(300_000) {
+            self.replace_topic();
             return self.next_fault();
         }
         if self.swarm.spares > 0 && self.rng.chance(600_000) {
@@ -86,21 +90,21 @@ impl World {
             }
             5..=6 => self.trim_somewhere(),
             8 => {
-                let (node, gid) = (self.rng.below(nodes) as usize, Gid(1 + self.rng.below(self.swarm.groups as u64)));
+                let (node, gid) = (self.rng.below(nodes) as usize, self.any_gid());
                 if self.nodes[node].up() {
                     self.core_event(node, gid, Event::StepDown);
                 }
             }
             _ => {
                 for node in 0..self.nodes.len() {
-                    for gid in 1..=self.swarm.groups as u64 {
+                    for gid in self.gids.clone() {
                         if self.nodes[node].up() {
-                            let acked = self.checker.groups.get(&Gid(gid)).map_or(EntryIndex(0), |g| g.acked.0);
+                            let acked = self.checker.groups.get(&gid).map_or(EntryIndex(0), |g| g.acked.0);
                             let n = &mut self.nodes[node];
                             n.next_proposal += 1;
                             let token = n.next_proposal;
-                            n.barriers.insert(token, (Gid(gid), acked));
-                            self.core_event(node, Gid(gid), Event::ReadBarrier(token));
+                            n.barriers.insert(token, (gid, acked));
+                            self.core_event(node, gid, Event::ReadBarrier(token));
                         }
                     }
                 }
@@ -128,7 +132,7 @@ impl World {
 
     /// Retention, by whoever leads.
     fn trim_somewhere(&mut self) {
-        let gid = Gid(1 + self.rng.below(self.swarm.groups as u64));
+        let gid = self.any_gid();
         let leader = if self.nodes.len() == 1 { Some(0) } else { self.leader_of(gid) };
         let Some((node, core)) = leader.and_then(|n| Some((n, self.nodes[n].cores.get(&gid)?))) else { return };
         let offset = Offset(self.rng.below(core.view().high_watermark.0 + 1));

@@ -8,7 +8,7 @@ use crate::workload::Reply;
 use crate::world::{Happens, Waiter, World, peer};
 use catchwater_base::Effects;
 use catchwater_raft::{Effect, Event, GroupConfig, GroupCore, GuardRule, OpenError, PeerBody, PeerId, PeerMsg, Role};
-use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_record::{EntryIndex, Gid};
 use catchwater_storage::{GroupSpec, RecoveredGroup, Verdict};
 use std::collections::VecDeque;
 
@@ -344,10 +344,12 @@ impl World {
                 }
                 let (now, mut wishes) = (self.now(node), Vec::new());
                 self.nodes[node].storage.committed(now, gid, upto, &mut wishes);
-                let start = self.nodes[node].cores.get(&gid).map_or(Offset(0), |c| c.log().log_start());
-                if start > self.nodes[node].trimmed.get(&gid).copied().unwrap_or_default() {
+                if let Some(log) = self.nodes[node].cores.get(&gid).map(GroupCore::log)
+                    && log.log_start() > self.nodes[node].trimmed.get(&gid).copied().unwrap_or_default()
+                {
+                    let (start, state) = (log.log_start(), log.has_state().then(|| log.snapshot_payload()));
                     self.nodes[node].trimmed.insert(gid, start);
-                    self.nodes[node].storage.trim(now, gid, start, &mut wishes);
+                    self.nodes[node].storage.trim(now, gid, start, state, &mut wishes);
                 }
                 self.grant(node, wishes);
                 self.complete(node, gid, upto);

@@ -50,6 +50,13 @@ pub enum StartError {
 
 const WAKE: u64 = u64::MAX;
 
+/// What a `.snap` holds, and where it stands.
+pub type State = (EntryIndex, Offset, Bytes);
+
+fn removal(gid: Gid) -> DirEvent {
+    DirEvent::Batch(JournalBatch { gid, drop: true, ..JournalBatch::default() })
+}
+
 struct Live {
     dir: Dir,
     flying: BTreeMap<u64, (DirToken, DiskOp)>,
@@ -163,13 +170,16 @@ impl NodeStorage {
         let mut groups: Vec<RecoveredGroup> = found.groups.iter().map(|(group, _)| group.clone()).collect();
         let known: BTreeSet<Gid> = groups.iter().map(|g| g.gid).collect();
         let mut first = vec![DirEvent::Wake];
+        // It died between the end of a topic and that of its files.
+        let wanted: BTreeSet<Gid> = self.specs.iter().map(|(gid, _)| *gid).collect();
+        first.extend(known.difference(&wanted).map(|gid| removal(*gid)));
+        groups.retain(|g| wanted.contains(&g.gid));
         for (gid, spec) in self.specs.iter().filter(|(gid, _)| !known.contains(gid)) {
             first.push(DirEvent::Create(*gid, spec.clone()));
             groups.push(RecoveredGroup::fresh(*gid, spec.clone()));
         }
-        if self.durability != Durability::Fsync {
-            first.extend(groups.iter().map(|g| DirEvent::Durability(g.gid, self.durability)));
-        }
+        // As the product does, each time: what was found may be on its way to the other mode.
+        first.extend(groups.iter().map(|g| DirEvent::Durability(g.gid, self.durability)));
         let dir = Dir::open(&self.layout, &self.config, found, now);
         self.live = Some(Live { dir, flying: BTreeMap::new(), wake: None, first, running, boot });
         Ok(groups)
@@ -213,11 +223,28 @@ impl NodeStorage {
         self.drive(now, DirEvent::Committed(gid, upto), out);
     }
 
-    pub fn trim(&mut self, now: Now, gid: Gid, log_start: Offset, out: &mut Vec<Wish>) {
-        self.drive(now, DirEvent::Trim(gid, log_start), out);
+    /// `snap`: as the product gives it, the state of now if there is any.
+    pub fn trim(&mut self, now: Now, gid: Gid, log_start: Offset, snap: Option<State>, out: &mut Vec<Wish>) {
+        self.drive(now, DirEvent::Trim(gid, log_start, snap), out);
     }
 
-    pub fn snapshot(&mut self, now: Now, gid: Gid, state: (EntryIndex, Offset, Bytes), out: &mut Vec<Wish>) {
+    /// The topic is gone: now if the node is up, else when it comes up and finds what is left of it.
+    pub fn remove(&mut self, now: Now, gid: Gid, out: &mut Vec<Wish>) {
+        self.specs.retain(|(known, _)| *known != gid);
+        self.drive(now, removal(gid), out);
+    }
+
+    /// A replica that this node is to have when it comes up.
+    pub fn assign(&mut self, gid: Gid, spec: GroupSpec) {
+        self.specs.push((gid, spec));
+    }
+
+    /// Names of the groups' directories on the disk.
+    pub fn directories(&self) -> Vec<String> {
+        self.disk.memory().list(&self.layout.groups()).unwrap_or_default()
+    }
+
+    pub fn snapshot(&mut self, now: Now, gid: Gid, state: State, out: &mut Vec<Wish>) {
         self.drive(now, DirEvent::Snap(gid, state.0, state.1, state.2), out);
     }
 

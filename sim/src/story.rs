@@ -119,6 +119,16 @@ impl Story {
         });
     }
 
+    /// A topic is deleted: what was seen of it is no part of the end.
+    pub fn removed(&mut self, gid: Gid) {
+        let its = tp(gid);
+        self.open.retain(|_, open| open.gid != gid);
+        self.ops.retain(|op| match op {
+            Op::Send { tp, .. } | Op::Poll { tp, .. } | Op::Trim { tp, .. } => *tp != its,
+            _ => true,
+        });
+    }
+
     pub fn trimmed(&mut self, now: Micros, gid: Gid, offset: Offset) {
         let span = Span { at: now, end: None };
         let process = "admin".to_owned();

@@ -31,10 +31,12 @@ pub enum Profile {
     Txn,
     /// One voter whose topics are compacted while it writes, with transactions.
     Compact,
+    /// Topics are deleted while they are written, and others made in their place.
+    Topics,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 12] = [
+    pub const ALL: [Profile; 13] = [
         Profile::Mixed,
         Profile::Churn,
         Profile::Damage,
@@ -47,7 +49,20 @@ impl Profile {
         Profile::Switching,
         Profile::Txn,
         Profile::Compact,
+        Profile::Topics,
     ];
+
+    /// What a long run leans towards with this seed: every third has one that a seed does not draw by itself.
+    pub fn of_hours(seed: u64) -> Option<Profile> {
+        const NAMED: [Profile; 6] =
+            [Profile::Journals, Profile::Relaxed, Profile::Switching, Profile::Txn, Profile::Compact, Profile::Topics];
+        seed.is_multiple_of(3).then(|| NAMED[(seed / 3 % 6) as usize])
+    }
+
+    /// Compaction and a change of durability are of one voter so far.
+    fn is_of_one(self) -> bool {
+        matches!(self, Profile::Switching | Profile::Compact)
+    }
 }
 
 /// What clients do besides plain writes. Drawn apart from the rest, so that a seed without it is the run it was.
@@ -59,6 +74,8 @@ pub struct Load {
     pub compact: Option<Compacting>,
     /// The durability of relaxed topics changes while they are written.
     pub switching: bool,
+    /// Topics are deleted, and made again.
+    pub topics: bool,
 }
 
 /// How logs are compacted.
@@ -124,7 +141,11 @@ impl Swarm {
     /// With so many voters (0 = as drawn) and that profile (`None` = as drawn).
     pub fn draw(seed: u64, voters: usize, profile: Option<Profile>) -> Swarm {
         let mut r = Rng::new(seed ^ 0x5377_6172_6d00 ^ voters as u64);
-        let voters = if voters == 0 { [1, 1, 3, 3, 3, 5, 2, 4][r.below(8) as usize] } else { voters };
+        let drawn = if voters == 0 { [1, 1, 3, 3, 3, 5, 2, 4][r.below(8) as usize] } else { voters };
+        let voters = match profile {
+            Some(profile) if voters == 0 && profile.is_of_one() => 1,
+            _ => drawn,
+        };
         let rate = |r: &mut Rng, max: u32| if r.chance(400_000) { 0 } else { r.below(u64::from(max) + 1) as u32 };
         let delay_max = r.between(300, 20_000);
         let fsync_max = r.between(100, 15_000);
@@ -189,6 +210,10 @@ impl Swarm {
             Profile::Compact => (r.chance(500_000), true),
             Profile::Switching => {
                 self.load.switching = alone;
+                (false, false)
+            }
+            Profile::Topics => {
+                self.load.topics = true;
                 (false, false)
             }
             // Asked for by name, until enough seeds of them are behind us.
@@ -290,6 +315,16 @@ impl Swarm {
                 self.captures = 0;
                 (self.groups, self.damage) = (1, 0);
                 (self.write_error, self.no_space, self.read_error) = (0, 0, 0);
+            }
+            Profile::Topics => {
+                self.segment_bytes = r.between(500, 3_000) as u32;
+                self.snap_bytes = r.between(500, 5_000);
+                self.journal_file_bytes = 4096 * r.between(16, 24);
+                self.think = (100, r.between(500, 5_000));
+                self.value_bytes = r.below(200) as usize;
+                self.fault_every = r.between(60_000, 500_000);
+                (self.captures, self.damage) = (0, 0);
+                self.groups = r.between(1, 3) as usize;
             }
             Profile::Files => {
                 self.segment_bytes = r.between(500, 3_000) as u32;

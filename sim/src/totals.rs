@@ -30,6 +30,7 @@ pub struct Totals {
     pub txns: u64,
     pub compacted: u64,
     pub switches: u64,
+    pub remade: u64,
     pub violations: u64,
 }
 
@@ -60,6 +61,7 @@ impl Totals {
             txns: o.txns,
             compacted: o.compacted,
             switches: o.switches,
+            remade: o.remade,
             violations: u64::from(o.violation.is_some()),
         });
     }
@@ -88,6 +90,7 @@ impl Totals {
         self.txns += o.txns;
         self.compacted += o.compacted;
         self.switches += o.switches;
+        self.remade += o.remade;
         self.violations += o.violations;
     }
     pub fn simulated_hours(&self) -> f64 {
@@ -102,7 +105,7 @@ impl fmt::Display for Totals {
             "{} runs, {:.2} simulated cluster-hours, {} steps, {} acknowledged writes, {} elections; faults: {} crashes \
              ({} power cuts), {} partitions, {} stopped processes, {} disk errors, {} damaged disks ({} refused), {} trims, \
              {} changes of members, {} transfers, {} mute replicas ({} fed), {} burnt ids, {} prefix snapshots, {} losses of relaxed topics ({} entries, within their windows), \
-             {} ended transactions, {} compacted segments, {} changes of durability; {} violations",
+             {} ended transactions, {} compacted segments, {} changes of durability, {} topics made anew; {} violations",
             self.runs,
             self.simulated_hours(),
             self.steps,
@@ -127,6 +130,7 @@ impl fmt::Display for Totals {
             self.txns,
             self.compacted,
             self.switches,
+            self.remade,
             self.violations
         )
     }

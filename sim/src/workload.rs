@@ -272,6 +272,15 @@ impl Producer {
         (self.next_sequence, self.flying) = (0, None);
         self.number += 1;
     }
+    /// The topic is gone with all it wrote: it goes on in another, under a new id.
+    pub fn moved(&mut self, gid: Gid) {
+        self.gid = gid;
+        self.acked.clear();
+        self.ended.clear();
+        self.wire_id += 1000;
+        (self.next_sequence, self.flying) = (0, None);
+        self.number += 1;
+    }
     /// Each id it has had, with what was acknowledged and must be there.
     pub fn lives(&self) -> impl Iterator<Item = (i64, &Acked)> {
         self.ended.iter().map(|(id, acked)| (*id, acked)).chain([(self.wire_id, &self.acked)])

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub txns: u64,
     pub compacted: u64,
     pub switches: u64,
+    /// Topics that were deleted, and made again.
+    pub remade: u64,
 }
 
 impl Outcome {
@@ -182,6 +184,9 @@ pub(crate) struct World {
     pub(crate) clocks: Clocks,
     pub(crate) atlas: Atlas,
     pub(crate) nodes: Vec<Node>,
+    /// Topics that are there, by their groups; and those that were.
+    pub(crate) gids: Vec<Gid>,
+    pub(crate) removed: Vec<Gid>,
     /// Lives between which a stream goes, by `from * nodes + to`.
     pub(crate) streams: Vec<Option<(u64, u64)>>,
     /// Who a node is in a group, if not the first id.
@@ -267,7 +272,16 @@ impl World {
             .iter()
             .map(|g| {
                 let conf = ConfState::of_voters(voters.clone()).encode();
-                (*g, GroupSpec { topic: TopicId([g.0 as u8; 16]), partition: PartitionId(0), incarnation: 1, conf })
+                (
+                    *g,
+                    GroupSpec {
+                        topic: TopicId([g.0 as u8; 16]),
+                        partition: PartitionId(0),
+                        incarnation: 1,
+                        conf,
+                        conf_index: EntryIndex::ZERO,
+                    },
+                )
             })
             .collect();
         let mut rng = Rng::new(seed);
@@ -308,6 +322,8 @@ impl World {
             burnt: Vec::new(),
             forgot: vec![None; swarm.nodes()],
             nodes,
+            gids,
+            removed: Vec::new(),
             producer_turns: vec![0; producers.len()],
             producers,
             workers: Vec::new(),

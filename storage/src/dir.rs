@@ -73,7 +73,8 @@ pub enum DirEvent {
     Durability(Gid, Durability),
     Committed(Gid, EntryIndex),
     Snap(Gid, EntryIndex, Offset, Bytes),
-    Trim(Gid, Offset),
+    /// With [`crate::Log::snapshot_payload`] of now, if there is state.
+    Trim(Gid, Offset, Option<(EntryIndex, Offset, Bytes)>),
     Switch(Gid, Box<Replacement>),
     Limits(Gid, SegmentLimits),
     /// The replica lost something (and comes back as Suspect, whatever happens), or has it again.
@@ -324,7 +325,9 @@ impl Local for Dir {
             }
             DirEvent::Switch(gid, new) => segments.handle(now, SegmentEvent::Switch(gid, new), segment_out),
             DirEvent::Limits(gid, limits) => segments.handle(now, SegmentEvent::Limits(gid, limits), segment_out),
-            DirEvent::Trim(gid, offset) => segments.handle(now, SegmentEvent::Trim(gid, offset, None), segment_out),
+            DirEvent::Trim(gid, offset, snap) => {
+                segments.handle(now, SegmentEvent::Trim(gid, offset, snap), segment_out)
+            }
             DirEvent::Mute(gid, on) => segments.handle(now, SegmentEvent::Mute(gid, on), segment_out),
             DirEvent::Done(DirToken::Journal(token), result) => {
                 journal.handle(now, JournalEvent::Done(token, result), journal_out);

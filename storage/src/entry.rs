@@ -127,6 +127,9 @@ pub struct GroupSpec {
     pub incarnation: u32,
     /// Conf state bytes (replication: voters and learners), opaque here.
     pub conf: Bytes,
+    /// The entries up to this one made it so; 0 = none did. A member that joins later is told of today's members, and must
+    /// not change them by entries of before. Below 2^56.
+    pub conf_index: EntryIndex,
 }
 
 /// What is said of a group's durability (`storage.durability`).

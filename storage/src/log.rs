@@ -223,7 +223,7 @@ impl Log {
             captures: Captures::default(),
             transactions: Transactions::default(),
             undo: VecDeque::new(),
-            conf: (EntryIndex::ZERO, found.spec.conf.clone()),
+            conf: (found.spec.conf_index, found.spec.conf.clone()),
             conf_changes: VecDeque::new(),
             conf_states: VecDeque::new(),
             known: EntryIndex::ZERO,
@@ -801,6 +801,12 @@ impl Log {
         let gone = self.producers.expire(before_ms);
         self.tell_producers();
         gone
+    }
+
+    /// Entries tell of something that no later entry tells again: without a snapshot of it, what is trimmed takes it along.
+    pub fn has_state(&self) -> bool {
+        let members = self.conf.0 > EntryIndex::ZERO || !self.conf_states.is_empty();
+        members || !self.producers.is_empty() || !self.captures.is_empty() || !self.foreign_sections.is_empty()
     }
 
     /// State for `.snap`: the index it stands at, the next offset there, and the payload (sections of storage.md 4.6).

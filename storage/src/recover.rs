@@ -25,6 +25,7 @@ use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, 
 use crate::journal::{FoundJournal, Head};
 use crate::segment::{FoundGroup, group_dir};
 use bytes::Bytes;
+use catchwater_base::mutant;
 use catchwater_record::{Gid, Offset};
 pub use relaxed::settle_relaxed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -316,7 +317,9 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
     let boot = pair.newest.as_ref().and_then(|s| BootState::decode(&s.payload)).unwrap_or_default();
     let survivor = if boot.clean {
         Survivor::Clean
-    } else if boot.boot_id == identity.boot_id && boot.mount_id == identity.mount_id && identity.mount_id != 0 {
+    } else if boot.boot_id == identity.boot_id
+        && (boot.mount_id == identity.mount_id && identity.mount_id != 0 || mutant!("boot_id_without_mount_id"))
+    {
         Survivor::Process
     } else {
         Survivor::Power
@@ -478,7 +481,7 @@ impl Recovered {
 /// Writes the salvage file of every quarantined group that has none yet, durably, before the journal may let go.
 pub fn quarantine(disk: &dyn Disk, layout: &Layout, groups: &[(RecoveredGroup, FoundGroup)]) -> Result<(), DiskError> {
     for (_, found) in groups {
-        let Some(entries) = &found.quarantine else { continue };
+        let Some(entries) = found.quarantine.as_ref().filter(|_| !mutant!("mute_not_stored")) else { continue };
         let dir = group_dir(&layout.groups(), found.gid);
         let path = format!("{dir}/{SALVAGE_FILE}");
         disk.mkdir(&dir)?;

@@ -32,6 +32,9 @@ pub trait ClusterListener: Send + Sync {
     fn topic_gone(&self, topic: &Arc<Topic>) {
         self.topic_deleted(topic.id);
     }
+    /// For every topic that is not there any more, once, when the image is loaded at start: a death may have come between
+    /// its end and that of its files. Its name may be another topic's today.
+    fn topic_was(&self, _topic: &Arc<Topic>) {}
 }
 
 /// How long a request waits for group 0 to be led and loaded.
@@ -69,7 +72,7 @@ impl ClusterHost {
         let published = Arc::new(Published {
             image: RwLock::default(),
             tasks: RwLock::default(),
-            upto: Mutex::new(Progress { upto: Offset::ZERO, loaded: false }),
+            upto: Mutex::new(Progress { upto: Offset::ZERO, loaded: false, gone: Vec::new() }),
             listeners: RwLock::new(listeners),
         });
         let host = Host::start("cluster", Controller::new(settings), log, clock, published.clone());
@@ -193,6 +196,8 @@ struct Progress {
     upto: Offset,
     /// Until the first load is whole nobody is told of topics that may be gone a moment later.
     loaded: bool,
+    /// Those that were gone a moment later.
+    gone: Vec<Arc<Topic>>,
 }
 
 impl Published {
@@ -234,13 +239,16 @@ impl Follower<Controller> for Published {
         }
         if loaded {
             changes.iter().for_each(|change| self.tell(change));
+        } else {
+            let gone = changes.into_iter().filter_map(|c| if let Change::TopicDeleted(t) = c { Some(t) } else { None });
+            self.upto.lock().unwrap_or_else(PoisonError::into_inner).gone.extend(gone);
         }
     }
 
     fn leading(&self) {
-        let first = {
+        let (first, gone) = {
             let mut progress = self.upto.lock().unwrap_or_else(PoisonError::into_inner);
-            !std::mem::replace(&mut progress.loaded, true)
+            (!std::mem::replace(&mut progress.loaded, true), std::mem::take(&mut progress.gone))
         };
         if first {
             let image = self.image.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -248,6 +256,8 @@ impl Follower<Controller> for Published {
             for topic in image.topics() {
                 self.tell(&Change::TopicCreated(topic.clone()));
             }
+            let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner).clone();
+            gone.iter().for_each(|topic| listeners.iter().for_each(|listener| listener.topic_was(topic)));
         }
     }
 }

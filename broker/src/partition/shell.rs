@@ -182,8 +182,7 @@ impl State {
                     if log_start > self.log_start {
                         self.log_start = log_start;
                         let log = self.core.group().log();
-                        let state = !log.producers().is_empty() || !log.captures().is_empty();
-                        partition.dir.trim(partition.gid, log_start, state.then(|| log.snapshot_payload()));
+                        partition.dir.trim(partition.gid, log_start, log.has_state().then(|| log.snapshot_payload()));
                     }
                 }
                 Wish::Done(waiter, ack) => after.done.push((waiter, ack)),
@@ -535,7 +534,7 @@ fn snapshot_of(core: &PartitionCore<Waiter>) -> Option<(EntryIndex, Offset, Byte
     // A handful of entries without state is read again sooner than a file is made durable: dozens of idle
     // partitions must not hold up the node's end.
     let entries = log.last_index().0.saturating_sub(log.first_index().prev().0);
-    if entries < SNAPSHOT_ENTRIES_MIN && log.producers().is_empty() && log.captures().is_empty() {
+    if entries < SNAPSHOT_ENTRIES_MIN && !log.has_state() {
         return None;
     }
     Some(log.snapshot_payload())

@@ -4,7 +4,7 @@
 use super::*;
 use catchwater_raft::{ConfState, GroupConfig, PeerId};
 use catchwater_record::batch::build::Builder;
-use catchwater_record::{CommitSeq, Gid, PartitionId, TopicId};
+use catchwater_record::{CommitSeq, EntryIndex, Gid, PartitionId, TopicId};
 use catchwater_storage::{GroupSpec, RecoveredGroup};
 
 struct Bed {
@@ -18,7 +18,13 @@ impl Bed {
     fn new() -> Bed {
         let peer = PeerId::new(NodeId(1), 1);
         let conf = ConfState::of_voters([peer]).encode();
-        let spec = GroupSpec { topic: TopicId([1; 16]), partition: PartitionId(0), incarnation: 1, conf };
+        let spec = GroupSpec {
+            topic: TopicId([1; 16]),
+            partition: PartitionId(0),
+            incarnation: 1,
+            conf,
+            conf_index: EntryIndex::ZERO,
+        };
         let found = RecoveredGroup::fresh(Gid(1), spec);
         let group = GroupCore::open(&GroupConfig::new(peer), found, 7).unwrap();
         let core = PartitionCore::new(group);

@@ -118,12 +118,14 @@ impl LogDir {
         let mut groups = Vec::with_capacity(found.groups.len());
         let mut replicas = BTreeMap::new();
         let mut inbox = SegmentInbox::default();
-        let mut loose = Vec::new();
+        let (mut loose, mut shut) = (Vec::new(), BTreeMap::new());
         for (group, files) in found.groups {
             replicas.insert(group.gid, Slot::Waiting(Vec::new()));
             if files.quarantine.is_none() {
                 loose.extend(files.loose.map(|l| RelaxedEvent::Found(group.gid, l, group.last_index())));
                 inbox.events.push(SegmentEvent::Open(Box::new(files)));
+            } else {
+                shut.insert(group.gid, group.spec.clone());
             }
             groups.push(group);
         }
@@ -149,6 +151,7 @@ impl LogDir {
             segments_due: AtomicBool::new(false),
             reopening: Mutex::default(),
             opened: Mutex::default(),
+            shut: Mutex::new(shut),
             switches: Mutex::new(BTreeMap::new()),
             closed: Mutex::new(Closed::default()),
             closed_wake: Condvar::new(),

@@ -9,13 +9,14 @@
 use super::{Inner, LogDir, Slot, lock};
 use catchwater_base::crash_point;
 use catchwater_record::Gid;
+use catchwater_runtime::thread::Answer;
 use catchwater_storage::journal::{Head, JournalBatch};
 use catchwater_storage::recover::{RecoverError, reopen};
 use catchwater_storage::relaxed::RelaxedEvent;
 use catchwater_storage::segment::SegmentEvent;
 use catchwater_storage::{RecoveredGroup, Verdict};
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// In the tags of markers; `catchwater_storage::relaxed::OWN_TAG` is the bit above.
@@ -37,9 +38,9 @@ pub enum ReopenError {
 }
 
 /// Groups that are on their way, and who waits for each.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Reopening {
-    waiting: BTreeMap<Gid, (mpsc::Sender<Head>, Option<Head>)>,
+    waiting: BTreeMap<Gid, (Arc<Answer<Head>>, Option<Head>)>,
 }
 
 impl Reopening {
@@ -54,20 +55,20 @@ impl LogDir {
     /// again. Blocking, on the disk and on whatever of the group is queued.
     pub fn reopen(&self, gid: Gid) -> Result<RecoveredGroup, ReopenError> {
         let inner = &*self.inner;
-        let (sender, left) = mpsc::channel();
+        let left = Answer::new();
         {
             let mut reopening = lock(&inner.reopening);
             if reopening.waiting.contains_key(&gid) || lock(&inner.replicas).get(&gid).is_none() {
                 return Err(ReopenError::Busy);
             }
-            reopening.waiting.insert(gid, (sender, None));
+            reopening.waiting.insert(gid, (left.clone(), None));
         }
         let done = self.reopen_with(gid, &left);
         lock(&inner.reopening).waiting.remove(&gid);
         done
     }
 
-    fn reopen_with(&self, gid: Gid, left: &mpsc::Receiver<Head>) -> Result<RecoveredGroup, ReopenError> {
+    fn reopen_with(&self, gid: Gid, left: &Answer<Head>) -> Result<RecoveredGroup, ReopenError> {
         let inner = &*self.inner;
         if let Some(slot) = lock(&inner.replicas).get_mut(&gid) {
             *slot = Slot::Closed;
@@ -77,10 +78,10 @@ impl LogDir {
         inner.relaxed(RelaxedEvent::Dropped(gid));
         inner.queue(JournalBatch { gid, tag: Some(MARKER), ..JournalBatch::default() });
         let head = loop {
-            match left.recv_timeout(LOOK) {
-                Ok(head) => break head,
-                Err(_) if inner.is_over() => return Err(ReopenError::Stopped),
-                Err(_) => {}
+            match left.wait(LOOK) {
+                Some(head) => break head,
+                None if inner.is_over() => return Err(ReopenError::Stopped),
+                None => {}
             }
         };
         crash_point!("reopen.before_read");
@@ -96,6 +97,7 @@ impl LogDir {
         }
         let (group, files) = read?;
         if files.quarantine.is_some() {
+            lock(&inner.shut).insert(gid, group.spec.clone());
             return Err(ReopenError::Verdict(group.verdict));
         }
         let loose = files.loose;
@@ -127,9 +129,8 @@ impl Inner {
 
     /// The segment writer knows nothing of the group any more.
     pub(super) fn left(&self, gid: Gid) {
-        if let Some((sender, Some(head))) = lock(&self.reopening).waiting.get_mut(&gid) {
-            // Who asked may have given up.
-            let _ = sender.send(std::mem::take(head));
+        if let Some((answer, Some(head))) = lock(&self.reopening).waiting.get_mut(&gid) {
+            answer.give(std::mem::take(head));
         }
     }
 }

@@ -50,8 +50,13 @@ impl Store {
     }
     /// All of it, for a node of the crate that is made anew; what stays behind is of no use.
     pub fn take(&mut self, hard: Hard) -> Store {
-        let spec =
-            GroupSpec { topic: TopicId::NONE, partition: PartitionId(0), incarnation: 0, conf: self.conf.encode() };
+        let spec = GroupSpec {
+            topic: TopicId::NONE,
+            partition: PartitionId(0),
+            incarnation: 0,
+            conf: self.conf.encode(),
+            conf_index: EntryIndex::ZERO,
+        };
         let empty = RecoveredGroup::fresh(self.log.gid(), spec);
         let empty = Log::open(empty).expect("an empty log opens");
         Store::new(std::mem::replace(&mut self.log, empty), hard, self.conf.clone())

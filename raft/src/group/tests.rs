@@ -19,6 +19,7 @@ fn spec(voters: &[PeerId]) -> GroupSpec {
         partition: PartitionId(0),
         incarnation: 1,
         conf: ConfState::of_voters(voters).encode(),
+        conf_index: EntryIndex::ZERO,
     }
 }
 

@@ -27,6 +27,7 @@ const TURNS_MAX: u64 = 4;
 /// One thread of the world.
 pub struct Strand {
     id: u64,
+    name: String,
     host: Arc<Host>,
     turn: std::sync::Mutex<Turn>,
     turned: std::sync::Condvar,
@@ -47,6 +48,17 @@ impl Strand {
     }
     pub(super) fn rouse(&self) {
         self.wake.notify_one();
+    }
+    /// For whoever looks from outside why nothing moves.
+    pub(super) fn state(&self) -> String {
+        let turn = self.turn.try_lock().map(|turn| turn.is_strands);
+        let state = match (self.is_done(), turn) {
+            (true, _) => "has ended",
+            (false, Ok(true)) => "RUNS, and all others wait for it",
+            (false, Ok(false)) => "waits",
+            (false, Err(_)) => "takes or gives its turn",
+        };
+        format!("{} ({}) {state}", self.name, self.id)
     }
 
     /// By the executor: lets it run until it waits or ends; until when it waits.
@@ -114,6 +126,7 @@ pub(super) fn start<T: Send + 'static>(
 ) -> tokio::task::JoinHandle<T> {
     let strand = Arc::new(Strand {
         id: at.world.number(),
+        name: name.to_owned(),
         host: at.host.clone(),
         turn: std::sync::Mutex::default(),
         turned: std::sync::Condvar::new(),
@@ -238,7 +251,12 @@ impl<T> Mutex<T> {
                 Some(Here { strand: None, .. }) if !std::thread::panicking() => {
                     panic_any("a task waits for a mutex whose holder waits for simulated time");
                 }
-                _ => {
+                Some(Here { strand: None, .. }) => {
+                    // Its holder gets its turn from this thread only: to wait here would be for ever.
+                    eprintln!("a task that unwinds waits for a mutex whose holder waits for simulated time");
+                    std::process::abort();
+                }
+                None => {
                     return match self.inner.lock() {
                         Ok(inner) => Ok(guard(inner)),
                         Err(poisoned) => Err(PoisonError::new(guard(poisoned.into_inner()))),

@@ -1,6 +1,7 @@
 //! `catchwater-tierb [--seed N | --from N] [--seeds N] [--seconds N] [--hours N]`: runs seeds of tier B and prints what
 //! happened; exit 1 = a violation. `same N`: N seeds, each twice, equal traces. `mutants`: each planted bug must be found.
 //! `CW_TIERB_SEEDS=1` prints each seed before it runs, `CW_TIERB_LOG=1` what the broker logs. `--cfg sim` only.
+//! A run in which nothing happens for two minutes is said to stand still, with what its threads do, and ends (exit 3).
 
 use std::process::ExitCode;
 
@@ -19,8 +20,9 @@ fn main() -> ExitCode {
 mod simulated {
     use catchwater_base::{log, mutant};
     use catchwater_runtime::sim;
-    use catchwater_tierb::run::{Outcome, run};
+    use catchwater_tierb::run::{self, Outcome};
     use std::process::ExitCode;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
     const USAGE: &str = "usage: catchwater-tierb [--seed N | --from N] [--seeds N] [--seconds N] [--hours N]
@@ -28,8 +30,22 @@ mod simulated {
        catchwater-tierb mutants";
     /// Planted bugs that only a whole broker shows, or that must not hide in one.
     const MUTANTS: [&str; 4] = ["no_directory_fsync", "fsync_lies", "ack_or_vote_before_fsync", "fetch_wake_lost"];
+    /// A step takes milliseconds; these are looks of a second each.
+    const STANDS_LOOKS: u32 = 120;
     /// Runs that may pass before a planted bug is found.
     const RUNS_MAX: &str = "40";
+
+    /// The one that runs.
+    static SEED: AtomicU64 = AtomicU64::new(0);
+
+    /// Names the seed before it runs, should it not end.
+    fn run(seed: u64) -> Outcome {
+        SEED.store(seed, Ordering::Relaxed);
+        if std::env::var_os("CW_TIERB_SEEDS").is_some() {
+            eprintln!("seed {seed}");
+        }
+        run::run(seed)
+    }
 
     struct Options {
         from: u64,
@@ -45,6 +61,13 @@ mod simulated {
         }
         if std::env::var_os("CW_TIERB_LOG").is_some() {
             log::set_hook(|level, event, text| eprintln!("{level:?} {event}: {text}"));
+        }
+        let watched = sim::watch(STANDS_LOOKS, |report| {
+            println!("STANDS STILL: seed {}: {report}", SEED.load(Ordering::Relaxed));
+            std::process::exit(3);
+        });
+        if let Err(error) = watched {
+            eprintln!("no thread to watch the run: {error}");
         }
         let args: Vec<String> = std::env::args().skip(1).collect();
         if let [verb, count] = &args[..]
@@ -79,10 +102,6 @@ mod simulated {
             let enough = options.hours.is_some_and(|h| all.simulated > Duration::from_secs(h * 3600));
             if late || enough {
                 break;
-            }
-            // A run that hangs is named by what was printed last.
-            if std::env::var_os("CW_TIERB_SEEDS").is_some() {
-                eprintln!("seed {seed}, {:.1} s", began.elapsed().as_secs_f64());
             }
             let out = run(seed);
             runs += 1;

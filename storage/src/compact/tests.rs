@@ -83,7 +83,13 @@ impl Rig {
         let config = DirConfig { segment_bytes, rows_max: 1_000, write_bytes_max: 300, ..DirConfig::tiny() };
         let now = Now { mono: Mono::ZERO, wall: Wall::from_millis(1_000) };
         let dir = Dir::open(&layout, &config, found, now);
-        let spec = GroupSpec { topic: TopicId([7; 16]), partition: PartitionId(0), incarnation: 1, conf: Bytes::new() };
+        let spec = GroupSpec {
+            topic: TopicId([7; 16]),
+            partition: PartitionId(0),
+            incarnation: 1,
+            conf: Bytes::new(),
+            conf_index: EntryIndex::ZERO,
+        };
         let (log, create) = match group {
             Some(group) => {
                 assert_eq!(group.verdict, Verdict::Ok);

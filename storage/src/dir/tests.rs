@@ -29,6 +29,7 @@ fn spec(gid: u64) -> GroupSpec {
         partition: PartitionId(gid as u32),
         incarnation: 1,
         conf: Bytes::from_static(b"conf"),
+        conf_index: EntryIndex::ZERO,
     }
 }
 
@@ -384,7 +385,7 @@ impl World {
         let offset = Offset(self.rng.below(at.0 + 1));
         if offset > model.trimmed {
             model.trimmed = offset;
-            self.tell(DirEvent::Trim(gid, offset));
+            self.tell(DirEvent::Trim(gid, offset, None));
         }
     }
 
@@ -870,7 +871,7 @@ fn a_group_that_waits_for_room_gives_back_what_retention_lets_go() {
     let before = sealed(&world);
     let end = world.groups[&Gid(1)].now().last().unwrap().base_offset;
     world.disk.set_rates(FaultRates::default());
-    world.tell(DirEvent::Trim(Gid(1), end));
+    world.tell(DirEvent::Trim(Gid(1), end, None));
     while !world.flight.is_empty() {
         world.complete_one();
     }

@@ -289,7 +289,9 @@ impl FlushBuilder {
 
 fn encode_create(spec: &GroupSpec, out: &mut Vec<u8>) {
     let mut put = Put(std::mem::take(out));
-    put.bytes(&spec.topic.0).u32(spec.partition.0).u32(spec.incarnation).u8(0).zeros(7).bytes(&spec.conf);
+    put.bytes(&spec.topic.0).u32(spec.partition.0).u32(spec.incarnation);
+    // The mode, always 0 today, in the lowest byte.
+    put.u64(spec.conf_index.0 << 8).bytes(&spec.conf);
     *out = put.0;
 }
 
@@ -303,6 +305,7 @@ fn decode_create(body: &Bytes) -> Option<GroupSpec> {
         partition: PartitionId(le.u32(16)),
         incarnation: le.u32(20),
         conf: body.slice(32..),
+        conf_index: EntryIndex(le.u64(24) >> 8),
     })
 }
 
@@ -538,6 +541,7 @@ mod tests {
             partition: PartitionId(2),
             incarnation: 1,
             conf: Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]),
+            conf_index: EntryIndex::ZERO,
         };
         let noop = NewEntry {
             index: EntryIndex(1),
@@ -557,6 +561,18 @@ mod tests {
             Frame::Entry(Gid(5), data_entry(2, 0)),
             Frame::Drop(Gid(4)),
         ]
+    }
+
+    #[test]
+    fn a_create_frame_says_as_of_which_entry_its_members_are() {
+        for conf_index in [0, 7, (1 << 56) - 1].map(EntryIndex) {
+            let [Frame::Create(_, spec), ..] = &frames()[..] else { panic!("the first one") };
+            let spec = GroupSpec { conf_index, ..spec.clone() };
+            let mut bytes = Vec::new();
+            encode_create(&spec, &mut bytes);
+            assert_eq!(bytes[24], 0, "the mode");
+            assert_eq!(decode_create(&Bytes::from(bytes)), Some(spec));
+        }
     }
 
     fn flush() -> Bytes {

@@ -55,6 +55,7 @@ impl Log {
                     partition: catchwater_record::PartitionId(0),
                     incarnation: 0,
                     conf: self.conf.1.clone(),
+                    conf_index: self.conf.0,
                 },
             ),
             self.config.clone(),

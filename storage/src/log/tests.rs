@@ -10,7 +10,13 @@ use proptest::prelude::*;
 const GID: Gid = Gid(9);
 
 fn spec() -> GroupSpec {
-    GroupSpec { topic: TopicId([1; 16]), partition: PartitionId(0), incarnation: 1, conf: Bytes::new() }
+    GroupSpec {
+        topic: TopicId([1; 16]),
+        partition: PartitionId(0),
+        incarnation: 1,
+        conf: Bytes::new(),
+        conf_index: EntryIndex::ZERO,
+    }
 }
 
 fn fresh(config: LogConfig) -> Log {
@@ -707,4 +713,28 @@ fn a_nodes_producers_are_counted_over_all_its_logs() {
     assert_eq!((a.expire_producers(10), b.expire_producers(10), budget.excess()), (1, 1, 0));
     drop(a);
     assert_eq!(budget.known(), 1);
+}
+
+/// Members change only with several voters, but their entries are trimmed like any other.
+#[test]
+fn members_that_moved_are_state_that_a_trim_must_not_take_along() {
+    let mut log = fresh(LogConfig::default());
+    push(&mut log, 1, 1, 5);
+    assert!(!log.has_state(), "records tell of themselves");
+    let state = Bytes::from_static(b"members");
+    log.conf_applied(EntryIndex(1), state.clone());
+    assert!(log.has_state());
+    // And so after a start with a snapshot of it.
+    log.persisted(EntryIndex(1));
+    log.committed(EntryIndex(1));
+    let (at, _, payload) = log.snapshot_payload();
+    let mut found = RecoveredGroup::fresh(GID, spec());
+    found.snap = Some((at, payload));
+    let again = Log::open(found).unwrap();
+    assert!(again.has_state());
+    assert_eq!(again.conf().1, &state);
+    let mut producer = fresh(LogConfig::default());
+    let e = data(&producer, 1, batch(1, 5, Some((7, 0, 0))), Bytes::new());
+    producer.append(vec![e]);
+    assert!(producer.has_state());
 }

@@ -91,12 +91,19 @@ pub(super) fn build(
             partition: PartitionId(m.partition),
             incarnation: m.incarnation,
             conf: Bytes::copy_from_slice(&m.conf),
+            conf_index: m.conf_index,
         },
         (None, Some((spec, _))) => spec.clone(),
         (None, None) => {
             // Neither manifest nor CREATE: nobody knows any more whose log this is.
             reader.verdict = Verdict::Damaged;
-            GroupSpec { topic: TopicId::NONE, partition: PartitionId(0), incarnation: 0, conf: Bytes::new() }
+            GroupSpec {
+                topic: TopicId::NONE,
+                partition: PartitionId(0),
+                incarnation: 0,
+                conf: Bytes::new(),
+                conf_index: EntryIndex::ZERO,
+            }
         }
     };
     let mut fixed = manifest.unwrap_or(Manifest { first_index: EntryIndex(1), ..Manifest::default() });

@@ -280,7 +280,8 @@ pub(super) fn scan(
         claimed = claimed.max(file.first_lsn.saturating_sub(1));
         let bound = files.get(i + 1).map_or(u64::MAX, |next| next.first_lsn);
         for (n, Flush { header, is_whole, .. }) in file.flushes.iter().enumerate() {
-            if header.lsn < file.first_lsn || header.lsn >= bound {
+            let stale = header.lsn < file.first_lsn && !mutant!("stale_recycled_journal_block");
+            if stale || header.lsn >= bound {
                 continue;
             }
             claimed = claimed.max(header.durable_lsn);
@@ -300,6 +301,10 @@ pub(super) fn scan(
     report.cut_files = cut.len() as u64;
     // A directory whose journal never held anything valid begins at flush 1.
     let first = files.first().map_or(end + 1, |f| f.first_lsn);
+    let first = match contents.keys().next() {
+        Some(stale) if mutant!("stale_recycled_journal_block") => first.min(*stale),
+        _ => first,
+    };
     let mut place: Option<(usize, usize)> = files.first().map(|_| (0, BLOCK_BYTES));
     // More flushes than the files have blocks cannot be looked for: what is beyond is lost, and nobody knows whose.
     let blocks: usize = files.iter().map(|f| f.bytes.len() / BLOCK_BYTES).sum();
@@ -380,7 +385,7 @@ fn scan_file(path: String, bytes: Bytes, meta: &DirMeta) -> Option<Scanned> {
             file_gen = Some(flush.file_gen);
         }
         match flush {
-            Some(flush) if Some(flush.file_gen) == file_gen => {
+            Some(flush) if Some(flush.file_gen) == file_gen || mutant!("stale_recycled_journal_block") => {
                 let content = decode_flush(&flush, &bytes.slice(at..));
                 let is_whole = content.is_whole();
                 flushes.push(Flush { at, header: flush, content, is_whole });

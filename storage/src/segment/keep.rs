@@ -317,7 +317,7 @@ impl Segments {
         group.queue.iter_mut().for_each(|p| p.entries.clear());
         let dir = group_dir(&self.config.dir, gid);
         let gone: FilePath = format!("{dir}.deleted").into();
-        let steps = if group.made {
+        let steps = if group.made && !mutant!("removed_leaves_files") {
             VecDeque::from([
                 (DiskOp::Rename { from: dir.into(), to: gone.clone() }, SegmentPoint::DelRename),
                 (DiskOp::SyncDir { path: self.config.dir.as_str().into() }, SegmentPoint::DelRename),
@@ -424,6 +424,7 @@ pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manife
             .chain(unmade)
             .collect(),
         conf: group.spec.conf.to_vec(),
+        conf_index: group.spec.conf_index,
         local_start: log_start,
         deletes_gone: group.deletes_gone,
         ..Manifest::default()

@@ -113,7 +113,13 @@ fn directory() -> (MemoryDisk, Layout) {
 
 fn spec(gid: Gid) -> GroupSpec {
     let conf = Bytes::from_static(b"conf");
-    GroupSpec { topic: TopicId([gid.0 as u8; 16]), partition: PartitionId(0), incarnation: 1, conf }
+    GroupSpec {
+        topic: TopicId([gid.0 as u8; 16]),
+        partition: PartitionId(0),
+        incarnation: 1,
+        conf,
+        conf_index: EntryIndex::ZERO,
+    }
 }
 
 fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {

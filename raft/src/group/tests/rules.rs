@@ -334,3 +334,48 @@ fn r38_a_fresh_commit_rides_with_entries_once_a_second() {
     }
     assert_eq!(fresh, 3, "thirty ticks are three seconds");
 }
+
+/// R34 for a member that joins late: it is told of today's members, and entries of before change nothing of them. Applied
+/// over today's they would leave no voter here.
+#[test]
+fn r34_a_late_member_counts_todays_members_as_of_their_entry() {
+    let (mut t, first) = led();
+    let [second, third] = [peer(1), peer(2), peer(3)].into_iter().filter(|p| *p != first).collect::<Vec<_>>()[..]
+    else {
+        panic!("two followers")
+    };
+    let change = |t: &mut Three, leader: PeerId, step: ConfStep| {
+        t.change(leader, &[step]);
+        t.ticks(5);
+        assert!(!t.rigs[&leader].core.conf().is_joint());
+    };
+    let transfer = |t: &mut Three, from: PeerId, to: PeerId| {
+        t.rig(from).event(Event::Transfer(to));
+        t.ticks(5);
+        assert!(t.rigs[&to].core.view().own_term_committed);
+    };
+    change(&mut t, first, ConfStep::Remove(third));
+    transfer(&mut t, first, second);
+    change(&mut t, second, ConfStep::Remove(first));
+    change(&mut t, second, ConfStep::AddVoter(first));
+    transfer(&mut t, second, first);
+    change(&mut t, first, ConfStep::Remove(second));
+    t.rig(first).propose(1, batch(3));
+    t.settle();
+
+    let new = peer(4);
+    let core = &t.rigs[&first].core;
+    assert_eq!(core.conf().voters, vec![first]);
+    let conf = ConfState { learners: vec![new], ..core.conf().clone() };
+    let spec = GroupSpec { conf: conf.encode(), conf_index: core.conf_index(), ..spec(&[]) };
+    t.rigs.insert(new, Rig::with(new, spec));
+    change(&mut t, first, ConfStep::AddLearner(new));
+    // It opens again with what it has, too.
+    for _ in 0..2 {
+        let (ours, theirs) = (&t.rigs[&first].core, &t.rigs[&new].core);
+        assert!(!theirs.view().offline);
+        assert_eq!((theirs.conf(), theirs.view().high_watermark), (ours.conf(), Offset(3)));
+        t.rig(new).crash();
+        t.ticks(5);
+    }
+}

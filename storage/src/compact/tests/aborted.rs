@@ -56,7 +56,7 @@ fn snapshots_leave_to_the_files_what_is_sealed() {
     let mut rig = rig;
     let end = rig.log.high_watermark();
     let last = files(&rig, ".txn").pop().unwrap().0;
-    rig.tell(DirEvent::Trim(GID, end));
+    rig.tell(DirEvent::Trim(GID, end, None));
     assert!(files(&rig, ".txn").iter().all(|(name, _)| *name > last), "those of removed segments are gone");
 }
 
@@ -114,6 +114,31 @@ fn whatever_is_lost_the_reader_is_told_the_same() {
         disk.power_cut(Cut::LoseAll, &mut Rng::new(2));
         assert_eq!(aborted(&Rig::on(disk, 900, false).log), more, "{what}: after a power cut");
     }
+}
+
+/// F4 for `.txn`; `CW_DAMAGE=N` tries every N-th byte (1 = all).
+#[test]
+fn a_bit_flipped_at_any_byte_of_a_txn_file_changes_nothing() {
+    let rig = filled();
+    rig.disk.disk.power_cut(Cut::KeepAll, &mut Rng::new(1));
+    let (whole, all) = (rig.disk.disk.fork(), aborted(&rig.log));
+    let txn = files(&rig, ".txn");
+    drop(rig);
+    let total: usize = txn.iter().map(|(_, bytes)| bytes.len()).sum();
+    let step = std::env::var("CW_DAMAGE").ok().and_then(|s| s.parse().ok()).unwrap_or(total / 23);
+    let mut rng = Rng::new(5);
+    let places = txn.iter().flat_map(|(name, bytes)| (0..bytes.len()).map(move |at| (name, at)));
+    let mut tried = 0;
+    for (name, at) in places.step_by(step) {
+        let (disk, bit) = (whole.fork(), rng.below(8));
+        disk.damage(name, |bytes| bytes[at] ^= 1 << bit);
+        disk.kill();
+        let rig = Rig::on(disk, 900, false);
+        assert_eq!(aborted(&rig.log), all, "bit {bit} of byte {at} of {name}");
+        tried += 1;
+    }
+    println!("F4 .txn: {} files, {total} bytes, {tried} places: the same is aborted", txn.len());
+    assert!(tried > 20, "{tried} places");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn a_read_that_fails_costs_its_own_group_a_seal_and_nothing_else() {
             let Some(last) = model.now().last().cloned() else { continue };
             (model.committed, model.trimmed) = (last.index.0, last.base_offset);
             world.tell(DirEvent::Committed(gid, last.index));
-            world.tell(DirEvent::Trim(gid, last.base_offset));
+            world.tell(DirEvent::Trim(gid, last.base_offset, None));
         }
         world.settle();
         assert_eq!(world.dir.segments.unreadable_groups(), 0, "seed {seed}: retention takes what cannot be read");

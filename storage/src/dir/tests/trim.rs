@@ -21,7 +21,7 @@ fn a_manifest_claims_no_log_start_beyond_what_it_has() {
     world.tell(DirEvent::Committed(gid, last.index));
     world.settle();
     // The others have all of 50 records more, and their leader has let them go.
-    world.tell(DirEvent::Trim(gid, last.end_offset().plus(50)));
+    world.tell(DirEvent::Trim(gid, last.end_offset().plus(50), None));
     world.settle();
     assert!(logs(&world) < 3, "what is there and lies below the log start goes");
     world.disk.power_cut(Cut::LoseAll);
@@ -61,7 +61,7 @@ fn a_segment_that_waits_for_room_to_be_sealed_goes_unsealed() {
     let before = names(&world);
     world.disk.set_rates(FaultRates::default());
     world.groups.get_mut(&gid).unwrap().trimmed = last.base_offset;
-    world.tell(DirEvent::Trim(gid, last.base_offset));
+    world.tell(DirEvent::Trim(gid, last.base_offset, None));
     while !world.flight.is_empty() {
         world.complete_one();
     }

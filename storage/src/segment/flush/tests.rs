@@ -47,6 +47,7 @@ impl World {
             partition: PartitionId(0),
             incarnation: 1,
             conf: Bytes::from_static(b"conf"),
+            conf_index: EntryIndex::ZERO,
         };
         let segments = Segments::new(config);
         let (out, waiting, flushed) = (Effects::new(), Vec::new(), Vec::new());
