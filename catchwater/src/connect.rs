@@ -37,21 +37,23 @@ pub struct Request {
 pub struct Reply {
     pub status: u16,
     pub body: Option<Value>,
+    /// The path of what was made: header `Location`.
+    pub location: Option<String>,
 }
 
 /// What is answered instead.
 type Refused = Reply;
 
 fn ok(status: u16, body: Value) -> Result<Reply, Refused> {
-    Ok(Reply { status, body: Some(body) })
+    Ok(Reply { status, body: Some(body), location: None })
 }
 
 fn empty(status: u16) -> Result<Reply, Refused> {
-    Ok(Reply { status, body: None })
+    Ok(Reply { status, body: None, location: None })
 }
 
 pub fn refuse(status: u16, message: impl Into<String>) -> Refused {
-    Reply { status, body: Some(json!({"error_code": status, "message": message.into()})) }
+    Reply { status, body: Some(json!({"error_code": status, "message": message.into()})), location: None }
 }
 
 fn not_found() -> Refused {
@@ -157,7 +159,9 @@ async fn route(state: &State, worker: &str, r: &Request) -> Result<Reply, Refuse
         ["admin", "loggers", _] => only(r, &["GET", "PUT"])?,
         _ => return Err(not_found()),
     }
-    match (r.method.as_str(), path.as_slice()) {
+    // The answer to HEAD is that to GET, its body left out by HTTP.
+    let method = if r.method == hyper::Method::HEAD { "GET" } else { r.method.as_str() };
+    match (method, path.as_slice()) {
         (_, []) => {
             ok(200, json!({"version": show::KAFKA, "commit": show::version(), "kafka_cluster_id": state.cluster_id()}))
         }
@@ -177,7 +181,7 @@ async fn route(state: &State, worker: &str, r: &Request) -> Result<Reply, Refuse
             Some(class) => {
                 ok(200, class.definitions().iter().enumerate().map(|(i, d)| show::definition(d, i)).collect())
             }
-            None => Err(refuse(400, format!("Invalid plugin class {plugin}. Valid types are sink, source."))),
+            None => Err(refuse(404, format!("Unknown plugin {plugin}."))),
         },
         (_, ["connector-plugins", plugin, "config", "validate"]) => validate(plugin, &properties(&object(r)?)?.0),
         (method, ["admin", "loggers", rest @ ..]) => loggers(r, method, rest),
@@ -315,7 +319,8 @@ async fn put(
         // Connect's tasks are there a moment later.
         shown["tasks"] = json!([]);
     }
-    ok(if old.is_some() { 200 } else { 201 }, shown)
+    let location = old.is_none().then(|| format!("/connectors/{name}"));
+    Ok(Reply { status: if old.is_some() { 200 } else { 201 }, body: Some(shown), location })
 }
 
 fn class_of(config: &BTreeMap<String, String>) -> Result<Class, Refused> {
@@ -419,7 +424,9 @@ async fn connector(
                 return empty(204);
             }
             let line = line();
-            ok(202, show::status(&c.seen(line.as_ref(), worker)))
+            let mut status = show::status(&c.seen(line.as_ref(), worker));
+            show::restarting(&mut status, failed_now, given("includeTasks"), given("onlyFailed"));
+            ok(202, status)
         }
         (_, ["pause"]) => aim(state, one(state, name, unknown).await?, Target::Paused, 202).await,
         (_, ["resume"]) => aim(state, one(state, name, unknown).await?, Target::Running, 202).await,
@@ -459,7 +466,8 @@ async fn topics(state: &State, c: &Stored, line: &WorkerLine) -> Vec<String> {
     let mut names: Vec<String> = captured.iter().map(|t| t.name.as_str().to_owned()).collect();
     let config = |key: &str| c.connector.config.get(key).cloned().unwrap_or_default();
     if c.is_source() {
-        let prefix = format!("{}.", config("topic.prefix"));
+        let delimiter = c.connector.config.get("topic.delimiter").map_or(".", |d| d.trim());
+        let prefix = format!("{}{delimiter}", config("topic.prefix"));
         names.retain(|n| n.starts_with(&prefix));
     } else {
         let wanted = config("topics");
@@ -477,7 +485,7 @@ async fn offsets(state: &State, r: &Request, method: &str, name: &str) -> Result
         }
     }
     let c = one(state, name, || refuse(404, format!("Connector {name} not found"))).await?;
-    if method == "GET" || method == "HEAD" {
+    if method == "GET" {
         return ok(200, json!({"offsets": shown_offsets(state, &c).await}));
     }
     if c.target() != Target::Stopped {

@@ -164,14 +164,18 @@ async fn connect_answer(
         Err(_) => connect::refuse(408, format!("the body did not come within {} s", BODY_LIMIT.as_secs())),
     };
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Ok(match answer.body {
+    let mut response = match answer.body {
         Some(body) => reply(status, "application/json", body.to_string()),
         None => {
             let mut response = Response::new(Full::new(Bytes::new()));
             *response.status_mut() = status;
             response
         }
-    })
+    };
+    if let Some(place) = answer.location.and_then(|l| hyper::header::HeaderValue::from_str(&l).ok()) {
+        response.headers_mut().insert(hyper::header::LOCATION, place);
+    }
+    Ok(response)
 }
 
 /// Percent-decoding; what is malformed stays as it is. `plus`: it is a space, as in a query.

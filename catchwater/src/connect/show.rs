@@ -68,6 +68,19 @@ pub fn status(c: &Seen<'_>) -> Value {
     })
 }
 
+/// The answer to a restart: the states of what is started again. `failed` = the task had failed.
+pub fn restarting(status: &mut Value, failed: bool, tasks: bool, only_failed: bool) {
+    // The connector itself does not fail: what fails is its task.
+    if !only_failed {
+        status["connector"]["state"] = json!("RESTARTING");
+    }
+    if tasks && (failed || !only_failed) {
+        for task in status["tasks"].as_array_mut().into_iter().flatten() {
+            task["state"] = json!("RESTARTING");
+        }
+    }
+}
+
 /// Each task with its properties.
 pub fn tasks(c: &Seen<'_>) -> Value {
     if !c.has_task() {
@@ -150,5 +163,28 @@ pub fn source_offset(position: &str) -> Value {
     match lsn {
         Some(lsn) => json!({"lsn": lsn, "position": position}),
         None => json!({"position": position}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_restart_answers_what_it_starts_again() {
+        // Source: answers of Kafka Connect 4.3.1 to `POST /connectors/C/restart`.
+        let seen = |failed, tasks, only_failed| {
+            let mut status = json!({"connector": {"state": "RUNNING"}, "tasks": [{"id": 0, "state": "RUNNING"}]});
+            restarting(&mut status, failed, tasks, only_failed);
+            (
+                status["connector"]["state"].as_str().unwrap().to_owned(),
+                status["tasks"][0]["state"].as_str().unwrap().to_owned(),
+            )
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(seen(false, true, false), pair("RESTARTING", "RESTARTING"));
+        assert_eq!(seen(true, true, true), pair("RUNNING", "RESTARTING"));
+        assert_eq!(seen(false, true, true), pair("RUNNING", "RUNNING"));
     }
 }

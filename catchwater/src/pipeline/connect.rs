@@ -139,7 +139,7 @@ impl Given<'_> {
             "true" => true,
             "false" | "" => false,
             _ => {
-                self.refuse(key, "A boolean is required");
+                self.refuse(key, "Either 'true' or 'false' is expected");
                 false
             }
         }
@@ -175,11 +175,23 @@ impl Given<'_> {
                 self.refuse(d.name, format!("Catchwater knows {only} only"));
             }
         }
+        if let Some(n) = self.config.get("tasks.max").and_then(|v| v.trim().parse::<i32>().ok()).filter(|n| *n < 1) {
+            let message = format!("Invalid value {n} for configuration tasks.max: Value must be at least 1");
+            self.wrong.push(Wrong { key: "tasks.max".into(), message });
+        }
         for key in ["key.converter", "value.converter"] {
             if let Some(class) = self.get(key)
                 && class.rsplit('.').next() != Some("JsonConverter")
             {
                 self.refuse(key, "records are Debezium's JSON here: org.apache.kafka.connect.json.JsonConverter");
+            }
+            // The converter's own: it makes other numbers.
+            let format = format!("{key}.decimal.format");
+            if self.get(&format).is_some_and(|f| !f.eq_ignore_ascii_case("BASE64")) {
+                self.refuse(
+                    &format,
+                    "Catchwater knows `BASE64` only; decimal.handling.mode = string or double has readable numbers",
+                );
             }
         }
     }

@@ -58,12 +58,13 @@ impl Definition {
 
     pub(super) fn wrong_type(&self, value: &str) -> Option<String> {
         let (ok, what) = match self.kind {
-            "INT" => (value.parse::<i32>().is_ok(), "An integer is required"),
-            "SHORT" => (value.parse::<i16>().is_ok(), "An integer is required"),
-            "LONG" => (value.parse::<i64>().is_ok(), "A long value is required"),
-            "BOOLEAN" => {
-                (value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"), "A boolean is required")
-            }
+            "INT" => (value.parse::<i32>().is_ok(), "An integer is expected"),
+            "SHORT" => (value.parse::<i16>().is_ok(), "An integer is expected"),
+            "LONG" => (value.parse::<i64>().is_ok(), "A long value is expected"),
+            "BOOLEAN" => (
+                value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
+                "Either 'true' or 'false' is expected",
+            ),
             _ => (true, ""),
         };
         (!ok).then(|| what.to_owned())

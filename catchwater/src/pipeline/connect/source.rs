@@ -12,8 +12,16 @@ const PREFIX_MAX: usize = 63;
 
 /// Properties that come in families, by their beginnings.
 const MASKS: [&str; 2] = ["column.mask.", "column.truncate."];
-/// Where signals come from: of a channel, not of the connector.
-const SIGNALS: [&str; 2] = ["signal.kafka.topic", "signal.file"];
+/// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
+/// of topics and of a type.
+const UNLISTED: [&str; 6] = [
+    "money.fraction.digits",
+    "signal.file",
+    "signal.kafka.topic",
+    "topic.delimiter",
+    "topic.heartbeat.prefix",
+    "topic.transaction",
+];
 /// Ours: where the connector stood in Kafka Connect when it was taken over.
 pub const OFFSET: &str = "catchwater.offset";
 /// Of Connect's converter, which the records are made for.
@@ -181,9 +189,9 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
             out.insert(key.clone(), value.clone());
         }
     }
-    for key in SIGNALS {
-        if let Some(value) = given.config.get(key) {
-            out.insert(key.to_owned(), value.trim().to_owned());
+    for key in UNLISTED {
+        if let Some(value) = given.config.get(key).map(|v| v.trim()).filter(|v| !v.is_empty()) {
+            out.insert(key.to_owned(), value.to_owned());
         }
     }
     for key in SCHEMAS {

@@ -74,6 +74,16 @@ fn a_source_takes_debeziums_defaults() {
     assert_eq!((changed.tables.as_slice(), changed.snapshot), (["sales.*".to_owned()].as_slice(), false));
     assert_eq!(changed.debezium.get("column.mask.with.5.chars").map(String::as_str), Some("sales.a.b"));
     assert_eq!(changed.debezium.get("value.converter.schemas.enable").map(String::as_str), Some("false"));
+    // Those that the class does not list, and Debezium reads all the same.
+    for (key, value) in [
+        ("message.prefix.exclude.list", "noise"),
+        ("money.fraction.digits", "4"),
+        ("topic.delimiter", "_"),
+        ("topic.heartbeat.prefix", "beats"),
+        ("topic.transaction", "trx"),
+    ] {
+        assert_eq!(source(&[(key, value)]).debezium.get(key).map(String::as_str), Some(value), "{key}");
+    }
 }
 
 #[test]
@@ -88,7 +98,11 @@ fn a_connector_that_is_taken_over_reads_no_snapshot() {
 #[test]
 fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     for (key, value) in [
-        ("message.prefix.include.list", "a"),
+        ("message.prefix.include.list", "("),
+        ("value.converter.decimal.format", "NUMERIC"),
+        ("topic.delimiter", "/"),
+        ("tasks.max", "0"),
+        ("money.fraction.digits", "99"),
         ("signal.enabled.channels", "jmx"),
         ("transforms", "route"),
         ("topic.naming.strategy", "com.example.Other"),
