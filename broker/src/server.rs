@@ -7,13 +7,16 @@ use crate::connection::{self, CONNECTIONS_CLOSED, Closed, Limits, Shared};
 use crate::node::Node;
 use crate::session::Session;
 use catchwater_base::metric::{Counter, Gauge};
+use catchwater_raft::driver::Cork;
 use catchwater_runtime::net::{TcpListener, TcpStream};
 use catchwater_runtime::shutdown::{self, Stop, Stopped};
 use catchwater_runtime::spawn::Tasks;
 use catchwater_runtime::sync::Semaphore;
 use catchwater_runtime::time;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +138,13 @@ impl Accept {
         tasks.spawn(format!("connection {peer}"), async move {
             CONNECTIONS.add(1);
             let (reader, writer) = stream.into_split();
-            let closed = connection::run(reader, writer, requests, shared, stopped).await;
+            let mut run = pin!(connection::run(reader, writer, requests, shared, stopped));
+            // What a client has sent at once goes into one flush.
+            let closed = poll_fn(|cx| {
+                let _turn = Cork::hold();
+                run.as_mut().poll(cx)
+            })
+            .await;
             CONNECTIONS.add(-1);
             CONNECTIONS_CLOSED.inc();
             if matches!(closed, Closed::Refused(_) | Closed::FrameLength(_)) {

@@ -7,6 +7,7 @@
 //! failed write or sync nothing is acknowledged any more ([`LogDir::is_stopped`]); the process must end.
 
 pub mod compaction;
+mod cork;
 mod journal_thread;
 pub mod metrics;
 mod open;
@@ -33,6 +34,7 @@ use catchwater_storage::relaxed::{Relaxed, RelaxedEffect, RelaxedEvent};
 pub use catchwater_storage::segment::SegmentLimits;
 use catchwater_storage::segment::{FoundGroup, SegmentEvent};
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
+pub use cork::Cork;
 pub use reopen::ReopenError;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -333,7 +335,8 @@ impl LogDir {
         self.inner.queue(JournalBatch { gid, drop: true, ..JournalBatch::default() });
     }
 
-    /// Performs `Effect::Persist`. Called under the partition's lock: queues and wakes the journal thread.
+    /// Performs `Effect::Persist`. Called under the partition's lock: queues, and wakes the journal thread now or, under a
+    /// [`Cork`] of this thread, at its end.
     pub fn persist(
         &self,
         gid: Gid,
@@ -343,13 +346,15 @@ impl LogDir {
         truncate_from: Option<EntryIndex>,
     ) {
         let bytes: u64 = entries.iter().map(|e| e.body.len() as u64).sum();
-        self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let tag = Some(ready.0);
         let batch = JournalBatch { gid, tag, truncate_from, hard, entries, ..JournalBatch::default() };
         // Held until the batch is queued: a change of the mode comes wholly before it or wholly behind.
         let mut relaxed = lock(&self.inner.relaxed);
         if relaxed.owns(gid) {
             self.inner.relaxed_with(&mut relaxed, RelaxedEvent::Persist(batch));
+        } else if batch.truncate_from.is_none() && cork::is_held(&self.inner, waiting) {
+            lock(&self.inner.journal).batches.push(batch);
         } else {
             self.inner.journal_batch(batch);
         }
@@ -547,6 +552,17 @@ impl Inner {
             std::mem::take(&mut inbox.asleep)
         };
         // A wake of somebody awake is a system call all the same, and most batches come during a flush.
+        if asleep {
+            self.journal_wake.notify_one();
+        }
+    }
+
+    /// The end of a [`Cork`]: the thread is woken if it sleeps over batches.
+    fn wake_journal_for_batches(&self) {
+        let asleep = {
+            let mut inbox = lock(&self.journal);
+            !inbox.batches.is_empty() && std::mem::take(&mut inbox.asleep)
+        };
         if asleep {
             self.journal_wake.notify_one();
         }

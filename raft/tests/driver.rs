@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, OpenError, Pressure, Replica};
+use catchwater_raft::driver::{Cork, IdentitySeed, LogDir, LogDirConfig, OpenError, Pressure, Replica};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{EntryIndex, Gid, Offset};
@@ -495,5 +495,53 @@ fn a_close_on_a_full_disk_comes_to_its_end_and_loses_nothing_that_was_acknowledg
     disk.set_capacity(u64::MAX);
     let (dir, opened) = LogDir::open(disk, own, SEED).unwrap();
     assert!(entries_of(&opened.groups[0]) >= persisted.unwrap_or(1), "{persisted:?}");
+    dir.close();
+}
+
+#[test]
+fn what_a_thread_appends_in_one_turn_goes_into_one_flush() {
+    let (dir, _) = LogDir::open(Arc::new(MemoryDisk::new()), config("corked"), SEED).unwrap();
+    let (one, other) = (Gid(1), Gid(2));
+    let (replica, events) = fake();
+    let (second, seconds) = fake();
+    dir.create(one, spec());
+    dir.attach(one, replica);
+    dir.create(other, spec());
+    dir.attach(other, second);
+    let mut next = 0;
+    let mut append = |value: &[u8]| {
+        next += 1;
+        dir.persist(one, ReadyNo(next), vec![entry(next, next - 1, value)], hard().filter(|_| next == 1), None);
+        next
+    };
+    // Now and then the journal is awake for its own sake and takes what is there.
+    let (mut told, turns) = (0, 100);
+    for _ in 0..turns {
+        let last = {
+            let _turn = Cork::hold();
+            let _within = Cork::hold();
+            (0..20).fold(0, |_, _| append(b"value"))
+        };
+        loop {
+            if let Event::Persisted(ready) = events.recv().unwrap() {
+                told += 1;
+                if ready.0 == last {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(told < turns * 3 / 2, "{told} flushes for {turns} turns");
+    // Much is begun with before the turn is over, and what another thread appends takes all along.
+    let turn = Cork::hold();
+    let large = append(&[7; 70 << 10]);
+    wait_persisted(&events, large);
+    let small = append(b"value");
+    std::thread::scope(|scope| {
+        scope.spawn(|| dir.persist(other, ReadyNo(1), vec![entry(1, 0, b"value")], hard(), None));
+    });
+    wait_persisted(&events, small);
+    wait_persisted(&seconds, 1);
+    drop(turn);
     dir.close();
 }
