@@ -500,7 +500,7 @@ fn a_close_on_a_full_disk_comes_to_its_end_and_loses_nothing_that_was_acknowledg
 
 #[test]
 fn what_a_thread_appends_in_one_turn_goes_into_one_flush() {
-    let (dir, _) = LogDir::open(Arc::new(MemoryDisk::new()), config("corked"), SEED).unwrap();
+    let (dir, _) = LogDir::open(Arc::new(MemoryDisk::new()), config("/corked/data"), SEED).unwrap();
     let (one, other) = (Gid(1), Gid(2));
     let (replica, events) = fake();
     let (second, seconds) = fake();

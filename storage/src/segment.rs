@@ -84,7 +84,7 @@ impl SegmentConfig {
             segment_ms: 7 * 24 * 3600 * 1000,
             rows_max: 1_000_000,
             write_bytes_max: 1 << 20,
-            writeback_bytes: 2 << 20,
+            writeback_bytes: 256 << 10,
             snap_bytes: 16 << 20,
             parallel: 1,
             sweep_groups_min: 64,

@@ -4,7 +4,7 @@
 //! write that one alone, and the others in the next flush: twice the writes, and a wake of a thread for each. The cork is
 //! the thread's own: what others queue meanwhile wakes the journal at once, and takes along what stands in the queue.
 
-use super::{Inner, lock};
+use super::Inner;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;

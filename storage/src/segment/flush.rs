@@ -9,7 +9,7 @@ use crate::disk::{DiskDone, DiskError, DiskOp};
 use crate::journal::Token;
 use catchwater_base::{Effects, Now};
 use catchwater_record::{EntryIndex, Gid};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// See the file head. One of a group at most.
 #[derive(Debug, Default)]
@@ -20,7 +20,8 @@ pub(super) struct Flushes {
 
 #[derive(Debug)]
 struct Flush {
-    steps: VecDeque<(DiskOp, SegmentPoint)>,
+    /// Syncs that are not answered.
+    left: usize,
     /// As they were when it began: the newest flush of the journal and the newest entry in files, and the bytes not synced.
     lsn: u64,
     upto: EntryIndex,
@@ -43,10 +44,10 @@ impl Segments {
     pub(super) fn flush_beside(&mut self, gid: Gid, out: &mut Effects<SegmentEffect>) -> bool {
         let Some(group) = self.groups.get(&gid) else { return false };
         let upto = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
-        let mut steps = VecDeque::new();
+        let mut files = Vec::new();
         for segment in group.segments.iter().filter(|s| s.is_open() && s.dirty) {
             for ext in ["log", "ext", "ent"].into_iter().filter(|e| *e != "ext" || segment.has_ext) {
-                steps.push_back((DiskOp::Fdatasync { path: self.file(gid, segment, ext) }, SegmentPoint::CkptSync));
+                files.push(self.file(gid, segment, ext));
             }
         }
         let Some(group) = self.groups.get_mut(&gid) else { return false };
@@ -54,8 +55,18 @@ impl Segments {
         // What is appended from now on makes them dirty again.
         group.segments.iter_mut().filter(|s| s.is_open()).for_each(|s| s.dirty = false);
         let bytes = std::mem::take(&mut group.dirty_bytes);
-        self.flushes.under_way.insert(gid, Flush { steps, lsn: group.applied_lsn, upto, bytes });
-        self.flush_step(gid, out);
+        let left = files.len();
+        self.flushes.under_way.insert(gid, Flush { left, lsn: group.applied_lsn, upto, bytes });
+        // All at one time: the claim comes when the last is answered, and each waits for the device.
+        for path in files {
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            self.flushes.flying.insert(token, gid);
+            out.push(SegmentEffect::Disk { token, op: DiskOp::Fdatasync { path }, point: SegmentPoint::CkptSync });
+        }
+        if left == 0 {
+            self.flushed(gid, out);
+        }
         self.flushes.of(gid)
     }
 
@@ -73,21 +84,20 @@ impl Segments {
                     out.push(SegmentEffect::Stop(error.clone()));
                 }
             }
-            Ok(_) if !self.stopped => self.flush_step(gid, out),
+            Ok(_) if !self.stopped => {
+                if let Some(flush) = self.flushes.under_way.get_mut(&gid) {
+                    flush.left -= 1;
+                    if flush.left == 0 {
+                        self.flushed(gid, out);
+                    }
+                }
+            }
             Ok(_) => {}
         }
         true
     }
 
-    fn flush_step(&mut self, gid: Gid, out: &mut Effects<SegmentEffect>) {
-        let Some(flush) = self.flushes.under_way.get_mut(&gid) else { return };
-        if let Some((op, point)) = flush.steps.pop_front() {
-            let token = Token(self.next_token);
-            self.next_token += 1;
-            self.flushes.flying.insert(token, gid);
-            out.push(SegmentEffect::Disk { token, op, point });
-            return;
-        }
+    fn flushed(&mut self, gid: Gid, out: &mut Effects<SegmentEffect>) {
         let Some(Flush { lsn, upto, bytes, .. }) = self.flushes.under_way.remove(&gid) else { return };
         self.dirty_bytes -= bytes;
         let Some(group) = self.groups.get_mut(&gid) else { return };
