@@ -13,7 +13,7 @@
 use crate::track::{BatchId, Track};
 use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
-use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoder, Piece};
+use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Piece};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
 use catchwater_change::{Native, Op, RowChange, Stamp, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
@@ -383,8 +383,13 @@ impl Emitter {
     }
 
     /// A record that says that the source is alive.
-    pub fn heartbeat(&self, at: Wall) -> catchwater_change::encode::debezium_json::Encoded {
+    pub fn heartbeat(&self, at: Wall) -> Encoded {
         self.encoder.heartbeat(at)
+    }
+
+    /// A record that tells how a snapshot goes.
+    pub fn notification(&self, of: &Notification) -> Encoded {
+        self.encoder.notification(of)
     }
 
     /// The key a piece of a change travels under.

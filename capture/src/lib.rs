@@ -11,6 +11,7 @@ pub mod backfill;
 pub mod conformance;
 pub mod emit;
 pub mod error;
+pub mod notification;
 pub mod properties;
 pub mod resume;
 pub mod route;

@@ -3,6 +3,7 @@
 //!
 //! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
 
+pub use crate::notification::Channels as Notifications;
 use crate::shape::{Mask, Pattern, Rules};
 pub use crate::signal::{SignalFile, Signals};
 pub use catchwater_change::encode::debezium_json::Parameters;
@@ -33,6 +34,7 @@ pub struct Properties {
     /// `heartbeat.action.query`: SQL that the source runs at each heartbeat.
     pub heartbeat_query: Option<String>,
     pub signals: Signals,
+    pub notifications: Notifications,
 }
 
 /// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
@@ -51,7 +53,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 33] = [
+pub const KNOWN: [&str; 35] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -68,6 +70,8 @@ pub const KNOWN: [&str; 33] = [
     "message.prefix.exclude.list",
     "message.prefix.include.list",
     "money.fraction.digits",
+    "notification.enabled.channels",
+    "notification.sink.topic.name",
     "provide.transaction.metadata",
     "schemas.enable",
     "signal.data.collection",
@@ -110,6 +114,7 @@ impl Properties {
         let mut transactions = false;
         let (mut channels, mut signal_table, mut signal_topic) = (Channels::default(), None, None);
         let mut signal_file = SignalFile { path: SIGNAL_FILE.to_owned(), every_ms: SIGNAL_POLL_MS };
+        let (mut told_by_topic, mut told_topic) = (false, None);
         let (mut beat_ms, mut beat_prefix) = (0, "__debezium-heartbeat".to_owned());
         let given: BTreeMap<&str, &str> = given.into_iter().collect();
         for (key, value) in &given {
@@ -122,6 +127,11 @@ impl Properties {
                     out.heartbeat_query = Some((*value).to_owned()).filter(|q| !q.trim().is_empty());
                     Ok(())
                 }
+                "notification.enabled.channels" => notified(value).map(|(log, sink)| {
+                    out.notifications.log = log;
+                    told_by_topic = sink;
+                }),
+                "notification.sink.topic.name" => legal_topic(value).map(|()| told_topic = Some((*value).to_owned())),
                 "signal.enabled.channels" => listed_channels(value).map(|c| channels = c),
                 "signal.data.collection" => {
                     signal_table = Some((*value).trim().to_owned()).filter(|t| !t.is_empty());
@@ -154,6 +164,11 @@ impl Properties {
             let why = "`heartbeat.interval.ms` says when, and is 0".to_owned();
             errors.push(PropertyError { key: "heartbeat.action.query".into(), why });
         }
+        if told_by_topic && told_topic.is_none() && !given.contains_key("notification.sink.topic.name") {
+            let why = "must be given for the channel `sink`".to_owned();
+            errors.push(PropertyError { key: "notification.sink.topic.name".into(), why });
+        }
+        out.notifications.topic = told_topic.filter(|_| told_by_topic);
         out.heartbeat = (beat_ms > 0).then_some(Heartbeat { every_ms: beat_ms, topic_prefix: beat_prefix });
         out.signals.table = signal_table.filter(|_| channels.source);
         out.signals.kafka = channels.kafka.then_some(signal_topic);
@@ -278,6 +293,20 @@ fn listed_channels(value: &str) -> Result<Channels, String> {
         }
     }
     Ok(out)
+}
+
+/// `notification.enabled.channels`: log, and sink.
+fn notified(value: &str) -> Result<(bool, bool), String> {
+    let (mut log, mut sink) = (false, false);
+    for part in value.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        match part {
+            "log" => log = true,
+            "sink" => sink = true,
+            "jmx" => return Err("jmx belongs to a JVM: `sink` and `log` are served, /metrics has the progress".into()),
+            _ => return Err(format!("{part} is none of sink, log")),
+        }
+    }
+    Ok((log, sink))
 }
 
 fn file(value: &str) -> Result<String, String> {
@@ -422,6 +451,17 @@ mod tests {
         let named = [("signal.enabled.channels", "file"), ("signal.file", "a.txt"), ("signal.poll.interval.ms", "7")];
         assert_eq!(file(&named), of("a.txt", 7));
         assert_eq!(errors(&[("signal.file", " "), ("signal.poll.interval.ms", "0")]).len(), 2);
+        let told = |given: &[(&'static str, &'static str)]| {
+            let of = Properties::parse(given.iter().copied()).unwrap().notifications;
+            (of.log, of.topic)
+        };
+        let named = ("notification.sink.topic.name", "told");
+        assert_eq!(told(&[("notification.enabled.channels", "log, sink"), named]), (true, Some("told".into())));
+        assert_eq!(told(&[("notification.enabled.channels", "log"), named]), (true, None), "the channel is off");
+        assert_eq!(told(&[named]), (false, None));
+        let alone = errors(&[("notification.enabled.channels", "sink")]);
+        assert_eq!(alone, ["`notification.sink.topic.name`: must be given for the channel `sink`"]);
+        assert!(errors(&[("notification.enabled.channels", "sink,jmx"), named])[0].contains("JVM"));
         assert_eq!(errors(&[("signal.enabled.channels", "source,jmx"), ("snapshot.max.threads", "0")]).len(), 2);
     }
 

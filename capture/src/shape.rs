@@ -7,7 +7,7 @@
 //! has one. Key columns stay even if a list leaves them out. What is masked is masked before anything is encoded.
 
 use crate::source::{
-    Capabilities, Chunk, ChunkEnd, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source,
+    Capabilities, Chunk, ChunkEnd, EventBatch, Expected, Finding, Identity, Item, Opened, Progress, Snapshot, Source,
     SourceError, Start, Stretch, StretchEnd,
 };
 use catchwater_base::hash;
@@ -521,7 +521,7 @@ impl Snapshot for ShapedSnapshot {
             Ok(end)
         })
     }
-    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<u64, SourceError>> {
+    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<Expected, SourceError>> {
         Box::pin(async move {
             let own = Stretch { table: self.shaper.given(&of.table), ..of.clone() };
             self.inner.stretches(&own).await

@@ -8,6 +8,8 @@ use crate::shape::Pattern;
 use catchwater_change::json::{self, Node};
 use std::fmt::Write as _;
 
+/// Longest id of a signal that is kept, characters.
+const ID_MAX: usize = 255;
 /// Longest JSON text, bytes.
 const DATA_BYTES_MAX: usize = 64 * 1024;
 
@@ -54,9 +56,23 @@ pub enum Signal {
     Log(String),
 }
 
+impl Signal {
+    /// With an id, if it is one of those that keep theirs. Cut after 255 characters.
+    pub fn named(mut self, id: &str) -> Signal {
+        if let Signal::Execute(execute) = &mut self
+            && !id.is_empty()
+        {
+            execute.id = Some(id.chars().take(ID_MAX).collect());
+        }
+        self
+    }
+}
+
 /// `execute-snapshot`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Execute {
+    /// The signal's own; notifications carry it.
+    pub id: Option<String>,
     pub tables: Vec<Tables>,
     /// Tables and the SQL condition their rows must meet; the first that fits a table counts.
     pub conditions: Vec<(Tables, String)>,
@@ -107,7 +123,8 @@ pub fn parse_record(value: &[u8]) -> Result<Signal, SignalError> {
     }
     let node = json::parse(value).map_err(|e| SignalError(format!("it is no JSON: {e}")))?;
     let Some(kind) = node.get("type").and_then(Node::as_str) else { return wrong("it has no `type`") };
-    of(kind, node.get("data").unwrap_or(&Node::Null))
+    let signal = of(kind, node.get("data").unwrap_or(&Node::Null))?;
+    Ok(signal.named(node.get("id").and_then(Node::as_str).unwrap_or_default()))
 }
 
 fn of(kind: &str, data: &Node<'_>) -> Result<Signal, SignalError> {
@@ -166,7 +183,7 @@ fn execute(data: &Node<'_>) -> Result<Execute, SignalError> {
         None | Some(Node::Null) => 0,
         Some(n) => n.as_u64().ok_or_else(|| SignalError("`rows-per-second` is no number".into()))?,
     };
-    Ok(Execute { tables, conditions, rows_per_second, blocking })
+    Ok(Execute { id: None, tables, conditions, rows_per_second, blocking })
 }
 
 impl Execute {
@@ -224,7 +241,9 @@ mod tests {
         assert_eq!((e.filter_of("public.t"), e.filter_of("public.users")), ("id < 3", ""));
         assert_eq!((e.rows_per_second, e.blocking), (50, false));
         let record = br#"{"type":"execute-snapshot","data":{"type":"BLOCKING","data-collections":["a.b"]}}"#;
-        assert!(matches!(parse_record(record), Ok(Signal::Execute(e)) if e.blocking));
+        assert!(matches!(parse_record(record), Ok(Signal::Execute(e)) if e.blocking && e.id.is_none()));
+        let named = br#"{"id":"7","type":"execute-snapshot","data":{"data-collections":["a.b"]}}"#;
+        assert!(matches!(parse_record(named), Ok(Signal::Execute(e)) if e.id.as_deref() == Some("7")));
         assert!(matches!(parse("stop-snapshot", ""), Ok(Signal::Stop(t)) if t.is_empty()));
         assert_eq!(parse("pause-snapshot", "{}").unwrap(), Signal::Pause);
         assert_eq!(parse_record(br#"{"type":"resume-snapshot"}"#).unwrap(), Signal::Resume);

@@ -56,12 +56,12 @@ pub trait Snapshot: Send {
     fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>>;
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>>;
     /// Before the first stretch of a table: waits until every transaction that committed before this call is visible to
-    /// views, and looks whether the stretch can be read. The rows it may have, estimated.
-    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<u64, SourceError>> {
+    /// views, and looks whether the stretch can be read.
+    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<Expected, SourceError>> {
         let _ = of;
         Box::pin(async { Err(SourceError::no_stretches()) })
     }
-    /// Rows in the order of their key, each call in a view of its own.
+    /// Rows in the order of their key, each call in a view of its own unless it is held.
     fn stretch<'a>(
         &'a mut self,
         of: &'a Stretch,
@@ -84,6 +84,19 @@ pub struct Stretch {
     pub rows_max: u32,
     /// Not a part of the order but these keys, whatever the filter says; empty = the part behind `after`.
     pub keys: Vec<Vec<Value>>,
+    /// In the view that the first such call took: it stays until the snapshot is closed.
+    pub hold: bool,
+    /// `stretches` looks for the greatest key, too, and counts the rows.
+    pub to_maximum: bool,
+}
+
+/// What a table has, before it is read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expected {
+    /// Estimated, or counted if the greatest key was asked for.
+    pub rows: u64,
+    /// The greatest key among the rows that meet the filter, if it was asked for; empty = there is none.
+    pub maximum: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Debug)]

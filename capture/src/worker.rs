@@ -16,10 +16,12 @@ mod fill;
 mod session;
 mod start;
 mod stream;
+mod tell;
 mod unchanged;
 
 use crate::emit::Limits as EmitLimits;
 use crate::error::{End, Trouble};
+use crate::notification;
 use crate::properties::Heartbeat;
 use crate::signal::Signals;
 use crate::source::Source;
@@ -76,6 +78,8 @@ pub struct Config {
     pub heartbeat: Option<Heartbeat>,
     /// Where what a person asks of the running source comes from.
     pub signals: Signals,
+    /// Where it is told how snapshots go.
+    pub notifications: notification::Channels,
     pub limits: Limits,
 }
 

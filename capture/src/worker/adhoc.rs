@@ -9,11 +9,12 @@
 //! that are read again, but for the rows that are in the log.
 
 use super::fill::{Ask, Reader, Told, encode_view};
-use super::start::{Begun, log_trouble, read_all, whole_table};
+use super::start::{Begun, Inserted, read_all, whole_table};
 use super::stream::Stream;
 use crate::backfill::{Verdict, may_place};
 use crate::emit::Unit;
 use crate::error::{Trouble, code};
+use crate::notification::Ended;
 use crate::signal::{self, Execute, Signal, SignalError};
 use crate::source::{Source, SourceError, Stretch, StretchEnd};
 use crate::status::{AdHoc as Shown, StatusHandle};
@@ -28,11 +29,9 @@ use catchwater_change::decode::debezium_json;
 use catchwater_change::json::{self, Node};
 use catchwater_change::stamp::flag;
 use catchwater_change::{Cell, Native, Op, RowChange, SnapshotMark, TableSchema, Value};
-use catchwater_client::{ControlClient, Fetch, FetchPart, Isolation, LogClient, PartitionError, TopicsWanted};
-use catchwater_record::batch::{BatchView, iterate};
-use catchwater_record::{CommitSeq, Offset, TopicName, TopicPartition, TxnId, compress};
-use catchwater_runtime::{Fut, time};
-use std::collections::BTreeSet;
+use catchwater_record::{CommitSeq, Offset, TopicName, TopicPartition, TxnId};
+use catchwater_runtime::time;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -43,10 +42,6 @@ const JOBS_MAX: usize = 10_000;
 /// A chunk whose view is too old, or whose reader failed, is tried again after this; doubled for readers, up to the second.
 const AGAIN_MS: u64 = 200;
 const AGAIN_MS_MAX: u64 = 30_000;
-/// How long the signal topic is waited for, and looked for.
-const TOPIC_WAIT_MS: u32 = 1000;
-const TOPIC_MISSING: Duration = Duration::from_secs(5);
-const TOPIC_BYTES: u32 = 1024 * 1024;
 
 /// One table of one signal.
 struct Job {
@@ -78,21 +73,14 @@ struct Job {
     /// Keys to be read once more (see `moved`), and how many of them the reader was asked for.
     again: Vec<Vec<Value>>,
     asked: usize,
-}
-
-struct Topic<'a> {
-    name: TopicName,
-    at: Option<TopicPartition>,
-    next: Offset,
-    flight: Option<Fut<'a, Polled>>,
-    got: Option<Polled>,
-}
-
-/// What a look into the signal topic brought.
-struct Polled {
-    at: Option<TopicPartition>,
-    next: Offset,
-    signals: Vec<Result<Signal, SignalError>>,
+    /// The signal's.
+    id: Option<String>,
+    /// Its greatest key when this worker began with it, if that is told.
+    maximum: Vec<String>,
+    /// A blocking one's beginning was told.
+    told_of: bool,
+    /// Why it is not read to its end.
+    failed: Option<Ended>,
 }
 
 pub(super) struct AdHoc<'a> {
@@ -101,10 +89,39 @@ pub(super) struct AdHoc<'a> {
     next_snapshot: u32,
     topic: Option<Topic<'a>>,
     shown: bool,
+    /// Of the newest signal whose tables are read beside the stream.
+    id: Option<String>,
+    /// Blocking ones, and all their tables.
+    blocking: BTreeMap<u32, Vec<String>>,
+    /// The one of them in work.
+    hold: Option<Box<Hold>>,
 }
 
+mod hold;
 mod moved;
+mod told;
+mod topic;
+use hold::Hold;
 pub(super) use moved::look as look_for_moved;
+use told::About;
+use topic::{Topic, look_into};
+
+/// What became of a stretch.
+enum Placed {
+    On,
+    /// There was nothing behind the one before.
+    End,
+    /// Its view is too old.
+    Again,
+}
+
+/// `source.snapshot` of the rows of a stretch.
+#[derive(Clone, Copy)]
+struct Marking {
+    each: SnapshotMark,
+    first: Option<SnapshotMark>,
+    last: Option<SnapshotMark>,
+}
 
 /// An insert into the signal table is kept for the next turn.
 pub(super) fn look(begun: &mut Begun<'_>, seq: CommitSeq, row: &RowChange) {
@@ -116,7 +133,7 @@ pub(super) fn look(begun: &mut Begun<'_>, seq: CommitSeq, row: &RowChange) {
         Some(Cell::Value(Value::Text(t) | Value::Json(t))) => String::from_utf8_lossy(t.as_bytes()).into_owned(),
         _ => String::new(),
     };
-    begun.signals.push((seq, text(1), text(2)));
+    begun.signals.push(Inserted { seq, id: text(0), kind: text(1), data: text(2) });
 }
 
 impl<'a> AdHoc<'a> {
@@ -130,7 +147,8 @@ impl<'a> AdHoc<'a> {
             let (at, next) = taken.map_or((None, Offset::ZERO), |(at, next)| (Some(at), next));
             Topic { name, at, next, flight: None, got: None }
         });
-        let mut out = AdHoc { jobs: Vec::new(), next_snapshot, topic, shown: false };
+        let (id, blocking) = (None, BTreeMap::new());
+        let mut out = AdHoc { jobs: Vec::new(), next_snapshot, topic, shown: false, id, blocking, hold: None };
         let open: Vec<((u32, u32, u32), ChunkRecord)> = begun
             .history
             .chunks
@@ -148,8 +166,13 @@ impl<'a> AdHoc<'a> {
                 continue;
             };
             job.name = table.qualified();
+            job.failed = (!has_order(&table)).then_some(Ended::NoPrimaryKey);
             job.restore_moved(&table, &record);
             job.learn(begun).await?;
+            match job.blocking {
+                true => out.blocking.entry(snapshot).or_default().push(job.name.clone()),
+                false => out.id = job.id.clone().or(out.id),
+            }
             out.jobs.push(job);
         }
         out.shown = true;
@@ -159,19 +182,35 @@ impl<'a> AdHoc<'a> {
 
     /// Waits until a turn has something to do. Cancel-safe.
     pub async fn ready(&mut self, status: &StatusHandle, now: Mono) {
-        let due = self.jobs.iter().filter(|j| j.waits()).map(|j| j.not_before).filter(|at| *at > now).min();
+        let due = self
+            .jobs
+            .iter()
+            .filter(|j| j.waits())
+            .map(|j| j.not_before)
+            .filter(|at| *at > now)
+            .chain(self.hold_due())
+            .min();
         let mut timer = std::pin::pin!(time::sleep(due.map_or(Duration::from_secs(3600), |at| at.since(now))));
         let mut asked = std::pin::pin!(status.asked());
-        let (jobs, topic) = (&mut self.jobs, &mut self.topic);
+        let (jobs, topic, hold) = (&mut self.jobs, &mut self.topic, &mut self.hold);
         poll_fn(|cx| {
+            let ended = || {
+                let what = "the reader ended";
+                Told::Failed(SourceError::new(crate::source::SourceClass::Retry, code::LOG, what, ""))
+            };
+            if let Some(hold) = hold.as_mut().filter(|h| h.busy)
+                && let Poll::Ready(told) = hold.reader.told.poll_recv(cx)
+            {
+                hold.busy = false;
+                hold.told = Some(told.unwrap_or_else(ended));
+                return Poll::Ready(());
+            }
             for job in jobs.iter_mut().filter(|j| j.busy) {
                 if let Some(reader) = &mut job.reader
                     && let Poll::Ready(told) = reader.told.poll_recv(cx)
                 {
-                    let ended =
-                        || SourceError::new(crate::source::SourceClass::Retry, code::LOG, "the reader ended", "");
                     job.busy = false;
-                    job.told = Some(told.unwrap_or_else(|| Told::Failed(ended())));
+                    job.told = Some(told.unwrap_or_else(ended));
                     return Poll::Ready(());
                 }
             }
@@ -195,6 +234,7 @@ impl<'a> AdHoc<'a> {
     pub fn waits_for_a_boundary(&self, begun: &Begun<'_>, at: &Native) -> bool {
         !begun.signals.is_empty()
             || !begun.moved.is_empty()
+            || self.hold.as_ref().is_some_and(|h| h.may_place(at))
             || self.jobs.iter().any(|j| j.ready.as_ref().is_some_and(|(_, end)| may_place(&end.view, at)))
     }
 
@@ -212,35 +252,61 @@ impl<'a> AdHoc<'a> {
         if stream.is_between() && begun.resume.is_caught_up() {
             let mut at = 0;
             while at < self.jobs.len() {
-                let done = self.jobs[at].go_on(begun, stream).await?;
+                let done = match self.jobs[at].failed {
+                    // When its turn comes.
+                    Some(_) if at == 0 => {
+                        self.jobs[at].give_up(begun);
+                        true
+                    }
+                    Some(_) => false,
+                    None if self.jobs[at].reader.is_none() => false,
+                    None => {
+                        let about = About::of(self, begun);
+                        Box::pin(self.jobs[at].go_on(begun, stream, &about)).await?
+                    }
+                };
                 if done {
-                    let job = self.jobs.remove(at);
-                    self.forget(begun, &job);
+                    let failed = self.jobs[at].failed;
+                    self.finished(begun, at, failed);
                 } else {
                     at += 1;
                 }
             }
             if may_read {
                 self.start(begun, source)?;
+                self.start_hold(begun, source)?;
+            }
+            if self.hold.is_some() {
+                Box::pin(self.turn_hold(begun, source, stream)).await?;
             }
         }
         self.show(begun);
         Ok(())
     }
 
+    /// A table is done with.
+    fn finished(&mut self, begun: &mut Begun<'_>, at: usize, failed: Option<Ended>) {
+        let beside = self.beside();
+        let job = self.jobs.remove(at);
+        self.forget(begun, &job);
+        let empty = job.rows == 0 && job.cursor.is_empty() && !job.blocking;
+        let ended = failed.unwrap_or(if empty { Ended::Empty } else { Ended::Succeeded });
+        self.tell_scanned(begun, &beside, &job, ended);
+    }
+
     fn forget(&self, begun: &mut Begun<'_>, job: &Job) {
-        if !self.jobs.iter().any(|j| j.table_no == job.table_no && j.reader.is_some()) {
+        if !self.jobs.iter().any(|j| j.table_no == job.table_no && (j.reader.is_some() || self.is_held(j))) {
             begun.touched.done(job.table_no);
         }
     }
 
     async fn follow(&mut self, begun: &mut Begun<'a>) -> Result<(), Trouble> {
-        for (seq, kind, data) in std::mem::take(&mut begun.signals) {
+        for Inserted { seq, id, kind, data } in std::mem::take(&mut begun.signals) {
             // What Debezium writes there for itself.
             if kind.starts_with("snapshot-window-") {
                 continue;
             }
-            let done = signal::parse(&kind, &data).and_then(|s| self.act(begun, s, seq));
+            let done = signal::parse(&kind, &data).and_then(|s| self.act(begun, s.named(&id), seq));
             if let Err(why) = done {
                 refuse(begun, &format!("signal {kind}: {why}"));
             }
@@ -296,14 +362,21 @@ impl<'a> AdHoc<'a> {
             Signal::Pause | Signal::Resume => {
                 let paused = signal == Signal::Pause;
                 let mut tables = Vec::new();
-                for job in self.jobs.iter_mut().filter(|j| j.paused != paused) {
+                // As Debezium: a blocking one is not paused.
+                let held: BTreeSet<u32> = self.jobs.iter().filter(|j| self.is_held(j)).map(|j| j.table_no).collect();
+                for job in self.jobs.iter_mut().filter(|j| j.paused != paused && !j.blocking) {
                     job.paused = paused;
                     job.let_go();
-                    begun.touched.done(job.table_no);
+                    if !held.contains(&job.table_no) {
+                        begun.touched.done(job.table_no);
+                    }
                     tables.push(job.name.clone());
                     // With the cursor: told once what lies below it is durable.
                     let record = job.stored(begun, ChunkPhase::Open);
                     begun.session.finished.push((last_given(begun), job.key(), record));
+                }
+                if !tables.is_empty() {
+                    self.tell_pause(begun, paused);
                 }
                 let word = if paused { "paused" } else { "resumed" };
                 Ok(said(word, &tables))
@@ -313,6 +386,7 @@ impl<'a> AdHoc<'a> {
                 let (gone, kept) = std::mem::take(&mut self.jobs).into_iter().partition(fits);
                 let gone: Vec<Job> = gone;
                 self.jobs = kept;
+                self.tell_stop(begun, &gone);
                 for job in &gone {
                     job.give_up(begun);
                     self.forget(begun, job);
@@ -323,12 +397,15 @@ impl<'a> AdHoc<'a> {
     }
 
     fn execute(&mut self, begun: &mut Begun<'_>, execute: &Execute, seq: CommitSeq) -> Result<String, SignalError> {
-        let numbers: BTreeSet<u32> = begun
-            .numbered
-            .values()
-            .filter(|n| execute.tables.iter().any(|t| t.fits(&n.table.qualified())))
-            .map(|n| n.table.table_no)
-            .collect();
+        // In the order of the list; what one expression fits, by name.
+        let named: BTreeMap<String, u32> =
+            begun.numbered.values().map(|n| (n.table.qualified(), n.table.table_no)).collect();
+        let mut numbers: Vec<u32> = Vec::new();
+        let mut taken = BTreeSet::new();
+        for wanted in &execute.tables {
+            let fits = named.iter().filter(|(name, _)| wanted.fits(name)).map(|(_, no)| *no);
+            numbers.extend(fits.filter(|no| taken.insert(*no)));
+        }
         if numbers.is_empty() {
             return Err(SignalError("`data-collections` fits no captured table".into()));
         }
@@ -337,6 +414,7 @@ impl<'a> AdHoc<'a> {
         }
         let mut tables = Vec::new();
         let mut refused = Vec::new();
+        let was_quiet = self.jobs.iter().all(|j| j.blocking);
         let snapshot = self.next_snapshot;
         for table_no in numbers {
             let Some(table) = newest(begun, table_no) else { continue };
@@ -348,19 +426,30 @@ impl<'a> AdHoc<'a> {
                 tables.push(name);
                 continue;
             }
-            if table.key.is_empty() || table.key.iter().any(|k| may_be_null(&table, *k)) {
+            let is_ordered = has_order(&table);
+            if !is_ordered {
                 refused.push(format!("{name} has no key without NULL"));
-                continue;
+                // It takes its turn where somebody is told of it.
+                if execute.blocking || !begun.session.config.notifications.is_any() {
+                    continue;
+                }
             }
             let filter = execute.filter_of(&name).to_owned();
             let mut job = Job::new(snapshot, table_no, name.clone(), filter);
             job.rows_per_second = execute.rows_per_second;
             job.blocking = execute.blocking;
             job.seq = seq;
+            job.id.clone_from(&execute.id);
+            job.failed = (!is_ordered).then_some(Ended::NoPrimaryKey);
             begun.session.store([(job.key(), job.stored(begun, ChunkPhase::Open))]);
             self.jobs.push(job);
             self.next_snapshot = snapshot + 1;
-            tables.push(name);
+            if is_ordered {
+                tables.push(name);
+            }
+        }
+        if self.next_snapshot > snapshot {
+            self.tell_taken(begun, execute, snapshot, was_quiet);
         }
         match (tables.is_empty(), refused.is_empty()) {
             (true, _) => Err(SignalError(refused.join("; "))),
@@ -378,7 +467,13 @@ impl<'a> AdHoc<'a> {
             if read.len() >= parallel {
                 break;
             }
-            if job.paused || job.reader.is_some() || now < job.not_before || read.contains(&job.table_no) {
+            if job.blocking
+                || job.failed.is_some()
+                || job.paused
+                || job.reader.is_some()
+                || now < job.not_before
+                || read.contains(&job.table_no)
+            {
                 continue;
             }
             let Some(of) = job.stretch(begun) else { continue };
@@ -399,7 +494,7 @@ impl<'a> AdHoc<'a> {
         }
         self.shown = !self.jobs.is_empty();
         let now = begun.session.now().mono;
-        let shown: Vec<Shown> = self.jobs.iter().map(|j| j.shown(now)).collect();
+        let shown: Vec<Shown> = self.jobs.iter().map(|j| j.shown(now, self.is_held(j))).collect();
         begun.session.status.update(|s| s.ad_hoc = shown);
     }
 }
@@ -416,6 +511,11 @@ fn said(what: &str, tables: &[String]) -> String {
 fn refuse(begun: &Begun<'_>, what: &str) {
     log!(Warn, "source.signal", "source {}: CW0591 {what}", begun.session.config.source);
     begun.session.status.refused(what);
+}
+
+/// Its rows can be read in the order of a key.
+fn has_order(table: &TableSchema) -> bool {
+    !table.key.is_empty() && !table.key.iter().any(|k| may_be_null(table, *k))
 }
 
 fn may_be_null(table: &TableSchema, at: u16) -> bool {
@@ -454,6 +554,10 @@ impl Job {
             known: Map::default(),
             again: Vec::new(),
             asked: 0,
+            id: None,
+            maximum: Vec::new(),
+            told_of: false,
+            failed: None,
         }
     }
 
@@ -463,6 +567,7 @@ impl Job {
         if let Ok(node) = json::parse(asked) {
             job.rows_per_second = node.get("rows-per-second").and_then(Node::as_u64).unwrap_or(0);
             job.blocking = node.get("blocking").is_some_and(|b| matches!(b, Node::Bool(true)));
+            job.id = node.get("id").and_then(Node::as_str).map(str::to_owned);
         }
         job.seq = record.commit_seq;
         job.paused = record.flags & chunk_flag::PAUSED != 0;
@@ -514,7 +619,13 @@ impl Job {
     }
 
     fn stored(&self, begun: &Begun<'_>, phase: ChunkPhase) -> Stored {
-        let asked = format!("{{\"rows-per-second\":{},\"blocking\":{}}}", self.rows_per_second, self.blocking);
+        let mut asked = format!("{{\"rows-per-second\":{},\"blocking\":{}", self.rows_per_second, self.blocking);
+        if let Some(id) = &self.id {
+            let mut text = Vec::new();
+            json::put_string(&mut text, id);
+            asked += &format!(",\"id\":{}", String::from_utf8_lossy(&text));
+        }
+        asked.push('}');
         Stored::Chunk(ChunkRecord {
             method: 1,
             flags: chunk_flag::AD_HOC | if self.paused { chunk_flag::PAUSED } else { 0 },
@@ -550,7 +661,8 @@ impl Job {
         let table = newest(begun, self.table_no)?;
         let rows_max = begun.session.config.signals.chunk_rows;
         let (after, filter) = (self.cursor.clone(), self.filter.clone());
-        Some(Stretch { table, after, filter, rows_max, keys: Vec::new() })
+        let to_maximum = !self.blocking && begun.session.config.notifications.is_any();
+        Some(Stretch { table, after, filter, rows_max, keys: Vec::new(), hold: false, to_maximum })
     }
 
     fn ask_next(&mut self, begun: &Begun<'_>) {
@@ -567,11 +679,12 @@ impl Job {
     }
 
     /// True if it is at its end, or given up.
-    async fn go_on(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<bool, Trouble> {
+    async fn go_on(&mut self, begun: &mut Begun<'_>, stream: &mut Stream, about: &About) -> Result<bool, Trouble> {
         let now = begun.session.now().mono;
         match self.told.take() {
-            Some(Told::Rows(estimate)) => {
-                self.estimate = estimate;
+            Some(Told::Expected(expected)) => {
+                self.estimate = expected.rows;
+                self.maximum = expected.maximum;
                 self.failures = 0;
                 self.since.get_or_insert((now, self.rows));
             }
@@ -586,6 +699,7 @@ impl Job {
             Some(Told::Failed(e)) => {
                 self.let_go();
                 refuse(begun, &format!("the ad hoc snapshot of {} is given up: {} {}", self.name, e.code, e.what));
+                self.failed = Some(Ended::SqlException);
                 self.give_up(begun);
                 return Ok(true);
             }
@@ -593,9 +707,11 @@ impl Job {
         }
         if self.ready.as_ref().is_some_and(|(_, end)| may_place(&end.view, &stream.at))
             && let Some((rows, end)) = self.ready.take()
-            && self.place(begun, stream, rows, end).await?
         {
-            return Ok(true);
+            let marking = Marking { each: SnapshotMark::Incremental, first: None, last: None };
+            if let Placed::End = self.place(begun, stream, rows, end, about, marking).await? {
+                return Ok(true);
+            }
         }
         // The first stretch waits for the answer to `Stretches`.
         if self.since.is_some() {
@@ -604,22 +720,23 @@ impl Job {
         Ok(false)
     }
 
-    /// True if there was nothing behind it.
     async fn place(
         &mut self,
         begun: &mut Begun<'_>,
         stream: &mut Stream,
         mut rows: Vec<RowChange>,
         end: StretchEnd,
-    ) -> Result<bool, Trouble> {
+        about: &About,
+        marking: Marking,
+    ) -> Result<Placed, Trouble> {
         let last = last_given(begun);
         let by_key = self.asked > 0;
         if end.upto.is_empty() && !by_key {
             if !self.again.is_empty() {
-                return Ok(false); // those first; then whether there is something behind is asked again
+                return Ok(Placed::On); // those first; then whether there is something behind is asked again
             }
             begun.session.finished.push((last, self.key(), self.stored(begun, ChunkPhase::Finished)));
-            return Ok(true);
+            return Ok(Placed::End);
         }
         let given: Vec<Arc<TableSchema>> = rows.first().map(|r| r.table.clone()).into_iter().collect();
         if given.iter().any(|t| !begun.numbered.contains_key(&(Arc::as_ptr(t) as usize))) {
@@ -634,10 +751,13 @@ impl Job {
         let Verdict::Rows(keep) = begun.touched.decide(self.table_no, &keys, &end.view) else {
             // The same stretch, in a later view.
             self.not_before = begun.session.now().mono.plus_millis(AGAIN_MS);
-            return Ok(false);
+            return Ok(Placed::Again);
         };
         crash_point!("capture.after_window");
         let read = rows.len() as u64;
+        if !by_key {
+            self.tell_chunk(begun, about, read, &end.upto);
+        }
         let mut kept = keep.iter().zip(&keys).map(|(keep, key)| {
             *keep
                 && key
@@ -646,9 +766,14 @@ impl Job {
         });
         rows.retain(|_| kept.next().unwrap_or(true));
         drop(kept);
-        let mark = if self.blocking { SnapshotMark::Middle } else { SnapshotMark::Incremental };
         for row in &mut rows {
-            (row.op, row.before, row.snapshot) = (Op::Read, None, mark);
+            (row.op, row.before, row.snapshot) = (Op::Read, None, marking.each);
+        }
+        if let (Some(row), Some(mark)) = (rows.first_mut(), marking.first) {
+            row.snapshot = mark;
+        }
+        if let (Some(row), Some(mark)) = (rows.last_mut(), marking.last) {
+            row.snapshot = mark;
         }
         let lower = self.cursor.clone();
         if by_key {
@@ -668,7 +793,7 @@ impl Job {
         if let Some(ms) = (read * 1000).checked_div(self.rows_per_second) {
             self.not_before = self.not_before.max(begun.session.now().mono).plus_millis(ms);
         }
-        Ok(false)
+        Ok(Placed::On)
     }
 
     /// Commits the CHUNK record, then appends the rows as one unit.
@@ -707,8 +832,8 @@ impl Job {
         Ok(seq)
     }
 
-    fn shown(&self, now: Mono) -> Shown {
-        let state = match (self.paused, self.reader.is_some()) {
+    fn shown(&self, now: Mono, held: bool) -> Shown {
+        let state = match (self.paused, held || self.reader.is_some()) {
             (true, _) => "paused",
             (_, true) => "running",
             _ => "waiting",
@@ -726,68 +851,4 @@ impl Job {
             eta_ms,
         }
     }
-}
-
-/// One look into the signal topic: what is behind `next`, or nothing after a while.
-async fn look_into(
-    log: &dyn LogClient,
-    control: Arc<dyn ControlClient>,
-    name: TopicName,
-    prefix: String,
-    mut at: Option<TopicPartition>,
-    next: Offset,
-) -> Polled {
-    let mut out = Polled { at, next, signals: Vec::new() };
-    let found = control.describe_topics(TopicsWanted::Names(vec![name])).await.unwrap_or_default();
-    let here = found.first().map(|t| TopicPartition::new(t.id, 0));
-    // Made anew: another topic under the name.
-    if here != at {
-        at = here;
-        (out.at, out.next) = (at, Offset::ZERO);
-    }
-    let Some(at) = at else {
-        time::sleep(TOPIC_MISSING).await;
-        return out;
-    };
-    let want = Fetch {
-        parts: vec![FetchPart { at, offset: out.next, max_bytes: TOPIC_BYTES }],
-        isolation: Isolation::Uncommitted,
-        min_bytes: 1,
-        max_wait_ms: TOPIC_WAIT_MS,
-        credit_bytes: TOPIC_BYTES,
-    };
-    let part = match log.fetch(want).await.map_err(log_trouble) {
-        Ok(fetched) => fetched.into_iter().next(),
-        Err(_) => None,
-    };
-    let bytes = match part.map(|p| (p.batches, p.bounds)) {
-        Some((Ok(bytes), _)) => bytes,
-        Some((Err(PartitionError::OutOfRange), bounds)) => {
-            out.next = bounds.log_start;
-            return out;
-        }
-        _ => {
-            time::sleep(TOPIC_MISSING).await;
-            return out;
-        }
-    };
-    let mut rest = &bytes[..];
-    while let Ok((view, tail)) = BatchView::split(rest) {
-        rest = tail;
-        let (first, behind) = (view.offset(), view.offset().plus(u64::from(view.offset_count())));
-        if behind <= out.next {
-            continue;
-        }
-        let records = compress::section(&view, TOPIC_BYTES as usize * 16).ok();
-        for record in records.iter().flat_map(|s| iterate::records(s, view.records_count().max(0) as u32)).flatten() {
-            let here = first.plus(u64::from(record.offset_delta.max(0) as u32));
-            // As Debezium: a record of another source's key is not for us.
-            let ours = record.key.is_none_or(|k| k == prefix.as_bytes());
-            if let Some(value) = record.value.filter(|_| ours && here >= out.next) {
-                out.signals.push(signal::parse_record(value));
-            }
-        }
-        out.next = behind;
-    }
-    out
 }

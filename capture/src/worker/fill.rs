@@ -14,7 +14,8 @@ use super::stream::Stream;
 use crate::backfill::{Restart, Verdict, may_place};
 use crate::emit::Unit;
 use crate::error::{Trouble, code};
-use crate::source::{Chunk, Snapshot, Source, SourceError, Stretch, StretchEnd, View};
+use crate::notification::{Aggregate, Ended, News};
+use crate::source::{Chunk, Expected, Snapshot, Source, SourceError, Stretch, StretchEnd, View};
 use crate::status::State;
 use crate::track::Mark;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -27,7 +28,7 @@ use catchwater_change::{Native, Op, RowChange, SnapshotMark, TableSchema};
 use catchwater_record::{CommitSeq, Offset, TopicPartition, TxnId};
 use catchwater_runtime::spawn::{self, Task};
 use catchwater_runtime::sync::{Receiver, Sender, bounded};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub(super) enum Ask {
@@ -41,7 +42,7 @@ pub(super) enum Ask {
 pub(super) enum Told {
     Planned(Vec<Chunk>),
     Read(Box<Read>),
-    Rows(u64),
+    Expected(Expected),
     Stretch(Vec<RowChange>, StretchEnd),
     Failed(SourceError),
 }
@@ -78,7 +79,7 @@ impl Reader {
                             Err(e) => Told::Failed(e),
                         }
                     }
-                    Ask::Stretches(of) => snapshot.stretches(&of).await.map_or_else(Told::Failed, Told::Rows),
+                    Ask::Stretches(of) => snapshot.stretches(&of).await.map_or_else(Told::Failed, Told::Expected),
                     Ask::Stretch(of) => {
                         let mut rows = Vec::new();
                         match snapshot.stretch(&of, &mut rows).await {
@@ -124,6 +125,12 @@ pub(super) async fn begin(
         .map(|((_, table, _), _)| *table)
         .collect();
     if left.is_empty() {
+        // As Debezium: a start that has nothing to read says so; a first one of no table begins and ends.
+        let config = &begun.session.config;
+        match begun.fresh && config.snapshot && begun.has_snapshot {
+            true => [News::Started, News::Resolved, News::Completed].iter().for_each(|news| tell(begun, &[], news)),
+            false => tell(begun, &[], &News::Skipped),
+        }
         return Ok(None);
     }
     let name = format!("capture.{}.snapshot", begun.session.config.source);
@@ -149,7 +156,11 @@ pub(super) async fn begin(
         first: true,
         unit: 0,
         of_table: None,
+        names: tables.iter().map(|t| t.qualified()).collect(),
+        scanned: BTreeMap::new(),
     };
+    tell(begun, &fill.names, &News::Started);
+    tell(begun, &fill.names, &News::Resolved);
     if begun.fresh {
         if let Some(reader) = &fill.reader {
             reader.ask(Ask::Plan(tables));
@@ -177,6 +188,15 @@ pub(super) async fn begin(
     Ok(Some(fill))
 }
 
+/// The signal table: Debezium does not read it, and does not tell of it.
+fn is_signals(begun: &Begun<'_>, table: &str) -> bool {
+    begun.session.config.signals.table.as_deref() == Some(table)
+}
+
+fn tell(begun: &mut Begun<'_>, tables: &[String], news: &News<'_>) {
+    begun.session.notify(Aggregate::Initial, None, tables, news);
+}
+
 fn number_of(begun: &Begun<'_>, table: &Arc<TableSchema>) -> Option<u32> {
     begun.numbered.get(&(Arc::as_ptr(table) as usize)).map(|n| n.table.table_no)
 }
@@ -197,6 +217,10 @@ pub(super) struct Fill {
     first: bool,
     unit: u32,
     of_table: Option<u32>,
+    /// All tables of this snapshot.
+    names: Vec<String>,
+    /// Rows that were read since it began, of tables that are begun.
+    scanned: BTreeMap<u32, u64>,
 }
 
 impl Fill {
@@ -218,7 +242,7 @@ impl Fill {
             }
             Some(Told::Read(read)) => self.ready = Some(*read),
             Some(Told::Failed(e)) => self.failed = Some(e),
-            Some(Told::Rows(_) | Told::Stretch(..)) | None => {
+            Some(Told::Expected(_) | Told::Stretch(..)) | None => {
                 let what = "the snapshot reader ended";
                 self.failed = Some(SourceError::new(crate::source::SourceClass::Retry, code::LOG, what, ""));
             }
@@ -243,6 +267,11 @@ impl Fill {
 
     pub fn is_done(&self) -> bool {
         self.planned && !self.busy && self.ready.is_none() && self.plan.is_empty() && self.left.is_empty()
+    }
+
+    /// A clean end before its own.
+    pub fn aborted(&self, begun: &mut Begun<'_>) {
+        tell(begun, &self.names, &News::Aborted(None));
     }
 
     pub async fn close(&mut self) {
@@ -281,7 +310,10 @@ impl Fill {
                 Driven::Done(()) => {}
                 // The source is told when it streams.
                 Driven::Confirm(_) => continue,
-                Driven::Stop => return Ok(()),
+                Driven::Stop => {
+                    self.aborted(begun);
+                    return Ok(());
+                }
             }
             if let Some(e) = self.failed.take() {
                 return Err(e.into());
@@ -369,6 +401,7 @@ impl Fill {
         // A row may hold other Arcs of the same table than the chunk does.
         rows.iter_mut().for_each(|r| r.table = chunk.table.clone());
         let read_rows = rows.len() as u64;
+        self.scans(begun, &table, read_rows);
         if let Restart::From { truncate, later } = restart {
             begin_again(&mut rows, &chunk, truncate, later);
         }
@@ -416,6 +449,20 @@ impl Fill {
         Ok(())
     }
 
+    /// Counts rows of the table, and tells of it when they are its first.
+    fn scans(&mut self, begun: &mut Begun<'_>, table: &TableSchema, rows: u64) {
+        if let Some(scanned) = self.scanned.get_mut(&table.table_no) {
+            *scanned += rows;
+            return;
+        }
+        self.scanned.insert(table.table_no, rows);
+        let name = table.qualified();
+        if !is_signals(begun, &name) {
+            let read: Vec<String> = self.names.iter().filter(|t| !is_signals(begun, t)).cloned().collect();
+            tell(begun, &read, &News::Table { table: &name, chunk: None });
+        }
+    }
+
     /// The table's snapshot is complete once everything up to `seq` is durable. The record says so with the number: a sink
     /// shows nothing of a first snapshot before all tables it takes are whole.
     fn complete(&mut self, begun: &mut Begun<'_>, table_no: u32, schema_no: u32, seq: CommitSeq) {
@@ -423,6 +470,18 @@ impl Fill {
             return;
         }
         begun.backfill.done(table_no);
+        let of = begun.numbered.values().find(|n| n.table.table_no == table_no).map(|n| n.table.clone());
+        if let Some(table) = of {
+            self.scans(begun, &table, 0);
+            let rows = self.scanned.get(&table_no).copied().unwrap_or(0);
+            let name = table.qualified();
+            if !is_signals(begun, &name) {
+                tell(begun, &self.names, &News::Scanned { table: &name, rows, of: None, ended: Ended::Succeeded });
+            }
+        }
+        if self.left.is_empty() {
+            tell(begun, &self.names, &News::Completed);
+        }
         let planned: Vec<u32> = begun
             .history
             .chunks

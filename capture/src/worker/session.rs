@@ -4,6 +4,7 @@
 //! is in flight, and performs what the pure parts ask for. No task and no channel per partition.
 
 use super::beat::Beats;
+use super::tell::Notes;
 use super::{Config, Limits};
 use crate::emit::{Answer, Emitter};
 use crate::error::{End, Trouble, code};
@@ -55,6 +56,7 @@ pub(super) enum Internal {
     Captures,
     Cuts,
     Beats,
+    Notes,
 }
 
 /// What a captures batch carries beside its bytes.
@@ -79,6 +81,7 @@ pub(super) struct Session<'a> {
     captures_sent: Option<Sent>,
     cuts: Meta<'a>,
     pub beats: Option<Beats<'a>>,
+    pub notes: Option<Box<Notes<'a>>>,
     last_cut: Option<(CommitSeq, Native)>,
     last_cut_at: Mono,
     /// No cut below what an earlier worker may have said: cuts only go forward.
@@ -138,6 +141,7 @@ impl<'a> Session<'a> {
             captures: meta(place.captures),
             cuts: meta(place.cuts),
             beats: None,
+            notes: None,
             config,
             status,
             rng,
@@ -279,6 +283,7 @@ impl<'a> Session<'a> {
             Captures(AppendOutcome),
             Cut(AppendOutcome),
             Beat(AppendOutcome),
+            Notes(AppendOutcome),
             Work(T),
             Tick,
             Stop,
@@ -315,6 +320,11 @@ impl<'a> Session<'a> {
             {
                 return Poll::Ready(Event::Beat(outcome));
             }
+            if let Some(flight) = self.notes.as_mut().and_then(|n| n.meta.flight.as_mut())
+                && let Poll::Ready(outcome) = flight.as_mut().poll(cx)
+            {
+                return Poll::Ready(Event::Notes(outcome));
+            }
             if with_stop && !stopping && self.stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Stop);
             }
@@ -335,6 +345,7 @@ impl<'a> Session<'a> {
             Event::Captures(outcome) => self.captures_answered(outcome)?,
             Event::Cut(outcome) => self.cut_answered(outcome)?,
             Event::Beat(outcome) => self.beat_answered(outcome)?,
+            Event::Notes(outcome) => self.notes_answered(outcome)?,
             Event::Work(done) => return Ok(Some(done)),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
@@ -350,7 +361,8 @@ impl<'a> Session<'a> {
             (.., true) => self.last_cut_at.plus_millis(self.pause()).max(self.cuts.retry_at),
             _ => Mono::NEVER,
         };
-        let checkpoint = if self.is_checkpoint_new() && self.captures_sent.is_none() {
+        let told = !self.notes_wait();
+        let checkpoint = if told && self.is_checkpoint_new() && self.captures_sent.is_none() {
             if self.is_hurried() {
                 self.captures.retry_at
             } else {
@@ -362,9 +374,10 @@ impl<'a> Session<'a> {
         let stored = match self.captures_queue.is_empty() && self.captures_sent.is_none() {
             true => Mono::NEVER,
             false if self.captures.flight.is_some() => Mono::NEVER,
+            false if self.captures_sent.is_none() && !told => Mono::NEVER,
             false => self.captures.retry_at,
         };
-        self.emitter.deadline().min(cut).min(checkpoint).min(stored).min(self.beat_due())
+        self.emitter.deadline().min(cut).min(checkpoint).min(stored).min(self.beat_due()).min(self.notes_due())
     }
 
     /// Hands over everything that may go now. `all` = a clean end: nothing waits for company.
@@ -375,6 +388,7 @@ impl<'a> Session<'a> {
             self.flights.push(Flight { at: out.at, id: out.id, answer });
         }
         self.pump_cut(now, all);
+        self.pump_notes(now);
         self.pump_captures(now, all);
         self.pump_beat(now);
         if mutant!("confirm_before_checkpoint") {
@@ -450,6 +464,9 @@ impl<'a> Session<'a> {
             return;
         }
         if self.captures_sent.is_none() {
+            if self.notes_wait() {
+                return;
+            }
             let limits = self.limits();
             let due = self.is_checkpoint_new()
                 && (all
@@ -631,11 +648,13 @@ impl<'a> Session<'a> {
                 why @ (Why::Invalid | Why::TooLarge | Why::Denied | Why::NoTopic | Why::Unsupported),
             ) => Err(refused(why)),
             _ => {
-                let backoff = match (of, &mut self.beats) {
-                    (Internal::Captures, _) => &mut self.captures.backoff,
-                    (Internal::Beats, Some(beats)) => &mut beats.meta.backoff,
-                    _ => &mut self.cuts.backoff,
+                let meta = match of {
+                    Internal::Captures => Some(&mut self.captures),
+                    Internal::Cuts => None,
+                    Internal::Beats => self.beats.as_mut().map(|b| &mut b.meta),
+                    Internal::Notes => self.notes.as_mut().map(|n| &mut n.meta),
                 };
+                let backoff = &mut meta.unwrap_or(&mut self.cuts).backoff;
                 let pause = backoff.next_ms(&mut self.rng);
                 Ok(self.clock.now().mono.plus_millis(pause))
             }
@@ -651,7 +670,8 @@ impl<'a> Session<'a> {
                 && self.captures_queue.is_empty()
                 && self.captures_sent.is_none()
                 && self.cuts.flight.is_none()
-                && !self.is_cut_new();
+                && !self.is_cut_new()
+                && !self.notes_wait();
             if done {
                 return Ok(());
             }
@@ -663,11 +683,12 @@ impl<'a> Session<'a> {
     pub async fn settle(&mut self) -> Result<(), Trouble> {
         let limit = u64::from(self.limits().emit.append_timeout_ms) + SETTLE_EXTRA_MS;
         let beat = self.beats.as_mut().and_then(|b| b.meta.flight.take());
+        let notes = self.notes.as_mut().and_then(|n| n.meta.flight.take());
         let all = async {
             for flight in self.flights.drain(..) {
                 let _ = flight.answer.await;
             }
-            for flight in [self.captures.flight.take(), self.cuts.flight.take(), beat].into_iter().flatten() {
+            for flight in [self.captures.flight.take(), self.cuts.flight.take(), beat, notes].into_iter().flatten() {
                 let _ = flight.await;
             }
         };

@@ -72,8 +72,8 @@ pub(super) struct Begun<'a> {
     pub fresh: bool,
     pub backfill: Backfill,
     pub touched: Touched,
-    /// Inserts into the signal table that nobody has looked at: transaction, type, data.
-    pub signals: Vec<(CommitSeq, String, String)>,
+    /// Inserts into the signal table that nobody has looked at.
+    pub signals: Vec<Inserted>,
     /// Rows that moved to these keys with a column that nobody knows, not noted yet.
     pub moved: Vec<(CommitSeq, u32, Vec<Value>)>,
     pub superset: bool,
@@ -81,6 +81,14 @@ pub(super) struct Begun<'a> {
     /// Where transactions are said to begin and end, if anywhere.
     pub transactions: Option<TopicPartition>,
     pub unchanged: super::unchanged::Unchanged,
+}
+
+/// A row of the signal table, and the transaction that brought it.
+pub(super) struct Inserted {
+    pub seq: CommitSeq,
+    pub id: String,
+    pub kind: String,
+    pub data: String,
 }
 
 pub(super) struct Numbered {
@@ -191,6 +199,7 @@ pub(super) async fn begin<'a>(
     begun.ensure_tables(&given).await?;
     begun.ensure_transactions().await?;
     begun.ensure_heartbeats().await?;
+    begun.ensure_notifications().await?;
     begun.write_first(identity.is_none()).await?;
     Ok(begun)
 }
@@ -395,6 +404,19 @@ impl Begun<'_> {
         self.create_topics(&[(name.clone(), false)]).await?;
         if let Some((topic, _)) = self.topics.get(&name).copied() {
             self.session.beat_at(TopicPartition::new(topic, 0), beat.every_ms);
+        }
+        Ok(())
+    }
+
+    async fn ensure_notifications(&mut self) -> Result<(), Trouble> {
+        let Some(topic) = &self.session.config.notifications.topic else { return Ok(()) };
+        let name = TopicName::from(topic.as_str());
+        self.router.reserve(&name).map_err(|e| {
+            Trouble::fail(code::ROUTE, e.to_string(), "give notification.sink.topic.name another value")
+        })?;
+        self.create_topics(&[(name.clone(), false)]).await?;
+        if let Some((topic, _)) = self.topics.get(&name).copied() {
+            self.session.tell_at(TopicPartition::new(topic, 0));
         }
         Ok(())
     }

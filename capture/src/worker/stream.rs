@@ -132,6 +132,7 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         }
         if over {
             if let Some(mut running) = fill.take() {
+                running.aborted(begun);
                 running.close().await;
             }
             return end(begun, source).await;

@@ -11,6 +11,7 @@ use crate::testing::memory_source::{DbChange, DbRow, Fault, Habits, MemoryDb};
 use catchwater_base::{Clock, Mono, Now, Rng, Wall};
 use catchwater_change::checkpoint::{Stored, StoredKey};
 use catchwater_change::decode::debezium_json::{self, Decoded};
+use catchwater_change::json;
 use catchwater_change::stamp::flag;
 use catchwater_change::{Cell, Cut, Op, Row, TableSchema, Value};
 use catchwater_client::memory::{AppendFault, AppendHook, CAPTURES_TOPIC, CUTS_TOPIC, MemoryCluster};
@@ -21,7 +22,7 @@ use catchwater_record::{
 };
 use catchwater_runtime::shutdown;
 use std::cell::Cell as StdCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -35,6 +36,9 @@ thread_local! {
 }
 
 struct Crash;
+
+/// Where the worker tells of its snapshot.
+const TOLD: &str = "__told";
 
 fn hook(_name: &'static str) {
     PASSED.with(|p| p.set(p.get() + 1));
@@ -120,6 +124,7 @@ impl Bench {
             transaction_topic: None,
             heartbeat: None,
             signals: crate::signal::Signals::default(),
+            notifications: crate::notification::Channels { log: false, topic: Some(TOLD.into()) },
             limits: limits(rng),
         };
         Worker::new(deps, config)
@@ -217,7 +222,7 @@ impl Bench {
                     if !matches!(stored, Stored::Table(_) | Stored::Identity(_) | Stored::Config(_)) {
                         eprintln!("{name} {offset} {key:?} {stored:?}");
                     }
-                } else if name.as_str() != CUTS_TOPIC {
+                } else if !matches!(name.as_str(), CUTS_TOPIC | TOLD) {
                     let headers: Vec<(&[u8], Option<&[u8]>)> =
                         rec.headers.iter().map(|(k, v)| (&k[..], v.as_deref())).collect();
                     let s = debezium_json::stamp(headers.iter().copied()).unwrap().unwrap();
@@ -266,6 +271,7 @@ impl Bench {
         self.check_transactions(&all);
         self.check_state(&all);
         self.check_cuts(&all, by_name(CUTS_TOPIC).unwrap());
+        self.check_told(by_name(TOLD).unwrap());
     }
 
     /// Each transaction since the slot began is there once, whole, in commit order; numbers name one transaction each.
@@ -409,6 +415,41 @@ impl Bench {
             }
         }
         assert_eq!(got.len(), want.len(), "number of rows");
+    }
+
+    /// Of the first snapshot nothing is lost: it ends when it has told of each table. What was told may be told again.
+    fn check_told(&self, (topic, partitions): (TopicId, u32)) {
+        let (mut begun, mut scanned) = (BTreeSet::new(), BTreeSet::new());
+        let (mut runs, mut ends) = (false, 0);
+        for (.., rec) in self.records(topic, partitions) {
+            let value = rec.value.unwrap();
+            let node = json::parse(&value).unwrap();
+            let text = |name: &str| node.get(name).and_then(|n| n.as_str()).unwrap_or_default().to_owned();
+            let data = node.get("additional_data").unwrap();
+            let of = |name: &str| data.get(name).and_then(|n| n.as_str()).unwrap_or_default().to_owned();
+            assert_eq!(of("connector_name"), "shop");
+            match text("type").as_str() {
+                "DATA_COLLECTIONS_RESOLVED" => {}
+                "STARTED" => {
+                    runs = true;
+                    begun.clear();
+                }
+                "IN_PROGRESS" => drop(begun.insert(of("current_collection_in_progress"))),
+                "TABLE_SCAN_COMPLETED" => {
+                    assert_eq!(of("status"), "SUCCEEDED");
+                    assert!(begun.contains(&of("scanned_collection")), "{begun:?}");
+                    scanned.insert(of("scanned_collection"));
+                }
+                "COMPLETED" => {
+                    assert!(begun.is_subset(&scanned), "{begun:?} began, {scanned:?} ended");
+                    (runs, ends) = (false, ends + 1);
+                }
+                "ABORTED" => runs = false,
+                "SKIPPED" => assert!(!runs && ends > 0, "skipped before there was an end"),
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!((runs, ends > 0, scanned.len()), (false, true, 3), "{scanned:?}");
     }
 
     /// Every cut is true, and they only move forward.

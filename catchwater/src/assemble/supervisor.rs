@@ -486,6 +486,7 @@ impl Supervisor {
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
             signals: properties.signals,
+            notifications: properties.notifications,
             limits: capture::worker::Limits::default(),
         };
         let (worker, status) = capture::Worker::new(deps, config);

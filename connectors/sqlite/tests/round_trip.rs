@@ -94,6 +94,7 @@ impl Bench {
             transaction_topic: None,
             heartbeat: None,
             signals: catchwater_capture::signal::Signals::default(),
+            notifications: Default::default(),
             limits: Default::default(),
         };
         let (worker, status) = catchwater_capture::Worker::new(deps, config);

@@ -104,6 +104,8 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         ("tasks.max", "0"),
         ("money.fraction.digits", "99"),
         ("signal.enabled.channels", "jmx"),
+        ("notification.enabled.channels", "jmx"),
+        ("notification.enabled.channels", "sink"),
         ("transforms", "route"),
         ("topic.naming.strategy", "com.example.Other"),
         ("snapshot.mode", "initial_only"),
@@ -126,6 +128,9 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     let file = source(&[("signal.enabled.channels", "file"), ("signal.file", " /run/signals.txt ")]);
     let of = |key: &str| file.debezium.get(key).map(String::as_str);
     assert_eq!((of("signal.file"), of("signal.poll.interval.ms")), (Some("/run/signals.txt"), Some("5000")));
+    let told =
+        source(&[("notification.enabled.channels", "sink,log"), ("notification.sink.topic.name", "debezium.told")]);
+    assert_eq!(told.debezium.get("notification.sink.topic.name").map(String::as_str), Some("debezium.told"));
     for (key, value) in [
         ("signal.poll.interval.ms", "100"),
         ("heartbeat.interval.ms", "1000"),

@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::source::values;
 use bytes::Bytes;
 use catchwater_capture::source::{
-    Chunk, ChunkEnd, ChunkMethod, Snapshot, SourceClass, SourceError, Stretch, StretchEnd, View,
+    Chunk, ChunkEnd, ChunkMethod, Expected, Snapshot, SourceClass, SourceError, Stretch, StretchEnd, View,
 };
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_runtime::Fut;
@@ -46,11 +46,13 @@ pub struct PgSnapshot {
     reader: Option<Transport>,
     /// A use began and did not end well, or was dropped: the connection is in the middle of something.
     busy: bool,
+    /// The view that the reader's transaction holds.
+    held: Option<View>,
 }
 
 impl PgSnapshot {
     pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>) -> Self {
-        PgSnapshot { config, export, reader: None, busy: false }
+        PgSnapshot { config, export, reader: None, busy: false, held: None }
     }
 
     fn fail(&self, fault: Fault) -> SourceError {
@@ -295,6 +297,18 @@ impl PgSnapshot {
     }
 }
 
+/// Where the server's WAL ends.
+const PLACE: &str = "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text";
+
+/// On a quiet server nothing would ever be committed at or above that place: this is, and flushed here. No standby needs to
+/// have it. One string of statements is one transaction.
+fn push() -> String {
+    format!(
+        "SET LOCAL synchronous_commit = 'local'; SELECT pg_catalog.pg_logical_emit_message(true, '{}', '')",
+        super::OWN_PREFIX
+    )
+}
+
 /// Opens a view of its own; the server's word for it.
 pub(super) async fn begin_view(config: &SourceConfig, reader: &mut Transport) -> Result<Bytes, SourceError> {
     let fail = |f: Fault| source_error(config, f);
@@ -306,24 +320,27 @@ pub(super) async fn begin_view(config: &SourceConfig, reader: &mut Transport) ->
 /// Ends the view; it may be placed behind everything the server has written by now.
 pub(super) async fn end_view(config: &SourceConfig, reader: &mut Transport, seen: Bytes) -> Result<View, SourceError> {
     let fail = |f: Fault| source_error(config, f);
-    let place = reader
-        .query("SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text; COMMIT")
-        .await
-        .map_err(fail)?;
+    let place = reader.query(&format!("{PLACE}; COMMIT")).await.map_err(fail)?;
+    reader.query(&push()).await.map_err(fail)?;
+    view_of(config, &seen, &place)
+}
+
+/// Keeps the view open; else as [`end_view`].
+pub(super) async fn keep_view(config: &SourceConfig, reader: &mut Transport, seen: Bytes) -> Result<View, SourceError> {
+    let fail = |f: Fault| source_error(config, f);
+    let place = reader.query(PLACE).await.map_err(fail)?;
+    let session = super::open::session(config).await?;
+    session.client.batch_execute(&push()).await.map_err(|e| fail(Fault::from(e)))?;
+    view_of(config, &seen, &place)
+}
+
+fn view_of(config: &SourceConfig, seen: &[u8], place: &[Vec<Option<Bytes>>]) -> Result<View, SourceError> {
     let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
-    // On a quiet server nothing would ever be committed at or above that place: this is, and flushed here. No standby needs
-    // to have it.
-    let push = format!(
-        "SET LOCAL synchronous_commit = 'local'; SELECT pg_catalog.pg_logical_emit_message(true, '{}', '')",
-        super::OWN_PREFIX
-    );
-    reader.query(&push).await.map_err(fail)?;
-    let view = std::str::from_utf8(&seen).ok().and_then(parse_snapshot);
-    match (view, place) {
+    match (std::str::from_utf8(seen).ok().and_then(parse_snapshot), place) {
         (Some((xmin, xmax, running)), Some(place)) => {
             Ok(View::Visibility { xmin, xmax, running, place: Native::postgres(place) })
         }
-        _ => Err(fail(Fault::Protocol("the view of a chunk has no answer".into()))),
+        _ => Err(source_error(config, Fault::Protocol("the view of a chunk has no answer".into()))),
     }
 }
 
@@ -412,6 +429,7 @@ impl PgSnapshot {
     fn begin(&mut self) {
         if std::mem::replace(&mut self.busy, true) {
             self.reader = None;
+            self.held = None;
         }
     }
 }
@@ -436,16 +454,17 @@ impl Snapshot for PgSnapshot {
         })
     }
 
-    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<u64, SourceError>> {
+    fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<Expected, SourceError>> {
         Box::pin(async move {
             // An export of the first snapshot that nobody took is no view for this.
             self.export = None;
             self.begin();
             self.reader = None;
+            self.held = None;
             let config = self.config.clone();
-            let rows = stretch::prepare(&config, self.reader().await?, of).await?;
+            let expected = stretch::prepare(&config, self.reader().await?, of).await?;
             self.busy = false;
-            Ok(rows)
+            Ok(expected)
         })
     }
 
@@ -457,7 +476,13 @@ impl Snapshot for PgSnapshot {
         Box::pin(async move {
             self.begin();
             let config = self.config.clone();
-            let end = stretch::read(&config, self.reader().await?, of, out).await?;
+            let mut held = self.held.take();
+            let reader = self.reader().await?;
+            let end = match of.hold {
+                true => stretch::read_held(&config, reader, &mut held, of, out).await?,
+                false => stretch::read(&config, reader, of, out).await?,
+            };
+            self.held = held;
             self.busy = false;
             Ok(end)
         })

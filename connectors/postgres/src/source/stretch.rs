@@ -4,14 +4,14 @@
 //! ahead, so it goes on from any key after a crash. Its filter is a person's SQL: looked at as one expression by the extended
 //! protocol (which takes one statement), read in read-only transactions, with the rights of the source's user.
 
-use super::snapshot::{begin_view, copy, end_view, key_columns, select_list, whole_relation};
+use super::snapshot::{begin_view, copy, end_view, keep_view, key_columns, select_list, whole_relation};
 use super::transport::Transport;
 use super::{SourceConfig, open, source_error};
 use crate::config::quote_literal;
 use crate::fault::Fault;
 use crate::types::literal;
 use bytes::Bytes;
-use catchwater_capture::source::{SourceClass, SourceError, Stretch, StretchEnd};
+use catchwater_capture::source::{Expected, SourceClass, SourceError, Stretch, StretchEnd, View};
 use catchwater_change::{RowChange, Value};
 use catchwater_runtime::time::sleep;
 use std::time::Duration;
@@ -24,6 +24,11 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(50);
 fn number(rows: &[Vec<Option<Bytes>>], at: usize) -> u64 {
     let text = rows.first().and_then(|r| r.get(at)?.as_ref());
     text.and_then(|b| std::str::from_utf8(b).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// Key columns in the server's own text.
+fn texts(keys: &[String]) -> String {
+    keys.iter().map(|k| format!("{k}::pg_catalog.text")).collect::<Vec<_>>().join(", ")
 }
 
 /// The condition of a stretch; a comment in the filter ends with its line.
@@ -58,7 +63,11 @@ fn keyed(of: &Stretch) -> Option<String> {
 }
 
 /// Looks at the filter, waits for what is committed and not visible yet, and estimates the rows.
-pub(super) async fn prepare(config: &SourceConfig, reader: &mut Transport, of: &Stretch) -> Result<u64, SourceError> {
+pub(super) async fn prepare(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    of: &Stretch,
+) -> Result<Expected, SourceError> {
     let from = whole_relation(config, reader, &of.table).await?;
     let sql = format!("SELECT {} FROM {from} WHERE {}", select_list(&of.table), condition(of, &[]));
     let session = open::session(config).await?;
@@ -71,7 +80,23 @@ pub(super) async fn prepare(config: &SourceConfig, reader: &mut Transport, of: &
         of.table.native_id
     );
     let rows = reader.query(&sql).await.map_err(|f| source_error(config, f))?;
-    Ok(number(&rows, 0))
+    let mut expected = Expected { rows: number(&rows, 0), maximum: Vec::new() };
+    if of.to_maximum {
+        let keys: Vec<String> = key_columns(&of.table).collect();
+        let (list, backwards) = (keys.join(", "), keys.join(" DESC, "));
+        let sql = format!(
+            "SELECT {} FROM (SELECT {list} FROM {from} WHERE {} ORDER BY {backwards} DESC LIMIT 1) AS _f",
+            texts(&keys),
+            condition(of, &[]),
+        );
+        let found = reader.query(&sql).await.map_err(|f| judged(config, f))?;
+        let text = |v: Option<Bytes>| v.map_or_else(String::new, |v| String::from_utf8_lossy(&v).into_owned());
+        expected.maximum = found.into_iter().next().into_iter().flatten().map(text).collect();
+        // Who asks for the greatest key wants to tell how far it is: as Debezium, by counting.
+        let sql = format!("SELECT count(*) FROM {from} WHERE {}", condition(of, &[]));
+        expected.rows = number(&reader.query(&sql).await.map_err(|f| judged(config, f))?, 0);
+    }
+    Ok(expected)
 }
 
 /// A commit is in the WAL, hence in our stream, while its backend waits for a synchronous standby; views see it only after.
@@ -122,6 +147,31 @@ pub(super) async fn read(
     Ok(StretchEnd { view: end_view(config, reader, seen).await?, upto })
 }
 
+/// As [`read`], in the view that `held` has, or takes one for it. An error ends it.
+pub(super) async fn read_held(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    held: &mut Option<View>,
+    of: &Stretch,
+    out: &mut Vec<RowChange>,
+) -> Result<StretchEnd, SourceError> {
+    let view = match held.take() {
+        Some(view) => view,
+        None => {
+            let seen = begin_view(config, reader).await?;
+            keep_view(config, reader, seen).await?
+        }
+    };
+    let from = whole_relation(config, reader, &of.table).await?;
+    let upto = read_in_view(config, reader, of, &from, out).await;
+    if upto.is_err() {
+        let _ = reader.query("ROLLBACK").await;
+    }
+    let end = StretchEnd { view: view.clone(), upto: upto? };
+    *held = Some(view);
+    Ok(end)
+}
+
 async fn read_in_view(
     config: &SourceConfig,
     reader: &mut Transport,
@@ -141,7 +191,9 @@ async fn read_in_view(
     }
     let behind = bound(of, ">", &of.after);
     let keys: Vec<String> = key_columns(&of.table).collect();
-    let (list, backwards) = (keys.join(", "), keys.join(" DESC, "));
+    let list = keys.join(", ");
+    // By name alone they would be the texts, and in the order of texts.
+    let backwards = keys.iter().map(|k| format!("_f.{k} DESC")).collect::<Vec<_>>().join(", ");
     let width = format!(
         "SELECT (sum(pg_catalog.pg_table_size(c.oid)) / greatest(sum(c.reltuples), 1))::int8 FROM pg_catalog.pg_class c \
          WHERE c.reltuples > 0 AND (c.oid = {0} OR c.oid IN \
@@ -151,10 +203,10 @@ async fn read_in_view(
     let width = number(&reader.query(&width).await.map_err(fail)?, 0).max(1);
     let rows_max = u64::from(of.rows_max).min(STRETCH_BYTES / width).max(1);
     let first = condition(of, behind.as_slice());
-    let texts = keys.iter().map(|k| format!("{k}::pg_catalog.text")).collect::<Vec<_>>().join(", ");
     let last = format!(
-        "SELECT {texts} FROM (SELECT {list} FROM {from} WHERE {first} ORDER BY {list} LIMIT {rows_max}) AS _f \
-         ORDER BY {backwards} DESC LIMIT 1"
+        "SELECT {} FROM (SELECT {list} FROM {from} WHERE {first} ORDER BY {list} LIMIT {rows_max}) AS _f \
+         ORDER BY {backwards} LIMIT 1",
+        texts(&keys)
     );
     let found = reader.query(&last).await.map_err(fail)?;
     let Some(row) = found.into_iter().next() else { return Ok(Vec::new()) };

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const SIGNALS: &str = "CREATE TABLE signals(id varchar(64) PRIMARY KEY, type varchar(32) NOT NULL, data varchar(4096))";
+pub const SIGNALS: &str =
+    "CREATE TABLE signals(id varchar(64) PRIMARY KEY, type varchar(32) NOT NULL, data varchar(4096))";
 
-async fn ask(running: &Running, signal: Signal) -> Result<String, String> {
+pub async fn ask(running: &Running, signal: Signal) -> Result<String, String> {
     running.status.signal(signal).await.expect("the worker lives").map_err(|e| e.to_string())
 }
 
-fn execute(data: &str) -> Signal {
+pub fn execute(data: &str) -> Signal {
     signal::parse("execute-snapshot", data).unwrap()
 }
 
@@ -27,13 +28,13 @@ fn reads(rig: &Rig, topic: &str) -> Vec<Json> {
     rig.records(topic).into_iter().filter(|r| r.value["op"] == "r").map(|r| r.value).collect()
 }
 
-fn is_quiet(status: &StatusHandle) -> bool {
+pub fn is_quiet(status: &StatusHandle) -> bool {
     let s = status.get();
     s.ad_hoc.is_empty() && s.state == State::Streaming
 }
 
 /// The last record of each key, and that no key's `n` ever goes back. Keys stay in their partition.
-fn state_of(rig: &Rig, topic: &str) -> BTreeMap<i64, Json> {
+pub fn state_of(rig: &Rig, topic: &str) -> BTreeMap<i64, Json> {
     let (mut state, mut newest) = (BTreeMap::new(), BTreeMap::<i64, i64>::new());
     for record in rig.records(topic) {
         let id = record.key["id"].as_i64().unwrap();

@@ -195,6 +195,7 @@ async fn captured(server: &str, scenario: &Scenario, run: &Run, schemas: bool) -
         transaction_topic: properties.transaction_topic,
         heartbeat: properties.heartbeat,
         signals: properties.signals,
+        notifications: Default::default(),
         limits: capture::Limits { checkpoint_every_ms: 50, ..capture::Limits::default() },
     };
     let (worker, status) = capture::Worker::new(deps, config);

@@ -4,12 +4,14 @@
 
 mod adhoc;
 mod binary;
+mod blocking;
 mod conformance;
 mod golden;
 mod history;
 mod large;
 mod login;
 mod messages;
+mod notifications;
 mod pipeline;
 mod prepared;
 mod quiet;

@@ -93,6 +93,7 @@ impl Rig {
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
             signals: properties.signals,
+            notifications: properties.notifications,
             limits: capture::Limits {
                 checkpoint_every_ms: self.checkpoint_every_ms,
                 idle_every_ms: 100,
