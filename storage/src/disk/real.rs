@@ -53,6 +53,9 @@ pub struct RealDisk {
 struct Files {
     budget: usize,
     open: Map<Key, Open>,
+    /// How often a name came to mean something else. Who opens a file keeps it under its name only if none did meanwhile: else
+    /// it might be one that is gone, for all who ask for that name later.
+    changes: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -60,6 +63,9 @@ struct Key {
     path: FilePath,
     direct: bool,
 }
+
+/// An open file, and whether bytes of it wait for a sync.
+type Kept = (Arc<OwnedFd>, Arc<AtomicBool>);
 
 struct Open {
     fd: Arc<OwnedFd>,
@@ -88,7 +94,7 @@ impl RealDisk {
     /// At most about `budget` files stay open.
     pub fn with_descriptor_budget(budget: usize) -> Self {
         RealDisk {
-            files: Mutex::new(Files { budget: budget.max(DESCRIPTORS_MIN), open: Map::default() }),
+            files: Mutex::new(Files { budget: budget.max(DESCRIPTORS_MIN), open: Map::default(), changes: 0 }),
             locks: Mutex::new(Map::default()),
             buffered: AtomicBool::new(false),
             lost: AtomicBool::new(false),
@@ -113,16 +119,24 @@ impl RealDisk {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, path: &FilePath, direct: bool) -> Result<(Arc<OwnedFd>, Arc<AtomicBool>), Errno> {
+    fn get(&self, path: &FilePath, direct: bool) -> Result<Kept, Errno> {
         let key = Key { path: path.clone(), direct };
         let used = self.clock.fetch_add(1, Ordering::Relaxed);
-        if let Some(open) = self.files().open.get_mut(&key) {
-            open.used = used;
-            return Ok((open.fd.clone(), open.dirty.clone()));
-        }
         let flags = if direct { OFlags::RDWR | OFlags::DIRECT | O_DSYNC } else { OFlags::RDWR };
-        let fd = self.open(path, flags, Mode::empty())?;
-        self.keep(key, fd, used)
+        loop {
+            let changes = {
+                let mut files = self.files();
+                if let Some(open) = files.open.get_mut(&key) {
+                    open.used = used;
+                    return Ok((open.fd.clone(), open.dirty.clone()));
+                }
+                files.changes
+            };
+            let fd = self.open(path, flags, Mode::empty())?;
+            if let Some(kept) = self.keep(&key, fd, used, changes)? {
+                return Ok(kept);
+            }
+        }
     }
 
     /// Opens; out of descriptors, the budget is halved (for good: others need them too) and the open tried once more.
@@ -146,22 +160,26 @@ impl RealDisk {
         self.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
-    fn keep(&self, key: Key, fd: OwnedFd, used: u64) -> Result<(Arc<OwnedFd>, Arc<AtomicBool>), Errno> {
+    /// `changes` as they were before it was opened; `None`: there are more now, so nobody knows what was opened.
+    fn keep(&self, key: &Key, fd: OwnedFd, used: u64, changes: u64) -> Result<Option<Kept>, Errno> {
         let open = Open { fd: Arc::new(fd), used, dirty: Arc::default() };
         let out = (open.fd.clone(), open.dirty.clone());
         let over = {
             let mut files = self.files();
-            // Another thread may have opened it too; whoever came first stays, so that dirt is never split.
-            if let Some(first) = files.open.get(&key) {
-                return Ok((first.fd.clone(), first.dirty.clone()));
+            if files.changes != changes {
+                return Ok(None);
             }
-            files.open.insert(key, open);
+            // Another thread may have opened it too; whoever came first stays, so that dirt is never split.
+            if let Some(first) = files.open.get(key) {
+                return Ok(Some((first.fd.clone(), first.dirty.clone())));
+            }
+            files.open.insert(key.clone(), open);
             (files.open.len() > files.budget).then_some(files.budget * 3 / 4)
         };
         if let Some(keep) = over {
             self.make_room(keep)?;
         }
-        Ok(out)
+        Ok(Some(out))
     }
 
     /// Closes the least recently used until `keep` are left; syncs what is dirty first.
@@ -224,10 +242,12 @@ impl RealDisk {
         found.map(|(root, fd)| (root.clone(), fd.clone()))
     }
 
-    /// The path, and everything below it, means something else now.
+    /// The path, and everything below it, means something else now: said when it does, not before.
     fn forget(&self, path: &str) {
         let below = format!("{path}/");
-        self.files().open.retain(|key, _| &*key.path != path && !key.path.starts_with(&below));
+        let mut files = self.files();
+        files.changes += 1;
+        files.open.retain(|key, _| &*key.path != path && !key.path.starts_with(&below));
     }
 
     fn write_bufs(&self, path: &FilePath, mut at: u64, bufs: &[Bytes]) -> Result<(), Errno> {
@@ -279,8 +299,10 @@ impl RealDisk {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
                 let fd = self.open(&path, flags, Mode::from_raw_mode(0o644))?;
                 self.forget(&path);
+                // Whoever needs it opens it again; under its name nobody can have kept another one.
+                let changes = self.files().changes;
                 let used = self.clock.fetch_add(1, Ordering::Relaxed);
-                self.keep(Key { path, direct: false }, fd, used)?;
+                self.keep(&Key { path, direct: false }, fd, used, changes)?;
             }
             DiskOp::Fallocate { path, len } => {
                 let (fd, dirty) = self.get(&path, false)?;
@@ -342,13 +364,14 @@ impl RealDisk {
             }
             DiskOp::SyncFs { path } => self.sync_filesystem(&path)?,
             DiskOp::Rename { from, to } => {
+                rustix::fs::rename(&*from, &*to)?;
                 self.forget(&from);
                 self.forget(&to);
-                rustix::fs::rename(&*from, &*to)?;
             }
             DiskOp::Unlink { path } => {
+                let gone = rustix::fs::unlink(&*path);
                 self.forget(&path);
-                match rustix::fs::unlink(&*path) {
+                match gone {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(e) => return Err(e),
                 }
@@ -540,6 +563,61 @@ mod tests {
 
     use super::*;
     use crate::disk::DiskExt;
+
+    /// A reader has opened a file, and before it keeps it the file goes and another comes under its name.
+    #[test]
+    fn a_file_that_goes_while_it_is_opened_is_not_what_its_name_means_later() {
+        let root = scratch("changes");
+        let disk = RealDisk::new();
+        let path = format!("{}/file", root.path());
+        let key = Key { path: path.as_str().into(), direct: false };
+        for again in [false, true] {
+            disk.create_new(&path).unwrap();
+            disk.write(&path, 0, Bytes::from_static(b"old")).unwrap();
+            disk.make_room(0).unwrap();
+            let changes = disk.files().changes;
+            let opened = disk.open(&path, OFlags::RDWR, Mode::empty()).unwrap();
+            disk.unlink(&path).unwrap();
+            if again {
+                disk.create_new(&path).unwrap();
+                disk.make_room(0).unwrap();
+            }
+            assert!(disk.keep(&key, opened, 0, changes).unwrap().is_none());
+            if again {
+                disk.write(&path, 0, Bytes::from_static(b"newer")).unwrap();
+                assert_eq!(std::fs::read(&path).unwrap(), b"newer", "the writer writes where readers look");
+                disk.unlink(&path).unwrap();
+            }
+            assert_eq!(disk.length(&path).unwrap_err().kind, DiskFault::NotFound);
+        }
+    }
+
+    /// The same by chance: one thread makes and removes, the other asks for the length.
+    #[test]
+    fn what_is_made_and_removed_beside_a_reader_is_what_its_name_says() {
+        let root = scratch("beside");
+        let (disk, path) = (RealDisk::new(), format!("{}/file", root.path()));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = disk.length(&path);
+                }
+            });
+            for n in 0..300u32 {
+                disk.create_new(&path).unwrap();
+                disk.write(&path, 0, Bytes::copy_from_slice(&n.to_le_bytes())).unwrap();
+                let there = std::fs::read(&path).unwrap();
+                if there != n.to_le_bytes() {
+                    over.store(true, Ordering::Relaxed);
+                    panic!("round {n}: what was written went elsewhere, there is {there:?}");
+                }
+                disk.unlink(&path).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(disk.length(&path).unwrap_err().kind, DiskFault::NotFound);
+    }
 
     #[test]
     fn few_descriptors_serve_many_files() {
