@@ -5,7 +5,7 @@
 //! The position lives in the sink. The consumer group `catchwater.<pipeline>.<sink>` is a mirror for lag tools, written
 //! at most once a second and never read back. Invariant: a durable mark never goes back within one open of the sink.
 
-use crate::sink::{Mark, is_settled};
+use crate::sink::{Mark, is_note};
 use catchwater_base::Mono;
 use catchwater_record::{GroupName, Offset, PipelineName, SinkName, TopicPartition};
 
@@ -74,7 +74,7 @@ impl Commit {
         self.moved = false;
         let newest = self.reached.as_ref().or(self.durable.as_ref())?;
         let offsets: Vec<_> =
-            newest.offsets.iter().filter(|(at, _)| !hidden.contains(at) && !is_settled(*at)).copied().collect();
+            newest.offsets.iter().filter(|(at, _)| !hidden.contains(at) && !is_note(*at)).copied().collect();
         if offsets == self.mirrored {
             return None;
         }

@@ -33,6 +33,8 @@ pub mod code {
     pub const REBUILD: u16 = 691;
     pub const COLUMNS: u16 = 694;
     pub const TARGET_GONE: u16 = 695;
+    pub const COLUMN_GONE: u16 = 696;
+    pub const NO_TABLE: u16 = 692;
 }
 
 /// Never holds a value of a row, nor a secret.
@@ -144,6 +146,31 @@ pub(crate) fn target_gone(target: &str) -> Failure {
         code::TARGET_GONE,
         format!("{target} is gone from the target, and rows were delivered to it"),
         "make it again, empty if need be, and restart the pipeline; catchwater sink rebuild then fills it from the log",
+    )
+}
+
+/// `target` took rows with these columns and lacks them.
+pub(crate) fn columns_gone(target: &str, columns: &[&str]) -> Failure {
+    let (one, they) = match columns.len() {
+        1 => ("column", "it"),
+        _ => ("columns", "them"),
+    };
+    Failure::new(
+        code::COLUMN_GONE,
+        format!(
+            "{one} {} of {target} is gone from the target, and rows were delivered with {they}",
+            columns.join(", ")
+        ),
+        "rename it back, or add it by hand (catchwater sink rebuild then fills it from the log), or leave it out in the sink's file; then restart the pipeline",
+    )
+}
+
+/// Something that is no table has the name `target`.
+pub(crate) fn no_table(target: &str) -> Failure {
+    Failure::new(
+        code::NO_TABLE,
+        format!("{target} is at the target, and is no table that rows can be delivered to"),
+        "a view, a foreign table or a sequence has its name: rename that, or give the sink's table another name; then restart the pipeline",
     )
 }
 

@@ -93,6 +93,10 @@ pub struct Mark {
 /// Instead of a partition's number in [`Mark::offsets`]: how far the dead letters of tables without a key, in this topic,
 /// are settled. A number that no partition has.
 pub const LETTERS_SETTLED: u32 = u32::MAX;
+/// The same: which shape of the topic's table the target has taken on. Number of the schema (high half), and a hash of the
+/// sink's choice of columns and mode (low half), 0 = all columns in mode `upsert`. Only of tables with another choice, or
+/// that are no longer of their first shape.
+pub const SHAPE_TAKEN: u32 = u32::MAX - 1;
 
 impl Mark {
     /// Dead letters of tables without a key below this offset of `topic` are in the target, or given up.
@@ -102,11 +106,23 @@ impl Mark {
     }
     /// Records of this topic were taken before it.
     pub fn has_rows_of(&self, topic: TopicId) -> bool {
-        self.offsets.iter().any(|(at, next)| at.topic == topic && !is_settled(*at) && *next > Offset::ZERO)
+        self.offsets.iter().any(|(at, next)| at.topic == topic && !is_note(*at) && *next > Offset::ZERO)
     }
     pub fn settle_letters(&mut self, topic: TopicId, below: Offset) {
-        self.offsets.retain(|(at, _)| !is_settled(*at));
+        self.offsets.retain(|(at, _)| at.partition.0 != LETTERS_SETTLED);
         self.offsets.push((TopicPartition::new(topic, LETTERS_SETTLED), below));
+    }
+    /// The shapes that the target has taken on of topics' tables, as far as they are noted.
+    pub fn shapes_taken(&self) -> impl Iterator<Item = (TopicId, ShapeTaken)> + '_ {
+        let notes = self.offsets.iter().filter(|(at, _)| at.partition.0 == SHAPE_TAKEN);
+        notes.map(|(at, noted)| (at.topic, ShapeTaken { schema_no: (noted.0 >> 32) as u32, choice: noted.0 as u32 }))
+    }
+    pub fn shape_taken(&self, topic: TopicId) -> Option<ShapeTaken> {
+        self.shapes_taken().find(|(of, _)| *of == topic).map(|(_, shape)| shape)
+    }
+    pub fn take_shape(&mut self, topic: TopicId, shape: ShapeTaken) {
+        let noted = u64::from(shape.schema_no) << 32 | u64::from(shape.choice);
+        self.offsets.push((TopicPartition::new(topic, SHAPE_TAKEN), Offset(noted)));
     }
     /// Stored form of `offsets` (deliver.md 7): format byte 1, then varint (topic id 16 raw bytes, partition, next
     /// offset)…, ascending.
@@ -155,9 +171,16 @@ impl Mark {
     }
 }
 
+/// A shape of a table that the target has, and by which choice of columns and mode (a hash; 0 = all, `upsert`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShapeTaken {
+    pub schema_no: u32,
+    pub choice: u32,
+}
+
 /// An entry of [`Mark::offsets`] that is no partition's.
-pub fn is_settled(at: TopicPartition) -> bool {
-    at.partition.0 == LETTERS_SETTLED
+pub fn is_note(at: TopicPartition) -> bool {
+    at.partition.0 >= SHAPE_TAKEN
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -358,6 +381,15 @@ impl SinkError {
     pub fn new(class: SinkClass, code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
         SinkError { class, code: ErrorCode(code), what: what.into(), next: next.into() }
     }
+
+    /// The same, and its text names the table.
+    #[must_use]
+    pub fn of_table(self, table: &str) -> Self {
+        if self.what.contains(table) {
+            return self;
+        }
+        SinkError { what: format!("{table}: {}", self.what), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -380,6 +412,13 @@ mod tests {
         let read = Mark { offsets: Mark::decode_offsets(&mark.encode_offsets()).unwrap_or_default(), ..mark };
         assert_eq!((read.letters_settled(TopicId([7; 16])), read.offsets.len()), (Some(Offset(5)), 2));
         assert_eq!(read.letters_settled(TopicId([9; 16])), None, "a topic made anew begins anew");
+        let shape = ShapeTaken { schema_no: u32::MAX, choice: 0x8000_0001 };
+        let mut mark = read;
+        mark.take_shape(TopicId([9; 16]), shape);
+        mark.settle_letters(TopicId([7; 16]), Offset(6));
+        let read = Mark { offsets: Mark::decode_offsets(&mark.encode_offsets()).unwrap_or_default(), ..mark };
+        assert_eq!((read.shape_taken(TopicId([9; 16])), read.offsets.len()), (Some(shape), 3));
+        assert_eq!((read.shape_taken(TopicId([7; 16])), read.has_rows_of(TopicId([7; 16]))), (None, false));
     }
 
     #[test]

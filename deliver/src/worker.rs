@@ -28,6 +28,7 @@ mod letters;
 mod ready;
 mod rebuild;
 mod replay;
+mod shape;
 mod thin;
 
 use crate::batch::{Batch, BatchLimits, Verdict};

@@ -14,7 +14,7 @@ use crate::commit::Commit;
 use crate::error::{ahead, deletes_gone, rebuild};
 use crate::regroup::Regroup;
 use crate::retry::Ordered;
-use crate::sink::{Claim, is_settled};
+use crate::sink::{Claim, is_note};
 use crate::status::State;
 use bytes::Bytes;
 use catchwater_base::{Mono, crash_point};
@@ -43,6 +43,10 @@ impl Worker {
         crash_point!("sink.before_claim");
         let found = self.deps.sink.open(claim).await.map_err(sink_trouble)?.mark;
         crash_point!("sink.after_claim");
+        if found.as_ref().map(|m| m.seq).unwrap_or_default() < self.status.read().seq {
+            // The target went back, and its tables with it.
+            self.plans.clear();
+        }
         self.take_rebuild(found.as_ref()).await?;
         if let Some(mark) = &found
             && mark.incarnation != self.config.incarnation
@@ -51,7 +55,7 @@ impl Worker {
         }
         // A rebuild reads as if nothing was there; its commit replaces what is.
         let stands = found.as_ref().filter(|_| self.rebuild.is_none());
-        let known = stands.into_iter().flat_map(|m| m.offsets.iter().copied()).filter(|(at, _)| !is_settled(*at));
+        let known = stands.into_iter().flat_map(|m| m.offsets.iter().copied()).filter(|(at, _)| !is_note(*at));
         let known: BTreeMap<TopicPartition, Offset> = known.collect();
         let letters = self.letters_to(false).await?.map(|to| to.letters.topic);
         let settled = letters.and_then(|topic| Some((topic, found.as_ref()?.letters_settled(topic)?)));

@@ -15,6 +15,8 @@ pub(super) struct Book {
     /// By number; shared with the flight that decodes.
     pub schemas: Arc<BTreeMap<u32, Arc<TableSchema>>>,
     topics: BTreeMap<TopicId, bool>,
+    /// Number of the first schema of each topic's table.
+    shaped: BTreeMap<TopicId, u32>,
     /// A TABLE record came: there may be tables whose target is not ready.
     pub grown: bool,
     /// Tables of the first snapshot, by number: where the log holds all of it.
@@ -32,6 +34,11 @@ impl Book {
     /// Does `from` take the table of this topic? `None` = no TABLE record names it (yet).
     pub fn takes(&self, topic: TopicId) -> Option<bool> {
         self.topics.get(&topic).copied()
+    }
+
+    /// Number of the first schema of a topic's table.
+    pub fn first_shape(&self, topic: TopicId) -> Option<u32> {
+        self.shaped.get(&topic).copied()
     }
 
     /// The newest schema of each table that we take, tables in the order in which they were last described.
@@ -82,6 +89,8 @@ impl Book {
             Told::Table(table) => {
                 if !table.topic.is_none() {
                     self.topics.insert(table.topic, of.tables.takes(&table));
+                    let first = self.shaped.entry(table.topic).or_insert(table.schema_no);
+                    *first = (*first).min(table.schema_no);
                 }
                 Arc::make_mut(&mut self.schemas).insert(table.schema_no, Arc::new(*table));
                 self.grown = true;

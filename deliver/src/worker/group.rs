@@ -12,7 +12,7 @@ use crate::park::OnRowError;
 use crate::plan;
 use crate::regroup::Run;
 use crate::retry::Ordered;
-use crate::sink::{Ack, Mark, What, is_settled};
+use crate::sink::{Ack, Mark, What, is_note};
 use crate::status::State;
 use crate::wire::WireError;
 use catchwater_base::{Wall, crash_point};
@@ -195,7 +195,7 @@ impl Worker {
         let age_ms = age_ms(now.wall, mark.commit_time);
         let stages = way.map_or([0; 4], |way| way.stages(now.wall));
         let hidden = [session.internal.cuts, session.internal.captures];
-        let ours = |at: &TopicPartition| !is_settled(*at) && !hidden.contains(at);
+        let ours = |at: &TopicPartition| !is_note(*at) && !hidden.contains(at);
         let durable: Arc<[_]> = mark.offsets.iter().filter(|(at, _)| ours(at)).copied().collect();
         let oldest = session.oldest();
         if !counted.is_empty() {
@@ -240,6 +240,9 @@ impl Worker {
         };
         if let Some((topic, below)) = session.settled {
             mark.settle_letters(topic, below);
+        }
+        for (topic, shape) in self.shapes(session) {
+            mark.take_shape(topic, shape);
         }
         mark
     }

@@ -2,11 +2,11 @@
 //! no sink transaction is open.
 
 use super::{Session, Trouble, Worker, sink_trouble};
-use crate::error::{Failure, code, target_gone};
+use crate::error::{Failure, columns_gone, no_table, target_gone};
 use crate::evolve;
 use crate::mode::Mode;
 use crate::plan;
-use crate::sink::{DdlStep, SinkClass, SinkError, TargetName};
+use crate::sink::{DdlStep, TargetName};
 use catchwater_base::crash_point;
 use catchwater_change::TableSchema;
 use catchwater_record::TopicPartition;
@@ -83,21 +83,24 @@ impl Worker {
             // Made anew it would lack every row that was delivered before, and nobody would know.
             return Err(fatal(target_gone(&plan::shown(name))));
         }
+        let gone = self.columns_gone(session, schema, &steps);
+        if !gone.is_empty() {
+            return Err(fatal(columns_gone(&plan::shown(name), &gone)));
+        }
         if !steps.is_empty() {
             for step in &steps {
                 crash_point!("sink.before_ddl");
                 let work = self.deps.sink.apply_ddl(step);
-                session.flight.beside(work).await.map_err(sink_trouble)?;
+                let done = session.flight.beside(work).await;
+                done.map_err(|e| sink_trouble(e.of_table(&plan::shown(name))))?;
                 crash_point!("sink.after_ddl");
                 self.status.update(|s| s.schema_changes += 1);
             }
             self.describe(session, std::slice::from_ref(name)).await?;
         }
         let Some(target) = session.described.get(name) else {
-            return Err(Trouble::Sink(
-                SinkError::new(SinkClass::Schema, code::COLUMN, format!("{} is missing", plan::shown(name)), ""),
-                None,
-            ));
+            // Made, or so the target says, and not there as a table: something else has its name.
+            return Err(fatal(no_table(&plan::shown(name))));
         };
         let plan = plan::plan(schema, target).map_err(|e| fatal(e.into()))?;
         self.plans.insert(schema.schema_no, Arc::new(plan));

@@ -29,6 +29,7 @@ mod lanes;
 mod letters;
 mod rebuild;
 mod refused;
+mod shape;
 mod storm;
 mod thin;
 

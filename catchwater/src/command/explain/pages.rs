@@ -166,6 +166,8 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0689", include_str!("../../../../docs/errors/CW0689.md")),
     ("CW0690", include_str!("../../../../docs/errors/CW0690.md")),
     ("CW0691", include_str!("../../../../docs/errors/CW0691.md")),
+    ("CW0692", include_str!("../../../../docs/errors/CW0692.md")),
     ("CW0694", include_str!("../../../../docs/errors/CW0694.md")),
     ("CW0695", include_str!("../../../../docs/errors/CW0695.md")),
+    ("CW0696", include_str!("../../../../docs/errors/CW0696.md")),
 ];

@@ -1,0 +1,90 @@
+//! Which shape of each table the target has taken on. It stands in the sink's position and commits with the rows, so a
+//! restored target brings its own: that is how a column which somebody took away from the target is told from one that
+//! is new at the source. The first is never made again with NULLs in it; the second is.
+//!
+//! Not noted, because the log says it: tables of their first shape, all columns, mode `upsert`.
+
+use super::{Session, Worker};
+use crate::columns::Columns;
+use crate::mode::Mode;
+use crate::sink::{DdlStep, ShapeTaken};
+use catchwater_base::hash::xxh3_64;
+use catchwater_change::TableSchema;
+use catchwater_record::TopicId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Worker {
+    /// Notes for the mark of a commit: the newest shape that is planned of each table, or what was noted before.
+    pub(super) fn shapes(&self, session: &Session<'_>) -> BTreeMap<TopicId, ShapeTaken> {
+        let mut noted: BTreeMap<TopicId, ShapeTaken> = BTreeMap::new();
+        let before = session.commit.durable().into_iter().flat_map(|m| m.shapes_taken());
+        noted.extend(before.filter(|(topic, _)| self.book.takes(*topic) == Some(true)));
+        let mut newest: BTreeMap<TopicId, &Arc<TableSchema>> = BTreeMap::new();
+        for schema in self.plans.keys().filter_map(|no| self.book.schemas.get(no)) {
+            // Numbers ascend.
+            newest.insert(schema.topic, schema);
+        }
+        for (topic, schema) in newest {
+            let shape = ShapeTaken { schema_no: schema.schema_no, choice: self.choice(schema) };
+            if shape.choice == 0 && Some(shape.schema_no) == self.book.first_shape(topic) {
+                noted.remove(&topic);
+            } else {
+                noted.insert(topic, shape);
+            }
+        }
+        noted
+    }
+
+    /// Of the columns that these steps would add to the target of `schema` (as it is shaped for the target): those that
+    /// rows were delivered with. Empty in a rebuild, which fills them.
+    pub(super) fn columns_gone<'a>(
+        &self,
+        session: &Session<'_>,
+        schema: &TableSchema,
+        steps: &'a [DdlStep],
+    ) -> Vec<&'a str> {
+        let added = steps.iter().filter_map(|s| match s {
+            DdlStep::AddColumns { columns, .. } => Some(columns),
+            _ => None,
+        });
+        let added: Vec<&str> = added.flatten().map(|c| c.name.as_str()).collect();
+        if added.is_empty() || self.rebuild.is_some() {
+            return Vec::new();
+        }
+        let Some(had) = self.had(session, schema) else { return Vec::new() };
+        let was = |name: &str| had.columns.iter().any(|c| c.name == name && !c.generated);
+        added.into_iter().filter(|name| was(name)).collect()
+    }
+
+    /// The shape that the target took on of this table, by a choice that still holds; `None` = no row of it was delivered,
+    /// or the choice is another one now.
+    fn had(&self, session: &Session<'_>, schema: &TableSchema) -> Option<Arc<TableSchema>> {
+        let mark = session.commit.durable().filter(|m| m.has_rows_of(schema.topic))?;
+        let taken = match mark.shape_taken(schema.topic) {
+            Some(taken) => taken,
+            None => ShapeTaken { schema_no: self.book.first_shape(schema.topic)?, choice: 0 },
+        };
+        if taken.choice != self.choice(schema) {
+            return None;
+        }
+        let had = self.book.schemas.get(&taken.schema_no)?;
+        let columns = self.config.columns(&schema.qualified());
+        let shaped = columns.shape(had, self.config.mode != Mode::Append, |_| true).ok()?;
+        self.config.mode.shape(&shaped.schema).ok()
+    }
+
+    /// What of the table is delivered, as a number; 0 = all of it, in mode `upsert`.
+    fn choice(&self, schema: &TableSchema) -> u32 {
+        let mode = self.config.mode;
+        let all = self.config.columns.is_empty() && self.config.other_columns == Columns::default();
+        if all && mode == Mode::Upsert {
+            return 0;
+        }
+        let columns = self.config.columns(&schema.qualified());
+        if *columns == Columns::default() && mode == Mode::Upsert {
+            return 0;
+        }
+        (xxh3_64(format!("{columns:?} {mode:?}").as_bytes()) as u32).max(1)
+    }
+}
