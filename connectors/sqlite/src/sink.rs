@@ -254,8 +254,14 @@ fn begin(db: &Connection, claim: &Claim, prev: Option<Option<i64>>) -> Result<Op
 }
 
 fn rows(db: &Connection, group: &Group) -> Result<(), SinkError> {
-    let mut writer = write::Writer::default();
-    group.applies.iter().try_for_each(|a| writer.apply(db, a))
+    let (mut writer, mut at) = (write::Writer::default(), 0);
+    while let Some(apply) = group.applies.get(at) {
+        at += match group.applies.get(at + 1).filter(|next| write::moves_key(apply, next)) {
+            Some(next) => writer.move_key(db, apply, next).map(|()| 2)?,
+            None => writer.apply(db, apply).map(|()| 1)?,
+        };
+    }
+    Ok(())
 }
 
 /// A row that fails undoes this write, not the transaction.

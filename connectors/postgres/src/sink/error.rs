@@ -102,6 +102,8 @@ fn phrase(sqlstate: &str) -> &'static str {
         "22021" => "a text holds a byte the target's encoding cannot store (NUL, for instance)",
         "22P05" => "a text has a character that the target's encoding does not have",
         "22P02" => "a value is not legal in the column's type",
+        "P0001" | "P0004" => "a trigger or function of the target refuses it",
+        "44000" => "the check option of a view of the target is violated",
         _ => "a value was refused",
     }
 }
@@ -128,6 +130,12 @@ pub fn classify(sqlstate: &str) -> (SinkClass, u16, &'static str) {
         "55000" => (SinkClass::Environment, code::SERVER, ""),
         // Idle in transaction for too long: the server closed the session.
         "25P03" => (SinkClass::Environment, code::LOST, ""),
+        // A trigger or function of the target speaks of the row that it was given.
+        "P0001" | "P0004" | "44000" => (
+            SinkClass::Row,
+            code::ROW,
+            "repair the row, or the trigger or view of the target; the sink stands until then",
+        ),
         _ if starts("22") || starts("23") || sqlstate == "21000" => {
             (SinkClass::Row, code::ROW, "repair the row or the target's constraint; the sink stands until then")
         }
@@ -147,7 +155,7 @@ mod tests {
                 SinkClass::Environment,
             ),
             (&["40001", "40P01"], SinkClass::Conflict),
-            (&["22001", "22P02", "23502", "23503", "23505", "23514", "23P01", "21000"], SinkClass::Row),
+            (&["22001", "22P02", "23502", "23503", "23505", "23514", "23P01", "21000", "P0001"], SinkClass::Row),
             (&["42P01", "42703", "42804", "42P10"], SinkClass::Schema),
             (&["28P01", "3D000", "42501", "0A000"], SinkClass::Config),
             (&["42601", "XX000"], SinkClass::Bug),

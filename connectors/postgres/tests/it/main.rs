@@ -6,6 +6,7 @@ mod adhoc;
 mod binary;
 mod blocking;
 mod conformance;
+mod cut;
 mod golden;
 mod history;
 mod large;

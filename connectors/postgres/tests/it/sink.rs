@@ -50,6 +50,10 @@ impl Probe for PgProbe {
             out
         })
     }
+    fn sql<'a>(&'a mut self, statements: &'a str) -> Fut<'a, Option<Result<(), String>>> {
+        // Several statements of one message are one transaction.
+        Box::pin(async move { Some(self.client.batch_execute(statements).await.map_err(|e| format!("{e:?}"))) })
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

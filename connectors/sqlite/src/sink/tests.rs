@@ -57,6 +57,11 @@ impl Probe for File {
         out.sort();
         Box::pin(std::future::ready(out))
     }
+    fn sql<'a>(&'a mut self, statements: &'a str) -> Fut<'a, Option<Result<(), String>>> {
+        let db = Connection::open(&self.config.file).unwrap();
+        let done = db.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT")).map_err(|e| e.to_string());
+        Box::pin(std::future::ready(Some(done)))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,6 +82,28 @@ impl Writer {
         }
     }
 
+    /// A delete and an incomplete row of another key behind it: the source moved a row and did not send what it left alone.
+    /// The values are in the row that is about to go: it is moved, unless the new key is there.
+    pub fn move_key(&mut self, db: &Connection, delete: &Apply, update: &Apply) -> Result<(), SinkError> {
+        let (What::Delete(old), What::Update(new) | What::Upsert(new)) = (&delete.what, &update.what) else {
+            return Err(SinkError::new(SinkClass::Bug, codes::SINK_BUG, "no key change", "report this"));
+        };
+        let plan = &*update.table;
+        let there = format!("SELECT 1 FROM {} WHERE {}", target(plan), key_equal(plan));
+        if is_there(db, plan, &there, &key(plan, new)?)? {
+            self.apply(db, delete)?;
+            return self.apply(db, update);
+        }
+        let (names, mut values) = sent(plan, new);
+        values.extend(key(plan, old)?);
+        let sets: Vec<String> = names.iter().map(|n| format!("{n} = ?")).collect();
+        let sql = format!("UPDATE {} SET {} WHERE {}", target(plan), sets.join(", "), key_equal(plan));
+        match run(db, plan, &sql, &values)? {
+            0 => Err(missing(plan)),
+            _ => Ok(()),
+        }
+    }
+
     fn text(&mut self, plan: &TargetPlan, kind: Kind, make: impl FnOnce() -> String) -> &str {
         let at = match self.texts.iter().position(|(p, k, _)| std::ptr::eq(*p, plan) && *k == kind) {
             Some(at) => at,
@@ -92,6 +114,15 @@ impl Writer {
         };
         self.texts.get(at).map_or("", |(_, _, text)| text)
     }
+}
+
+/// True if `second` continues `first`: a row left its key and came back under another one, not complete.
+pub fn moves_key(first: &Apply, second: &Apply) -> bool {
+    let (What::Delete(_), What::Update(new) | What::Upsert(new)) = (&first.what, &second.what) else { return false };
+    let plan = &second.table;
+    first.table.target == plan.target
+        && first.version.commit_seq == second.version.commit_seq
+        && sent(plan, new).0.len() < plan.columns.len()
 }
 
 fn insert_new(plan: &TargetPlan) -> String {
@@ -181,6 +212,12 @@ fn missing(plan: &TargetPlan) -> SinkError {
         format!("a row of {} that the source changed is not in the target", plan.target.name),
         "somebody removed rows from the target: begin again under a new sink name",
     )
+}
+
+fn is_there(db: &Connection, plan: &TargetPlan, sql: &str, values: &[Sql]) -> Result<bool, SinkError> {
+    let failed = |e: rusqlite::Error| fault::sink(&format!("read {}", plan.target.name), &e);
+    let mut statement = db.prepare_cached(sql).map_err(failed)?;
+    statement.exists(params_from_iter(values.iter().map(output))).map_err(failed)
 }
 
 fn run(db: &Connection, plan: &TargetPlan, sql: &str, values: &[Sql]) -> Result<usize, SinkError> {
