@@ -484,6 +484,9 @@ impl Source for Shaped {
     fn lag_bytes(&self) -> Option<u64> {
         self.inner.lag_bytes()
     }
+    fn slot(&self) -> Option<crate::source::SlotState> {
+        self.inner.slot()
+    }
     fn close(&mut self) -> Fut<'_, ()> {
         self.inner.close()
     }

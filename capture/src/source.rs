@@ -36,6 +36,11 @@ pub trait Source: Send {
     fn lag_bytes(&self) -> Option<u64> {
         None
     }
+    /// What the server keeps for us and how long it still will, as it was looked at within the last half minute; `None` =
+    /// it has nothing of the kind, or was not asked yet.
+    fn slot(&self) -> Option<SlotState> {
+        None
+    }
     fn close(&mut self) -> Fut<'_, ()>;
     /// For a log that is thrown away: removes what this log made in the source (slot, publication, triggers), nothing
     /// else. The source is closed. `identity` is the newest that the log holds, `opened` = an `open` has answered with it.
@@ -119,6 +124,17 @@ pub struct Opened {
     pub native: Native,
     /// All captured tables, as the catalogue shows them now.
     pub tables: Vec<Arc<TableSchema>>,
+}
+
+/// A replication slot, as its server tells of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlotState {
+    /// Bytes of its log that the server keeps because of the slot.
+    pub retained_bytes: u64,
+    /// The server's word: PostgreSQL's `wal_status`.
+    pub wal_status: String,
+    /// Bytes that may still be written before the slot may lose what it needs; `None` = without limit. Below zero: it may.
+    pub safe_bytes: Option<i64>,
 }
 
 /// Who a server is: tag → bytes, the tags of `docs/formats/checkpoint.md` kind 5. `system` = first byte of its natives.

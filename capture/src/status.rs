@@ -1,11 +1,12 @@
 //! What a capture tells of itself while it runs; read by the CLI, the admin interface and the task report.
 
 use crate::signal::{Signal, SignalError};
-use crate::source::Identity;
+use crate::source::{Identity, SlotState};
 use catchwater_base::Wall;
 use catchwater_change::Native;
 use catchwater_record::{CommitSeq, ErrorCode};
 use catchwater_runtime::sync::{Notify, oneshot};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Signals that wait for the worker.
@@ -35,6 +36,8 @@ pub struct Status {
     pub snapshot_rows: u64,
     pub snapshot_units_done: u64,
     pub snapshot_units: u64,
+    /// The same by table (`schema.table`), of the snapshot that runs or ran in this worker.
+    pub snapshot_tables: BTreeMap<String, TableProgress>,
     /// Newest number that is durable in every partition.
     pub commit_seq: CommitSeq,
     /// Its place in the source.
@@ -46,6 +49,7 @@ pub struct Status {
     pub lag_ms: i64,
     /// Bytes the source keeps for us.
     pub lag_bytes: Option<u64>,
+    pub slot: Option<SlotState>,
     pub restarts: u64,
     /// Transactions that were in the log already when they came again.
     pub replayed: u64,
@@ -59,6 +63,16 @@ pub struct Status {
     /// Signals that were not followed, and ad hoc snapshots that were given up, since this worker began; the newest says why.
     pub signals_refused: u64,
     pub last_refusal: Option<String>,
+}
+
+/// Where the snapshot of one table stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TableProgress {
+    pub rows: u64,
+    /// Rows the table may have; 0 = not known.
+    pub rows_estimate: u64,
+    pub units_done: u64,
+    pub units: u64,
 }
 
 /// Where an ad hoc snapshot of one table stands.

@@ -448,6 +448,23 @@ impl View for State {
         (!self.ready.load(Ordering::Relaxed)).then(|| "shutting down".to_owned())
     }
 
+    fn checks(&self) -> String {
+        let lines = self.lines();
+        let standing = lines.iter().filter(|l| l.word() == "needs_person").count();
+        let word = |well: bool| if well { "ok" } else { "not ok" };
+        let down = catchwater_broker::metrics::down();
+        format!(
+            "log recovered: ok\nserving: {}\npartitions offline: {down} ({})\ntasks: {}, {standing} wait for a person (not part of readiness: /healthz/pipelines)\n",
+            word(self.not_ready().is_none()),
+            word(down == 0),
+            lines.len(),
+        )
+    }
+
+    fn pipelines(&self) -> http::Pipelines {
+        line::health(&self.lines())
+    }
+
     fn api<'a>(&'a self, request: http::Call) -> Fut<'a, Result<Value, Failure>> {
         Box::pin(routes::answer(self, request))
     }

@@ -1,4 +1,4 @@
-//! The HTTP faces. Kafka Connect's has a port of its own (`connect.rs`). The other: `/metrics`, `/livez`, `/readyz`, and `/api/v1`, which the command line asks. Loopback only.
+//! The HTTP faces. Kafka Connect's has a port of its own (`connect.rs`). The other: `/metrics`, `/livez`, `/startupz`, `/readyz`, `/healthz/pipelines`, and `/api/v1`, which the command line asks. Loopback only.
 //! Bounds: header 16 KiB, body 4 MiB, 64 connections at a time, 10 s per request head and body.
 //!
 //! A web page in a browser on this machine can reach a loopback address, too. So `/api` answers only requests whose `Host`
@@ -49,6 +49,13 @@ pub enum Verb {
     Delete,
 }
 
+/// How the pipelines are. Nothing of it concerns the node: a sink that stands is no reason to restart a broker.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pipelines {
+    pub needs_person: bool,
+    pub text: String,
+}
+
 /// What the faces show. Implemented by the assembled node.
 pub trait View: Send + Sync + 'static {
     /// OpenMetrics text.
@@ -57,6 +64,10 @@ pub trait View: Send + Sync + 'static {
     fn impaired(&self) -> String;
     /// `None` = ready, else why not.
     fn not_ready(&self) -> Option<String>;
+    /// What was looked at for that, a line each.
+    fn checks(&self) -> String;
+    /// Every task that is not at work, a line each, and whether one of them waits for a person.
+    fn pipelines(&self) -> Pipelines;
     fn api<'a>(&'a self, call: Call) -> catchwater_runtime::Fut<'a, Result<Value, Failure>>;
 }
 
@@ -126,12 +137,24 @@ async fn answer(view: Arc<dyn View>, request: Request<Incoming>) -> Result<Respo
         return Ok(reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET here\n".into()));
     }
     let path = request.uri().path().to_owned();
+    let plain = |status, body| reply(status, "text/plain; charset=utf-8", body);
+    let verbose =
+        request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "verbose" || p.starts_with("verbose=")));
     Ok(match path.as_str() {
-        "/livez" => reply(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into()),
-        "/readyz" => match view.not_ready() {
-            None => reply(StatusCode::OK, "text/plain; charset=utf-8", format!("ok\n{}", view.impaired())),
-            Some(why) => reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("{why}\n")),
-        },
+        // Who answers has started: the port is served behind the recovery of the log.
+        "/livez" | "/startupz" => plain(StatusCode::OK, "ok\n".into()),
+        "/readyz" => {
+            let checks = if verbose { view.checks() } else { String::new() };
+            match view.not_ready() {
+                None => plain(StatusCode::OK, format!("ok\n{}{checks}", view.impaired())),
+                Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n{checks}")),
+            }
+        }
+        "/healthz/pipelines" => {
+            let found = view.pipelines();
+            let status = if found.needs_person { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            plain(status, if found.text.is_empty() { "ok\n".into() } else { found.text })
+        }
         "/metrics" => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             reply(StatusCode::OK, kind, view.metrics())

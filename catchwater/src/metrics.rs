@@ -250,10 +250,17 @@ impl Metrics {
         let tables = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let chunks = Family::<Labels, Shown<i64, AtomicI64>>::default();
         let chunks_done = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let snapshot_of = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let slot_bytes = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let slot_safe = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let slot_status = Family::<Labels, Shown<i64, AtomicI64>>::default();
+        let lanes_busy = Family::<Labels, Shown<f64, AtomicU64>>::default();
+        let retention = Family::<Labels, Shown<f64, AtomicU64>>::default();
         let retries = Family::<Labels, Counted>::default();
         let changes = Family::<Labels, Counted>::default();
         let mut targets = Vec::new();
-        let (mut tables_seen, number) = (0, |n: u64| i64::try_from(n).unwrap_or(i64::MAX));
+        let (mut tables_seen, mut topics_seen, mut snapshots_seen) = (0, 0, 0);
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         for w in workers {
             let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
             let pipeline = pair("pipeline", &w.pipeline);
@@ -291,12 +298,21 @@ impl Metrics {
                 if let Some(n) = w.held_bytes {
                     held.get_or_create(&vec![pipeline.clone(), name.clone(), pair("state", "held")]).set(number(n));
                 }
-                for (table, n) in &w.tables {
+                for ((table, what), n) in &w.operations {
                     tables_seen += 1;
                     let table = if tables_seen > TABLES_MAX { "_other" } else { table };
                     tables
-                        .get_or_create(&vec![pipeline.clone(), name.clone(), pair("table", table)])
+                        .get_or_create(&vec![pair("op", what), pipeline.clone(), name.clone(), pair("table", table)])
                         .inc_by(number(*n));
+                }
+                if let Some(share) = w.lanes_busy {
+                    lanes_busy.get_or_create(&whose).set(share);
+                }
+                for (topic, share) in &w.retention_used {
+                    topics_seen += 1;
+                    let topic = if topics_seen > TABLES_MAX { "_other" } else { topic };
+                    let used = retention.get_or_create(&vec![pipeline.clone(), name.clone(), pair("topic", topic)]);
+                    used.set(used.get().max(*share));
                 }
                 for (class, n) in &w.retries {
                     retries.get_or_create(&vec![pipeline.clone(), name.clone(), pair("class", class)]).inc_by(*n);
@@ -313,10 +329,21 @@ impl Metrics {
                 if let Some(bytes) = w.lag_bytes {
                     source_bytes.get_or_create(&vec![name.clone()]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
                 }
-                if let Some((rows, done, all)) = w.snapshot {
-                    snapshot.get_or_create(&vec![name.clone()]).set(number(rows));
-                    chunks_done.get_or_create(&vec![name.clone()]).set(number(done));
-                    chunks.get_or_create(&vec![name.clone()]).set(number(all));
+                for (table, t) in &w.snapshot_tables {
+                    snapshots_seen += 1;
+                    let table = if snapshots_seen > TABLES_MAX { "_other" } else { table };
+                    let of = vec![name.clone(), pair("table", table)];
+                    snapshot.get_or_create(&of).inc_by(number(t.rows));
+                    snapshot_of.get_or_create(&of).inc_by(number(t.rows_estimate));
+                    chunks_done.get_or_create(&of).inc_by(number(t.units_done));
+                    chunks.get_or_create(&of).inc_by(number(t.units));
+                }
+                if let Some(slot) = &w.slot {
+                    slot_bytes.get_or_create(&vec![name.clone()]).set(number(slot.retained_bytes));
+                    slot_status.get_or_create(&vec![name.clone(), pair("status", &slot.wal_status)]).set(1);
+                    if let Some(bytes) = slot.safe_bytes {
+                        slot_safe.get_or_create(&vec![name.clone()]).set(bytes);
+                    }
                 }
                 for a in &w.ad_hoc {
                     let labels = vec![name.clone(), pair("table", &a.table)];
@@ -339,9 +366,23 @@ impl Metrics {
             records,
         );
         registry.register("catchwater_deliver_credit_bytes", "row bytes in memory", held);
-        registry.register("catchwater_sink_table_rows", "row changes by target table since the worker began", tables);
+        registry.register(
+            "catchwater_sink_table_rows",
+            "row changes by target table and operation since the worker began",
+            tables,
+        );
+        registry.register("catchwater_apply_lane_busy_ratio", "share of the lanes that hold rows", lanes_busy);
+        registry.register(
+            "catchwater_retention_used_ratio",
+            "age of the oldest record that is not at the sink, as a share of the time the log keeps it",
+            retention,
+        );
         registry.register("catchwater_snapshot_chunks_done", "pieces read by the snapshot", chunks_done);
         registry.register("catchwater_snapshot_chunks", "pieces that the snapshot has", chunks);
+        registry.register("catchwater_snapshot_rows_estimated", "rows the server thinks its table has", snapshot_of);
+        registry.register("catchwater_source_slot_retained_bytes", "WAL kept because of the slot", slot_bytes);
+        registry.register("catchwater_source_slot_safe_bytes", "WAL until the slot may lose some", slot_safe);
+        registry.register("catchwater_source_slot_wal_status", "1 for the server's word on the slot", slot_status);
         registry.register(
             "catchwater_sink_retries",
             "times that a sink began again after a failure, by its class",
@@ -411,6 +452,15 @@ mod tests {
             position: "0/1".into(),
             snapshot: Some((3, 1, 1)),
             tables: [("public.t".to_owned(), 1)].into(),
+            operations: [(("public.t".to_owned(), "upsert"), 1)].into(),
+            lanes_busy: Some(0.5),
+            retention_used: vec![("shop.public.t".to_owned(), 0.25)],
+            slot: Some(catchwater_capture::source::SlotState {
+                retained_bytes: 1,
+                wal_status: "reserved".into(),
+                safe_bytes: Some(1),
+            }),
+            snapshot_tables: [("public.t".to_owned(), Default::default())].into(),
             parked: (kind == "sink").then_some((1, 1)),
             ledger: (kind == "sink").then_some(Ledger::default()),
             error: None,

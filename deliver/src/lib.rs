@@ -8,6 +8,7 @@
 //! `testing` a sink in memory, `trial` runs changes through all of it without a log.
 
 pub mod batch;
+pub mod busy;
 pub mod columns;
 pub mod commit;
 pub mod conformance;

@@ -238,6 +238,21 @@ pub enum What {
     DeleteOne(Row),
 }
 
+/// What a change does to its target table, as a word for people: one of `insert`, `upsert`, `update`, `delete`, `truncate`. A
+/// row that moves to another key is an update.
+pub fn operation(applies: &[Apply]) -> &'static str {
+    match applies {
+        [one] => match &one.what {
+            What::Upsert(_) | What::InsertNew(_) => "upsert",
+            What::Insert(_) => "insert",
+            What::Update(_) | What::Retire(_) => "update",
+            What::Delete(_) | What::DeleteOne(_) => "delete",
+            What::Truncate | What::Clear | What::RetireAll(_) => "truncate",
+        },
+        _ => "update",
+    }
+}
+
 /// How a source table maps to a target table; made once per schema.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TargetPlan {

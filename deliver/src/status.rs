@@ -37,6 +37,10 @@ pub struct Status {
     pub foreign: u64,
     /// Per target table.
     pub tables: BTreeMap<String, u64>,
+    /// The same by kind of operation ([`crate::sink::operation`]).
+    pub operations: BTreeMap<(String, &'static str), u64>,
+    /// Share of the lanes that held rows, in the newest window of [`crate::busy`]; `None` = there was none yet.
+    pub lanes_busy: Option<f64>,
     /// Every transaction ≤ this is applied.
     pub seq: CommitSeq,
     /// Its place in the source, for people.
@@ -84,6 +88,8 @@ impl Default for Status {
             reorders: 0,
             foreign: 0,
             tables: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            lanes_busy: None,
             seq: CommitSeq(0),
             position: Native::default(),
             commit_time: Wall::default(),

@@ -32,6 +32,7 @@ mod shape;
 mod thin;
 
 use crate::batch::{Batch, BatchLimits, Verdict};
+use crate::busy::Busy;
 use crate::columns::Columns;
 use crate::commit::Commit;
 use crate::error::{Failure, denied};
@@ -42,7 +43,7 @@ use crate::park::{Breaker, KeyOf, OnRowError, Parked, Since};
 use crate::plan::{ByTable, Claimed, SchemaNaming, TableFilter};
 use crate::regroup::{Regroup, Step};
 use crate::retry::{Failed, Next, Ordered, Retry};
-use crate::sink::{Apply, Lane, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What};
+use crate::sink::{Apply, Lane, Sink, SinkClass, SinkError, TargetName, TargetPlan, TargetTable, What, operation};
 use crate::status::{State, StatusHandle};
 use crate::wire::{Wire, WireError};
 use book::Book;
@@ -244,6 +245,7 @@ pub struct Worker {
     /// The target is being filled anew, at least up to where it stood.
     rebuild: Option<CommitSeq>,
     topic_names: BTreeMap<TopicId, TopicName>,
+    busy: Busy,
 }
 
 /// Why a session ended.
@@ -328,8 +330,8 @@ struct Session<'a> {
     described: BTreeMap<TargetName, TargetTable>,
     /// The boundary reached: every transaction ≤ it was given out.
     at: Place,
-    /// Rows since the last commit, per schema, for the status.
-    counted: BTreeMap<u32, u64>,
+    /// Rows since the last commit, per schema and kind of operation, for the status.
+    counted: BTreeMap<(u32, &'static str), u64>,
     folded: u64,
     taken: u64,
     filtered: u64,
@@ -386,6 +388,7 @@ impl Worker {
             asked: None,
             rebuild: None,
             topic_names: BTreeMap::new(),
+            busy: Busy::default(),
         };
         let end = worker.sessions().await;
         let _ = timeout(END_LIMIT, worker.deps.sink.shutdown()).await;
@@ -637,8 +640,8 @@ impl Worker {
 impl Session<'_> {
     /// A change that was taken is not applied after all.
     fn uncount(&mut self, applies: &[crate::sink::Apply]) {
-        let no = applies.first().map(|a| a.table.source.schema_no);
-        if let Some(n) = no.and_then(|no| self.counted.get_mut(&no)) {
+        let of = applies.first().map(|a| (a.table.source.schema_no, operation(applies)));
+        if let Some(n) = of.and_then(|of| self.counted.get_mut(&of)) {
             *n = n.saturating_sub(1);
         }
     }

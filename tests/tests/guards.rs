@@ -29,6 +29,13 @@ fn told(dev: &Dev, sink: &str) -> String {
     format!("{} {}", of["state"].as_str().unwrap_or_default(), of["error"].as_str().unwrap_or_default())
 }
 
+/// Status and text of an answer.
+fn get(dev: &Dev, path: &str) -> String {
+    let url = format!("http://{}{path}", dev.http);
+    let out = Command::new("curl").args(["-s", "-w", "%{stderr}%{http_code}", &url]).output().expect("curl");
+    format!("{} {}", String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout))
+}
+
 /// What a person can do, as the node tells it.
 fn next(dev: &Dev, sink: &str) -> String {
     let out = Command::new("curl").args(["-s", &format!("http://{}/api/v1/lag", dev.http)]).output();
@@ -149,7 +156,12 @@ fn a_misfit_table_stops_its_own_sink_and_nothing_else() {
             "ALTER TABLE t ALTER COLUMN a TYPE int USING id",
             &["CW0676", "column a of public.t is date"],
         ),
-        ("t", "ALTER TABLE t RENAME COLUMN a TO b", "ALTER TABLE t RENAME COLUMN b TO a", &["CW0696", "column a of public.t"]),
+        (
+            "t",
+            "ALTER TABLE t RENAME COLUMN a TO b",
+            "ALTER TABLE t RENAME COLUMN b TO a",
+            &["CW0696", "column a of public.t"],
+        ),
         ("t", raise, "DROP FUNCTION no() CASCADE", &["CW0609", "public.t", "a trigger or function of the target"]),
         ("late", "SELECT 1", "DROP VIEW late", &["CW0692", "public.late"]),
     ];
@@ -158,6 +170,9 @@ fn a_misfit_table_stops_its_own_sink_and_nothing_else() {
         row(table, n);
         wait_told(&dev, "bad", &[&["needs_person"], words].concat());
         assert!(!told(&dev, "bad").contains(&n.to_string()), "a value in the error");
+        let health = get(&dev, "/healthz/pipelines");
+        assert!(health.starts_with("503") && health.contains("shop sink bad needs_person CW"), "{health}");
+        assert!(get(&dev, "/readyz?verbose").starts_with("200") && get(&dev, "/livez").starts_with("200"));
         assert!(!next(&dev, "bad").is_empty(), "no next step: {}", told(&dev, "bad"));
         // All else goes on: the same rows, later ones, another pipeline, and the source lets go of its WAL.
         row("ok", n);
@@ -172,7 +187,9 @@ fn a_misfit_table_stops_its_own_sink_and_nothing_else() {
         dev.wait(LIMIT, || if arrived() == 1 { String::new() } else { format!("row {n} of the other pipeline") })
             .unwrap_or_else(|e| panic!("{e:#}"));
         let now = source.pg.one("SELECT pg_current_wal_lsn()").expect("lsn");
-        let sql = format!("SELECT bool_and(confirmed_flush_lsn >= '{now}') FROM pg_replication_slots WHERE database = '{from}'");
+        let sql = format!(
+            "SELECT bool_and(confirmed_flush_lsn >= '{now}') FROM pg_replication_slots WHERE database = '{from}'"
+        );
         let confirmed = || source.pg.one(&sql).unwrap_or_default();
         dev.wait(LIMIT, || if confirmed() == "t" { String::new() } else { format!("not confirmed up to {now}") })
             .unwrap_or_else(|e| panic!("{e:#}"));
@@ -184,7 +201,22 @@ fn a_misfit_table_stops_its_own_sink_and_nothing_else() {
             dev.wait(LIMIT, || difference(&source.pg, table, &bad.pg, table)).unwrap_or_else(|e| panic!("{e:#}"));
         }
     }
+    assert!(get(&dev, "/healthz/pipelines").starts_with("200"), "{}", get(&dev, "/healthz/pipelines"));
     dev.ledger().expect("rows in = rows out");
+    // What the node counted, as a scrape sees it.
+    let page = || get(&dev, "/metrics");
+    for (metric, labels) in [
+        ("catchwater_sink_table_rows", ["op=\"upsert\"", "sink=\"good\"", "table=\"public.t\""]),
+        ("catchwater_source_slot_wal_status", ["status=\"reserved\"", "", ""]),
+        ("catchwater_source_slot_retained_bytes", ["source=", "", ""]),
+        ("catchwater_snapshot_chunks_done", ["source=", "table=\"public.t\"", ""]),
+        ("catchwater_retention_used_ratio", ["sink=\"bad\"", "topic=", ".public.t\""]),
+        ("catchwater_apply_lane_busy_ratio", ["sink=\"good\"", "", ""]),
+    ] {
+        let holds = |l: &str| l.starts_with(&format!("{metric}{{")) && labels.iter().all(|w| l.contains(w));
+        dev.wait(LIMIT, || if page().lines().any(holds) { String::new() } else { format!("no {metric} {labels:?}") })
+            .unwrap_or_else(|e| panic!("{e:#}"));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::emit::Unit;
 use crate::error::{Trouble, code};
 use crate::notification::{Aggregate, Ended, News};
 use crate::source::{Chunk, Expected, Snapshot, Source, SourceError, Stretch, StretchEnd, View};
-use crate::status::State;
+use crate::status::{State, TableProgress};
 use crate::track::Mark;
 use bytes::{BufMut, Bytes, BytesMut};
 use catchwater_base::crash_point;
@@ -149,6 +149,7 @@ pub(super) async fn begin(
         left,
         plan: VecDeque::new(),
         planned: false,
+        sizes: BTreeMap::new(),
         busy: true,
         ready: None,
         failed: None,
@@ -188,6 +189,15 @@ pub(super) async fn begin(
     Ok(Some(fill))
 }
 
+fn sizes(plan: &[Chunk]) -> BTreeMap<String, TableProgress> {
+    let mut of: BTreeMap<String, TableProgress> = BTreeMap::new();
+    for chunk in plan {
+        let table = of.entry(chunk.table.qualified()).or_default();
+        (table.units, table.rows_estimate) = (table.units + 1, table.rows_estimate + chunk.rows_estimate);
+    }
+    of
+}
+
 /// The signal table: Debezium does not read it, and does not tell of it.
 fn is_signals(begun: &Begun<'_>, table: &str) -> bool {
     begun.session.config.signals.table.as_deref() == Some(table)
@@ -209,6 +219,8 @@ pub(super) struct Fill {
     left: BTreeSet<u32>,
     plan: VecDeque<Chunk>,
     planned: bool,
+    /// What the plan says of each table, until the status knows it.
+    sizes: BTreeMap<String, TableProgress>,
     /// The reader owes an answer.
     busy: bool,
     ready: Option<Read>,
@@ -236,6 +248,7 @@ impl Fill {
         self.busy = false;
         match told {
             Some(Told::Planned(chunks)) => {
+                self.sizes = sizes(&chunks);
                 self.plan = chunks.into();
                 self.planned = true;
                 self.ask_next();
@@ -280,6 +293,13 @@ impl Fill {
         }
     }
 
+    fn tell_sizes(&mut self, begun: &Begun<'_>) {
+        if !self.sizes.is_empty() {
+            let sizes = std::mem::take(&mut self.sizes);
+            begun.session.status.update(|s| s.snapshot_tables = sizes);
+        }
+    }
+
     fn give_up_old_units(&self, begun: &mut Begun<'_>) {
         let mut given_up = Vec::new();
         for ((snapshot, table, unit), chunk) in &begun.history.chunks {
@@ -318,6 +338,7 @@ impl Fill {
             if let Some(e) = self.failed.take() {
                 return Err(e.into());
             }
+            self.tell_sizes(begun);
             if let Some(read) = self.ready.take() {
                 self.ask_next();
                 let last_of_all = self.planned && !self.busy;
@@ -334,6 +355,7 @@ impl Fill {
         if let Some(e) = self.failed.take() {
             return Err(e.into());
         }
+        self.tell_sizes(begun);
         let may = |view: &View| stream.is_between() && begun.resume.is_caught_up() && may_place(view, &stream.at);
         if !self.ready.as_ref().is_some_and(|r| may(&r.view)) {
             if self.planned && !self.busy && self.ready.is_none() && self.plan.is_empty() {
@@ -442,7 +464,12 @@ impl Fill {
             let finished = ChunkRecord { phase: ChunkPhase::Finished, ..record };
             begun.session.finished.push((seq, key, Stored::Chunk(finished)));
         }
-        begun.session.status.update(|s| s.snapshot_units_done += 1);
+        begun.session.status.update(|s| {
+            s.snapshot_units_done += 1;
+            let of = s.snapshot_tables.entry(chunk.table.qualified()).or_default();
+            (of.rows, of.units_done) = (of.rows + read_rows, of.units_done + 1);
+            of.units = of.units.max(of.units_done);
+        });
         if chunk.last_of_table {
             self.complete(begun, table.table_no, table.schema_no, seq);
         }

@@ -126,7 +126,8 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         }
         ad_hoc.turn(begun, source, &mut stream, fill.is_none()).await?;
         let lag = source.lag_bytes();
-        begun.session.status.update(|s| s.lag_bytes = lag);
+        let slot = source.slot();
+        begun.session.status.update(|s| (s.lag_bytes, s.slot) = (lag, slot));
         if let Some(e) = failed {
             return Err(e.into());
         }

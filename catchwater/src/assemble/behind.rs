@@ -18,10 +18,11 @@ use catchwater_coordinator::group::{FetchOffsets, Reply, Request};
 use catchwater_deliver::commit::mirror_group;
 use catchwater_deliver::lag::Way;
 use catchwater_deliver::wire::records;
-use catchwater_record::{CommitSeq, Offset, RevisionNo, SinkName, TaskId, TopicPartition};
+use catchwater_record::{CommitSeq, Offset, RevisionNo, SinkName, TaskId, TopicId, TopicPartition};
 use catchwater_runtime::shutdown::Stopped;
 use catchwater_runtime::time::{timeout, wall};
-use std::collections::BTreeMap;
+use catchwater_storage::compact::Policy;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Behind {
     pub way: Option<Way>,
     /// Records from there on, tombstones and changes that will be filtered included; `None` = not known.
     pub records: Option<u64>,
+    /// By topic: the age of the oldest record that is not applied, as a share of the time for which the log keeps it.
+    pub retention_used: Vec<(String, f64)>,
 }
 
 /// What is known of sources and sinks beside their workers.
@@ -123,8 +126,11 @@ impl Watcher {
             }
         }
         parts.truncate(PARTS_MAX);
-        let way = self.first_of(parts, stand.seq).await;
-        Some(Behind { source, way, records: Some(records) })
+        let (way, oldest) = self.first_of(parts, stand.seq).await;
+        let topics: BTreeSet<TopicId> = stand.offsets.iter().map(|(at, _)| at.topic).collect();
+        let retention_used =
+            topics.into_iter().filter_map(|t| self.retention_used(t, oldest.get(&t).copied())).collect();
+        Some(Behind { source, way, records: Some(records), retention_used })
     }
 
     async fn text(&mut self, task: &Task) -> Option<(String, Vec<String>)> {
@@ -171,10 +177,25 @@ impl Watcher {
         Some(Stand { offsets, seq: CommitSeq(0) })
     }
 
-    /// The oldest change above `seq` that begins one of these partitions.
-    async fn first_of(&self, parts: Vec<(TopicPartition, Offset)>, seq: CommitSeq) -> Option<Way> {
+    /// `oldest` = time of the oldest record that is not applied. `None` = the topic keeps everything.
+    fn retention_used(&self, topic: TopicId, oldest: Option<Wall>) -> Option<(String, f64)> {
+        let topics = &self.state.local.node().topics;
+        let here = topics.by_id(topic)?;
+        let settings = topics.settings(&here);
+        let ms = kept_ms(settings.retention.ms, settings.compact.then_some(settings.compaction))?;
+        let age_ms = oldest.map_or(0, |at| wall().as_millis().saturating_sub(at.as_millis()).max(0));
+        Some((here.topic.name.to_string(), age_ms as f64 / ms.max(1) as f64))
+    }
+
+    /// The oldest change above `seq` that begins one of these partitions, and the time of each topic's oldest record.
+    async fn first_of(
+        &self,
+        parts: Vec<(TopicPartition, Offset)>,
+        seq: CommitSeq,
+    ) -> (Option<Way>, BTreeMap<TopicId, Wall>) {
+        let (mut first, mut oldest): (Option<Way>, BTreeMap<TopicId, Wall>) = Default::default();
         if parts.is_empty() {
-            return None;
+            return (first, oldest);
         }
         let from: BTreeMap<TopicPartition, Offset> = parts.iter().copied().collect();
         let want = Fetch {
@@ -184,10 +205,14 @@ impl Watcher {
             max_wait_ms: 0,
             credit_bytes: PART_BYTES,
         };
-        let mut first: Option<Way> = None;
-        for fetched in self.state.local.fetch(want).await.ok()? {
+        let Ok(fetched) = self.state.local.fetch(want).await else { return (first, oldest) };
+        for fetched in fetched {
             let (Ok(bytes), Some(from)) = (fetched.batches, from.get(&fetched.at)) else { continue };
             let Ok((found, _)) = records(fetched.at, *from, &bytes) else { continue };
+            if let Some(at) = found.first().map(|r| Wall::from_millis(r.timestamp_ms)) {
+                let known = oldest.entry(fetched.at.topic).or_insert(at);
+                *known = (*known).min(at);
+            }
             let way = found.iter().find_map(|r| {
                 let stamp = Stamp::decode(r.stamp.as_ref()?).ok()?;
                 // Schema changes and messages are no rows, and what ends a schema is not waited for.
@@ -205,8 +230,15 @@ impl Watcher {
                 (a, b) => a.or(b),
             };
         }
-        first
+        (first, oldest)
     }
+}
+
+/// For how long a topic promises to keep a record, ms: by age, and where it is compacted the deletes, which are the first
+/// that a sink would miss. `None` = for ever.
+fn kept_ms(retention_ms: Option<u64>, compaction: Option<Policy>) -> Option<u64> {
+    let deletes = compaction.map(|p| p.lag_ms_min.saturating_add(p.delete_retention_ms));
+    [retention_ms, deletes].into_iter().flatten().min()
 }
 
 /// `shop`, `shop.*`, `shop.public.*`, `shop.public.orders` and the topic of a table.
@@ -218,6 +250,22 @@ fn takes(from: &str, topic: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_a_record_is_kept_is_the_shortest_promise() {
+        let policy = |min: u64, deletes: u64| Policy {
+            dirty_ratio_min: 0.5,
+            lag_ms_min: min,
+            lag_ms_max: u64::MAX,
+            delete_retention_ms: deletes,
+            segment_bytes: 1,
+        };
+        assert_eq!(kept_ms(None, None), None);
+        assert_eq!(kept_ms(Some(7), None), Some(7));
+        assert_eq!(kept_ms(None, Some(policy(5, 4))), Some(9), "a delete goes that long after it was written");
+        assert_eq!(kept_ms(Some(8), Some(policy(5, 4))), Some(8));
+        assert_eq!(kept_ms(None, Some(policy(u64::MAX, 4))), Some(u64::MAX));
+    }
 
     #[test]
     fn what_a_sink_takes() {

@@ -36,6 +36,17 @@ pub struct WorkerLine {
     /// Of a source: ad hoc snapshots that are not at their end.
     pub ad_hoc: Vec<capture::status::AdHoc>,
     pub tables: BTreeMap<String, u64>,
+    /// Of a sink: the same by kind of operation.
+    pub operations: BTreeMap<(String, &'static str), u64>,
+    /// Of a sink: share of its lanes that are busy.
+    pub lanes_busy: Option<f64>,
+    /// Of a sink: by topic, the age of the oldest record that is not applied, as a share of the time for which the log
+    /// promises to keep it.
+    pub retention_used: Vec<(String, f64)>,
+    /// Of a source: what its server keeps for it.
+    pub slot: Option<capture::source::SlotState>,
+    /// Of a source: its snapshot by table.
+    pub snapshot_tables: BTreeMap<String, capture::status::TableProgress>,
     /// Of a sink: rows that became dead letters since the worker began, and keys that are parked now.
     pub parked: Option<(u64, u64)>,
     /// Of a sink: what became of the rows that it took from the log.
@@ -92,6 +103,11 @@ impl WorkerLine {
             snapshot: None,
             ad_hoc: Vec::new(),
             tables: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            lanes_busy: None,
+            retention_used: Vec::new(),
+            slot: None,
+            snapshot_tables: BTreeMap::new(),
             parked: None,
             ledger: None,
             error: None,
@@ -137,6 +153,7 @@ impl WorkerLine {
         self.lag_ms = whole(&stages) / 1000;
         self.stages = Some(stages);
         self.lag_records = behind.and_then(|b| b.records);
+        self.retention_used = behind.map(|b| b.retention_used.clone()).unwrap_or_default();
     }
 }
 
@@ -159,6 +176,8 @@ impl WorkerStatus {
                 line.lag_bytes = s.lag_bytes;
                 line.position = s.native.to_string();
                 line.snapshot = Some((s.snapshot_rows, s.snapshot_units_done, s.snapshot_units));
+                line.snapshot_tables = s.snapshot_tables;
+                line.slot = s.slot;
                 line.ad_hoc = s.ad_hoc;
                 line.error = s.last_error.map(|(c, w)| (c.to_string(), w));
             }
@@ -176,6 +195,8 @@ impl WorkerStatus {
                 line.held_bytes = Some(s.bytes as u64);
                 line.position = s.position.to_string();
                 line.tables = s.tables;
+                line.operations = s.operations;
+                line.lanes_busy = s.lanes_busy;
                 line.parked = Some((s.parked, s.parked_keys));
                 line.ledger = Some(Ledger {
                     taken: s.taken,
@@ -212,11 +233,17 @@ fn stages_json(l: &WorkerLine) -> Value {
         .into()
 }
 
+fn tables_json(l: &WorkerLine) -> Value {
+    let one = |t: &capture::status::TableProgress| json!({"rows": t.rows, "rows_estimate": t.rows_estimate, "units_done": t.units_done, "units": t.units});
+    l.snapshot_tables.iter().map(|(name, t)| (name.clone(), one(t))).collect::<serde_json::Map<_, _>>().into()
+}
+
 pub fn line_json(l: &WorkerLine) -> Value {
     json!({
         "pipeline": l.pipeline, "node": l.node, "kind": l.kind, "state": l.word(), "rows": l.rows,
         "lag_ms": l.lag_ms, "stages_us": stages_json(l), "lag_records": l.lag_records, "lag_bytes": l.lag_bytes, "position": l.position,
-        "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all})),
+        "snapshot": l.snapshot.map(|(rows, done, all)| json!({"rows": rows, "units_done": done, "units": all, "tables": tables_json(l)})),
+        "slot": l.slot.as_ref().map(|s| json!({"retained_bytes": s.retained_bytes, "wal_status": s.wal_status, "safe_bytes": s.safe_bytes})),
         "ad_hoc": l.ad_hoc.iter().map(|a| json!({
             "table": a.table, "state": a.state, "rows": a.rows, "chunks": a.chunks,
             "rows_estimate": a.rows_estimate, "eta_ms": a.eta_ms,
@@ -232,4 +259,19 @@ pub fn line_json(l: &WorkerLine) -> Value {
         "retries": l.retries, "schema_changes": l.schema_changes, "held_bytes": l.held_bytes,
         "error": l.error.as_ref().map(|(code, what)| format!("{code} {what}")), "next": l.next,
     })
+}
+
+/// The tasks that are not at work: pipeline, node, state, and the error without its text's end.
+pub(super) fn health(lines: &[WorkerLine]) -> crate::http::Pipelines {
+    let mut out = crate::http::Pipelines::default();
+    for l in lines {
+        let word = l.word();
+        if matches!(word, "running" | "snapshot") {
+            continue;
+        }
+        out.needs_person |= word == "needs_person";
+        let error = l.error.as_ref().map(|(code, what)| format!(" {code} {what}")).unwrap_or_default();
+        out.text.push_str(&format!("{} {} {} {word}{error}\n", l.pipeline, l.kind, l.node));
+    }
+    out
 }

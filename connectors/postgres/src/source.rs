@@ -36,8 +36,8 @@ use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_capture::TableLists;
 use catchwater_capture::source::{
-    Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, Snapshot, Source, SourceClass, SourceError,
-    Start,
+    Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, SlotState, Snapshot, Source, SourceClass,
+    SourceError, Start,
 };
 use catchwater_change::{Cell, Native, Op, Row, RowChange, SnapshotMark, SourceInfo, TableSchema, Value};
 use catchwater_record::{CaptureEpoch, SourceName, TxnId};
@@ -201,6 +201,7 @@ struct Running {
     clock: SystemClock,
     /// When the publication was last compared.
     compared: Mono,
+    slot: Option<SlotState>,
     _beat: Option<Task<()>>,
 }
 
@@ -390,6 +391,8 @@ impl Running {
         if let Some(name) = lost {
             return missing(format!("table {name} is not in publication {} any more", config.publication()));
         }
+        // For people to see; a server that does not answer this is asked again.
+        self.slot = open::slot_state(config, &self.sql).await;
         self.compared = now;
         Ok(())
     }
@@ -706,6 +709,10 @@ impl Source for PgSource {
     fn lag_bytes(&self) -> Option<u64> {
         let running = self.open.as_ref()?;
         Some(running.end.saturating_sub(running.stream.confirmed()))
+    }
+
+    fn slot(&self) -> Option<SlotState> {
+        self.open.as_ref()?.slot.clone()
     }
 
     fn close(&mut self) -> Fut<'_, ()> {

@@ -12,7 +12,7 @@ use crate::park::OnRowError;
 use crate::plan;
 use crate::regroup::Run;
 use crate::retry::Ordered;
-use crate::sink::{Ack, Mark, What, is_note};
+use crate::sink::{Ack, Mark, What, is_note, operation};
 use crate::status::State;
 use crate::wire::WireError;
 use catchwater_base::{Wall, crash_point};
@@ -78,7 +78,7 @@ impl Worker {
         } else if self.set_aside(session, &applies, stamp.version, from) {
             applies.clear();
         } else {
-            *session.counted.entry(no).or_default() += 1;
+            *session.counted.entry((no, operation(&applies))).or_default() += 1;
             if self.source_order.is_some() {
                 session.origins.insert(stamp.version, from);
             }
@@ -185,10 +185,10 @@ impl Worker {
             session.commit.handle_durable(now.mono, mark.clone());
         }
         let Tally { counted, folded, taken, filtered, parked, way } = tally;
-        let counted: Vec<(String, u64)> = counted
+        let counted: Vec<(String, &'static str, u64)> = counted
             .into_iter()
             .filter(|(_, n)| *n > 0)
-            .filter_map(|(no, n)| Some((plan::shown(&self.plans.get(&no)?.target), n)))
+            .filter_map(|((no, what), n)| Some((plan::shown(&self.plans.get(&no)?.target), what, n)))
             .collect();
         let parked_keys = self.parked.len() as u64;
         let bytes = session.regroup.bytes();
@@ -218,11 +218,12 @@ impl Worker {
                 // The position alone, of a quiet source: no delivery took that long.
                 return;
             }
-            s.rows += counted.iter().map(|(_, n)| n).sum::<u64>();
+            s.rows += counted.iter().map(|(.., n)| n).sum::<u64>();
             s.folded += folded;
             s.groups += 1;
-            for (table, n) in counted {
-                *s.tables.entry(table).or_default() += n;
+            for (table, what, n) in counted {
+                *s.tables.entry(table.clone()).or_default() += n;
+                *s.operations.entry((table, what)).or_default() += n;
             }
             s.lag_ms = age_ms;
             s.latency_ms = age_ms;
@@ -294,8 +295,13 @@ impl Worker {
         }
     }
 
-    /// What waits longest, for who asks while the target works or stands.
+    /// What waits longest and how busy the lanes are, for who asks while the target works or stands.
     pub(super) fn tell_oldest(&mut self, session: &Session<'_>) {
+        let lanes = session.flight.lanes.count() + usize::from(session.lane_open);
+        let share = self.busy.see(self.now().mono, lanes, self.lanes_max.max(1));
+        if let Some(share) = share {
+            self.status.update(|s| s.lanes_busy = Some(share));
+        }
         let oldest = session.oldest();
         let quiet = session.batch.is_empty() && !session.lane_open && !session.flight.lanes.is_busy();
         let done = if quiet { session.at.seq } else { CommitSeq(0) };

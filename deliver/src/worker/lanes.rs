@@ -51,8 +51,8 @@ enum Stage {
 /// What a group adds to the counts when it is durable.
 #[derive(Default)]
 pub(super) struct Tally {
-    /// Per schema.
-    pub counted: BTreeMap<u32, u64>,
+    /// Per schema and kind of operation.
+    pub counted: BTreeMap<(u32, &'static str), u64>,
     pub folded: u64,
     pub taken: u64,
     pub filtered: u64,
@@ -103,6 +103,11 @@ impl Lanes {
     /// Something to reap.
     pub fn has_news(&self) -> bool {
         !self.done.is_empty() || self.failed.is_some()
+    }
+
+    /// Groups that are on their way.
+    pub fn count(&self) -> usize {
+        self.going.len()
     }
 
     /// The oldest change in a lane.

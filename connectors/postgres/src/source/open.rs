@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::types::{binary, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Mono, crash_point};
-use catchwater_capture::source::{Identity, Opened, SourceClass, SourceError, identity_tag as tag};
+use catchwater_capture::source::{Identity, Opened, SlotState, SourceClass, SourceError, identity_tag as tag};
 use catchwater_change::{Native, TableSchema};
 use catchwater_runtime::time::{SystemClock, sleep};
 use std::collections::BTreeMap;
@@ -172,6 +172,25 @@ pub(super) async fn slot_row(config: &SourceConfig, sql: &Session) -> Result<Opt
         confirmed: r.get::<_, Option<String>>(4).as_deref().and_then(parse_lsn),
         wal_status: r.get(5),
     }))
+}
+
+/// What the server keeps because of the slot; `None` = it does not say.
+pub(super) async fn slot_state(config: &SourceConfig, sql: &Session) -> Option<SlotState> {
+    let row = sql
+        .client
+        .query_opt(
+            "SELECT greatest(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, \
+               restart_lsn), 0)::int8, coalesce(wal_status, 'unknown'), safe_wal_size \
+             FROM pg_replication_slots WHERE slot_name = $1::text::name",
+            &[&config.slot()],
+        )
+        .await
+        .ok()??;
+    Some(SlotState {
+        retained_bytes: row.get::<_, Option<i64>>(0)?.unsigned_abs(),
+        wal_status: row.get(1),
+        safe_bytes: row.get(2),
+    })
 }
 
 /// Judges the slot; an older connection of ours that still holds it is ended first.
@@ -688,6 +707,7 @@ impl PgSource {
             version,
             clock: SystemClock::default(),
             compared: Mono::ZERO,
+            slot: None,
             _beat: super::beat::start(config),
         });
         Ok(Opened { identity, native: Native::postgres(from), tables: schemas })
