@@ -40,7 +40,7 @@ fn size(dir: &Path) -> u64 {
 fn sinks_that_are_down_for_long_cost_log_and_no_wal() {
     let Some(a) = Database::create("pg15", "stopped_a") else { return };
     let Some(b) = Database::create("pg15", "stopped_b") else { return };
-    let (changes, rate) = (number("CW_STOPPED_CHANGES", 20_000), number("CW_STOPPED_RATE", 20_000).max(1));
+    let (changes, rate) = (number("CW_STOPPED_CHANGES", 4_000), number("CW_STOPPED_RATE", 20_000).max(1));
     let name = a.name();
     a.pg.run("CREATE TABLE t (id int PRIMARY KEY, n bigint NOT NULL, pad text NOT NULL)").expect("a table");
     a.pg.run(&format!("INSERT INTO t SELECT i, 0, repeat('x', 40) FROM generate_series(0, {}) i", KEYS - 1))
