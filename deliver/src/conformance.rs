@@ -9,7 +9,7 @@
 //! | empty open; position equals rows | suite `position_is_what_the_target_holds` |
 //! | claim by lower, equal, higher fence; foreign cluster | suite `fences` |
 //! | zombie after take-over, and inside an open transaction | suite `zombies` |
-//! | lost connection before, in and after COMMIT, and at each message of an apply; kills at each call, in DDL too | worker `storm`; pg `a_connection_that_is_lost_at_any_message_…`, `a_commit_that_got_through_after_all_is_found_by_its_number`, `killed_workers_…` (both ends PostgreSQL); sqlite `the_demo_shop_survives_kills_…` |
+//! | lost connection before, in and after COMMIT; kills at each call, in DDL too | worker `storm`; pg `a_commit_that_got_through_after_all_is_found_by_its_number`, `killed_workers_…` (both ends PostgreSQL); sqlite `the_demo_shop_survives_kills_…` |
 //! | sink restored to an older state; read-only target | `tests/guards.rs` (PostgreSQL) |
 //! | log shorter than the sink; log start above it | worker `a_target_ahead_of_the_log_…`, `a_sink_that_stood_before_deletes_…` |
 //! | same group twice; abort, drop, open again at once | suite `the_same_group_twice`, `abort_and_drop_leave_nothing` |
@@ -30,8 +30,8 @@
 //! | columns left out, renamed, typed | `columns`; `tests/columns.rs` (PostgreSQL) |
 //! | rebuild; a lag that grows while the target stands | worker `rebuild`, `lag`; `tests/rebuild.rs`, `tests/lag.rs` (PostgreSQL) |
 //!
-//! The cases on tables that a user made need a target that speaks SQL: they run on PostgreSQL and SQLite. Held by no test, for
-//! no sink at hand has them: bulk replies with mixed items, throttling, Accepted without Durable.
+//! The cases on tables that a user made need a target that speaks SQL: they run on PostgreSQL and SQLite. Held by no test: a
+//! connection that is lost at each statement of PostgreSQL; and, for no sink at hand has them, bulk replies with mixed items, throttling, Accepted without Durable.
 //!
 //! Each case uses a pipeline and tables of its own, so one target serves all of them, and the suite can run against a
 //! target that holds other things.

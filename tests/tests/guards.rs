@@ -141,6 +141,20 @@ fn a_misfit_table_stops_its_own_sink_and_nothing_else() {
     row("t", 1);
     row("ok", 1);
     wait_equal(&dev, &source, bad);
+    // What the node counted, as a scrape sees it.
+    let page = || get(&dev, "/metrics");
+    for (metric, labels) in [
+        ("catchwater_sink_table_rows", ["op=\"upsert\"", "sink=\"good\"", "table=\"public.t\""]),
+        ("catchwater_source_slot_wal_status", ["status=\"reserved\"", "", ""]),
+        ("catchwater_source_slot_retained_bytes", ["source=", "", ""]),
+        ("catchwater_snapshot_chunks_done", ["source=", "table=\"public.t\"", ""]),
+        ("catchwater_retention_used_ratio", ["sink=\"bad\"", "topic=", ".public.t\""]),
+        ("catchwater_apply_lane_busy_ratio", ["sink=\"good\"", "", ""]),
+    ] {
+        let holds = |l: &str| l.starts_with(&format!("{metric}{{")) && labels.iter().all(|w| l.contains(w));
+        dev.wait(LIMIT, || if page().lines().any(holds) { String::new() } else { format!("no {metric} {labels:?}") })
+            .unwrap_or_else(|e| panic!("{e:#}"));
+    }
     let raise = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not %', NEW.a; END $$; CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no()";
     let misfits: [(&str, &str, &str, &[&str]); 4] = [
         (
@@ -188,20 +202,6 @@ fn a_misfit_table_stops_its_own_sink_and_nothing_else() {
     }
     assert!(get(&dev, "/healthz/pipelines").starts_with("200"), "{}", get(&dev, "/healthz/pipelines"));
     dev.ledger().expect("rows in = rows out");
-    // What the node counted, as a scrape sees it.
-    let page = || get(&dev, "/metrics");
-    for (metric, labels) in [
-        ("catchwater_sink_table_rows", ["op=\"upsert\"", "sink=\"good\"", "table=\"public.t\""]),
-        ("catchwater_source_slot_wal_status", ["status=\"reserved\"", "", ""]),
-        ("catchwater_source_slot_retained_bytes", ["source=", "", ""]),
-        ("catchwater_snapshot_chunks_done", ["source=", "table=\"public.t\"", ""]),
-        ("catchwater_retention_used_ratio", ["sink=\"bad\"", "topic=", ".public.t\""]),
-        ("catchwater_apply_lane_busy_ratio", ["sink=\"good\"", "", ""]),
-    ] {
-        let holds = |l: &str| l.starts_with(&format!("{metric}{{")) && labels.iter().all(|w| l.contains(w));
-        dev.wait(LIMIT, || if page().lines().any(holds) { String::new() } else { format!("no {metric} {labels:?}") })
-            .unwrap_or_else(|e| panic!("{e:#}"));
-    }
 }
 
 #[test]

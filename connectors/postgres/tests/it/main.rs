@@ -6,7 +6,6 @@ mod adhoc;
 mod binary;
 mod blocking;
 mod conformance;
-mod cut;
 mod golden;
 mod history;
 mod large;
