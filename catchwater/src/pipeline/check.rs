@@ -326,20 +326,27 @@ impl Walk {
         let mut given = Vec::new();
         let before = self.findings.len();
         for e in entries {
-            let here = join(path, &e.key);
-            let Some(text) = self.scalar(e, &here, "a text").map(str::to_owned) else { continue };
-            for error in Properties::parse([(e.key.as_str(), text.as_str())]).err().into_iter().flatten() {
+            if let Some(text) = self.scalar(e, &join(path, &e.key), "a text").map(str::to_owned) {
+                given.push((e, text));
+            }
+        }
+        let parse = |some: &[(&Entry, String)]| {
+            Properties::parse(some.iter().map(|(e, text)| (e.key.as_str(), text.as_str()))).err().unwrap_or_default()
+        };
+        let together = parse(&given);
+        for one in &given {
+            let e = one.0;
+            // What is wrong alone may lean on a property that is there.
+            for error in parse(std::slice::from_ref(one)).into_iter().filter(|error| together.contains(error)) {
                 let (code, span) = match KNOWN.contains(&e.key.as_str()) {
                     true => (codes::BAD_VALUE, e.value.span),
                     false => (codes::UNKNOWN_FIELD, e.key_span),
                 };
-                self.error(code, span, &here, error.to_string());
+                self.error(code, span, &join(path, &e.key), error.to_string());
             }
-            given.push((e.key.as_str(), text));
         }
         if self.findings.len() == before {
-            let together = Properties::parse(given.iter().map(|(k, v)| (*k, v.as_str())));
-            for error in together.err().into_iter().flatten() {
+            for error in together {
                 let at = entries.iter().find(|e| e.key == error.key).map_or(entry.key_span, |e| e.key_span);
                 self.error(codes::BAD_VALUE, at, &join(path, &error.key), error.to_string());
             }

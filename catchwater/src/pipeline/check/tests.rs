@@ -36,6 +36,18 @@ fn errors(text: &str) -> Vec<Finding> {
 }
 
 #[test]
+fn properties_that_lean_on_each_other_are_right_together_and_wrong_alone() {
+    for (one, other) in [
+        ("heartbeat.action.query: SELECT 1", "heartbeat.interval.ms: \"1000\""),
+        ("notification.enabled.channels: sink", "notification.sink.topic.name: told"),
+    ] {
+        let with = |block: String| errors(&GOOD.replace("envelope: debezium", &format!("debezium: {{ {block} }}")));
+        assert_eq!(with(format!("{one}, {other}")), vec![]);
+        assert_eq!(with(one.to_owned()).len(), 1, "{one}");
+    }
+}
+
+#[test]
 fn a_good_file_becomes_a_typed_pipeline() {
     let (pipeline, findings) = check(GOOD.as_bytes(), Options { plain_secrets: false });
     assert_eq!(findings, vec![]);
