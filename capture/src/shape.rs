@@ -57,6 +57,8 @@ pub enum Mask {
         algorithm: Algorithm,
         salt: String,
         v2: bool,
+        /// Digits that the column has room for; 0 = all.
+        length: u32,
     },
 }
 
@@ -77,7 +79,7 @@ impl Mask {
             "SHA-512" => Algorithm::Sha512,
             _ => return None,
         };
-        Some(Mask::Hash { algorithm, salt: salt.to_owned(), v2 })
+        Some(Mask::Hash { algorithm, salt: salt.to_owned(), v2, length: 0 })
     }
 
     /// `None` = NULL.
@@ -85,15 +87,30 @@ impl Mask {
         match self {
             Mask::Stars(n) => Some("*".repeat(*n as usize)),
             Mask::Truncate(n) => text.map(|t| t.chars().take(*n as usize).collect()),
-            Mask::Hash { algorithm, salt, v2 } => text.map(|t| {
+            Mask::Hash { algorithm, salt, v2, length } => text.map(|t| {
                 let value = if *v2 { t.as_bytes().to_vec() } else { java_serialized(t) };
-                match algorithm {
+                let mut digits = match algorithm {
                     Algorithm::Sha224 => digest::<Sha224>(salt, &value),
                     Algorithm::Sha256 => digest::<Sha256>(salt, &value),
                     Algorithm::Sha384 => digest::<Sha384>(salt, &value),
                     Algorithm::Sha512 => digest::<Sha512>(salt, &value),
+                };
+                if *length > 0 {
+                    digits.truncate(*length as usize);
                 }
+                digits
             }),
+        }
+    }
+
+    /// The mask for values of this column: a hash is cut to its length, as Debezium does, so that a copy of the column
+    /// has room for it.
+    fn within(self, column: &Column) -> Self {
+        match (self, &column.kind) {
+            (Mask::Hash { algorithm, salt, v2, .. }, Type::Text { length }) => {
+                Mask::Hash { algorithm, salt, v2, length: *length }
+            }
+            (mask, _) => mask,
         }
     }
 
@@ -239,7 +256,8 @@ impl Rules {
                 (listed && known) || kept_key.iter().any(|k| usize::from(*k) == *at)
             })
             .collect();
-        let masks: Vec<Option<Mask>> = keep.iter().map(|at| self.mask(given, &given.columns[*at]).cloned()).collect();
+        let mask = |column: &Column| self.mask(given, column).cloned().map(|m| m.within(column));
+        let masks: Vec<Option<Mask>> = keep.iter().map(|at| mask(&given.columns[*at])).collect();
         if keep.len() == given.columns.len() && masks.iter().all(Option::is_none) && key.is_none() {
             return Plan { table: given.clone(), keep, masks };
         }

@@ -149,10 +149,20 @@ fn put_scientific(out: &mut Vec<u8>, shortest: &str) {
     }
 }
 
+/// Of a number that one digit would do for, the nearest of two: `4.9E-324`. Source: `java.lang.Double.toString`.
+fn two_digits(shortest: &str, two: impl Fn() -> String, same: impl Fn(&str) -> bool) -> String {
+    if shortest.contains('.') {
+        return shortest.to_owned();
+    }
+    let text = two();
+    if same(&text) { text.replace(".0e", "e") } else { shortest.to_owned() }
+}
+
 /// Appends a double.
 pub fn put_f64(out: &mut Vec<u8>, v: f64) {
     if v.is_finite() {
-        put_scientific(out, &format!("{v:e}"));
+        let shortest = format!("{v:e}");
+        put_scientific(out, &two_digits(&shortest, || format!("{v:.1e}"), |t| t.parse() == Ok(v)));
     } else {
         put_non_finite(out, v);
     }
@@ -161,7 +171,8 @@ pub fn put_f64(out: &mut Vec<u8>, v: f64) {
 /// Appends a float.
 pub fn put_f32(out: &mut Vec<u8>, v: f32) {
     if v.is_finite() {
-        put_scientific(out, &format!("{v:e}"));
+        let shortest = format!("{v:e}");
+        put_scientific(out, &two_digits(&shortest, || format!("{v:.1e}"), |t| t.parse() == Ok(v)));
     } else {
         put_non_finite(out, f64::from(v));
     }
@@ -544,6 +555,9 @@ mod tests {
             (1_234_567.5, "1234567.5"),
             (9_999_999.0, "9999999.0"),
             (10_000_000.0, "1.0E7"),
+            (5e-324, "4.9E-324"),
+            (1e-323, "9.9E-324"),
+            (-2e23, "-2.0E23"),
             (1.797_693_134_862_315_7e308, "1.7976931348623157E308"),
             (-1e300, "-1.0E300"),
             (f64::NAN, "\"NaN\""),
@@ -554,6 +568,9 @@ mod tests {
             assert_eq!(String::from_utf8(out).unwrap(), text);
         }
         let mut out = Vec::new();
+        put_f32(&mut out, 1e-45);
+        assert_eq!(out, b"1.4E-45");
+        out.clear();
         put_f32(&mut out, -3.402_823_5e38);
         assert_eq!(out, b"-3.4028235E38");
     }

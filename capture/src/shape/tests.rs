@@ -91,6 +91,13 @@ fn masks_give_what_debezium_gives() {
     assert_eq!(masked(hash(false), value(text)).0, value(v1));
     assert_eq!(masked(hash(true), value(text)).0, value(v2));
     assert_eq!(masked(hash(true), Cell::Null).0, Cell::Null);
+    // A column of a length has room for so many digits, in Debezium's copy as in ours.
+    let mut narrow = table().columns[1].clone();
+    let mut cut = |length| {
+        narrow.kind = Type::Text { length };
+        hash(true).within(&narrow).apply(Some(text))
+    };
+    assert_eq!((cut(20).as_deref(), cut(0).as_deref(), cut(90).as_deref()), (Some(&v2[..20]), Some(v2), Some(v2)));
     assert_eq!(masked(Mask::Stars(5), Cell::Unavailable).0, Cell::Unavailable);
     let odd = masked(Mask::Stars(5), Cell::Value(Value::Int(4111)));
     assert_eq!(odd.0, Cell::Null, "a value that is no text does not pass unmasked");

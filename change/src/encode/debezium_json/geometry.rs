@@ -42,7 +42,7 @@ fn points(text: &str) -> Option<Vec<Point>> {
 fn numbers(text: &str) -> Option<Vec<f64>> {
     text.split(['(', ')', '[', ']', '{', '}', '<', '>', ','])
         .filter(|t| !t.is_empty())
-        .map(|t| t.parse::<f64>().ok().filter(|v| v.is_finite()))
+        .map(|t| t.parse::<f64>().ok())
         .collect()
 }
 

@@ -97,11 +97,21 @@ pub(super) fn source(connector: &str) -> String {
     )
 }
 
-fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column) {
+/// May the column's field be null?
+fn is_optional(column: &Column) -> bool {
     // Shapes of these are optional whatever the column says (recording `postgis`).
     let always = ["geometry", "box", "circle", "line", "lseg", "path", "polygon"];
-    let optional =
-        column.nullable != Some(false) || (column.kind == Type::Other && always.contains(&bare(&column.native_type)));
+    column.nullable != Some(false) || (column.kind == Type::Other && always.contains(&bare(&column.native_type)))
+}
+
+/// May the items of an array of these be null?
+fn items_optional(element: &Type, native: &str) -> bool {
+    let never = *element == Type::Other && matches!(bare(native), "vector" | "halfvec" | "sparsevec");
+    !matches!(element, Type::Enum { .. }) && !never
+}
+
+fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column) {
+    let optional = is_optional(column);
     let form = &options.form;
     let mut shape = shape(form, &column.kind, &column.native_type);
     if let (Shape::Plain { parameters, .. }, Some(more)) = (&mut shape, &options.parameters.0) {
@@ -214,9 +224,10 @@ fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
         }
         Type::Array { element } => {
             let native = native.strip_suffix("[]").unwrap_or(native);
-            let vector = **element == Type::Other && matches!(bare(native), "vector" | "halfvec" | "sparsevec");
-            let items_optional = !matches!(**element, Type::Enum { .. }) && !vector;
-            Shape::Array { items: Box::new(shape(form, element, native)), items_optional }
+            Shape::Array {
+                items: Box::new(shape(form, element, native)),
+                items_optional: items_optional(element, native),
+            }
         }
         Type::Text { .. } => plain("string", ""),
         Type::Other => other(form, native),
@@ -339,12 +350,20 @@ fn put_shape(out: &mut Vec<u8>, shape: &Shape, optional: bool) {
 
 /// A literal default is written in the column's form; of a function (now(), nextval) numbers and times say 0.
 fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) {
+    if let Some(value) = default_of(column) {
+        out.extend_from_slice(b",\"default\":");
+        put_value(out, form, column, &value);
+    }
+}
+
+/// The default that the column's schema shows.
+fn default_of(column: &Column) -> Option<Value> {
     // Source: recordings `binary-*`, `extensions-*`.
     if column.default.is_empty() || column.kind == Type::Bytes || bare(&column.native_type) == "citext" {
-        return;
+        return None;
     }
-    let value = match literal(&column.default) {
-        Some("NULL") => return,
+    match literal(&column.default) {
+        Some("NULL") => None,
         Some(text) => default_value(&column.kind, text),
         None => match column.kind {
             Type::Int { unsigned: false, .. } => Some(Value::Int(0)),
@@ -353,16 +372,15 @@ fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) {
             Type::Date => Some(Value::Date(0)),
             _ => None,
         },
-    };
-    if let Some(value) = value {
-        out.extend_from_slice(b",\"default\":");
-        put_value(out, form, column, &value);
     }
 }
 
 /// `'text'::type`, `42`, `(-1)`, `true`: the text inside; `None` = an expression.
 fn literal(default: &str) -> Option<&str> {
     let inner = default.strip_prefix('(').and_then(|d| d.strip_suffix(')')).unwrap_or(default);
+    // `('101'::"bit")::bit varying`.
+    let bits = default.strip_prefix('(').and_then(|d| d.split_once("::\"bit\")::bit varying"));
+    let inner = bits.map_or(inner, |(text, _)| text);
     if let Some(rest) = inner.strip_prefix('\'') {
         let mut at = 0;
         let bytes = rest.as_bytes();
@@ -374,8 +392,8 @@ fn literal(default: &str) -> Option<&str> {
                     let alone = after.is_empty() || after.starts_with("::") && !after.contains([' ', '|', '+', '\'']);
                     let spaced =
                         ["character varying", "without time zone", "with time zone", "bit varying", "double precision"];
-                    return (alone || after.starts_with("::") && spaced.iter().any(|s| after.ends_with(s)))
-                        .then_some(&rest[..at]);
+                    let spaced = spaced.iter().any(|s| after.ends_with(s)) || after.starts_with("::interval ");
+                    return (alone || after.starts_with("::") && spaced).then_some(&rest[..at]);
                 }
                 at += 1;
             }
@@ -412,6 +430,7 @@ fn default_value(kind: &Type, text: &str) -> Option<Value> {
         Type::Interval => interval(text)?,
         Type::Json { .. } => Value::Json(plain.as_str().into()),
         Type::Text { .. } | Type::Enum { .. } | Type::Uuid | Type::Xml => Value::Text(plain.as_str().into()),
+        Type::Bits { .. } => Value::Text(plain.as_str().into()),
         _ => return None,
     })
 }

@@ -350,3 +350,35 @@ fn a_time_in_three_units() {
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 }
+
+/// Source: schemas of a real Debezium 3.7.0.Final; defaults as PostgreSQL 17 prints them.
+#[test]
+fn defaults_of_bits_and_intervals_are_shown() {
+    let bits = |length, varying| Type::Bits { length, varying };
+    for (kind, native, default, want) in [
+        (bits(0, true), "bit varying", "('000011'::\"bit\")::bit varying", "\"Aw==\""),
+        (bits(12, true), "bit varying(12)", "('111001000'::\"bit\")::bit varying(12)", "\"yAE=\""),
+        (bits(3, false), "bit(3)", "'011'::\"bit\"", "\"Aw==\""),
+        (bits(1, false), "bit(1)", "'0'::bit(1)", "false"),
+        (Type::Interval, "interval day to second", "'10:00:00'::interval day to second", "36000000000"),
+        (Type::Interval, "interval(3)", "'00:00:01.5'::interval(3)", "1500000"),
+        (Type::Interval, "interval year to month", "'-3 mons'::interval year to month", "-7889400000000"),
+    ] {
+        let mut c = column(0, kind);
+        (c.native_type, c.default) = (native.into(), default.into());
+        let options = Options { key_schema: true, ..Options::default() };
+        let shown = super::schema::inline(&table(vec![c], vec![0]), "t", "postgresql", &options);
+        let text = String::from_utf8(shown.key).unwrap();
+        assert!(text.contains(&format!("\"default\":{want},\"field\"")), "{default}: {text}");
+    }
+}
+
+#[test]
+fn a_point_that_is_no_number_is_a_point() {
+    let c = Column { native_type: "point".into(), ..column(0, Type::Other) };
+    let mut out = Vec::new();
+    put_value(&mut out, &Form::default(), &c, &Value::Text("(NaN,Infinity)".into()));
+    // Source: a real Debezium 3.7.0.Final.
+    let want = r#"{"x":"NaN","y":"Infinity","wkb":"AQEAAAAAAAAAAAD4fwAAAAAAAPB/","srid":null}"#;
+    assert_eq!(String::from_utf8(out).unwrap(), want);
+}
