@@ -91,6 +91,10 @@ impl Track {
     pub fn is_quiet(&self) -> bool {
         self.open.is_empty() && self.completed.is_empty()
     }
+    /// A completed unit waits for answers: `durable` will move without more being read.
+    pub fn will_move(&self) -> bool {
+        !self.completed.is_empty()
+    }
     pub fn open_batches(&self) -> usize {
         self.open.len()
     }

@@ -6,7 +6,7 @@
 //! One attempt = one epoch's hold on one connection to the source. An error that time may cure ends the attempt; the next
 //! one begins as after a crash (fence, checkpoint, replay), so there is one way to resume and it is used all the time. The
 //! source is never slowed by sinks or clients, only by the log itself: when more than `credit_bytes` wait for answers, or
-//! more than `replay_bytes_max` lie above the last checkpoint, it is not read.
+//! more than `replay_bytes_max` lie above the last checkpoint and another can be made, it is not read.
 //!
 //! `session` holds the log's side (lanes, meta appends, timers), `start` reads what the log knows, `fill` the snapshot.
 
@@ -89,7 +89,8 @@ pub struct Limits {
     pub emit: EmitLimits,
     /// Bytes in batches that wait for an answer; above it the source is not read.
     pub credit_bytes: usize,
-    /// Bytes appended above the last committed checkpoint; bounds the replay after a crash.
+    /// Bytes appended above the last committed checkpoint; bounds the replay after a crash, but for a transaction that is
+    /// larger: it is read to its end.
     pub replay_bytes_max: u64,
     /// Bytes the source may give out in one go.
     pub read_bytes: usize,

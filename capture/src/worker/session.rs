@@ -177,8 +177,18 @@ impl<'a> Session<'a> {
         self.stopping
     }
     /// May more of the source be read?
+    ///
+    /// Only a checkpoint lowers what lies above the last one, so that bound holds the source up where one can come without
+    /// more being read. Inside a transaction that alone is larger than the bound none can, and it must come to its end.
     pub fn has_room(&self) -> bool {
-        self.emitter.bytes() < self.limits().credit_bytes && self.bytes_above < self.limits().replay_bytes_max
+        let replay = self.bytes_above < self.limits().replay_bytes_max || !self.is_checkpoint_to_come();
+        self.emitter.bytes() < self.limits().credit_bytes && replay
+    }
+    fn is_checkpoint_to_come(&self) -> bool {
+        self.captures_sent.is_some()
+            || !self.captures_queue.is_empty()
+            || self.is_checkpoint_new()
+            || self.track.will_move()
     }
     pub fn wrote(&mut self, bytes: u64) {
         self.bytes_above += bytes;

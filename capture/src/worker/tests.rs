@@ -562,6 +562,30 @@ fn killed_anywhere_every_transaction_is_there_once_and_in_order() {
     lives(from..from + seeds);
 }
 
+/// No checkpoint can come inside a transaction, so the bound on what lies above the last one must not hold it up.
+#[test]
+fn a_transaction_larger_than_every_bound_comes_to_its_end() {
+    for seed in 0..3 {
+        runtime().block_on(async {
+            let mut rng = Rng::new(seed);
+            let mut bench = Bench::new(seed).await;
+            assert_eq!(bench.run_to_the_end(&mut rng).await, End::Stopped);
+            bench.db.random_commit(&mut rng, 8, 30);
+            let row = |id| DbRow { id, v: format!("value {id}"), big: "b".repeat(50) };
+            bench.db.commit((1000..3000).map(|id| (0, DbChange::Insert(row(id)))).collect());
+            bench.db.random_commit(&mut rng, 8, 30);
+            if seed > 0 {
+                FUSE.with(|f| f.set(seed * 4000));
+                let end = bench.run_and_kill(&mut rng, 3000, 1).await;
+                FUSE.with(|f| f.set(0));
+                assert!(end.is_none(), "seed {seed}: {end:?}");
+            }
+            assert_eq!(bench.run_to_the_end(&mut rng).await, End::Stopped, "seed {seed}");
+            bench.check();
+        });
+    }
+}
+
 /// A planted bug must be found by the lives above.
 #[cfg(sim)]
 #[test]
