@@ -423,18 +423,22 @@ impl Encoder {
                     out.extend_from_slice(b"null");
                     None
                 }
+                Cell::Value(v) if self.options.value_schema && nothing::has_no_place(column, v) => {
+                    nothing::put(out, &self.options.form, column);
+                    Some(Exact::Text(exact::text_of(&column.kind, v)))
+                }
                 Cell::Value(v) => (!put_value(out, &self.options.form, column, v))
                     .then(|| Exact::Text(exact::text_of(&column.kind, v))),
                 Cell::Unavailable => {
                     if after {
                         put_unavailable(out, &self.options.form, column, &self.options.placeholder);
                     } else {
-                        out.extend_from_slice(b"null");
+                        self.put_unknown(out, column);
                     }
                     (key_alone.is_none() || table.is_key(at)).then_some(Exact::Unavailable)
                 }
                 Cell::Absent => {
-                    out.extend_from_slice(b"null");
+                    self.put_unknown(out, column);
                     (key_alone.is_none() || table.is_key(at)).then_some(Exact::Absent)
                 }
             };
@@ -444,6 +448,14 @@ impl Encoder {
         }
         out.push(b'}');
         Ok(())
+    }
+
+    /// A column of the row before that was not sent.
+    fn put_unknown(&self, out: &mut Vec<u8>, column: &Column) {
+        match self.options.value_schema {
+            true => nothing::put(out, &self.options.form, column),
+            false => out.extend_from_slice(b"null"),
+        }
     }
 
     fn put_source(&self, out: &mut Vec<u8>, change: &RowChange, stamp: &Stamp) {
@@ -614,6 +626,7 @@ mod geometry;
 mod heartbeat;
 mod hstore;
 mod message;
+mod nothing;
 mod notification;
 mod schema;
 mod transaction;

@@ -98,15 +98,15 @@ pub(super) fn source(connector: &str) -> String {
 }
 
 /// May the column's field be null?
-fn is_optional(column: &Column) -> bool {
+pub(super) fn is_optional(column: &Column) -> bool {
     // Shapes of these are optional whatever the column says (recording `postgis`).
     let always = ["geometry", "box", "circle", "line", "lseg", "path", "polygon"];
     column.nullable != Some(false) || (column.kind == Type::Other && always.contains(&bare(&column.native_type)))
 }
 
 /// May the items of an array of these be null?
-fn items_optional(element: &Type, native: &str) -> bool {
-    let never = *element == Type::Other && matches!(bare(native), "vector" | "halfvec" | "sparsevec");
+pub(super) fn items_optional(element: &Type, native: &str) -> bool {
+    let never = *element == Type::Other && matches!(bare(native), "vector" | "halfvec" | "sparsevec" | "tsvector");
     !matches!(element, Type::Enum { .. }) && !never
 }
 
@@ -357,7 +357,7 @@ fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) {
 }
 
 /// The default that the column's schema shows.
-fn default_of(column: &Column) -> Option<Value> {
+pub(super) fn default_of(column: &Column) -> Option<Value> {
     // Source: recordings `binary-*`, `extensions-*`.
     if column.default.is_empty() || column.kind == Type::Bytes || bare(&column.native_type) == "citext" {
         return None;

@@ -19,7 +19,7 @@ fn column(id: usize, kind: Type) -> Column {
         native_id: 0,
         modifier: -1,
         kind,
-        nullable: Some(true),
+        nullable: Some(id % 3 != 2),
         generated: false,
         identity: false,
         default: String::new(),
@@ -320,6 +320,71 @@ fn a_change_of_the_key_is_three_records_with_the_other_key_in_a_header() {
     assert_eq!(text(&all[2].key).as_deref(), Some("{\"c0\":10}"));
     assert_eq!(all[2].headers[0], (OLD_KEY_HEADER.into(), Bytes::from_static(b"{\"c0\":2}")));
     assert!(text(&all[0].value).unwrap().starts_with("{\"before\":{\"c0\":2,\"c1\":null},\"after\":null,\"source\":{"));
+}
+
+/// Connect's JsonConverter refuses a record with one null in a required field.
+#[test]
+fn a_record_with_its_schema_has_no_null_where_a_value_is_required() {
+    let moods = Type::Enum { labels: vec!["ok".into()] };
+    let mut columns = vec![
+        column(0, Type::Int { bits: 32, unsigned: false }),
+        column(1, Type::Text { length: 0 }),
+        column(2, Type::Decimal { precision: 5, scale: 2 }),
+        column(3, Type::Instant { digits: 6 }),
+        column(4, Type::Int { bits: 32, unsigned: false }),
+        column(5, Type::Array { element: Box::new(moods) }),
+        column(6, Type::Bool),
+    ];
+    for c in &mut columns[1..5] {
+        c.nullable = Some(false);
+    }
+    columns[5].nullable = Some(true);
+    columns[4].default = "618".into();
+    let t = Arc::new(table(columns, vec![0]));
+    let mut cells = vec![Cell::Value(Value::Int(7))];
+    cells.resize(7, Cell::Unavailable);
+    let change = RowChange {
+        table: t.clone(),
+        op: Op::Delete,
+        before: Some(Row { cells: cells.clone() }),
+        after: None,
+        snapshot: SnapshotMark::No,
+        info: SourceInfo::None,
+    };
+    let shown = |change: &RowChange, schema: bool, image: &str| {
+        let options = Options { value_schema: schema, ..Options::default() };
+        let stamp = stamp(change, Piece::Whole);
+        let got = Encoder::with("postgresql", "pg", options)
+            .encode(change, Piece::Whole, stamp, Wall::from_micros(0))
+            .unwrap();
+        let Decoded::Event(back) = decoded(&got, &change.table) else { panic!("{got:?}") };
+        let back = back.change;
+        assert_eq!(
+            (&back.before, &back.after),
+            (&change.before, &change.after),
+            "and it is the same change all the same"
+        );
+        let text = String::from_utf8(got.value.unwrap().to_vec()).unwrap();
+        let from = text.rfind(&format!("\"{image}\":{{")).unwrap() + image.len() + 3;
+        text[from..=from + text[from..].find('}').unwrap()].to_owned()
+    };
+    assert_eq!(
+        shown(&change, true, "before"),
+        r#"{"c0":7,"c1":"","c2":"AA==","c3":"1970-01-01T00:00:00Z","c4":618,"c5":null,"c6":null}"#
+    );
+    assert_eq!(
+        shown(&change, false, "before"),
+        r#"{"c0":7,"c1":null,"c2":null,"c3":null,"c4":null,"c5":null,"c6":null}"#
+    );
+    cells[1] = Cell::Value(Value::Text("x".into()));
+    cells[2] = Cell::Value(Value::Decimal(Decimal::parse("1.00").unwrap()));
+    cells[3] = Cell::Value(Value::Instant(0));
+    cells[4] = Cell::Value(Value::Int(1));
+    cells[5] = Cell::Value(Value::Array(vec![None, Some(Value::Text("ok".into()))]));
+    cells[6] = Cell::Null;
+    let change = RowChange { op: Op::Create, before: None, after: Some(Row { cells }), ..change };
+    assert!(shown(&change, true, "after").contains(r#""c5":null"#), "its items are required");
+    assert!(shown(&change, false, "after").contains(r#""c5":[null,"ok"]"#));
 }
 
 #[test]

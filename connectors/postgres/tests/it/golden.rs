@@ -298,8 +298,6 @@ const OURS: &[(&str, &str, &str)] = &[
     ("default", "pg.public.types", "after.d_bool"),
     ("default", "pg.public.types", "after.d_date"),
     ("default", "pg.public.types", "before.*"),
-    ("identity", "pg.public.id_default", "before.n"),
-    ("nulls-kept", "pg.public.t", "before.*"),
     ("schema-change", "pg.public.t", "before.*"),
     ("schema-change", "pg.public.t", "after.*"),
     // A `name` is null in the stream.
@@ -339,7 +337,6 @@ const OURS: &[(&str, &str, &str)] = &[
     ("extensions-", "pg.public.ext", "schema.bit_a"),
     ("extensions-", "pg.public.ext", "after.bx_a"),
     ("extensions-", "pg.public.ext", "after.lt_a"),
-    ("extensions-", "pg.public.ext", "after.m_a"),
     ("extensions-", "pg.public.ext", "after.iv2"),
     ("extensions-", "pg.public.ext", "schema.iv2"),
     ("extensions-", "pg.public.ext", "after.ov"),
@@ -351,7 +348,6 @@ const OURS: &[(&str, &str, &str)] = &[
     ("postgis", "pg.public.spots", "before.*"),
     ("vectors", "pg.public.vec", "after.v_a"),
     ("vectors", "pg.public.vec", "after.sv_a"),
-    ("vectors", "pg.public.vec", "before.hv2"),
     // Times in arrays lose their microseconds; the placeholder in arrays is null.
     ("extensions-", "pg.public.ext", "after.t_a"),
     ("extensions-", "pg.public.ext", "after.h_a"),
@@ -425,6 +421,18 @@ fn schema_differences(theirs: &str, ours: Option<&String>) -> Vec<(String, Strin
     out
 }
 
+/// Columns that were not sent are null in the bare form, and something that their schema has room for in the other.
+fn with_deletes_unknown(mut records: BTreeMap<String, Vec<Record>>) -> BTreeMap<String, Vec<Record>> {
+    for record in records.values_mut().flatten() {
+        let Ok(mut value) = serde_json::from_str::<Json>(&record.value) else { continue };
+        if value["op"] == "d" {
+            value["before"] = Json::Null;
+            record.value = value.to_string();
+        }
+    }
+    records
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn our_records_are_debeziums() {
     if std::env::var("CW_PG15_URL").is_err() {
@@ -458,9 +466,10 @@ async fn our_records_are_debeziums() {
             tasks.spawn(async move {
                 let _place = room.acquire().await.unwrap();
                 let made = captured(&server, &scenario, &run, true).await;
-                // The bare form is the payload of the other: looked at once.
+                // The bare form is the payload of the other, but for what a delete does not know: looked at once.
                 if run.name == "default" {
-                    assert_eq!(captured(&server, &scenario, &run, false).await.records, made.records);
+                    let bare = captured(&server, &scenario, &run, false).await.records;
+                    assert_eq!(with_deletes_unknown(bare), with_deletes_unknown(made.records.clone()));
                 }
                 (run, made)
             });
