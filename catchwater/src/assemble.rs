@@ -91,6 +91,8 @@ pub struct State {
     wake: Notify,
     audit: Audit,
     secrets: Secrets,
+    /// The only pipeline that runs here (`dev`).
+    alone: OnceLock<PipelineName>,
     cluster: [u8; 16],
     ready: AtomicBool,
     metrics: crate::metrics::Metrics,
@@ -113,6 +115,7 @@ impl Node {
             wake: Notify::new(),
             audit: Audit::new(broker.local()),
             secrets: Secrets::new(&config.data_dir),
+            alone: OnceLock::new(),
             cluster: broker.cluster_bytes(),
             ready: AtomicBool::new(true),
             metrics: crate::metrics::Metrics::new(),
@@ -175,7 +178,9 @@ impl Node {
         if throw_away {
             let _ = self.thrown_away.set(Arc::clone(&resolved));
         }
-        self.supervise(Some(PipelineName::from(planned.pipeline.as_str())));
+        let alone = PipelineName::from(planned.pipeline.as_str());
+        let _ = self.state.alone.set(alone.clone());
+        self.supervise(Some(alone));
         self.begun(resolved.pipeline.sources.len() + resolved.pipeline.sinks.len()).await
     }
 

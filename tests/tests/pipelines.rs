@@ -2,6 +2,7 @@
 //! what happens, nothing happens without it, several run at once, and all of it survives `kill -9`.
 
 use catchwater_tests::broker::{Broker, binary};
+use catchwater_tests::dev::Dev;
 use catchwater_tests::pg::{Database, difference};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -313,4 +314,38 @@ fn an_apply_that_dies_is_done_or_not_done() {
     }
     assert_eq!(count(&rig.path("copy_0.db")), 20);
     rig.done(&["audit", "verify"]);
+}
+
+/// What another pipeline is told on a node that runs one file is refused, and nothing of it is stored.
+#[test]
+fn dev_runs_its_file_alone_and_says_so() {
+    let mut dev = Dev::new(&text("one", "one", "one-copy.db", ""));
+    let folder = dev.folder().to_owned();
+    drop((shop(&folder.join("one.db"), 3), shop(&folder.join("two.db"), 3)));
+    dev.start().expect("starts");
+    let two = folder.join("two.yaml");
+    std::fs::write(&two, text("two", "two", "two-copy.db", "")).expect("file");
+    let run = |args: &[&str]| {
+        let out = Command::new(binary().expect("binary"))
+            .args(["-o", "json"])
+            .args(args)
+            .env("CATCHWATER_HTTP", &dev.http)
+            .output()
+            .expect("runs");
+        serde_json::from_slice::<Value>(&out.stdout).expect("an envelope")
+    };
+    let two = two.display().to_string();
+    assert_eq!(run(&["plan", &two])["ok"], true, "a plan changes nothing");
+    let refused = run(&["apply", &two]);
+    assert_eq!((&refused["ok"], word(&refused["error"]["code"])), (&Value::Bool(false), "CW0353"), "{refused}");
+    let listed = run(&["pipeline", "list"]);
+    let names: Vec<&str> = listed["result"].as_array().expect("list").iter().map(|p| word(&p["pipeline"])).collect();
+    assert_eq!(names, ["one"], "nothing of it is stored");
+    // Its own file may be applied, stopped and go on.
+    let own = folder.join("pipeline.yaml").display().to_string();
+    assert_eq!(run(&["apply", &own])["ok"], true);
+    for what in ["pause", "resume", "restart"] {
+        assert_eq!(run(&["pipeline", what, "one"])["ok"], true, "{what}");
+    }
+    dev.stop().expect("ends");
 }

@@ -213,8 +213,20 @@ impl State {
             after: json!({"sha256": digest(wanted.text.as_bytes()), "plan": planned.hash}),
             decision: String::new(),
         };
-        let decided = judge(&wanted, &planned);
+        let decided = judge(&wanted, &planned).and_then(|()| self.runs_here(&planned.pipeline));
         self.audited(entry, decided, async { self.store(wanted, planned).await }).await
+    }
+
+    /// `dev` runs the pipeline of its file alone: what else is stored there would never begin.
+    fn runs_here(&self, name: &str) -> Result<(), Failure> {
+        match self.alone.get().filter(|alone| alone.as_str() != name) {
+            None => Ok(()),
+            Some(alone) => {
+                Err(Failure::new(Exit::Refused, "CW0353", format!("this node runs {alone} alone, not {name}"))
+                    .cause("it was started by catchwater dev")
+                    .next("catchwater start runs several: end this one, catchwater start --data-dir DIR, then again"))
+            }
+        }
     }
 
     /// Writes what was decided, and does it if it is allowed.
@@ -287,7 +299,8 @@ impl State {
         self.stored(name).await?.ok_or_else(|| unknown(name))?;
         let action = if running { "pipeline.resume" } else { "pipeline.pause" };
         let after = json!({"running": running});
-        self.audited(said(author, action, name, after), Ok(()), async {
+        let decided = if running { self.runs_here(name) } else { Ok(()) };
+        self.audited(said(author, action, name, after), decided, async {
             let name = PipelineName::from(name);
             let change = if running { PipelineChange::Resume { name } } else { PipelineChange::Pause { name } };
             let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
@@ -312,6 +325,7 @@ impl State {
     /// Its tasks on this node drain and start again; references are read again.
     pub async fn restart(&self, name: &str, author: &str) -> Result<usize, Failure> {
         self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        self.runs_here(name)?;
         self.audit.note(&said(author, "pipeline.restart", name, Value::Null).allowed()).await?;
         let ids: Vec<_> = self.tasks().iter().filter(|t| t.pipeline.as_str() == name).map(|t| t.id).collect();
         self.restarts().extend(&ids);

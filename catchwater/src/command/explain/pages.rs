@@ -57,6 +57,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0350", include_str!("../../../../docs/errors/CW0350.md")),
     ("CW0351", include_str!("../../../../docs/errors/CW0351.md")),
     ("CW0352", include_str!("../../../../docs/errors/CW0352.md")),
+    ("CW0353", include_str!("../../../../docs/errors/CW0353.md")),
     ("CW0359", include_str!("../../../../docs/errors/CW0359.md")),
     ("CW0501", include_str!("../../../../docs/errors/CW0501.md")),
     ("CW0502", include_str!("../../../../docs/errors/CW0502.md")),
