@@ -308,7 +308,12 @@ async fn a_commit_that_got_through_after_all_is_found_by_its_number() {
     // A session that the server kills in the middle.
     let mut lane = sink.lane().await.unwrap();
     lane.write(&group(9, vec![], false)).await.unwrap();
-    db.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'catchwater/p/s/0'").await;
+    // Of this database: other tests have sinks of that name on the same server.
+    db.exec(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'catchwater/p/s/0'",
+    )
+    .await;
     let e = lane.commit(&mark(9)).await.unwrap_err();
     assert_eq!(e.class, SinkClass::Environment, "{e}");
     assert_eq!(sink.open(claim(3)).await.unwrap().mark.unwrap().seq, CommitSeq(8));
