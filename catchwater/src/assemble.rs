@@ -390,7 +390,8 @@ impl State {
             self.tasks().iter().map(|t| (t.id, WorkerLine::idle(t))).collect();
         for (id, w) in self.workers().iter() {
             let next = w.failure.as_ref().map(|f| f.next.clone()).filter(|n| !n.is_empty());
-            lines.insert(*id, WorkerLine { next, ..w.status.line(&w.task) });
+            let line = w.status.line(&w.task);
+            lines.insert(*id, WorkerLine { next: next.or_else(|| line.next.clone()), ..line });
         }
         for (id, b) in self.broken().iter() {
             let mut line = WorkerLine::idle(&b.task);

@@ -206,6 +206,8 @@ impl WorkerStatus {
                     filtered: s.filtered,
                     reorders: s.reorders,
                 });
+                // With its error at once: the supervisor hears of a worker's end a moment later.
+                line.next = s.last_error.as_ref().map(|f| f.next.clone()).filter(|n| !n.is_empty());
                 line.error = s.last_error.map(|f| (f.code.to_string(), f.what));
             }
         }

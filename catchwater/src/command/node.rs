@@ -4,10 +4,11 @@ use crate::assemble::{Node, Wanted};
 use crate::cli::{Dev, Start};
 use crate::command::validate;
 use crate::config::{self, NodeConfig};
+use crate::observe;
 use crate::pipeline::Options;
 use crate::report::{Done, Exit, Failure, Output};
 use crate::screen::Screen;
-use crate::{observe, signal};
+use crate::signal::Signals;
 use catchwater_base::log::Level;
 use catchwater_client::RevisionNote;
 use catchwater_connector_sqlite::demo::{ShopWriter, make_shop};
@@ -42,8 +43,8 @@ pub async fn start(args: Start) -> Ended {
         ready(&config, node).await
     };
     match begun.await {
-        Ok(node) => {
-            let why = until_signal(&node).await;
+        Ok((node, signals)) => {
+            let why = until_signal(&node, signals).await;
             end(node, why).await
         }
         Err(f) => f.into(),
@@ -51,7 +52,8 @@ pub async fn start(args: Start) -> Ended {
 }
 
 /// Everything answers: tells whoever waits.
-async fn ready(config: &NodeConfig, node: Node) -> Result<Node, Failure> {
+async fn ready(config: &NodeConfig, node: Node) -> Result<(Node, Signals), Failure> {
+    let signals = Signals::listen();
     if let Some(path) = &config.port_file
         && let Err(f) = node.write_port_file(path)
     {
@@ -60,12 +62,12 @@ async fn ready(config: &NodeConfig, node: Node) -> Result<Node, Failure> {
     }
     let connect = node.connect.as_ref().map(|c| format!("  connect {c}")).unwrap_or_default();
     eprintln!("catchwater: kafka {}  http {}{connect}  data {}", node.kafka, node.http, config.data_dir.display());
-    Ok(node)
+    Ok((node, signals))
 }
 
 /// Waits for a signal, which is answered with its exit code, or for a failed disk.
-async fn until_signal(node: &Node) -> Result<u8, Failure> {
-    let mut signalled = std::pin::pin!(signal::wait());
+async fn until_signal(node: &Node, signals: Signals) -> Result<u8, Failure> {
+    let mut signalled = std::pin::pin!(signals.wait());
     loop {
         tokio::select! {
             code = &mut signalled => return Ok(code),
@@ -206,8 +208,8 @@ impl Prepared {
             }
             ready(&config, node).await
         };
-        let node = match begun.await {
-            Ok(node) => node,
+        let (node, signals) = match begun.await {
+            Ok(both) => both,
             Err(f) => return f.into(),
         };
         let writer = match shop.map(|file| ShopWriter::start(&file, SHOP_TRANSACTIONS_PER_S, SHOP_SEED)).transpose() {
@@ -218,7 +220,7 @@ impl Prepared {
             }
         };
         let screen = Screen::start(node.state(), node.kafka.clone(), demo.then(|| base.clone()));
-        let why = until_signal(&node).await;
+        let why = until_signal(&node, signals).await;
         // Before the workers go: its last line shows them.
         drop(screen);
         let ended = end(node, why).await;
