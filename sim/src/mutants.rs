@@ -58,7 +58,6 @@ pub const MUTANTS: &[Mutant] = &[
     m("drained_before_sync", &[1], Profile::Mixed, "cold re-open"),
     m("checkpoint_beyond_drained", &[1], Profile::Mixed, "cold re-open"),
     m("mute_rule_off", &[3], Profile::Relaxed, "acknowledged is committed"),
-    m("rollcall_missing_voter", &[3], Profile::Relaxed, "acknowledged is committed"),
     m("snapshot_applied_before_persist", &[3], Profile::Moves, "no panic"),
     m("barrier_missing", &[1], Profile::Relaxed, "barriers outlive the power"),
     // Planted and not hunted are some more: docs/simulator.md names them, with the reason.
