@@ -18,9 +18,10 @@ fn tables(pg: &Pg, keys: &str) -> Result<()> {
 
 /// Twenty rows a transaction: one customer, nine orders, ten updates of orders anywhere in the table.
 fn fill(pg: &Pg, transactions: u64) -> Result<()> {
+    // Plans made while the tables were empty would read all of them for each update.
+    pg.run("SET enable_seqscan = off")?;
     pg.run(&format!(
-        // Plans made while the tables were empty would read all of them for each update.
-        "SET enable_seqscan = off; DO $$ BEGIN FOR t IN 1..{transactions} LOOP
+        "DO $$ BEGIN FOR t IN 1..{transactions} LOOP
            INSERT INTO customers VALUES (t, 'c' || t, 'customer number ' || t, 'city ' || t % 100, now());
            INSERT INTO orders SELECT t * 9 + i, 1 + (t * 7 + i) % t, 'r' || t * 9 + i, i * 1.25, 'new', 'a note of some length', now(), i
              FROM generate_series(0, 8) i;
