@@ -1,5 +1,6 @@
 //! Pure. `__debezium-heartbeat.<prefix>`: that the source is alive. Source: recording `heartbeat`.
 
+use super::schema::framed;
 use super::{Encoded, Encoder};
 use crate::json;
 use catchwater_base::Wall;
@@ -16,17 +17,6 @@ const VALUE: &str = concat!(
 impl Encoder {
     /// It belongs to no transaction, so it has no stamp.
     pub fn heartbeat(&self, at: Wall) -> Encoded {
-        let framed = |with_schema: bool, schema: &str, payload: &dyn Fn(&mut Vec<u8>)| {
-            let mut out = Vec::with_capacity(32);
-            if with_schema {
-                out.extend_from_slice(schema.as_bytes());
-            }
-            payload(&mut out);
-            if with_schema {
-                out.push(super::schema::END);
-            }
-            out.into()
-        };
         let key = framed(self.options.key_schema, KEY, &|out| {
             out.extend_from_slice(b"{\"serverName\":");
             json::put_string(out, &self.name);

@@ -1,9 +1,9 @@
 //! Pure. What a snapshot tells of itself. Source: Debezium's `SchemaFactory`, `Notification`, `SinkNotificationChannel`, and
 //! what its 3.7.0.Final wrote into a topic.
 
+use super::schema::framed;
 use super::{Encoded, Encoder};
 use crate::json;
-use bytes::Bytes;
 use catchwater_base::Wall;
 
 const KEY: &str = concat!(
@@ -33,17 +33,6 @@ pub struct Notification {
 impl Encoder {
     /// It belongs to no transaction, so it has no stamp.
     pub fn notification(&self, of: &Notification) -> Encoded {
-        let framed = |with_schema: bool, schema: &str, payload: &dyn Fn(&mut Vec<u8>)| -> Bytes {
-            let mut out = Vec::with_capacity(256);
-            if with_schema {
-                out.extend_from_slice(schema.as_bytes());
-            }
-            payload(&mut out);
-            if with_schema {
-                out.push(super::schema::END);
-            }
-            out.into()
-        };
         let key = framed(self.options.key_schema, KEY, &|out| {
             out.extend_from_slice(b"{\"id\":");
             json::put_string(out, &of.id);

@@ -10,6 +10,7 @@ use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMod
 use crate::json;
 use crate::schema::{Column, TableSchema, Type};
 use crate::value::{Decimal, Value};
+use bytes::Bytes;
 use std::borrow::Cow;
 
 /// What stands before the payloads of one shape.
@@ -21,6 +22,19 @@ pub struct Inline {
 
 /// What stands after a payload.
 pub const END: u8 = b'}';
+
+/// A record that is of no table: its payload alone, or behind `schema` and with its end.
+pub(super) fn framed(with_schema: bool, schema: &str, payload: &dyn Fn(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    if with_schema {
+        out.extend_from_slice(schema.as_bytes());
+    }
+    payload(&mut out);
+    if with_schema {
+        out.push(END);
+    }
+    out.into()
+}
 
 pub fn inline(table: &TableSchema, topic: &str, connector: &str, options: &Options) -> Inline {
     let mut key = Vec::new();
