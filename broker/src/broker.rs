@@ -7,6 +7,7 @@
 //! Nobody is listened to before the committed image is loaded, so the first answer is already the truth.
 
 use crate::api::Address;
+use crate::audit::Auditor;
 use crate::budget::Budget;
 use crate::connection::Limits;
 use crate::host::cluster::{ClusterHost, ClusterListener};
@@ -92,6 +93,8 @@ pub struct BrokerConfig {
     pub connections_max: usize,
     /// Broker settings of the configuration file, by Kafka's names: what topics inherit and DescribeConfigs shows.
     pub settings: FileSettings,
+    /// Who keeps what Kafka's requests change; `None` = nobody does.
+    pub auditor: Option<Arc<dyn Auditor>>,
 }
 
 impl BrokerConfig {
@@ -122,6 +125,7 @@ impl BrokerConfig {
             limits: Limits::default(),
             connections_max: 10_000,
             settings: FileSettings::new(),
+            auditor: None,
         }
     }
 }
@@ -293,6 +297,7 @@ impl Broker {
             topics,
             controller: cluster.clone() as Arc<dyn ControllerAccess>,
             groups: groups as Arc<dyn GroupsAccess>,
+            auditor: config.auditor,
         });
         let server = Server::serve(listeners, node.clone(), server)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -4,6 +4,7 @@
 //! [`host`] is where replicated machines live. No part of the path from a producer to a consumer decodes a record.
 
 pub mod api;
+pub mod audit;
 mod broker;
 pub mod budget;
 pub mod connection;

@@ -1,6 +1,7 @@
 //! The parts of one node that its requests share.
 
 use crate::api::Address;
+use crate::audit::Auditor;
 use crate::budget::Budget;
 use crate::topics::Topics;
 use catchwater_base::Clock;
@@ -21,6 +22,8 @@ pub struct Node {
     pub topics: Arc<Topics>,
     pub controller: Arc<dyn ControllerAccess>,
     pub groups: Arc<dyn GroupsAccess>,
+    /// Who keeps what requests change; `None` = nobody does.
+    pub auditor: Option<Arc<dyn Auditor>>,
 }
 
 /// Settings that handlers look at.

@@ -18,13 +18,14 @@ pub use line::{WorkerLine, line_json};
 pub use pipelines::Wanted;
 pub use resolved::{is_slot_held, preflight};
 
-use crate::audit::Audit;
+use crate::audit::{Audit, KafkaRequests};
 use crate::command::refused;
 use crate::config::NodeConfig;
 use crate::connect::{self, Secrets};
 use crate::http::{self, View};
 use crate::report::{Exit, Failure};
 use catchwater_base::{Clock, log};
+use catchwater_broker::audit::Auditor;
 use catchwater_broker::{Broker, BrokerConfig, LocalClient, StartError};
 use catchwater_client::{ControlClient, Task, TaskState, TopicsWanted};
 use catchwater_raft::driver::OpenError;
@@ -89,7 +90,7 @@ pub struct State {
     restarts: Mutex<BTreeSet<TaskId>>,
     /// The supervisor should look.
     wake: Notify,
-    audit: Audit,
+    audit: Arc<Audit>,
     secrets: Secrets,
     /// The only pipeline that runs here (`dev`).
     alone: OnceLock<PipelineName>,
@@ -103,7 +104,13 @@ impl Node {
     pub async fn start(config: &NodeConfig) -> Result<Node, Failure> {
         let (listener, http) = http::bind(config.http).await?;
         let connect = bind_connect(config).await?;
-        let broker = Broker::start(broker_config(config)).await.map_err(|e| start_failure(config, e))?;
+        let kafka_requests = Arc::new(KafkaRequests::default());
+        let mut broker_config = broker_config(config);
+        // `dev` keeps no such record of its own doings, so none of others'.
+        broker_config.auditor = config.audit.then(|| Arc::clone(&kafka_requests) as Arc<dyn Auditor>);
+        let broker = Broker::start(broker_config).await.map_err(|e| start_failure(config, e))?;
+        let audit = Arc::new(Audit::new(broker.local()));
+        kafka_requests.write_to(&audit);
         let state = Arc::new(State {
             local: broker.local(),
             who: Caller::node(broker.node().config.id),
@@ -113,7 +120,7 @@ impl Node {
             seen: Mutex::default(),
             restarts: Mutex::default(),
             wake: Notify::new(),
-            audit: Audit::new(broker.local()),
+            audit,
             secrets: Secrets::new(&config.data_dir),
             alone: OnceLock::new(),
             cluster: broker.cluster_bytes(),

@@ -56,6 +56,8 @@ pub struct NodeConfig {
     pub allow_unsafe_filesystem: bool,
     /// `min.free.bytes`; `None` = by the size of the filesystem.
     pub min_free_bytes: Option<u64>,
+    /// What Kafka's requests change is written to the audit topic; `dev` does not.
+    pub audit: bool,
 }
 
 /// Keys of the file: name, default, what it must be.
@@ -126,6 +128,7 @@ pub fn load(
     };
     let profile = get("profile");
     let config = NodeConfig {
+        audit: true,
         data_dir: PathBuf::from(get("data_dir").text),
         listen: address("listen", &get("listen"))?,
         http: address("http", &get("http"))?,

@@ -2,10 +2,11 @@
 //! librdkafka's older callers send.
 
 use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::audit::{self, Deed, listed};
 use crate::error_code;
 use crate::node::{ControllerError, wire_id};
 use bytes::Bytes;
-use catchwater_coordinator::cluster::configs::{ConfigChange, ConfigError, ConfigHow};
+use catchwater_coordinator::cluster::configs::{ConfigChange, ConfigError, ConfigHow, ConfigStep};
 use catchwater_coordinator::cluster::image::ConfigKey;
 use catchwater_coordinator::controller::{Reply, Request};
 use catchwater_protocol::api::alter_configs::AlterConfigsResourceResponse;
@@ -88,10 +89,24 @@ pub(super) async fn alter(
         }
     }
     let asked = !changes.is_empty();
-    let answer = match asked {
-        true => ctx.node.controller.ask(Request::AlterConfigs { changes, validate_only }).await,
-        false => Ok(Reply::Configs(Vec::new())),
+    // What a trial refuses is refused again below.
+    let judged = match asked && !validate_only && ctx.node.auditor.is_some() {
+        true => said(ctx, &changes).await,
+        false => Ok(Vec::new()),
     };
+    let answer = match (&judged, asked) {
+        (Err(error), _) => Err(*error),
+        (Ok(_), true) => ctx.node.controller.ask(Request::AlterConfigs { changes, validate_only }).await,
+        (Ok(_), false) => Ok(Reply::Configs(Vec::new())),
+    };
+    if let Ok(allowed) = judged {
+        let error = |at: usize| match &answer {
+            Ok(Reply::Configs(results)) => results.get(at)?.as_ref().err().map(error_code::config),
+            Ok(_) => None,
+            Err(error) => Some(error_code::controller(*error)),
+        };
+        audit::failed(ctx, allowed.into_iter().filter_map(|(at, deed)| Some((deed, error(at)?))).collect()).await;
+    }
     let mut decided = match answer {
         Ok(Reply::Configs(results)) => Ok(results.into_iter()),
         Ok(other) => return Err(Refuse::Bug(format!("{other:?} to an AlterConfigs"))),
@@ -107,6 +122,41 @@ pub(super) async fn alter(
         },
     });
     Ok(outcomes.collect())
+}
+
+/// Asks what would become of these changes and writes that down; gives those that are allowed, with their places.
+async fn said(ctx: &RequestContext, changes: &[ConfigChange]) -> Result<Vec<(usize, Deed)>, ControllerError> {
+    let trial = Request::AlterConfigs { changes: changes.to_vec(), validate_only: true };
+    let Reply::Configs(judged) = ctx.node.controller.ask(trial).await? else { return Err(ControllerError::Unknown) };
+    let deeds: Vec<(usize, Deed, Option<i16>)> = changes
+        .iter()
+        .zip(judged)
+        .enumerate()
+        .map(|(at, (change, judged))| (at, deed(change), judged.err().map(|e| error_code::config(&e))))
+        .collect();
+    audit::before(ctx, deeds.iter().map(|(_, deed, refused)| (deed.clone(), *refused)).collect()).await?;
+    Ok(deeds.into_iter().filter(|(_, _, refused)| refused.is_none()).map(|(at, deed, _)| (at, deed)).collect())
+}
+
+/// Names of settings alone: a value may be a secret.
+fn deed(change: &ConfigChange) -> Deed {
+    let (action, kind, name) = match &change.of {
+        ConfigKey::Topic(name) => ("topic.alter", "topic", name.to_string()),
+        ConfigKey::Broker(Some(id)) => ("broker.alter", "broker", wire_id(*id).to_string()),
+        ConfigKey::Broker(None) => ("broker.alter", "brokers", "all".to_owned()),
+    };
+    // A shorter retention makes room, and nobody can say here which setting is one.
+    let deed = Deed::new(action, kind, &name).frees();
+    match &change.how {
+        ConfigHow::Replace(all) => deed.with("replaced_by", listed(all.iter().map(|(name, _)| audit::cut(name)))),
+        ConfigHow::Steps(steps) => {
+            let named = |(name, step): &(String, ConfigStep)| match step {
+                ConfigStep::Delete => format!("-{}", audit::cut(name)),
+                _ => audit::cut(name),
+            };
+            deed.with("settings", listed(steps.iter().map(named)))
+        }
+    }
 }
 
 /// Which resource is meant. The order of the checks is Kafka's.

@@ -1,7 +1,9 @@
 //! CreateTopics: each topic succeeds or fails alone; from version 5 on the answer tells all settings with their sources.
 
 use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::audit::{self, Deed, listed};
 use crate::error_code;
+use crate::node::ControllerError;
 use bytes::Bytes;
 use catchwater_coordinator::cluster::configs;
 use catchwater_coordinator::cluster::topics::{CreateTopic, CreatedTopic};
@@ -18,10 +20,19 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
     let validate_only = request.validate_only;
     let topics: Vec<CreateTopic> = request.topics.iter().map(|t| wanted(ctx, t)).collect();
     let mut response = CreateTopicsResponse::default();
-    let results = match ctx.node.controller.ask(Request::CreateTopics { topics, validate_only }).await {
+    let allowed = match validate_only {
+        true => Ok(Vec::new()),
+        false => allowed(ctx, &request.topics, &topics).await,
+    };
+    let answer = match &allowed {
+        Ok(_) => ctx.node.controller.ask(Request::CreateTopics { topics, validate_only }).await,
+        Err(error) => Err(*error),
+    };
+    let results = match answer {
         Ok(Reply::Topics(results)) => results,
         Ok(other) => return Err(Refuse::Bug(format!("{other:?} to a CreateTopics"))),
         Err(error) => {
+            audit::failed(ctx, undone(allowed, |_| Some(error_code::controller(error)))).await;
             let (error_code, text) = (error_code::controller(error), error.to_string());
             response.topics = request
                 .topics
@@ -36,6 +47,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             return respond(&response, version);
         }
     };
+    audit::failed(ctx, undone(allowed, |at| results.get(at)?.as_ref().err().map(error_code::topic))).await;
     if !validate_only {
         // A made topic leads and knows its end before the answer, if that is a matter of a second: the client's next call
         // may be ListOffsets, and not every client asks again after 78.
@@ -64,6 +76,42 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         });
     }
     respond(&response, version)
+}
+
+/// Deeds with their place in the request.
+type Allowed = Result<Vec<(usize, Deed)>, ControllerError>;
+
+/// Asks what would become of them, and writes that down. What is refused here is refused again when it is done.
+async fn allowed(ctx: &RequestContext, asked: &[CreatableTopic], topics: &[CreateTopic]) -> Allowed {
+    if ctx.node.auditor.is_none() {
+        return Ok(Vec::new());
+    }
+    let trial = Request::CreateTopics { topics: topics.to_vec(), validate_only: true };
+    let judged = match ctx.node.controller.ask(trial).await? {
+        Reply::Topics(judged) => judged,
+        _ => return Err(ControllerError::Unknown),
+    };
+    let deeds: Vec<(usize, Deed, Option<i16>)> = asked
+        .iter()
+        .zip(judged)
+        .enumerate()
+        .map(|(at, (topic, judged))| (at, deed(topic), judged.err().map(|e| error_code::topic(&e))))
+        .collect();
+    audit::before(ctx, deeds.iter().map(|(_, deed, refused)| (deed.clone(), *refused)).collect()).await?;
+    Ok(deeds.into_iter().filter(|(_, _, refused)| refused.is_none()).map(|(at, deed, _)| (at, deed)).collect())
+}
+
+fn deed(topic: &CreatableTopic) -> Deed {
+    let deed = Deed::new("topic.create", "topic", &topic.name).with("partitions", topic.num_partitions.to_string());
+    match topic.configs.is_empty() {
+        true => deed,
+        false => deed.with("settings", listed(topic.configs.iter().map(|c| audit::cut(&c.name)))),
+    }
+}
+
+/// Those of the allowed ones that came to an error.
+fn undone(allowed: Allowed, error: impl Fn(usize) -> Option<i16>) -> Vec<(Deed, i16)> {
+    allowed.unwrap_or_default().into_iter().filter_map(|(at, deed)| Some((deed, error(at)?))).collect()
 }
 
 fn wanted(ctx: &RequestContext, topic: &CreatableTopic) -> CreateTopic {

@@ -4,6 +4,7 @@
 //! and is the same on every replica. Files go afterwards, whole segments at a time.
 
 use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::audit::{self, Deed, listed};
 use crate::error_code::{self, DeleteRecordsError};
 use crate::partition::shell::Partition;
 use crate::partition::{AckError, NotTaken, NotTrimmed};
@@ -29,12 +30,22 @@ struct Proposed {
 
 pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<Response, Refuse> {
     let request: DeleteRecordsRequest = decode(body, version)?;
+    let deeds: Vec<Deed> = request
+        .topics
+        .iter()
+        .map(|topic| {
+            let offsets = topic.partitions.iter().map(|p| format!("{}:{}", p.partition_index, p.offset));
+            Deed::new("topic.delete_records", "topic", &topic.name).with("before", listed(offsets)).frees()
+        })
+        .collect();
+    let said = audit::before(ctx, deeds.iter().map(|deed| (deed.clone(), None)).collect()).await;
     // All proposals first, then all waits: one timeout counts for the whole request.
     let mut proposed = Vec::new();
     for topic in &request.topics {
         let here = ctx.node.topics.by_name(&topic.name);
         for asked in &topic.partitions {
             proposed.push(match &here {
+                _ if said.is_err() => Err(DeleteRecordsError::Storage),
                 None => Err(DeleteRecordsError::UnknownTopic),
                 Some(here) if here.internal => Err(DeleteRecordsError::Internal),
                 Some(here) => {
@@ -57,6 +68,16 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             Ok(one) => settled(one, left).await,
             Err(error) => Err(error),
         });
+    }
+    let mut undone = Vec::new();
+    let mut at = results.iter();
+    for (topic, deed) in request.topics.iter().zip(deeds) {
+        let of_it: Vec<_> = at.by_ref().take(topic.partitions.len()).collect();
+        let error = of_it.into_iter().find_map(|r| r.as_ref().err().copied());
+        undone.extend(error.map(|error| (deed, error_code::delete_records(error))));
+    }
+    if said.is_ok() {
+        audit::failed(ctx, undone).await;
     }
     let mut results = results.into_iter();
     let topics = request

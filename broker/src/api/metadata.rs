@@ -2,6 +2,7 @@
 //! answer names its leaders if they stand within [`crate::node::NodeConfig::create_wait_ms`].
 
 use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::audit::{self, Deed};
 use crate::error_code::{self, MetadataError};
 use crate::metadata::{cluster_id, topic};
 use crate::node::wire_id;
@@ -151,6 +152,11 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) -> BTreeMap<Strin
     if names.is_empty() {
         return failures;
     }
+    let deed = |name: &str| Deed::new("topic.create", "topic", name).with("by", "auto.create.topics.enable");
+    if audit::before(ctx, names.iter().map(|name| (deed(name), None)).collect()).await.is_err() {
+        failures.extend(names.iter().map(|name| ((*name).clone(), MetadataError::NoLeader)));
+        return failures;
+    }
     let topics =
         names.iter().map(|name| CreateTopic::named(name.as_str(), TopicId(ctx.node.controller.draw()))).collect();
     let limit = Duration::from_millis(ctx.node.config.create_wait_ms);
@@ -176,5 +182,7 @@ async fn create_missing(ctx: &RequestContext, asked: &[Asked]) -> BTreeMap<Strin
         }
     };
     let _ = time::timeout(limit, make).await;
+    let undone = failures.iter().map(|(name, error)| (deed(name), error_code::metadata(*error))).collect();
+    audit::failed(ctx, undone).await;
     failures
 }

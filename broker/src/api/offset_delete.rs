@@ -1,7 +1,9 @@
 //! OffsetDelete (KIP-496): forgets what a group committed, except of topics it is subscribed to.
 
 use super::{Refuse, RequestContext, Response, decode, respond};
+use crate::audit::{self, Deed, listed};
 use crate::error_code::{self, OffsetsError};
+use crate::node::GroupsError;
 use bytes::Bytes;
 use catchwater_coordinator::group::{Reply, Request};
 use catchwater_protocol::api::offset_delete::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
@@ -31,7 +33,19 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         topics.push((TopicName::from(&*topic.name), of_it));
         response.topics.push(OffsetDeleteResponseTopic { name: topic.name.detach(), partitions });
     }
-    match ctx.node.groups.ask(&group, Request::DeleteOffsets { group: group.clone(), topics }).await {
+    let deed = Deed::new("group.delete_offsets", "group", &request.group_id)
+        .with("of", listed(topics.iter().map(|(topic, _): &(TopicName, Vec<i32>)| audit::cut(topic.as_str()))));
+    let answer = match audit::before(ctx, vec![(deed.clone(), None)]).await {
+        Ok(()) => ctx.node.groups.ask(&group, Request::DeleteOffsets { group: group.clone(), topics }).await,
+        Err(_) => Err(GroupsError::NotAvailable),
+    };
+    let refused = match &answer {
+        Ok(Reply::DeleteOffsets(Err(error))) => Some(error_code::group(error)),
+        Err(error) => Some(error_code::groups(*error)),
+        Ok(_) => None,
+    };
+    audit::failed(ctx, refused.map(|code| (deed, code)).into_iter().collect()).await;
+    match answer {
         Ok(Reply::DeleteOffsets(Ok(results))) => {
             for (topic, result) in response.topics.iter_mut().zip(results) {
                 if let Err(error) = result {

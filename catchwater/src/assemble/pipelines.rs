@@ -118,7 +118,7 @@ const SIGNAL_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn said(author: &str, action: &'static str, name: &str, after: Value) -> Entry {
     let (who, on, before, decision) = (author.to_owned(), format!("pipeline {name}"), Value::Null, String::new());
-    Entry { who, action, on, before, after, decision }
+    Entry { who, from: "http".into(), action, on, before, after, decision }
 }
 
 pub(super) fn unknown(name: &str) -> Failure {
@@ -207,6 +207,7 @@ impl State {
         let said = |no: RevisionNo, text: &str| json!({"revision": no.0, "sha256": digest(text.as_bytes())});
         let entry = Entry {
             who: wanted.note.author.clone(),
+            from: "http".into(),
             action,
             on: format!("pipeline {}", planned.pipeline),
             before: old.map_or(Value::Null, |p| said(p.revision, &p.text)),

@@ -63,6 +63,7 @@ async fn list(kafka: &Kafka, limit: u64, output: Output) -> Result<Done, Failure
         rows.push(vec![
             utc(&v["at_ms"]),
             text(&v["who"]),
+            text(&v["from"]),
             text(&v["action"]),
             text(&v["on"]),
             text(&v["decision"]),
@@ -74,7 +75,7 @@ async fn list(kafka: &Kafka, limit: u64, output: Output) -> Result<Done, Failure
     })
     .await?;
     let table = match output {
-        Output::Table => report::table(&["AT", "WHO", "ACTION", "ON", "DECISION", "AFTER"], &rows),
+        Output::Table => report::table(&["AT", "WHO", "FROM", "ACTION", "ON", "DECISION", "AFTER"], &rows),
         Output::Json => String::new(),
     };
     Ok(Done::new(format!("{} records", rows.len()), all.into(), table))

@@ -166,7 +166,7 @@ fn prepare_dev(args: &Dev, output: Output) -> Result<Prepared, Failure> {
         ("min.free.bytes", (256u64 << 20).to_string()),
         ("connect", "off".to_owned()),
     ];
-    let config = config::load(&flags, None, None, &defaults)?;
+    let config = NodeConfig { audit: false, ..config::load(&flags, None, None, &defaults)? };
     match &args.file {
         Some(file) => {
             let (_, text, _) = validate::load(file, Options { plain_secrets: true }, output)?;

@@ -18,7 +18,7 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-fn delete_records(wire: &mut Wire, version: i16, topic: &str, partition: i32, offset: i64) -> (i16, i64) {
+pub fn delete_records(wire: &mut Wire, version: i16, topic: &str, partition: i32, offset: i64) -> (i16, i64) {
     let request = kp!(DeleteRecordsRequest {
         topics: vec![kp!(DeleteRecordsTopic {
             name: topic_name(topic),
@@ -108,9 +108,9 @@ fn shows(wire: &mut Wire, name: &str, key: &str, value: &str, source: i8) {
 }
 
 /// (key, operation, value)
-type Step<'a> = (&'a str, i8, Option<&'a str>);
+pub type Step<'a> = (&'a str, i8, Option<&'a str>);
 
-fn alter(wire: &mut Wire, version: i16, resources: &[(i8, &str, &[Step<'_>])], dry: bool) -> Vec<(i16, String)> {
+pub fn alter(wire: &mut Wire, version: i16, resources: &[(i8, &str, &[Step<'_>])], dry: bool) -> Vec<(i16, String)> {
     let one = |(kind, name, steps): &(i8, &str, &[Step<'_>])| {
         let config = |(key, op, value): &Step<'_>| {
             kp!(AlterableConfig { name: text(key), config_operation: *op, value: value.map(text) })

@@ -34,7 +34,7 @@ fn list(wire: &mut Wire, version: i16, states: &[&str], types: &[&str]) -> BTree
     reply.groups.into_iter().map(row).collect()
 }
 
-fn delete(wire: &mut Wire, version: i16, groups: &[&str]) -> Vec<(String, i16)> {
+pub fn delete(wire: &mut Wire, version: i16, groups: &[&str]) -> Vec<(String, i16)> {
     let request = kp!(DeleteGroupsRequest { groups_names: groups.iter().map(|g| group_id(g)).collect() });
     let mut results: Vec<_> =
         wire.call(version, &request).results.into_iter().map(|r| (r.group_id.to_string(), r.error_code)).collect();
@@ -43,7 +43,7 @@ fn delete(wire: &mut Wire, version: i16, groups: &[&str]) -> Vec<(String, i16)> 
 }
 
 /// Error of the whole, and of each topic's partitions 0 and 9.
-fn forget(wire: &mut Wire, group: &str, topics: &[&str]) -> (i16, BTreeMap<String, Vec<i16>>) {
+pub fn forget(wire: &mut Wire, group: &str, topics: &[&str]) -> (i16, BTreeMap<String, Vec<i16>>) {
     let request = kp!(OffsetDeleteRequest {
         group_id: group_id(group),
         topics: topics

@@ -2,6 +2,7 @@
 //! of behaviours in docs/architecture (protocol, section 7); they stay when lines are dropped.
 #![allow(clippy::unwrap_used)]
 
+mod audit;
 mod compaction;
 mod configs;
 mod fetch;
