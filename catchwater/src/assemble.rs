@@ -65,8 +65,6 @@ pub struct Node {
     stop: Stop,
     stopped: Stopped,
     tasks: Tasks,
-    /// The pipeline of a log that is thrown away at the end.
-    thrown_away: OnceLock<Arc<Resolved>>,
     /// Folder for what sources cannot hold in memory.
     spill: PathBuf,
     pub kafka: String,
@@ -92,8 +90,8 @@ pub struct State {
     wake: Notify,
     audit: Arc<Audit>,
     secrets: Secrets,
-    /// The only pipeline that runs here (`dev`).
-    alone: OnceLock<PipelineName>,
+    /// What runs on a node of `dev`; not set on others, which run all that is stored.
+    dev: OnceLock<DevNode>,
     cluster: [u8; 16],
     ready: AtomicBool,
     metrics: crate::metrics::Metrics,
@@ -122,7 +120,7 @@ impl Node {
             wake: Notify::new(),
             audit,
             secrets: Secrets::new(&config.data_dir),
-            alone: OnceLock::new(),
+            dev: OnceLock::new(),
             cluster: broker.cluster_bytes(),
             ready: AtomicBool::new(true),
             metrics: crate::metrics::Metrics::new(),
@@ -138,10 +136,9 @@ impl Node {
         let connect = face.map(|a| a.to_string());
         let kafka = broker.kafka_address().to_string();
         let clock = Arc::new(SystemClock::default());
-        let thrown_away = OnceLock::new();
         let spill = config.data_dir.join("spill");
         let http = http.to_string();
-        let node = Node { broker, state, clock, stop, stopped, tasks, thrown_away, spill, kafka, http, connect };
+        let node = Node { broker, state, clock, stop, stopped, tasks, spill, kafka, http, connect };
         let face = node.connect.as_deref().unwrap_or("off");
         log!(Info, "node.ready", "kafka {} http {} connect {face}", node.kafka, node.http);
         Ok(node)
@@ -165,29 +162,26 @@ impl Node {
 
     /// Runs every pipeline that is stored here.
     pub fn run_stored(&self) {
-        self.supervise(None);
+        self.supervise();
     }
 
-    fn supervise(&self, only: Option<PipelineName>) {
+    fn supervise(&self) {
         let (cluster, node) = (self.broker.cluster_bytes(), self.broker.node().config.id);
         let supervisor =
-            Supervisor::new(self.state(), only, cluster, node, Arc::clone(&self.clock), self.spill.clone());
+            Supervisor::new(self.state(), cluster, node, Arc::clone(&self.clock), self.spill.clone());
         self.tasks.spawn("tasks.supervisor", supervisor.run(self.stopped.clone()));
         self.tasks.spawn("tasks.watcher", behind::Watcher::new(self.state()).run(self.stopped.clone()));
     }
 
-    /// Stores the pipeline and runs its tasks, and no other's. On the first start, what is wrong with a database is an
+    /// Stores the pipeline and runs its tasks, and of others what is applied from now on. On the first start, what is wrong with a database is an
     /// error here; later, one that does not answer is retried. `throw_away`: at its end the node removes what it made in
     /// the databases.
     pub async fn run_pipeline(&self, wanted: Wanted, throw_away: bool) -> Result<(), Failure> {
         let (_, planned) = self.state.apply(wanted).await?;
         let resolved = planned.resolved();
-        if throw_away {
-            let _ = self.thrown_away.set(Arc::clone(&resolved));
-        }
-        let alone = PipelineName::from(planned.pipeline.as_str());
-        let _ = self.state.alone.set(alone.clone());
-        self.supervise(Some(alone));
+        let dev = self.state.dev.get_or_init(|| DevNode { throw_away, runs: Mutex::default() });
+        dev.run(&planned.pipeline, &resolved);
+        self.supervise();
         self.begun(resolved.pipeline.sources.len() + resolved.pipeline.sinks.len()).await
     }
 
@@ -236,7 +230,8 @@ impl Node {
         }
         let made: Vec<_> = workers.values().filter_map(give_back::made_by).collect();
         // Deliver commits what is written, capture confirms what is durable; all at the same time.
-        let limit = if self.thrown_away.get().is_some() { END_LIMIT_THROWN } else { END_LIMIT };
+        let thrown_away = self.state.dev.get().filter(|dev| dev.throw_away);
+        let limit = if thrown_away.is_some() { END_LIMIT_THROWN } else { END_LIMIT };
         let deadline = Instant::now() + limit;
         for w in workers.into_values().filter(|w| w.failure.is_none()) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -252,12 +247,12 @@ impl Node {
         let cluster = self.broker.cluster_bytes();
         let limit = GIVE_BACK_UNTIL.saturating_sub(begun.elapsed()).max(GIVE_BACK_LEAST);
         let give_back = async {
-            if let Some(plan) = self.thrown_away.get() {
-                give_back::run(plan, made, cluster, limit).await;
+            if let Some(dev) = thrown_away {
+                give_back::run(&dev.plans(), made, cluster, limit).await;
             }
         };
         let close = async {
-            match self.thrown_away.get() {
+            match thrown_away {
                 // Nobody reads this log again: a slow disk must not hold up the end.
                 Some(_) => drop(timeout(limit, self.broker.shutdown()).await),
                 None => self.broker.shutdown().await,
@@ -284,6 +279,26 @@ async fn bind_connect(config: &NodeConfig) -> Result<Option<(http::TcpListener, 
             );
             Ok(None)
         }
+    }
+}
+
+/// A node of `dev`: it runs its file, and what is applied to it while it runs. What an earlier run stored in its
+/// directory stays there.
+struct DevNode {
+    /// At its end the node removes what it made in the databases.
+    throw_away: bool,
+    runs: Mutex<BTreeMap<PipelineName, Arc<Resolved>>>,
+}
+
+impl DevNode {
+    fn run(&self, name: &str, plan: &Arc<Resolved>) {
+        lock(&self.runs).insert(PipelineName::from(name), Arc::clone(plan));
+    }
+    fn has(&self, name: &PipelineName) -> bool {
+        lock(&self.runs).contains_key(name)
+    }
+    fn plans(&self) -> Vec<Arc<Resolved>> {
+        lock(&self.runs).values().cloned().collect()
     }
 }
 

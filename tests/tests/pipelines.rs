@@ -316,36 +316,48 @@ fn an_apply_that_dies_is_done_or_not_done() {
     rig.done(&["audit", "verify"]);
 }
 
-/// What another pipeline is told on a node that runs one file is refused, and nothing of it is stored.
+/// A node of `dev` runs its file and what is applied to it while it runs; what an earlier run stored there does not begin by
+/// itself, and says so.
 #[test]
-fn dev_runs_its_file_alone_and_says_so() {
+fn dev_runs_its_file_and_what_is_applied_to_it() {
     let mut dev = Dev::new(&text("one", "one", "one-copy.db", ""));
     let folder = dev.folder().to_owned();
     drop((shop(&folder.join("one.db"), 3), shop(&folder.join("two.db"), 3)));
     dev.start().expect("starts");
     let two = folder.join("two.yaml");
     std::fs::write(&two, text("two", "two", "two-copy.db", "")).expect("file");
-    let run = |args: &[&str]| {
+    let run = |http: &str, args: &[&str]| {
         let out = Command::new(binary().expect("binary"))
             .args(["-o", "json"])
             .args(args)
-            .env("CATCHWATER_HTTP", &dev.http)
+            .env("CATCHWATER_HTTP", http)
             .output()
             .expect("runs");
         serde_json::from_slice::<Value>(&out.stdout).expect("an envelope")
     };
-    let two = two.display().to_string();
-    assert_eq!(run(&["plan", &two])["ok"], true, "a plan changes nothing");
-    let refused = run(&["apply", &two]);
-    assert_eq!((&refused["ok"], word(&refused["error"]["code"])), (&Value::Bool(false), "CW0353"), "{refused}");
-    let listed = run(&["pipeline", "list"]);
-    let names: Vec<&str> = listed["result"].as_array().expect("list").iter().map(|p| word(&p["pipeline"])).collect();
-    assert_eq!(names, ["one"], "nothing of it is stored");
-    // Its own file may be applied, stopped and go on.
-    let own = folder.join("pipeline.yaml").display().to_string();
-    assert_eq!(run(&["apply", &own])["ok"], true);
-    for what in ["pause", "resume", "restart"] {
-        assert_eq!(run(&["pipeline", what, "one"])["ok"], true, "{what}");
+    let copied = |rows: u32| {
+        let here = count(&folder.join("two-copy.db"));
+        if here == rows { String::new() } else { format!("{here} rows, not {rows}") }
+    };
+    let path = two.display().to_string();
+    assert_eq!(run(&dev.http, &["plan", &path])["ok"], true);
+    let applied = run(&dev.http, &["apply", &path]);
+    assert_eq!(applied["ok"], true, "{applied}");
+    dev.wait(LIMIT, || copied(3)).expect("the second pipeline runs beside the first");
+    for name in ["one", "two"] {
+        for what in ["pause", "resume", "restart"] {
+            assert_eq!(run(&dev.http, &["pipeline", what, name])["ok"], true, "{what} {name}");
+        }
     }
+    dev.stop().expect("ends");
+    // The next run of the first file knows of the second and does not run it, until it is applied again.
+    let source = Connection::open(folder.join("two.db")).expect("source");
+    source.execute("INSERT INTO t VALUES (100, 'more')", []).expect("row");
+    drop(source);
+    dev.start().expect("starts again");
+    let refused = run(&dev.http, &["pipeline", "restart", "two"]);
+    assert_eq!((&refused["ok"], word(&refused["error"]["code"])), (&Value::Bool(false), "CW0353"), "{refused}");
+    assert_eq!(run(&dev.http, &["apply", &path])["ok"], true);
+    dev.wait(LIMIT, || copied(4)).expect("it goes on where it was");
     dev.stop().expect("ends");
 }

@@ -10,6 +10,7 @@ use catchwater_deliver::sink::Owner;
 use catchwater_record::{CaptureEpoch, PipelineName, SinkName};
 use catchwater_runtime::spawn::{Task as Running, spawn};
 use catchwater_runtime::time::timeout;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a capture's log says of its source.
@@ -45,15 +46,19 @@ struct Job {
     running: Running<Result<(), String>>,
 }
 
-/// Asks all databases at the same time. The workers have ended.
-pub(super) async fn run(plan: &Resolved, made: Vec<Made>, cluster: [u8; 16], limit: Duration) {
+/// Asks all databases of these pipelines at the same time. The workers have ended.
+pub(super) async fn run(plans: &[Arc<Resolved>], made: Vec<Made>, cluster: [u8; 16], limit: Duration) {
     let deadline = Instant::now() + limit;
-    let sources = made.iter().filter_map(|m| {
-        let (identity, opened) = m.status.get().identity?;
-        detach(plan, m, identity, opened)
-    });
-    let sinks = plan.pipeline.sinks.keys().filter_map(|name| forget(plan, name, cluster));
-    finish(sources.chain(sinks).collect(), deadline, limit).await;
+    let mut jobs = Vec::new();
+    for plan in plans {
+        // A source name belongs to one pipeline.
+        jobs.extend(made.iter().filter_map(|m| {
+            let (identity, opened) = m.status.get().identity?;
+            detach(plan, m, identity, opened)
+        }));
+        jobs.extend(plan.pipeline.sinks.keys().filter_map(|name| forget(plan, name, cluster)));
+    }
+    finish(jobs, deadline, limit).await;
 }
 
 /// One source or sink that has left its pipeline. `made` = what its capture knew; a source without it made nothing that

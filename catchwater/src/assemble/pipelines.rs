@@ -17,7 +17,7 @@ use catchwater_capture::StatusHandle;
 use catchwater_capture::signal::Signal;
 use catchwater_capture::source::{Finding, Severity};
 use catchwater_client::{
-    ControlClient, ControlError, PipelineChange, Revision, RevisionNote, TaskState, TopicsWanted, Wish,
+    ControlClient, ControlError, PipelineChange, Revision, RevisionNote, Task, TaskState, TopicsWanted, Wish,
 };
 use catchwater_record::{PipelineName, RevisionNo, SourceName};
 use catchwater_runtime::time::{sleep, timeout};
@@ -214,19 +214,24 @@ impl State {
             after: json!({"sha256": digest(wanted.text.as_bytes()), "plan": planned.hash}),
             decision: String::new(),
         };
-        let decided = judge(&wanted, &planned).and_then(|()| self.runs_here(&planned.pipeline));
+        let decided = judge(&wanted, &planned);
         self.audited(entry, decided, async { self.store(wanted, planned).await }).await
     }
 
-    /// `dev` runs the pipeline of its file alone: what else is stored there would never begin.
+    /// `dev` runs its file and what is applied to it: what an earlier run stored would not begin.
     fn runs_here(&self, name: &str) -> Result<(), Failure> {
-        match self.alone.get().filter(|alone| alone.as_str() != name) {
-            None => Ok(()),
-            Some(alone) => {
-                Err(Failure::new(Exit::Refused, "CW0353", format!("this node runs {alone} alone, not {name}"))
-                    .cause("it was started by catchwater dev")
-                    .next("catchwater start runs several: end this one, catchwater start --data-dir DIR, then again"))
-            }
+        if self.dev.get().is_none_or(|dev| dev.has(&PipelineName::from(name))) {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Refused, "CW0353", format!("{name} is stored here and does not run"))
+            .cause("catchwater dev runs its file, and of others what is applied to it while it runs")
+            .next(format!("catchwater pipeline show {name} > {name}.yaml && catchwater apply {name}.yaml")))
+    }
+
+    /// Of all tasks, those that this node runs.
+    pub(super) fn retain_own(&self, tasks: &mut Vec<Task>) {
+        if let Some(dev) = self.dev.get() {
+            tasks.retain(|t| dev.has(&t.pipeline));
         }
     }
 
@@ -272,6 +277,9 @@ impl State {
         crash_point!("apply.before_change");
         let revision = self.local.change_pipeline(&self.who, change).await.map_err(control_failure)?;
         crash_point!("apply.after_change");
+        if let Some(dev) = self.dev.get() {
+            dev.run(&planned.pipeline, &planned.resolved);
+        }
         self.wake.notify_one();
         Ok((revision, planned))
     }

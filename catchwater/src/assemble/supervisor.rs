@@ -88,8 +88,6 @@ pub(super) struct Supervisor {
     /// Folder for what sources cannot hold in memory.
     spill: PathBuf,
     state: Arc<State>,
-    /// The only pipeline to run; `None` = all that are stored.
-    only: Option<PipelineName>,
     cluster: [u8; 16],
     node: NodeId,
     clock: Arc<dyn Clock>,
@@ -123,7 +121,6 @@ enum Todo {
 impl Supervisor {
     pub fn new(
         state: Arc<State>,
-        only: Option<PipelineName>,
         cluster: [u8; 16],
         node: NodeId,
         clock: Arc<dyn Clock>,
@@ -132,7 +129,6 @@ impl Supervisor {
         Supervisor {
             spill,
             state,
-            only,
             cluster,
             node,
             clock,
@@ -145,16 +141,18 @@ impl Supervisor {
     }
 
     pub async fn run(mut self, mut stopped: Stopped) {
-        let (mut seen, mut tasks) = (TasksVersion(0), Vec::new());
+        let (mut seen, mut all) = (TasksVersion(0), Vec::new());
         loop {
             tokio::select! {
                 wanted = timeout(REPORT_EVERY, self.state.local.mine(seen)) => if let Ok(Ok(t)) = wanted {
-                    (seen, tasks) = (t.version, t.tasks);
-                    tasks.retain(|t| self.only.as_ref().is_none_or(|only| t.pipeline == *only));
+                    (seen, all) = (t.version, t.tasks);
                 },
                 () = self.state.wake.notified() => {}
                 () = stopped.wait() => return,
             }
+            // Each time: a pipeline may begin to belong here after its tasks were made.
+            let mut tasks = all.clone();
+            self.state.retain_own(&mut tasks);
             self.hold(&mut tasks).await;
             self.adjust(&tasks).await;
             self.look_after(&tasks).await;
