@@ -70,6 +70,8 @@ struct TargetInfo {
     /// Name → type without length, and whether updates may not set it.
     columns: BTreeMap<String, (String, bool)>,
     parents: Vec<TargetName>,
+    /// Foreign keys point to it.
+    referred: bool,
 }
 
 /// Rows of one plan.
@@ -178,7 +180,11 @@ impl PgLane {
             }
         }
         // What is guarded may be a row whose parent was refused: of whole states, the row is the one to set aside.
-        let may_wait = (group.partial || !group.guarded) && self.has_keys(&group.applies);
+        // A part's children may be in the next one, so that its tables show the key from the other side alone.
+        let may_wait = match group.partial {
+            true => self.has_keys(&group.applies) || self.are_referred(&group.applies),
+            false => !group.guarded && self.has_keys(&group.applies),
+        };
         if !may_wait {
             return self.in_order(&group.applies).await;
         }
@@ -196,6 +202,11 @@ impl PgLane {
     /// One of the tables refers to another.
     fn has_keys(&self, applies: &[Apply]) -> bool {
         applies.iter().any(|a| self.targets.get(&a.table.target).is_some_and(|i| !i.parents.is_empty()))
+    }
+
+    /// Foreign keys point to one of the tables.
+    fn are_referred(&self, applies: &[Apply]) -> bool {
+        applies.iter().any(|a| self.targets.get(&a.table.target).is_some_and(|i| i.referred))
     }
 
     /// Reads the catalogue of a target once, and again when a plan names a column we have not seen.
@@ -250,7 +261,9 @@ impl PgLane {
             .await
             .map_err(fail)?;
         let parents = parents.iter().map(|r| TargetName { schema: r.get(0), name: r.get(1) }).collect();
-        Ok(Some(TargetInfo { columns, parents }))
+        let referred = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = $1::oid AND contype = 'f')";
+        let referred = self.session.client.query_one(referred, &[&oid]).await.map_err(fail)?.get(0);
+        Ok(Some(TargetInfo { columns, parents, referred }))
     }
 
     /// The plan's columns with the target's types.

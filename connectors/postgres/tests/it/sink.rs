@@ -214,6 +214,15 @@ async fn a_child_may_come_before_its_parent_until_the_state_is_whole() {
             format!("{seq}/{}", seq * 2)
         );
     }
+    // A parent that takes another key goes before its child is told, which comes with a later part.
+    let gone = |plan, a| (plan, What::Delete(row(vec![int_cell(a), Cell::Absent])));
+    lane.write(&part(2, vec![gone(parent, 20), two(parent, 21, None)], false)).await.unwrap();
+    lane.write(&part(2, vec![two(child, 20, Some(21))], false)).await.unwrap();
+    lane.commit(&mark(2)).await.unwrap();
+    assert_eq!(
+        (db.one(rigid).await, db.one("SELECT p::text FROM child WHERE id = 20").await),
+        ("3".into(), "21".into())
+    );
     // A parent that never comes is told before the commit, and nothing stays.
     lane.write(&part(3, vec![two(child, 30, Some(31))], false)).await.unwrap();
     let e = lane.commit(&mark(3)).await.unwrap_err();

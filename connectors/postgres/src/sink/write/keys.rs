@@ -14,7 +14,7 @@ use crate::config::quote_ident;
 use crate::sink::error::row_fault;
 use crate::sink::sql::{self, quoted, shown};
 use catchwater_deliver::sink::{Apply, Group, SinkError, TargetName};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What this lane's transaction has made of the keys.
 #[derive(Default)]
@@ -34,8 +34,9 @@ impl Keys {
 }
 
 impl PgLane {
-    /// Lets the foreign keys of the tables wait for the commit, as far as the user may.
-    async fn let_keys_wait(&mut self, applies: &[Apply]) -> Result<(), SinkError> {
+    /// Lets the foreign keys of the tables wait for the commit, as far as the user may. Of a part of a transaction those that
+    /// point to its tables, too: the children's rows may be in a later part.
+    async fn let_keys_wait(&mut self, applies: &[Apply], partial: bool) -> Result<(), SinkError> {
         for apply in applies {
             let table = &apply.table.target;
             if !self.keys.seen.insert(table.clone()) {
@@ -45,28 +46,35 @@ impl PgLane {
                 .session
                 .client
                 .query(
-                    "SELECT f.conname::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE n.nspname = $1 AND c.relname = $2 AND f.contype = 'f' AND NOT f.condeferrable AND f.conparentid = 0 ORDER BY 1",
-                    &[&sql::schema_of(table), &table.name.as_str()],
+                    "SELECT f.conname::text, n.nspname::text, c.relname::text \
+                     FROM pg_class t JOIN pg_namespace tn ON tn.oid = t.relnamespace \
+                     JOIN pg_constraint f ON f.conrelid = t.oid OR ($3 AND f.confrelid = t.oid) \
+                     JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE tn.nspname = $1 AND t.relname = $2 AND f.contype = 'f' AND NOT f.condeferrable AND f.conparentid = 0 ORDER BY 1",
+                    &[&sql::schema_of(table), &table.name.as_str(), &partial],
                 )
                 .await
                 .map_err(|e| row_fault(&self.config, &shown(table), e))?;
-            let names: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-            if names.is_empty() {
-                continue;
+            let mut by_table: BTreeMap<TargetName, Vec<String>> = BTreeMap::new();
+            for r in &rows {
+                let of = TargetName { schema: r.get(1), name: r.get(2) };
+                by_table.entry(of).or_default().push(r.get(0));
             }
-            self.sql("SAVEPOINT cw_keys").await?;
-            let done = self.session.client.batch_execute(&alter(table, &names, "DEFERRABLE INITIALLY DEFERRED")).await;
-            match done {
-                Ok(()) => {
-                    self.sql("RELEASE SAVEPOINT cw_keys").await?;
-                    self.keys.waiting.extend(names.into_iter().map(|name| (table.clone(), name)));
+            for (of, names) in by_table {
+                self.sql("SAVEPOINT cw_keys").await?;
+                let done =
+                    self.session.client.batch_execute(&alter(&of, &names, "DEFERRABLE INITIALLY DEFERRED")).await;
+                match done {
+                    Ok(()) => {
+                        self.sql("RELEASE SAVEPOINT cw_keys").await?;
+                        self.keys.waiting.extend(names.into_iter().map(|name| (of.clone(), name)));
+                    }
+                    // Not the owner, or rows of it wait for their check already.
+                    Err(e) if e.code().is_some_and(|c| matches!(c.code(), "42501" | "55006")) => {
+                        self.sql("ROLLBACK TO SAVEPOINT cw_keys; RELEASE SAVEPOINT cw_keys").await?;
+                    }
+                    Err(e) => return Err(row_fault(&self.config, &shown(&of), e)),
                 }
-                // Not the owner, or rows of it wait for their check already.
-                Err(e) if e.code().is_some_and(|c| matches!(c.code(), "42501" | "55006")) => {
-                    self.sql("ROLLBACK TO SAVEPOINT cw_keys; RELEASE SAVEPOINT cw_keys").await?;
-                }
-                Err(e) => return Err(row_fault(&self.config, &shown(table), e)),
             }
         }
         Ok(())
@@ -86,7 +94,7 @@ impl PgLane {
     /// error if it does not fit in spite of it: of whole transactions that is known at once.
     pub(super) async fn with_waiting_keys(&mut self, group: &Group, refused: SinkError) -> Result<(), SinkError> {
         let before = self.keys.waiting.len();
-        self.let_keys_wait(&group.applies).await?;
+        self.let_keys_wait(&group.applies, group.partial).await?;
         if self.keys.waiting.len() == before {
             return Err(refused);
         }
