@@ -1,5 +1,6 @@
 //! Pure. Connectors in the shapes of Kafka Connect's REST API.
 
+use super::secrets::password_of;
 use crate::assemble::WorkerLine;
 use crate::pipeline::connect::{Class, Definition, Target, Wrong, translate};
 use catchwater_client::{TaskState, Wish};
@@ -147,7 +148,17 @@ pub fn validation(class: Class, config: &BTreeMap<String, String>) -> Value {
 
 /// The value, unless it is a secret in plain text.
 pub fn hidden(key: &str, value: &str) -> String {
-    if is_secret(key) && !value.contains("${") { "[hidden]".to_owned() } else { value.to_owned() }
+    if is_secret(key) && !value.contains("${") {
+        return "[hidden]".to_owned();
+    }
+    match password_of(value) {
+        Some((at, _)) if key == "connection.url" => {
+            let mut shown = value.to_owned();
+            shown.replace_range(at, "[hidden]");
+            shown
+        }
+        _ => value.to_owned(),
+    }
 }
 
 /// Is it one of the properties that are kept apart?

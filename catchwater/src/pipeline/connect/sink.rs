@@ -3,6 +3,7 @@
 use super::naming::{Naming, Router, whole};
 use super::{Given, Wrong, url_part};
 use crate::pipeline::model::{Component, Sink, TableOption};
+use crate::pipeline::secret::has_reference;
 use catchwater_deliver::Columns;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,14 +115,13 @@ fn url(given: &mut Given<'_>, user: &str) -> String {
     };
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mut login, mut kept) = (given.get(user), Vec::new());
-    let password = given.get("connection.password");
+    let mut password = given.get("connection.password");
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
-            "user" => login = Some(value.to_owned()),
-            "password" => {
-                given.refuse("connection.url", "give the password as connection.password: there it is kept apart")
-            }
+            // As the driver does it: what stands in the URL holds.
+            "user" => login = Some(decoded(value)),
+            "password" => password = Some(decoded(value)),
             "sslmode" | "sslcert" | "sslkey" | "sslrootcert" => kept.push(pair.to_owned()),
             "ssl" if value != "false" => kept.push("sslmode=verify-full".to_owned()),
             "connectTimeout" => kept.push(format!("connect_timeout={value}")),
@@ -139,6 +139,11 @@ fn url(given: &mut Given<'_>, user: &str) -> String {
     let password = password.map(|p| format!(":{}", url_part(&p))).unwrap_or_default();
     let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     format!("postgres://{}{password}@{place}{query}", url_part(&login))
+}
+
+/// A parameter of a JDBC URL; a reference stays as it is.
+fn decoded(value: &str) -> String {
+    if has_reference(value) { value.to_owned() } else { crate::http::unescape(value, true) }
 }
 
 /// Topics by name; or the one source whose topics an expression means, and the expression.

@@ -263,12 +263,24 @@ fn a_sink_takes_the_fields_and_the_quotes_that_are_said() {
 }
 
 #[test]
+fn a_login_may_stand_in_the_jdbc_url() {
+    let url = |more: &[(&str, &str)]| match sink(more).component {
+        Component::Postgres { url, .. } => url,
+        other => panic!("{other:?}"),
+    };
+    let login = "jdbc:postgresql://db:5432/copy?user=eve&password=a%40b";
+    assert_eq!(url(&[("connection.url", login)]), "postgres://eve:a%40b@db:5432/copy", "it holds, as for the driver");
+    let kept = "jdbc:postgresql://db:5432/copy?user=eve&password=${secret:connect/copy/connection.url.password}";
+    let ours = "postgres://eve:${secret:connect/copy/connection.url.password}@db:5432/copy";
+    assert_eq!(url(&[("connection.url", kept), ("connection.username", "-"), ("connection.password", "-")]), ours);
+}
+
+#[test]
 fn a_sink_refuses_what_it_would_do_otherwise() {
     for (key, value) in [
         ("primary.key.mode", "none"),
         ("insert.mode", "update"),
         ("connection.url", "jdbc:mysql://db/copy"),
-        ("connection.url", "jdbc:postgresql://db/copy?password=x"),
         ("topics", "inv.public.items,other.public.items"),
         ("topics", "plain"),
         ("collection.name.format", "${source.schema}.${source.table}"),
