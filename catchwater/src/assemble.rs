@@ -167,8 +167,7 @@ impl Node {
 
     fn supervise(&self) {
         let (cluster, node) = (self.broker.cluster_bytes(), self.broker.node().config.id);
-        let supervisor =
-            Supervisor::new(self.state(), cluster, node, Arc::clone(&self.clock), self.spill.clone());
+        let supervisor = Supervisor::new(self.state(), cluster, node, Arc::clone(&self.clock), self.spill.clone());
         self.tasks.spawn("tasks.supervisor", supervisor.run(self.stopped.clone()));
         self.tasks.spawn("tasks.watcher", behind::Watcher::new(self.state()).run(self.stopped.clone()));
     }

@@ -316,6 +316,54 @@ fn an_apply_that_dies_is_done_or_not_done() {
     rig.done(&["audit", "verify"]);
 }
 
+/// A table that is taken out of the file leaves the publication, and what the server had written of it before is left out of the
+/// stream; one that is new in the file joins by itself. Nobody runs SQL, and nothing stops, whatever is written meanwhile.
+#[test]
+fn tables_leave_and_join_a_running_source() {
+    let Some((a, b)) = Database::create("pg15", "join_a").zip(Database::create("pg15", "join_b")) else { return };
+    a.pg.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE gone (id int PRIMARY KEY); CREATE TABLE new (id int PRIMARY KEY)")
+        .expect("tables");
+    let rig = Rig::new("join");
+    let text = |tables: &str| {
+        format!(
+            "version: 1\npipeline: join\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [{tables}] }}\nsinks:\n  copy:\n    from: {name}.*\n    postgres: {{ url: \"{}\" }}\n",
+            a.url(),
+            b.url(),
+            name = a.name()
+        )
+    };
+    let equal = |what: &str, table: &str| rig.until(what, || difference(&a.pg, table, &b.pg, table).is_empty());
+    rig.done(&["apply", &rig.write("join.yaml", &text("t, gone"))]);
+    a.pg.run("INSERT INTO t VALUES (1); INSERT INTO gone VALUES (1)").expect("rows");
+    equal("the first rows", "gone");
+    // Rows of the table in the WAL between the source's end and its next beginning.
+    rig.done(&["pipeline", "pause", "join"]);
+    rig.until("paused", || {
+        a.pg.one("SELECT active::text FROM pg_replication_slots WHERE slot_name LIKE '%join_a%'")
+            .is_ok_and(|s| s == "false")
+    });
+    a.pg.run("INSERT INTO gone SELECT g FROM generate_series(2, 100) g; INSERT INTO t VALUES (2)").expect("rows");
+    rig.done(&["apply", &rig.write("join.yaml", &text("t, new"))]);
+    a.pg.run("INSERT INTO gone VALUES (101); INSERT INTO t VALUES (3)").expect("rows");
+    rig.done(&["pipeline", "resume", "join"]);
+    equal("it goes on without the table", "t");
+    assert_eq!(b.pg.one("SELECT count(*) FROM gone").expect("count"), "1", "what was taken out stays as it was");
+    let published = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables";
+    assert_eq!(a.pg.one(published).expect("publication"), "new t");
+    a.pg.run("INSERT INTO new VALUES (1); INSERT INTO gone VALUES (102); INSERT INTO t VALUES (4)").expect("rows");
+    equal("the new table joined", "new");
+    equal("and the old one goes on", "t");
+    // Put back, it was away: its changes are missing, and that is said.
+    rig.done(&["apply", &rig.write("join.yaml", &text("t, new, gone"))]);
+    rig.until("it is refused", || rig.done(&["lag"]).to_string().contains("CW0521"));
+    // A table that no text meant is still a stranger.
+    rig.done(&["apply", &rig.write("join.yaml", &text("t, new"))]);
+    equal("it goes on", "t");
+    a.pg.run(&format!("CREATE TABLE odd (id int PRIMARY KEY); ALTER PUBLICATION catchwater_{} ADD TABLE odd; INSERT INTO odd VALUES (1)", a.name()))
+        .expect("widened");
+    rig.until("it is refused", || rig.done(&["lag"]).to_string().contains("carries table public.odd"));
+}
+
 /// A node of `dev` runs its file and what is applied to it while it runs; what an earlier run stored there does not begin by
 /// itself, and says so.
 #[test]

@@ -710,7 +710,10 @@ impl<'a> Session<'a> {
 
 fn refused(why: Why) -> Trouble {
     let next = match why {
-        Why::TooLarge => "raise max.message.bytes of the topic, or leave the large column out",
+        Why::TooLarge => {
+            "a batch is at most a quarter of a journal file, and max.message.bytes of its topic: start the node with a larger \
+             storage.journal.file.bytes, or leave the table out of `tables` (catchwater apply)"
+        }
         Why::NoTopic => "the topic is gone; bring it back, or the source must be read again",
         _ => "",
     };

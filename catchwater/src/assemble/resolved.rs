@@ -20,6 +20,14 @@ use std::time::Duration;
 /// How long a database's preflight may take.
 const PREFLIGHT_LIMIT: Duration = Duration::from_secs(20);
 
+/// The tables of a source in its older texts.
+#[derive(Default)]
+pub(super) struct Former {
+    pub texts: Vec<Vec<String>>,
+    /// All of them are kept.
+    pub whole: bool,
+}
+
 pub(super) struct Resolved {
     pub pipeline: Pipeline,
     sources: BTreeMap<String, Component>,
@@ -28,6 +36,8 @@ pub(super) struct Resolved {
     pub captures: BTreeMap<String, (CaptureId, Incarnation)>,
     /// The folder of the pipeline file.
     base: PathBuf,
+    /// What older texts meant, by the source's name; empty for a source that only asks.
+    pub former: BTreeMap<String, Former>,
     /// Where sources hold what does not fit into memory; a source that only asks needs none.
     pub spill: Option<PathBuf>,
 }
@@ -43,7 +53,15 @@ impl Resolved {
             .collect::<Result<_, Failure>>()?;
         let sinks =
             pipeline.sinks.iter().map(|(n, s)| Ok((n.clone(), one(&s.component)?))).collect::<Result<_, Failure>>()?;
-        Ok(Resolved { pipeline, sources, sinks, captures: BTreeMap::new(), base: base.to_owned(), spill: None })
+        Ok(Resolved {
+            pipeline,
+            sources,
+            sinks,
+            captures: BTreeMap::new(),
+            former: BTreeMap::new(),
+            base: base.to_owned(),
+            spill: None,
+        })
     }
 
     /// Would the node do the same in both? Its block, its references' values, and what a sink takes from its source.
@@ -110,6 +128,14 @@ impl Resolved {
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
                 (config.streaming, config.failover, config.binary) = (*streaming, *failover, *binary);
+                if let Some(former) = self.former.get(name) {
+                    config.former.whole = former.whole;
+                    for tables in &former.texts {
+                        let Ok((names, lists)) = capture::TableLists::parse(tables) else { continue };
+                        let tables = names.into_iter().map(postgres::TableRef::parse).collect();
+                        config.former.texts.push(postgres::source::former::Meant { tables, lists });
+                    }
+                }
                 config.taken = taken.as_deref().map(|text| taken_over(name, text)).transpose()?;
                 config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {

@@ -10,14 +10,14 @@
 
 use super::State;
 use super::give_back::{self, Made};
-use super::resolved::{Resolved, properties};
+use super::resolved::{Former, Resolved, properties};
 use super::sink_config;
 use crate::pipeline::Options;
 use crate::pipeline::model::{Component, Source};
 use crate::report::{Exit, Failure};
 use catchwater_base::{Clock, log};
 use catchwater_capture as capture;
-use catchwater_client::{ControlClient, LogClient, Report, Task, TaskClient, TaskKind, Wish};
+use catchwater_client::{ControlClient, LogClient, Report, Revision, Task, TaskClient, TaskKind, Wish};
 use catchwater_connector_postgres as postgres;
 use catchwater_deliver as deliver;
 use catchwater_record::{
@@ -108,6 +108,25 @@ fn with_command(next: String, task: &Task) -> String {
     }
     let (pipeline, node) = (&task.pipeline, &task.node);
     format!("{next}: catchwater pipeline reset {pipeline} --source {node} --allow-destructive")
+}
+
+/// The tables of each source in the texts before this one.
+fn former(kept: &[Revision], now: RevisionNo) -> BTreeMap<String, Former> {
+    let whole = kept.first().is_some_and(|r| r.no == RevisionNo(1));
+    let mut all: BTreeMap<String, Former> = BTreeMap::new();
+    for r in kept.iter().filter(|r| r.no < now) {
+        let Some(pipeline) = crate::pipeline::check(r.text.as_bytes(), Options { plain_secrets: true }).0 else {
+            continue;
+        };
+        for (name, source) in pipeline.sources {
+            let texts = &mut all.entry(name).or_default().texts;
+            if !texts.contains(&source.tables) {
+                texts.push(source.tables);
+            }
+        }
+    }
+    all.values_mut().for_each(|f| f.whole = whole);
+    all
 }
 
 /// What is to be done about a task.
@@ -282,6 +301,7 @@ impl Supervisor {
         };
         let local = &self.state.local;
         let kept = local.revisions(key.0.clone()).await.map_err(super::control_failure)?;
+        let former = former(&kept, key.1);
         let (text, base) = match kept.into_iter().find(|r| r.no == key.1) {
             Some(r) => (r.text, r.note.base_dir),
             // Stored before revisions were kept.
@@ -300,6 +320,7 @@ impl Supervisor {
         })?;
         let mut resolved = Resolved::resolve(pipeline, Path::new(&base), self.state.secrets.root())?;
         resolved.spill = Some(self.spill.clone());
+        resolved.former = former;
         let borrowed = resolved.pipeline.borrowed().into_iter().map(str::to_owned).collect::<Vec<_>>();
         for source in resolved.pipeline.sources.keys().chain(&borrowed) {
             let who = Caller::node(self.node);

@@ -13,6 +13,7 @@ mod beat;
 pub mod decode;
 mod detach;
 mod errors;
+pub mod former;
 mod head;
 mod large;
 mod open;
@@ -48,6 +49,7 @@ use decode::{Message, OldTuple};
 pub(crate) use errors::source_error;
 pub use errors::url_error;
 use errors::{broken, large_error, not_open, not_understood, row_error, stream_error};
+use former::{Former, means};
 pub use head::{head, is_slot_held};
 pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
@@ -100,6 +102,8 @@ pub struct SourceConfig {
     pub heartbeat: Option<(u64, String)>,
     /// A Debezium connector's slot and publication are taken over here; they are used as they are.
     pub taken: Option<Taken>,
+    /// What older texts of this source meant.
+    pub former: Former,
 }
 
 impl SourceConfig {
@@ -121,16 +125,12 @@ impl SourceConfig {
             failover: false,
             heartbeat: None,
             taken: None,
+            former: Former::default(),
         }
     }
     /// The file means this table.
     pub fn captures(&self, schema: &str, name: &str) -> bool {
-        let named = self.tables.iter().any(|t| t.schema == schema && (t.is_pattern() || t.name == name));
-        if self.lists.is_empty() {
-            return named;
-        }
-        let full = format!("{schema}.{name}");
-        self.lists.take(&full) || (named && !self.lists.leaves_out(&full))
+        means(&self.tables, &self.lists, schema, name)
     }
     /// What the file asks for and `found` (schema, name) has not.
     fn missing<'a>(&self, found: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<String> {
@@ -608,7 +608,7 @@ impl Running {
         if known.is_none()
             && let Some(name) = self.strangers.get(&oid)
         {
-            if config.taken.is_some() {
+            if config.taken.is_some() || config.former.meant_full(name) {
                 return Ok(None);
             }
             return Err(SourceError::new(
@@ -663,7 +663,7 @@ fn row_fits(config: &SourceConfig, table: &TableSchema, bytes: usize) -> Result<
         SourceClass::RowTooLarge,
         code::ROW_TOO_LARGE,
         format!("a row of {} has {bytes} bytes, above row.max.bytes = {}", table.qualified(), config.row_bytes_max),
-        "raise row.max.bytes, or leave the large column out",
+        "leave the table out of `tables` (catchwater apply), or keep such values elsewhere",
     ))
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
             SourceClass::RowTooLarge,
             code::ROW_TOO_LARGE,
             format!("{fault}: a row above row.max.bytes = {}", config.row_bytes_max),
-            "raise row.max.bytes, or leave the large column out",
+            "leave the table out of `tables` (catchwater apply), or keep such values elsewhere",
         ),
         Fault::Protocol(_) => new(SourceClass::Unknown, code::NOT_UNDERSTOOD, fault.to_string(), ""),
         Fault::Server { sqlstate, message } => {

@@ -5,6 +5,7 @@
 
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
+use super::former;
 use super::large::Large;
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
@@ -369,8 +370,9 @@ pub(super) fn difference(
     let asked = |t: &CatalogTable| fresh || config.tables.iter().any(|r| r.schema == t.schema && r.name == t.name);
     let missing: Vec<String> =
         tables.iter().filter(|t| asked(t)).map(name).filter(|n| !publication.tables.contains(n)).collect();
-    let extra: Vec<String> =
-        publication.tables.iter().filter(|n| !tables.iter().any(|t| name(t) == **n)).cloned().collect();
+    // What was taken out of the file is left out of the stream.
+    let is_extra = |n: &&String| !tables.iter().any(|t| name(t) == **n) && !config.former.meant_full(n);
+    let extra: Vec<String> = publication.tables.iter().filter(is_extra).cloned().collect();
     let mut faults = Vec::new();
     if !missing.is_empty() {
         faults.push(format!("it lacks {}", missing.join(", ")));
@@ -632,7 +634,7 @@ impl PgSource {
         claim_slot(config, &sql, Some(position)).await?;
         let mut types = PgTypes::new();
         let tables = tables(config, &sql, &mut types).await?;
-        let Some(found) = publication(config, &sql, version).await? else {
+        let Some(mut found) = publication(config, &sql, version).await? else {
             return Err(SourceError::new(
                 SourceClass::Config,
                 code::PUBLICATION,
@@ -640,6 +642,11 @@ impl PgSource {
                 "changes made since it was dropped are not in the stream: the source must be read again",
             ));
         };
+        if identity.tags.contains_key(&tag::PUBLICATION_MADE)
+            && let Some(followed) = former::follow(config, &sql, version, &found, &tables).await
+        {
+            found = followed;
+        }
         if let Some((what, sql)) = difference(config, &found, &tables, false, version) {
             return Err(publication_differs(config, &what, sql));
         }
