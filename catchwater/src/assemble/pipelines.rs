@@ -460,7 +460,8 @@ impl State {
         self.audited(entry, Ok(()), async {
             match timeout(SIGNAL_LIMIT, status.signal(signal)).await {
                 Ok(Ok(Ok(told))) => Ok(told),
-                Ok(Ok(Err(why))) => Err(Failure::new(Exit::Refused, "CW0591", why.to_string())),
+                Ok(Ok(Err(why))) => Err(Failure::new(Exit::Refused, "CW0591", why.to_string())
+                    .next("catchwater topic list shows the captured tables, as source.schema.table; catchwater lag, what runs")),
                 // The worker ended, or is busy with something long; the signal may be followed or not.
                 _ => Err(Failure::new(Exit::Runtime, "CW0350", format!("source {node} gave no answer"))
                     .next("look at `catchwater lag`, then say it again")),

@@ -35,9 +35,13 @@ pub fn filesystem(path: &str, kind: &str) -> Failure {
 }
 
 pub fn unreadable(path: &str, why: impl Into<String>) -> Failure {
-    Failure::new(Exit::Environment, "CW0223", format!("{path} cannot be read")).cause(why).next(
-        "look at the rights and at the kernel's log for input/output errors; copy a failing disk before anything else",
-    )
+    let next = match std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        true => "check the path",
+        false => {
+            "look at the rights and at the kernel's log for input/output errors; copy a failing disk before anything else"
+        }
+    };
+    Failure::new(Exit::Environment, "CW0223", format!("{path} cannot be read")).cause(why).next(next)
 }
 
 /// What recovery says of a directory, for the commands that work on one.
