@@ -396,7 +396,10 @@ def parked(key, value):
 class Audit:
     """The chain of audit records; `read` takes them in order."""
 
-    FIELDS = ["version", "at_ms", "who", "action", "on", "before", "after", "decision", "prev"]
+    FIELDS = {
+        1: ["version", "at_ms", "who", "action", "on", "before", "after", "decision", "prev"],
+        2: ["version", "at_ms", "who", "action", "on", "before", "after", "decision", "from", "prev"],
+    }
 
     def __init__(self):
         self.prev = ""
@@ -405,7 +408,7 @@ class Audit:
         if key is not None:
             raise Wrong("an audit record with a key")
         out = json.loads(value)
-        if list(out) != self.FIELDS or out["version"] != 1:
+        if list(out) != self.FIELDS.get(out.get("version")):
             raise Wrong("audit fields %r" % list(out))
         if json.dumps(out, separators=(",", ":"), ensure_ascii=False).encode() != value:
             raise Wrong("an audit record is not in its plain form")
