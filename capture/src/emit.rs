@@ -15,7 +15,7 @@ use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
 use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Piece};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
-use catchwater_change::{Native, Op, RowChange, Stamp, Version};
+use catchwater_change::{Native, RowChange, Stamp, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
@@ -265,12 +265,7 @@ impl Emitter {
                 txn: Some(unit.txn.clone()).filter(|t| t.0 != native.as_bytes()),
             };
             let events = match &mut counted {
-                Some(counts) if *piece != Piece::Tombstone && change.op != Op::Message => {
-                    counts.events += 1;
-                    let own = counts.tables.entry(change.table.qualified()).or_default();
-                    *own += 1;
-                    Some((counts.events, *own))
-                }
+                Some(counts) if *piece != Piece::Tombstone => Some(self.encoder.count(counts, change)),
                 _ => None,
             };
             let whole = match &change.after {
@@ -285,10 +280,9 @@ impl Emitter {
                 *replayed += 1;
                 continue;
             }
-            let block = match (&counted, events) {
-                (Some(counts), Some((total_order, collection_order))) => {
-                    Some(Block { id: &counts.id, total_order, collection_order })
-                }
+            let id = counted.as_ref().map(|counts| self.encoder.transaction_id(counts, change));
+            let block = match (&id, events) {
+                (Some(id), Some((total_order, collection_order))) => Some(Block { id, total_order, collection_order }),
                 _ => None,
             };
             let encoded = self.encoder.encode_keyed(change, *piece, key, stamp, now.wall, block)?;
@@ -395,6 +389,11 @@ impl Emitter {
     /// The key a piece of a change travels under.
     pub fn key_of(&self, change: &RowChange, piece: Piece) -> Result<Option<Bytes>, EncodeError> {
         self.encoder.key(change, piece)
+    }
+
+    /// True if records have Debezium's defects.
+    pub fn has_defects(&self) -> bool {
+        self.encoder.options.defects
     }
 
     /// The records a change becomes.

@@ -53,10 +53,11 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 35] = [
+pub const KNOWN: [&str; 39] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
+    "compat.defects",
     "decimal.handling.mode",
     "extended.headers.enabled",
     "heartbeat.action.query",
@@ -65,6 +66,7 @@ pub const KNOWN: [&str; 35] = [
     "include.unknown.datatypes",
     "incremental.snapshot.chunk.size",
     "interval.handling.mode",
+    "key.converter.replace.null.with.default",
     "key.converter.schemas.enable",
     "message.key.columns",
     "message.prefix.exclude.list",
@@ -73,6 +75,7 @@ pub const KNOWN: [&str; 35] = [
     "notification.enabled.channels",
     "notification.sink.topic.name",
     "provide.transaction.metadata",
+    "replace.null.with.default",
     "schemas.enable",
     "signal.data.collection",
     "signal.enabled.channels",
@@ -88,6 +91,7 @@ pub const KNOWN: [&str; 35] = [
     "topic.heartbeat.prefix",
     "topic.transaction",
     "unavailable.value.placeholder",
+    "value.converter.replace.null.with.default",
     "value.converter.schemas.enable",
 ];
 
@@ -95,7 +99,8 @@ pub const KNOWN: [&str; 35] = [
 pub fn shapes_records(key: &str) -> bool {
     matches!(
         key,
-        "message.key.columns"
+        "compat.defects"
+            | "message.key.columns"
             | "message.prefix.exclude.list"
             | "message.prefix.include.list"
             | "provide.transaction.metadata"
@@ -173,8 +178,25 @@ impl Properties {
         out.signals.table = signal_table.filter(|_| channels.source);
         out.signals.kafka = channels.kafka.then_some(signal_topic);
         out.signals.file = channels.file.then_some(signal_file);
+        out.with_defects(&given);
         out.transaction_topic = transactions.then(|| topic.unwrap_or_else(|| "transaction".into()));
         if errors.is_empty() { Ok(out) } else { Err(errors) }
+    }
+
+    /// What `compat.defects` brings along, where nothing else was said.
+    fn with_defects(&mut self, given: &BTreeMap<&str, &str>) {
+        let defects = self.options.defects;
+        for (side, key) in [
+            (&mut self.options.key_defaults, "key.converter.replace.null.with.default"),
+            (&mut self.options.value_defaults, "value.converter.replace.null.with.default"),
+        ] {
+            *side |= defects && !given.contains_key(key) && !given.contains_key("replace.null.with.default");
+        }
+        self.options.fill_unchanged &= !defects;
+        self.options.skips_creates = self.rules.skipped.contains(&'c');
+        self.options.skips_deletes = self.rules.skipped.contains(&'d');
+        self.options.unknown_types = self.rules.unknown_types;
+        self.rules.defects = defects;
     }
 
     fn take(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -235,6 +257,13 @@ impl Properties {
             "schemas.enable" => {
                 self.options.key_schema = boolean(value)?;
                 self.options.value_schema = self.options.key_schema;
+            }
+            "compat.defects" => self.options.defects = boolean(value)?,
+            "key.converter.replace.null.with.default" => self.options.key_defaults = boolean(value)?,
+            "value.converter.replace.null.with.default" => self.options.value_defaults = boolean(value)?,
+            "replace.null.with.default" => {
+                self.options.key_defaults = boolean(value)?;
+                self.options.value_defaults = self.options.key_defaults;
             }
             "topic.delimiter" => {
                 legal_topic(value)?;
@@ -428,6 +457,15 @@ mod tests {
         assert_eq!(p.rules.keys.len(), 2);
         assert_eq!(p.rules.masks.len(), 2);
         assert_eq!(Properties::parse([]).unwrap().transaction_topic, None);
+        let defects = |given: &[(&'static str, &'static str)]| {
+            let options = Properties::parse(given.iter().copied()).unwrap().options;
+            (options.defects, options.key_defaults, options.value_defaults, options.fill_unchanged)
+        };
+        assert_eq!(defects(&[]), (false, false, false, true));
+        assert_eq!(defects(&[("compat.defects", "true")]), (true, true, true, false));
+        let kept = [("compat.defects", "true"), ("value.converter.replace.null.with.default", "false")];
+        assert_eq!(defects(&kept), (true, true, false, false));
+        assert_eq!(defects(&[("replace.null.with.default", "true")]), (false, true, true, true));
         let beats =
             Properties::parse([("heartbeat.interval.ms", "1000"), ("heartbeat.action.query", "SELECT 1")]).unwrap();
         let heartbeat = Heartbeat { every_ms: 1000, topic_prefix: "__debezium-heartbeat".into() };

@@ -11,6 +11,7 @@ use crate::source::{
     SourceError, Start, Stretch, StretchEnd,
 };
 use catchwater_base::hash;
+use catchwater_change::encode::debezium_json::{is_domain_array, key_changed};
 use catchwater_change::value::Text;
 use catchwater_change::{Cell, Column, KeyFrom, Native, Op, Row, RowChange, TableSchema, Type, Value};
 use catchwater_runtime::Fut;
@@ -178,6 +179,8 @@ pub struct Rules {
     /// Over prefixes of logical messages.
     pub messages_include: Option<Pattern>,
     pub messages_exclude: Option<Pattern>,
+    /// `compat.defects`: what Debezium lets through or loses by mistake.
+    pub defects: bool,
 }
 
 impl Default for Rules {
@@ -192,6 +195,7 @@ impl Default for Rules {
             skip_unchanged: false,
             messages_include: None,
             messages_exclude: None,
+            defects: false,
         }
     }
 }
@@ -217,11 +221,14 @@ impl Rules {
             && *unknown_types
             && skipped.is_empty()
             && !skip_unchanged
+            && !self.defects
     }
 
     /// Parameters of a column's inline schema.
     pub fn parameters(&self, table: &TableSchema, column: &Column) -> Vec<(String, String)> {
-        self.mask(table, column).map(|m| m.parameter()).into_iter().collect()
+        let name = format!("{}.{}", table.qualified(), column.name);
+        // Said of every column that a list names, also where there is nothing to mask.
+        self.masks.iter().find(|(p, _)| p.fits(&name)).map(|(_, m)| m.parameter()).into_iter().collect()
     }
 
     /// True if messages of that prefix are taken.
@@ -236,7 +243,8 @@ impl Rules {
             Type::Text { .. } | Type::Enum { .. } | Type::Json { .. } | Type::Xml | Type::Uuid | Type::Other
         );
         let name = format!("{}.{}", table.qualified(), column.name);
-        self.masks.iter().find(|(p, _)| textual && p.fits(&name)).map(|(_, m)| m)
+        let missed = self.defects && !is_text_of_jdbc(column);
+        self.masks.iter().find(|(p, _)| textual && !missed && p.fits(&name)).map(|(_, m)| m)
     }
 
     fn plan(&self, given: &Arc<TableSchema>) -> Plan {
@@ -252,7 +260,13 @@ impl Rules {
                 let full = format!("{name}.{}", column.name);
                 let listed = self.include.as_ref().is_none_or(|p| p.fits(&full))
                     && !self.exclude.as_ref().is_some_and(|p| p.fits(&full));
-                let known = self.unknown_types || debezium_knows(column);
+                let known = match self.defects {
+                    true => {
+                        let known = debezium_knows(column) && !is_domain_array(column);
+                        !is_lost_array(column) && (self.unknown_types || known)
+                    }
+                    false => self.unknown_types || debezium_knows(column),
+                };
                 (listed && known) || kept_key.iter().any(|k| usize::from(*k) == *at)
             })
             .collect();
@@ -282,9 +296,25 @@ impl Rules {
     }
 }
 
+/// Debezium masks what JDBC calls a text, and `ltree`: no `citext`, JSON, XML, uuid, address.
+fn is_text_of_jdbc(column: &Column) -> bool {
+    match (&column.kind, column.native_type.rsplit('.').next()) {
+        (Type::Other, name) => name == Some("ltree"),
+        (Type::Text { .. } | Type::Enum { .. }, name) => name != Some("citext"),
+        _ => false,
+    }
+}
+
+/// Arrays that Debezium 3.7 has no form for, whatever `include.unknown.datatypes` says: the type of their items is known.
+fn is_lost_array(column: &Column) -> bool {
+    let Type::Array { element } = &column.kind else { return false };
+    matches!(**element, Type::Interval | Type::Xml | Type::Bits { varying: true, .. })
+        || matches!(column.native_type.as_str(), "money[]" | "name[]" | "point[]")
+}
+
 /// Types that Debezium 3.7 drops from records unless `include.unknown.datatypes`.
 fn debezium_knows(column: &Column) -> bool {
-    const OTHERS: [&str; 27] = [
+    const OTHERS: [&str; 29] = [
         "hstore",
         "ltree",
         "tsvector",
@@ -312,6 +342,8 @@ fn debezium_knows(column: &Column) -> bool {
         "halfvec",
         "sparsevec",
         "isbn",
+        "int2vector",
+        "oidvector",
     ];
     match &column.kind {
         Type::Other => {
@@ -422,7 +454,9 @@ impl Shaper {
     fn passes(&self, change: &RowChange) -> bool {
         let left_out =
             self.rules.skipped.contains(&change.op.letter()) || (self.rules.skip_unchanged && is_unchanged(change));
-        !left_out
+        // Both halves of a change of the key are left out.
+        let halves = self.rules.defects && ['c', 'd'].iter().all(|op| self.rules.skipped.contains(op));
+        !left_out && !(halves && change.op == Op::Update && key_changed(change))
     }
 }
 

@@ -136,6 +136,37 @@ pub fn parse_clock(text: &str) -> Option<i64> {
     Some(((h * 60 + m) * 60 + s) * 1_000_000 + fraction)
 }
 
+/// Days since 1970-01-01 of a date as PostgreSQL prints it: `0044-03-15 BC`.
+pub fn server_days(text: &str) -> Option<i64> {
+    let (text, bc) = text.strip_suffix(" BC").map_or((text, false), |t| (t, true));
+    let mut parts = text.splitn(3, '-');
+    let (year, month, day) = (digits_of(parts.next()?)?, digits_of(parts.next()?)?, digits_of(parts.next()?)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year > 6_000_000 {
+        return None;
+    }
+    Some(days(if bc { 1 - year } else { year }, month as u32, day as u32))
+}
+
+/// Microseconds since 1970-01-01 of a timestamp as PostgreSQL prints it, `294276-12-31 23:59:59.999999`, with `+00` or
+/// without: more than `i64` holds. `None` for its infinities.
+pub fn parse_wide(text: &str) -> Option<i128> {
+    let (text, era) = text.strip_suffix(" BC").map_or((text, ""), |t| (t, " BC"));
+    let (date, clock) = text.strip_suffix("+00").unwrap_or(text).split_once(' ')?;
+    let day = server_days(&format!("{date}{era}"))?;
+    Some(i128::from(day) * i128::from(DAY_US) + i128::from(parse_clock(clock)?))
+}
+
+/// As [`instant_text`] of such a moment.
+pub fn wide_text(micros: i128, digits: u32) -> Option<String> {
+    let day = i64::try_from(micros.div_euclid(i128::from(DAY_US))).ok()?;
+    let mut out = String::with_capacity(32);
+    put_date(&mut out, day);
+    out.push('T');
+    put_clock(&mut out, micros.rem_euclid(i128::from(DAY_US)) as i64, digits);
+    out.push('Z');
+    Some(out)
+}
+
 /// `12:34:56.789012+05:45` → `06:49:56.789012Z`; `None` if it is no such text.
 pub fn zoned_time_utc(text: &str) -> Option<String> {
     let at = text.rfind(['+', '-'])?;

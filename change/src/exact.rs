@@ -4,7 +4,8 @@
 //! Debezium's readers never see it.
 //!
 //! `version u8 = 1 | n × (side u8 | column index u16 | len u32 | UTF-8 text)`, big endian. `side` bit 0: 0 before, 1
-//! after; bits 1–2: 0 text, 1 the cell was not sent, 2 the cell is not captured (both with len 0). Column 65535 = every
+//! after; bits 1–2: 0 text, 1 the cell was not sent, 2 the cell is not captured, 3 it is NULL (the three with len 0).
+//! Column 65535 = every
 //! column outside the key that has no mark of its own. A text that begins with U+0001 has the form of [`tagged`].
 
 use crate::schema::Type;
@@ -34,6 +35,8 @@ pub enum Exact {
     Unavailable,
     /// [`crate::Cell::Absent`]
     Absent,
+    /// [`crate::Cell::Null`], where the record has the column's default.
+    Null,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub fn encode(cells: &[ExactCell]) -> Bytes {
             Exact::Text(t) => (0u8, t.as_str()),
             Exact::Unavailable => (1, ""),
             Exact::Absent => (2, ""),
+            Exact::Null => (3, ""),
         };
         out.put_u8(u8::from(c.after) | kind << 1);
         out.put_u16(c.column);
@@ -79,6 +83,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<ExactCell>, ExactError> {
             0 => Exact::Text(std::str::from_utf8(text).map_err(|_| ExactError::Utf8)?.to_owned()),
             1 => Exact::Unavailable,
             2 => Exact::Absent,
+            3 => Exact::Null,
             _ => return Err(ExactError::Side(head[0])),
         };
         out.push(ExactCell { after: head[0] & 1 == 1, column: u16::from_be_bytes([head[1], head[2]]), what });
@@ -269,6 +274,7 @@ mod tests {
             ExactCell { after: false, column: OUTSIDE_KEY, what: Exact::Absent },
             ExactCell { after: false, column: 0, what: Exact::Text("NaN".into()) },
             ExactCell { after: true, column: 4, what: Exact::Unavailable },
+            ExactCell { after: true, column: 5, what: Exact::Null },
         ];
         let bytes = encode(&cells);
         assert_eq!(decode(&bytes), Ok(cells));

@@ -127,3 +127,36 @@ fn rows_that_are_left_out() {
     assert!(!passes(change(Op::Delete, Some(other.clone()), None)));
     assert!(passes(change(Op::Create, None, Some(other))));
 }
+
+#[test]
+fn with_defects_masks_and_arrays_are_missed_as_debezium_misses_them() {
+    let mut given = (*table()).clone();
+    let array = |of: Type| Type::Array { element: Box::new(of) };
+    let int = Type::Int { bits: 32, unsigned: false };
+    for (name, kind, native) in [
+        ("ci", Type::Text { length: 0 }, "public.citext"),
+        ("j", Type::Json { binary: true }, "jsonb"),
+        ("e", Type::Enum { labels: vec![] }, "mood"),
+        ("iv", array(Type::Interval), "interval[]"),
+        ("dom", array(int.clone()), "positive[]"),
+        ("ints", array(int), "integer[]"),
+    ] {
+        let (name, native_type) = (name.to_owned(), native.to_owned());
+        given.columns.push(Column { name, kind, native_type, ..given.columns[0].clone() });
+    }
+    let given = Arc::new(given);
+    let plan = |defects, unknown_types| {
+        let masks = vec![(Pattern::parse("public.t.(ci|j|e|v)").unwrap(), Mask::Stars(3))];
+        Rules { masks, defects, unknown_types, ..Rules::default() }.plan(&given)
+    };
+    let masked = |plan: &Plan| -> Vec<String> {
+        let both = plan.table.columns.iter().zip(&plan.masks);
+        both.filter(|(_, m)| m.is_some()).map(|(c, _)| c.name.clone()).collect()
+    };
+    assert_eq!(masked(&plan(false, true)), ["v", "ci", "j", "e"]);
+    assert_eq!(masked(&plan(true, true)), ["v", "e"]);
+    let last = |plan: &Plan| names(plan)[4..].join(" ");
+    assert_eq!(last(&plan(false, true)), "q ci j e iv dom ints");
+    assert_eq!(last(&plan(true, true)), "q ci j e dom ints");
+    assert_eq!(last(&plan(true, false)), "ci j e ints");
+}

@@ -21,7 +21,7 @@ use catchwater_change::checkpoint::{
 };
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::decode::debezium_json;
-use catchwater_change::encode::debezium_json::Encoder;
+use catchwater_change::encode::debezium_json::{Encoder, Options, keys_hold};
 use catchwater_change::json;
 use catchwater_change::stamp::flag;
 use catchwater_change::{Cut, Native, Stamp, TableSchema, Value, Version};
@@ -321,6 +321,11 @@ async fn first_open(
     Ok(opened)
 }
 
+/// Compaction needs keys, and that all records of a row have the same: with Debezium's defects some tables' have not.
+fn is_compacted(options: &Options, table: &TableSchema) -> bool {
+    !table.key.is_empty() && (!options.defects || keys_hold(table))
+}
+
 impl Begun<'_> {
     /// Numbers and routes shapes, makes missing topics, and commits TABLE records before their first row.
     pub async fn ensure_tables(&mut self, given: &[Arc<TableSchema>]) -> Result<(), Trouble> {
@@ -334,7 +339,7 @@ impl Begun<'_> {
         let mut missing: Vec<(TopicName, bool)> = named
             .iter()
             .filter(|(_, name)| !self.topics.contains_key(name))
-            .map(|(table, name)| (name.clone(), !table.key.is_empty()))
+            .map(|(table, name)| (name.clone(), is_compacted(&self.session.config.options, table)))
             .collect();
         missing.sort();
         missing.dedup_by(|a, b| a.0 == b.0);
@@ -367,7 +372,8 @@ impl Begun<'_> {
     /// The topic of logical messages, made when the first one comes.
     pub async fn ensure_messages(&mut self, given: Arc<TableSchema>) -> Result<(), Trouble> {
         let config = &self.session.config;
-        let name = TopicName::from([config.prefix.as_str(), "message"].join(&config.options.delimiter));
+        // Debezium's own name for it, whatever `topic.delimiter` says.
+        let name = TopicName::from(format!("{}.message", config.prefix));
         self.router.reserve(&name).map_err(|e| {
             Trouble::fail(code::ROUTE, e.to_string(), "leave the messages out by message.prefix.exclude.list: .*")
         })?;

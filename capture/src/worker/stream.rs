@@ -283,6 +283,12 @@ impl Stream {
         let ends = counted.is_none();
         let ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, ends, Some(when), counted).await?;
         if let Some(at) = boundaries {
+            // Debezium names the end by itself.
+            if begun.session.emitter.has_defects()
+                && let Some(lsn) = native.as_postgres()
+            {
+                txn.counts.id = format!("{}:{lsn}", String::from_utf8_lossy(&unit.txn.0));
+            }
             let end = Boundary { counts: &txn.counts, ordinal, is_end: true };
             let session = &mut begun.session;
             let now = session.now();

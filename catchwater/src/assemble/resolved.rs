@@ -137,6 +137,9 @@ impl Resolved {
                     }
                 }
                 config.taken = taken.as_deref().map(|text| taken_over(name, text)).transpose()?;
+                config.without_identity = properties.options.defects;
+                // For a sink it would be a table of its own that nobody changes any more.
+                config.leaves = properties.options.defects && self.sinks.is_empty();
                 config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {
                     config.large.dir.clone_from(dir);
@@ -198,7 +201,7 @@ pub(super) fn properties(source: &Source, node: &str) -> Result<capture::Propert
         let why = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Failure::new(Exit::Refused, "CW0303", format!("source {node}: {why}"))
     })?;
-    properties.options.fill_unchanged = source.fill_unchanged;
+    properties.options.fill_unchanged &= source.fill_unchanged;
     if !properties.rules.masks.is_empty() {
         let rules = properties.rules.clone();
         let of = move |table: &_, column: &_| rules.parameters(table, column);

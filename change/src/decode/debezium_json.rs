@@ -155,6 +155,7 @@ fn row(
         cells.push(match what {
             Some(Exact::Unavailable) => Cell::Unavailable,
             Some(Exact::Absent) => Cell::Absent,
+            Some(Exact::Null) => Cell::Null,
             Some(Exact::Text(text)) => Cell::Value(exact::value_of(&column.kind, text).ok_or_else(|| wrong(column))?),
             None if *node == Node::Null => Cell::Null,
             None => Cell::Value(value(node, form, &column.kind, &column.native_type).ok_or_else(|| wrong(column))?),

@@ -18,8 +18,11 @@ use crate::json;
 use crate::row::{Cell, Row};
 use crate::schema::{Column, TableSchema};
 use crate::stamp::{STAMP_HEADER, Stamp, flag};
+use crate::value::Value;
 use bytes::Bytes;
 use catchwater_base::Wall;
+use defects::Road;
+pub use defects::{is_domain_array, keys_hold};
 pub use notification::Notification;
 use schema::Inline;
 use std::collections::BTreeMap;
@@ -52,6 +55,17 @@ pub struct Options {
     pub parameters: Parameters,
     /// Columns that were not sent are filled from the log before a record is made; else the placeholder stands there.
     pub fill_unchanged: bool,
+    /// `compat.defects`: Debezium's bytes also where it is wrong.
+    pub defects: bool,
+    /// `key.converter.replace.null.with.default`, `value.converter.…`: a default stands where NULL is.
+    pub key_defaults: bool,
+    pub value_defaults: bool,
+    /// `include.unknown.datatypes`.
+    pub unknown_types: bool,
+    /// Of `skipped.operations`: creations and deletions that a change of a key is split into are left out, too
+    /// (with [`Options::defects`]).
+    pub skips_creates: bool,
+    pub skips_deletes: bool,
 }
 
 /// A function of table and column that gives names and values; none = nothing.
@@ -98,6 +112,12 @@ impl Default for Options {
             delimiter: ".".into(),
             parameters: Parameters::default(),
             fill_unchanged: true,
+            defects: false,
+            key_defaults: false,
+            value_defaults: false,
+            unknown_types: true,
+            skips_creates: false,
+            skips_deletes: false,
         }
     }
 }
@@ -113,7 +133,7 @@ pub struct Encoder {
     pub name: String,
     pub options: Options,
     /// Texts of schemas by their number; only when records carry them.
-    inline: Arc<Mutex<BTreeMap<u32, Arc<Inline>>>>,
+    inline: Arc<Mutex<BTreeMap<(u32, Road), Arc<Inline>>>>,
 }
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.
@@ -175,26 +195,35 @@ impl Encoder {
         Encoder { connector, version: "3.7.0.Final".into(), name: name.into(), options, inline }
     }
 
-    fn inline(&self, table: &TableSchema) -> Arc<Inline> {
+    fn inline(&self, table: &TableSchema, road: Road) -> Arc<Inline> {
         let mut known = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
+        // They have other columns only where generated ones are read.
+        let road = if table.columns.iter().any(|c| c.generated) { road } else { Road::Stream };
         let make = || {
             let topic = topic_name(&self.name, &self.options.delimiter, table);
-            Arc::new(schema::inline(table, &topic, self.connector, &self.options))
+            Arc::new(schema::inline(table, &topic, self.connector, &self.options, road))
         };
         // A number is given once; a table without one is described anew.
-        if table.schema_no == 0 { make() } else { known.entry(table.schema_no).or_insert_with(make).clone() }
+        if table.schema_no == 0 { make() } else { known.entry((table.schema_no, road)).or_insert_with(make).clone() }
     }
 
     /// The records a change becomes, in their order; at least one.
     pub fn pieces(&self, change: &RowChange) -> &'static [Piece] {
+        use Piece::{NewKey, OldKey, Tombstone, Whole};
+        let Options { tombstones, defects, .. } = self.options;
         match change.op {
-            Op::Delete if !change.table.key.is_empty() && self.options.tombstones => &[Piece::Whole, Piece::Tombstone],
-            Op::Update if key_changed(change) && self.options.tombstones => {
-                &[Piece::OldKey, Piece::Tombstone, Piece::NewKey]
-            }
-            Op::Update if key_changed(change) => &[Piece::OldKey, Piece::NewKey],
-            _ => &[Piece::Whole],
+            Op::Delete if tombstones && (!change.table.key.is_empty() || defects) => &[Whole, Tombstone],
+            Op::Update if defects => defects::pieces(&self.options, change),
+            Op::Update if key_changed(change) && tombstones => &[OldKey, Tombstone, NewKey],
+            Op::Update if key_changed(change) => &[OldKey, NewKey],
+            _ => &[Whole],
         }
+    }
+
+    /// The columns that a table's records have as their key.
+    fn key_columns<'t>(&self, table: &'t TableSchema) -> &'t [u16] {
+        let other = if self.options.defects { defects::key_columns(table) } else { None };
+        other.unwrap_or(&table.key)
     }
 
     /// Letter of the stamp for a piece: the operation, `b` for a tombstone.
@@ -219,7 +248,7 @@ impl Encoder {
         if !self.options.key_schema {
             return self.key_json(Vec::with_capacity(32), change, old).map(|k| Some(k.into()));
         }
-        let mut out = self.inline(&change.table).key.clone();
+        let mut out = self.inline(&change.table, Road::of(change)).key.clone();
         out.reserve(64);
         let mut out = self.key_json(out, change, old)?;
         out.push(schema::END);
@@ -261,7 +290,7 @@ impl Encoder {
         block: Option<Block<'_>>,
     ) -> Result<Encoded, EncodeError> {
         if change.op == Op::Message {
-            let value = Some(self.message_value(change, &stamp, processed)?);
+            let value = Some(self.message_value(change, &stamp, processed, block)?);
             let headers = vec![(Bytes::from_static(STAMP_HEADER), stamp.encode())];
             return Ok(Encoded { key, value, headers });
         }
@@ -269,7 +298,7 @@ impl Encoder {
         if piece != Piece::Whole && change.op == Op::Update {
             let old = piece == Piece::NewKey;
             let header = if old { OLD_KEY_HEADER } else { NEW_KEY_HEADER };
-            headers.push((Bytes::from_static(header), Bytes::from(self.key_json(Vec::new(), change, old)?)));
+            headers.push((Bytes::from_static(header), self.key_header(change, old)?));
         }
         if self.options.context_headers {
             for (name, value) in [
@@ -321,28 +350,20 @@ impl Encoder {
             b'c' | b'u' | b'r' if after.is_none() => return Err(missing()),
             _ => {}
         }
+        let road = Road::of(change);
         let mut out = Vec::with_capacity(512);
         if self.options.value_schema {
-            out.extend_from_slice(&self.inline(table).value);
+            out.extend_from_slice(&self.inline(table, road).value);
         }
         out.extend_from_slice(b"{\"before\":");
-        self.put_row(&mut out, table, before, false, marks)?;
+        self.put_row(&mut out, table, before, false, road, marks)?;
         out.extend_from_slice(b",\"after\":");
-        self.put_row(&mut out, table, after, true, marks)?;
+        self.put_row(&mut out, table, after, true, road, marks)?;
         out.extend_from_slice(b",\"source\":");
         self.put_source(&mut out, change, stamp);
-        match block {
-            None => out.extend_from_slice(b",\"transaction\":null,\"op\":\""),
-            Some(block) => {
-                out.extend_from_slice(b",\"transaction\":{\"id\":");
-                json::put_string(&mut out, block.id);
-                out.extend_from_slice(b",\"total_order\":");
-                json::put_u64(&mut out, block.total_order);
-                out.extend_from_slice(b",\"data_collection_order\":");
-                json::put_u64(&mut out, block.collection_order);
-                out.extend_from_slice(b"},\"op\":\"");
-            }
-        }
+        out.extend_from_slice(b",\"transaction\":");
+        put_block(&mut out, block);
+        out.extend_from_slice(b",\"op\":\"");
         out.push(Self::letter(change, piece));
         out.extend_from_slice(b"\",\"ts_ms\":");
         put_three_times(&mut out, processed);
@@ -355,34 +376,59 @@ impl Encoder {
 
     /// Appends the key's payload.
     fn key_json(&self, mut out: Vec<u8>, change: &RowChange, old: bool) -> Result<Vec<u8>, EncodeError> {
+        let put = |out: &mut Vec<u8>, column: &Column, value: &Value, road| {
+            if !(self.options.defects && defects::put_value(out, &self.options, column, value, road)) {
+                put_value(out, &self.options.form, column, value);
+            }
+        };
+        self.put_key(&mut out, change, old, put)?;
+        Ok(out)
+    }
+
+    /// A key's columns and their values, each written by `put`.
+    fn put_key(
+        &self,
+        out: &mut Vec<u8>,
+        change: &RowChange,
+        old: bool,
+        put: impl Fn(&mut Vec<u8>, &Column, &Value, Road),
+    ) -> Result<(), EncodeError> {
         let table = &*change.table;
+        let road = Road::of(change);
         let (first, second) = match old {
             true => (&change.before, &change.after),
             false => (&change.after, &change.before),
         };
+        let own = std::ptr::eq(self.key_columns(table), &table.key[..]);
         out.push(b'{');
-        for (i, k) in table.key.iter().enumerate() {
+        for (i, k) in self.key_columns(table).iter().enumerate() {
             let at = usize::from(*k);
             let sent = |row| cell_at(row, at).filter(|c| matches!(c, Cell::Value(_) | Cell::Null));
             let column = table.columns.get(at);
             let name = column.map_or("", |c| c.name.as_str());
-            let cell = sent(first)
-                .or_else(|| sent(second))
-                .ok_or_else(|| EncodeError::NoKey { table: table.qualified(), column: name.to_owned() })?;
+            let missing = || EncodeError::NoKey { table: table.qualified(), column: name.to_owned() };
+            let cell = match (sent(first), old && !own) {
+                (Some(cell), _) => Some(cell),
+                (None, true) => None,
+                (None, false) => Some(sent(second).ok_or_else(missing)?),
+            };
             if i > 0 {
                 out.push(b',');
             }
-            json::put_string(&mut out, name);
+            json::put_string(out, name);
             out.push(b':');
             match (cell, column) {
-                (Cell::Value(v), Some(c)) => {
-                    put_value(&mut out, &self.options.form, c, v);
+                (Some(Cell::Value(v)), Some(c)) => put(out, c, v, road),
+                (Some(Cell::Null), Some(c)) if !self.options.key_defaults => {
+                    debug_assert!(c.name == name);
+                    out.extend_from_slice(b"null");
                 }
-                _ => out.extend_from_slice(b"null"),
+                (_, Some(c)) => nothing::put(out, &self.options.form, self.options.key_defaults, c),
+                (_, None) => out.extend_from_slice(b"null"),
             }
         }
         out.push(b'}');
-        Ok(out)
+        Ok(())
     }
 
     fn put_row(
@@ -391,6 +437,7 @@ impl Encoder {
         table: &TableSchema,
         row: Option<&Row>,
         after: bool,
+        road: Road,
         marks: &mut Vec<ExactCell>,
     ) -> Result<(), EncodeError> {
         let Some(row) = row else {
@@ -418,20 +465,20 @@ impl Encoder {
             first = false;
             json::put_string(out, &column.name);
             out.push(b':');
+            let exact = |v: &Value| Exact::Text(exact::text_of(&column.kind, v));
             let what = match cell {
-                Cell::Null => {
-                    out.extend_from_slice(b"null");
-                    None
+                Cell::Null => self.put_null(out, column),
+                Cell::Value(v) if self.options.defects && defects::put_value(out, &self.options, column, v, road) => {
+                    Some(exact(v))
                 }
                 Cell::Value(v) if self.options.value_schema && nothing::has_no_place(column, v) => {
-                    nothing::put(out, &self.options.form, column);
-                    Some(Exact::Text(exact::text_of(&column.kind, v)))
+                    nothing::put(out, &self.options.form, false, column);
+                    Some(exact(v))
                 }
-                Cell::Value(v) => (!put_value(out, &self.options.form, column, v))
-                    .then(|| Exact::Text(exact::text_of(&column.kind, v))),
+                Cell::Value(v) => (!put_value(out, &self.options.form, column, v)).then(|| exact(v)),
                 Cell::Unavailable => {
                     if after {
-                        put_unavailable(out, &self.options.form, column, &self.options.placeholder);
+                        self.put_placeholder(out, column);
                     } else {
                         self.put_unknown(out, column);
                     }
@@ -452,9 +499,28 @@ impl Encoder {
 
     /// A column of the row before that was not sent.
     fn put_unknown(&self, out: &mut Vec<u8>, column: &Column) {
-        match self.options.value_schema {
-            true => nothing::put(out, &self.options.form, column),
+        match self.options.value_schema || self.options.defects || self.options.value_defaults {
+            true => nothing::put(out, &self.options.form, self.options.value_defaults, column),
             false => out.extend_from_slice(b"null"),
+        }
+    }
+
+    fn put_null(&self, out: &mut Vec<u8>, column: &Column) -> Option<Exact> {
+        if self.options.value_defaults && nothing::put_default(out, &self.options.form, column) {
+            return Some(Exact::Null);
+        }
+        if self.options.defects && !schema::is_optional(column) {
+            nothing::put(out, &self.options.form, self.options.value_defaults, column);
+            return Some(Exact::Null);
+        }
+        out.extend_from_slice(b"null");
+        None
+    }
+
+    fn put_placeholder(&self, out: &mut Vec<u8>, column: &Column) {
+        let (form, placeholder) = (&self.options.form, &self.options.placeholder);
+        if !(self.options.defects && defects::put_unavailable(out, form, column, placeholder)) {
+            put_unavailable(out, form, column, placeholder);
         }
     }
 
@@ -471,7 +537,11 @@ impl Encoder {
         let times = Times::of(time);
         times.put_millis(out);
         out.extend_from_slice(b",\"snapshot\":");
-        json::put_string(out, snapshot_text(change.snapshot));
+        match change.snapshot {
+            // What is not set is the schema's default, where the converter puts that.
+            SnapshotMark::No if self.options.defects && !self.options.value_defaults => out.extend_from_slice(b"null"),
+            mark => json::put_string(out, snapshot_text(mark)),
+        }
         out.extend_from_slice(b",\"db\":");
         json::put_string(out, &table.database);
         out.extend_from_slice(b",\"sequence\":");
@@ -500,6 +570,17 @@ impl Encoder {
         }
         out.push(b'}');
     }
+}
+
+fn put_block(out: &mut Vec<u8>, block: Option<Block<'_>>) {
+    let Some(block) = block else { return out.extend_from_slice(b"null") };
+    out.extend_from_slice(b"{\"id\":");
+    json::put_string(out, block.id);
+    out.extend_from_slice(b",\"total_order\":");
+    json::put_u64(out, block.total_order);
+    out.extend_from_slice(b",\"data_collection_order\":");
+    json::put_u64(out, block.collection_order);
+    out.push(b'}');
 }
 
 fn put_three_times(out: &mut Vec<u8>, at: Wall) {
@@ -621,8 +702,10 @@ fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
     found
 }
 
+mod defects;
 pub(crate) mod extension;
 mod geometry;
+mod header;
 mod heartbeat;
 mod hstore;
 mod message;

@@ -31,10 +31,14 @@ pub struct CatalogTable {
     pub comment: String,
     pub may_select: bool,
     pub owned: bool,
+    /// Part of a partitioned table.
+    pub partition: bool,
     pub columns: Vec<CatalogColumn>,
     pub indexes: Vec<CatalogIndex>,
     /// The publication carries stored generated columns (PostgreSQL 18); false until it was looked at.
     pub generated_sent: bool,
+    /// Stored generated columns that are not sent stand in the schema: snapshots have them, the stream has not.
+    pub generated_read: bool,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -84,20 +88,21 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
         Wanted::Captured(config) => named(&config.tables),
     };
     let every = matches!(wanted, Wanted::Captured(config) if config.lists.adds());
+    let leaves = matches!(wanted, Wanted::Captured(config) if config.leaves);
     let mut rows = client
         .query(
             "SELECT c.oid, current_database()::text, n.nspname::text, c.relname::text, c.relkind::text, \
                c.relpersistence::text, c.relreplident::text, c.reltuples::float8, \
                coalesce(obj_description(c.oid, 'pg_class'), ''), has_table_privilege(c.oid, 'SELECT'), \
-               pg_has_role(c.relowner, 'USAGE') \
+               pg_has_role(c.relowner, 'USAGE'), c.relispartition \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.oid = ANY($1::oid[]) OR EXISTS (SELECT 1 FROM unnest($2::text[], $3::text[]) w(s, t) \
                WHERE w.s = n.nspname AND ((w.t = c.relname AND c.relkind IN ('r','p','v','m','f')) \
-                 OR (w.t = '*' AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition))) \
-               OR ($4 AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition \
+                 OR (w.t = '*' AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND ($6 OR NOT c.relispartition)))) \
+               OR ($4 AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND ($6 OR NOT c.relispartition) \
                  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $5) \
              ORDER BY n.nspname, c.relname",
-            &[&oids, &schemas, &names, &every, &STATE_SCHEMA],
+            &[&oids, &schemas, &names, &every, &STATE_SCHEMA, &leaves],
         )
         .await?;
     if let Wanted::Captured(config) = wanted {
@@ -118,9 +123,11 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             comment: r.get(8),
             may_select: r.get(9),
             owned: r.get(10),
+            partition: r.get(11),
             columns: Vec::new(),
             indexes: Vec::new(),
             generated_sent: false,
+            generated_read: matches!(wanted, Wanted::Captured(config) if config.without_identity),
         })
         .collect();
     if tables.is_empty() {
@@ -152,7 +159,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             generated,
             stored: how == "s",
             identity: r.get(8),
-            default: if generated { String::new() } else { r.get(9) },
+            default: r.get(9),
             comment: r.get(10),
         };
         if let Some(i) = place.get(&r.get::<_, u32>(0)) {
@@ -356,7 +363,7 @@ fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
         nullable: Some(!c.not_null),
         generated: c.generated,
         identity: c.identity,
-        default: c.default.clone(),
+        default: if c.generated { String::new() } else { c.default.clone() },
         comment: c.comment.clone(),
     }
 }
@@ -365,7 +372,7 @@ fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
 /// catalogue does not show (see [`unknown_columns`]), in order.
 pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, texts: &[String]) -> TableSchema {
     let mut texts = texts.iter();
-    let columns: Vec<Column> = r
+    let mut columns: Vec<Column> = r
         .columns
         .iter()
         .enumerate()
@@ -387,11 +394,19 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
             },
         })
         .collect();
-    let place = |name: &str| r.columns.iter().position(|c| c.name == name).map(|i| i as u16);
+    let read = catalog.filter(|t| t.generated_read);
+    for made in read.into_iter().flat_map(|t| &t.columns).filter(|c| c.stored) {
+        let at = columns.iter().position(|c| c.id > made.number.max(0) as u32).unwrap_or(columns.len());
+        if columns.iter().all(|c| c.name != made.name) {
+            // Its expression stands for a default, as in Debezium's schemas.
+            columns.insert(at, Column { default: made.default.clone(), ..column(made, types) });
+        }
+    }
+    let place = |name: &str| columns.iter().position(|c| c.name == name).map(|i| i as u16);
     let numbers_to_places = |t: &CatalogTable, numbers: &[i16]| -> Option<Vec<u16>> {
         numbers.iter().map(|n| place(&t.named(*n)?.name)).collect()
     };
-    let flagged: Vec<u16> = (0..).zip(&r.columns).filter(|(_, c)| c.is_key).map(|(i, _)| i).collect();
+    let flagged: Vec<u16> = r.columns.iter().filter(|c| c.is_key).filter_map(|c| place(&c.name)).collect();
     let from_catalog = catalog.and_then(|t| {
         let (from, numbers) = t.key();
         Some((from, numbers_to_places(t, numbers)?))
@@ -404,12 +419,20 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
         (b'f' | b'n', Some((from, key))) if !key.is_empty() => (from, key),
         _ => (KeyFrom::None, Vec::new()),
     };
-    let unique = catalog
+    let mut unique: Vec<(String, Vec<u16>)> = catalog
         .map(|t| {
             let others = t.indexes.iter().filter(|i| !i.primary);
             others.filter_map(|i| Some((i.name.clone(), numbers_to_places(t, &i.columns)?))).collect()
         })
         .unwrap_or_default();
+    // Under an index identity the primary key is one of the others: the first, and without a name.
+    if key_from == KeyFrom::IdentityIndex
+        && let Some(t) = catalog
+        && let Some(primary) = t.indexes.iter().find(|i| i.primary).and_then(|i| numbers_to_places(t, &i.columns))
+        && primary != key
+    {
+        unique.insert(0, (String::new(), primary));
+    }
     TableSchema {
         schema_no: 0,
         table_no: 0,
@@ -423,9 +446,15 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
         columns,
         key,
         unique,
-        fingerprint: catchwater_base::hash::xxh3_128(&r.body).to_be_bytes(),
+        fingerprint: fingerprint(&r.body, read.is_some()),
         topic: TopicId::NONE,
     }
+}
+
+/// Of what the wire says of a table, and whether its schema has more columns than that.
+pub fn fingerprint(body: &[u8], generated_read: bool) -> [u8; 16] {
+    let hash = catchwater_base::hash::xxh3_128(body);
+    (if generated_read { !hash } else { hash }).to_be_bytes()
 }
 
 fn find<'a>(catalog: Option<&'a CatalogTable>, c: &RelationColumn) -> Option<&'a CatalogColumn> {

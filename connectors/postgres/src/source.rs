@@ -104,6 +104,10 @@ pub struct SourceConfig {
     pub taken: Option<Taken>,
     /// What older texts of this source meant.
     pub former: Former,
+    /// Tables whose UPDATE and DELETE fail in the application are captured, too.
+    pub without_identity: bool,
+    /// A pattern takes partitions beside their root: the snapshot has their rows twice, the stream under the root alone.
+    pub leaves: bool,
 }
 
 impl SourceConfig {
@@ -126,6 +130,8 @@ impl SourceConfig {
             heartbeat: None,
             taken: None,
             former: Former::default(),
+            without_identity: false,
+            leaves: false,
         }
     }
     /// The file means this table.
@@ -538,7 +544,7 @@ impl Running {
         relation: decode::Relation,
         out: &mut EventBatch,
     ) -> Result<(), SourceError> {
-        let fingerprint = catchwater_base::hash::xxh3_128(&relation.body).to_be_bytes();
+        let fingerprint = catalog::fingerprint(&relation.body, config.without_identity);
         let known = self.tables.get(&relation.oid);
         if known.is_none_or(|k| k.schema.fingerprint != fingerprint) {
             if known.is_none() && !self.is_wanted(config, &relation) {
@@ -552,7 +558,8 @@ impl Running {
             }
             let oids = [relation.oid];
             let found = catalog::load(&self.sql.client, Wanted::Oids(&oids), &mut self.types).await;
-            let found = found.map_err(|fault| source_error(config, fault))?;
+            let mut found = found.map_err(|fault| source_error(config, fault))?;
+            found.iter_mut().for_each(|t| t.generated_read = config.without_identity);
             let current = found.first();
             let unknown = catalog::unknown_columns(&relation, current);
             let texts = if unknown.is_empty() {

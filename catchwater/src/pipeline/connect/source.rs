@@ -13,8 +13,9 @@ const PREFIX_MAX: usize = 63;
 /// Properties that come in families, by their beginnings.
 const MASKS: [&str; 2] = ["column.mask.", "column.truncate."];
 /// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
-/// of topics and of a type.
-const UNLISTED: [&str; 6] = [
+/// of topics and of a type; and ours.
+const UNLISTED: [&str; 7] = [
+    "compat.defects",
     "money.fraction.digits",
     "signal.file",
     "signal.kafka.topic",
@@ -24,8 +25,13 @@ const UNLISTED: [&str; 6] = [
 ];
 /// Ours: where the connector stood in Kafka Connect when it was taken over.
 pub const OFFSET: &str = "catchwater.offset";
-/// Of Connect's converter, which the records are made for.
-const SCHEMAS: [&str; 2] = ["key.converter.schemas.enable", "value.converter.schemas.enable"];
+/// Of Connect's converter, which the records are made for; all of them are true by default.
+const CONVERTERS: [&str; 4] = [
+    "key.converter.replace.null.with.default",
+    "key.converter.schemas.enable",
+    "value.converter.replace.null.with.default",
+    "value.converter.schemas.enable",
+];
 
 pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wrong>> {
     let prefix = given.required("topic.prefix");
@@ -194,7 +200,7 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
             out.insert(key.to_owned(), value.to_owned());
         }
     }
-    for key in SCHEMAS {
+    for key in CONVERTERS {
         let value = given.config.get(key).map_or("true", |v| v.trim());
         out.insert(key.to_owned(), value.to_owned());
     }

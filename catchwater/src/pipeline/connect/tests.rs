@@ -61,6 +61,7 @@ fn a_source_takes_debeziums_defaults() {
         ("extended.headers.enabled", "true"),
         ("include.unknown.datatypes", "false"),
         ("key.converter.schemas.enable", "true"),
+        ("value.converter.replace.null.with.default", "true"),
         ("decimal.handling.mode", "precise"),
     ] {
         assert_eq!(s.debezium.get(key).map(String::as_str), Some(value), "{key}");

@@ -1,9 +1,9 @@
 //! Pure. `<prefix>.message`: logical messages (`pg_logical_emit_message`). Source: recording `message`.
 //!
-//! They have no headers but the stamp, and no place in the transaction's metadata.
+//! They have no headers but the stamp. With transaction metadata a transactional one is an event as any other.
 
 use super::value::put_value;
-use super::{EncodeError, Encoder};
+use super::{Block, EncodeError, Encoder};
 use crate::encode::form::BinaryMode;
 use crate::event::RowChange;
 use crate::json;
@@ -62,6 +62,7 @@ impl Encoder {
         change: &RowChange,
         stamp: &Stamp,
         processed: Wall,
+        block: Option<Block<'_>>,
     ) -> Result<Bytes, EncodeError> {
         let mut out = Vec::with_capacity(512);
         if self.options.value_schema {
@@ -76,7 +77,9 @@ impl Encoder {
         json::put_i64(&mut out, processed.as_millis());
         out.extend_from_slice(b",\"source\":");
         self.put_source(&mut out, change, stamp);
-        out.extend_from_slice(b",\"transaction\":null,\"message\":{\"prefix\":");
+        out.extend_from_slice(b",\"transaction\":");
+        super::put_block(&mut out, block);
+        out.extend_from_slice(b",\"message\":{\"prefix\":");
         json::put_string(&mut out, self.prefix_of(change)?);
         out.extend_from_slice(b",\"content\":");
         match (change.after.as_ref().and_then(|r| r.cells.get(1)), change.table.columns.get(1)) {

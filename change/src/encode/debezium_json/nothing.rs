@@ -3,15 +3,24 @@
 //! field is optional, else the column's default or the type's zero. `cw.exact` says what it really is.
 //! Source: deletes of a real Debezium 3.7.0.Final under the default replica identity.
 
-use super::schema::{default_of, is_optional, items_optional};
+use super::schema::{default_of, is_optional, items_optional, shape_takes_default};
 use super::value::{bare, put_value};
 use crate::encode::form::Form;
 use crate::json;
 use crate::schema::{Column, Type};
 use crate::value::{Decimal, Value};
 
-/// Appends it.
-pub(super) fn put(out: &mut Vec<u8>, form: &Form, column: &Column) {
+/// Writes the column's default, if its schema shows one.
+pub(super) fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) -> bool {
+    let default = if shape_takes_default(form, column) { default_of(column) } else { None };
+    default.map(|value| put_value(out, form, column, &value)).is_some()
+}
+
+/// Appends it. `defaults`: a default stands also where null could.
+pub(super) fn put(out: &mut Vec<u8>, form: &Form, defaults: bool, column: &Column) {
+    if defaults && put_default(out, form, column) {
+        return;
+    }
     if is_optional(column) {
         out.extend_from_slice(b"null");
         return;

@@ -3,8 +3,9 @@
 //! The text of a shape is made once and put in front of each record's payload. Field order: type, parts, optional, name,
 //! version, doc, parameters, default, field. Source: recordings `*.schemas.jsonl` (Debezium 3.7.0.Final).
 
-use super::Options;
+use super::defects::Road;
 use super::value::{bare, delimiter, fixed_scale, put_value};
+use super::{Options, defects};
 use crate::calendar;
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::json;
@@ -36,10 +37,11 @@ pub(super) fn framed(with_schema: bool, schema: &str, payload: &dyn Fn(&mut Vec<
     out.into()
 }
 
-pub fn inline(table: &TableSchema, topic: &str, connector: &str, options: &Options) -> Inline {
+pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options: &Options, road: Road) -> Inline {
     let mut key = Vec::new();
     key.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
-    for (i, at) in table.key.iter().enumerate() {
+    let columns = if options.defects { defects::key_columns(table) } else { None };
+    for (i, at) in columns.unwrap_or(&table.key).iter().enumerate() {
         if let Some(column) = table.columns.get(usize::from(*at)) {
             if i > 0 {
                 key.push(b',');
@@ -53,7 +55,9 @@ pub fn inline(table: &TableSchema, topic: &str, connector: &str, options: &Optio
 
     let mut row = Vec::new();
     row.extend_from_slice(b"{\"type\":\"struct\",\"fields\":[");
-    for (i, column) in table.columns.iter().enumerate() {
+    // The stream has no generated columns.
+    let shown = table.columns.iter().filter(|c| !c.generated || road == Road::Jdbc);
+    for (i, column) in shown.enumerate() {
         if i > 0 {
             row.push(b',');
         }
@@ -126,14 +130,18 @@ pub(super) fn items_optional(element: &Type, native: &str) -> bool {
 
 fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column) {
     let optional = is_optional(column);
-    let form = &options.form;
-    let mut shape = shape(form, &column.kind, &column.native_type);
-    if let (Shape::Plain { parameters, .. }, Some(more)) = (&mut shape, &options.parameters.0) {
-        parameters.extend(more(table, column).into_iter().map(|(k, v)| (k.into(), v)));
+    let mut shape = shape_of(options, column);
+    let mut more: Vec<(Cow<'static, str>, String)> = match &options.parameters.0 {
+        Some(of) => of(table, column).into_iter().map(|(k, v)| (k.into(), v)).collect(),
+        None => Vec::new(),
+    };
+    if let Shape::Plain { parameters, .. } = &mut shape {
+        parameters.append(&mut more);
     }
     put_shape(out, &shape, optional);
+    put_parameters(out, &more);
     if shape.takes_default() {
-        put_default(out, form, column);
+        put_default(out, options, column);
     }
     out.extend_from_slice(b",\"field\":");
     json::put_string(out, &column.name);
@@ -141,7 +149,7 @@ fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column:
 }
 
 /// A Connect schema, as far as ours go.
-enum Shape {
+pub(super) enum Shape {
     Plain {
         kind: &'static str,
         name: &'static str,
@@ -164,11 +172,11 @@ impl Shape {
     }
 }
 
-fn plain(kind: &'static str, name: &'static str) -> Shape {
+pub(super) fn plain(kind: &'static str, name: &'static str) -> Shape {
     Shape::Plain { kind, name, parameters: Vec::new() }
 }
 
-fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
+pub(super) fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
     let iso = form.time == TimeMode::IsoString;
     let connect = form.time == TimeMode::Connect;
     match kind {
@@ -349,31 +357,46 @@ fn put_shape(out: &mut Vec<u8>, shape: &Shape, optional: bool) {
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(b"\",\"version\":1");
             }
-            for (i, (key, value)) in parameters.iter().enumerate() {
-                out.extend_from_slice(if i == 0 { b",\"parameters\":{" } else { b"," });
-                json::put_string(out, key);
-                out.push(b':');
-                json::put_string(out, value);
-            }
-            if !parameters.is_empty() {
-                out.push(b'}');
-            }
+            put_parameters(out, parameters);
         }
     }
 }
 
+fn put_parameters(out: &mut Vec<u8>, parameters: &[(Cow<'static, str>, String)]) {
+    for (i, (key, value)) in parameters.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b",\"parameters\":{" } else { b"," });
+        json::put_string(out, key);
+        out.push(b':');
+        json::put_string(out, value);
+    }
+    if !parameters.is_empty() {
+        out.push(b'}');
+    }
+}
+
 /// A literal default is written in the column's form; of a function (now(), nextval) numbers and times say 0.
-fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) {
+fn put_default(out: &mut Vec<u8>, options: &Options, column: &Column) {
     if let Some(value) = default_of(column) {
         out.extend_from_slice(b",\"default\":");
-        put_value(out, form, column, &value);
+        put_value(out, &options.form, column, &value);
     }
+}
+
+fn shape_of(options: &Options, column: &Column) -> Shape {
+    let other = if options.defects { defects::shape(&options.form, column) } else { None };
+    other.unwrap_or_else(|| shape(&options.form, &column.kind, &column.native_type))
+}
+
+/// True if the column's schema has room for a default.
+pub(super) fn shape_takes_default(form: &Form, column: &Column) -> bool {
+    shape(form, &column.kind, &column.native_type).takes_default()
 }
 
 /// The default that the column's schema shows.
 pub(super) fn default_of(column: &Column) -> Option<Value> {
     // Source: recordings `binary-*`, `extensions-*`.
-    if column.default.is_empty() || column.kind == Type::Bytes || bare(&column.native_type) == "citext" {
+    let without = ["citext", "name", "money"];
+    if column.default.is_empty() || column.kind == Type::Bytes || without.contains(&bare(&column.native_type)) {
         return None;
     }
     match literal(&column.default) {

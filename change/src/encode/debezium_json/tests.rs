@@ -22,7 +22,7 @@ fn column(id: usize, kind: Type) -> Column {
         nullable: Some(id % 3 != 2),
         generated: false,
         identity: false,
-        default: String::new(),
+        default: if id % 4 == 1 { "'1'".into() } else { String::new() },
         comment: String::new(),
     }
 }
@@ -200,11 +200,20 @@ fn options() -> impl Strategy<Value = Options> {
     ];
     let interval = prop_oneof![Just(IntervalMode::Numeric), Just(IntervalMode::String)];
     let hstore = prop_oneof![Just(HstoreMode::Json), Just(HstoreMode::Map)];
-    (decimal, time, binary, hstore, interval, 0u8..4, any::<bool>(), any::<bool>()).prop_map(
-        |(decimal, time, binary, hstore, interval, money_digits, default, schema)| {
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (decimal, time, binary, hstore, interval, 0u8..4, switches).prop_map(
+        |(decimal, time, binary, hstore, interval, money_digits, (default, schema, defects, defaults))| {
             let form = Form { decimal, time, binary, hstore, interval, money_digits };
             let form = if default { Form::default() } else { form };
-            Options { form, key_schema: schema, value_schema: schema, context_headers: schema, ..Options::default() }
+            Options {
+                form,
+                key_schema: schema,
+                value_schema: schema,
+                context_headers: schema,
+                defects,
+                value_defaults: defaults,
+                ..Options::default()
+            }
         },
     )
 }
@@ -370,7 +379,7 @@ fn a_record_with_its_schema_has_no_null_where_a_value_is_required() {
     };
     assert_eq!(
         shown(&change, true, "before"),
-        r#"{"c0":7,"c1":"","c2":"AA==","c3":"1970-01-01T00:00:00Z","c4":618,"c5":null,"c6":null}"#
+        r#"{"c0":7,"c1":"1","c2":"AA==","c3":"1970-01-01T00:00:00Z","c4":618,"c5":null,"c6":null}"#
     );
     assert_eq!(
         shown(&change, false, "before"),
@@ -432,7 +441,7 @@ fn defaults_of_bits_and_intervals_are_shown() {
         let mut c = column(0, kind);
         (c.native_type, c.default) = (native.into(), default.into());
         let options = Options { key_schema: true, ..Options::default() };
-        let shown = super::schema::inline(&table(vec![c], vec![0]), "t", "postgresql", &options);
+        let shown = super::schema::inline(&table(vec![c], vec![0]), "t", "postgresql", &options, Road::Stream);
         let text = String::from_utf8(shown.key).unwrap();
         assert!(text.contains(&format!("\"default\":{want},\"field\"")), "{default}: {text}");
     }

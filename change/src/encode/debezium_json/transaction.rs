@@ -1,12 +1,15 @@
 //! Pure. `<prefix>.transaction`: where a transaction begins and ends, and how many events of which table it holds.
 //!
 //! The id is the same in BEGIN, END and every event (`txId:lsn` of the first event); Debezium's differs from record to
-//! record (see `docs/debezium.md`). Source: recording `transaction`.
+//! record (see `docs/debezium.md`). Logical messages count as events, of one collection; Debezium's has one for each.
+//! Source: recording `transaction`, and a real Debezium's records of messages.
 
-use super::{Encoded, Encoder};
+use super::{Encoded, Encoder, defects};
+use crate::event::{Op, RowChange, SourceInfo};
 use crate::json;
 use crate::stamp::{STAMP_HEADER, Stamp};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Letter of the stamp of these records.
@@ -34,7 +37,33 @@ const VALUE: &str = concat!(
     r#""optional":false,"name":"io.debezium.connector.common.TransactionMetadataValue","version":1},"payload":"#
 );
 
+/// What logical messages are counted under.
+const MESSAGES: &str = "message";
+
 impl Encoder {
+    /// Counts an event; its place among all of the transaction, and among those of its table.
+    pub fn count(&self, counts: &mut Counts, change: &RowChange) -> (u64, u64) {
+        counts.events += 1;
+        let collection = match (change.op, self.options.defects) {
+            (Op::Message, true) => defects::message_collection(counts.events),
+            (Op::Message, false) => MESSAGES.to_owned(),
+            _ => change.table.qualified(),
+        };
+        let own = counts.tables.entry(collection).or_default();
+        *own += 1;
+        (counts.events, *own)
+    }
+
+    /// The id of the transaction in an event's block.
+    pub fn transaction_id<'c>(&self, counts: &'c Counts, change: &RowChange) -> Cow<'c, str> {
+        match (&change.info, counts.id.split_once(':')) {
+            (SourceInfo::Postgres { lsn: Some(lsn), .. }, Some((txn, _))) if self.options.defects => {
+                format!("{txn}:{lsn}").into()
+            }
+            _ => counts.id.as_str().into(),
+        }
+    }
+
     /// BEGIN (`ended` false) or END. The stamp's letter is set here.
     pub fn boundary(&self, counts: &Counts, ended: bool, mut stamp: Stamp) -> Encoded {
         stamp.op = LETTER;

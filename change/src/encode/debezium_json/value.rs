@@ -71,7 +71,7 @@ pub(super) fn put_value(out: &mut Vec<u8>, form: &Form, column: &Column, value: 
     put_typed(out, form, &column.kind, &column.native_type, value)
 }
 
-fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &Value) -> bool {
+pub(super) fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &Value) -> bool {
     match (kind, value) {
         (Type::Bool, Value::Bool(v)) => put_bool(out, *v),
         (Type::Int { unsigned: false, .. }, Value::Int(v)) => {
@@ -122,6 +122,15 @@ fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &
                 us => json::put_string(out, &calendar::instant_text(us, *digits)),
             }
             true
+        }
+        // Beyond what microseconds reach.
+        (Type::Timestamp { digits }, Value::Text(t)) => {
+            put_wide(out, form.time.timestamp(*digits), t.as_str(), 0);
+            false
+        }
+        (Type::Instant { digits }, Value::Text(t)) => {
+            put_wide(out, Unit::Iso, t.as_str(), *digits);
+            false
         }
         (Type::Interval, Value::Interval { months, days, micros }) if form.interval == IntervalMode::String => {
             json::put_string(out, &iso_interval(*months, *days, *micros));
@@ -263,6 +272,17 @@ fn put_timestamp(out: &mut Vec<u8>, unit: Unit, micros: i64) -> bool {
         (Unit::Millis | Unit::Micros, _) => return put_time(out, unit, micros),
     }
     true
+}
+
+/// A moment as the server prints it: milliseconds and ISO text have room for all of them.
+fn put_wide(out: &mut Vec<u8>, unit: Unit, text: &str, digits: u32) {
+    let micros = calendar::parse_wide(text);
+    let millis = micros.and_then(|us| i64::try_from(us.div_euclid(1000)).ok());
+    match (unit, millis, micros.and_then(|us| calendar::wide_text(us, digits))) {
+        (Unit::Millis, Some(millis), _) => json::put_i64(out, millis),
+        (Unit::Iso, _, Some(text)) => json::put_string(out, &text),
+        _ => json::put_string(out, text),
+    }
 }
 
 /// `P1Y2M3DT4H5M6.789S`: each part with its own sign.

@@ -258,7 +258,7 @@ pub(super) async fn tables(
                 "take it out of the source's tables",
             ));
         }
-        if t.lacks_identity() {
+        if t.lacks_identity() && !config.without_identity {
             return Err(SourceError::new(
                 SourceClass::Config,
                 code::NO_IDENTITY,
@@ -368,8 +368,10 @@ pub(super) fn difference(
     let name = |t: &CatalogTable| format!("{}.{}", t.schema, t.name);
     // A table that a pattern matches and that came later joins by a re-snapshot, not by a failed start.
     let asked = |t: &CatalogTable| fresh || config.tables.iter().any(|r| r.schema == t.schema && r.name == t.name);
+    // A partition is there with its root, and not named.
+    let named = |t: &&CatalogTable| asked(t) && !(t.partition && publication.via_root);
     let missing: Vec<String> =
-        tables.iter().filter(|t| asked(t)).map(name).filter(|n| !publication.tables.contains(n)).collect();
+        tables.iter().filter(named).map(name).filter(|n| !publication.tables.contains(n)).collect();
     // What was taken out of the file is left out of the stream.
     let is_extra = |n: &&String| !tables.iter().any(|t| name(t) == **n) && !config.former.meant_full(n);
     let extra: Vec<String> = publication.tables.iter().filter(is_extra).cloned().collect();
@@ -554,7 +556,7 @@ impl PgSource {
         }
         // The catalogue may have changed since the tables were read; the stream's Relations bring it right.
         let opened = self.run(sql, version, point, &tables, types, identity).await?;
-        self.export = Some(Arc::new(Export::new(exporter, snapshot_name)));
+        self.export = Some(Arc::new(Export::new(exporter, snapshot_name, point)));
         Ok(opened)
     }
 
@@ -655,8 +657,9 @@ impl PgSource {
             let what = "it was dropped and made again: changes made meanwhile are not in the stream";
             return Err(publication_differs(config, what, "the source must be read again".into()));
         }
+        let is_in = |t: &CatalogTable| found.tables.contains(&format!("{}.{}", t.schema, t.name));
         let mut published: Vec<CatalogTable> =
-            tables.into_iter().filter(|t| found.tables.contains(&format!("{}.{}", t.schema, t.name))).collect();
+            tables.into_iter().filter(|t| is_in(t) || (t.partition && found.via_root)).collect();
         published.iter_mut().for_each(|t| t.generated_sent = found.generated);
         self.run(sql, version, position, &published, types, identity).await
     }

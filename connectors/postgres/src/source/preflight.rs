@@ -89,7 +89,7 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
             ));
             continue;
         }
-        if t.lacks_identity() {
+        if t.lacks_identity() && !config.without_identity {
             out.push(finding(
                 code::NO_IDENTITY,
                 format!("table {name} has no replica identity"),

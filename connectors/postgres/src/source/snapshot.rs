@@ -31,12 +31,22 @@ const PAGES_END: u64 = 0xffff_ffff;
 pub struct Export {
     _exporter: Transport,
     name: String,
+    /// Where the slot begins, which is what the snapshot shows.
+    point: u64,
 }
 
 impl Export {
-    pub(super) fn new(exporter: Transport, name: String) -> Self {
-        Export { _exporter: exporter, name }
+    pub(super) fn new(exporter: Transport, name: String, point: u64) -> Self {
+        Export { _exporter: exporter, name, point }
     }
+}
+
+const NO_PLACE: SourceInfo = SourceInfo::Postgres { lsn: None, txid: None, last_commit_lsn: None };
+
+/// `source.txId` and `source.lsn` of rows that a view at `lsn` shows, before transaction `next`.
+pub(super) fn place(next: Option<u64>, lsn: u64) -> SourceInfo {
+    // As the wire has ids: 32 bits.
+    SourceInfo::Postgres { lsn: Some(lsn), txid: next.map(|id| id as u32), last_commit_lsn: None }
 }
 
 pub struct PgSnapshot {
@@ -48,11 +58,13 @@ pub struct PgSnapshot {
     busy: bool,
     /// The view that the reader's transaction holds.
     held: Option<View>,
+    /// What rows of the exported snapshot say of their place.
+    info: SourceInfo,
 }
 
 impl PgSnapshot {
     pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>) -> Self {
-        PgSnapshot { config, export, reader: None, busy: false, held: None }
+        PgSnapshot { config, export, reader: None, busy: false, held: None, info: NO_PLACE }
     }
 
     fn fail(&self, fault: Fault) -> SourceError {
@@ -82,6 +94,12 @@ impl PgSnapshot {
                     ),
                     _ => self.fail(fault),
                 })?;
+                // The next id there is: as with Debezium, whose snapshot takes one for itself.
+                let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text";
+                let rows = reader.query(sql).await.map_err(|f| self.fail(f))?;
+                let next =
+                    rows.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
+                self.info = place(next, export.point);
             }
             self.reader = Some(reader);
         }
@@ -259,7 +277,9 @@ impl PgSnapshot {
         };
         let sql =
             format!("COPY (SELECT {} FROM ONLY {relation} WHERE {condition}) TO STDOUT", select_list(&chunk.table));
+        let from = out.len();
         let rows = copy(&config, reader, &sql, &chunk.table, out).await?;
+        out.iter_mut().skip(from).for_each(|row| row.info = self.info.clone());
         Ok(ChunkEnd { view: View::Exported, rows })
     }
 
@@ -413,7 +433,7 @@ pub(super) async fn copy(
                 before: None,
                 after: Some(row),
                 snapshot: SnapshotMark::Middle,
-                info: SourceInfo::Postgres { lsn: None, txid: None, last_commit_lsn: None },
+                info: NO_PLACE,
             });
             Ok(())
         })

@@ -163,7 +163,13 @@ pub(super) async fn read_held(
         }
     };
     let from = whole_relation(config, reader, &of.table).await?;
+    let first = out.len();
     let upto = read_in_view(config, reader, of, &from, out).await;
+    if let View::Visibility { xmax, place, .. } = &view
+        && let Some(lsn) = place.as_postgres()
+    {
+        out.iter_mut().skip(first).for_each(|row| row.info = super::snapshot::place(Some(*xmax), lsn));
+    }
     if upto.is_err() {
         let _ = reader.query("ROLLBACK").await;
     }

@@ -24,22 +24,28 @@ fn value(table: &TableSchema, at: usize, bytes: Bytes) -> Result<Cell, RowError>
         .map_err(|_| RowError::Utf8 { table: table.qualified(), column: column.name.clone() })
 }
 
-fn check(table: &TableSchema, got: usize) -> Result<(), RowError> {
-    let want = table.columns.len();
+fn check(table: &TableSchema, got: usize, want: usize) -> Result<(), RowError> {
     if got == want { Ok(()) } else { Err(RowError::Columns { table: table.qualified(), got, want }) }
+}
+
+/// Places of the columns that a tuple has: generated ones are not sent.
+fn sent<'t>(table: &'t TableSchema, tuple: &Tuple) -> Result<impl Iterator<Item = usize> + use<'t>, RowError> {
+    let places = || table.columns.iter().enumerate().filter(|(_, c)| !c.generated).map(|(at, _)| at);
+    check(table, tuple.len(), places().count())?;
+    Ok(places())
 }
 
 /// A new row. Unchanged TOAST is taken from `old` if that is complete, else it is `Unavailable`.
 pub fn new_row(table: &TableSchema, tuple: &Tuple, old: Option<&Row>) -> Result<Row, RowError> {
-    check(table, tuple.len())?;
-    let mut cells = Vec::with_capacity(tuple.len());
-    for (at, data) in tuple.columns().enumerate() {
-        cells.push(match data {
+    let places = sent(table, tuple)?;
+    let mut cells = vec![Cell::Absent; table.columns.len()];
+    for (at, data) in places.zip(tuple.columns()) {
+        cells[at] = match data {
             ColumnData::Null => Cell::Null,
             ColumnData::Unchanged => old.and_then(|o| o.cells.get(at)).cloned().unwrap_or(Cell::Unavailable),
             ColumnData::Text(bytes) => value(table, at, bytes)?,
             ColumnData::Binary(bytes) => binary(table, at, bytes)?,
-        });
+        };
     }
     Ok(Row::new(cells))
 }
@@ -50,17 +56,17 @@ pub fn old_row(table: &TableSchema, old: &OldTuple) -> Result<Row, RowError> {
         OldTuple::Full(t) => (t, true),
         OldTuple::Key(t) => (t, false),
     };
-    check(table, tuple.len())?;
-    let mut cells = Vec::with_capacity(tuple.len());
-    for (at, data) in tuple.columns().enumerate() {
-        cells.push(match data {
+    let places = sent(table, tuple)?;
+    let mut cells = vec![Cell::Absent; table.columns.len()];
+    for (at, data) in places.zip(tuple.columns()) {
+        cells[at] = match data {
             ColumnData::Null if full => Cell::Null,
             // The identity's columns are NOT NULL, so a null of a key tuple means: not sent.
             ColumnData::Null => Cell::Absent,
             ColumnData::Unchanged => Cell::Unavailable,
             ColumnData::Text(bytes) => value(table, at, bytes)?,
             ColumnData::Binary(bytes) => binary(table, at, bytes)?,
-        });
+        };
     }
     Ok(Row::new(cells))
 }
@@ -111,7 +117,7 @@ pub fn copy_row(table: &TableSchema, line: &Bytes) -> Result<Row, RowError> {
         }
         start = end + 1;
     }
-    check(table, cells.len())?;
+    check(table, cells.len(), table.columns.len())?;
     Ok(Row::new(cells))
 }
 
