@@ -6,6 +6,7 @@ mod adhoc;
 mod binary;
 mod blocking;
 mod conformance;
+mod differential;
 mod golden;
 mod history;
 mod large;
