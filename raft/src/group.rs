@@ -55,6 +55,8 @@ pub struct GroupConfig {
     pub peer: PeerId,
     /// Bytes of batches above the commit index, beyond which proposals are refused. Default 64 MiB.
     pub uncommitted_bytes_max: u64,
+    /// Bytes of batches in one message to a follower. Default 1 MiB; one entry always goes.
+    pub append_bytes_max: u64,
     /// The peer id is a new one, given to this directory by the controller because the hard state of the old one is lost: it
     /// never voted, and keeps the proved prefix of the log.
     pub new_id: bool,
@@ -63,7 +65,13 @@ pub struct GroupConfig {
 
 impl GroupConfig {
     pub fn new(peer: PeerId) -> Self {
-        GroupConfig { peer, uncommitted_bytes_max: 64 << 20, new_id: false, log: LogConfig::default() }
+        GroupConfig {
+            peer,
+            uncommitted_bytes_max: 64 << 20,
+            append_bytes_max: APPEND_BYTES_MAX,
+            new_id: false,
+            log: LogConfig::default(),
+        }
     }
 }
 
@@ -156,7 +164,7 @@ impl GroupCore {
         }
         // R16: a hint, never beyond what is there.
         hard.commit = log.commit();
-        let core_config = crate_config(peer, hard.commit);
+        let core_config = crate_config(config, hard.commit);
         let durable = log.last_index().0;
         let store = Store::new(log, hard, conf);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -566,13 +574,13 @@ fn offsets_of(p: &Proposal) -> Option<u32> {
     }
 }
 
-fn crate_config(peer: PeerId, applied: EntryIndex) -> raft::Config {
+fn crate_config(config: &GroupConfig, applied: EntryIndex) -> raft::Config {
     raft::Config {
-        id: peer.0,
+        id: config.peer.0,
         election_tick: ELECTION_TICKS,
         heartbeat_tick: HEARTBEAT_TICKS,
         applied: applied.0,
-        max_size_per_msg: if mutant!("uncommitted_counted_by_the_crate") { 4 << 10 } else { APPEND_BYTES_MAX },
+        max_size_per_msg: if mutant!("uncommitted_counted_by_the_crate") { 4 << 10 } else { config.append_bytes_max },
         max_inflight_msgs: APPENDS_IN_FLIGHT,
         check_quorum: true,
         pre_vote: true,

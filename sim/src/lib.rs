@@ -19,6 +19,7 @@ mod moves;
 mod nemesis;
 pub mod net;
 mod node;
+mod plots;
 mod serve;
 pub mod storage;
 mod story;

@@ -30,7 +30,20 @@ pub const MUTANTS: &[Mutant] = &[
     m("fsync_lies", &[1, 3], Profile::Mixed, "acknowledged is committed"),
     m("ack_or_vote_before_fsync", &[1, 3], Profile::Mixed, "acknowledged is committed"),
     m("one_flush_persists_all", &[1], Profile::Mixed, "acknowledged is committed"),
-    // `vote_not_persisted` is not killed in 20 s since trims bring snapshots along (292 seeds): docs/simulator.md.
+    m("vote_not_persisted", &[3], Profile::Votes, "one leader per term"),
+    m("rollcall_missing_voter", &[3], Profile::Majority, "who leads after a majority forgot has the greatest log"),
+    m(
+        "rollcall_ignores_commit",
+        &[3],
+        Profile::OldTail,
+        "who leads after a majority forgot has what is known committed",
+    ),
+    m("mute_not_stored", &[3], Profile::Amnesia, "acknowledged is committed"),
+    m("mark_frame_not_forwarded", &[3], Profile::Amnesia, "acknowledged is committed"),
+    m("rejoin_reset_wrong_order", &[3], Profile::Amnesia, "what a replica has is not sent again"),
+    m("mute_bound_is_commit", &[5], Profile::Fresh, "acknowledged is committed"),
+    m("suspect_keeps_commit", &[3], Profile::Amnesia, "who lost something believes what is sealed"),
+    m("old_generation_accepted", &[3], Profile::Overtaken, "acknowledged is committed"),
     m("vote_before_hard", &[3], Profile::Churn, "one leader per term"),
     // `campaign_before_persisted` is planted in raft's group, and not hunted: 533 seeds of Churn do not kill it; the unit test
     // `a_voter_with_a_tail_that_is_not_durable_does_not_campaign` does.

@@ -13,6 +13,10 @@ impl World {
             return;
         }
         self.replace_burnt();
+        if self.swarm.profile.cast().is_some() {
+            let next = self.act();
+            return self.engine.after(next, Happens::Fault);
+        }
         let nodes = self.nodes.len() as u64;
         // Retention where there are followers: what lags behind it is told the rest in a snapshot.
         // (Relaxed topics with several voters are not switched through one yet.)
@@ -154,6 +158,8 @@ impl World {
         self.acked_when_calm = self.ledger_len();
         self.net.calm = true;
         self.net.heal();
+        self.plot.held.fill(false);
+        self.hush_until = 0;
         self.clocks.calm();
         // A damaged node of several is taken out, as an operator would: the others are the core that must be well.
         for node in 0..self.nodes.len() {

@@ -35,6 +35,10 @@ impl Net {
         self.cut.fill(false);
         self.slow.fill(0);
     }
+    /// What a new stream carries may overtake what is left of the one before.
+    pub fn new_stream(&mut self, from: usize, to: usize) {
+        self.last[from * self.nodes + to] = 0;
+    }
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cut[from * self.nodes + to]
     }

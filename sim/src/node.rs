@@ -9,14 +9,16 @@ use crate::world::{Happens, Waiter, World, peer};
 use catchwater_base::Effects;
 use catchwater_raft::{Effect, Event, GroupConfig, GroupCore, GuardRule, OpenError, PeerBody, PeerId, PeerMsg, Role};
 use catchwater_record::{EntryIndex, Gid};
-use catchwater_storage::{GroupSpec, RecoveredGroup, Verdict};
+use catchwater_storage::compact::rows::last_index;
+use catchwater_storage::{EntryKind, GroupSpec, RecoveredGroup, Verdict};
 use std::collections::VecDeque;
 
 impl World {
     pub(crate) fn start(&mut self, node: usize) {
-        if self.nodes[node].up() || self.nodes[node].out {
+        if self.nodes[node].up() || self.nodes[node].out || self.plot.held[node] {
             return;
         }
+        self.nodes[node].ghosts.clear();
         let now = self.now(node);
         let found = match self.nodes[node].storage.recover(now, self.swarm.voters > 1) {
             Ok(found) => found,
@@ -34,10 +36,17 @@ impl World {
             let gid = group.gid;
             tell!(self, "node {node} starts {gid:?}: {:?} {:?} first {}", group.verdict, group.hard, group.first_index);
             let again = group.clone();
+            let sealed = group.segments.iter().rfind(|s| s.sealed).and_then(|s| s.rows.last()).map(last_index);
+            let (suspect, sealed) = (group.verdict == Verdict::Suspect, sealed.unwrap_or(group.first_index.prev()));
             match GroupCore::open(&self.config(node, gid), group, 1).or_else(|e| self.under_a_new_id(node, again, e)) {
                 Ok(core) => {
                     tell!(self, "node {node} opens {gid:?}: {:?} {:?}", core.view(), core.conf());
                     self.out.mutes += u64::from(core.is_mute());
+                    // R16, M1: whatever its disk says of commits.
+                    let commit = core.view().commit;
+                    self.checker.ensure(!suspect || commit <= sealed, || {
+                        format!("node {node} {gid:?}: it lost something, and takes {commit} for committed, {sealed} is sealed")
+                    });
                     self.after_power(node, &core);
                     self.checker.opened(node, &core);
                     self.nodes[node].cores.insert(gid, core);
@@ -101,12 +110,69 @@ impl World {
             let since = history.told.range(EntryIndex(lost)..).map(|(_, (at, _))| *at).min().unwrap_or(0);
             let forgot = self.forgot.iter().filter(|at| at.is_some_and(|at| at >= since)).count();
             if forgot > self.swarm.voters / 2 {
+                self.won_the_roll_call(node, gid, &core);
                 let last = EntryIndex(lost - 1);
                 let term = core.log().term(last).map_or(0, |t| t.0);
                 self.accept_loss(gid, last, term, &core);
             }
         }
         self.nodes[node].cores.insert(gid, core);
+    }
+
+    pub(crate) fn is_relaxed(&self, gid: Gid) -> bool {
+        self.swarm.relaxed.is_some() && !(self.swarm.half && gid.0.is_multiple_of(2))
+    }
+
+    /// M6: whoever leads after a majority forgot has the greatest log of all voters, and what anybody knows to be committed.
+    fn won_the_roll_call(&mut self, node: usize, gid: Gid, core: &GroupCore) {
+        let (log, term) = (core.log(), core.view().term);
+        let mut last = log.last_index();
+        while last >= log.first_index() && log.term(last) == Some(term) {
+            last = last.prev();
+        }
+        let mine = (log.term(last), last);
+        let mut wrong = None;
+        for other in (0..self.nodes.len()).filter(|n| *n != node) {
+            let n = &self.nodes[other];
+            let Some(theirs) = n.cores.get(&gid).or_else(|| n.ghosts.get(&gid)) else { continue };
+            let view = theirs.view();
+            let end = (theirs.log().term(view.persisted), view.persisted);
+            if end > mine {
+                wrong = Some(format!("it ends at {mine:?}, node {other} has {end:?}"));
+            }
+            let claim = (view.commit, theirs.log().term(view.commit));
+            if view.commit >= log.first_index() && claim.1.is_some() && log.term(claim.0) != claim.1 {
+                wrong = Some(format!("node {other} knows that {claim:?} is committed, it has {:?}", log.term(claim.0)));
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.checker.fail(format!("{gid:?}: node {node} leads term {term} after a majority forgot: {wrong}"));
+        }
+    }
+
+    /// R17: what a replica that lost something still has is not sent again.
+    fn sent_to_reset(&mut self, node: usize, to: usize, m: &PeerMsg) {
+        let at = (node, to, m.gid);
+        let first = match &m.body {
+            PeerBody::RollOk { .. } => {
+                if let Some(row) = self.rolled.get(&at) {
+                    self.reset.insert(at, (m.term, *row));
+                }
+                return;
+            }
+            PeerBody::Append { entries, .. } => entries.first().map(|e| e.index),
+            PeerBody::Snap(_) => Some(EntryIndex::ZERO),
+            _ => None,
+        };
+        let (Some(first), Some((term, row))) = (first, self.reset.get(&at)) else { return };
+        let Some(log) = self.nodes[node].cores.get(&m.gid).map(GroupCore::log) else { return };
+        let same = row.last_index.next() >= log.first_index()
+            && log.term(row.last_index).map(|t| t.0) == Some(row.last_term)
+            && log.row(row.last_index).is_none_or(|r| r.kind != EntryKind::Gap);
+        let last = row.last_index;
+        if *term == m.term && same && first <= last {
+            self.checker.fail(format!("{:?}: node {node} sends {first} to node {to}, which has up to {last}", m.gid));
+        }
     }
 
     fn accept_loss(&mut self, gid: Gid, last: EntryIndex, term: u32, core: &GroupCore) {
@@ -165,6 +231,9 @@ impl World {
             return false;
         }
         self.streams[at] = Some(boots);
+        if self.swarm.profile == Profile::Overtaken {
+            self.net.new_stream(from, to);
+        }
         let gids: Vec<Gid> = self.nodes[from].cores.keys().copied().collect();
         for gid in gids {
             let to = self.id(to, gid);
@@ -178,6 +247,9 @@ impl World {
     fn config(&self, node: usize, gid: Gid) -> GroupConfig {
         let mut config = GroupConfig::new(self.id(node, gid));
         config.log.tail_bytes_max = self.swarm.tail_bytes;
+        if self.swarm.append_bytes > 0 {
+            config.append_bytes_max = self.swarm.append_bytes;
+        }
         config
     }
 
@@ -218,7 +290,10 @@ impl World {
         let n = &mut self.nodes[node];
         n.boot += 1;
         n.running = false;
-        n.cores.clear();
+        n.ghosts = std::mem::take(&mut n.cores);
+        if power {
+            n.ghosts.clear();
+        }
         n.waiters.clear();
         n.proposing.clear();
         n.barriers.clear();
@@ -333,6 +408,9 @@ impl World {
             Effect::Muted | Effect::Unmuted => {
                 let (on, now, mut wishes) = (matches!(effect, Effect::Muted), self.now(node), Vec::new());
                 self.out.unmutes += u64::from(!on);
+                if !on {
+                    self.plot_unmuted(node, gid);
+                }
                 self.nodes[node].storage.mute(now, gid, on, &mut wishes);
                 self.grant(node, wishes);
             }
@@ -359,7 +437,8 @@ impl World {
                 self.engine.fold(u64::from(term.0));
                 if role == Role::Leader {
                     self.out.elections += 1;
-                    if self.swarm.relaxed.is_some() && self.swarm.voters > 1 {
+                    self.plot_leads(node, gid);
+                    if self.is_relaxed(gid) && self.swarm.voters > 1 {
                         self.leads_after_power(node, gid);
                     }
                     if let Some(core) = self.nodes[node].cores.get(&gid) {
@@ -419,6 +498,10 @@ impl World {
         let ack = matches!(m.body, PeerBody::Ack { reject: None, .. });
         if !self.open_stream(node, to) {
             return;
+        }
+        self.sent_to_reset(node, to, &m);
+        if granted {
+            self.plot_granted(node, to, m.gid);
         }
         let boots = (self.nodes[node].boot, self.nodes[to].boot);
         let now = self.engine.now();

@@ -88,6 +88,8 @@ pub struct NodeStorage {
     live: Option<Live>,
     next: u64,
     durability: Durability,
+    /// Every second topic is not relaxed.
+    half: bool,
     compacting: Option<Compacting>,
     /// What the start found lost of relaxed groups.
     pub lost: BTreeMap<Gid, RelaxedLoss>,
@@ -129,6 +131,7 @@ impl NodeStorage {
             next: 0,
             compacting: None,
             durability: swarm.relaxed.map_or(Durability::Fsync, Durability::Relaxed),
+            half: swarm.half,
             lost: BTreeMap::new(),
             busy_at: 0,
             rest_at_crash: false,
@@ -179,10 +182,14 @@ impl NodeStorage {
             groups.push(RecoveredGroup::fresh(*gid, spec.clone()));
         }
         // As the product does, each time: what was found may be on its way to the other mode.
-        first.extend(groups.iter().map(|g| DirEvent::Durability(g.gid, self.durability)));
+        first.extend(groups.iter().map(|g| DirEvent::Durability(g.gid, self.durability_of(g.gid))));
         let dir = Dir::open(&self.layout, &self.config, found, now);
         self.live = Some(Live { dir, flying: BTreeMap::new(), wake: None, first, running, boot });
         Ok(groups)
+    }
+
+    fn durability_of(&self, gid: Gid) -> Durability {
+        if self.half && gid.0.is_multiple_of(2) { Durability::Fsync } else { self.durability }
     }
 
     /// One more replica, now and after every start.

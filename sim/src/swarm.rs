@@ -33,10 +33,17 @@ pub enum Profile {
     Compact,
     /// Topics are deleted while they are written, and others made in their place.
     Topics,
+    /// One course of events again and again, see `plots.rs`.
+    Votes,
+    Amnesia,
+    Majority,
+    Fresh,
+    OldTail,
+    Overtaken,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 13] = [
+    pub const ALL: [Profile; 19] = [
         Profile::Mixed,
         Profile::Churn,
         Profile::Damage,
@@ -50,13 +57,40 @@ impl Profile {
         Profile::Txn,
         Profile::Compact,
         Profile::Topics,
+        Profile::Votes,
+        Profile::Amnesia,
+        Profile::Majority,
+        Profile::Fresh,
+        Profile::OldTail,
+        Profile::Overtaken,
     ];
 
     /// What a long run leans towards with this seed: every third has one that a seed does not draw by itself.
     pub fn of_hours(seed: u64) -> Option<Profile> {
-        const NAMED: [Profile; 6] =
-            [Profile::Journals, Profile::Relaxed, Profile::Switching, Profile::Txn, Profile::Compact, Profile::Topics];
-        seed.is_multiple_of(3).then(|| NAMED[(seed / 3 % 6) as usize])
+        const NAMED: [Profile; 12] = [
+            Profile::Journals,
+            Profile::Relaxed,
+            Profile::Switching,
+            Profile::Txn,
+            Profile::Compact,
+            Profile::Topics,
+            Profile::Votes,
+            Profile::Amnesia,
+            Profile::Majority,
+            Profile::Fresh,
+            Profile::OldTail,
+            Profile::Overtaken,
+        ];
+        seed.is_multiple_of(3).then(|| NAMED[(seed / 3 % 12) as usize])
+    }
+
+    /// How many voters a plot has.
+    pub(crate) fn cast(self) -> Option<usize> {
+        match self {
+            Profile::Fresh => Some(5),
+            Profile::Votes | Profile::Amnesia | Profile::Majority | Profile::OldTail | Profile::Overtaken => Some(3),
+            _ => None,
+        }
     }
 
     /// Compaction and a change of durability are of one voter so far.
@@ -132,8 +166,11 @@ pub struct Swarm {
     pub damage: u32,
     /// Share of faults that stop a node's process for a while, or slow a link.
     pub stops: bool,
-    /// All topics are relaxed, with this window.
+    /// All topics are relaxed, with this window; every second one is not, if `half`.
     pub relaxed: Option<Window>,
+    pub half: bool,
+    /// Bytes of one message to a follower at most; 0 = as the product has it.
+    pub append_bytes: u64,
     pub load: Load,
 }
 
@@ -144,6 +181,7 @@ impl Swarm {
         let drawn = if voters == 0 { [1, 1, 3, 3, 3, 5, 2, 4][r.below(8) as usize] } else { voters };
         let voters = match profile {
             Some(profile) if voters == 0 && profile.is_of_one() => 1,
+            Some(profile) if profile.cast().is_some() => profile.cast().unwrap_or(drawn),
             _ => drawn,
         };
         let rate = |r: &mut Rng, max: u32| if r.chance(400_000) { 0 } else { r.below(u64::from(max) + 1) as u32 };
@@ -182,6 +220,8 @@ impl Swarm {
             damage: if r.chance(250_000) { r.below(400_000) as u32 } else { 0 },
             stops: r.chance(400_000),
             relaxed: None,
+            half: false,
+            append_bytes: 0,
             load: Load::default(),
             tail_bytes: if r.chance(500_000) { 0 } else { r.below(20_000) },
         };
@@ -326,6 +366,12 @@ impl Swarm {
                 (self.captures, self.damage) = (0, 0);
                 self.groups = r.between(1, 3) as usize;
             }
+            Profile::Votes
+            | Profile::Amnesia
+            | Profile::Majority
+            | Profile::Fresh
+            | Profile::OldTail
+            | Profile::Overtaken => self.of_plot(profile, r),
             Profile::Files => {
                 self.segment_bytes = r.between(500, 3_000) as u32;
                 self.snap_bytes = r.between(500, 5_000);
@@ -333,6 +379,51 @@ impl Swarm {
                 self.power = r.between(700_000, 1_000_000) as u32;
                 self.think = (100, r.between(500, 5_000));
                 self.value_bytes = r.below(600) as usize;
+            }
+        }
+    }
+
+    /// Nothing fails but what the plot breaks; clients write all the time.
+    fn of_plot(&mut self, profile: Profile, r: &mut Rng) {
+        self.chaos = r.between(4_000_000, 9_000_000);
+        self.fault_every = 200_000;
+        self.down = (500, 20_000);
+        self.power = 0;
+        (self.groups, self.captures, self.clients) = (1, 0, r.between(1, 3) as usize);
+        (self.drop, self.duplicate, self.delay, self.delay_tail) = (0, 0, (100, r.between(300, 4_000)), 0);
+        self.fsync = (50, r.between(100, 4_000));
+        (self.fsync_tail, self.damage, self.stops) = (0, 0, false);
+        (self.write_error, self.no_space, self.read_error) = (0, 0, 0);
+        (self.crash_after_vote, self.crash_after_append, self.crash_after_reply) = (0, 0, 0);
+        self.think = (100, r.between(500, 10_000));
+        self.segment_bytes = r.between(500, 8_000) as u32;
+        let window = Window { ms: r.between(20, 300), bytes: r.between(20_000, 200_000), records: u64::MAX };
+        match profile {
+            Profile::Votes => {}
+            Profile::Amnesia => {
+                self.relaxed = Some(window);
+                self.half = r.chance(500_000);
+                self.groups = 1 + usize::from(self.half);
+                self.clients = if self.half { r.between(4, 8) } else { r.between(1, 3) } as usize;
+                self.think = if self.half { (100, r.between(500, 3_000)) } else { self.think };
+                self.segment_bytes = r.between(4_000, 60_000) as u32;
+                self.journal_file_bytes = 4096 * 16;
+            }
+            Profile::Fresh => {
+                self.relaxed = Some(window);
+                self.append_bytes = r.between(1, 1_000);
+                self.tail_bytes = 1 << 20;
+                self.segment_bytes = r.between(20_000, 60_000) as u32;
+            }
+            Profile::OldTail => {
+                self.relaxed = Some(Window { ms: 300, ..window });
+                self.segment_bytes = r.between(600, 3_000) as u32;
+                self.value_bytes = 600 + r.below(900) as usize;
+                self.think = (1_000, r.between(5_000, 30_000));
+            }
+            _ => {
+                self.relaxed = Some(window);
+                self.segment_bytes = r.between(4_000, 60_000) as u32;
             }
         }
     }

@@ -31,6 +31,7 @@ pub struct Totals {
     pub compacted: u64,
     pub switches: u64,
     pub remade: u64,
+    pub plots: u64,
     pub violations: u64,
 }
 
@@ -62,6 +63,7 @@ impl Totals {
             compacted: o.compacted,
             switches: o.switches,
             remade: o.remade,
+            plots: o.plots,
             violations: u64::from(o.violation.is_some()),
         });
     }
@@ -91,6 +93,7 @@ impl Totals {
         self.compacted += o.compacted;
         self.switches += o.switches;
         self.remade += o.remade;
+        self.plots += o.plots;
         self.violations += o.violations;
     }
     pub fn simulated_hours(&self) -> f64 {
@@ -105,7 +108,7 @@ impl fmt::Display for Totals {
             "{} runs, {:.2} simulated cluster-hours, {} steps, {} acknowledged writes, {} elections; faults: {} crashes \
              ({} power cuts), {} partitions, {} stopped processes, {} disk errors, {} damaged disks ({} refused), {} trims, \
              {} changes of members, {} transfers, {} mute replicas ({} fed), {} burnt ids, {} prefix snapshots, {} losses of relaxed topics ({} entries, within their windows), \
-             {} ended transactions, {} compacted segments, {} changes of durability, {} topics made anew; {} violations",
+             {} ended transactions, {} compacted segments, {} changes of durability, {} topics made anew, {} plots; {} violations",
             self.runs,
             self.simulated_hours(),
             self.steps,
@@ -131,6 +134,7 @@ impl fmt::Display for Totals {
             self.compacted,
             self.switches,
             self.remade,
+            self.plots,
             self.violations
         )
     }

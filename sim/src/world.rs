@@ -9,12 +9,13 @@ use crate::clock::Clocks;
 use crate::disk_atlas::Atlas;
 use crate::engine::{Engine, Micros};
 use crate::net::Net;
+use crate::plots::Plot;
 use crate::storage::NodeStorage;
 use crate::story::Story;
 use crate::swarm::Swarm;
 use crate::workload::{Producer, Reply, Request, Who, Worker};
 use catchwater_base::{Now, Rng, mutant};
-use catchwater_raft::{ConfState, Event, GroupCore, PeerId, PeerMsg};
+use catchwater_raft::{ConfState, Event, GroupCore, PeerBody, PeerId, PeerMsg, RollRow};
 use catchwater_record::{CaptureId, EntryIndex, Gid, NodeId, Offset, PartitionId, TopicId};
 use catchwater_storage::{GroupSpec, NewEntry};
 use std::collections::BTreeMap;
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub switches: u64,
     /// Topics that were deleted, and made again.
     pub remade: u64,
+    /// Plots that came to their end.
+    pub plots: u64,
 }
 
 impl Outcome {
@@ -154,6 +157,8 @@ pub(crate) struct Waiter {
 pub(crate) struct Node {
     pub(crate) boot: u64,
     pub(crate) cores: BTreeMap<Gid, GroupCore>,
+    /// Those of the life before, which was killed and lost nothing.
+    pub(crate) ghosts: BTreeMap<Gid, GroupCore>,
     pub(crate) storage: NodeStorage,
     pub(crate) waiters: BTreeMap<Gid, Vec<Waiter>>,
     /// Proposals on their way through the core: (who, id, fence).
@@ -213,6 +218,10 @@ pub(crate) struct World {
     pub(crate) hush_until: Micros,
     /// For the text of a violation.
     pub(crate) last_damage: Option<String>,
+    pub(crate) plot: Plot,
+    /// What a replica last said that it has, and was reset to: by leader, replica, group.
+    pub(crate) rolled: BTreeMap<(usize, usize, Gid), RollRow>,
+    pub(crate) reset: BTreeMap<(usize, usize, Gid), (u32, RollRow)>,
 }
 
 /// Runs `seed` with so many voters; 0 = as many as the seed draws.
@@ -289,6 +298,7 @@ impl World {
             .map(|n| Node {
                 boot: 0,
                 cores: BTreeMap::new(),
+                ghosts: BTreeMap::new(),
                 storage: NodeStorage::new(
                     n as u32,
                     rng.next_u64(),
@@ -338,6 +348,9 @@ impl World {
             story: Story::default(),
             hush_until: 0,
             last_damage: None,
+            plot: Plot::of(swarm.nodes()),
+            rolled: BTreeMap::new(),
+            reset: BTreeMap::new(),
             rng,
             swarm,
         };
@@ -399,6 +412,9 @@ impl World {
                 let current = (self.nodes[from].boot, self.nodes[node].boot) == boots;
                 if self.nodes[node].up() && (current || mutant!("old_generation_accepted")) {
                     self.tell_message(node, &msg);
+                    if let PeerBody::Roll { row, .. } = &msg.body {
+                        self.rolled.insert((node, from, msg.gid), *row);
+                    }
                     self.core_event(node, msg.gid, Event::Message(*msg));
                 }
             }

@@ -244,6 +244,13 @@ impl GroupCore {
 
     /// M1: what a mute replica does not hear. False: the message goes no further.
     pub(super) fn hears(&mut self, msg: &PeerMsg, out: &mut Effects<Effect>) -> bool {
+        if let PeerBody::VoteReply { reject: false, .. } = &msg.body
+            && self.rejoin.rows.get(&msg.from).is_some_and(|r| r.suspect)
+            && !self.holds_what_is_known()
+        {
+            // It compared the ends of logs. What others know to be committed only the roll call tells, and who has it.
+            return false;
+        }
         if !self.rejoin.mute {
             return true;
         }
@@ -281,6 +288,15 @@ impl GroupCore {
         self.rejoin.mute = false;
         self.rejoin.bound = None;
         out.push(Effect::Unmuted);
+        // Its vote counts again without a roll call.
+        for peer in self.others() {
+            self.say(peer, PeerBody::Roll { row: self.roll_row(), ask: false }, out);
+        }
+    }
+
+    /// M6: the roll call is complete, and nobody knows of a committed entry that is not here.
+    fn holds_what_is_known(&self) -> bool {
+        self.roll_call().is_some_and(|rows| !rows.iter().any(|(_, r)| self.contradicts(r)))
     }
 
     /// M6: every voter of both halves has said what it has; and no one leads. Their rows and the own one.
@@ -319,20 +335,24 @@ impl GroupCore {
 
     fn contradicts(&self, row: &RollRow) -> bool {
         let log = self.log();
-        let below = row.commit < log.first_index();
+        let below = row.commit < log.first_index() || mutant!("rollcall_ignores_commit");
         !below && row.commit.0 > 0 && log.term(row.commit).map(|t| t.0) != Some(row.commit_term)
     }
 
-    /// A suspect's tail that contradicts what somebody knows to be committed is void: with it, an old divergent end could
-    /// beat a committed entry whose newer successor was lost with the power.
+    /// A tail that contradicts what somebody knows to be committed is void, whoever of the two lost something: with it, an old
+    /// divergent end could beat a committed entry whose newer successor was lost with the power.
     fn cut_void_tail(&mut self, out: &mut Effects<Effect>) {
-        if !self.rejoin.mute || !self.pending.is_empty() || mutant!("rollcall_ignores_commit") {
-            return;
-        }
-        let Some(rows) = self.roll_call() else { return };
         let last = self.log().last_index();
-        let void = rows.iter().filter(|(_, r)| r.commit <= last && self.contradicts(r)).map(|(_, r)| r.commit).min();
+        let heard = self.rejoin.rows.values().filter(|r| r.suspect || self.rejoin.mute);
+        let void = heard.filter(|r| r.commit <= last && self.contradicts(r)).map(|r| r.commit).min();
         let Some(from) = void.filter(|from| from.0 > self.node.raft.raft_log.committed) else { return };
+        if self.node.raft.state != StateRole::Follower {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+        }
+        if !self.pending.is_empty() {
+            return; // with the next row: who lost something goes on asking
+        }
         self.log_mut().truncate(from);
         if !self.rebuild() {
             return;
@@ -357,7 +377,7 @@ impl GroupCore {
             vote: raft.vote,
             commit: EntryIndex(raft.raft_log.committed.min(self.log().last_index().0)),
         };
-        let config = super::crate_config(self.config.peer, hard.commit);
+        let config = super::crate_config(&self.config, hard.commit);
         let store = self.node.mut_store().take(hard);
         match RawNode::<Store>::new(&config, store, &slog::Logger::root(slog::Discard, slog::o!())) {
             Ok(node) => {

@@ -4,7 +4,7 @@ use super::{BLOCK_BYTES, FileState, Item, Journal, JournalEffect, JournalPoint, 
 use crate::disk::{AlignedBuf, DiskOp};
 use crate::entry::{Frame, Loose};
 use crate::format::journal::{FLAG_CLEAN_STOP, FLAG_SEAL, FlushBuilder, HEADER_BYTES, frame_bytes};
-use catchwater_base::{Effects, Now};
+use catchwater_base::{Effects, Now, mutant};
 use catchwater_record::{EntryIndex, Gid};
 use std::collections::BTreeMap;
 
@@ -52,7 +52,8 @@ impl Journal {
                 let gid = *gid;
                 let create = head.create.iter().filter(|(_, l)| *l <= last);
                 let create = create.map(|(spec, _)| Frame::Create(gid, spec.clone()));
-                let marks = head.loose.iter().filter(|(_, l)| *l <= last).map(|(l, _)| Frame::Mark(gid, l.mark()));
+                let loose = head.loose.iter().filter(|(_, l)| *l <= last && !mutant!("mark_frame_not_forwarded"));
+                let marks = loose.map(|(l, _)| Frame::Mark(gid, l.mark()));
                 let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| Frame::Hard(gid, *hard));
                 for frame in create.chain(marks).chain(hard) {
                     items.push(Item { gid, what: What::Frame(frame), tag: None, forwarded: true });

@@ -586,3 +586,74 @@ fn r37_a_jump_of_the_commit_is_taken_in_pieces() {
     assert_eq!(t.high_watermarks(), vec![9000, 9000, 9000]);
     const { assert!(super::super::COMMITTED_PER_READY / 16 < 9000) };
 }
+
+fn row_of(last: (u32, u64), commit: (u64, u32)) -> RollRow {
+    RollRow {
+        suspect: true,
+        leader: false,
+        learner: false,
+        term: 9,
+        first_index: EntryIndex(1),
+        last_index: EntryIndex(last.1),
+        last_term: last.0,
+        commit: EntryIndex(commit.0),
+        commit_term: commit.1,
+    }
+}
+
+/// A voter that lost nothing, with one entry of its own that nobody else has: it led term 1, and is cut off.
+fn old_leader() -> Rig {
+    let (me, b) = (peer(1), peer(2));
+    let mut rig = Rig::new(me, &[me, b, peer(3)]);
+    for _ in 0..20 {
+        rig.event(Event::Tick(1));
+    }
+    for pre in [true, false] {
+        rig.settle();
+        rig.message(b, 1, PeerBody::VoteReply { pre, reject: false, commit: EntryIndex(0), commit_term: 0 });
+    }
+    rig.settle();
+    assert_eq!((rig.core.view().role, rig.core.view().last), (Role::Leader, EntryIndex(1)));
+    rig.event(Event::StepDown);
+    rig.take();
+    rig
+}
+
+#[test]
+fn m6_who_lost_nothing_cuts_a_tail_that_contradicts_what_is_known_committed() {
+    let b = peer(2);
+    let mut rig = old_leader();
+    // Two that lost their newest entries hold another entry 1, sealed.
+    rig.message(b, 9, PeerBody::Roll { row: row_of((2, 1), (1, 2)), ask: false });
+    let effects = rig.take();
+    let cut = effects.iter().any(|e| matches!(e, Effect::Persist { truncate_from: Some(EntryIndex(1)), .. }));
+    assert!(cut && rig.core.view().last == EntryIndex(0), "{effects:?}");
+    // Of a healthy peer the usual way of an append is enough.
+    let mut rig = old_leader();
+    let row = RollRow { suspect: false, ..row_of((2, 1), (1, 2)) };
+    rig.message(b, 9, PeerBody::Roll { row, ask: false });
+    assert_eq!(rig.core.view().last, EntryIndex(1));
+}
+
+#[test]
+fn m6_the_vote_of_one_that_lost_something_counts_in_a_complete_roll_call_alone() {
+    let (b, c) = (peer(2), peer(3));
+    let stands = |rig: &mut Rig, c_has: Option<RollRow>| {
+        rig.message(b, 9, PeerBody::Roll { row: row_of((0, 0), (0, 0)), ask: false });
+        if let Some(row) = c_has {
+            rig.message(c, 9, PeerBody::Roll { row, ask: false });
+        }
+        for _ in 0..20 {
+            rig.event(Event::Tick(1));
+        }
+        rig.settle();
+        rig.take();
+        let term = rig.core.view().term.0 + 1;
+        rig.message(b, term, PeerBody::VoteReply { pre: true, reject: false, commit: EntryIndex(0), commit_term: 0 });
+        rig.settle();
+        rig.said().iter().any(|body| matches!(body, PeerBody::Vote { pre: false, .. }))
+    };
+    assert!(!stands(&mut old_leader(), None), "nobody knows what the third has");
+    assert!(!stands(&mut old_leader(), Some(row_of((2, 4), (3, 2)))), "it lacks what the third knows to be committed");
+    assert!(stands(&mut old_leader(), Some(row_of((0, 0), (0, 0)))));
+}
