@@ -345,6 +345,13 @@ impl Journal {
         self.files.iter().map(File::lag_bytes).sum()
     }
 
+    /// How many groups, and how often, each list here names.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<(&'static str, usize)> {
+        let pins = self.files.iter().map(|f| f.pins.len()).sum();
+        vec![("journal heads", self.heads.len()), ("journal pins", pins), ("journal queue", self.queue.len())]
+    }
+
     /// Frames that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()

@@ -173,6 +173,11 @@ impl Relaxed {
         tag & OWN_TAG != 0 || self.groups.get(&gid).is_some_and(|g| g.waiting.iter().any(|w| w.tag == tag))
     }
 
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<(&'static str, usize)> {
+        vec![("relaxed groups", self.groups.len())]
+    }
+
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }

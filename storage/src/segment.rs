@@ -266,6 +266,8 @@ struct Group {
     resume: bool,
     /// Base of the first segment that cannot be read, and so never sealed; nor are those behind it.
     unreadable: Option<EntryIndex>,
+    /// A cut whose rows cannot be read, in the segment that begins there, and nothing behind it says where it ends.
+    blind_cut: Option<(EntryIndex, EntryIndex)>,
 }
 
 #[derive(Debug)]
@@ -518,6 +520,7 @@ impl Segments {
             waits: false,
             resume: false,
             unreadable: None,
+            blind_cut: None,
         };
         let known = self.groups.insert(gid, group);
         debug_assert!(known.is_none(), "a group is opened once");

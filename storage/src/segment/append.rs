@@ -15,20 +15,23 @@ use std::collections::VecDeque;
 
 impl Segments {
     pub(super) fn append_or_cut_job(&mut self, now: Now, gid: Gid) -> Option<Job> {
-        let group = self.groups.get_mut(&gid)?;
         // Pieces with nothing left to do.
-        while let Some(front) = group.queue.front() {
+        while let Some(group) = self.groups.get_mut(&gid)
+            && let Some(front) = group.queue.front()
+        {
             let last = group.segments.back().map_or(group.first_index.prev(), Segment::last_index);
             match front.truncate_from {
-                Some(from) if from <= last => return self.cut_job(gid, from),
-                Some(_) => {
-                    // Behind everything that is in files: nothing to cut there.
-                    let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
-                    group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
-                    if group.relaxed {
-                        self.cuts_done.push(gid);
+                Some(from) if from <= last => {
+                    let Some((_, base)) = group.blind_cut.filter(|(blind, _)| *blind == from) else {
+                        return self.cut_job(gid, from);
+                    };
+                    let job = self.cut_blind(gid, from, base);
+                    if job.is_some() || self.groups.get(&gid).is_some_and(|g| g.blind_cut.is_some()) {
+                        return job;
                     }
                 }
+                // Behind everything that is in files: nothing to cut there.
+                Some(_) => self.cut_is_void(gid),
                 None if front.entries.is_empty() => {
                     group.applied_lsn = group.applied_lsn.max(front.lsn);
                     group.queue.pop_front();

@@ -93,17 +93,9 @@ impl Segments {
         let at = bytes.get(row::ROW_BYTES..).and_then(|rest| row::decode_row(rest, gid, base));
         let (Some(before), Some(at)) = (before, at) else {
             // Rows that this process (or recovery) has checked cannot be read any more: the disk lies.
-            if let Some(to) = self.cut_unread(gid, from, base) {
-                self.mark_unreadable(gid, base);
-                let path = group_dir(&self.config.dir, gid).into();
-                out.push(SegmentEffect::Unreadable(gid, DiskError { op: "read rows of", path, kind: DiskFault::Io }));
-                return Some(self.cut_files_job(gid, from, Some((base, to))));
-            }
-            if !std::mem::replace(&mut self.stopped, true) {
-                let path = group_dir(&self.config.dir, gid).into();
-                out.push(SegmentEffect::Stop(DiskError { op: "read rows of", path, kind: DiskFault::Io }));
-            }
-            return None;
+            let path = group_dir(&self.config.dir, gid).into();
+            out.push(SegmentEffect::Unreadable(gid, DiskError { op: "read rows of", path, kind: DiskFault::Io }));
+            return self.cut_blind(gid, from, base);
         };
         let left = CutTo {
             rows: u32::try_from(from.0 - base.0).unwrap_or(u32::MAX),
@@ -114,6 +106,16 @@ impl Segments {
             next_offset: at.base_offset,
         };
         Some(self.cut_files_job(gid, from, Some((base, left))))
+    }
+
+    /// The cut at the front of the queue is not to be made.
+    pub(super) fn cut_is_void(&mut self, gid: Gid) {
+        let Some(group) = self.groups.get_mut(&gid) else { return };
+        let cuts = group.queue.front_mut().map_or(0, Persisted::take_cut);
+        group.cuts_coming = group.cuts_coming.saturating_sub(cuts);
+        if group.relaxed {
+            self.cuts_done.push(gid);
+        }
     }
 
     pub(super) fn cut_done(&mut self, gid: Gid, from: EntryIndex, left: Option<CutTo>) {

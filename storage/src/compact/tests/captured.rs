@@ -14,10 +14,10 @@ pub fn nature(record: &RecordView<'_>) -> Nature {
 }
 
 /// One row of a capture: key (`None` = a truncate), operation; `b` is the tombstone.
-type Said = (Option<u8>, u8);
+pub(super) type Said = (Option<u8>, u8);
 
 impl Rig {
-    fn capture(&mut self, said: &[Said]) {
+    pub(super) fn capture(&mut self, said: &[Said]) {
         let n = self.log.last_index().0 as u32 + 1;
         let pos = |n: u32| Position::copy_from(&n.to_be_bytes()).unwrap();
         let known = self.log.capture_last(CaptureId(1)).map_or(Position::NONE, |(_, last)| last);
