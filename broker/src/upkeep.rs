@@ -12,7 +12,7 @@ use catchwater_raft::Event;
 use catchwater_raft::driver::LogDir;
 use catchwater_raft::driver::compaction::{CompactError, Compaction, Stats};
 use catchwater_record::Gid;
-use catchwater_runtime::{spawn, time};
+use catchwater_runtime::{memory, spawn, time};
 use catchwater_storage::compact::{NatureOf, whole};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub async fn tick(node: Arc<Node>, controller_log: Arc<Partition>, dir: LogDir, 
         node.topics.evict_producers();
         if tick.is_multiple_of(EXPIRE_TICKS) {
             node.topics.expire_producers(node.clock.now().wall.as_millis(), config.producer_expiration_ms);
+            // What topics that went and bursts that are over leave in the allocator.
+            let _ = spawn::blocking(memory::give_back).await;
         }
         controller_log.tick(Event::Tick(TICKS));
         for partition in node.topics.partitions() {

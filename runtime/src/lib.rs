@@ -1,6 +1,7 @@
 //! Rank 1. The only place below the broker that knows tokio, the clock, threads and sockets. One place swaps the real
 //! world for a simulated one: `sim`, there only with `--cfg sim`.
 
+pub mod memory;
 pub mod net;
 pub mod random;
 pub mod shutdown;

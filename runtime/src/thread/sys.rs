@@ -1,4 +1,4 @@
-//! Scheduling classes of the calling thread; `rustix` has no call for them. The only `unsafe` of this crate.
+//! Scheduling classes of the calling thread; `rustix` has no call for them.
 #![allow(unsafe_code)]
 
 /// Puts the calling thread into SCHED_RR; false if the system refuses.
