@@ -347,7 +347,7 @@ impl Journal {
 
     /// How many groups, and how often, each list here names.
     #[cfg(test)]
-    pub(crate) fn kept(&self) -> Vec<(&'static str, usize)> {
+    pub(crate) fn names_groups(&self) -> Vec<(&'static str, usize)> {
         let pins = self.files.iter().map(|f| f.pins.len()).sum();
         vec![("journal heads", self.heads.len()), ("journal pins", pins), ("journal queue", self.queue.len())]
     }

@@ -174,7 +174,7 @@ impl Relaxed {
     }
 
     #[cfg(test)]
-    pub(crate) fn kept(&self) -> Vec<(&'static str, usize)> {
+    pub(crate) fn names_groups(&self) -> Vec<(&'static str, usize)> {
         vec![("relaxed groups", self.groups.len())]
     }
 

@@ -56,7 +56,7 @@ impl Segments {
 
     /// How many groups each list here names.
     #[cfg(test)]
-    pub(crate) fn kept(&self) -> Vec<(&'static str, usize)> {
+    pub(crate) fn names_groups(&self) -> Vec<(&'static str, usize)> {
         let (line, flying) = (self.line.len() + self.held.len(), self.flying.len());
         let lists =
             [("groups", self.groups.len()), ("in line", line), ("in flight", flying), ("alarms", self.alarms.len())];

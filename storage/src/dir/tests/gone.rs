@@ -4,7 +4,7 @@ use super::*;
 
 /// What journal, segment writer and window keep of groups.
 fn kept(world: &World) -> Vec<(&'static str, usize)> {
-    [world.dir.journal.kept(), world.dir.segments.kept(), world.dir.relaxed.kept()].concat()
+    [world.dir.journal.names_groups(), world.dir.segments.names_groups(), world.dir.relaxed.names_groups()].concat()
 }
 
 #[test]
