@@ -13,6 +13,7 @@ pub mod emit;
 pub mod error;
 pub mod notification;
 pub mod properties;
+pub mod reading;
 pub mod resume;
 pub mod route;
 pub mod shape;

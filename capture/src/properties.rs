@@ -4,10 +4,11 @@
 //! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
 
 pub use crate::notification::Channels as Notifications;
+use crate::reading::{Reading, SELECTS};
 use crate::shape::{Mask, Pattern, Rules};
 pub use crate::signal::{SignalFile, Signals};
 pub use catchwater_change::encode::debezium_json::Parameters;
-use catchwater_change::encode::debezium_json::{Options, Placeholder};
+use catchwater_change::encode::debezium_json::{NameMode, Options, Placeholder};
 use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
 use std::collections::BTreeMap;
 
@@ -35,6 +36,8 @@ pub struct Properties {
     pub heartbeat_query: Option<String>,
     pub signals: Signals,
     pub notifications: Notifications,
+    /// How the connector reads.
+    pub reading: Reading,
 }
 
 /// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
@@ -53,13 +56,17 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 39] = [
+pub const KNOWN: [&str; 48] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
+    "column.propagate.source.type",
     "compat.defects",
+    "datatype.propagate.source.type",
     "decimal.handling.mode",
     "extended.headers.enabled",
+    "field.name.adjustment.mode",
+    "flush.lsn.source",
     "heartbeat.action.query",
     "heartbeat.interval.ms",
     "hstore.handling.mode",
@@ -68,6 +75,7 @@ pub const KNOWN: [&str; 39] = [
     "interval.handling.mode",
     "key.converter.replace.null.with.default",
     "key.converter.schemas.enable",
+    "lsn.flush.mode",
     "message.key.columns",
     "message.prefix.exclude.list",
     "message.prefix.include.list",
@@ -75,7 +83,9 @@ pub const KNOWN: [&str; 39] = [
     "notification.enabled.channels",
     "notification.sink.topic.name",
     "provide.transaction.metadata",
+    "publish.via.partition.root",
     "replace.null.with.default",
+    "schema.name.adjustment.mode",
     "schemas.enable",
     "signal.data.collection",
     "signal.enabled.channels",
@@ -84,7 +94,9 @@ pub const KNOWN: [&str; 39] = [
     "signal.poll.interval.ms",
     "skip.messages.without.change",
     "skipped.operations",
+    "snapshot.include.collection.list",
     "snapshot.max.threads",
+    "snapshot.select.statement.overrides",
     "time.precision.mode",
     "tombstones.on.delete",
     "topic.delimiter",
@@ -151,12 +163,22 @@ impl Properties {
                     number(value, 1, CHUNK_ROWS_MAX).map(|rows| out.signals.chunk_rows = rows)
                 }
                 "snapshot.max.threads" => number(value, 1, PARALLEL_MAX).map(|n| out.signals.parallel = n),
+                "publish.via.partition.root" => boolean(value).map(|root| out.reading.leaves = !root),
+                "lsn.flush.mode" => flushed(value).map(|by_us| out.reading.unconfirmed |= !by_us),
+                "flush.lsn.source" => boolean(value).map(|by_us| out.reading.unconfirmed |= !by_us),
+                "snapshot.include.collection.list" => {
+                    Pattern::parse(value).map(|p| out.reading.snapshot_tables = Some(p))
+                }
+                // With the statements, below.
+                key if key.strip_prefix(SELECTS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) => Ok(()),
                 key => out.take(key, value),
             };
             if let Err(why) = done {
                 errors.push(PropertyError { key: (*key).to_owned(), why });
             }
         }
+        let faults = out.reading.take_selects(given.get(SELECTS).copied(), &given);
+        errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why }));
         if given.contains_key("column.include.list") && given.contains_key("column.exclude.list") {
             let why = "`column.include.list` is given, too: one of them".to_owned();
             errors.push(PropertyError { key: "column.exclude.list".into(), why });
@@ -277,6 +299,10 @@ impl Properties {
             "skip.messages.without.change" => self.rules.skip_unchanged = boolean(value)?,
             "skipped.operations" => self.rules.skipped = operations(value)?,
             "message.key.columns" => self.rules.keys = keys(value)?,
+            "schema.name.adjustment.mode" => self.options.schema_names = names(value)?,
+            "field.name.adjustment.mode" => self.rules.field_names = names(value)?,
+            "column.propagate.source.type" => self.rules.propagate = Some(Pattern::parse(value)?),
+            "datatype.propagate.source.type" => self.rules.propagate_types = Some(Pattern::parse(value)?),
             key => {
                 let mask = mask(key)?;
                 self.rules.masks.push((Pattern::parse(value)?, mask));
@@ -293,6 +319,15 @@ fn boolean(value: &str) -> Result<bool, String> {
 fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, String> {
     let found = words.iter().find(|(w, _)| w.eq_ignore_ascii_case(value.trim())).map(|(_, v)| *v);
     found.ok_or_else(|| format!("one of {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ")))
+}
+
+/// `lsn.flush.mode`: whether we tell the source what it may forget. A driver beside us that does so, too, there is not.
+fn flushed(value: &str) -> Result<bool, String> {
+    word(value, &[("connector", true), ("connector_and_driver", true), ("manual", false)])
+}
+
+fn names(value: &str) -> Result<NameMode, String> {
+    word(value, &[("none", NameMode::None), ("avro", NameMode::Avro), ("avro_unicode", NameMode::AvroUnicode)])
 }
 
 /// `signal.enabled.channels`.

@@ -1,19 +1,21 @@
 //! Pure but for [`Shaped`]. Which columns, rows and keys of a source the log gets: Debezium's column lists, masks,
-//! truncation, `message.key.columns`, skipped operations. A [`Shaped`] source stands between a connector and the worker:
+//! truncation, `message.key.columns`, `field.name.adjustment.mode`, skipped operations. A [`Shaped`] source stands between a connector and the worker:
 //! the worker sees tables and rows as if the source had them so.
 //!
 //! A shape of the source that the rules touch becomes another shape, with a fingerprint made of the old one and of what
 //! was done to it: changed rules are a changed table. A row keeps its place in its transaction, or is left out before it
 //! has one. Key columns stay even if a list leaves them out. What is masked is masked before anything is encoded.
 
+use crate::error::code;
 use crate::source::{
     Capabilities, Chunk, ChunkEnd, EventBatch, Expected, Finding, Identity, Item, Opened, Progress, Snapshot, Source,
-    SourceError, Start, Stretch, StretchEnd,
+    SourceClass, SourceError, Start, Stretch, StretchEnd,
 };
 use catchwater_base::hash;
-use catchwater_change::encode::debezium_json::{is_domain_array, key_changed};
+use catchwater_change::encode::debezium_json::{NameMode, is_domain_array, key_changed, source_type};
 use catchwater_change::value::Text;
 use catchwater_change::{Cell, Column, KeyFrom, Native, Op, Row, RowChange, TableSchema, Type, Value};
+use catchwater_record::ErrorCode;
 use catchwater_runtime::Fut;
 use regex_lite::Regex;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
@@ -181,7 +183,16 @@ pub struct Rules {
     pub messages_exclude: Option<Pattern>,
     /// `compat.defects`: what Debezium lets through or loses by mistake.
     pub defects: bool,
+    /// What columns are called in the log.
+    pub field_names: NameMode,
+    /// Columns whose schema says what they are at the source: over `schema.table.column`, and over `schema.table.type`.
+    pub propagate: Option<Pattern>,
+    pub propagate_types: Option<Pattern>,
+    /// Their names at the source: by the shape's fingerprint, then by the new name. Rules that are copies share it.
+    renamed: Renamed,
 }
+
+type Renamed = Arc<Mutex<BTreeMap<[u8; 16], BTreeMap<String, String>>>>;
 
 impl Default for Rules {
     fn default() -> Self {
@@ -196,6 +207,10 @@ impl Default for Rules {
             messages_include: None,
             messages_exclude: None,
             defects: false,
+            field_names: NameMode::None,
+            propagate: None,
+            propagate_types: None,
+            renamed: Renamed::default(),
         }
     }
 }
@@ -206,12 +221,14 @@ struct Plan {
     /// Columns of the source, by place.
     keep: Vec<usize>,
     masks: Vec<Option<Mask>>,
+    /// Two columns that would have one name.
+    clash: Option<String>,
 }
 
 impl Rules {
     /// True if rows pass as they are.
     pub fn is_nothing(&self) -> bool {
-        let Rules { include, exclude, masks, keys, unknown_types, skipped, skip_unchanged, .. } = self;
+        let Rules { include, exclude, masks, keys, unknown_types, skipped, skip_unchanged, field_names, .. } = self;
         self.messages_include.is_none()
             && self.messages_exclude.is_none()
             && include.is_none()
@@ -222,13 +239,38 @@ impl Rules {
             && skipped.is_empty()
             && !skip_unchanged
             && !self.defects
+            && *field_names == NameMode::None
     }
 
-    /// Parameters of a column's inline schema.
+    /// True if [`Rules::parameters`] may say anything.
+    pub fn has_parameters(&self) -> bool {
+        !self.masks.is_empty() || self.propagate.is_some() || self.propagate_types.is_some()
+    }
+
+    /// Parameters of a column's inline schema. Of what applies to it Debezium takes the first: a mask says that it is one.
     pub fn parameters(&self, table: &TableSchema, column: &Column) -> Vec<(String, String)> {
+        let renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = renamed.get(&table.fingerprint).and_then(|names| names.get(&column.name));
+        let column = &Column { name: before.unwrap_or(&column.name).clone(), ..column.clone() };
         let name = format!("{}.{}", table.qualified(), column.name);
         // Said of every column that a list names, also where there is nothing to mask.
-        self.masks.iter().find(|(p, _)| p.fits(&name)).map(|(_, m)| m.parameter()).into_iter().collect()
+        if let Some((_, mask)) = self.masks.iter().find(|(p, _)| p.fits(&name)) {
+            return vec![mask.parameter()];
+        }
+        let of = source_type(column);
+        let fits = |pattern: &Option<Pattern>, last: &str| {
+            pattern.as_ref().is_some_and(|p| p.fits(&format!("{}.{last}", table.qualified())))
+        };
+        if !fits(&self.propagate, &column.name) && !fits(&self.propagate_types, &of.name) {
+            return Vec::new();
+        }
+        let said = [
+            ("type", Some(of.name.to_uppercase())),
+            ("length", of.length.map(|n| n.to_string())),
+            ("scale", Some(of.scale.to_string())),
+            ("name", Some(column.name.clone())),
+        ];
+        said.into_iter().filter_map(|(k, v)| Some((format!("__debezium.source.column.{k}"), v?))).collect()
     }
 
     /// True if messages of that prefix are taken.
@@ -272,12 +314,24 @@ impl Rules {
             .collect();
         let mask = |column: &Column| self.mask(given, column).cloned().map(|m| m.within(column));
         let masks: Vec<Option<Mask>> = keep.iter().map(|at| mask(&given.columns[*at])).collect();
-        if keep.len() == given.columns.len() && masks.iter().all(Option::is_none) && key.is_none() {
-            return Plan { table: given.clone(), keep, masks };
+        let renamed: Vec<(String, String)> = keep
+            .iter()
+            .map(|at| &given.columns[*at].name)
+            .map(|name| (self.field_names.field(name).into_owned(), name.clone()))
+            .collect();
+        let names_stay = renamed.iter().all(|(new, old)| new == old);
+        let mut taken = BTreeMap::new();
+        let clash = renamed.iter().find_map(|(new, old)| {
+            let first = taken.insert(new, old)?;
+            Some(format!("columns {first:?} and {old:?} of table {name} both become {new:?}"))
+        });
+        if keep.len() == given.columns.len() && masks.iter().all(Option::is_none) && key.is_none() && names_stay {
+            return Plan { table: given.clone(), keep, masks, clash: None };
         }
         let moved = |at: &u16| keep.iter().position(|k| *k == usize::from(*at)).map(|p| p as u16);
         let mut table = (**given).clone();
-        table.columns = keep.iter().map(|at| given.columns[*at].clone()).collect();
+        let kept = keep.iter().map(|at| given.columns[*at].clone());
+        table.columns = kept.zip(&renamed).map(|(c, (new, _))| Column { name: new.clone(), ..c }).collect();
         table.unique = given
             .unique
             .iter()
@@ -289,10 +343,17 @@ impl Rules {
         } else {
             table.key = given.key.iter().filter_map(moved).collect();
         }
-        let done = format!("{keep:?}{masks:?}{key:?}");
+        let mut done = format!("{keep:?}{masks:?}{key:?}");
+        if !names_stay {
+            done.push_str(&format!("{renamed:?}"));
+        }
         let mixed = [&given.fingerprint[..], done.as_bytes()].concat();
         table.fingerprint = hash::xxh3_128(&mixed).to_be_bytes();
-        Plan { table: Arc::new(table), keep, masks }
+        if !names_stay {
+            let mut known = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(table.fingerprint, renamed.into_iter().collect());
+        }
+        Plan { table: Arc::new(table), keep, masks, clash }
     }
 }
 
@@ -371,6 +432,21 @@ fn debezium_knows(column: &Column) -> bool {
 }
 
 impl Plan {
+    /// The shape, if it is one that records can have.
+    fn legal(&self) -> Result<&Arc<TableSchema>, SourceError> {
+        match &self.clash {
+            None => Ok(&self.table),
+            Some(what) => Err(SourceError {
+                class: SourceClass::Config,
+                code: ErrorCode(code::ROUTE),
+                what: what.clone(),
+                next: "rename one of them, leave it out (`column.exclude.list`), or take another \
+                       `field.name.adjustment.mode`"
+                    .into(),
+            }),
+        }
+    }
+
     fn row(&self, row: Row) -> Row {
         if self.keep.len() == row.cells.len() && self.masks.iter().all(Option::is_none) {
             return row;
@@ -491,14 +567,15 @@ impl Source for Shaped {
         self.raw = EventBatch::new(0);
         Box::pin(async move {
             let mut opened = self.inner.open(start, known).await?;
-            opened.tables = opened.tables.iter().map(|t| self.shaper.plan(t).table.clone()).collect();
+            let shaped = opened.tables.iter().map(|t| self.shaper.plan(t).legal().cloned());
+            opened.tables = shaped.collect::<Result<_, _>>()?;
             Ok(opened)
         })
     }
     fn next<'a>(&'a mut self, out: &'a mut EventBatch) -> Fut<'a, Result<Progress, SourceError>> {
         Box::pin(async move {
             // What a dropped call left goes out at once.
-            let done = if self.raw.items.is_empty() {
+            let mut done = if self.raw.items.is_empty() {
                 self.raw = EventBatch::new(out.room());
                 self.inner.next(&mut self.raw).await
             } else {
@@ -506,7 +583,13 @@ impl Source for Shaped {
             };
             for item in std::mem::take(&mut self.raw.items) {
                 match item {
-                    Item::Schema(given) => out.push(Item::Schema(self.shaper.plan(&given).table.clone())),
+                    Item::Schema(given) => match self.shaper.plan(&given).legal() {
+                        Ok(table) => out.push(Item::Schema(table.clone())),
+                        Err(e) => {
+                            done = Err(e);
+                            break;
+                        }
+                    },
                     Item::Row(change) if change.op == Op::Message => {
                         if self.shaper.takes(&change) {
                             out.push(Item::Row(change));

@@ -68,6 +68,51 @@ fn keys_are_the_columns_that_are_named_in_their_order() {
 }
 
 #[test]
+fn columns_are_renamed_and_their_schemas_name_what_they_were() {
+    let mut given = (*table()).clone();
+    given.columns[1].name = "1st ü".into();
+    let given = Arc::new(given);
+    let rules = Rules {
+        field_names: NameMode::AvroUnicode,
+        exclude: pattern("public.t.n"),
+        propagate: pattern("public.t.(1st .*|secret)"),
+        propagate_types: pattern("public.t.tsquery"),
+        masks: vec![(Pattern::parse("public.t.secret").unwrap(), Mask::Stars(3))],
+        ..Rules::default()
+    };
+    let plan = rules.plan(&given);
+    assert_eq!(names(&plan), ["id", "_u0031st_u0020_u00fc", "secret", "q"]);
+    assert_ne!(plan.table.fingerprint, given.fingerprint);
+    assert!(!rules.is_nothing() && rules.has_parameters());
+    // Another copy of the rules describes the columns: the one that records are made by.
+    let said = |at: usize| {
+        let of = rules.clone().parameters(&plan.table, &plan.table.columns[at]);
+        of.iter()
+            .map(|(k, v)| format!("{k}={v}").replace("__debezium.source.column.", ""))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(said(0), "");
+    assert_eq!(said(1), "type=VARCHAR length=10 scale=0 name=1st ü");
+    assert_eq!(said(2), "masked=true", "of what applies to a column the mask is the first");
+    assert_eq!(said(3), "type=TSQUERY length=2147483647 scale=0 name=q");
+}
+
+#[test]
+fn two_columns_of_one_name_are_refused() {
+    let mut given = (*table()).clone();
+    given.columns[1].name = "sec-ret".into();
+    given.columns[2].name = "sec ret".into();
+    let given = Arc::new(given);
+    let plan = |rules: Rules| rules.plan(&given).legal().map(|_| ()).map_err(|e| e.what);
+    let avro = Rules { field_names: NameMode::Avro, ..Rules::default() };
+    let what = r#"columns "sec-ret" and "sec ret" of table public.t both become "sec_ret""#;
+    assert_eq!(plan(avro.clone()), Err(what.to_owned()));
+    assert_eq!(plan(Rules { exclude: pattern("public.t.sec ret"), ..avro }), Ok(()), "one of them is left out");
+    assert_eq!(plan(Rules { field_names: NameMode::AvroUnicode, ..Rules::default() }), Ok(()));
+}
+
+#[test]
 fn masks_give_what_debezium_gives() {
     let masked = |mask: Mask, secret: Cell| {
         let rules = Rules { masks: vec![(Pattern::parse("public.t.(secret|n)").unwrap(), mask)], ..Rules::default() };

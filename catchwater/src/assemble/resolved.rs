@@ -140,11 +140,16 @@ impl Resolved {
                 config.without_identity = properties.options.defects;
                 // For a sink it would be a table of its own that nobody changes any more.
                 config.leaves = properties.options.defects && self.sinks.is_empty();
+                config.reading = properties.reading;
                 config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {
                     config.large.dir.clone_from(dir);
                 }
                 Ok(Box::new(move || capture::shape::shaped(Box::new(postgres::PgSource::new(config.clone())), &rules)))
+            }
+            Component::Sqlite { .. } if !properties.reading.is_plain() => {
+                let what = "partitions, `lsn.flush.mode` and properties of the first snapshot are of PostgreSQL";
+                Err(Failure::new(Exit::Refused, "CW0303", format!("source {name}: {what}")))
             }
             Component::Sqlite { file } => {
                 let mut config = sqlite::SourceConfig::new(file);
@@ -202,7 +207,7 @@ pub(super) fn properties(source: &Source, node: &str) -> Result<capture::Propert
         Failure::new(Exit::Refused, "CW0303", format!("source {node}: {why}"))
     })?;
     properties.options.fill_unchanged &= source.fill_unchanged;
-    if !properties.rules.masks.is_empty() {
+    if properties.rules.has_parameters() {
         let rules = properties.rules.clone();
         let of = move |table: &_, column: &_| rules.parameters(table, column);
         properties.options.parameters = capture::properties::Parameters(Some(Arc::new(of)));

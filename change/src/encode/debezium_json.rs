@@ -23,8 +23,10 @@ use bytes::Bytes;
 use catchwater_base::Wall;
 use defects::Road;
 pub use defects::{is_domain_array, keys_hold};
+pub use names::NameMode;
 pub use notification::Notification;
 use schema::Inline;
+pub use source_type::{SourceType, source_type};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 pub use transaction::{Counts, LETTER as TRANSACTION_LETTER};
@@ -49,6 +51,8 @@ pub struct Options {
     pub value_schema: bool,
     /// `extended.headers.enabled`: `__debezium.context.*`.
     pub context_headers: bool,
+    /// `schema.name.adjustment.mode`. Fields are renamed before they come here: their names are the columns'.
+    pub schema_names: NameMode,
     /// `topic.delimiter`: between prefix, schema and table.
     pub delimiter: String,
     /// Parameters that a column's inline schema has besides its own.
@@ -109,6 +113,7 @@ impl Default for Options {
             key_schema: false,
             value_schema: false,
             context_headers: false,
+            schema_names: NameMode::None,
             delimiter: ".".into(),
             parameters: Parameters::default(),
             fill_unchanged: true,
@@ -709,9 +714,11 @@ mod header;
 mod heartbeat;
 mod hstore;
 mod message;
+mod names;
 mod nothing;
 mod notification;
 mod schema;
+mod source_type;
 mod transaction;
 pub(crate) mod value;
 

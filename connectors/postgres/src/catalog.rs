@@ -22,6 +22,8 @@ pub struct CatalogTable {
     pub name: String,
     /// `r` table, `p` partitioned, `v` view, `m` materialized view, `f` foreign.
     pub kind: u8,
+    /// A partition of a partitioned table.
+    pub partition: bool,
     /// `p` permanent, `u` unlogged, `t` temporary.
     pub persistence: u8,
     /// `d n f i`.
@@ -88,7 +90,11 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
         Wanted::Captured(config) => named(&config.tables),
     };
     let every = matches!(wanted, Wanted::Captured(config) if config.lists.adds());
-    let leaves = matches!(wanted, Wanted::Captured(config) if config.leaves);
+    // Patterns mean whole tables; or partitions, too, or instead.
+    let (leaves, roots) = match wanted {
+        Wanted::Captured(config) => (config.leaves || config.reading.leaves, config.takes_roots()),
+        _ => (false, true),
+    };
     let mut rows = client
         .query(
             "SELECT c.oid, current_database()::text, n.nspname::text, c.relname::text, c.relkind::text, \
@@ -98,11 +104,13 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.oid = ANY($1::oid[]) OR EXISTS (SELECT 1 FROM unnest($2::text[], $3::text[]) w(s, t) \
                WHERE w.s = n.nspname AND ((w.t = c.relname AND c.relkind IN ('r','p','v','m','f')) \
-                 OR (w.t = '*' AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND ($6 OR NOT c.relispartition)))) \
-               OR ($4 AND c.relkind IN ('r','p') AND c.relpersistence = 'p' AND ($6 OR NOT c.relispartition) \
+                 OR (w.t = '*' AND (c.relkind = 'r' OR c.relkind = 'p' AND $7) AND c.relpersistence = 'p' \
+                   AND ($6 OR NOT c.relispartition)))) \
+               OR ($4 AND (c.relkind = 'r' OR c.relkind = 'p' AND $7) AND c.relpersistence = 'p' \
+                 AND ($6 OR NOT c.relispartition) \
                  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $5) \
              ORDER BY n.nspname, c.relname",
-            &[&oids, &schemas, &names, &every, &STATE_SCHEMA, &leaves],
+            &[&oids, &schemas, &names, &every, &STATE_SCHEMA, &leaves, &roots],
         )
         .await?;
     if let Wanted::Captured(config) = wanted {

@@ -36,6 +36,7 @@ use crate::types::{self, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_capture::TableLists;
+use catchwater_capture::reading::Reading;
 use catchwater_capture::source::{
     Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, SlotState, Snapshot, Source, SourceClass,
     SourceError, Start,
@@ -100,6 +101,8 @@ pub struct SourceConfig {
     pub failover: bool,
     /// SQL that is run while the source streams, and the milliseconds between two runs.
     pub heartbeat: Option<(u64, String)>,
+    /// Partitions, the first snapshot's rows, and who confirms.
+    pub reading: Reading,
     /// A Debezium connector's slot and publication are taken over here; they are used as they are.
     pub taken: Option<Taken>,
     /// What older texts of this source meant.
@@ -128,6 +131,7 @@ impl SourceConfig {
             text_only: Arc::default(),
             failover: false,
             heartbeat: None,
+            reading: Reading::default(),
             taken: None,
             former: Former::default(),
             without_identity: false,
@@ -702,7 +706,7 @@ impl Source for PgSource {
     }
 
     fn confirm(&mut self, upto: &Native) {
-        if let (Some(running), Some(lsn)) = (&self.open, upto.as_postgres()) {
+        if let (Some(running), Some(lsn), false) = (&self.open, upto.as_postgres(), self.config.reading.unconfirmed) {
             running.stream.confirm(lsn);
         }
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 const PREFIX_MAX: usize = 63;
 
 /// Properties that come in families, by their beginnings.
-const MASKS: [&str; 2] = ["column.mask.", "column.truncate."];
+const FAMILIES: [&str; 3] = ["column.mask.", "column.truncate.", "snapshot.select.statement.overrides."];
 /// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
 /// of topics and of a type; and ours.
 const UNLISTED: [&str; 7] = [
@@ -191,7 +191,7 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
         }
     }
     for (key, value) in given.config {
-        if MASKS.iter().any(|m| key.starts_with(m)) {
+        if FAMILIES.iter().any(|f| key.starts_with(f)) {
             out.insert(key.clone(), value.clone());
         }
     }

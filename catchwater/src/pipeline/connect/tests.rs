@@ -58,6 +58,8 @@ fn a_source_takes_debeziums_defaults() {
     assert!(s.snapshot);
     for (key, value) in [
         ("skipped.operations", "t"),
+        ("publish.via.partition.root", "false"),
+        ("flush.lsn.source", "true"),
         ("extended.headers.enabled", "true"),
         ("include.unknown.datatypes", "false"),
         ("key.converter.schemas.enable", "true"),
@@ -67,6 +69,11 @@ fn a_source_takes_debeziums_defaults() {
         assert_eq!(s.debezium.get(key).map(String::as_str), Some(value), "{key}");
     }
     let changed = source(&[
+        ("snapshot.select.statement.overrides", "sales.a"),
+        ("snapshot.select.statement.overrides.sales.a", "SELECT * FROM sales.a WHERE b > 0"),
+        ("field.name.adjustment.mode", "avro"),
+        ("column.propagate.source.type", "sales.*"),
+        ("errors.tolerance", "all"),
         ("schema.include.list", "sales"),
         ("column.mask.with.5.chars", "sales.a.b"),
         ("value.converter.schemas.enable", "false"),

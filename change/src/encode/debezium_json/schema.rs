@@ -5,7 +5,7 @@
 
 use super::defects::Road;
 use super::value::{bare, delimiter, fixed_scale, put_value};
-use super::{Options, defects};
+use super::{Options, defects, source_type};
 use crate::calendar;
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::json;
@@ -46,11 +46,13 @@ pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options:
             if i > 0 {
                 key.push(b',');
             }
-            put_column(&mut key, options, table, column);
+            // Debezium says nothing of masks and source types in a key.
+            put_column(&mut key, options, column, Vec::new());
         }
     }
+    let names = options.schema_names;
     key.extend_from_slice(b"],\"optional\":false,\"name\":");
-    json::put_string(&mut key, &format!("{topic}.Key"));
+    json::put_string(&mut key, &names.schema(&format!("{topic}.Key")));
     key.extend_from_slice(b"},\"payload\":");
 
     let mut row = Vec::new();
@@ -61,10 +63,11 @@ pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options:
         if i > 0 {
             row.push(b',');
         }
-        put_column(&mut row, options, table, column);
+        let more = options.parameters.0.as_ref().map(|of| of(table, column));
+        put_column(&mut row, options, column, more.unwrap_or_default());
     }
     row.extend_from_slice(b"],\"optional\":true,\"name\":");
-    json::put_string(&mut row, &format!("{topic}.Value"));
+    json::put_string(&mut row, &names.schema(&format!("{topic}.Value")));
     let mut value = Vec::with_capacity(row.len() * 2 + 2048);
     value.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
     for image in ["before", "after"] {
@@ -75,7 +78,7 @@ pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options:
     }
     value.extend_from_slice(source(connector).as_bytes());
     value.extend_from_slice(TAIL.as_bytes());
-    json::put_string(&mut value, &format!("{topic}.Envelope"));
+    json::put_string(&mut value, &names.schema(&format!("{topic}.Envelope")));
     value.extend_from_slice(b",\"version\":2},\"payload\":");
     Inline { key, value }
 }
@@ -128,13 +131,11 @@ pub(super) fn items_optional(element: &Type, native: &str) -> bool {
     !matches!(element, Type::Enum { .. }) && !never
 }
 
-fn put_column(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column) {
+/// `more` = parameters besides the shape's own.
+fn put_column(out: &mut Vec<u8>, options: &Options, column: &Column, more: Vec<(String, String)>) {
     let optional = is_optional(column);
     let mut shape = shape_of(options, column);
-    let mut more: Vec<(Cow<'static, str>, String)> = match &options.parameters.0 {
-        Some(of) => of(table, column).into_iter().map(|(k, v)| (k.into(), v)).collect(),
-        None => Vec::new(),
-    };
+    let mut more: Vec<(Cow<'static, str>, String)> = more.into_iter().map(|(k, v)| (k.into(), v)).collect();
     if let Shape::Plain { parameters, .. } = &mut shape {
         parameters.append(&mut more);
     }
@@ -394,9 +395,7 @@ pub(super) fn shape_takes_default(form: &Form, column: &Column) -> bool {
 
 /// The default that the column's schema shows.
 pub(super) fn default_of(column: &Column) -> Option<Value> {
-    // Source: recordings `binary-*`, `extensions-*`.
-    let without = ["citext", "name", "money"];
-    if column.default.is_empty() || column.kind == Type::Bytes || without.contains(&bare(&column.native_type)) {
+    if column.default.is_empty() || !shows_default(column) {
         return None;
     }
     match literal(&column.default) {
@@ -410,6 +409,16 @@ pub(super) fn default_of(column: &Column) -> Option<Value> {
             _ => None,
         },
     }
+}
+
+/// Types whose defaults Debezium shows: built-in ones by name, and enums. A domain's, an `oid`'s, a `money`'s is not shown.
+/// Source: recordings `binary-*`, `extensions-*`, `propagate-*`.
+fn shows_default(column: &Column) -> bool {
+    const SHOWN: &str = " bit varbit bool bpchar varchar text numeric float4 float8 int2 int4 int8 smallserial serial bigserial \
+                         json jsonb xml uuid date time timestamp timestamptz interval ";
+    let named = column.native_type.is_empty() || SHOWN.contains(&format!(" {} ", source_type(column).name));
+    // A source that is not PostgreSQL has names of its own.
+    named || column.native_id == 0 || matches!(column.kind, Type::Enum { .. })
 }
 
 /// `'text'::type`, `42`, `(-1)`, `true`: the text inside; `None` = an expression.

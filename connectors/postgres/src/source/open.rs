@@ -250,7 +250,7 @@ pub(super) async fn tables(
     }
     for t in &found {
         let name = format!("{}.{}", t.schema, t.name);
-        if let Some(what) = uncapturable(t) {
+        if let Some(what) = uncapturable(config, t) {
             return Err(SourceError::new(
                 SourceClass::Config,
                 code::TABLE_KIND,
@@ -277,8 +277,11 @@ pub(super) fn quoted(t: &CatalogTable) -> String {
 }
 
 /// Why a relation cannot be captured.
-pub(super) fn uncapturable(t: &CatalogTable) -> Option<&'static str> {
+pub(super) fn uncapturable(config: &SourceConfig, t: &CatalogTable) -> Option<&'static str> {
     match (t.kind, t.persistence) {
+        (b'p', _) if config.reading.leaves => {
+            Some("a partitioned table, whose partitions are tables of their own here")
+        }
         (b'r' | b'p', b'p') => None,
         (b'r' | b'p', b'u') => Some("an unlogged table"),
         (b'r' | b'p', b't') => Some("a temporary table"),
@@ -384,11 +387,19 @@ pub(super) fn difference(
     if !extra.is_empty() && !taken {
         faults.push(format!("it has {} besides", extra.join(", ")));
     }
-    let partitioned = tables.iter().any(|t| t.kind == b'p');
-    let complete =
-        if taken { !partitioned || publication.via_root } else { publication.complete && publication.via_root };
-    if !complete {
-        faults.push("it does not publish insert, update, delete and truncate through partition roots".to_owned());
+    if !publication.complete && !taken {
+        faults.push("it does not publish insert, update, delete and truncate".to_owned());
+    }
+    // Where there is no partition it is all the same.
+    let any = |of: fn(&CatalogTable) -> bool| tables.iter().any(of);
+    match config.reading.leaves {
+        true if publication.via_root && any(|t| t.partition) => {
+            faults.push("it publishes partitions through their roots".to_owned());
+        }
+        false if !publication.via_root && any(|t| t.kind == b'p') => {
+            faults.push("it does not publish through partition roots".to_owned());
+        }
+        _ => {}
     }
     if publication.filtered && !taken {
         faults.push("it has row filters or column lists".to_owned());
@@ -401,7 +412,7 @@ pub(super) fn difference(
     let sql = format!(
         "ALTER PUBLICATION {ident} SET TABLE {}; ALTER PUBLICATION {ident} SET {};",
         list.join(", "),
-        publish(version)
+        publish(config, version)
     );
     let next = match (fresh, publication.complete && !publication.filtered, missing.is_empty()) {
         (true, ..) | (false, true, true) => sql,
@@ -413,18 +424,15 @@ pub(super) fn difference(
     Some((faults.join("; "), next))
 }
 
-fn publish(version: i32) -> &'static str {
-    match version {
-        ..GENERATED_MIN => "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
-        _ => {
-            "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true, publish_generated_columns = stored)"
-        }
-    }
+fn publish(config: &SourceConfig, version: i32) -> String {
+    let root = !config.reading.leaves;
+    let generated = if version < GENERATED_MIN { "" } else { ", publish_generated_columns = stored" };
+    format!("(publish = 'insert, update, delete, truncate', publish_via_partition_root = {root}{generated})")
 }
 
 pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTable], version: i32) -> String {
     let list: Vec<String> = tables.iter().map(quoted).collect();
-    let (name, how) = (quote_ident(&config.publication()), publish(version));
+    let (name, how) = (quote_ident(&config.publication()), publish(config, version));
     format!("CREATE PUBLICATION {name} FOR TABLE {} WITH {how}", list.join(", "))
 }
 
@@ -696,7 +704,12 @@ impl PgSource {
             by_oid.insert(t.oid, Known { schema, told: false });
         }
         self.open = Some(Running {
-            stream: Stream::start(reader, write, from, config.message_bytes_max()),
+            stream: Stream::start(
+                reader,
+                write,
+                if config.reading.unconfirmed { 0 } else { from },
+                config.message_bytes_max(),
+            ),
             block: Bytes::new(),
             from,
             txn: None,

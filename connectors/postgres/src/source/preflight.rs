@@ -79,7 +79,7 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
     let mut capturable = Vec::new();
     for t in found {
         let name = format!("{}.{}", t.schema, t.name);
-        if let Some(what) = uncapturable(&t) {
+        if let Some(what) = uncapturable(config, &t) {
             out.push(finding(
                 code::TABLE_KIND,
                 format!("{name} cannot be captured"),

@@ -27,6 +27,9 @@ const ROWS_PER_PAGE_MAX: u64 = 226;
 /// Last page plus one a ctid can name; the upper end of an open range.
 const PAGES_END: u64 = 0xffff_ffff;
 
+/// A person's statements mean names as in a session of theirs; ours have an empty path.
+const THEIR_PATH: &str = "SET search_path = \"$user\", public";
+
 /// The connection that exported the snapshot, and its name. It is kept idle: its next command would end the export.
 pub struct Export {
     _exporter: Transport,
@@ -60,11 +63,14 @@ pub struct PgSnapshot {
     held: Option<View>,
     /// What rows of the exported snapshot say of their place.
     info: SourceInfo,
+    /// Columns of the statements that stand for tables, by table.
+    selected: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl PgSnapshot {
     pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>) -> Self {
-        PgSnapshot { config, export, reader: None, busy: false, held: None, info: NO_PLACE }
+        let selected = BTreeMap::new();
+        PgSnapshot { config, export, reader: None, busy: false, held: None, info: NO_PLACE, selected }
     }
 
     fn fail(&self, fault: Fault) -> SourceError {
@@ -73,7 +79,11 @@ impl PgSnapshot {
 
     async fn connect(&self) -> Result<Transport, SourceError> {
         let made = Transport::connect(&self.config.connect, &self.config.application(), Mode::Sql).await;
-        made.map_err(|f| self.fail(f))
+        let mut made = made.map_err(|f| self.fail(f))?;
+        if !self.config.reading.snapshot_selects.is_empty() {
+            made.query(THEIR_PATH).await.map_err(|f| self.fail(f))?;
+        }
+        Ok(made)
     }
 
     /// The connection; inside the exported snapshot if there is one.
@@ -109,8 +119,11 @@ impl PgSnapshot {
     async fn plan_now(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Chunk>, SourceError> {
         let mut out = Vec::new();
         for table in &self.parents_first(tables).await? {
-            let mut chunks =
-                if self.export.is_some() { self.plan_ctid(table).await? } else { self.plan_keys(table).await? };
+            let mut chunks = match self.export {
+                _ if !self.config.reading.reads(&table.qualified()) => self.plan_nothing(table),
+                Some(_) => self.plan_ctid(table).await?,
+                None => self.plan_keys(table).await?,
+            };
             for (unit, chunk) in (0..).zip(&mut chunks) {
                 chunk.unit = unit;
             }
@@ -138,8 +151,71 @@ impl PgSnapshot {
         Ok(in_order_of(&ids, &references).into_iter().map(|i| tables[i].clone()).collect())
     }
 
+    /// What the table's rows are read from when a statement stands for it (`snapshot.select.statement.overrides`), and
+    /// which columns; what the statement lacks is NULL.
+    async fn override_of(&mut self, table: &TableSchema) -> Result<Option<(String, String)>, SourceError> {
+        let name = table.qualified();
+        let Some(statement) = self.config.reading.snapshot_selects.get(&name) else { return Ok(None) };
+        // A comment at its end ends with its line.
+        let from = format!("({statement}\n) AS _rows");
+        if !self.selected.contains_key(&name) {
+            // By the extended protocol, which takes one statement.
+            let session = super::open::session(&self.config).await?;
+            let path = session.client.batch_execute(THEIR_PATH).await;
+            path.map_err(|e| self.fail(Fault::from(e)))?;
+            let prepared = session.client.prepare(&format!("SELECT * FROM {from}")).await;
+            let prepared = prepared.map_err(|e| self.refused(&name, Fault::from(e)))?;
+            let columns: BTreeSet<String> = prepared.columns().iter().map(|c| c.name().to_owned()).collect();
+            let lacking =
+                table.key.iter().map(|k| &table.columns[usize::from(*k)].name).find(|c| !columns.contains(*c));
+            if let Some(column) = lacking {
+                return Err(self.statement_error(&name, format!("it lacks the key column {column}")));
+            }
+            self.selected.insert(name.clone(), columns);
+        }
+        let columns = &self.selected[&name];
+        let list = table.columns.iter().map(|c| match columns.contains(&c.name) {
+            true => quote_ident(&c.name),
+            false => format!("NULL AS {}", quote_ident(&c.name)),
+        });
+        Ok(Some((from, list.collect::<Vec<_>>().join(", "))))
+    }
+
+    fn statement_error(&self, table: &str, what: impl std::fmt::Display) -> SourceError {
+        SourceError::new(
+            SourceClass::Config,
+            code::STATEMENT,
+            format!("snapshot.select.statement.overrides.{table}: {what}"),
+            "mend the statement: one SELECT with the table's columns, its key among them",
+        )
+    }
+
+    /// An error of the person's SQL, or of the connection.
+    fn refused(&self, table: &str, fault: Fault) -> SourceError {
+        match fault.sqlstate() {
+            state if state.starts_with("42") || state.starts_with("22") => self.statement_error(table, fault),
+            _ => self.fail(fault),
+        }
+    }
+
+    /// Nothing is read of the table: one chunk that says so.
+    fn plan_nothing(&self, table: &Arc<TableSchema>) -> Vec<Chunk> {
+        let (method, bound) = match self.export {
+            Some(_) => (ChunkMethod::Exported, vec!["(0,0)".to_owned()]),
+            None => (ChunkMethod::Chunked, Vec::new()),
+        };
+        let (lower, upper) = (bound.clone(), bound);
+        vec![Chunk { table: table.clone(), unit: 0, method, lower, upper, last_of_table: true, rows_estimate: 0 }]
+    }
+
     /// Ranges of pages; a partitioned table leaf by leaf (the second lower bound names the leaf).
     async fn plan_ctid(&mut self, table: &Arc<TableSchema>) -> Result<Vec<Chunk>, SourceError> {
+        if self.config.reading.snapshot_selects.contains_key(&table.qualified()) {
+            // A statement has no pages.
+            let mut chunks = self.plan_keys(table).await?;
+            chunks.iter_mut().for_each(|c| c.method = ChunkMethod::Exported);
+            return Ok(chunks);
+        }
         let sql = format!(
             "SELECT c.oid, pg_relation_size(c.oid), pg_table_size(c.oid), c.reltuples::int8 FROM pg_class c \
              WHERE c.relkind = 'r' AND (c.oid = {0} OR c.oid IN (SELECT relid FROM pg_partition_tree({0}) WHERE isleaf)) \
@@ -219,12 +295,19 @@ impl PgSnapshot {
         let every = ((per_unit as f64 * percent / 100.0) as u64).max(1);
         let keys: Vec<String> = key_columns(table).collect();
         let list = keys.join(", ");
-        let from = whole_relation(&config, reader, table).await?;
+        // Of a statement there is no sample: it is read once more, for its keys.
+        let (from, every) = match self.override_of(table).await? {
+            Some((from, _)) => (from, per_unit),
+            None => {
+                let of = whole_relation(&config, self.reader().await?, table).await?;
+                (format!("{of} TABLESAMPLE SYSTEM ({percent})"), every)
+            }
+        };
         let sql = format!(
             "SELECT {list} FROM (SELECT {list}, row_number() OVER (ORDER BY {list}) AS _n \
-             FROM {from} TABLESAMPLE SYSTEM ({percent})) s WHERE _n % {every} = 0 ORDER BY {list}"
+             FROM {from}) s WHERE _n % {every} = 0 ORDER BY {list}"
         );
-        let rows = reader.query(&sql).await.map_err(|f| source_error(&config, f))?;
+        let rows = self.reader().await?.query(&sql).await.map_err(|f| self.refused(&table.qualified(), f))?;
         let mut out = Vec::new();
         let mut lower: Vec<String> = Vec::new();
         for row in rows {
@@ -252,6 +335,14 @@ impl PgSnapshot {
                 "a chunk of an exported snapshot is read after the export ended",
                 "",
             ));
+        }
+        if let Some((from, list)) = self.override_of(&chunk.table).await? {
+            let sql = format!("COPY (SELECT {list} FROM {from} WHERE {}) TO STDOUT", within(chunk));
+            let config = self.config.clone();
+            let first = out.len();
+            let rows = copy(&config, self.reader().await?, &sql, &chunk.table, out).await?;
+            out.iter_mut().skip(first).for_each(|row| row.info = self.info.clone());
+            return Ok(ChunkEnd { view: View::Exported, rows });
         }
         let from = chunk.lower.first().map_or("(0,0)", String::as_str);
         let to = chunk.upper.first().cloned().unwrap_or_else(|| format!("({},0)", PAGES_END - 1));
@@ -284,27 +375,18 @@ impl PgSnapshot {
     }
 
     async fn read_chunked(&mut self, chunk: &Chunk, out: &mut Vec<RowChange>) -> Result<ChunkEnd, SourceError> {
-        let bound = |op: &str, values: &[String]| -> Option<String> {
-            if values.len() != chunk.table.key.len() || values.is_empty() {
-                return None;
-            }
-            let literals: Vec<String> = chunk
-                .table
-                .key
-                .iter()
-                .zip(values)
-                .map(|(k, v)| format!("{}::{}", quote_literal(v), chunk.table.columns[usize::from(*k)].native_type))
-                .collect();
-            let keys: Vec<String> = key_columns(&chunk.table).collect();
-            Some(format!("({}) {op} ({})", keys.join(", "), literals.join(", ")))
-        };
-        let conditions: Vec<String> =
-            [bound(">=", &chunk.lower), bound("<", &chunk.upper)].into_iter().flatten().collect();
-        let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
         let config = self.config.clone();
+        let (from, list) = match self.override_of(&chunk.table).await? {
+            Some(given) => given,
+            None => {
+                let from = whole_relation(&config, self.reader().await?, &chunk.table).await?;
+                (from, select_list(&chunk.table))
+            }
+        };
+        let reads = config.reading.reads(&chunk.table.qualified());
+        let condition = if reads { within(chunk) } else { "false".to_owned() };
+        let sql = format!("COPY (SELECT {list} FROM {from} WHERE {condition}) TO STDOUT");
         let reader = self.reader().await?;
-        let from = whole_relation(&config, reader, &chunk.table).await?;
-        let sql = format!("COPY (SELECT {} FROM {from} WHERE {condition}) TO STDOUT", select_list(&chunk.table));
         let seen = begin_view(&config, reader).await?;
         let rows = match copy(&config, reader, &sql, &chunk.table, out).await {
             Ok(rows) => rows,
@@ -315,6 +397,21 @@ impl PgSnapshot {
         };
         Ok(ChunkEnd { view: end_view(&config, reader, seen).await?, rows })
     }
+}
+
+/// The condition of a range of keys.
+fn within(chunk: &Chunk) -> String {
+    let bound = |op: &str, values: &[String]| -> Option<String> {
+        if values.len() != chunk.table.key.len() || values.is_empty() {
+            return None;
+        }
+        let types = chunk.table.key.iter().map(|k| &chunk.table.columns[usize::from(*k)].native_type);
+        let literals: Vec<String> = types.zip(values).map(|(t, v)| format!("{}::{t}", quote_literal(v))).collect();
+        let keys: Vec<String> = key_columns(&chunk.table).collect();
+        Some(format!("({}) {op} ({})", keys.join(", "), literals.join(", ")))
+    };
+    let all: Vec<String> = [bound(">=", &chunk.lower), bound("<", &chunk.upper)].into_iter().flatten().collect();
+    if all.is_empty() { "true".to_owned() } else { all.join(" AND ") }
 }
 
 /// Where the server's WAL ends.

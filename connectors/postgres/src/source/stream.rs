@@ -42,6 +42,7 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// `from` = what is confirmed at once; 0 = nothing, which the server takes for no word about it.
     pub fn start(reader: Reader, write: WriteHalf<Wire>, from: u64, message_bytes_max: usize) -> Self {
         let (tx, blocks) = bounded(BLOCKS_MAX);
         let (wish, wish_rx) = watch::channel(Wish { confirm: from, end: false });

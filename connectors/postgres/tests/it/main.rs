@@ -16,6 +16,7 @@ mod notifications;
 mod pipeline;
 mod prepared;
 mod quiet;
+mod reading;
 mod rig;
 mod sink;
 mod source;

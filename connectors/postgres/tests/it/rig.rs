@@ -67,6 +67,7 @@ impl Rig {
         let properties = Properties::parse(self.properties.iter().map(|(k, v)| (*k, v.as_str()))).unwrap();
         let mut source = SourceConfig { epoch: CaptureEpoch(self.epoch), ..self.source.clone() };
         source.heartbeat = properties.heartbeat.as_ref().map(|h| h.every_ms).zip(properties.heartbeat_query.clone());
+        source.reading = properties.reading.clone();
         let rules = properties.rules.clone();
         let deps = capture::Deps {
             log: client.clone(),
