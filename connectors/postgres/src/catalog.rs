@@ -210,7 +210,9 @@ pub async fn load_types(client: &Client, mut wanted: Vec<u32>, types: &mut PgTyp
                 "SELECT t.oid, t.typname::text, t.typtype::text, t.typcategory::text, t.typelem, t.typdelim::text, \
                    t.typbasetype, t.typtypmod, \
                    ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder), \
-                   format_type(t.oid, NULL) \
+                   format_type(t.oid, NULL), t.typsend <> 0, \
+                   ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid \
+                     AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) \
                  FROM pg_type t WHERE t.oid = ANY($1::oid[])",
                 &[&wanted],
             )
@@ -228,6 +230,8 @@ pub async fn load_types(client: &Client, mut wanted: Vec<u32>, types: &mut PgTyp
                 base_modifier: r.get(7),
                 labels: r.get(8),
                 text: r.get(9),
+                sends: r.get(10),
+                attributes: r.get(11),
             };
             types.insert(t.oid, t);
         }

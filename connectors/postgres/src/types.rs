@@ -11,6 +11,7 @@ pub mod binary;
 pub mod native;
 pub mod schema;
 pub mod time;
+mod tsquery;
 
 use bytes::Bytes;
 use catchwater_change::value::Text;

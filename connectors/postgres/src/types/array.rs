@@ -142,7 +142,7 @@ pub fn from_binary(element: &Type, native: &str, mut bytes: Bytes) -> Result<Val
 }
 
 /// As the server prints an element.
-fn printed(value: &Value) -> String {
+pub(super) fn printed(value: &Value) -> String {
     match value {
         Value::Float32(v) => float_text::of_f32(*v),
         Value::Float64(v) => float_text::of_f64(*v),

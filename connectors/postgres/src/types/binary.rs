@@ -41,24 +41,45 @@ fn fits_at(types: &PgTypes, of: u32, depth: u8) -> bool {
         oid::BOOL | oid::BYTEA | oid::INT2 | oid::INT4 | oid::INT8 | oid::OID | oid::FLOAT4 | oid::FLOAT8 => true,
         oid::NUMERIC | oid::TEXT | oid::NAME | oid::BPCHAR | oid::VARCHAR | oid::UUID => true,
         oid::DATE | oid::TIME | oid::TIMETZ | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL | oid::MONEY => true,
-        oid::JSON | oid::JSONB | oid::BIT | oid::VARBIT => true,
+        oid::JSON | oid::JSONB | oid::BIT | oid::VARBIT | oid::CHAR | oid::XML => true,
+        oid::INT2VECTOR | oid::OIDVECTOR => true,
         _ => match types.get(&of) {
             // A domain is sent as what it stands on, an enum by its label, `citext` as a text, an array by its elements
             // (but for those that print without braces or commas).
-            Some(t) if t.kind == b'd' && depth < DEPTH_MAX => fits_at(types, t.base, depth + 1),
+            // (A domain's name does not say that it is one over `"char"`.)
+            Some(t) if t.kind == b'd' && depth < DEPTH_MAX => t.base != oid::CHAR && fits_at(types, t.base, depth + 1),
             Some(t) if t.kind == b'b' && t.category == b'A' && t.element != 0 && depth < DEPTH_MAX => {
                 let comma = types.get(&t.element).is_none_or(|e| e.delimiter == b',');
-                let odd = matches!(of, oid::INT2VECTOR | oid::OIDVECTOR) || t.element == oid::MONEY
+                let odd = matches!(t.element, oid::INT2VECTOR | oid::OIDVECTOR | oid::MONEY)
                     // A domain's name in an array says nothing of what it stands on.
                     || super::schema::stands_on(types, t.element).is_some();
                 comma && !odd && fits_at(types, t.element, depth + 1)
             }
             Some(t) if t.kind == b'b' && t.category == b'S' && t.name == "citext" => true,
+            // Sent as text, whatever was asked for.
+            Some(t) if t.kind == b'b' && !t.sends && depth == 0 => true,
             Some(t) if matches!(t.kind, b'b' | b'r' | b'm') => native::fits(&t.name, of < oid::FIRST_NORMAL),
+            Some(t) if t.kind == b'c' => native::is_free(&t.name) && t.attributes.iter().all(|a| is_simple(*a)),
             Some(t) => t.kind == b'e',
             None => false,
         },
     }
+}
+
+/// True for an attribute of a composite that is known by its oid alone: built in, and with a variant of its own.
+fn is_simple(of: u32) -> bool {
+    let known = of < oid::FIRST_NORMAL && !matches!(of, oid::INT2VECTOR | oid::OIDVECTOR | oid::MONEY);
+    known && fits(&PgTypes::new(), of)
+}
+
+/// An attribute of a composite → its text; its type is told beside it.
+pub(super) fn attribute(of: u32, bytes: Bytes) -> Result<String, BinaryError> {
+    if !is_simple(of) {
+        return Err(BinaryError::Foreign);
+    }
+    let native = if of == oid::CHAR { "\"char\"" } else { "" };
+    let kind = super::schema::kind(&PgTypes::new(), of, -1);
+    Ok(super::array::printed(&decode(&kind, native, bytes)?))
 }
 
 /// Column bytes → value.
@@ -103,13 +124,20 @@ pub fn decode(kind: &Type, native: &str, bytes: Bytes) -> Result<Value, BinaryEr
             Value::Json(text(bytes.slice(1..))?)
         }
         Type::Json { binary: false } => Value::Json(text(bytes)?),
+        // One byte, 0 = nothing; beyond ASCII as the server prints it from 15 on.
+        Type::Text { .. } if native == "\"char\"" => match fixed::<1>(&bytes)? {
+            [0] => Value::Text("".into()),
+            [b] if b.is_ascii() => Value::Text(text(bytes)?),
+            [b] => Value::Text(format!("\\{b:03o}").into()),
+        },
         Type::Text { .. } | Type::Enum { .. } => Value::Text(text(bytes)?),
         Type::Bits { .. } => Value::Text(bits(bytes)?.into()),
         Type::Array { element } => {
             super::array::from_binary(element, native.strip_suffix("[]").unwrap_or(native), bytes)?
         }
         Type::Other => Value::Text(native::text(native, bytes)?.into()),
-        Type::Xml => return Err(BinaryError::Foreign),
+        // Its declaration names no encoding if that is UTF-8, as in its text.
+        Type::Xml => Value::Text(text(bytes)?),
     })
 }
 

@@ -28,7 +28,15 @@ const BUILT_IN: &[&str] = &[
     "line",
     "circle",
     "tsvector",
+    "tsquery",
     "jsonpath",
+    "int2vector",
+    "oidvector",
+    "tid",
+    "cid",
+    "refcursor",
+    "txid_snapshot",
+    "pg_snapshot",
     "int4range",
     "int8range",
     "numrange",
@@ -48,6 +56,12 @@ const OF_EXTENSIONS: &[&str] =
 /// True if [`text`] knows the type. Another's type may have a built-in name.
 pub fn fits(name: &str, built_in: bool) -> bool {
     if built_in { BUILT_IN.contains(&name) } else { OF_EXTENSIONS.contains(&name) }
+}
+
+/// True if [`text`] takes a type of that name for a composite.
+pub fn is_free(name: &str) -> bool {
+    let named = BUILT_IN.contains(&name) || OF_EXTENSIONS.contains(&name);
+    !named && !name.contains(['.', '(']) && !name.ends_with("range")
 }
 
 /// The name without schema and modifier.
@@ -86,6 +100,21 @@ pub fn text(native: &str, mut bytes: Bytes) -> Result<String, BinaryError> {
             if closed { format!("({inner})") } else { format!("[{inner}]") }
         }
         "tsvector" => lexemes(b)?,
+        "tsquery" => super::tsquery::text(b)?,
+        "int2vector" | "oidvector" => numbers(b)?,
+        "tid" => format!("({},{})", u32_of(b)?, u16_of(b)?),
+        "cid" => u32_of(b)?.to_string(),
+        "refcursor" => utf8(std::mem::take(b))?,
+        "txid_snapshot" | "pg_snapshot" => {
+            let count = u32_of(b)? as usize;
+            let (xmin, xmax) = (u64_of(b)?, u64_of(b)?);
+            if count > b.len() / 8 {
+                return Err(BinaryError::Foreign);
+            }
+            let running: Vec<String> =
+                (0..count).map(|_| Ok(u64_of(b)?.to_string())).collect::<Result<_, BinaryError>>()?;
+            format!("{xmin}:{xmax}:{}", running.join(","))
+        }
         "jsonpath" | "ltree" | "lquery" | "ltxtquery" => {
             // A version, 1 since they exist, then their text.
             if u8_of(b)? != 1 {
@@ -124,7 +153,7 @@ pub fn text(native: &str, mut bytes: Bytes) -> Result<String, BinaryError> {
                 format!("{{{}}}", parts.join(","))
             }
             (None, Some(of)) => range(of, b)?,
-            _ => return Err(BinaryError::Foreign),
+            _ => composite(b)?,
         },
     };
     if b.is_empty() { Ok(out) } else { Err(BinaryError::Foreign) }
@@ -164,6 +193,9 @@ fn double(b: &mut Bytes) -> Result<String, BinaryError> {
 fn single(b: &mut Bytes) -> Result<String, BinaryError> {
     if b.len() < 4 { Err(BinaryError::Foreign) } else { Ok(of_f32(b.get_f32())) }
 }
+fn u64_of(b: &mut Bytes) -> Result<u64, BinaryError> {
+    if b.len() < 8 { Err(BinaryError::Foreign) } else { Ok(b.get_u64()) }
+}
 fn utf8(bytes: Bytes) -> Result<String, BinaryError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| BinaryError::NotUtf8)
 }
@@ -176,6 +208,58 @@ fn sized(b: &mut Bytes) -> Result<Option<Bytes>, BinaryError> {
             Ok(Some(b.split_to(len)))
         }
     }
+}
+
+/// An array of one dimension, printed with blanks alone.
+fn numbers(b: &mut Bytes) -> Result<String, BinaryError> {
+    let (dimensions, _, of) = (u32_of(b)?, u32_of(b)?, u32_of(b)?);
+    let count = match dimensions {
+        0 => 0,
+        1 => {
+            let count = u32_of(b)? as usize;
+            u32_of(b)?;
+            count
+        }
+        _ => return Err(BinaryError::Foreign),
+    };
+    if count > b.len() / 4 {
+        return Err(BinaryError::Foreign);
+    }
+    let one = |b: &mut Bytes| binary::attribute(of, sized(b)?.ok_or(BinaryError::Foreign)?);
+    let all: Vec<String> = (0..count).map(|_| one(b)).collect::<Result<_, _>>()?;
+    Ok(all.join(" "))
+}
+
+/// `(1,"a b",)`: each attribute with its type beside it. Source: `rowtypes.c`.
+fn composite(b: &mut Bytes) -> Result<String, BinaryError> {
+    let count = u32_of(b)? as usize;
+    if count > b.len() / 8 {
+        return Err(BinaryError::Foreign);
+    }
+    let mut out = String::from("(");
+    for at in 0..count {
+        if at > 0 {
+            out.push(',');
+        }
+        let of = u32_of(b)?;
+        let Some(bytes) = sized(b)? else { continue };
+        let text = binary::attribute(of, bytes)?;
+        let odd = |c: char| matches!(c, '"' | '\\' | '(' | ')' | ',' | ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}');
+        if !text.is_empty() && !text.contains(odd) {
+            out.push_str(&text);
+            continue;
+        }
+        out.push('"');
+        for c in text.chars() {
+            if matches!(c, '"' | '\\') {
+                out.push(c);
+            }
+            out.push(c);
+        }
+        out.push('"');
+    }
+    out.push(')');
+    Ok(out)
 }
 
 fn point(b: &mut Bytes) -> Result<String, BinaryError> {

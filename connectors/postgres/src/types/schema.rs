@@ -20,6 +20,10 @@ pub struct PgType {
     pub base: u32,
     pub base_modifier: i32,
     pub labels: Vec<String>,
+    /// Has a binary form; one without is sent as text among binary columns.
+    pub sends: bool,
+    /// Types of a composite's attributes, in order.
+    pub attributes: Vec<u32>,
 }
 
 /// Types by oid.

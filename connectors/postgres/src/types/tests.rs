@@ -97,6 +97,8 @@ fn every_type_of_the_catalogue_has_a_kind() {
         base,
         base_modifier: -1,
         labels: vec!["a".into()],
+        sends: true,
+        attributes: Vec::new(),
     };
     let types: PgTypes = [
         t(1007, b'b', b'A', 23, 0),
