@@ -105,6 +105,25 @@ fn url_part(text: &str) -> String {
     out
 }
 
+/// Why a property has its default only, where that is not plain.
+fn reason(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "transforms" | "predicates" => {
+            "a source's records keep Debezium's envelope, which sinks here read; unwrap and route where they are consumed"
+        }
+        "slot.drop.on.stop" => {
+            "what is written until the next start would be lost; drop the slot when the connector is gone"
+        }
+        "slot.stream.params" => "the options of the stream are its own",
+        "event.processing.failure.handling.mode" => {
+            "nothing is skipped, an event that is not understood stops the task"
+        }
+        "replica.identity.autoset.values" => "a source alters no table; run ALTER TABLE … REPLICA IDENTITY yourself",
+        "guardrail.collections.max" => "name the tables",
+        _ => return None,
+    })
+}
+
 /// The properties of one class, with its defaults.
 struct Given<'a> {
     class: Class,
@@ -172,7 +191,8 @@ impl Given<'_> {
                 self.refuse(d.name, why);
             } else if d.verdict == Verdict::DefaultOnly && !d.is_default(value) {
                 let only = d.default.filter(|v| !v.is_empty()).map_or("none".to_owned(), |v| format!("`{v}`"));
-                self.refuse(d.name, format!("Catchwater knows {only} only"));
+                let why = reason(d.name).map(|why| format!(": {why}")).unwrap_or_default();
+                self.refuse(d.name, format!("Catchwater knows {only} only{why}"));
             }
         }
         if let Some(n) = self.config.get("tasks.max").and_then(|v| v.trim().parse::<i32>().ok()).filter(|n| *n < 1) {

@@ -535,7 +535,11 @@ async fn types_on(server: &str) {
          CREATE TABLE marker(id int PRIMARY KEY)",
     )
     .await;
-    let columns = columns(version);
+    let mut columns = columns(version);
+    if version < 150_000 {
+        // PostgreSQL 14 does not read intervals of so many hours.
+        columns.iter_mut().for_each(|(_, values)| values.retain(|v| !v.contains("2562047788")));
+    }
     let definitions: Vec<String> = columns.iter().enumerate().map(|(i, (t, _))| format!("c{i} {t}")).collect();
     db.exec(&format!("CREATE TABLE source_t(id int PRIMARY KEY, {})", definitions.join(", "))).await;
     let rows = columns.iter().map(|(_, v)| v.len()).max().unwrap();
