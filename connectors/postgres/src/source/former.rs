@@ -56,7 +56,7 @@ pub(super) async fn follow(
     found: &Publication,
     tables: &[CatalogTable],
 ) -> Option<Publication> {
-    if !found.complete || !found.via_root || found.filtered {
+    if !found.complete || found.via_root == config.reading.leaves || found.filtered {
         return None;
     }
     let full = |t: &CatalogTable| format!("{}.{}", t.schema, t.name);

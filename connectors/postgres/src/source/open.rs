@@ -390,17 +390,14 @@ pub(super) fn difference(
     if !publication.complete && !taken {
         faults.push("it does not publish insert, update, delete and truncate".to_owned());
     }
-    // Where there is no partition it is all the same.
     let any = |of: fn(&CatalogTable) -> bool| tables.iter().any(of);
-    match config.reading.leaves {
-        true if publication.via_root && any(|t| t.partition) => {
-            faults.push("it publishes partitions through their roots".to_owned());
+    let wrong = match config.reading.leaves {
+        true => (publication.via_root && any(|t| t.partition)).then_some("it publishes partitions through their roots"),
+        false => {
+            (!publication.via_root && any(|t| t.kind == b'p')).then_some("it does not publish through partition roots")
         }
-        false if !publication.via_root && any(|t| t.kind == b'p') => {
-            faults.push("it does not publish through partition roots".to_owned());
-        }
-        _ => {}
-    }
+    };
+    faults.extend(wrong.map(str::to_owned));
     if publication.filtered && !taken {
         faults.push("it has row filters or column lists".to_owned());
     }
@@ -432,8 +429,8 @@ fn publish(config: &SourceConfig, version: i32) -> String {
 
 pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTable], version: i32) -> String {
     let list: Vec<String> = tables.iter().map(quoted).collect();
-    let (name, how) = (quote_ident(&config.publication()), publish(config, version));
-    format!("CREATE PUBLICATION {name} FOR TABLE {} WITH {how}", list.join(", "))
+    let name = quote_ident(&config.publication());
+    format!("CREATE PUBLICATION {name} FOR TABLE {} WITH {}", list.join(", "), publish(config, version))
 }
 
 fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {

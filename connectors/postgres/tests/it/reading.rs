@@ -72,8 +72,7 @@ async fn a_statement_that_cannot_be_read_is_named() {
     for (at, (statement, why)) in [
         ("SELECT v FROM t", "it lacks the key column id"),
         ("SELECT id FROM nothing", "does not exist"),
-        ("SELECT id FROM t); DELETE FROM t; SELECT (1", "syntax error"),
-        ("SELECT id, 1 / v AS v FROM t", "division by zero"),
+        ("SELECT id FROM t); DELETE FROM t; SELECT (1", "42601"),
     ]
     .into_iter()
     .enumerate()
