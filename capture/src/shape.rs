@@ -532,7 +532,7 @@ impl Shaper {
             self.rules.skipped.contains(&change.op.letter()) || (self.rules.skip_unchanged && is_unchanged(change));
         // Both halves of a change of the key are left out.
         let halves = self.rules.defects && ['c', 'd'].iter().all(|op| self.rules.skipped.contains(op));
-        !left_out && !(halves && change.op == Op::Update && key_changed(change))
+        !(left_out || halves && change.op == Op::Update && key_changed(change))
     }
 }
 

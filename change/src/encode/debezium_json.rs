@@ -127,6 +127,9 @@ impl Default for Options {
     }
 }
 
+/// Texts of schemas, by the schema's number and the road its rows took.
+type Inlines = BTreeMap<(u32, Road), Arc<Inline>>;
+
 /// What is the same for all records of a source.
 #[derive(Clone, Debug)]
 pub struct Encoder {
@@ -138,7 +141,7 @@ pub struct Encoder {
     pub name: String,
     pub options: Options,
     /// Texts of schemas by their number; only when records carry them.
-    inline: Arc<Mutex<BTreeMap<(u32, Road), Arc<Inline>>>>,
+    inline: Arc<Mutex<Inlines>>,
 }
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.

@@ -22,8 +22,6 @@ pub struct CatalogTable {
     pub name: String,
     /// `r` table, `p` partitioned, `v` view, `m` materialized view, `f` foreign.
     pub kind: u8,
-    /// A partition of a partitioned table.
-    pub partition: bool,
     /// `p` permanent, `u` unlogged, `t` temporary.
     pub persistence: u8,
     /// `d n f i`.

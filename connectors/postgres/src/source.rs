@@ -142,6 +142,10 @@ impl SourceConfig {
     pub fn captures(&self, schema: &str, name: &str) -> bool {
         means(&self.tables, &self.lists, schema, name)
     }
+    /// Partitioned tables are tables, not only their partitions.
+    pub(crate) fn takes_roots(&self) -> bool {
+        !self.reading.leaves || self.leaves
+    }
     /// What the file asks for and `found` (schema, name) has not.
     fn missing<'a>(&self, found: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<String> {
         let is_there = |t: &&TableRef| found.clone().any(|(s, n)| s == t.schema && (t.is_pattern() || n == t.name));

@@ -47,6 +47,20 @@ impl Former {
     }
 }
 
+impl Publication {
+    /// A partition that is there with its root, or a root with its partitions, is not named.
+    pub(super) fn implies(&self, t: &CatalogTable) -> bool {
+        if self.via_root { t.partition } else { t.kind == b'p' }
+    }
+}
+
+/// What a publication of ours publishes.
+pub(super) fn publish(config: &SourceConfig, version: i32) -> String {
+    let generated = if version < open::GENERATED_MIN { "" } else { ", publish_generated_columns = stored" };
+    let root = !config.reading.leaves;
+    format!("(publish = 'insert, update, delete, truncate', publish_via_partition_root = {root}{generated})")
+}
+
 /// Brings a publication of our own in line with the file. `None` = there is nothing that may be done, or the server refused
 /// it: what it lacks is an error of the caller's, what it has besides does no harm.
 pub(super) async fn follow(

@@ -5,7 +5,7 @@
 
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
-use super::former;
+use super::former::{self, publish};
 use super::large::Large;
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
@@ -35,7 +35,7 @@ const RELEASE_TRIES: u32 = 100;
 const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
 /// First server that sends stored generated columns, if the publication says so.
-const GENERATED_MIN: i32 = 180_000;
+pub(super) const GENERATED_MIN: i32 = 180_000;
 /// First server that copies a slot to its standbys.
 const FAILOVER_MIN: i32 = 170_000;
 
@@ -279,9 +279,7 @@ pub(super) fn quoted(t: &CatalogTable) -> String {
 /// Why a relation cannot be captured.
 pub(super) fn uncapturable(config: &SourceConfig, t: &CatalogTable) -> Option<&'static str> {
     match (t.kind, t.persistence) {
-        (b'p', _) if config.reading.leaves => {
-            Some("a partitioned table, whose partitions are tables of their own here")
-        }
+        (b'p', _) if !config.takes_roots() => Some("a partitioned table, captured by its partitions alone"),
         (b'r' | b'p', b'p') => None,
         (b'r' | b'p', b'u') => Some("an unlogged table"),
         (b'r' | b'p', b't') => Some("a temporary table"),
@@ -369,10 +367,9 @@ pub(super) fn difference(
     version: i32,
 ) -> Option<(String, String)> {
     let name = |t: &CatalogTable| format!("{}.{}", t.schema, t.name);
-    // A table that a pattern matches and that came later joins by a re-snapshot, not by a failed start.
+    // A table that a pattern matches and that came later joins by a re-snapshot.
     let asked = |t: &CatalogTable| fresh || config.tables.iter().any(|r| r.schema == t.schema && r.name == t.name);
-    // A partition is there with its root, and not named.
-    let named = |t: &&CatalogTable| asked(t) && !(t.partition && publication.via_root);
+    let named = |t: &&CatalogTable| asked(t) && !publication.implies(t);
     let missing: Vec<String> =
         tables.iter().filter(named).map(name).filter(|n| !publication.tables.contains(n)).collect();
     // What was taken out of the file is left out of the stream.
@@ -421,16 +418,13 @@ pub(super) fn difference(
     Some((faults.join("; "), next))
 }
 
-fn publish(config: &SourceConfig, version: i32) -> String {
-    let root = !config.reading.leaves;
-    let generated = if version < GENERATED_MIN { "" } else { ", publish_generated_columns = stored" };
-    format!("(publish = 'insert, update, delete, truncate', publish_via_partition_root = {root}{generated})")
-}
-
 pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTable], version: i32) -> String {
-    let list: Vec<String> = tables.iter().map(quoted).collect();
-    let name = quote_ident(&config.publication());
-    format!("CREATE PUBLICATION {name} FOR TABLE {} WITH {}", list.join(", "), publish(config, version))
+    let list = tables.iter().map(quoted).collect::<Vec<_>>().join(", ");
+    format!(
+        "CREATE PUBLICATION {} FOR TABLE {list} WITH {}",
+        quote_ident(&config.publication()),
+        publish(config, version)
+    )
 }
 
 fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {
@@ -663,8 +657,7 @@ impl PgSource {
             return Err(publication_differs(config, what, "the source must be read again".into()));
         }
         let is_in = |t: &CatalogTable| found.tables.contains(&format!("{}.{}", t.schema, t.name));
-        let mut published: Vec<CatalogTable> =
-            tables.into_iter().filter(|t| is_in(t) || (t.partition && found.via_root)).collect();
+        let mut published: Vec<CatalogTable> = tables.into_iter().filter(|t| is_in(t) || found.implies(t)).collect();
         published.iter_mut().for_each(|t| t.generated_sent = found.generated);
         self.run(sql, version, position, &published, types, identity).await
     }
