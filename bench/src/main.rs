@@ -1,14 +1,15 @@
 //! Paired measurements of the built binary: each prints one JSON line with probe, result and ratio. Never a test: figures
 //! travel only as ratios to a probe of the same run, interleaved, medians. Commands and results: `docs/benchmarks.md`.
 //!
-//! `catchwater-bench start | stream | copy | upserts | latency | limits | engine | produce | scale` with `CATCHWATER_BIN` (a release build);
-//! `stream`, `copy`, `upserts` and `latency` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
+//! `catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | scale` with `CATCHWATER_BIN` (a release build);
+//! `stream`, `snapshot`, `copy`, `upserts` and `latency` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
 
 mod engine;
 mod latency;
 mod limits;
 mod load;
 mod produce;
+mod snapshot;
 mod upserts;
 
 use anyhow::{Context, Result, bail};
@@ -25,13 +26,14 @@ fn main() -> Result<()> {
         "stream" => stream()?,
         "copy" => copy()?,
         "upserts" => upserts::upserts()?,
+        "snapshot" => snapshot::snapshot()?,
         "latency" => latency::latency()?,
         "limits" => limits::limits()?,
         "engine" => engine::engine()?,
         "produce" => produce::produce()?,
         "scale" => produce::scale()?,
         _ => bail!(
-            "usage: catchwater-bench start | stream | copy | upserts | latency | limits | engine | produce | scale"
+            "usage: catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | scale"
         ),
     };
     println!("{result}");

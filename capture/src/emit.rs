@@ -15,7 +15,7 @@ use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
 use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Piece};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
-use catchwater_change::{Native, RowChange, Stamp, Version};
+use catchwater_change::{Native, Row, RowChange, Stamp, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
@@ -130,7 +130,9 @@ struct OpenBatch {
     id: BatchId,
     builder: Builder,
     first: Position,
-    last: Position,
+    /// The position of the newest record, in its parts: it is made when the batch is sealed.
+    last: Version,
+    native: Native,
     first_seq: CommitSeq,
     last_seq: CommitSeq,
     txn: TxnId,
@@ -166,7 +168,12 @@ pub struct Emitter {
     bytes: usize,
     watched: BTreeSet<TopicPartition>,
     landed: Vec<Landed>,
+    /// Where values are made before they are copied into their batch.
+    buffer: Vec<u8>,
 }
+
+/// A value above it gives its buffer back.
+const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A batch that is in the log.
 pub struct Landed {
@@ -197,6 +204,7 @@ impl Emitter {
             bytes: 0,
             watched: BTreeSet::new(),
             landed: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
@@ -268,10 +276,7 @@ impl Emitter {
                 Some(counts) if *piece != Piece::Tombstone => Some(self.encoder.count(counts, change)),
                 _ => None,
             };
-            let whole = match &change.after {
-                Some(row) => !row.cells.contains(&catchwater_change::Cell::Unavailable),
-                None => true,
-            };
+            let whole = change.after.as_ref().is_none_or(Row::is_whole);
             made.push(Made { key: key.clone(), whole });
             // `ensure_tables` makes the lanes of a topic before its first row.
             let lane = self.lanes.get(&at);
@@ -285,8 +290,10 @@ impl Emitter {
                 (Some(id), Some((total_order, collection_order))) => Some(Block { id, total_order, collection_order }),
                 _ => None,
             };
-            let encoded = self.encoder.encode_keyed(change, *piece, key, stamp, now.wall, block)?;
-            self.push(now, at, unit, version.position(&native), last, &encoded, track);
+            let buffer = std::mem::take(&mut self.buffer);
+            let encoded = self.encoder.encode_onto(buffer, change, *piece, key, stamp, now.wall, block)?;
+            self.push(now, at, unit, (version, &native), last, &encoded, track);
+            self.buffer = encoded.value.filter(|b| b.capacity() <= BUFFER_BYTES_MAX).unwrap_or_default();
         }
         Ok(pieces.len() as u64)
     }
@@ -313,7 +320,7 @@ impl Emitter {
             return;
         }
         let encoded = self.encoder.boundary(end.counts, end.is_end, stamp);
-        self.push(now, at, unit, version.position(&native), last, &encoded, track);
+        self.push(now, at, unit, (version, &native), last, &encoded, track);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -322,9 +329,9 @@ impl Emitter {
         now: Now,
         at: TopicPartition,
         unit: &Unit,
-        position: Position,
+        (version, native): (Version, &Native),
         ends: bool,
-        record: &catchwater_change::encode::debezium_json::Encoded,
+        record: &Encoded<impl AsRef<[u8]>>,
         track: &mut Track,
     ) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
@@ -342,8 +349,9 @@ impl Emitter {
             lane.open = Some(OpenBatch {
                 id,
                 builder: Builder::new(),
-                first: position.clone(),
-                last: position.clone(),
+                first: version.position(native),
+                last: version,
+                native: native.clone(),
                 first_seq: unit.seq,
                 last_seq: unit.seq,
                 txn: unit.txn.clone(),
@@ -353,17 +361,21 @@ impl Emitter {
         }
         let Some(open) = &mut lane.open else { return };
         let before = open.builder.bytes();
-        let headers: Vec<(&[u8], Option<&[u8]>)> = record.headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))).collect();
         open.builder.push(
             now.wall.as_millis(),
             record.key.as_deref(),
-            record.value.as_deref(),
-            headers.iter().copied(),
+            record.value.as_ref().map(AsRef::as_ref),
+            record.headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))),
         );
         self.bytes += open.builder.bytes() - before;
-        open.last = position;
+        if open.last_seq != unit.seq {
+            open.txn = unit.txn.clone();
+        }
+        if open.native != *native {
+            open.native = native.clone();
+        }
+        open.last = version;
         open.last_seq = unit.seq;
-        open.txn = unit.txn.clone();
         if ends {
             open.flags |= capture_flag::ENDS;
         }
@@ -642,7 +654,7 @@ impl Lane {
             id: open.id,
             batch: open.builder.finish().freeze(),
             first: open.first,
-            last: open.last,
+            last: open.last.position(&open.native),
             first_seq: open.first_seq,
             last_seq: open.last_seq,
             txn: open.txn,

@@ -4,7 +4,9 @@
 //! floats as `Double.toString` prints them, NaN and the infinities as strings. Source: recordings in `tests/golden`.
 //! Reader: foreign bytes; nesting at most [`DEPTH_MAX`], containers grow as elements arrive.
 
+use crate::value::Text;
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Deepest nesting the reader follows.
 pub const DEPTH_MAX: usize = 64;
@@ -12,6 +14,19 @@ pub const DEPTH_MAX: usize = 64;
 /// Appends `s` as a JSON string.
 pub fn put_string(out: &mut Vec<u8>, s: &str) {
     put_text(out, s, 0xffff);
+}
+
+/// As [`put_string`], of text that was checked when it was made: most needs no look at it as characters.
+pub fn put_checked(out: &mut Vec<u8>, text: &Text) {
+    let bytes = text.as_bytes();
+    if is_plain(bytes) {
+        out.reserve(bytes.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+    } else {
+        put_string(out, text.as_str());
+    }
 }
 
 /// As [`put_string`], but characters above U+FFFF stay as they are: JSON that stands inside a JSON string.
@@ -119,50 +134,84 @@ impl Digits {
     }
 }
 
-/// Appends a float from its shortest scientific form (`{:e}`), as Java's `toString` would print it.
-fn put_scientific(out: &mut Vec<u8>, shortest: &str) {
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    out.extend_from_slice(sign.as_bytes());
-    if digits == "0" {
-        out.extend_from_slice(b"0.0");
-    } else if (-3..7).contains(&exponent) {
-        if exponent < 0 {
-            out.extend_from_slice(b"0.");
-            out.resize(out.len() + (-exponent - 1) as usize, b'0');
-            out.extend_from_slice(digits.as_bytes());
-        } else {
-            let whole = exponent as usize + 1;
-            let padded = format!("{digits:0<width$}", width = whole + 1);
-            out.extend_from_slice(&padded.as_bytes()[..whole]);
-            out.push(b'.');
-            out.extend_from_slice(&padded.as_bytes()[whole..]);
+/// Room for a float in scientific form: at most 17 digits, a point, two signs, an `e` and three digits.
+#[derive(Default)]
+struct Scientific {
+    text: [u8; 32],
+    len: usize,
+}
+
+impl Scientific {
+    /// `12.5` → `1.25e1`: the shortest digits that give the number back. One digit is as good as another then, so of the
+    /// numbers with two the nearest: `4.9E-324`. Source: `java.lang.Double.toString`.
+    fn of<F: std::fmt::LowerExp + std::str::FromStr + PartialEq>(v: F) -> Self {
+        let mut short = Scientific::default();
+        let _ = write!(short, "{v:e}");
+        if !short.as_str().contains('.') {
+            let mut two = Scientific::default();
+            let _ = write!(two, "{v:.1e}");
+            if !two.as_str().contains(".0e") && two.as_str().parse().is_ok_and(|same: F| same == v) {
+                return two;
+            }
         }
-    } else {
-        out.push(digits.as_bytes()[0]);
-        out.push(b'.');
-        out.extend_from_slice(if digits.len() > 1 { &digits.as_bytes()[1..] } else { b"0" });
-        out.push(b'E');
-        put_i64(out, i64::from(exponent));
+        short
+    }
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..self.len]).unwrap_or("0")
     }
 }
 
-/// Of a number that one digit would do for, the nearest of two: `4.9E-324`. Source: `java.lang.Double.toString`.
-fn two_digits(shortest: &str, two: impl Fn() -> String, same: impl Fn(&str) -> bool) -> String {
-    if shortest.contains('.') {
-        return shortest.to_owned();
+impl std::fmt::Write for Scientific {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        let end = self.len + s.len();
+        self.text.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(s.as_bytes());
+        self.len = end;
+        Ok(())
     }
-    let text = two();
-    if same(&text) { text.replace(".0e", "e") } else { shortest.to_owned() }
+}
+
+/// Appends a float from its shortest scientific form, as Java's `toString` would print it.
+fn put_scientific(out: &mut Vec<u8>, shortest: &str) {
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let mantissa = match mantissa.strip_prefix('-') {
+        Some(m) => {
+            out.push(b'-');
+            m.as_bytes()
+        }
+        None => mantissa.as_bytes(),
+    };
+    // The first digit, and those behind the point.
+    let (first, rest) = (mantissa[0], mantissa.get(2..).unwrap_or_default());
+    match exponent {
+        0.. if exponent < 7 => {
+            let whole = (exponent as usize).min(rest.len());
+            out.push(first);
+            out.extend_from_slice(&rest[..whole]);
+            out.resize(out.len() + exponent as usize - whole, b'0');
+            out.push(b'.');
+            out.extend_from_slice(if whole < rest.len() { &rest[whole..] } else { b"0" });
+        }
+        -3..=-1 => {
+            out.extend_from_slice(b"0.");
+            out.resize(out.len() + (-exponent - 1) as usize, b'0');
+            out.push(first);
+            out.extend_from_slice(rest);
+        }
+        _ => {
+            out.push(first);
+            out.push(b'.');
+            out.extend_from_slice(if rest.is_empty() { b"0" } else { rest });
+            out.push(b'E');
+            put_i64(out, i64::from(exponent));
+        }
+    }
 }
 
 /// Appends a double.
 pub fn put_f64(out: &mut Vec<u8>, v: f64) {
     if v.is_finite() {
-        let shortest = format!("{v:e}");
-        put_scientific(out, &two_digits(&shortest, || format!("{v:.1e}"), |t| t.parse() == Ok(v)));
+        put_scientific(out, Scientific::of(v).as_str());
     } else {
         put_non_finite(out, v);
     }
@@ -171,8 +220,7 @@ pub fn put_f64(out: &mut Vec<u8>, v: f64) {
 /// Appends a float.
 pub fn put_f32(out: &mut Vec<u8>, v: f32) {
     if v.is_finite() {
-        let shortest = format!("{v:e}");
-        put_scientific(out, &two_digits(&shortest, || format!("{v:.1e}"), |t| t.parse() == Ok(v)));
+        put_scientific(out, Scientific::of(v).as_str());
     } else {
         put_non_finite(out, f64::from(v));
     }

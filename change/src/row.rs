@@ -35,6 +35,10 @@ impl Row {
     pub fn new(cells: Vec<Cell>) -> Self {
         Row { cells }
     }
+    /// Every column that exists was sent.
+    pub fn is_whole(&self) -> bool {
+        !self.cells.iter().any(|c| matches!(c, Cell::Unavailable))
+    }
     /// Rough size in memory, bytes: what credit is charged with.
     pub fn bytes(&self) -> usize {
         fn of(v: &Value) -> usize {

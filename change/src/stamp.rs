@@ -166,7 +166,9 @@ pub enum StampError {
 
 impl Stamp {
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(FIXED + 2 + self.native.0.len() + 64);
+        // To the byte: `freeze` then has nothing to allocate.
+        let id = self.txn.as_ref().map_or(0, |t| t.0.len().min(64));
+        let mut out = BytesMut::with_capacity(FIXED + 2 + self.native.0.len() + id);
         out.put_u8(VERSION);
         out.put_u8(self.op);
         out.put_u16(self.flags);

@@ -112,6 +112,11 @@ impl Decimal {
         if whole.is_empty() && fraction.is_empty() {
             return Err(NotDecimal);
         }
+        if mantissa.len() == text.len()
+            && let Some(unscaled) = short(whole, fraction, negative)?
+        {
+            return Ok(Decimal::Finite { unscaled, scale: fraction.len() as i32 });
+        }
         // Little-endian base-256 magnitude; numerics have at most some ten thousand digits, so O(n²) is fine.
         let mut magnitude: Vec<u8> = vec![0];
         for b in whole.bytes().chain(fraction.bytes()) {
@@ -201,6 +206,43 @@ impl Decimal {
     }
 }
 
+/// Digits that an `i128` holds.
+const SHORT_DIGITS: usize = 38;
+
+/// The unscaled number of few digits, as most are; `None` = they are too many.
+fn short(whole: &str, fraction: &str, negative: bool) -> Result<Option<Bytes>, NotDecimal> {
+    if whole.len() + fraction.len() > SHORT_DIGITS {
+        return Ok(None);
+    }
+    let mut number = 0i128;
+    // Eighteen digits at a time: a machine word does.
+    for digits in [whole, fraction] {
+        for some in digits.as_bytes().chunks(18) {
+            let mut part = 0u64;
+            for b in some {
+                if !b.is_ascii_digit() {
+                    return Err(NotDecimal);
+                }
+                part = part * 10 + u64::from(b - b'0');
+            }
+            number = number * 10i128.pow(some.len() as u32) + i128::from(part);
+        }
+    }
+    let bytes = if negative { -number } else { number }.to_be_bytes();
+    Ok(Some(Bytes::copy_from_slice(shortest(&bytes))))
+}
+
+/// Big-endian two's complement without the bytes in front that say nothing.
+fn shortest(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let [top, next, ..] = rest
+        && ((*top == 0 && next & 0x80 == 0) || (*top == 0xff && next & 0x80 != 0))
+    {
+        rest = &rest[1..];
+    }
+    rest
+}
+
 fn multiply_add(magnitude: &mut Vec<u8>, by: u16, add: u8) {
     let mut carry = u16::from(add);
     for byte in magnitude.iter_mut() {
@@ -244,6 +286,39 @@ fn twos_complement(mut little: Vec<u8>, negative: bool) -> Bytes {
     Bytes::from(little)
 }
 
+/// As [`Decimal`]'s text, with the `places` (at most [`SHORT_DIGITS`]) after the point.
+fn fmt_short(f: &mut fmt::Formatter<'_>, number: i128, places: usize) -> fmt::Result {
+    // A point, and a zero before it.
+    let mut text = [0u8; 2 * SHORT_DIGITS + 4];
+    let (mut at, mut rest, mut digits) = (text.len(), number.unsigned_abs(), 0);
+    while rest > 0 || digits <= places {
+        if digits == places && places > 0 {
+            at -= 1;
+            text[at] = b'.';
+        }
+        at -= 1;
+        // Most fit a machine word, whose division is much cheaper.
+        text[at] = b'0'
+            + match u64::try_from(rest) {
+                Ok(word) => {
+                    rest = u128::from(word / 10);
+                    (word % 10) as u8
+                }
+                Err(_) => {
+                    let digit = (rest % 10) as u8;
+                    rest /= 10;
+                    digit
+                }
+            };
+        digits += 1;
+    }
+    if number < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    f.write_str(std::str::from_utf8(&text[at..]).unwrap_or("0"))
+}
+
 impl fmt::Display for Decimal {
     /// Plain notation with exactly `scale` digits after the point, as PostgreSQL prints a numeric.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,6 +329,11 @@ impl fmt::Display for Decimal {
             Decimal::Finite { unscaled, scale } => (unscaled, *scale),
         };
         let negative = unscaled.first().is_some_and(|b| b & 0x80 != 0);
+        if let (1..=16, Ok(places @ 0..=SHORT_DIGITS)) = (unscaled.len(), usize::try_from(scale)) {
+            let mut wide = [if negative { 0xff } else { 0 }; 16];
+            wide[16 - unscaled.len()..].copy_from_slice(unscaled);
+            return fmt_short(f, i128::from_be_bytes(wide), places);
+        }
         let mut big: Vec<u8> = unscaled.to_vec();
         if negative {
             let mut carry = true;
@@ -298,6 +378,7 @@ impl fmt::Display for Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn decimals_print_as_they_were_read() {
@@ -362,6 +443,21 @@ mod tests {
             [("12.34", 0, "12"), ("-0.01", 0, "0"), ("9.995", 2, "10.00"), ("-9.5", 0, "-10"), ("1.2", 4, "1.2000")]
         {
             assert_eq!(rounded(text, to).as_deref(), Some(want), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn few_digits_and_many_are_the_same_number(sign in "-?", whole in "0|[1-9][0-9]{0,45}", fraction in "[0-9]{0,45}") {
+            let text = if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
+            let parsed = Decimal::parse(&text);
+            // An exponent keeps it from the short way.
+            let long = Decimal::parse(&format!("{text}e0"));
+            prop_assert_eq!(&parsed, &long);
+            let zero = text.bytes().all(|b| matches!(b, b'-' | b'0' | b'.'));
+            let want = if zero { text.trim_start_matches('-').to_owned() } else { text.clone() };
+            let text = parsed.map(|d| d.to_string());
+            prop_assert_eq!(text, Ok(want));
         }
     }
 

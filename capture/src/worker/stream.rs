@@ -15,7 +15,7 @@ use crate::track::Mark;
 use catchwater_base::{Wall, crash_point};
 use catchwater_change::encode::debezium_json::{Counts, key_changed};
 use catchwater_change::stamp::flag;
-use catchwater_change::{Cell, Native, Op, RowChange, SourceInfo, TableSchema};
+use catchwater_change::{Native, Op, RowChange, SourceInfo, TableSchema};
 use catchwater_record::{CommitSeq, TxnId};
 use std::sync::Arc;
 
@@ -345,9 +345,12 @@ impl Stream {
         let count = rows.len();
         let snapshot = unit.flags & flag::SNAPSHOT != 0;
         let mut replayed = 0;
+        // One look at the clock for a turn, which takes well under a millisecond.
+        let mut now = begun.session.now();
         for (i, mut row) in rows.into_iter().enumerate() {
             if i > 0 && i.is_multiple_of(TURN) {
                 begun.session.make_room().await?;
+                now = begun.session.now();
             }
             crash_point!("capture.before_route");
             let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&row.table) as usize)) else {
@@ -368,7 +371,6 @@ impl Stream {
             let more = if comes { flag::ROW_COMES } else { 0 } | if filled { flag::FILLED } else { 0 };
             let marked = (more != 0).then(|| Unit { flags: unit.flags | more, ..unit.clone() });
             let unit = marked.as_ref().unwrap_or(unit);
-            let now = begun.session.now();
             let place = Place { ordinal, last: ends && i + 1 == count };
             let session = &mut begun.session;
             let before = session.emitter.bytes();
@@ -446,7 +448,7 @@ impl Stream {
 
 /// An incomplete update of a row that a chunk will bring. Not one to a new key: that key's chunk may be done.
 fn row_comes(begun: &Begun<'_>, row: &RowChange) -> Result<bool, Trouble> {
-    let partial = row.after.as_ref().is_some_and(|r| r.cells.contains(&Cell::Unavailable));
+    let partial = row.after.as_ref().is_some_and(|r| !r.is_whole());
     if !partial || row.op != Op::Update || !begun.backfill.watches(row.table.table_no) || key_changed(row) {
         return Ok(false);
     }

@@ -63,7 +63,7 @@ struct Seen {
 
 /// Columns of the new row that were not sent.
 fn is_partial(change: &RowChange) -> bool {
-    change.op == Op::Update && change.after.as_ref().is_some_and(|r| r.cells.contains(&Cell::Unavailable))
+    change.op == Op::Update && change.after.as_ref().is_some_and(|r| !r.is_whole())
 }
 
 /// Fills what it can; true if anything was filled.

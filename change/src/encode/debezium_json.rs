@@ -167,18 +167,18 @@ pub enum Piece {
 
 /// A finished record, ready for a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Encoded {
+pub struct Encoded<V = Bytes> {
     pub key: Option<Bytes>,
     /// `None` = tombstone.
-    pub value: Option<Bytes>,
+    pub value: Option<V>,
     pub headers: Vec<(Bytes, Bytes)>,
 }
 
-impl Encoded {
+impl<V: AsRef<[u8]>> Encoded<V> {
     /// Rough size on the wire, bytes.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 4).sum();
-        32 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+        32 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, |v| v.as_ref().len()) + headers
     }
 }
 
@@ -293,12 +293,30 @@ impl Encoder {
         change: &RowChange,
         piece: Piece,
         key: Option<Bytes>,
-        mut stamp: Stamp,
+        stamp: Stamp,
         processed: Wall,
         block: Option<Block<'_>>,
     ) -> Result<Encoded, EncodeError> {
+        let Encoded { key, value, headers } =
+            self.encode_onto(Vec::with_capacity(512), change, piece, key, stamp, processed, block)?;
+        Ok(Encoded { key, value: value.map(Bytes::from), headers })
+    }
+
+    /// As [`Encoder::encode_keyed`], with the value in a buffer that is used again and again.
+    #[allow(clippy::too_many_arguments)]
+    pub fn encode_onto(
+        &self,
+        mut buffer: Vec<u8>,
+        change: &RowChange,
+        piece: Piece,
+        key: Option<Bytes>,
+        mut stamp: Stamp,
+        processed: Wall,
+        block: Option<Block<'_>>,
+    ) -> Result<Encoded<Vec<u8>>, EncodeError> {
+        buffer.clear();
         if change.op == Op::Message {
-            let value = Some(self.message_value(change, &stamp, processed, block)?);
+            let value = Some(self.message_value(change, &stamp, processed, block)?.into());
             let headers = vec![(Bytes::from_static(STAMP_HEADER), stamp.encode())];
             return Ok(Encoded { key, value, headers });
         }
@@ -320,7 +338,7 @@ impl Encoder {
         let mut marks = Vec::new();
         let value = match piece {
             Piece::Tombstone => None,
-            _ => Some(self.value(change, piece, &stamp, processed, block, &mut marks)?),
+            _ => Some(self.value(buffer, change, piece, &stamp, processed, block, &mut marks)?),
         };
         if marks.iter().any(|m| m.after && m.what == Exact::Unavailable) {
             stamp.flags |= flag::INCOMPLETE;
@@ -337,15 +355,17 @@ impl Encoder {
         Ok(Encoded { key, value, headers })
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn value(
         &self,
+        mut out: Vec<u8>,
         change: &RowChange,
         piece: Piece,
         stamp: &Stamp,
         processed: Wall,
         block: Option<Block<'_>>,
         marks: &mut Vec<ExactCell>,
-    ) -> Result<Bytes, EncodeError> {
+    ) -> Result<Vec<u8>, EncodeError> {
         let table = &*change.table;
         let missing = || EncodeError::NoRow { table: table.qualified(), op: change.op.letter() };
         let (before, after) = match piece {
@@ -359,7 +379,6 @@ impl Encoder {
             _ => {}
         }
         let road = Road::of(change);
-        let mut out = Vec::with_capacity(512);
         if self.options.value_schema {
             out.extend_from_slice(&self.inline(table, road).value);
         }
@@ -379,7 +398,7 @@ impl Encoder {
         if self.options.value_schema {
             out.push(schema::END);
         }
-        Ok(out.into())
+        Ok(out)
     }
 
     /// Appends the key's payload.

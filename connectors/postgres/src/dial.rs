@@ -15,7 +15,7 @@ use rustix::net::sockopt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::ReadBuf;
+use tokio::io::{BufReader, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -24,10 +24,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes the server does not acknowledge for so long mean that it is gone, milliseconds.
 const USER_TIMEOUT_MS: u32 = 30_000;
 
+/// What TLS reads from: it asks for 4 KiB at a time, each a system call else.
+pub type Buffered = BufReader<TcpStream>;
+const TLS_READ_BYTES: usize = 64 * 1024;
+
 /// A connected socket, encrypted or not.
 pub enum Wire {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Buffered>>),
 }
 
 impl Wire {
@@ -210,6 +214,10 @@ pub fn silent(limit: Duration) -> Fault {
     Fault::Unreachable(format!("no answer within {} ms", limit.as_millis()))
 }
 
+fn buffered(stream: TcpStream) -> Buffered {
+    BufReader::with_capacity(TLS_READ_BYTES, stream)
+}
+
 async fn dial(config: &ConnectConfig, host: &Host, wish: Tls) -> Result<Wire, Fault> {
     let unreachable = |e: std::io::Error| Fault::Unreachable(e.to_string());
     let mut stream = TcpStream::connect((host.name.as_str(), host.port)).await.map_err(unreachable)?;
@@ -227,7 +235,7 @@ async fn dial(config: &ConnectConfig, host: &Host, wish: Tls) -> Result<Wire, Fa
     let mut answer = [0];
     stream.read_exact(&mut answer).await.map_err(unreachable)?;
     match (answer[0], wish) {
-        (b'S', _) => Ok(Wire::Tls(Box::new(tls::handshake(&config.tls, host, stream).await?))),
+        (b'S', _) => Ok(Wire::Tls(Box::new(tls::handshake(&config.tls, host, buffered(stream)).await?))),
         (b'N', Tls::IfOffered) => Ok(Wire::Plain(stream)),
         (b'N', _) => {
             Err(Fault::Tls(format!("the server has no TLS, and sslmode={} asks for it", config.tls.mode.name())))

@@ -7,8 +7,8 @@
 //! only in the certificate's CN.
 
 use crate::config::{ClientCert, Host, RootCert, SslMode, TlsConfig};
+use crate::dial::Buffered;
 use crate::fault::Fault;
-use catchwater_runtime::net::TcpStream;
 use std::fmt::Debug;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
@@ -35,7 +35,7 @@ const BUNDLES: [&str; 4] = [
 const BUNDLE_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The handshake. `stream` has said SSLRequest and the server has agreed.
-pub async fn handshake(config: &TlsConfig, host: &Host, stream: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
+pub async fn handshake(config: &TlsConfig, host: &Host, stream: Buffered) -> Result<TlsStream<Buffered>, Fault> {
     let client = client(config)?;
     let name = ServerName::try_from(host.name.clone())
         .map_err(|_| Fault::Tls(format!("host '{}' is no name a certificate could have", host.name)))?;

@@ -38,7 +38,9 @@ pub struct NotUtf8;
 
 /// Column text as the server sent it → value. Never fails but for encoding.
 pub fn decode(kind: &Type, bytes: Bytes) -> Result<Value, NotUtf8> {
-    // ASCII types never need the check of the whole, so each goes straight to its parser.
+    if matches!(kind, Type::Text { .. }) {
+        return Text::from_utf8(bytes).map(Value::Text).map_err(|_| NotUtf8);
+    }
     let Ok(text) = std::str::from_utf8(&bytes) else { return Err(NotUtf8) };
     if let Some(value) = parse(kind, text, &bytes) {
         return Ok(value);

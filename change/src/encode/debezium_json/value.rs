@@ -142,8 +142,8 @@ pub(super) fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &st
             json::put_i64(out, clamped);
             *months == 0 && *days == 0
         }
-        (Type::Json { .. }, Value::Json(t)) => {
-            json::put_string(out, t.as_str());
+        (Type::Json { .. }, Value::Json(t)) | (Type::Text { .. }, Value::Text(t)) => {
+            json::put_checked(out, t);
             true
         }
         (Type::Bits { length, varying }, Value::Text(t)) => put_bits(out, *length, *varying, t.as_str()),

@@ -12,11 +12,19 @@ use catchwater_runtime::net::{AsyncReadExt, AsyncWriteExt};
 use catchwater_runtime::time::timeout;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf, split};
 
-/// Bytes asked from the socket at once.
+/// A buffer that is read into. What is cut off it keeps it alive.
 const READ_BYTES: usize = 256 * 1024;
+/// With less room than this a new buffer is taken. (TLS gives at most 16 KiB at a time: a buffer for each would be as many
+/// allocations as reads, and rows would keep far more memory alive than they have bytes.)
+const ROOM_BYTES_MIN: usize = 16 * 1024;
+/// What is there already is read together up to here: each block wakes another task.
+const BLOCK_BYTES: usize = 64 * 1024;
 /// Longest message outside COPY: errors, notices, rows of catalogue queries.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest message before the login is done.
@@ -168,7 +176,7 @@ impl Transport {
             if let Some(frame) = next_frame(&mut self.buffer, bytes_max)? {
                 return Ok(frame);
             }
-            self.buffer.reserve(READ_BYTES);
+            make_room(&mut self.buffer);
             let n = self.stream.read_buf(&mut self.buffer).await.map_err(|e| fault_of(&e))?;
             if n == 0 {
                 return Err(Fault::Closed("the server closed the connection".into()));
@@ -279,14 +287,32 @@ impl Reader {
         Ok(self.buffer.split_to(end).freeze())
     }
 
-    /// Reads more; cancel-safe.
+    /// Reads more: waits for something, and takes what else is there already. Cancel-safe.
     pub async fn fill(&mut self) -> Result<(), Fault> {
-        self.buffer.reserve(READ_BYTES);
+        make_room(&mut self.buffer);
         match self.half.read_buf(&mut self.buffer).await {
-            Ok(0) => Err(Fault::Closed("the server closed the connection".into())),
-            Ok(_) => Ok(()),
-            Err(e) => Err(fault_of(&e)),
+            Ok(0) => return Err(Fault::Closed("the server closed the connection".into())),
+            Ok(_) => {}
+            Err(e) => return Err(fault_of(&e)),
         }
+        while self.buffer.len() < BLOCK_BYTES {
+            make_room(&mut self.buffer);
+            let more = poll_fn(|cx| Poll::Ready(pin!(self.half.read_buf(&mut self.buffer)).poll(cx))).await;
+            match more {
+                Poll::Pending => break,
+                // What was read is handed on first; the next call meets the end again.
+                Poll::Ready(Ok(0)) => break,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => return Err(fault_of(&e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_room(buffer: &mut BytesMut) {
+    if buffer.capacity() - buffer.len() < ROOM_BYTES_MIN {
+        buffer.reserve(READ_BYTES);
     }
 }
 
