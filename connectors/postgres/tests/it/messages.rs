@@ -93,10 +93,11 @@ async fn messages_come_once_and_at_their_place() {
         let at = inside.stamp.as_ref().unwrap().version;
         assert_eq!((row(1).commit_seq, row(2).commit_seq), (at.commit_seq, at.commit_seq));
         assert_eq!((row(1).ordinal, at.ordinal, row(2).ordinal), (1, 2, 3));
-        // Events count rows only, and what belongs to no transaction has no BEGIN.
+        // A transactional message is an event as a row is, and what belongs to no transaction has no BEGIN.
         let ends = rig.records("shop.transaction");
         let end = |n: u64| ends.iter().any(|r| r.value["status"] == "END" && r.value["event_count"] == n);
-        assert!(end(2) && end(0), "{ends:?}");
+        assert!(end(3) && end(1), "{ends:?}");
+        assert_eq!(inside.value["transaction"]["total_order"], 2);
         assert!(ends.iter().all(|r| !r.value["id"].as_str().unwrap().starts_with("message")));
         // One row of the table for each insert: the messages moved nothing.
         assert_eq!(rows.len(), 2 + 4 * 900 + 1);
