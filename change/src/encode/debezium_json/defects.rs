@@ -8,9 +8,9 @@
 //! connector), in brackets the Java that does it.
 
 mod array;
-mod md5;
 mod shape;
 mod time;
+mod uuid;
 
 use super::value::{Placeholder, bare, fixed_scale, put_typed, put_value as put_shown};
 use super::{Options, Piece, nothing};
@@ -201,7 +201,7 @@ pub(super) fn put_unavailable(out: &mut Vec<u8>, form: &Form, column: &Column, p
         // `UUID.nameUUIDFromBytes`.
         Type::Uuid => {
             out.push(b'[');
-            json::put_string(out, &md5::name_uuid(&placeholder.bytes));
+            json::put_string(out, &uuid::name_uuid(&placeholder.bytes));
             out.push(b']');
         }
         _ if matches!(
