@@ -93,12 +93,15 @@ fn wait_log(broker: &Broker, what: &str) {
 /// A node with two partitions, some acknowledged batches in each, stopped; and the partitions' gids.
 async fn prepared(acked: &mut [Acked; 2]) -> (Broker, [u64; 2]) {
     let mut broker = Broker::start_with(Settings::default().with("segment.bytes", "1048576"));
+    let topic =
+        |name: &str, n| NewTopic { name: name.into(), partitions: Some(n), replication: Some(1), configs: vec![] };
+    // The first topic that anybody makes brings the audit's own with it.
+    connect(&broker).await.create_topic(&topic("earlier", 1)).await.expect("made");
     broker.stop().expect("a clean end");
     let before = groups(&broker);
     broker.restart().expect("starts");
     let kafka = connect(&broker).await;
-    let topic = NewTopic { name: TOPIC.into(), partitions: Some(2), replication: Some(1), configs: vec![] };
-    kafka.create_topic(&topic).await.expect("made");
+    kafka.create_topic(&topic(TOPIC, 2)).await.expect("made");
     for n in 0..30 {
         for (partition, acked) in (0..).zip(acked.iter_mut()) {
             acked.write(&kafka, partition, n).await;
