@@ -12,7 +12,7 @@ use crate::source::{
     SourceClass, SourceError, Start, Stretch, StretchEnd,
 };
 use catchwater_base::hash;
-use catchwater_change::encode::debezium_json::{NameMode, is_domain_array, key_changed, source_type};
+use catchwater_change::encode::debezium_json::{NameMode, is_domain_array, is_known, key_changed, source_type};
 use catchwater_change::value::Text;
 use catchwater_change::{Cell, Column, KeyFrom, Native, Op, Row, RowChange, TableSchema, Type, Value};
 use catchwater_record::ErrorCode;
@@ -375,43 +375,9 @@ fn is_lost_array(column: &Column) -> bool {
 
 /// Types that Debezium 3.7 drops from records unless `include.unknown.datatypes`.
 fn debezium_knows(column: &Column) -> bool {
-    const OTHERS: [&str; 29] = [
-        "hstore",
-        "ltree",
-        "tsvector",
-        "inet",
-        "cidr",
-        "macaddr",
-        "macaddr8",
-        "int4range",
-        "int8range",
-        "numrange",
-        "tsrange",
-        "tstzrange",
-        "daterange",
-        "point",
-        "line",
-        "lseg",
-        "box",
-        "path",
-        "polygon",
-        "circle",
-        "money",
-        "geometry",
-        "geography",
-        "vector",
-        "halfvec",
-        "sparsevec",
-        "isbn",
-        "int2vector",
-        "oidvector",
-    ];
     match &column.kind {
-        Type::Other => {
-            // Arrays without commas between their items.
-            let native = column.native_type.trim_end_matches("[]").split('(').next().unwrap_or_default();
-            OTHERS.contains(&native.rsplit('.').next().unwrap_or(native))
-        }
+        // Arrays without commas between their items are of this kind, too.
+        Type::Other => is_known(column.native_type.trim_end_matches("[]")),
         Type::Array { element } => match &**element {
             Type::Interval | Type::Xml | Type::Bits { varying: true, .. } => false,
             Type::Decimal { .. } => column.native_type != "money[]",

@@ -22,7 +22,7 @@ use crate::value::Value;
 use bytes::Bytes;
 use catchwater_base::Wall;
 use defects::Road;
-pub use defects::{is_domain_array, keys_hold};
+pub use defects::{is_domain_array, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
 use schema::Inline;

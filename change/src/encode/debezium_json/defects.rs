@@ -117,7 +117,7 @@ fn put_other(out: &mut Vec<u8>, options: &Options, native: &str, text: &str) -> 
 
 /// Types without a form of their own here that Debezium knows; it has the others as bytes, whatever
 /// `binary.handling.mode` says.
-pub(super) fn is_known(native: &str) -> bool {
+pub fn is_known(native: &str) -> bool {
     const KNOWN: [&str; 29] = [
         "hstore",
         "ltree",
