@@ -15,7 +15,7 @@ use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
 use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Piece};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
-use catchwater_change::{Native, Row, RowChange, Stamp, Version};
+use catchwater_change::{Native, Row, RowChange, Stamp, TableSchema, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
@@ -365,7 +365,7 @@ impl Emitter {
             now.wall.as_millis(),
             record.key.as_deref(),
             record.value.as_ref().map(AsRef::as_ref),
-            record.headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))),
+            record.headers.iter().map(|(k, v)| (&k[..], v.as_deref())),
         );
         self.bytes += open.builder.bytes() - before;
         if open.last_seq != unit.seq {
@@ -406,6 +406,11 @@ impl Emitter {
     /// True if records have Debezium's defects.
     pub fn has_defects(&self) -> bool {
         self.encoder.options.defects
+    }
+
+    /// True if a transform leaves out every record of a change; `numbered` = its table with its number.
+    pub fn leaves_out(&self, change: &RowChange, numbered: &TableSchema) -> bool {
+        self.encoder.options.placing.0.is_some() && self.encoder.pieces_in(change, numbered).is_empty()
     }
 
     /// The records a change becomes.

@@ -23,6 +23,7 @@ pub mod status;
 pub mod tables;
 pub mod testing;
 pub mod track;
+pub mod transforms;
 pub mod wanted;
 pub mod worker;
 

@@ -7,10 +7,12 @@ pub use crate::notification::Channels as Notifications;
 use crate::reading::{Reading, SELECTS};
 use crate::shape::{Mask, Pattern, Rules};
 pub use crate::signal::{SignalFile, Signals};
+use crate::transforms::{self, Transforms};
 pub use catchwater_change::encode::debezium_json::Parameters;
-use catchwater_change::encode::debezium_json::{NameMode, Options, Placeholder};
+use catchwater_change::encode::debezium_json::{Deletes, NameMode, Options, Placeholder, Placing};
 use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Longest mask, characters.
 const MASK_MAX: u32 = 10_000;
@@ -38,6 +40,7 @@ pub struct Properties {
     pub notifications: Notifications,
     /// How the connector reads.
     pub reading: Reading,
+    pub transforms: Arc<Transforms>,
 }
 
 /// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
@@ -56,7 +59,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 48] = [
+pub const KNOWN: [&str; 50] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -82,6 +85,7 @@ pub const KNOWN: [&str; 48] = [
     "money.fraction.digits",
     "notification.enabled.channels",
     "notification.sink.topic.name",
+    "predicates",
     "provide.transaction.metadata",
     "publish.via.partition.root",
     "replace.null.with.default",
@@ -102,6 +106,7 @@ pub const KNOWN: [&str; 48] = [
     "topic.delimiter",
     "topic.heartbeat.prefix",
     "topic.transaction",
+    "transforms",
     "unavailable.value.placeholder",
     "value.converter.replace.null.with.default",
     "value.converter.schemas.enable",
@@ -115,11 +120,14 @@ pub fn shapes_records(key: &str) -> bool {
             | "message.key.columns"
             | "message.prefix.exclude.list"
             | "message.prefix.include.list"
+            | "predicates"
             | "provide.transaction.metadata"
             | "skip.messages.without.change"
             | "skipped.operations"
             | "tombstones.on.delete"
+            | "transforms"
     ) || (key.starts_with("column.") && key.ends_with(".list"))
+        || transforms::FAMILIES.iter().any(|f| key.starts_with(f))
 }
 
 impl Properties {
@@ -169,7 +177,9 @@ impl Properties {
                 "snapshot.include.collection.list" => {
                     Pattern::parse(value).map(|p| out.reading.snapshot_tables = Some(p))
                 }
-                // With the statements, below.
+                // With the others of theirs, below.
+                "transforms" | "predicates" => Ok(()),
+                key if transforms::FAMILIES.iter().any(|f| key.starts_with(f)) => Ok(()),
                 key if key.strip_prefix(SELECTS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) => Ok(()),
                 key => out.take(key, value),
             };
@@ -179,6 +189,10 @@ impl Properties {
         }
         let faults = out.reading.take_selects(given.get(SELECTS).copied(), &given);
         errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why }));
+        match Transforms::parse(&given) {
+            Ok(transforms) => out.transforms = Arc::new(transforms),
+            Err(faults) => errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why })),
+        }
         if given.contains_key("column.include.list") && given.contains_key("column.exclude.list") {
             let why = "`column.include.list` is given, too: one of them".to_owned();
             errors.push(PropertyError { key: "column.exclude.list".into(), why });
@@ -218,6 +232,11 @@ impl Properties {
         self.options.skips_creates = self.rules.skipped.contains(&'c');
         self.options.skips_deletes = self.rules.skipped.contains(&'d');
         self.options.unknown_types = self.rules.unknown_types;
+        if !self.transforms.is_nothing() {
+            self.options.placing = Placing(Some(self.transforms.clone()));
+        }
+        // The transform puts them there whatever the converter is told.
+        self.options.value_defaults |= defects && self.transforms.deletes() == Some(Deletes::Rewrite);
         self.rules.defects = defects;
     }
 

@@ -2,12 +2,12 @@
 //!
 //! Walk: row-change 6/17
 //!
-//! Name: `<prefix>.<schema>.<table>`; characters outside `[A-Za-z0-9._-]` become `_`; two tables that meet on one name
-//! are refused. Partition: murmur2 of the key's bytes as Kafka's default partitioner; no key = partition 0, so that a
+//! Name: `<prefix>.<schema>.<table>`; characters outside `[A-Za-z0-9._-]` become `_`; then what transforms make of it. Two
+//! tables that meet on one name are refused, unless each key says which of them it is of: compaction keeps one record of a key. Partition: murmur2 of the key's bytes as Kafka's default partitioner; no key = partition 0, so that a
 //! keyless table stays in commit order.
 
 use catchwater_change::TableSchema;
-use catchwater_change::encode::debezium_json::topic_name;
+use catchwater_change::encode::debezium_json::{Placed, Placing, topic_name};
 use catchwater_record::{PartitionId, TopicName, murmur2};
 use std::collections::BTreeMap;
 
@@ -21,44 +21,90 @@ const COMPACTION_LAG_MS: &str = "604800000";
 pub struct Router {
     prefix: String,
     delimiter: String,
-    taken: BTreeMap<TopicName, String>,
+    placing: Placing,
+    taken: BTreeMap<TopicName, Vec<Taken>>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Taken {
+    by: String,
+    /// What its keys end with.
+    key_fields: Vec<(String, String)>,
+    keyed: bool,
 }
 
 /// Why a table has no topic.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RouteError {
-    #[error("tables {first} and {second} both go to topic {topic}")]
+    #[error("tables {first} and {second} both go to topic {topic}, and their keys do not tell them apart")]
     Meet { topic: TopicName, first: String, second: String },
     #[error("table {table}: topic name {topic:?} is not legal")]
     Illegal { table: String, topic: String },
+    #[error("{0}")]
+    Transform(String),
 }
 
 impl Router {
-    pub fn new(prefix: impl Into<String>, delimiter: impl Into<String>) -> Self {
-        Router { prefix: prefix.into(), delimiter: delimiter.into(), taken: BTreeMap::new() }
+    pub fn new(prefix: impl Into<String>, delimiter: impl Into<String>, placing: Placing) -> Self {
+        Router { prefix: prefix.into(), delimiter: delimiter.into(), placing, taken: BTreeMap::new() }
     }
 
-    /// Takes a name for something that is no table.
-    pub fn reserve(&mut self, topic: &TopicName) -> Result<(), RouteError> {
-        const WHAT: &str = "(the source's own records)";
-        let first = self.taken.entry(topic.clone()).or_insert_with(|| WHAT.to_owned());
-        if first != WHAT {
-            return Err(RouteError::Meet { topic: topic.clone(), first: first.clone(), second: WHAT.to_owned() });
+    /// Takes a name for something that is no table; returns what transforms make of it.
+    pub fn reserve(&mut self, topic: TopicName) -> Result<TopicName, RouteError> {
+        let name = match &self.placing.0 {
+            Some(of) => of.other(topic.as_str()).map_err(RouteError::Transform)?,
+            None => topic.as_str().to_owned(),
+        };
+        if !TopicName::is_legal(&name) {
+            return Err(RouteError::Illegal { table: topic.as_str().to_owned(), topic: name });
         }
-        Ok(())
+        let topic = TopicName::from(name);
+        let by = "(the source's own records)".to_owned();
+        self.take(&topic, Taken { by, key_fields: Vec::new(), keyed: false })?;
+        Ok(topic)
+    }
+
+    /// The same taker may come again; another one if no key of theirs can be a key of the others'.
+    fn take(&mut self, topic: &TopicName, taker: Taken) -> Result<(), RouteError> {
+        let takers = self.taken.entry(topic.clone()).or_default();
+        if takers.iter().any(|t| t.by == taker.by) {
+            return Ok(());
+        }
+        let apart = |t: &&Taken| {
+            t.keyed
+                && taker.keyed
+                && !t.key_fields.is_empty()
+                && !taker.key_fields.is_empty()
+                && t.key_fields != taker.key_fields
+        };
+        match takers.iter().find(|t| !apart(t)) {
+            Some(t) => Err(RouteError::Meet { topic: topic.clone(), first: t.by.clone(), second: taker.by }),
+            None => {
+                takers.push(taker);
+                Ok(())
+            }
+        }
+    }
+
+    /// True if the topic holds records of several tables.
+    pub fn is_shared(&self, topic: &TopicName) -> bool {
+        self.taken.get(topic).is_some_and(|takers| takers.len() > 1)
     }
 
     /// The topic of a table; the same table gets the same answer.
     pub fn claim(&mut self, table: &TableSchema) -> Result<TopicName, RouteError> {
         let name = topic_name(&self.prefix, &self.delimiter, table);
+        let placed = match &self.placing.0 {
+            Some(of) => of.table(&name),
+            None => Placed { topic: name, ..Placed::default() },
+        };
+        let Placed { topic: name, key_fields, .. } = placed;
         if !TopicName::is_legal(&name) {
             return Err(RouteError::Illegal { table: table.qualified(), topic: name });
         }
         let topic = TopicName::from(name);
-        let first = self.taken.entry(topic.clone()).or_insert_with(|| table.qualified());
-        if *first != table.qualified() {
-            return Err(RouteError::Meet { topic, first: first.clone(), second: table.qualified() });
-        }
+        let keyed = !table.key.is_empty();
+        self.take(&topic, Taken { by: table.qualified(), key_fields, keyed })?;
         Ok(topic)
     }
 }
@@ -90,7 +136,7 @@ mod tests {
 
     #[test]
     fn names_are_debeziums_and_collisions_are_refused() {
-        let mut r = Router::new("pg", ".");
+        let mut r = Router::new("pg", ".", Placing::default());
         assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok("pg.public.Odd_N_me-1".into()));
         assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok("pg.public.Odd_N_me-1".into()));
         assert_eq!(
@@ -103,6 +149,37 @@ mod tests {
         );
         assert_eq!(r.claim(&table("", "t")), Ok("pg.t".into()));
         assert!(matches!(r.claim(&table("s", &"x".repeat(250))), Err(RouteError::Illegal { .. })));
+    }
+
+    #[test]
+    fn tables_share_a_topic_only_if_their_keys_are_apart() {
+        let of = |unique: &'static str, identifier: &'static str| {
+            let given = [
+                ("transforms", "r"),
+                ("transforms.r.type", "io.debezium.transforms.ByLogicalTableRouter"),
+                ("transforms.r.topic.regex", "(.*)[.]s_."),
+                ("transforms.r.topic.replacement", "$1.all"),
+                ("transforms.r.key.field.regex", "(.*)s_(.)"),
+                ("transforms.r.key.field.replacement", identifier),
+                ("transforms.r.key.enforce.uniqueness", unique),
+            ];
+            let properties = crate::Properties::parse(given).expect("properties");
+            Router::new("pg", ".", properties.options.placing)
+        };
+        let all: TopicName = "pg.public.all".into();
+        let mut r = of("true", "$2");
+        assert_eq!(r.claim(&table("public", "s_a")), Ok(all.clone()));
+        assert!(!r.is_shared(&all));
+        assert_eq!(r.claim(&table("public", "s_b")), Ok(all.clone()));
+        assert_eq!(r.claim(&table("public", "s_a")), Ok(all.clone()), "the same answer again");
+        assert!(r.is_shared(&all));
+        let keyless = TableSchema { key: Vec::new(), ..table("public", "s_c") };
+        assert!(matches!(r.claim(&keyless), Err(RouteError::Meet { .. })));
+        assert!(matches!(r.reserve("pg.public.s_d".into()), Err(RouteError::Transform(_))));
+        for mut r in [of("false", "$2"), of("true", "one")] {
+            assert_eq!(r.claim(&table("public", "s_a")), Ok(all.clone()));
+            assert!(matches!(r.claim(&table("public", "s_b")), Err(RouteError::Meet { .. })));
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod code {
     pub const COLUMNS: u16 = 694;
     pub const TARGET_GONE: u16 = 695;
     pub const COLUMN_GONE: u16 = 696;
+    pub const SHARED_TOPIC: u16 = 697;
     pub const NO_TABLE: u16 = 692;
 }
 
@@ -166,6 +167,14 @@ pub(crate) fn columns_gone(target: &str, columns: &[&str]) -> Failure {
 }
 
 /// Something that is no table has the name `target`.
+pub(crate) fn shared_topic(first: &str, second: &str) -> Failure {
+    Failure::new(
+        code::SHARED_TOPIC,
+        format!("tables {first} and {second} go to one topic, and a sink reads one table from each"),
+        "take the router out of the source's transforms, or capture the tables for this sink by a source of its own",
+    )
+}
+
 pub(crate) fn no_table(target: &str) -> Failure {
     Failure::new(
         code::NO_TABLE,

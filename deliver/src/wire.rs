@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use catchwater_change::checkpoint::{ChunkPhase, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE};
 use catchwater_change::decode::debezium_json::{Decoded, decode};
+use catchwater_change::encode::debezium_json::FLAT_HEADER;
 use catchwater_change::encode::form::FORM_HEADER;
 use catchwater_change::exact::EXACT_HEADER;
 use catchwater_change::stamp::STAMP_HEADER;
@@ -31,6 +32,8 @@ pub struct RawRecord {
     pub exact: Option<Bytes>,
     /// Header `cw.form`.
     pub form: Option<Bytes>,
+    /// Header `cw.flat`.
+    pub flat: Option<Bytes>,
     /// The headers asked for in [`records_with`], in that order.
     pub more: Vec<Option<Bytes>>,
 }
@@ -38,7 +41,8 @@ pub struct RawRecord {
 impl RawRecord {
     pub fn bytes(&self) -> usize {
         let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
-        128 + len(&self.key) + len(&self.value) + len(&self.stamp) + len(&self.exact) + len(&self.form)
+        let headers = len(&self.stamp) + len(&self.exact) + len(&self.form) + len(&self.flat);
+        128 + len(&self.key) + len(&self.value) + headers
     }
 }
 
@@ -106,6 +110,7 @@ impl Wire for ChangeWire {
             (STAMP_HEADER, record.stamp.as_deref()),
             (EXACT_HEADER, record.exact.as_deref()),
             (FORM_HEADER, record.form.as_deref()),
+            (FLAT_HEADER, record.flat.as_deref()),
         ];
         let headers = headers.into_iter().filter(|(_, v)| v.is_some());
         match decode(record.value.as_deref(), headers, schema).map_err(|e| e.to_string())? {
@@ -161,6 +166,7 @@ pub fn records_with(
                     stamp: slice(record.header(STAMP_HEADER).flatten()),
                     exact: slice(record.header(EXACT_HEADER).flatten()),
                     form: slice(record.header(FORM_HEADER).flatten()),
+                    flat: slice(record.header(FLAT_HEADER).flatten()),
                     more: headers.iter().map(|h| slice(record.header(h).flatten())).collect(),
                 });
             }

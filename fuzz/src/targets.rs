@@ -3,6 +3,7 @@
 use crate::repair;
 use bytes::Bytes;
 use catchwater_change::decode::debezium_json;
+use catchwater_change::encode::debezium_json::FLAT_HEADER;
 use catchwater_change::{checkpoint, cut, exact, json, stamp};
 use catchwater_connector_postgres::source::decode as pgoutput_decode;
 use catchwater_protocol::header::{self, RequestHeader};
@@ -231,6 +232,9 @@ fn debezium(input: &[u8]) {
     let stamp = crate::seeds::stamp_bytes();
     let headers = [(stamp::STAMP_HEADER, Some(&stamp[..])), (exact::EXACT_HEADER, Some(marks))];
     let _ = debezium_json::decode(Some(value), headers, &schema);
+    // A row without its envelope: the row before stands in a header.
+    let flat = [(stamp::STAMP_HEADER, Some(&stamp[..])), (FLAT_HEADER, Some(marks))];
+    let _ = debezium_json::decode(Some(value), flat, &schema);
     let plain = [(stamp::STAMP_HEADER, Some(&stamp[..]))];
     let _ = debezium_json::decode(Some(input), plain, &schema);
 }

@@ -161,3 +161,92 @@ fn a_new_column_and_a_server_that_goes_away() {
     dev.wait(LIMIT, same).expect("after the cut");
     assert!(dev.alive());
 }
+
+/// As [`pipeline`], with the source's Debezium properties.
+fn with_properties(source: &Database, target: &Database, tables: &str, properties: &str) -> Dev {
+    Dev::new(&format!(
+        "version: 1\npipeline: shop\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [{tables}] }}\n    debezium: {{ {properties} }}\nsinks:\n  copy:\n    from: {name}.*\n    postgres: {{ url: \"{}\" }}\n    mode: upsert\n",
+        source.url(),
+        target.url(),
+        name = source.name()
+    ))
+}
+
+#[test]
+fn rows_without_their_envelope_reach_a_sink_as_they_are() {
+    const UNWRAP: &str = "transforms: u, transforms.u.type: io.debezium.transforms.ExtractNewRecordState";
+    const ROUTE: &str = "transforms: \"u, r\", transforms.u.type: io.debezium.transforms.ExtractNewRecordState, \
+        transforms.u.add.fields: \"op,source.ts_ms\", schemas.enable: \"true\", \
+        transforms.r.type: org.apache.kafka.connect.transforms.RegexRouter, transforms.r.regex: \"(.*)[.]public[.](.*)\", \
+        transforms.r.replacement: \"$1-$2\"";
+    let rewrite = format!("{UNWRAP}, transforms.u.delete.tombstone.handling.mode: rewrite-with-tombstone");
+    let tombstone = format!("{UNWRAP}, compat.defects: \"true\"");
+    for (name, properties) in [("flat_r", ROUTE), ("flat_w", &rewrite), ("flat_d", &tombstone)] {
+        let Some((a, b)) = pair(name) else { return };
+        a.pg.run(
+            "CREATE TABLE big (id int PRIMARY KEY, doc text, n numeric); ALTER TABLE big ALTER doc SET STORAGE EXTERNAL;
+             CREATE TABLE events (at int, what text); ALTER TABLE events REPLICA IDENTITY FULL;
+             INSERT INTO big SELECT i, repeat(md5(i::text), 500), 0 FROM generate_series(1, 20) i;
+             INSERT INTO events VALUES (1, 'a'), (1, 'a'), (2, 'b');",
+        )
+        .expect("tables");
+        let mut dev = with_properties(&a, &b, "big, events", properties);
+        dev.start().expect("start");
+        let same = || {
+            let of = ["big", "events"].map(|t| difference(&a.pg, t, &b.pg, t));
+            of.into_iter().find(|d| !d.is_empty()).unwrap_or_default()
+        };
+        dev.wait(LIMIT, same).expect("snapshot");
+        let placeholder = properties.contains("defects");
+        let update = if placeholder { "n = 'NaN', doc = doc || 'x'" } else { "n = 'NaN'" };
+        a.pg.run(&format!(
+            "UPDATE big SET {update} WHERE id > 3; DELETE FROM big WHERE id IN (7, 8); \
+             DELETE FROM events WHERE ctid = (SELECT min(ctid) FROM events)"
+        ))
+        .expect("changes");
+        a.pg.run("UPDATE events SET what = 'c' WHERE at = 2; INSERT INTO big VALUES (7, NULL, 1.50)").expect("more");
+        if !placeholder {
+            a.pg.run("UPDATE big SET id = id + 100 WHERE id < 5").expect("keys");
+        }
+        dev.wait(LIMIT, same).expect("stream");
+        let topic = if name == "flat_r" { format!("{}-big", a.name()) } else { format!("{}.public.big", a.name()) };
+        let rows: Vec<Value> = read_topic(&dev.kafka, &topic).expect("kcat reads");
+        assert!(rows.iter().all(|r| r["source"].is_null() && r["before"].is_null()), "{name}: no envelope");
+        let first = if name == "flat_r" { &rows[0]["payload"] } else { &rows[0] };
+        assert_eq!(first["id"], 1, "{name}: {first}");
+        let nulls = rows.iter().filter(|r| r.is_null()).count();
+        assert!(nulls >= 2, "{name}: {nulls} nulls of two deletes");
+        match name {
+            "flat_r" => assert_eq!((&first["__op"], &rows[0]["schema"]["type"]), (&json!("r"), &json!("struct"))),
+            "flat_w" => assert_eq!(rows.iter().filter(|r| r["__deleted"] == "true").count(), 6, "{rows:?}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn tables_that_share_a_topic_are_for_clients_and_refused_by_a_sink() {
+    let Some((a, b)) = pair("shards") else { return };
+    a.pg.run(
+        "CREATE TABLE shard_a (id int PRIMARY KEY, v text); CREATE TABLE shard_b (id int PRIMARY KEY, v text);
+              INSERT INTO shard_a VALUES (1, 'a'); INSERT INTO shard_b VALUES (1, 'b')",
+    )
+    .expect("tables");
+    let router = "transforms: r, transforms.r.type: io.debezium.transforms.ByLogicalTableRouter, \
+                  transforms.r.topic.regex: \"(.*)[.]public[.]shard_.\", transforms.r.topic.replacement: \"$1.shards\"";
+    let of = |dev: &Dev| read_topic(&dev.kafka, &format!("{}.shards", a.name())).unwrap_or_default();
+    let mut refused = with_properties(&a, &b, "shard_a, shard_b", router);
+    let ended = refused.start_or_end(&[]).expect("it ends");
+    assert!(ended.is_some() && refused.log().contains("CW0697"), "{}", refused.log());
+    let alone = format!(
+        "version: 1\npipeline: shop\nsources:\n  {}:\n    postgres: {{ url: \"{}\", tables: [shard_a, shard_b] }}\n    debezium: {{ {router} }}\n",
+        a.name(),
+        a.url()
+    );
+    let mut dev = Dev::new(&alone);
+    dev.start().expect("start");
+    let has = |n: usize| if of(&dev).len() == n { String::new() } else { format!("{} rows", of(&dev).len()) };
+    dev.wait(LIMIT, || has(2)).expect("both");
+    a.pg.run("UPDATE shard_b SET v = 'c'; DELETE FROM shard_a").expect("changes");
+    dev.wait(LIMIT, || has(5)).expect("stream");
+}

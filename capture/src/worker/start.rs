@@ -171,7 +171,7 @@ pub(super) async fn begin<'a>(
     let mut begun = Begun {
         session,
         control,
-        router: Router::new(config.prefix.clone(), config.options.delimiter.clone()),
+        router: Router::new(config.prefix.clone(), config.options.delimiter.clone(), config.options.placing.clone()),
         tables,
         topics: BTreeMap::new(),
         numbered: BTreeMap::new(),
@@ -332,7 +332,8 @@ impl Begun<'_> {
         let mut named = Vec::with_capacity(given.len());
         for table in given {
             let name = self.router.claim(table).map_err(|e| {
-                Trouble::fail(code::ROUTE, e.to_string(), "rename one of the tables, or capture them as two sources")
+                let next = "rename one of the tables, capture them as two sources, or let a logical router add its field to their keys";
+                Trouble::fail(code::ROUTE, e.to_string(), next)
             })?;
             named.push((table.clone(), name));
         }
@@ -369,12 +370,19 @@ impl Begun<'_> {
         self.session.flush_stored().await
     }
 
+    /// True if other tables' records go to the table's topic, too.
+    pub fn shares_topic(&self, table: &TableSchema) -> bool {
+        let of =
+            |(name, (topic, _)): (&TopicName, &(TopicId, u32))| *topic == table.topic && self.router.is_shared(name);
+        self.topics.iter().any(of)
+    }
+
     /// The topic of logical messages, made when the first one comes.
     pub async fn ensure_messages(&mut self, given: Arc<TableSchema>) -> Result<(), Trouble> {
         let config = &self.session.config;
         // Debezium's own name for it, whatever `topic.delimiter` says.
         let name = TopicName::from(format!("{}.message", config.prefix));
-        self.router.reserve(&name).map_err(|e| {
+        let name = self.router.reserve(name).map_err(|e| {
             Trouble::fail(code::ROUTE, e.to_string(), "leave the messages out by message.prefix.exclude.list: .*")
         })?;
         if !self.topics.contains_key(&name) {
@@ -392,8 +400,9 @@ impl Begun<'_> {
         let config = &self.session.config;
         let Some(topic) = &config.transaction_topic else { return Ok(()) };
         let name = TopicName::from([config.prefix.as_str(), topic].join(&config.options.delimiter));
-        self.router
-            .reserve(&name)
+        let name = self
+            .router
+            .reserve(name)
             .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.transaction another name"))?;
         self.create_topics(&[(name.clone(), false)]).await?;
         self.transactions = self.topics.get(&name).map(|(topic, _)| TopicPartition::new(*topic, 0));
@@ -404,8 +413,9 @@ impl Begun<'_> {
         let config = &self.session.config;
         let Some(beat) = config.heartbeat.clone() else { return Ok(()) };
         let name = TopicName::from([beat.topic_prefix.as_str(), &config.prefix].join(&config.options.delimiter));
-        self.router
-            .reserve(&name)
+        let name = self
+            .router
+            .reserve(name)
             .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.heartbeat.prefix another value"))?;
         self.create_topics(&[(name.clone(), false)]).await?;
         if let Some((topic, _)) = self.topics.get(&name).copied() {
@@ -416,8 +426,7 @@ impl Begun<'_> {
 
     async fn ensure_notifications(&mut self) -> Result<(), Trouble> {
         let Some(topic) = &self.session.config.notifications.topic else { return Ok(()) };
-        let name = TopicName::from(topic.as_str());
-        self.router.reserve(&name).map_err(|e| {
+        let name = self.router.reserve(TopicName::from(topic.as_str())).map_err(|e| {
             Trouble::fail(code::ROUTE, e.to_string(), "give notification.sink.topic.name another value")
         })?;
         self.create_topics(&[(name.clone(), false)]).await?;

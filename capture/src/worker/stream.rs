@@ -183,16 +183,21 @@ impl Stream {
             Item::Schema(table) => begun.ensure_tables(&[table]).await?,
             Item::Row(row) => {
                 let Some(txn) = &mut self.txn else { return Err(contract("a row outside of a transaction")) };
-                let known = begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize));
+                let at = Arc::as_ptr(&row.table) as usize;
+                if !begun.numbered.contains_key(&at) {
+                    match row.op {
+                        Op::Message => begun.ensure_messages(row.table.clone()).await?,
+                        _ => begun.ensure_tables(std::slice::from_ref(&row.table)).await?,
+                    }
+                }
+                // Before anything is counted: the last record of a transaction says that it is the last.
+                let emitter = &begun.session.emitter;
+                if begun.numbered.get(&at).is_some_and(|n| emitter.leaves_out(&row, &n.table)) {
+                    return Ok(false);
+                }
                 txn.bytes += row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
                 txn.bytes += 64;
-                let (table, is_message) = (row.table.clone(), row.op == Op::Message);
                 txn.rows.push(row);
-                if !known && is_message {
-                    begun.ensure_messages(table).await?;
-                } else if !known {
-                    begun.ensure_tables(&[table]).await?;
-                }
                 if txn.bytes > begun.session.config.limits.txn_bytes {
                     self.spill(begun).await?;
                 }

@@ -77,6 +77,10 @@ pub(super) async fn fill(
     if !is_partial(change) || change.table.key.is_empty() || !begun.session.config.options.fill_unchanged {
         return Ok(false);
     }
+    // What is known of keys is known by partition, one table each.
+    if begun.shares_topic(&change.table) {
+        return Ok(false);
+    }
     let encode =
         |e: catchwater_change::encode::debezium_json::EncodeError| Trouble::fail(code::ENCODE, e.to_string(), "");
     let piece = if key_changed(change) { Piece::OldKey } else { Piece::Whole };

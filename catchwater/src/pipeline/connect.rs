@@ -108,9 +108,6 @@ fn url_part(text: &str) -> String {
 /// Why a property has its default only, where that is not plain.
 fn reason(key: &str) -> Option<&'static str> {
     Some(match key {
-        "transforms" | "predicates" => {
-            "a source's records keep Debezium's envelope, which sinks here read; unwrap and route where they are consumed"
-        }
         "slot.drop.on.stop" => {
             "what is written until the next start would be lost; drop the slot when the connector is gone"
         }

@@ -7,6 +7,7 @@
 //! fit its column is an error with the column's name and never with its content.
 
 use crate::calendar;
+use crate::encode::debezium_json::FLAT_HEADER;
 use crate::encode::debezium_json::extension;
 use crate::encode::debezium_json::snapshot_text;
 use crate::encode::debezium_json::value::{
@@ -18,7 +19,7 @@ use crate::exact::{self, EXACT_HEADER, Exact, ExactCell, ExactError, OUTSIDE_KEY
 use crate::json::{self, JsonError, Node};
 use crate::row::{Cell, Row};
 use crate::schema::{Column, TableSchema, Type};
-use crate::stamp::{STAMP_HEADER, Stamp, StampError};
+use crate::stamp::{STAMP_HEADER, Stamp, StampError, flag};
 use crate::value::{Decimal, Value};
 use std::sync::Arc;
 
@@ -69,7 +70,10 @@ pub fn decode<'h>(
     schema: &Arc<TableSchema>,
 ) -> Result<Decoded, DecodeError> {
     let stamp = stamp(headers.clone()).ok_or(DecodeError::NoStamp)??;
-    let Some(value) = value else { return Ok(Decoded::Tombstone(stamp)) };
+    let flat = headers.clone().into_iter().find(|(k, _)| *k == FLAT_HEADER).map(|(_, v)| v.unwrap_or_default());
+    if value.is_none() && flat.is_none() {
+        return Ok(Decoded::Tombstone(stamp));
+    }
     let form = match headers.clone().into_iter().find(|(k, _)| *k == FORM_HEADER) {
         Some((_, v)) => Form::decode(v.unwrap_or_default())?,
         None => Form::default(),
@@ -78,7 +82,10 @@ pub fn decode<'h>(
         Some((_, v)) => exact::decode(v.unwrap_or_default())?,
         None => Vec::new(),
     };
-    let node = json::parse(value)?;
+    if let Some(before) = flat {
+        return flat_event(value, before, stamp, schema, &form, &marks).map(Decoded::Event);
+    }
+    let node = json::parse(value.unwrap_or_default())?;
     let node = node.get("payload").unwrap_or(&node);
     let op = node.get("op").and_then(Node::as_str).and_then(|o| o.bytes().next()).and_then(Op::from_letter);
     let op = op.ok_or(DecodeError::Op)?;
@@ -94,6 +101,40 @@ pub fn decode<'h>(
         info: info(source),
     };
     Ok(Decoded::Event(Event { change, stamp }))
+}
+
+/// A row without its envelope: the stamp says what became of it, the header what it was before.
+fn flat_event(
+    value: Option<&[u8]>,
+    before: &[u8],
+    stamp: Stamp,
+    schema: &Arc<TableSchema>,
+    form: &Form,
+    marks: &[ExactCell],
+) -> Result<Event, DecodeError> {
+    let op = Op::from_letter(stamp.op).ok_or(DecodeError::Op)?;
+    let before = if before.is_empty() { Node::Null } else { json::parse(before)? };
+    let before = row(Some(&before), schema, form, marks, false)?;
+    let after = match (op, value) {
+        (Op::Delete, _) => None,
+        (_, None) => return Err(DecodeError::Missing("row")),
+        (_, Some(value)) => {
+            let node = json::parse(value)?;
+            // A row may itself have columns of these names, and no others.
+            let is_both = |n: &Node<'_>| matches!(n, Node::Object(m) if m.len() == 2 && m[0].0 == "schema" && m[1].0 == "payload");
+            let has_both = ["schema", "payload"].iter().all(|n| schema.column(n).is_some());
+            let framed = is_both(&node) && (!has_both || node.get("payload").is_some_and(is_both));
+            row(if framed { node.get("payload") } else { Some(&node) }, schema, form, marks, true)?
+        }
+    };
+    let snapshot = if stamp.flags & flag::SNAPSHOT != 0 { SnapshotMark::Middle } else { SnapshotMark::No };
+    let txid = stamp.txn.as_ref().and_then(|t| std::str::from_utf8(&t.0).ok()?.parse().ok());
+    let info = match txid {
+        Some(txid) => SourceInfo::Postgres { lsn: None, txid: Some(txid), last_commit_lsn: None },
+        None => SourceInfo::None,
+    };
+    let change = RowChange { table: schema.clone(), op, before, after, snapshot, info };
+    Ok(Event { change, stamp })
 }
 
 fn snapshot(text: &str) -> SnapshotMark {

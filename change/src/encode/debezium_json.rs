@@ -25,6 +25,7 @@ use defects::Road;
 pub use defects::{is_domain_array, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
+pub use placed::{Added, Deletes, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
 use schema::Inline;
 pub use source_type::{SourceType, source_type};
 use std::collections::BTreeMap;
@@ -70,6 +71,8 @@ pub struct Options {
     /// (with [`Options::defects`]).
     pub skips_creates: bool,
     pub skips_deletes: bool,
+    /// `transforms`.
+    pub placing: Placing,
 }
 
 /// A function of table and column that gives names and values; none = nothing.
@@ -123,6 +126,7 @@ impl Default for Options {
             unknown_types: true,
             skips_creates: false,
             skips_deletes: false,
+            placing: Placing::default(),
         }
     }
 }
@@ -142,6 +146,8 @@ pub struct Encoder {
     pub options: Options,
     /// Texts of schemas by their number; only when records carry them.
     inline: Arc<Mutex<Inlines>>,
+    /// What the transforms make of a table's records, by the number of its schema.
+    places: Arc<Mutex<BTreeMap<u32, Arc<Placed>>>>,
 }
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.
@@ -171,13 +177,13 @@ pub struct Encoded<V = Bytes> {
     pub key: Option<Bytes>,
     /// `None` = tombstone.
     pub value: Option<V>,
-    pub headers: Vec<(Bytes, Bytes)>,
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl<V: AsRef<[u8]>> Encoded<V> {
     /// Rough size on the wire, bytes.
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 4).sum();
+        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len) + 4).sum();
         32 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, |v| v.as_ref().len()) + headers
     }
 }
@@ -191,6 +197,8 @@ pub enum EncodeError {
     NoKey { table: String, column: String },
     #[error("table {table}: a {op} without its row")]
     NoRow { table: String, op: char },
+    #[error("table {table}: the transform adds a field {field}, and a column has that name")]
+    Clash { table: String, field: String },
 }
 
 impl Encoder {
@@ -199,8 +207,8 @@ impl Encoder {
     }
 
     pub fn with(connector: &'static str, name: impl Into<String>, options: Options) -> Self {
-        let inline = Arc::default();
-        Encoder { connector, version: "3.7.0.Final".into(), name: name.into(), options, inline }
+        let (inline, places) = (Arc::default(), Arc::default());
+        Encoder { connector, version: "3.7.0.Final".into(), name: name.into(), options, inline, places }
     }
 
     fn inline(&self, table: &TableSchema, road: Road) -> Arc<Inline> {
@@ -209,14 +217,26 @@ impl Encoder {
         let road = if table.columns.iter().any(|c| c.generated) { road } else { Road::Stream };
         let make = || {
             let topic = topic_name(&self.name, &self.options.delimiter, table);
-            Arc::new(schema::inline(table, &topic, self.connector, &self.options, road))
+            let placed = self.placed(table);
+            Arc::new(schema::inline(table, &topic, self.connector, &self.options, road, placed.as_deref()))
         };
         // A number is given once; a table without one is described anew.
         if table.schema_no == 0 { make() } else { known.entry((table.schema_no, road)).or_insert_with(make).clone() }
     }
 
-    /// The records a change becomes, in their order; at least one.
+    /// The records a change becomes, in their order; none where a transform leaves them out.
     pub fn pieces(&self, change: &RowChange) -> &'static [Piece] {
+        self.pieces_in(change, &change.table)
+    }
+
+    /// As [`Encoder::pieces`]; `numbered` = the change's table with its number.
+    pub fn pieces_in(&self, change: &RowChange, numbered: &TableSchema) -> &'static [Piece] {
+        let all = self.all_pieces(change);
+        let placed = self.placed(numbered).filter(|_| Flat::applies(change.op));
+        placed.and_then(|p| p.flat.clone()).map_or(all, |flat| flat.pieces(change.op, all))
+    }
+
+    fn all_pieces(&self, change: &RowChange) -> &'static [Piece] {
         use Piece::{NewKey, OldKey, Tombstone, Whole};
         let Options { tombstones, defects, .. } = self.options;
         match change.op {
@@ -253,12 +273,17 @@ impl Encoder {
             return Ok(None);
         }
         let old = matches!(piece, Piece::OldKey | Piece::Tombstone) || change.op == Op::Delete;
+        let placed = self.placed(&change.table);
+        let fields = placed.as_ref().map_or(&[][..], |p| &p.key_fields);
         if !self.options.key_schema {
-            return self.key_json(Vec::with_capacity(32), change, old).map(|k| Some(k.into()));
+            let mut out = self.key_json(Vec::with_capacity(32), change, old)?;
+            placed::put_fields(&mut out, fields);
+            return Ok(Some(out.into()));
         }
         let mut out = self.inline(&change.table, Road::of(change)).key.clone();
         out.reserve(64);
         let mut out = self.key_json(out, change, old)?;
+        placed::put_fields(&mut out, fields);
         out.push(schema::END);
         Ok(Some(out.into()))
     }
@@ -317,14 +342,14 @@ impl Encoder {
         buffer.clear();
         if change.op == Op::Message {
             let value = Some(self.message_value(change, &stamp, processed, block)?.into());
-            let headers = vec![(Bytes::from_static(STAMP_HEADER), stamp.encode())];
+            let headers = vec![(Bytes::from_static(STAMP_HEADER), Some(stamp.encode()))];
             return Ok(Encoded { key, value, headers });
         }
         let mut headers = Vec::with_capacity(4);
         if piece != Piece::Whole && change.op == Op::Update {
             let old = piece == Piece::NewKey;
             let header = if old { OLD_KEY_HEADER } else { NEW_KEY_HEADER };
-            headers.push((Bytes::from_static(header), self.key_header(change, old)?));
+            headers.push((Bytes::from_static(header), Some(self.key_header(change, old)?)));
         }
         if self.options.context_headers {
             for (name, value) in [
@@ -332,27 +357,51 @@ impl Encoder {
                 (b"__debezium.context.taskId", Bytes::from_static(b"0")),
                 (b"__debezium.context.connectorName", Bytes::from_static(self.connector.as_bytes())),
             ] {
-                headers.push((Bytes::from_static(name), value));
+                headers.push((Bytes::from_static(name), Some(value)));
             }
         }
         let mut marks = Vec::new();
-        let value = match piece {
-            Piece::Tombstone => None,
-            _ => Some(self.value(buffer, change, piece, &stamp, processed, block, &mut marks)?),
+        let placed = self.placed(&change.table);
+        let flat = placed.as_ref().and_then(|p| p.flat.as_deref());
+        let value = match (piece, flat) {
+            (_, Some(flat)) => {
+                let of = placed::Of::new(change, piece, &stamp, processed, block);
+                headers.extend(self.added_headers(flat, &of, piece == Piece::Tombstone));
+                let (value, before) = self.flat(buffer, flat, &of, piece, &mut marks)?;
+                headers.extend(before.map(|b| (Bytes::from_static(FLAT_HEADER), Some(b))));
+                value
+            }
+            (Piece::Tombstone, None) => None,
+            (_, None) => Some(self.value(buffer, change, piece, &stamp, processed, block, &mut marks)?),
         };
         if marks.iter().any(|m| m.after && m.what == Exact::Unavailable) {
             stamp.flags |= flag::INCOMPLETE;
         }
-        headers.push((Bytes::from_static(STAMP_HEADER), stamp.encode()));
-        if value.is_some()
+        headers.push((Bytes::from_static(STAMP_HEADER), Some(stamp.encode())));
+        if piece != Piece::Tombstone
             && let Some(form) = self.options.form.encode()
         {
-            headers.push((Bytes::from_static(FORM_HEADER), Bytes::copy_from_slice(&form)));
+            headers.push((Bytes::from_static(FORM_HEADER), Some(Bytes::copy_from_slice(&form))));
         }
         if !marks.is_empty() {
-            headers.push((Bytes::from_static(exact::EXACT_HEADER), exact::encode(&marks)));
+            headers.push((Bytes::from_static(exact::EXACT_HEADER), Some(exact::encode(&marks))));
         }
         Ok(Encoded { key, value, headers })
+    }
+
+    /// The rows before and after that a piece says.
+    fn images(change: &RowChange, piece: Piece) -> Result<(Option<&Row>, Option<&Row>), EncodeError> {
+        let missing = || EncodeError::NoRow { table: change.table.qualified(), op: change.op.letter() };
+        let (before, after) = match piece {
+            Piece::OldKey => (change.before.as_ref(), None),
+            Piece::NewKey => (None, change.after.as_ref()),
+            _ => (change.before.as_ref(), change.after.as_ref()),
+        };
+        match Self::letter(change, piece) {
+            b'd' if before.is_none() => Err(missing()),
+            b'c' | b'u' | b'r' if after.is_none() => Err(missing()),
+            _ => Ok((before, after)),
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -367,17 +416,7 @@ impl Encoder {
         marks: &mut Vec<ExactCell>,
     ) -> Result<Vec<u8>, EncodeError> {
         let table = &*change.table;
-        let missing = || EncodeError::NoRow { table: table.qualified(), op: change.op.letter() };
-        let (before, after) = match piece {
-            Piece::OldKey => (change.before.as_ref(), None),
-            Piece::NewKey => (None, change.after.as_ref()),
-            _ => (change.before.as_ref(), change.after.as_ref()),
-        };
-        match Self::letter(change, piece) {
-            b'd' if before.is_none() => return Err(missing()),
-            b'c' | b'u' | b'r' if after.is_none() => return Err(missing()),
-            _ => {}
-        }
+        let (before, after) = Self::images(change, piece)?;
         let road = Road::of(change);
         if self.options.value_schema {
             out.extend_from_slice(&self.inline(table, road).value);
@@ -739,6 +778,7 @@ mod message;
 mod names;
 mod nothing;
 mod notification;
+pub(crate) mod placed;
 mod schema;
 mod source_type;
 mod transaction;

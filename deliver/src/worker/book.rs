@@ -41,6 +41,16 @@ impl Book {
         self.shaped.get(&topic).copied()
     }
 
+    /// Two tables of which we take one at least, and whose records are in one topic.
+    pub fn shared(&self) -> Option<(String, String)> {
+        let mut of: BTreeMap<TopicId, &TableSchema> = BTreeMap::new();
+        let taken = self.schemas.values().filter(|s| self.takes(s.topic) == Some(true));
+        // A table that was made again has another number and its old name.
+        let other = taken.map(|s| (*of.entry(s.topic).or_insert(s), &**s));
+        let mut apart = other.filter(|(a, b)| a.table_no != b.table_no && a.qualified() != b.qualified());
+        apart.next().map(|(a, b)| (a.qualified(), b.qualified()))
+    }
+
     /// The newest schema of each table that we take, tables in the order in which they were last described.
     pub fn newest(&self) -> Vec<Arc<TableSchema>> {
         let mut of: BTreeMap<TopicId, &Arc<TableSchema>> = BTreeMap::new();
@@ -84,11 +94,18 @@ impl Book {
         Ok(())
     }
 
+    fn shares(&self, table: &TableSchema) -> bool {
+        let other = |s: &Arc<TableSchema>| s.topic == table.topic && s.table_no != table.table_no;
+        self.schemas.values().any(|s| other(s) && s.qualified() != table.qualified())
+    }
+
     fn learn(&mut self, told: Told, of: &Of<'_>) {
         match told {
             Told::Table(table) => {
                 if !table.topic.is_none() {
-                    self.topics.insert(table.topic, of.tables.takes(&table));
+                    // Of several tables that share a topic one is enough.
+                    let took = self.shares(&table) && self.takes(table.topic) == Some(true);
+                    self.topics.insert(table.topic, took || of.tables.takes(&table));
                     let first = self.shaped.entry(table.topic).or_insert(table.schema_no);
                     *first = (*first).min(table.schema_no);
                 }

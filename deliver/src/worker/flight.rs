@@ -54,7 +54,7 @@ pub(super) struct Held {
 pub(super) enum Content {
     Row(Box<RowChange>),
     /// Its schema was not known yet when it was fetched, or it cannot be decoded: it is tried again at its turn.
-    Raw(RawRecord),
+    Raw(Box<RawRecord>),
 }
 
 /// What a flight needs to decode.
@@ -171,7 +171,7 @@ async fn decode(at: TopicPartition, found: Vec<RawRecord>, next: Offset, decodin
             decoding.schemas.get(&stamp.schema_no).and_then(|schema| decoding.wire.row(&record, &stamp, schema).ok());
         let (bytes, content) = match decoded {
             Some(row) => (bytes.max(row_bytes(&row)), Content::Row(Box::new(row))),
-            None => (bytes, Content::Raw(record)),
+            None => (bytes, Content::Raw(Box::new(record))),
         };
         runs.push(Run { version: stamp.version, offset, bytes, row: Held { stamp, captured, read, content } });
     }

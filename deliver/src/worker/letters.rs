@@ -17,6 +17,7 @@ use crate::wire::{RawRecord, records};
 use bytes::Bytes;
 use catchwater_base::crash_point;
 use catchwater_change::Version;
+use catchwater_change::encode::debezium_json::FLAT_HEADER;
 use catchwater_change::encode::form::FORM_HEADER;
 use catchwater_change::exact::EXACT_HEADER;
 use catchwater_change::stamp::STAMP_HEADER;
@@ -320,8 +321,12 @@ impl Worker {
             text("cw.version", letter.version.to_string()),
             text("cw.attempts", (self.retry.attempts() + 1).to_string()),
         ];
-        for (name, value) in [(STAMP_HEADER, &record.stamp), (EXACT_HEADER, &record.exact), (FORM_HEADER, &record.form)]
-        {
+        for (name, value) in [
+            (STAMP_HEADER, &record.stamp),
+            (EXACT_HEADER, &record.exact),
+            (FORM_HEADER, &record.form),
+            (FLAT_HEADER, &record.flat),
+        ] {
             if let Some(value) = value {
                 out.push((Bytes::from_static(name), value.clone()));
             }

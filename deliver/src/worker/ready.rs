@@ -2,7 +2,7 @@
 //! no sink transaction is open.
 
 use super::{Session, Trouble, Worker, sink_trouble};
-use crate::error::{Failure, columns_gone, no_table, target_gone};
+use crate::error::{Failure, columns_gone, no_table, shared_topic, target_gone};
 use crate::evolve;
 use crate::mode::Mode;
 use crate::plan;
@@ -20,6 +20,9 @@ impl Worker {
     /// a person can cure (a type, a key, a shared target) waits for the first row: rows of an older shape still pass.
     pub(super) async fn prepare_tables(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
         self.book.grown = false;
+        if let Some((first, second)) = self.book.shared() {
+            return Err(Trouble::Fatal(shared_topic(&first, &second)));
+        }
         let mut due: Vec<(Arc<TableSchema>, TargetName)> = Vec::new();
         for schema in self.book.newest() {
             // A topic that is gone has no table any more.

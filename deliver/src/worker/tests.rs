@@ -94,10 +94,10 @@ impl TestSource {
         at: TopicPartition,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: &[(Bytes, Bytes)],
+        headers: &[(Bytes, Option<Bytes>)],
     ) -> Offset {
         let mut b = Builder::new();
-        b.push(1000, key, value, headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))));
+        b.push(1000, key, value, headers.iter().map(|(k, v)| (&k[..], v.as_deref())));
         let how = Append { context: AppendContext::None, acks: Acks::All, timeout_ms: 1000 };
         match self.client.append(at, b.finish().freeze(), how).await {
             AppendOutcome::Appended { end, .. } => end,

@@ -171,4 +171,5 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0694", include_str!("../../../../docs/errors/CW0694.md")),
     ("CW0695", include_str!("../../../../docs/errors/CW0695.md")),
     ("CW0696", include_str!("../../../../docs/errors/CW0696.md")),
+    ("CW0697", include_str!("../../../../docs/errors/CW0697.md")),
 ];

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 const PREFIX_MAX: usize = 63;
 
 /// Properties that come in families, by their beginnings.
-const FAMILIES: [&str; 3] = ["column.mask.", "column.truncate.", "snapshot.select.statement.overrides."];
+const FAMILIES: [&str; 5] =
+    ["column.mask.", "column.truncate.", "snapshot.select.statement.overrides.", "transforms.", "predicates."];
 /// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
 /// of topics and of a type; and ours.
 const UNLISTED: [&str; 7] = [

@@ -283,7 +283,9 @@ pub(super) fn put_moment(out: &mut Vec<u8>, form: &Form, column: &Column, value:
         (Type::Timestamp { .. }, Value::Timestamp(us)) if !matches!(*us, i64::MAX | i64::MIN) => us.div_euclid(1000),
         _ => return false,
     };
-    let text = calendar::instant_text(millis * 1000, 3);
+    // A date beyond what microseconds have room for.
+    let Some(micros) = millis.checked_mul(1000) else { return false };
+    let text = calendar::instant_text(micros, 3);
     let shown = match text.split_once('T') {
         Some((_, clock)) if millis < DAY_MS => clock,
         Some((date, _)) if millis % DAY_MS == 0 => date,

@@ -5,7 +5,7 @@
 
 use super::defects::Road;
 use super::value::{bare, delimiter, fixed_scale, put_value};
-use super::{Options, defects, source_type};
+use super::{Options, Placed, defects, source_type};
 use crate::calendar;
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::json;
@@ -19,6 +19,9 @@ use std::borrow::Cow;
 pub struct Inline {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+    /// Of rows without their envelope, and of the nulls of their deletes.
+    pub flat: Vec<u8>,
+    pub flat_null: Vec<u8>,
 }
 
 /// What stands after a payload.
@@ -37,7 +40,14 @@ pub(super) fn framed(with_schema: bool, schema: &str, payload: &dyn Fn(&mut Vec<
     out.into()
 }
 
-pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options: &Options, road: Road) -> Inline {
+pub(super) fn inline(
+    table: &TableSchema,
+    topic: &str,
+    connector: &str,
+    options: &Options,
+    road: Road,
+    placed: Option<&Placed>,
+) -> Inline {
     let mut key = Vec::new();
     key.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
     let columns = if options.defects { defects::key_columns(table) } else { None };
@@ -50,9 +60,16 @@ pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options:
             put_column(&mut key, options, column, Vec::new());
         }
     }
-    let names = options.schema_names;
+    for (name, _) in placed.map_or(&[][..], |p| &p.key_fields) {
+        key.extend_from_slice(b",{\"type\":\"string\",\"optional\":false,\"field\":");
+        json::put_string(&mut key, name);
+        key.push(b'}');
+    }
+    let own = |of: &str| options.schema_names.schema(&format!("{topic}.{of}")).into_owned();
+    let routed =
+        |name: fn(&Placed) -> &Option<String>, of| placed.and_then(|p| name(p).clone()).unwrap_or_else(|| own(of));
     key.extend_from_slice(b"],\"optional\":false,\"name\":");
-    json::put_string(&mut key, &names.schema(&format!("{topic}.Key")));
+    json::put_string(&mut key, &routed(|p| &p.key_name, "Key"));
     key.extend_from_slice(b"},\"payload\":");
 
     let mut row = Vec::new();
@@ -66,8 +83,23 @@ pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options:
         let more = options.parameters.0.as_ref().map(|of| of(table, column));
         put_column(&mut row, options, column, more.unwrap_or_default());
     }
+    let (mut flat, mut flat_null) = (Vec::new(), Vec::new());
+    let name = routed(|p| &p.row_name, "Value");
+    if let Some(of) = placed.and_then(|p| p.flat.as_deref()) {
+        flat.extend_from_slice(b"{\"schema\":");
+        flat.extend_from_slice(&row);
+        of.put_schema(&mut flat);
+        flat.extend_from_slice(b"],\"optional\":false,\"name\":");
+        json::put_string(&mut flat, &name);
+        flat.extend_from_slice(b"},\"payload\":");
+    }
     row.extend_from_slice(b"],\"optional\":true,\"name\":");
-    json::put_string(&mut row, &names.schema(&format!("{topic}.Value")));
+    json::put_string(&mut row, &name);
+    if !flat.is_empty() {
+        flat_null.extend_from_slice(b"{\"schema\":");
+        flat_null.extend_from_slice(&row);
+        flat_null.extend_from_slice(b"},\"payload\":null");
+    }
     let mut value = Vec::with_capacity(row.len() * 2 + 2048);
     value.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
     for image in ["before", "after"] {
@@ -78,10 +110,16 @@ pub(super) fn inline(table: &TableSchema, topic: &str, connector: &str, options:
     }
     value.extend_from_slice(source(connector).as_bytes());
     value.extend_from_slice(TAIL.as_bytes());
-    json::put_string(&mut value, &names.schema(&format!("{topic}.Envelope")));
+    json::put_string(&mut value, &routed(|p| &p.envelope_name, "Envelope"));
     value.extend_from_slice(b",\"version\":2},\"payload\":");
-    Inline { key, value }
+    Inline { key, value, flat, flat_null }
 }
+
+/// What the schema of `source.snapshot` says besides its type.
+pub(super) const SNAPSHOTS: &str = concat!(
+    r#","name":"io.debezium.data.Enum","version":1,"parameters":{"allowed":"true,first,first_in_data_collection,"#,
+    r#"last_in_data_collection,last,false,incremental"}"#
+);
 
 const TAIL: &str = concat!(
     r#"{"type":"struct","fields":[{"type":"string","optional":false,"field":"id"},"#,

@@ -1,6 +1,7 @@
 //! decode(encode(x)) == x over random schemas and rows.
 
 #![allow(clippy::unwrap_used)]
+use super::placed::{Placed, Places, SOURCE_FIELDS};
 use super::*;
 use crate::decode::debezium_json::{Decoded, decode};
 use crate::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimeMode};
@@ -181,7 +182,20 @@ fn change() -> impl Strategy<Value = RowChange> {
         })
 }
 
-/// Every mode, schemas inline or not.
+/// Every topic's rows lose their envelope, and keys say where they are from.
+struct Flattened(Arc<Flat>);
+
+impl Places for Flattened {
+    fn table(&self, topic: &str) -> Placed {
+        let key_fields = vec![("__from".to_owned(), topic.to_owned())];
+        Placed { topic: "all".into(), key_fields, flat: Some(self.0.clone()), ..Placed::default() }
+    }
+    fn other(&self, topic: &str) -> Result<String, String> {
+        Ok(topic.to_owned())
+    }
+}
+
+/// Every mode, schemas inline or not, with envelope or without.
 fn options() -> impl Strategy<Value = Options> {
     let decimal = prop_oneof![Just(DecimalMode::Precise), Just(DecimalMode::Double), Just(DecimalMode::String)];
     let time = prop_oneof![
@@ -200,9 +214,12 @@ fn options() -> impl Strategy<Value = Options> {
     ];
     let interval = prop_oneof![Just(IntervalMode::Numeric), Just(IntervalMode::String)];
     let hstore = prop_oneof![Just(HstoreMode::Json), Just(HstoreMode::Map)];
-    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let deletes =
+        prop_oneof![Just(Deletes::Drop), Just(Deletes::Null), Just(Deletes::Tombstone), Just(Deletes::Rewrite)];
+    let flat = proptest::option::of((deletes, any::<bool>(), proptest::collection::vec(0..SOURCE_FIELDS.len(), 0..4)));
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), flat);
     (decimal, time, binary, hstore, interval, 0u8..4, switches).prop_map(
-        |(decimal, time, binary, hstore, interval, money_digits, (default, schema, defects, defaults))| {
+        |(decimal, time, binary, hstore, interval, money_digits, (default, schema, defects, defaults, flat))| {
             let form = Form { decimal, time, binary, hstore, interval, money_digits };
             let form = if default { Form::default() } else { form };
             Options {
@@ -212,6 +229,12 @@ fn options() -> impl Strategy<Value = Options> {
                 context_headers: schema,
                 defects,
                 value_defaults: defaults,
+                placing: Placing(flat.map(|(deletes, tombstones, fields)| {
+                    let added = |(i, at)| Added { name: format!("__{i}"), what: Part::Source(at) };
+                    let fields: Vec<Added> = fields.into_iter().enumerate().map(added).collect();
+                    let flat = Flat { deletes, tombstones, headers: fields.clone(), fields };
+                    Arc::new(Flattened(Arc::new(flat))) as Arc<dyn Places>
+                })),
                 ..Options::default()
             }
         },
@@ -254,7 +277,7 @@ fn bits_of(change: &RowChange) -> Vec<u64> {
 }
 
 fn decoded(encoded: &Encoded, table: &Arc<TableSchema>) -> Decoded {
-    let headers: Vec<(&[u8], Option<&[u8]>)> = encoded.headers.iter().map(|(k, v)| (&k[..], Some(&v[..]))).collect();
+    let headers: Vec<(&[u8], Option<&[u8]>)> = encoded.headers.iter().map(|(k, v)| (&k[..], v.as_deref())).collect();
     decode(encoded.value.as_deref(), headers, table).unwrap()
 }
 
@@ -264,7 +287,8 @@ proptest! {
     fn decode_undoes_encode(change in change(), options in options()) {
         let encoder = Encoder::with("postgresql", "pg", options);
         let pieces = encoder.pieces(&change);
-        prop_assert!(!pieces.is_empty());
+        let flat = encoder.options.placing.0.is_some();
+        prop_assert!(flat || !pieces.is_empty());
         for piece in pieces {
             let mut stamp = stamp(&change, *piece);
             let encoded = encoder.encode(&change, *piece, stamp.clone(), Wall::from_micros(5)).unwrap();
@@ -278,8 +302,15 @@ proptest! {
             match (piece, decoded(&encoded, &change.table)) {
                 (Piece::Tombstone, Decoded::Tombstone(got)) => prop_assert_eq!(got, stamp),
                 (Piece::Tombstone, other) => prop_assert!(false, "{:?}", other),
-                (_, Decoded::Event(got)) => {
+                (_, Decoded::Event(mut got)) => {
                     let mut want = Event { change: change.clone(), stamp };
+                    if flat {
+                        // Of the source block the stamp has what is needed.
+                        (got.change.info, got.change.snapshot) = (want.change.info.clone(), want.change.snapshot);
+                        if want.change.op == Op::Delete {
+                            want.change.after = None;
+                        }
+                    }
                     match piece {
                         Piece::OldKey => (want.change.op, want.change.after) = (Op::Delete, None),
                         Piece::NewKey => (want.change.op, want.change.before) = (Op::Create, None),
@@ -323,11 +354,11 @@ fn a_change_of_the_key_is_three_records_with_the_other_key_in_a_header() {
         .collect();
     let text = |b: &Option<Bytes>| b.as_ref().map(|b| String::from_utf8(b.to_vec()).unwrap());
     assert_eq!(text(&all[0].key).as_deref(), Some("{\"c0\":2}"));
-    assert_eq!(all[0].headers[0], (NEW_KEY_HEADER.into(), Bytes::from_static(b"{\"c0\":10}")));
+    assert_eq!(all[0].headers[0], (NEW_KEY_HEADER.into(), Some(Bytes::from_static(b"{\"c0\":10}"))));
     assert_eq!((text(&all[1].key).as_deref(), &all[1].value), (Some("{\"c0\":2}"), &None));
     assert_eq!(all[1].headers[0].0, NEW_KEY_HEADER);
     assert_eq!(text(&all[2].key).as_deref(), Some("{\"c0\":10}"));
-    assert_eq!(all[2].headers[0], (OLD_KEY_HEADER.into(), Bytes::from_static(b"{\"c0\":2}")));
+    assert_eq!(all[2].headers[0], (OLD_KEY_HEADER.into(), Some(Bytes::from_static(b"{\"c0\":2}"))));
     assert!(text(&all[0].value).unwrap().starts_with("{\"before\":{\"c0\":2,\"c1\":null},\"after\":null,\"source\":{"));
 }
 
@@ -441,7 +472,7 @@ fn defaults_of_bits_and_intervals_are_shown() {
         let mut c = column(0, kind);
         (c.native_type, c.default) = (native.into(), default.into());
         let options = Options { key_schema: true, ..Options::default() };
-        let shown = super::schema::inline(&table(vec![c], vec![0]), "t", "postgresql", &options, Road::Stream);
+        let shown = super::schema::inline(&table(vec![c], vec![0]), "t", "postgresql", &options, Road::Stream, None);
         let text = String::from_utf8(shown.key).unwrap();
         assert!(text.contains(&format!("\"default\":{want},\"field\"")), "{default}: {text}");
     }

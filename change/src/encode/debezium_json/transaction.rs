@@ -107,7 +107,7 @@ impl Encoder {
         if self.options.value_schema {
             value.push(super::schema::END);
         }
-        let headers = vec![(Bytes::from_static(STAMP_HEADER), stamp.encode())];
+        let headers = vec![(Bytes::from_static(STAMP_HEADER), Some(stamp.encode()))];
         Encoded { key: Some(key.into()), value: Some(value.into()), headers }
     }
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const RECORDED: &str = include_str!("../golden/debezium.txt");
-const MARKER: &str = "zz_marker";
+pub const MARKER: &str = "zz_marker";
 
 #[derive(Clone, Debug, PartialEq)]
 struct Record {
@@ -42,10 +42,20 @@ struct Run {
     schemas: Vec<(String, String)>,
 }
 
-struct Scenario {
+pub struct Scenario {
     setup: String,
     changes: Vec<String>,
     runs: Vec<Run>,
+}
+
+impl Scenario {
+    /// `-- @setup`, then parts that begin with `-- @changes`.
+    pub fn parse(sql: &str) -> Scenario {
+        let (_, sql) = sql.split_once("-- @setup").unwrap();
+        let mut sql = sql.split("-- @changes");
+        let setup = sql.next().unwrap().to_owned();
+        Scenario { setup, changes: sql.map(str::to_owned).collect(), runs: Vec::new() }
+    }
 }
 
 fn scenarios() -> BTreeMap<String, Scenario> {
@@ -54,12 +64,8 @@ fn scenarios() -> BTreeMap<String, Scenario> {
         let (name, rest) = part.split_once('\n').unwrap();
         let mut pieces = rest.split("\n#run ");
         let sql = pieces.next().unwrap();
-        let (_, sql) = sql.split_once("-- @setup").unwrap();
-        let mut sql = sql.split("-- @changes");
-        let setup = sql.next().unwrap().to_owned();
-        let changes = sql.map(str::to_owned).collect();
         let runs = pieces.map(run).collect();
-        out.insert(name.to_owned(), Scenario { setup, changes, runs });
+        out.insert(name.to_owned(), Scenario { runs, ..Scenario::parse(sql) });
     }
     out
 }
@@ -165,10 +171,32 @@ async fn captured(server: &str, scenario: &Scenario, run: &Run, setting: Setting
     let Setting { schemas, defects } = setting;
     let letter = |v: bool| if v { 'y' } else { 'n' };
     let name = format!("golden_{}_{}{}", run.name.replace('-', "_"), letter(schemas), letter(defects));
-    let db = database_on(server, &name).await;
+    let cluster = capture_sql(server, &name, &run.name, scenario, properties(run, setting), defects).await;
+    let mut out = read(&cluster);
+    out.records.retain(|topic, _| !topic.ends_with(MARKER));
+    if let Some(ends) = out.records.get_mut("pg.transaction") {
+        assert!(ends.last().is_some_and(|r| r.value.contains(MARKER)));
+        ends.truncate(ends.len() - 2);
+        // One id for a transaction, or one for its beginning and another for its end.
+        let ids: BTreeSet<&str> = ends.iter().map(|r| r.key.as_str()).collect();
+        assert_eq!(ids.len(), if defects { ends.len() } else { ends.len() / 2 }, "{ends:?}");
+    }
+    out.schemas.retain(|(name, _)| !name.contains(MARKER));
+    out
+}
+
+/// Runs a scenario's SQL on a database of its own while it is captured; the log then, the marker's record behind all others.
+pub async fn capture_sql(
+    server: &str,
+    name: &str,
+    run: &str,
+    scenario: &Scenario,
+    properties: Properties,
+    defects: bool,
+) -> MemoryCluster {
+    let db = database_on(server, name).await;
     db.exec(&scenario.setup).await;
     db.exec(&format!("CREATE TABLE {MARKER}(id int PRIMARY KEY)")).await;
-    let properties = properties(run, setting);
     let leaves = properties.reading.leaves;
     let tables = db
         .client
@@ -231,40 +259,32 @@ async fn captured(server: &str, scenario: &Scenario, run: &Run, setting: Setting
     let task = tokio::spawn(async move { worker.run(stopped).await });
     let streaming = async {
         while status.get().state != catchwater_capture::State::Streaming {
-            assert!(!task.is_finished(), "{}: the capture ended", run.name);
+            assert!(!task.is_finished(), "{run}: the capture ended");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(LIMIT * 4, streaming).await.expect("the snapshot ends in time");
     for part in &scenario.changes {
         // Statements sent together are one transaction, and a message of none stands before it: they were recorded alone.
-        let alone = matches!(run.name.as_str(), "message" | "transaction");
-        for some in part.split(|c| alone && c == '\n') {
+        let alone = matches!(run, "message" | "transaction");
+        let each = run.starts_with("unwrap-") || run.starts_with("routed-");
+        for some in part.split(|c| alone && c == '\n' || each && c == ';') {
             db.exec(some).await;
         }
     }
     db.exec(&format!("INSERT INTO {MARKER} VALUES (1)")).await;
     let marked = async {
-        while read(&cluster).records.keys().all(|t| !t.ends_with(MARKER)) {
-            assert!(!task.is_finished(), "{}: the capture ended", run.name);
+        let has_rows = |id| !cluster.batches(TopicPartition::new(id, 0)).is_empty();
+        while cluster.topics().into_iter().all(|(t, id, _)| !t.as_str().ends_with(MARKER) || !has_rows(id)) {
+            assert!(!task.is_finished(), "{run}: the capture ended");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(LIMIT * 4, marked).await.expect("the changes come in time");
     stop.stop();
     task.await.unwrap();
-    let mut out = read(&cluster);
-    out.records.retain(|topic, _| !topic.ends_with(MARKER));
-    if let Some(ends) = out.records.get_mut("pg.transaction") {
-        assert!(ends.last().is_some_and(|r| r.value.contains(MARKER)));
-        ends.truncate(ends.len() - 2);
-        // One id for a transaction, or one for its beginning and another for its end.
-        let ids: BTreeSet<&str> = ends.iter().map(|r| r.key.as_str()).collect();
-        assert_eq!(ids.len(), if defects { ends.len() } else { ends.len() / 2 }, "{ends:?}");
-    }
-    out.schemas.retain(|(name, _)| !name.contains(MARKER));
     db.drop().await;
-    out
+    cluster
 }
 
 fn read(cluster: &MemoryCluster) -> Run {

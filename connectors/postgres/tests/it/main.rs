@@ -23,3 +23,4 @@ mod source;
 mod support;
 mod taken;
 mod tls;
+mod transforms;

@@ -505,7 +505,7 @@ fn through_log(change: &RowChange, schema: &Arc<TableSchema>) -> RowChange {
         txn: None,
     };
     let made = Encoder::new("postgresql", "p").encode(change, Piece::Whole, stamp, Wall::from_micros(0)).unwrap();
-    let headers = made.headers.iter().map(|(k, v)| (&k[..], Some(&v[..])));
+    let headers = made.headers.iter().map(|(k, v)| (&k[..], v.as_deref()));
     let Decoded::Event(event) = decode(made.value.as_deref(), headers, schema).unwrap() else { panic!() };
     let (was, is) = (change.after.as_ref().unwrap(), event.change.after.as_ref().unwrap());
     for ((a, b), column) in was.cells.iter().zip(&is.cells).zip(&schema.columns) {

@@ -149,7 +149,7 @@ async fn what_cannot_be_read_is_never_passed_over() {
     let key = KeyOf { table: "main.t".into(), key: catchwater_base::hash::xxh3_128(&first) };
     let keys = crate::park::encode_keys(std::slice::from_ref(&key));
     let headers = [("cw.sink", "shop.copy"), ("cw.keys", &keys), ("cw.stamp", "\u{1}damaged")]
-        .map(|(k, v)| (Bytes::copy_from_slice(k.as_bytes()), Bytes::copy_from_slice(v.as_bytes())));
+        .map(|(k, v)| (Bytes::copy_from_slice(k.as_bytes()), Some(Bytes::copy_from_slice(v.as_bytes()))));
     source.append(partition(&cluster, "shop.dlq").await, None, Some(b"{}"), &headers).await;
     let running = start(&cluster, &target, park(2));
     wait(|| pairs(&target) == [(2, 500)]).await;

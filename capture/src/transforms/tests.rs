@@ -1,0 +1,116 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use catchwater_change::encode::debezium_json::Places;
+
+fn parsed<'p>(given: &[(&'p str, &'p str)]) -> Result<Transforms, Faults> {
+    Transforms::parse(&given.iter().copied().collect())
+}
+
+fn wrong(given: &[(&str, &str)]) -> Vec<String> {
+    parsed(given).unwrap_err().into_iter().map(|(k, why)| format!("{k}: {why}")).collect()
+}
+
+/// Source of the expected names: `java.util.regex` of OpenJDK 17, by hand.
+#[test]
+fn replacements_are_javas() {
+    let renamed = |regex: &str, to: &str, name: &str| Rename::new(regex, to).unwrap().apply(name);
+    for (regex, to, name, want) in [
+        ("pg\\.(.*)\\.(.*)", "$2", "pg.public.orders", Some("orders")),
+        ("pg\\.(.*)\\.(.*)", "$2", "xpg.public.orders", None),
+        ("(.*)_a", "$10", "t_a", Some("t0")),
+        ("(?<s>[^.]+)\\.(.*)", "${s}-\\$$2\\x", "a.b", Some("a-$bx")),
+        // The first place that fits is replaced, which need not be the whole.
+        ("a|ab", "x", "ab", Some("xb")),
+        ("(a)|(b)", "<$2>", "a", Some("<>")),
+        (".*", "all", "t", Some("all")),
+    ] {
+        assert_eq!(renamed(regex, to, name).as_deref(), want, "{regex} {to} {name}");
+    }
+    for (regex, to) in [("a", "$1"), ("a", "$x"), ("a", "b\\"), ("(?<s>a)", "${t}"), ("a", "$")] {
+        assert!(!Rename::new(regex, to).unwrap_err().0, "{to}");
+    }
+    assert!(Rename::new("(?=a)", "b").unwrap_err().0);
+}
+
+#[test]
+fn transforms_run_in_their_order_where_their_predicate_fits() {
+    let regex = "org.apache.kafka.connect.transforms.RegexRouter";
+    let given = [
+        ("transforms", "cut, un,log"),
+        ("transforms.cut.type", regex),
+        ("transforms.cut.regex", "pg\\.public\\.(.*)"),
+        ("transforms.cut.replacement", "$1"),
+        ("transforms.un.type", "io.debezium.transforms.ExtractNewRecordState"),
+        ("transforms.un.predicate", "tables"),
+        ("transforms.un.negate", "true"),
+        ("transforms.log.type", "io.debezium.transforms.ByLogicalTableRouter"),
+        ("transforms.log.topic.regex", "(shard)_\\d"),
+        ("transforms.log.topic.replacement", "$1s"),
+        ("transforms.log.key.field.regex", "shard_(.)"),
+        ("transforms.log.key.field.replacement", "n$1"),
+        ("predicates", "tables"),
+        ("predicates.tables.type", "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"),
+        ("predicates.tables.pattern", "other"),
+    ];
+    let t = parsed(&given).unwrap();
+    let shard = t.table("pg.public.shard_7");
+    assert_eq!(shard.topic, "shards");
+    assert_eq!(shard.key_fields, [("__dbz__physicalTableIdentifier".to_owned(), "n7".to_owned())]);
+    assert_eq!((shard.key_name.as_deref(), shard.row_name), (Some("shards.Key"), None), "a flat row's schema stays");
+    assert!(shard.flat.is_some());
+    let other = t.table("pg.public.other");
+    assert_eq!((other.topic.as_str(), other.flat, other.key_fields.len()), ("other", None, 0));
+    assert_eq!(t.other("pg.public.x"), Ok("x".to_owned()));
+    assert!(t.other("pg.public.shard_1").unwrap_err().contains("no table's topic"));
+    assert_eq!(t.deletes(), Some(Deletes::Null));
+}
+
+#[test]
+fn modes_of_deletes_are_those_of_debezium_3_and_of_2() {
+    let of = |given: &[(&str, &str)]| {
+        let mut all = vec![("transforms", "u"), ("transforms.u.type", UNWRAP)];
+        all.extend(given);
+        let flat = parsed(&all).unwrap().table("t").flat.unwrap();
+        (flat.deletes, flat.tombstones)
+    };
+    const NEW: &str = "transforms.u.delete.tombstone.handling.mode";
+    const OLD: &str = "transforms.u.delete.handling.mode";
+    const DROP: &str = "transforms.u.drop.tombstones";
+    assert_eq!(of(&[]), (Deletes::Null, false));
+    assert_eq!(of(&[(NEW, "rewrite-with-tombstone")]), (Deletes::Rewrite, true));
+    assert_eq!(of(&[(NEW, "Drop"), (OLD, "rewrite")]), (Deletes::Drop, false));
+    assert_eq!(of(&[(OLD, "rewrite")]), (Deletes::Rewrite, false));
+    assert_eq!(of(&[(OLD, "rewrite"), (DROP, "false")]), (Deletes::Rewrite, true));
+    assert_eq!(of(&[(DROP, "false")]), (Deletes::Drop, true));
+    assert_eq!(of(&[(OLD, "none")]), (Deletes::Null, false));
+}
+
+#[test]
+fn what_is_not_served_says_what_is() {
+    let insert = "org.apache.kafka.connect.transforms.InsertField$Value";
+    let all = wrong(&[("transforms", "i"), ("transforms.i.type", insert), ("transforms.i.static.field", "x")]);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].starts_with("transforms.i.type: ") && all[0].contains("RegexRouter"), "{all:?}");
+    let all = wrong(&[
+        ("transforms", "u, r"),
+        ("transforms.u.type", UNWRAP),
+        ("transforms.u.add.feilds", "op"),
+        ("transforms.u.add.headers", "op,before"),
+        ("transforms.u.route.by.field", "v"),
+        ("transforms.u.delete.tombstone.handling.mode", "keep"),
+        ("transforms.u.predicate", "nobody"),
+        ("transforms.r.type", REGEX_ROUTER),
+        ("transforms.r.regex", "("),
+        ("transforms.x.type", UNWRAP),
+        ("predicates", "p"),
+        ("predicates.p.type", "org.apache.kafka.connect.transforms.predicates.RecordIsTombstone"),
+    ]);
+    for key in ["u.add.feilds", "u.add.headers", "u.route.by.field", "u.delete.tombstone", "u.predicate", "r.regex"] {
+        assert!(all.iter().any(|w| w.starts_with(&format!("transforms.{key}"))), "{key}: {all:?}");
+    }
+    assert!(all.iter().any(|w| w.starts_with("transforms.r.replacement: must be given")), "{all:?}");
+    assert!(all.iter().any(|w| w.starts_with("transforms.x.type: `transforms` does not name it")), "{all:?}");
+    assert!(all.iter().any(|w| w.starts_with("predicates.p.type")), "{all:?}");
+    let twice = [("transforms", "u"), ("transforms.u.type", UNWRAP), ("transforms.u.add.fields", "op,source.op:op")];
+    assert!(wrong(&twice)[0].contains("one name"));
+}
