@@ -170,7 +170,7 @@ impl Bench {
         let (stop, stopped) = shutdown::channel();
         let run = worker.run(stopped);
         let db = self.db.clone();
-        let mut run = std::pin::pin!(run);
+        let mut run = Box::pin(run);
         let mut sent = false;
         // Fill-up needs idle places; a minute of the paused clock is plenty.
         let clock = self.clock.clone();
