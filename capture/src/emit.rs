@@ -410,7 +410,7 @@ impl Emitter {
 
     /// True if a transform leaves out every record of a change; `numbered` = its table with its number.
     pub fn leaves_out(&self, change: &RowChange, numbered: &TableSchema) -> bool {
-        self.encoder.options.placing.0.is_some() && self.encoder.pieces_in(change, numbered).is_empty()
+        self.encoder.leaves_out(change, numbered)
     }
 
     /// The records a change becomes.

@@ -9,6 +9,7 @@
 pub mod adhoc;
 pub mod backfill;
 pub mod conformance;
+pub mod creation;
 pub mod emit;
 pub mod error;
 pub mod notification;

@@ -3,6 +3,7 @@
 //!
 //! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
 
+use crate::creation::{self, Creation};
 pub use crate::notification::Channels as Notifications;
 use crate::reading::{Reading, SELECTS};
 use crate::shape::{Mask, Pattern, Rules};
@@ -41,6 +42,7 @@ pub struct Properties {
     /// How the connector reads.
     pub reading: Reading,
     pub transforms: Arc<Transforms>,
+    pub creation: Arc<Creation>,
 }
 
 /// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
@@ -59,7 +61,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 50] = [
+pub const KNOWN: [&str; 51] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -103,6 +105,7 @@ pub const KNOWN: [&str; 50] = [
     "snapshot.select.statement.overrides",
     "time.precision.mode",
     "tombstones.on.delete",
+    "topic.creation.groups",
     "topic.delimiter",
     "topic.heartbeat.prefix",
     "topic.transaction",
@@ -179,6 +182,7 @@ impl Properties {
                 }
                 // With the others of theirs, below.
                 "transforms" | "predicates" => Ok(()),
+                key if key.starts_with(creation::FAMILY) => Ok(()),
                 key if transforms::FAMILIES.iter().any(|f| key.starts_with(f)) => Ok(()),
                 key if key.strip_prefix(SELECTS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) => Ok(()),
                 key => out.take(key, value),
@@ -189,6 +193,10 @@ impl Properties {
         }
         let faults = out.reading.take_selects(given.get(SELECTS).copied(), &given);
         errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why }));
+        match Creation::parse(&given) {
+            Ok(creation) => out.creation = Arc::new(creation),
+            Err(faults) => errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why })),
+        }
         match Transforms::parse(&given) {
             Ok(transforms) => out.transforms = Arc::new(transforms),
             Err(faults) => errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why })),

@@ -19,6 +19,7 @@ mod stream;
 mod tell;
 mod unchanged;
 
+use crate::creation::Creation;
 use crate::emit::Limits as EmitLimits;
 use crate::error::{End, Trouble};
 use crate::notification;
@@ -80,6 +81,8 @@ pub struct Config {
     pub signals: Signals,
     /// Where it is told how snapshots go.
     pub notifications: notification::Channels,
+    /// How its topics are made.
+    pub creation: Arc<Creation>,
     pub limits: Limits,
 }
 
@@ -150,7 +153,7 @@ impl Worker {
         let mut backoff = Backoff::new(self.config.limits.retry_base_ms, self.config.limits.retry_cap_ms);
         loop {
             let rows_before = self.status.get().rows;
-            let trouble = match self.attempt(stop.clone()).await {
+            let trouble = match Box::pin(self.attempt(stop.clone())).await {
                 Ok(()) => Trouble::Stop,
                 Err(trouble) => trouble,
             };

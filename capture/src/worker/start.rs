@@ -344,6 +344,13 @@ impl Begun<'_> {
             .collect();
         missing.sort();
         missing.dedup_by(|a, b| a.0 == b.0);
+        for (table, name) in named.iter().filter(|(t, name)| t.key.is_empty() && !self.topics.contains_key(name)) {
+            if self.session.config.creation.of(name.as_str()).compacts() {
+                let what =
+                    format!("topic {name}: cleanup.policy is compact, and table {} has no key", table.qualified());
+                return Err(Trouble::fail(code::TOPIC, what, "leave it out of that group of topic.creation.groups"));
+            }
+        }
         for some in missing.chunks(TOPICS_PER_CALL) {
             self.create_topics(some).await?;
         }
@@ -452,12 +459,11 @@ impl Begun<'_> {
         let owner = Owner::Capture(config.capture, config.epoch);
         let new = wanted
             .iter()
-            .map(|(name, keyed)| NewTopic {
-                name: name.clone(),
-                partitions: Some(config.partitions),
-                replication: None,
-                configs: route::topic_configs(*keyed),
-                owner,
+            .map(|(name, keyed)| {
+                let setup = config.creation.of(name.as_str());
+                let configs = setup.over(route::topic_configs(*keyed));
+                let replication = setup.replication;
+                NewTopic { name: name.clone(), partitions: Some(config.partitions), replication, configs, owner }
             })
             .collect();
         crash_point!("capture.before_topic");

@@ -125,6 +125,7 @@ impl Bench {
             heartbeat: None,
             signals: crate::signal::Signals::default(),
             notifications: crate::notification::Channels { log: false, topic: Some(TOLD.into()) },
+            creation: Default::default(),
             limits: limits(rng),
         };
         Worker::new(deps, config)

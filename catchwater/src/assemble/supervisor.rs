@@ -506,6 +506,7 @@ impl Supervisor {
             heartbeat: properties.heartbeat,
             signals: properties.signals,
             notifications: properties.notifications,
+            creation: properties.creation,
             limits: capture::worker::Limits::default(),
         };
         let (worker, status) = capture::Worker::new(deps, config);

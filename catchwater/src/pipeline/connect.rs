@@ -117,6 +117,7 @@ fn reason(key: &str) -> Option<&'static str> {
         }
         "replica.identity.autoset.values" => "a source alters no table; run ALTER TABLE … REPLICA IDENTITY yourself",
         "guardrail.collections.max" => "name the tables",
+        "xmin.fetch.interval.ms" => "`source.xmin` is null here",
         _ => return None,
     })
 }

@@ -116,7 +116,7 @@ fn flat_event(
     let before = if before.is_empty() { Node::Null } else { json::parse(before)? };
     let before = row(Some(&before), schema, form, marks, false)?;
     let after = match (op, value) {
-        (Op::Delete, _) => None,
+        (Op::Delete | Op::Truncate, _) => None,
         (_, None) => return Err(DecodeError::Missing("row")),
         (_, Some(value)) => {
             let node = json::parse(value)?;

@@ -226,13 +226,8 @@ impl Encoder {
 
     /// The records a change becomes, in their order; none where a transform leaves them out.
     pub fn pieces(&self, change: &RowChange) -> &'static [Piece] {
-        self.pieces_in(change, &change.table)
-    }
-
-    /// As [`Encoder::pieces`]; `numbered` = the change's table with its number.
-    pub fn pieces_in(&self, change: &RowChange, numbered: &TableSchema) -> &'static [Piece] {
         let all = self.all_pieces(change);
-        let placed = self.placed(numbered).filter(|_| Flat::applies(change.op));
+        let placed = self.placed(&change.table).filter(|_| Flat::applies(change.op));
         placed.and_then(|p| p.flat.clone()).map_or(all, |flat| flat.pieces(change.op, all))
     }
 

@@ -95,6 +95,7 @@ impl Bench {
             heartbeat: None,
             signals: catchwater_capture::signal::Signals::default(),
             notifications: Default::default(),
+            creation: Default::default(),
             limits: Default::default(),
         };
         let (worker, status) = catchwater_capture::Worker::new(deps, config);

@@ -11,8 +11,14 @@ use std::collections::BTreeMap;
 const PREFIX_MAX: usize = 63;
 
 /// Properties that come in families, by their beginnings.
-const FAMILIES: [&str; 5] =
-    ["column.mask.", "column.truncate.", "snapshot.select.statement.overrides.", "transforms.", "predicates."];
+const FAMILIES: [&str; 6] = [
+    "column.mask.",
+    "column.truncate.",
+    "snapshot.select.statement.overrides.",
+    "topic.creation.",
+    "transforms.",
+    "predicates.",
+];
 /// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
 /// of topics and of a type; and ours.
 const UNLISTED: [&str; 7] = [
@@ -47,18 +53,16 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
     let url = url(&mut given);
     let mut tables = tables(&mut given);
     tables.extend(signal_table(&given, &tables));
-    let snapshot = match given.word(
-        "snapshot.mode",
-        &["initial", "always", "no_data", "never", "when_needed", "initial_only", "configuration_based", "custom"],
-    ) {
-        "initial" | "when_needed" => true,
-        "no_data" | "never" => false,
-        "" => true,
-        other => {
-            given.refuse("snapshot.mode", format!("Catchwater has no {other}; it knows initial, no_data, when_needed"));
-            true
-        }
-    };
+    let snapshot = snapshot(&mut given);
+    // Another one makes other bytes of each header.
+    let class = given.get("header.converter").unwrap_or_default();
+    if !class.is_empty() && class.rsplit('.').next() != Some("SimpleHeaderConverter") {
+        given
+            .refuse("header.converter", "Catchwater knows org.apache.kafka.connect.storage.SimpleHeaderConverter only");
+    }
+    if given.word("snapshot.locking.mode", &["none", "shared", "custom"]) == "custom" {
+        given.refuse("snapshot.locking.mode", "Catchwater loads no classes; it takes no locks: none");
+    }
     if given.word("publication.autocreate.mode", &["all_tables", "disabled", "filtered", "no_tables"]) == "no_tables" {
         given.refuse("publication.autocreate.mode", "Catchwater knows all_tables, filtered and disabled");
     }
@@ -83,6 +87,37 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
     };
     let source = Source { component, tables, snapshot, debezium, fill_unchanged: true };
     given.done((prefix, source))
+}
+
+/// Whether the tables are read when the connector begins.
+fn snapshot(given: &mut Given<'_>) -> bool {
+    const MODES: [&str; 8] =
+        ["initial", "always", "no_data", "never", "when_needed", "initial_only", "configuration_based", "custom"];
+    const KNOWN: &str = "it knows initial, when_needed, no_data, never, and configuration_based without data";
+    let why = match given.word("snapshot.mode", &MODES) {
+        "initial" | "when_needed" | "" => return true,
+        "no_data" | "never" => return false,
+        "configuration_based" => {
+            let key = |of: &str| format!("snapshot.mode.configuration.based.{of}");
+            if given.flag(&key("snapshot.data")) {
+                // Debezium reads the tables at each start then.
+                given.refuse(
+                    &key("snapshot.data"),
+                    "Catchwater reads tables at the first start only: snapshot.mode = initial",
+                );
+            }
+            if !given.flag(&key("start.stream")) {
+                given.refuse(&key("start.stream"), "a source of Catchwater streams: true");
+            }
+            return false;
+        }
+        "always" => "tables are read again by the signal execute-snapshot, or by `catchwater pipeline snapshot`",
+        "initial_only" => "a source goes on with the stream: pause or delete it when the snapshot is complete",
+        _ => "there are no classes to load",
+    };
+    let mode = given.get("snapshot.mode").unwrap_or_default();
+    given.refuse("snapshot.mode", format!("Catchwater has no {mode}: {why}; {KNOWN}"));
+    true
 }
 
 fn url(given: &mut Given<'_>) -> String {

@@ -104,6 +104,76 @@ fn a_connector_that_is_taken_over_reads_no_snapshot() {
 }
 
 #[test]
+fn every_property_of_the_connector_has_a_decision() {
+    let words = |v| match v {
+        Verdict::Honoured => "served",
+        Verdict::Translated => "part of the pipeline",
+        Verdict::DefaultOnly => "the default alone",
+        Verdict::Ignored => "no effect",
+    };
+    let page = include_str!("../../../../docs/connect-properties.md");
+    let definitions = Class::DebeziumPostgres.definitions();
+    assert_eq!(definitions.len(), include_str!("source.tsv").lines().count(), "a line without a decision");
+    assert!(definitions.len() > 140, "{}", definitions.len());
+    let rows = |d: &Definition| page.lines().filter(|l| l.starts_with(&format!("| `{}` |", d.name))).count();
+    for d in definitions {
+        let row = format!("| `{}` | {} |", d.name, words(d.verdict));
+        assert!(page.contains(&row) && rows(d) == 1, "docs/connect-properties.md lacks {row}");
+        let why = page.lines().find_map(|l| l.strip_prefix(&row)).unwrap_or_default().trim_matches(['|', ' ']);
+        assert_eq!(why.is_empty(), d.verdict != Verdict::Ignored, "{}: why has it no effect?", d.name);
+        let refused = |value: &str| with(&SOURCE, &[(d.name, value)]).is_err();
+        match (d.verdict, d.kind) {
+            (Verdict::DefaultOnly, "BOOLEAN") => {
+                let other = if d.default == Some("true") { "false" } else { "true" };
+                assert!(refused(other), "{}", d.name);
+            }
+            (Verdict::DefaultOnly, "INT" | "LONG") => assert!(refused("7"), "{}", d.name),
+            (Verdict::DefaultOnly, _) => assert!(refused("something"), "{}", d.name),
+            // A property that is served is one that capture knows.
+            (Verdict::Honoured, _) => {
+                let known = catchwater_capture::properties::KNOWN.contains(&d.name);
+                assert!(known || d.name == "topic.creation.groups", "{}", d.name);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_mode_made_of_flags_is_what_the_flags_say() {
+    let mode = ("snapshot.mode", "configuration_based");
+    let stream = ("snapshot.mode.configuration.based.start.stream", "true");
+    let data = ("snapshot.mode.configuration.based.snapshot.data", "true");
+    assert!(!source(&[mode, stream]).snapshot);
+    let wrong = with(&SOURCE, &[mode, stream, data]).unwrap_err();
+    assert!(wrong.len() == 1 && wrong[0].contains("first start only"), "{wrong:?}");
+    assert!(with(&SOURCE, &[mode]).unwrap_err()[0].contains("streams"));
+}
+
+#[test]
+fn transforms_and_topics_of_a_connector_reach_the_source() {
+    let s = source(&[
+        ("transforms", "route"),
+        ("transforms.route.type", "org.apache.kafka.connect.transforms.RegexRouter"),
+        ("transforms.route.regex", "([^.]+)\\.([^.]+)\\.(?<t>[^.]+)"),
+        ("transforms.route.replacement", "${t}"),
+        ("topic.creation.default.replication.factor", "3"),
+        ("topic.creation.default.partitions", "1"),
+        ("topic.creation.default.cleanup.policy", "delete"),
+    ]);
+    let properties = catchwater_capture::Properties::parse(s.debezium.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    let properties = properties.unwrap();
+    let placed = properties.options.placing.0.unwrap().table("inv.public.items");
+    assert_eq!(placed.topic, "items");
+    assert_eq!(properties.creation.of("items").replication, Some(3));
+    let why = with(
+        &SOURCE,
+        &[("transforms", "m"), ("transforms.m.type", "org.apache.kafka.connect.transforms.MaskField$Value")],
+    );
+    assert!(why.unwrap_err()[0].contains("RegexRouter"), "what is served is said");
+}
+
+#[test]
 fn what_would_change_records_is_refused_and_what_would_not_is_not() {
     for (key, value) in [
         ("message.prefix.include.list", "("),
@@ -115,8 +185,17 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         ("notification.enabled.channels", "jmx"),
         ("notification.enabled.channels", "sink"),
         ("transforms", "route"),
+        ("predicates.p.type", "x"),
+        ("topic.creation.default.partitions", "6"),
+        ("topic.creation.mine.include", "a"),
+        ("header.converter", "org.apache.kafka.connect.json.JsonConverter"),
+        ("xmin.fetch.interval.ms", "100"),
+        ("snapshot.locking.mode", "custom"),
         ("topic.naming.strategy", "com.example.Other"),
         ("snapshot.mode", "initial_only"),
+        ("snapshot.mode", "always"),
+        ("snapshot.mode", "custom"),
+        ("snapshot.mode", "configuration_based"),
         ("plugin.name", "decoderbufs"),
         ("value.converter", "io.confluent.connect.avro.AvroConverter"),
         ("table.include.list", "public.(a|b"),

@@ -185,7 +185,7 @@ impl Flat {
     pub(super) fn pieces(&self, op: Op, all: &[Piece]) -> &'static [Piece] {
         use Piece::{NewKey, OldKey, Tombstone, Whole};
         if op == Op::Truncate {
-            return &[];
+            return &[Whole];
         }
         let has = |p: Piece| all.contains(&p);
         let deletes = self.deletes != Deletes::Drop;
@@ -209,6 +209,12 @@ impl Flat {
                 (false, false, false) => &[],
             },
         }
+    }
+
+    /// True if nothing is left of a change of the source. A truncate that a capture makes itself, because it reads a table
+    /// without a key again, is kept: its readers must not see the rows twice.
+    fn leaves_out(&self, op: Op, all: &[Piece]) -> bool {
+        op == Op::Truncate || self.pieces(op, all).is_empty()
     }
 
     fn deleted(&self) -> bool {
@@ -290,6 +296,12 @@ impl Encoder {
         Some(known.entry(table.schema_no).or_insert_with(make).clone())
     }
 
+    /// True if a transform leaves out every record of a change of the source; `numbered` = its table with its number.
+    pub fn leaves_out(&self, change: &RowChange, numbered: &TableSchema) -> bool {
+        let placed = self.placed(numbered).filter(|_| Flat::applies(change.op));
+        placed.and_then(|p| p.flat.clone()).is_some_and(|flat| flat.leaves_out(change.op, self.all_pieces(change)))
+    }
+
     /// The value of a flat record, and of its header the row before.
     pub(super) fn flat(
         &self,
@@ -301,6 +313,9 @@ impl Encoder {
     ) -> Result<(Option<Vec<u8>>, Option<Bytes>), EncodeError> {
         if piece == Piece::Tombstone {
             return Ok((None, None));
+        }
+        if of.change.op == Op::Truncate {
+            return Ok((None, Some(Bytes::new())));
         }
         let (change, table) = (of.change, &*of.change.table);
         let (before, after) = Encoder::images(change, piece)?;
@@ -459,6 +474,9 @@ mod tests {
         assert_eq!(flat(Deletes::Rewrite, true).pieces(Op::Delete, &gone), gone);
         assert_eq!(flat(Deletes::Tombstone, false).pieces(Op::Delete, &gone), [Whole]);
         assert_eq!(flat(Deletes::Drop, false).pieces(Op::Create, &[Whole]), [Whole]);
-        assert_eq!(flat(Deletes::Null, true).pieces(Op::Truncate, &[Whole]), []);
+        assert_eq!(flat(Deletes::Null, true).pieces(Op::Truncate, &[Whole]), [Whole], "of our own making");
+        let left_out = |deletes, op, all| flat(deletes, false).leaves_out(op, all);
+        assert!(left_out(Deletes::Null, Op::Truncate, &[Whole]) && left_out(Deletes::Drop, Op::Delete, &[Whole]));
+        assert!(!left_out(Deletes::Drop, Op::Update, &moved));
     }
 }

@@ -176,6 +176,7 @@ async fn start(db: &Db, properties: &BTreeMap<String, String>, defects: bool) ->
         heartbeat: None,
         signals: properties.signals,
         notifications: Default::default(),
+        creation: Default::default(),
         limits: capture::Limits { checkpoint_every_ms: 200, ..capture::Limits::default() },
     };
     let (worker, status) = capture::Worker::new(deps, config);

@@ -252,6 +252,7 @@ pub async fn capture_sql(
         heartbeat: properties.heartbeat,
         signals: properties.signals,
         notifications: Default::default(),
+        creation: Default::default(),
         limits: capture::Limits { checkpoint_every_ms: 50, ..capture::Limits::default() },
     };
     let (worker, status) = capture::Worker::new(deps, config);

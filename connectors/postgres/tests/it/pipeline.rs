@@ -109,6 +109,7 @@ impl Rig {
             heartbeat: properties.heartbeat,
             signals: properties.signals,
             notifications: Default::default(),
+            creation: Default::default(),
             limits: capture::Limits { checkpoint_every_ms: 50, idle_every_ms: 100, ..capture::Limits::default() },
         };
         let (worker, _) = capture::Worker::new(deps, config);

@@ -95,6 +95,7 @@ impl Rig {
             heartbeat: properties.heartbeat,
             signals: properties.signals,
             notifications: properties.notifications,
+            creation: properties.creation,
             limits: capture::Limits {
                 checkpoint_every_ms: self.checkpoint_every_ms,
                 idle_every_ms: 100,

@@ -6,6 +6,7 @@
 //! `S3` in its frame. With `compat.defects` nothing may differ; without, what [`expected`] says.
 
 use crate::golden::{MARKER, Scenario, capture_sql};
+use crate::rig::Rig;
 use catchwater_capture::properties::{Parameters, Properties};
 use catchwater_client::memory::MemoryCluster;
 use catchwater_record::TopicPartition;
@@ -229,4 +230,47 @@ async fn records_behind_transforms_are_debeziums() {
     report.dedup();
     assert!(report.is_empty(), "{} differences in {compared} records:\n{}", report.len(), report.join("\n"));
     assert!(!only.is_empty() || compared > 400, "{compared} records");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn topics_are_made_as_their_group_says() {
+    let Some(db) = crate::support::database("creation").await else { return };
+    db.exec("CREATE TABLE a(id int PRIMARY KEY); CREATE TABLE b(id int PRIMARY KEY); INSERT INTO a VALUES (1)").await;
+    db.exec("CREATE TABLE keyless(id int); ALTER TABLE keyless REPLICA IDENTITY FULL").await;
+    let given = [
+        ("topic.creation.groups", "deleted"),
+        ("topic.creation.default.partitions", "1"),
+        ("topic.creation.default.retention.ms", "5"),
+        ("topic.creation.deleted.include", "shop[.]public[.]a,.*keyless"),
+        ("topic.creation.deleted.cleanup.policy", "delete"),
+    ];
+    let mut rig = Rig::new(db.config(&["a", "b", "keyless"])).await;
+    rig.properties = given.map(|(k, v)| (k, v.to_owned())).to_vec();
+    let mut running = rig.start();
+    running.until("the stream", |s| s.get().state == catchwater_capture::State::Streaming).await;
+    let config = |rig: &Rig, table: &str, key: &str| {
+        let topic = format!("shop.public.{table}");
+        let (_, id, _) = rig.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == topic).unwrap();
+        rig.cluster.topic_configs(id).get(key).cloned().unwrap_or_default()
+    };
+    assert_eq!([config(&rig, "a", "cleanup.policy"), config(&rig, "a", "retention.ms")], ["delete", ""]);
+    assert_eq!([config(&rig, "b", "cleanup.policy"), config(&rig, "b", "retention.ms")], ["compact", "5"]);
+    assert!(!config(&rig, "a", "max.message.bytes").is_empty(), "what a captured topic needs stays");
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    // What is there stays as it is.
+    rig.properties.push(("topic.creation.deleted.retention.ms", "9".into()));
+    let mut running = rig.start();
+    running.until("the stream again", |s| s.get().state == catchwater_capture::State::Streaming).await;
+    assert_eq!(config(&rig, "a", "retention.ms"), "");
+    drop(running);
+    db.drop().await;
+
+    let Some(db) = crate::support::database("creation_keyless").await else { return };
+    db.exec("CREATE TABLE keyless(id int); ALTER TABLE keyless REPLICA IDENTITY FULL").await;
+    let mut rig = Rig::new(db.config(&["keyless"])).await;
+    rig.properties = vec![("topic.creation.default.cleanup.policy", "compact".into())];
+    let end = (&mut rig.start().task).await.unwrap();
+    assert!(end.contains("keyless has no key"), "{end}");
+    db.drop().await;
 }
