@@ -65,7 +65,7 @@ pub struct BrokerConfig {
     pub cluster_id: Option<[u8; 16]>,
     /// `storage.allow.unsafe.filesystem`
     pub allow_unsafe_filesystem: bool,
-    /// Length of one journal file, bytes; the largest batch is a quarter of it.
+    /// Length of one journal file, bytes; longer ones are made for batches that need them.
     pub journal_file_bytes: u64,
     pub journal_files: u32,
     pub segment_bytes: u32,

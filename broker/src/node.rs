@@ -32,7 +32,7 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// `fetch.max.bytes`
     pub fetch_bytes_max: u64,
-    /// Largest batch the journal takes: a quarter of one of its files.
+    /// Largest batch the log takes, whatever a topic says.
     pub batch_bytes_max: usize,
     /// `auto.create.topics.enable`
     pub auto_create: bool,

@@ -166,6 +166,38 @@ async fn the_ninth_append_in_flight_is_busy_and_what_cannot_be_is_not_written() 
     bed.end().await;
 }
 
+/// Sixty-four times a default record, through a journal whose files are shorter, and back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_at_the_bound_is_kept_and_one_byte_more_is_not_written() {
+    let bed = Bed::new().await;
+    let configs = vec![("max.message.bytes".into(), "2000000000".into())];
+    let topic = NewTopic { name: "t".into(), partitions: Some(1), replication: None, configs, owner: Owner::Nobody };
+    let id = bed.client.create_topics(&bed.who, vec![topic]).await.unwrap().remove(0).unwrap().id;
+    let at = TopicPartition::new(id, 0);
+    let sized = |bytes: usize| {
+        let build = |value: usize| {
+            let mut builder = Builder::new();
+            builder.push(1_000, None, Some(&vec![b'v'; value]), []);
+            builder.finish().freeze()
+        };
+        let batch = build(bytes - (build(bytes).len() - bytes));
+        assert_eq!(batch.len(), bytes);
+        batch
+    };
+    const MOST: usize = 64 << 20;
+    assert_eq!(bed.client.append(at, sized(MOST + 1), plain()).await, AppendOutcome::NotWritten(Why::TooLarge));
+    let largest = sized(MOST);
+    let taken = bed.client.append(at, largest.clone(), plain()).await;
+    assert!(matches!(taken, AppendOutcome::Appended { .. }), "{taken:?}");
+    let small = bed.client.append(at, batch(1), plain()).await;
+    assert!(matches!(small, AppendOutcome::Appended { .. }), "{small:?}");
+    // The first batch comes whatever its size.
+    let got = bed.client.fetch(fetch(at, 0, 1_000)).await.unwrap();
+    let back = got[0].batches.clone().unwrap();
+    assert!(back.len() == MOST && back[61..] == largest[61..], "the batch came back");
+    bed.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn captures_are_fenced_everywhere_and_each_position_enters_once() {
     let bed = Bed::new().await;

@@ -11,8 +11,8 @@ use catchwater_change::encode::debezium_json::{Placed, Placing, topic_name};
 use catchwater_record::{PartitionId, TopicName, murmur2};
 use std::collections::BTreeMap;
 
-/// Largest record the topics take, bytes: above `row.max.bytes` and its envelope (ceiling of the log: 24 MiB).
-const MESSAGE_BYTES_MAX: &str = "25165824";
+/// Largest batch the topics take, bytes: the log's own bound, for a row is not a client's mistake.
+const MESSAGE_BYTES_MAX: &str = "67108864";
 /// A captured topic keeps every record for a week before compaction may thin it.
 const COMPACTION_LAG_MS: &str = "604800000";
 

@@ -151,7 +151,7 @@ pub fn load(
             0,
             600_000,
         )?,
-        message_bytes_max: number("message.max.bytes", &get("message.max.bytes"), 1024, 16 << 20)?,
+        message_bytes_max: number("message.max.bytes", &get("message.max.bytes"), 1024, 64 << 20)?,
         producer_expiration_ms: number(
             "producer.id.expiration.ms",
             &get("producer.id.expiration.ms"),

@@ -55,6 +55,9 @@ pub trait Replica: Send + Sync {
     }
 }
 
+/// The largest batch there is, bytes: what a reader of the journal accepts.
+pub const BATCH_BYTES_MAX: u64 = catchwater_storage::format::journal::BODY_BYTES_MAX as u64;
+
 /// How a log directory is kept. Every figure is a bound.
 #[derive(Clone, Debug)]
 pub struct LogDirConfig {
@@ -66,8 +69,10 @@ pub struct LogDirConfig {
     pub expect_node: Option<NodeId>,
     /// Also on a network filesystem or FUSE, where a sync may promise more than it keeps.
     pub allow_unsafe_filesystem: bool,
-    /// Length of one journal file, bytes, a multiple of 4096. The largest batch is a quarter of it.
+    /// Length of one journal file, bytes, a multiple of 4096. A batch that is longer makes one as long as it needs.
     pub journal_file_bytes: u64,
+    /// The largest batch, bytes; [`BATCH_BYTES_MAX`] at most.
+    pub batch_bytes_max: u64,
     /// Journal files at start; the first is made before the directory is ready, the others behind it.
     pub journal_files: u32,
     /// Journal files at most.
@@ -97,6 +102,7 @@ impl Default for LogDirConfig {
             expect_node: None,
             allow_unsafe_filesystem: false,
             journal_file_bytes: 16 << 20,
+            batch_bytes_max: BATCH_BYTES_MAX,
             journal_files: 4,
             journal_files_max: 16,
             segment_bytes: 1 << 30,
@@ -187,7 +193,9 @@ struct Inner {
     layout: Layout,
     clock: SystemClock,
     unplaced_bytes_max: u64,
-    body_bytes_max: u64,
+    batch_bytes_max: u64,
+    /// A batch above it may want a journal file of its own.
+    large_bytes: u64,
     journal: Mutex<JournalInbox>,
     journal_wake: Condvar,
     segments: Mutex<SegmentInbox>,
@@ -390,9 +398,17 @@ impl LogDir {
         }
     }
 
-    /// The largest batch this directory takes, bytes: a quarter of a journal file.
+    /// The largest batch this directory takes, bytes.
     pub fn batch_bytes_max(&self) -> u64 {
-        self.inner.body_bytes_max
+        self.inner.batch_bytes_max
+    }
+
+    /// A batch of so many bytes may find no room on the disk: less than a long journal file needs is free above the floor.
+    /// It would stand at the front of the journal's queue, and what makes room (a log start that moves) behind it.
+    pub fn lacks_room_for(&self, bytes: usize) -> bool {
+        let large = self.inner.large_bytes;
+        let file = (bytes as u64).saturating_add(8 * large);
+        bytes as u64 > large && file > self.inner.room.above_floor()
     }
 
     /// Whole batches, each checked against its row and its CRC. Blocks on the disk: not on a runtime thread unless the

@@ -85,6 +85,7 @@ pub const MUTANTS: &[Mutant] = &[
     m("marker_behind_unseen", &[1], Profile::Compact, "newest of each key"),
     m("newest_of_producer_dropped", &[1], Profile::Compact, "newest batch of each producer"),
     m("trim_beyond_log_start", &[1], Profile::Mixed, "what is committed can be read"),
+    m("journal_file_passed_over", &[1], Profile::Files, "cold re-open"),
     m("stale_recycled_journal_block", &[1], Profile::Files, "cold re-open"),
     m("boot_id_without_mount_id", &[1], Profile::Relaxed, "cold re-open"),
     m("read_unverified", &[1], Profile::Damage, "no wrong bytes are served"),

@@ -259,6 +259,12 @@ impl Swarm {
             // Asked for by name, until enough seeds of them are behind us.
             _ => (false, false),
         };
+        // Files so short that batches want longer ones.
+        let plain = matches!(self.profile, Profile::Mixed | Profile::Files | Profile::Churn | Profile::Errors);
+        if plain && r.chance(200_000) {
+            self.journal_file_bytes = 4096 * r.between(4, 8);
+            self.value_bytes = r.below(25_000) as usize;
+        }
         self.load.txn = txn;
         if compact && alone {
             self.load.compact = Some(Compacting {

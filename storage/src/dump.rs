@@ -2,7 +2,7 @@
 //! takes no lock (of a directory in use it shows a moment).
 //!
 //! A line is a word and named values; the command prints it as text or as JSON. Bounded: at most `limit` lines, files
-//! read in pieces but for journal files (their length is a setting, 64 MiB at most) and tables of one segment.
+//! read in pieces but for journal files (their length is a setting, longer where a large batch wanted it) and tables of one segment.
 
 use crate::disk::{BLOCK_BYTES, Disk, DiskError, DiskExt};
 use crate::entry::{Frame, NewEntry, Row};

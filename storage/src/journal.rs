@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!  file:  preparing ──> ready ──> active ──> full ──(all its groups drained, newest HARD/CREATE forwarded)──> ready
+//!                       ready ──(the next entry is longer than it)──> growing ──> ready
 //!                       └──(more files than configured, and the burst is over for a minute or was in a life before)──> removed
 //!  cost of an acknowledged entry: 64 + 24 bytes of frame and directory, one copy into the aligned buffer, a share of one write
 //! ```
@@ -37,7 +38,7 @@ pub struct JournalConfig {
     /// The `journal` directory.
     pub dir: String,
     pub dir_id: [u8; 16],
-    /// Length of a new file, bytes; a multiple of the block size.
+    /// Length of a new file, bytes; a multiple of the block size. An entry for which that is too short makes one longer.
     pub file_bytes: u64,
     /// Files that are made ahead.
     pub files: usize,
@@ -360,11 +361,6 @@ impl Journal {
     /// True while an operation is in flight.
     pub fn is_busy(&self) -> bool {
         self.writing.is_some() || self.preparing.is_some()
-    }
-
-    /// The largest body one frame may carry, bytes.
-    pub fn body_bytes_max(&self) -> u64 {
-        self.config.file_bytes / 4
     }
 
     /// Sealed, and nothing is to be written.

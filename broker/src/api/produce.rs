@@ -159,13 +159,13 @@ async fn take(
     if batch.len() > ctx.node.config.batch_bytes_max {
         return Err(ProduceError::TooLarge);
     }
-    if partition.is_full() {
+    if partition.is_full(batch.len()) {
         return Err(ProduceError::DiskFull); // waiting would not help: somebody must make room
     }
     if !partition.has_room(batch.len()) {
         // What comes behind waits too, and then nothing more is read from this client.
         ctx.order.hold();
-        while !partition.has_room(batch.len()) && !partition.is_full() && ctx.mono() < deadline {
+        while !partition.has_room(batch.len()) && !partition.is_full(batch.len()) && ctx.mono() < deadline {
             time::sleep(ROOM_PAUSE).await;
         }
     }

@@ -314,6 +314,7 @@ impl Partition {
         until: Until,
     ) -> Result<Pending, NotTaken> {
         match self.dir.pressure() {
+            _ if self.is_full(batch.len()) => return Err(NotTaken::DiskFull),
             Pressure::None | Pressure::Slow => {}
             Pressure::Stop => return Err(NotTaken::NoRoom),
             Pressure::Full => return Err(NotTaken::DiskFull),
@@ -360,9 +361,9 @@ impl Partition {
         matches!(self.dir.pressure(), Pressure::None | Pressure::Slow) && self.lock().core.has_room(bytes)
     }
 
-    /// The disk is full, or nearly: nothing is produced before there is room again.
-    pub fn is_full(&self) -> bool {
-        self.dir.pressure() == Pressure::Full
+    /// The disk is full, or nearly: no batch of `bytes` is produced before there is room again.
+    pub fn is_full(&self, bytes: usize) -> bool {
+        self.dir.pressure() == Pressure::Full || self.dir.lacks_room_for(bytes)
     }
 
     /// Producers should be slowed: the journal or the segment writer falls behind.

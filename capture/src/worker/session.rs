@@ -711,8 +711,8 @@ impl<'a> Session<'a> {
 fn refused(why: Why) -> Trouble {
     let next = match why {
         Why::TooLarge => {
-            "a batch is at most a quarter of a journal file, and max.message.bytes of its topic: start the node with a larger \
-             storage.journal.file.bytes, or leave the table out of `tables` (catchwater apply)"
+            "a record has at most max.message.bytes of its topic, and 64 MiB: raise that setting (kafka-configs.sh --alter), or \
+             leave the table out of `tables` (catchwater apply)"
         }
         Why::NoTopic => "the topic is gone; bring it back, or the source must be read again",
         _ => "",

@@ -66,8 +66,9 @@ use taken::{Part, Taken};
 pub const SYSTEM: u8 = 1;
 /// How often the publication is looked at while the source runs.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
-/// Default of `row.max.bytes`.
-pub const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Default of `row.max.bytes`: what one record of the log takes. Two such rows (an update under `REPLICA IDENTITY FULL`), or
+/// one whose text needs escapes, may be above that, which the log says itself.
+pub const ROW_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Memory for transactions that are streamed while they are open; beyond it they go to disk.
 const LARGE_MEMORY_MAX: usize = 64 * 1024 * 1024;
 /// Prefix of our own logical messages: they give the stream something to end a view or an idle time with.

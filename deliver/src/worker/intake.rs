@@ -14,7 +14,7 @@ use catchwater_record::Offset;
 use std::collections::BTreeMap;
 
 /// Room asked for a partition that holds up the merge: above the largest batch a topic may hold.
-pub(super) const LACKING_BYTES: usize = 25 << 20;
+pub(super) const LACKING_BYTES: usize = 65 << 20;
 pub(super) const INTERNAL_BYTES: u32 = 1 << 20;
 pub(super) const FETCH_WAIT_MS: u32 = 500;
 

@@ -112,6 +112,7 @@ impl LogDir {
         segment_config.parallel = SYNCS_MAX;
         segment_config.sweep_groups_min = SWEEP_GROUPS_MIN;
         let (files, found_lsn) = (journal_config.files, found.journal.last_lsn);
+        let file_bytes = journal_config.file_bytes;
         let mut journal = Journal::open(journal_config, found.journal);
         let mut segments = Segments::new(segment_config);
 
@@ -134,7 +135,8 @@ impl LogDir {
             layout,
             clock,
             unplaced_bytes_max: config.unplaced_bytes_max,
-            body_bytes_max: journal.body_bytes_max(),
+            batch_bytes_max: config.batch_bytes_max.min(super::BATCH_BYTES_MAX),
+            large_bytes: file_bytes / 4,
             journal: Mutex::new(JournalInbox { events: vec![JournalEvent::Wake], ..JournalInbox::default() }),
             journal_wake: Condvar::new(),
             segments: Mutex::new(inbox),

@@ -11,7 +11,7 @@ use catchwater_storage::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp, Spac
 use catchwater_storage::journal::JournalEvent;
 use catchwater_storage::recover::Layout;
 use catchwater_storage::segment::SegmentEvent;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often the room is looked at.
@@ -36,6 +36,8 @@ pub(super) struct Room {
     low: AtomicBool,
     /// The floor is near: what can be removed later must be sealed while there is room for that.
     near: AtomicBool,
+    /// Bytes above the floor, at the last look.
+    above: AtomicU64,
     /// Something waits for room.
     waits: AtomicBool,
     state: Mutex<State>,
@@ -60,6 +62,7 @@ impl Room {
             reserve_bytes: config.reserve_bytes,
             low: AtomicBool::new(false),
             near: AtomicBool::new(false),
+            above: AtomicU64::new(u64::MAX),
             waits: AtomicBool::new(false),
             state: Mutex::default(),
         }
@@ -73,6 +76,10 @@ impl Room {
     /// Less than [`NEAR_BYTES`] above the floor, or below it.
     pub(super) fn is_near(&self) -> bool {
         self.near.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn above_floor(&self) -> u64 {
+        self.above.load(Ordering::Relaxed)
     }
 
     fn floor(&self, total: u64) -> u64 {
@@ -89,6 +96,7 @@ impl Room {
         // Back above the floor by a little, so that one batch does not make it swing.
         let low = space.free < if was { floor.saturating_add(floor / 64) } else { floor };
         self.low.store(low, Ordering::Relaxed);
+        self.above.store(space.free.saturating_sub(floor), Ordering::Relaxed);
         self.near.store(space.free < floor.saturating_add(NEAR_BYTES), Ordering::Relaxed);
         low != was
     }
@@ -246,5 +254,6 @@ mod tests {
             .map(|free| (room.judge(Space { free, total: 10_000 }), room.is_out()))
             .into();
         assert_eq!(told, [(false, false), (false, false), (true, true), (false, true), (true, false), (false, false)]);
+        assert_eq!(room.above_floor(), 1);
     }
 }

@@ -30,8 +30,8 @@ pub const DIRECTORY_ROW_BYTES: usize = 24;
 /// Flush flags.
 pub const FLAG_SEAL: u32 = 1;
 pub const FLAG_CLEAN_STOP: u32 = 2;
-/// Longest body a reader accepts, bytes.
-pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// Longest body a reader accepts, bytes: the largest batch.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Block 0 of a journal file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -532,6 +532,34 @@ mod tests {
             max_ts: 1_600_000_000_000,
             body,
             context: Bytes::new(),
+        }
+    }
+
+    /// An entry whose batch has exactly so many bytes.
+    fn entry_of(bytes: usize) -> NewEntry {
+        let build = |value: usize| {
+            let mut builder = Builder::new();
+            builder.push(1_600_000_000_000, None, Some(&vec![b'v'; value]), std::iter::empty());
+            builder.finish()
+        };
+        let mut batch = build(bytes - (build(bytes).len() - bytes));
+        assert_eq!(batch.len(), bytes);
+        patch(&mut batch, Offset(0), LeaderEpoch(3));
+        NewEntry { body: batch.freeze(), ..data_entry(1, 0) }
+    }
+
+    #[test]
+    fn a_batch_at_the_bound_reads_back_and_one_byte_more_is_refused() {
+        for (bytes, whole) in [(BODY_BYTES_MAX, true), (BODY_BYTES_MAX + 1, false)] {
+            let frame = Frame::Entry(Gid(1), entry_of(bytes));
+            let room = (HEADER_BYTES + frame_bytes(&frame)).next_multiple_of(BLOCK_BYTES);
+            let mut builder = FlushBuilder::new(AlignedBuf::with_capacity(room), 5, room);
+            assert!(builder.fits(&frame));
+            builder.push(&frame);
+            let flush = Bytes::copy_from_slice(builder.finish(1, 4, 0, DIR).bytes());
+            let content = decode_flush(&FlushHeader::decode(&flush).unwrap(), &flush);
+            assert_eq!((content.is_whole(), content.frames.len()), (whole, usize::from(whole)), "{bytes} bytes");
+            assert!(!whole || content.frames[0] == frame);
         }
     }
 

@@ -19,6 +19,9 @@ pub(super) enum FileState {
     /// Next step of preparing it.
     Preparing(PrepareStep),
     Ready,
+    /// A used or ready one that becomes longer, to this many bytes: an entry waits that fits into none. `true` once it has
+    /// its length and must be synced. What is added is not pre-written: the entry it is for covers most of it.
+    Growing(u64, bool),
     Active,
     Full,
     /// Its name goes; `true` once it is gone and the directory must be synced.
@@ -37,6 +40,15 @@ pub(super) enum PrepareStep {
     /// journal file that was destroyed.
     Name,
     SyncDir,
+}
+
+/// Where the next flush goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    Use(usize),
+    /// This one, once it is longer.
+    Grow(usize),
+    None,
 }
 
 #[derive(Debug)]
@@ -129,19 +141,52 @@ impl Journal {
         self.heads.values().any(|h| h.is_within(last)).then_some(last)
     }
 
-    /// The active file is full (or there is none): the next ready one gets a generation.
-    pub(super) fn switch_file(&mut self, now: Now, least: u64, out: &mut Effects<JournalEffect>) {
-        // The oldest first: what lies on disk stays one unbroken run of generations, so that a hole means damage.
+    /// Bytes that a file keeps free behind a large entry, so that the newest frames of every group can be copied forward
+    /// into it: without that room no older file could be freed, and large entries would take one file more each.
+    fn slack(&self, least: u64) -> u64 {
+        if least <= self.config.file_bytes / 4 {
+            return 0;
+        }
+        // A hard state and two marks; CREATE frames are few.
+        let heads = self.heads.len() as u64 * 3 * 88;
+        (self.config.file_bytes / 8).max(heads).max(2 * BLOCK_BYTES as u64)
+    }
+
+    /// Length of a file that takes a flush of `least` bytes.
+    fn length_for(&self, least: u64) -> u64 {
+        let wanted = BLOCK_BYTES as u64 + least + self.slack(least);
+        wanted.next_multiple_of(self.config.file_bytes)
+    }
+
+    /// Which file the next flush goes to, if it takes `least` bytes and the active one has no room for it.
+    fn next_file(&self, least: u64) -> Next {
+        let wanted = BLOCK_BYTES as u64 + least + self.slack(least);
+        // The oldest first: what lies on disk stays one unbroken run of generations, so that a hole means damage. Whatever
+        // its length, then: one that is too short becomes longer, none is passed over.
         // One that is being removed is older than they: using them first would tear the run if its name came back. Never
         // used ones are in no run.
         let removing = self.files.iter().any(|f| matches!(f.state, FileState::Removing(_)) && f.file_gen > 0);
-        let fits = |f: &File| {
-            f.state == FileState::Ready && f.len >= least + BLOCK_BYTES as u64 && !(removing && f.file_gen > 0)
-        };
-        let ready = (0..self.files.len()).filter(|i| fits(&self.files[*i]));
-        let Some(next) = ready.min_by_key(|i| self.files[*i].file_gen) else {
-            return; // one is being prepared, or the segment writer must free one
-        };
+        let is_free = |f: &File| matches!(f.state, FileState::Ready | FileState::Growing(..));
+        let free = || (0..self.files.len()).filter(|i| is_free(&self.files[*i]));
+        let new = |i: &usize| self.files[*i].file_gen == 0;
+        let oldest = free().filter(|i| !new(i) && !removing).min_by_key(|i| self.files[*i].file_gen);
+        let fitting = free().filter(new).find(|i| self.files[*i].len >= wanted);
+        let passed = || free().find(|i| self.files[*i].len >= wanted && self.files[*i].state == FileState::Ready);
+        match fitting
+            .or_else(|| mutant!("journal_file_passed_over").then(passed).flatten())
+            .or(oldest)
+            .or_else(|| free().find(new))
+        {
+            None => Next::None, // one is being prepared, or the segment writer must free one
+            Some(at) if self.files[at].state != FileState::Ready => Next::None,
+            Some(at) if self.files[at].len >= wanted => Next::Use(at),
+            Some(at) => Next::Grow(at),
+        }
+    }
+
+    /// The active file is full (or there is none): the next ready one gets a generation.
+    pub(super) fn switch_file(&mut self, now: Now, least: u64, out: &mut Effects<JournalEffect>) {
+        let Next::Use(next) = self.next_file(least) else { return };
         if let Some(active) = self.files.iter_mut().find(|f| f.state == FileState::Active) {
             active.state = FileState::Full;
             self.keep_until = now.mono.plus_millis(super::KEEP_MS);
@@ -176,10 +221,16 @@ impl Journal {
             return;
         }
         let ready = self.files.iter().filter(|f| f.state == FileState::Ready).count();
-        let half_made = |f: &File| matches!(f.state, FileState::Preparing(_) | FileState::Removing(_));
-        let at = match self.files.iter().position(half_made) {
-            Some(at) => at,
-            None => {
+        let half_made =
+            |f: &File| matches!(f.state, FileState::Preparing(_) | FileState::Removing(_) | FileState::Growing(..));
+        let least = self.least();
+        let at = match (self.files.iter().position(half_made), self.next_file(least)) {
+            (Some(at), _) => at,
+            (None, Next::Grow(at)) if waited_for && !self.no_space => {
+                self.files[at].state = FileState::Growing(self.length_for(least), false);
+                at
+            }
+            (None, _) => {
                 let total = self.kept();
                 let active = self.files.iter().find(|f| f.state == FileState::Active);
                 let soon = active.is_none_or(|f| f.next * 2 >= f.len) || waited_for;
@@ -188,7 +239,7 @@ impl Journal {
                 // to copy a few frames forward. One more is allowed then, else nothing would ever move again.
                 let stuck = ready == 0 && waited_for && (active.is_none() || self.forward_limit().is_some());
                 if (wanted || stuck) && !self.no_space {
-                    self.add_file()
+                    self.add_file(self.length_for(if waited_for { least } else { 0 }))
                 } else if let Some(at) = self.surplus() {
                     self.files[at].state = FileState::Removing(false);
                     at
@@ -197,8 +248,9 @@ impl Journal {
                 }
             }
         };
-        let lane = if waited_for && ready == 0 { Lane::Commit } else { Lane::Behind };
         let file = &self.files[at];
+        let growing = matches!(file.state, FileState::Growing(..));
+        let lane = if waited_for && (ready == 0 || growing) { Lane::Commit } else { Lane::Behind };
         let path = file.path.clone();
         let sync_dir = DiskOp::SyncDir { path: self.config.dir.as_str().into() };
         let new: FilePath = format!("{path}{NEW}").into();
@@ -211,13 +263,20 @@ impl Journal {
                 out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Remove });
                 return;
             }
+            FileState::Growing(len, allocated) => {
+                let op = if allocated { DiskOp::Fdatasync { path } } else { DiskOp::Fallocate { path, len } };
+                let token = self.token();
+                self.preparing = Some((token, at));
+                out.push(JournalEffect::Disk { token, op, lane, point: JournalPoint::Prepare });
+                return;
+            }
             _ => return,
         };
         let op = match step {
             PrepareStep::Create => DiskOp::CreateNew { path: new },
             PrepareStep::Allocate => DiskOp::Fallocate { path: new, len: file.len },
             PrepareStep::Zero(from) => {
-                let len = PREPARE_BYTES.min(file.len - from) as usize;
+                let len = PREPARE_BYTES.min(self.zeroed(file.len) - from) as usize;
                 static ZEROS: [u8; PREPARE_BYTES as usize] = [0; PREPARE_BYTES as usize];
                 DiskOp::Write { path: new, at: from, bufs: vec![Bytes::from_static(&ZEROS[..len])] }
             }
@@ -235,6 +294,12 @@ impl Journal {
     pub(super) fn found_no_room(&mut self, token: Token, error: &DiskError) -> bool {
         let Some((_, at)) = self.preparing.filter(|(t, _)| *t == token) else { return false };
         let state = self.files[at].state;
+        if error.kind == DiskFault::NoSpace && matches!(state, FileState::Growing(_, false)) {
+            // As long as it was for all who use it, whatever of the rest has come to be.
+            self.preparing = None;
+            self.files[at].state = FileState::Ready;
+            return true;
+        }
         let waits =
             matches!(state, FileState::Preparing(step) if !matches!(step, PrepareStep::Sync | PrepareStep::SyncDir));
         if error.kind != DiskFault::NoSpace || !waits {
@@ -245,8 +310,13 @@ impl Journal {
         true
     }
 
-    /// A new file, its place in the list.
-    pub(super) fn add_file(&mut self) -> usize {
+    /// Bytes of a new file that are pre-written: what is longer is so for one large entry.
+    fn zeroed(&self, len: u64) -> u64 {
+        len.min(self.config.file_bytes)
+    }
+
+    /// A new file of so many bytes, its place in the list.
+    pub(super) fn add_file(&mut self, len: u64) -> usize {
         let path = format!("{}/{:016x}.wal", self.config.dir, self.next_name);
         self.next_name += 1;
         // A burst may keep what it made until it is over. Room that is only wanted because a life before left its files
@@ -254,7 +324,7 @@ impl Journal {
         if !self.files.iter().any(|f| f.found && f.state == FileState::Full) {
             self.allowed = self.allowed.max(self.kept() + 1);
         }
-        let file = File::new(path.into(), self.config.file_bytes, FileState::Preparing(PrepareStep::Create));
+        let file = File::new(path.into(), len, FileState::Preparing(PrepareStep::Create));
         match self.files.iter().position(|f| f.state == FileState::Gone) {
             Some(at) => {
                 self.files[at] = file;
@@ -300,6 +370,7 @@ impl Journal {
     }
 
     pub(super) fn prepared(&mut self, at: usize) {
+        let zeroed = self.zeroed(self.files[at].len);
         let file = &mut self.files[at];
         let step = match file.state {
             FileState::Preparing(step) => step,
@@ -307,12 +378,20 @@ impl Journal {
                 file.state = if gone { FileState::Gone } else { FileState::Removing(true) };
                 return;
             }
+            FileState::Growing(len, false) => {
+                file.state = FileState::Growing(len, true);
+                return;
+            }
+            FileState::Growing(len, true) => {
+                (file.len, file.state) = (len, FileState::Ready);
+                return;
+            }
             _ => return,
         };
         let next = match step {
             PrepareStep::Create => PrepareStep::Allocate,
             PrepareStep::Allocate => PrepareStep::Zero(0),
-            PrepareStep::Zero(from) if from + PREPARE_BYTES < file.len => PrepareStep::Zero(from + PREPARE_BYTES),
+            PrepareStep::Zero(from) if from + PREPARE_BYTES < zeroed => PrepareStep::Zero(from + PREPARE_BYTES),
             PrepareStep::Zero(_) => PrepareStep::Sync,
             PrepareStep::Sync => PrepareStep::Name,
             PrepareStep::Name => {

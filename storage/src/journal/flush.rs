@@ -18,18 +18,55 @@ impl Journal {
         if self.queue.is_empty() && forward.is_none() && !seal && !self.closing {
             return;
         }
-        let first = self.queue.front().and_then(Item::frame).map_or(0, frame_bytes);
-        let least = (HEADER_BYTES + first).next_multiple_of(BLOCK_BYTES);
+        let least = self.least();
         let active = self.files.iter().position(|f| f.state == FileState::Active);
         let room = active.map_or(0, |at| self.files[at].len - self.files[at].next);
+        let limit = |wish: u64| {
+            let wish = wish.max(self.config.buffer_bytes as u64).next_multiple_of(BLOCK_BYTES as u64);
+            usize::try_from(room.min(wish)).unwrap_or(usize::MAX)
+        };
         match active {
-            Some(at) if room >= least as u64 => {
-                let wish = self.config.buffer_bytes.max(least).next_multiple_of(BLOCK_BYTES);
-                let limit = usize::try_from(room).unwrap_or(usize::MAX).min(wish);
-                self.submit_flush(at, limit, forward, out);
+            Some(at) if room >= least => {
+                // Where not both have room, the first of the queue goes: what is forwarded, put before it, could push it
+                // from file to file for ever, for in the next file the same would be forwarded again.
+                let both = |last: &u64| least + self.forward_bytes(*last) + 2 * BLOCK_BYTES as u64 <= room;
+                let forward = forward.filter(|last| both(last) || mutant!("journal_forwards_first"));
+                self.submit_flush(at, limit(least), forward, out);
             }
-            _ => self.switch_file(now, least as u64, out),
+            // The rest of the file is good for what is forwarded: that frees the one that is wanted next.
+            Some(at) if forward.is_some_and(|last| self.forward_fits(last, limit(0))) => {
+                self.submit_flush(at, limit(0), forward, out);
+            }
+            _ => self.switch_file(now, least, out),
         }
+    }
+
+    /// Bytes of a flush with the first frame of the queue alone, or an empty one.
+    pub(super) fn least(&self) -> u64 {
+        let first = self.queue.front().and_then(Item::frame).map_or(0, frame_bytes);
+        (HEADER_BYTES + first).next_multiple_of(BLOCK_BYTES) as u64
+    }
+
+    /// The frames to copy forward out of flushes up to `last`.
+    fn forwards(&self, last: u64) -> impl Iterator<Item = (Gid, Frame)> + '_ {
+        self.heads.iter().flat_map(move |(gid, head)| {
+            let gid = *gid;
+            let create = head.create.iter().filter(move |(_, l)| *l <= last);
+            let create = create.map(move |(spec, _)| Frame::Create(gid, spec.clone()));
+            let loose = head.loose.iter().filter(move |(_, l)| *l <= last && !mutant!("mark_frame_not_forwarded"));
+            let marks = loose.map(move |(l, _)| Frame::Mark(gid, l.mark()));
+            let hard = head.hard.iter().filter(move |(_, l)| *l <= last);
+            let hard = hard.map(move |(hard, _)| Frame::Hard(gid, *hard));
+            create.chain(marks).chain(hard).map(move |frame| (gid, frame))
+        })
+    }
+
+    fn forward_bytes(&self, last: u64) -> u64 {
+        self.forwards(last).map(|(_, frame)| frame_bytes(&frame) as u64).sum()
+    }
+
+    fn forward_fits(&self, last: u64, limit: usize) -> bool {
+        self.forwards(last).any(|(_, frame)| HEADER_BYTES + frame_bytes(&frame) <= limit)
     }
 
     pub(super) fn submit_flush(
@@ -48,24 +85,12 @@ impl Journal {
         let mut items = Vec::new();
         // Nothing is in flight, so `heads` is the newest durable state; put first, nothing newer can be overtaken.
         if let Some(last) = forward {
-            for (gid, head) in &self.heads {
-                let gid = *gid;
-                let create = head.create.iter().filter(|(_, l)| *l <= last);
-                let create = create.map(|(spec, _)| Frame::Create(gid, spec.clone()));
-                let loose = head.loose.iter().filter(|(_, l)| *l <= last && !mutant!("mark_frame_not_forwarded"));
-                let marks = loose.map(|(l, _)| Frame::Mark(gid, l.mark()));
-                let hard = head.hard.iter().filter(|(_, l)| *l <= last).map(|(hard, _)| Frame::Hard(gid, *hard));
-                for frame in create.chain(marks).chain(hard) {
+            for (gid, frame) in self.forwards(last) {
+                if builder.fits(&frame) {
+                    builder.push(&frame);
                     items.push(Item { gid, what: What::Frame(frame), tag: None, forwarded: true });
                 }
             }
-            items.retain(|item| match item.frame() {
-                Some(frame) if builder.fits(frame) => {
-                    builder.push(frame);
-                    true
-                }
-                _ => false,
-            });
         }
         while let Some(item) = self.queue.front() {
             if let Some(frame) = item.frame() {
