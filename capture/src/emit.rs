@@ -28,6 +28,8 @@ pub struct Limits {
     /// A batch is sealed before it grows above this; one larger record makes a larger batch.
     pub batch_bytes: usize,
     pub batch_records: u32,
+    /// Longest record there can be, bytes: the log takes no longer batch.
+    pub record_bytes_max: usize,
     /// Appends in flight per partition.
     pub in_flight: usize,
     /// Longest time a record waits in an open batch while others are in flight, milliseconds.
@@ -41,6 +43,7 @@ impl Default for Limits {
         Limits {
             batch_bytes: 1024 * 1024,
             batch_records: 10_000,
+            record_bytes_max: 64 * 1024 * 1024,
             in_flight: 4,
             linger_ms: 5,
             append_timeout_ms: 30_000,
@@ -296,6 +299,36 @@ impl Emitter {
             self.buffer = encoded.value.filter(|b| b.capacity() <= BUFFER_BYTES_MAX).unwrap_or_default();
         }
         Ok(pieces.len() as u64)
+    }
+
+    /// The longest record of a change, if it is longer than any may be: found before anything of its transaction is on its
+    /// way, for what is behind it in other topics would be in the log, and without its table have other numbers. `row_bytes`
+    /// = what its values take; only a row of a certain size is looked at, which costs a second encoding.
+    pub fn too_large(&self, change: &RowChange, row_bytes: usize) -> Result<Option<usize>, EncodeError> {
+        // An escape takes six bytes for one; stamp, names and envelope take a kilobyte or two.
+        if row_bytes.saturating_mul(8) < self.limits.record_bytes_max {
+            return Ok(None);
+        }
+        let mut most = 0;
+        for piece in self.encoder.pieces(change) {
+            let stamp = Stamp {
+                op: Encoder::letter(change, *piece),
+                flags: 0,
+                version: Version { incarnation: self.incarnation, commit_seq: CommitSeq(0), ordinal: 0 },
+                total: 0,
+                source: self.capture,
+                commit_time: Wall::from_micros(0),
+                schema_no: 0,
+                native: Native::default(),
+                txn: None,
+            };
+            let key = self.encoder.key(change, *piece)?;
+            let encoded =
+                self.encoder.encode_onto(Vec::new(), change, *piece, key, stamp, Wall::from_micros(0), None)?;
+            most = most.max(encoded.bytes());
+        }
+        let room = (self.limits.record_bytes_max / 64).min(2048);
+        Ok(Some(most).filter(|bytes| bytes + room > self.limits.record_bytes_max))
     }
 
     /// A record that says where a transaction begins or ends; it has an ordinal as any other.

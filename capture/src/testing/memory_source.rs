@@ -86,6 +86,8 @@ struct State {
     slot: Option<u64>,
     confirmed: u64,
     habits: Habits,
+    /// The source no longer means this table: a transaction without other changes is not sent at all.
+    left_out: Option<usize>,
     /// Rises when all connections break.
     cuts: u64,
 }
@@ -111,6 +113,7 @@ impl MemoryDb {
             slot: None,
             confirmed: 0,
             habits: Habits::default(),
+            left_out: None,
             cuts: 0,
         };
         let tables = tables.iter().enumerate().map(|(i, (name, keyed))| Arc::new(schema(i, name, *keyed))).collect();
@@ -141,6 +144,9 @@ impl MemoryDb {
     }
     pub fn confirmed(&self) -> u64 {
         self.lock().confirmed
+    }
+    pub fn leave_out(&self, table: usize) {
+        self.lock().left_out = Some(table);
     }
     pub fn drop_slot(&self) {
         self.lock().slot = None;
@@ -384,7 +390,10 @@ impl MemorySource {
         self.stream = Some(StreamAt { next, part: 0, told: vec![false; self.db.tables.len()], cuts });
         let mut identity = self.identity();
         identity.tags.insert(identity_tag::CONSISTENT_POINT, Bytes::copy_from_slice(&[0; 8]));
-        Ok(Opened { identity, native, tables: self.db.tables.clone() })
+        let left_out = self.db.lock().left_out;
+        let mut tables = self.db.tables.clone();
+        left_out.map(|table| tables.remove(table));
+        Ok(Opened { identity, native, tables })
     }
 
     fn identity(&self) -> Identity {
@@ -396,7 +405,17 @@ impl MemorySource {
         let Some(at) = &mut self.stream else { return Self::fail(SourceClass::Bug, "not open") };
         let mut given = 0;
         while given < most && out.room() > 0 {
-            let Some(txn) = self.db.lock().wal.get(at.next).cloned() else { break };
+            let (txn, left_out) = {
+                let state = self.db.lock();
+                (state.wal.get(at.next).cloned(), state.left_out)
+            };
+            let Some(mut txn) = txn else { break };
+            txn.changes.retain(|(table, _)| left_out != Some(*table));
+            if txn.changes.is_empty() && left_out.is_some() {
+                (at.next, at.part) = (at.next + 1, 0);
+                given += 1;
+                continue;
+            }
             let id = TxnId(Bytes::from(txn.xid.to_string()));
             if at.part == 0 {
                 out.push(Item::Begin { txn: id, commit_time: txn.time, xid: Some(txn.xid) });

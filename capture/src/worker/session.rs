@@ -711,8 +711,8 @@ impl<'a> Session<'a> {
 fn refused(why: Why) -> Trouble {
     let next = match why {
         Why::TooLarge => {
-            "a record has at most max.message.bytes of its topic, and 64 MiB: raise that setting (kafka-configs.sh --alter), or \
-             leave the table out of `tables` (catchwater apply)"
+            "a record has at most max.message.bytes of its topic: raise that to 67108864 (kafka-configs.sh --alter), then \
+             catchwater pipeline restart"
         }
         Why::NoTopic => "the topic is gone; bring it back, or the source must be read again",
         _ => "",

@@ -7,17 +7,19 @@ use super::session::Driven;
 use super::start::Begun;
 use crate::backfill::When;
 use crate::emit::{Boundary, Counted, Made, Place, Unit};
-use crate::error::{Trouble, code};
+use crate::error::{End, Trouble, code};
 use crate::resume::HistoryError;
-use crate::source::{EventBatch, Item, Progress, Source};
+use crate::source::{EventBatch, Item, Progress, Source, SourceClass};
 use crate::status::State;
 use crate::track::Mark;
-use catchwater_base::{Wall, crash_point};
+use catchwater_base::{Wall, crash_point, log};
 use catchwater_change::encode::debezium_json::{Counts, key_changed};
 use catchwater_change::stamp::flag;
 use catchwater_change::{Native, Op, RowChange, SourceInfo, TableSchema};
 use catchwater_record::{CommitSeq, TxnId};
+use catchwater_runtime::time;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Changes between two turns of the loop.
 const TURN: usize = 256;
@@ -100,7 +102,11 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         // A dropped `next` keeps what it had added (S6).
         for item in std::mem::take(&mut batch.items) {
             crash_point!("capture.before_boundary");
-            let boundary = stream.take(begun, item).await?;
+            let taken = stream.take(begun, item).await;
+            if matches!(&taken, Err(Trouble::End(End::Failed { code, .. })) if code.0 == code::APPEND) {
+                bring_in(begun).await;
+            }
+            let boundary = taken?;
             crash_point!("capture.after_boundary");
             if boundary {
                 begun.pass_holes();
@@ -129,6 +135,9 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         let slot = source.slot();
         begun.session.status.update(|s| (s.lag_bytes, s.slot) = (lag, slot));
         if let Some(e) = failed {
+            if e.class == SourceClass::RowTooLarge {
+                bring_in(begun).await;
+            }
             return Err(e.into());
         }
         if over {
@@ -148,6 +157,16 @@ impl Begun<'_> {
             let seq = self.resume.pass_holes();
             self.session.track.passed(seq);
         }
+    }
+}
+
+/// A row that cannot be read or written stops the source: what came before it is appended and checkpointed first, so that
+/// nothing is left to be replayed, and its table may be left out.
+async fn bring_in(begun: &mut Begun<'_>) {
+    let limit = u64::from(begun.session.config.limits.emit.append_timeout_ms);
+    let finished = time::timeout(Duration::from_millis(limit), begun.session.finish()).await;
+    if !matches!(finished, Ok(Ok(()))) {
+        log!(Warn, "capture.not_checkpointed", "what came before the row that is too large is not all in the log");
     }
 }
 
@@ -233,6 +252,7 @@ impl Stream {
         let rows = std::mem::take(&mut txn.rows);
         txn.bytes = 0;
         if !rows.is_empty() {
+            fit(begun, &rows)?;
             let seq = match txn.seq {
                 Some(seq) => seq,
                 None => begun.resume.assign(&txn.id).map_err(history)?,
@@ -275,6 +295,7 @@ impl Stream {
             }
             return Ok(());
         }
+        fit(begun, &rows)?;
         let seq = match txn.seq {
             Some(seq) => seq,
             None => begun.resume.assign(&txn.id).map_err(history)?,
@@ -449,6 +470,22 @@ impl Stream {
     pub fn is_between(&self) -> bool {
         self.txn.is_none()
     }
+}
+
+/// All of them make records that the log takes.
+fn fit(begun: &Begun<'_>, rows: &[RowChange]) -> Result<(), Trouble> {
+    for row in rows {
+        let bytes = row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
+        let emitter = &begun.session.emitter;
+        let large = emitter.too_large(row, bytes).map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
+        if let Some(bytes) = large {
+            let most = begun.session.config.limits.emit.record_bytes_max;
+            let what = format!("a row of {} makes a record of {bytes} bytes, above {most}", row.table.qualified());
+            let next = "leave the table out of `tables` (catchwater apply), or keep such values elsewhere";
+            return Err(Trouble::fail(code::APPEND, what, next));
+        }
+    }
+    Ok(())
 }
 
 /// An incomplete update of a row that a chunk will bring. Not one to a new key: that key's chunk may be done.

@@ -76,6 +76,7 @@ fn limits(rng: &mut Rng) -> Limits {
         emit: EmitLimits {
             batch_bytes: 600 + rng.below(4000) as usize,
             batch_records: 1 + rng.below(8) as u32,
+            record_bytes_max: 64 << 10,
             in_flight: 1 + rng.below(4) as usize,
             linger_ms: 5,
             append_timeout_ms: 2_000,
@@ -129,6 +130,13 @@ impl Bench {
             limits: limits(rng),
         };
         Worker::new(deps, config)
+    }
+
+    fn next_with(&mut self, rng: &mut Rng, change: impl Fn(&mut Limits)) -> (Worker, StatusHandle) {
+        self.epoch += 1;
+        let (mut worker, status) = self.worker(rng, self.epoch);
+        change(&mut worker.config.limits);
+        (worker, status)
     }
 
     fn next(&mut self, rng: &mut Rng) -> (Worker, StatusHandle) {
@@ -599,6 +607,49 @@ fn mutants_die() {
         catchwater_base::mutant::set("");
         eprintln!("mutant {mutant} dies at seed {died:?}");
         assert!(died.is_some(), "{mutant} lives");
+    }
+}
+
+/// Nothing behind it is in the log, what came before it is, and it goes on when its table is left out.
+#[test]
+fn a_row_too_large_stops_its_source_so_that_its_table_can_be_left_out() {
+    for seed in 0..20 {
+        runtime().block_on(async {
+            let mut rng = Rng::new(seed);
+            let mut bench = Bench::new(seed).await;
+            assert_eq!(bench.run_to_the_end(&mut rng).await, End::Stopped);
+            let row = |id, bytes| DbRow { id, v: format!("value {id}"), big: "b".repeat(bytes) };
+            // In a transaction of its own or beside others, behind some that are of its table alone.
+            bench.db.commit(vec![(0, DbChange::Insert(row(1, 10)))]);
+            bench.db.commit(vec![(1, DbChange::Insert(row(1, 10))), (0, DbChange::Insert(row(2, 10)))]);
+            bench.db.commit(vec![(0, DbChange::Insert(row(3, 10)))]);
+            let mut large = vec![(0, DbChange::Insert(row(4, 70_000)))];
+            if seed % 2 == 0 {
+                large.insert(0, (1, DbChange::Insert(row(2, 10))));
+                large.push((1, DbChange::Insert(row(3, 10))));
+            }
+            bench.db.commit(large);
+            for id in 10..20 {
+                bench.db.commit(vec![(1, DbChange::Insert(row(id, 10)))]);
+            }
+            let (worker, _status) = bench.next_with(&mut rng, |limits| limits.txn_bytes = 1 << 20);
+            let (_stop, stopped) = shutdown::channel();
+            match worker.run(stopped).await {
+                End::Failed { code, what, next } => {
+                    assert_eq!(code.0, 584, "seed {seed}: {what}");
+                    assert!(what.contains("a row of public.a makes a record of 7"), "{what}");
+                    assert!(next.contains("leave the table out"), "{next}");
+                }
+                other => panic!("seed {seed}: {other:?}"),
+            }
+            bench.db.leave_out(0);
+            assert_eq!(bench.run_to_the_end(&mut rng).await, End::Stopped, "seed {seed}");
+            let topics = bench.cluster.topics();
+            let (_, topic, n) = topics.iter().find(|(name, ..)| name.as_str() == "shop.public.b").unwrap();
+            let ids: BTreeSet<String> =
+                bench.records(*topic, *n).iter().map(|(_, _, r)| format!("{:?}", r.key)).collect();
+            assert_eq!(ids.len(), if seed % 2 == 0 { 13 } else { 11 }, "seed {seed}: {ids:?}");
+        });
     }
 }
 
