@@ -153,6 +153,7 @@ impl Worker {
         let mut backoff = Backoff::new(self.config.limits.retry_base_ms, self.config.limits.retry_cap_ms);
         loop {
             let rows_before = self.status.get().rows;
+            // Boxed: what holds a worker would be as large as its loop else.
             let trouble = match Box::pin(self.attempt(stop.clone())).await {
                 Ok(()) => Trouble::Stop,
                 Err(trouble) => trouble,

@@ -30,7 +30,7 @@ impl Journal {
                 // Where not both have room, the first of the queue goes: what is forwarded, put before it, could push it
                 // from file to file for ever, for in the next file the same would be forwarded again.
                 let both = |last: &u64| least + self.forward_bytes(*last) + 2 * BLOCK_BYTES as u64 <= room;
-                let forward = forward.filter(|last| both(last) || mutant!("journal_forwards_first"));
+                let forward = forward.filter(both);
                 self.submit_flush(at, limit(least), forward, out);
             }
             // The rest of the file is good for what is forwarded: that frees the one that is wanted next.
