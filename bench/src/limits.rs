@@ -53,6 +53,7 @@ pub enum How {
 pub struct Written {
     pub mb_per_s: f64,
     pub median_us: f64,
+    pub longest_us: f64,
 }
 
 pub struct Ring {
@@ -108,7 +109,9 @@ impl Ring {
             self.at += bytes as u64;
         }
         let seconds = from.elapsed().as_secs_f64();
-        Ok(Written { mb_per_s: (took.len() * bytes) as f64 / 1e6 / seconds, median_us: crate::median(took) })
+        let longest_us = took.iter().copied().fold(0.0, f64::max);
+        let mb_per_s = (took.len() * bytes) as f64 / 1e6 / seconds;
+        Ok(Written { mb_per_s, median_us: crate::median(took), longest_us })
     }
 }
 

@@ -150,22 +150,28 @@ pub fn batch(bytes: usize) -> Bytes {
     builder.finish().freeze()
 }
 
-/// Runs the load with acks=all against `topic`; a fifth of the time, 2 s at most, is warm-up. `cpu` reads the broker's CPU seconds.
-pub fn run(address: &str, topic: &str, load: Load, cpu: impl Fn() -> f64) -> Result<Sent> {
-    let records = batch(load.batch_bytes);
-    let request = |index: i32| ProduceRequest {
+/// A Produce request of one batch with acks=all, and where in it the partition's index stands.
+pub fn produce_frame(topic: &str, records: &Bytes) -> Result<(Vec<u8>, usize)> {
+    let request = ProduceRequest {
         acks: -1,
         timeout_ms: 60_000,
         topic_data: vec![TopicProduceData {
             name: topic.into(),
-            partition_data: vec![PartitionProduceData { index, records: Some(records.clone().into()) }],
+            partition_data: vec![PartitionProduceData { index: 0, records: Some(records.clone().into()) }],
             ..Default::default()
         }],
         ..Default::default()
     };
-    // The partition's index stands right before the length of the records.
-    let template = frame(PRODUCE_VERSION, &request(0), 0)?;
+    let template = frame(PRODUCE_VERSION, &request, 0)?;
+    // Right before the length of the records.
     let index_at = template.len() - records.len() - 8;
+    Ok((template, index_at))
+}
+
+/// Runs the load with acks=all against `topic`; a fifth of the time, 2 s at most, is warm-up. `cpu` reads the broker's CPU seconds.
+pub fn run(address: &str, topic: &str, load: Load, cpu: impl Fn() -> f64) -> Result<Sent> {
+    let records = batch(load.batch_bytes);
+    let (template, index_at) = produce_frame(topic, &records)?;
     let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let producers: Vec<_> = (0..load.producers)
@@ -240,7 +246,7 @@ impl Producer<'_> {
 }
 
 /// The answers come in order; what one says of its partition.
-fn code(reply: &[u8], correlation: i32) -> Result<i16> {
+pub fn code(reply: &[u8], correlation: i32) -> Result<i16> {
     let mut reader = Reader::new(Bytes::copy_from_slice(reply));
     ensure!(header::decode_response(&mut reader, false)? == correlation, "answers out of order");
     let reply: catchwater_protocol::api::ProduceResponse =

@@ -1,7 +1,7 @@
 //! Paired measurements of the built binary: each prints one JSON line with probe, result and ratio. Never a test: figures
 //! travel only as ratios to a probe of the same run, interleaved, medians. Commands and results: `docs/benchmarks.md`.
 //!
-//! `catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | scale` with `CATCHWATER_BIN` (a release build);
+//! `catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | stalls | scale` with `CATCHWATER_BIN` (a release build);
 //! `stream`, `snapshot`, `copy`, `upserts` and `latency` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
 
 mod engine;
@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod produce;
 mod snapshot;
+mod stalls;
 mod upserts;
 
 use anyhow::{Context, Result, bail};
@@ -31,9 +32,10 @@ fn main() -> Result<()> {
         "limits" => limits::limits()?,
         "engine" => engine::engine()?,
         "produce" => produce::produce()?,
+        "stalls" => stalls::stalls()?,
         "scale" => produce::scale()?,
         _ => bail!(
-            "usage: catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | scale"
+            "usage: catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | stalls | scale"
         ),
     };
     println!("{result}");

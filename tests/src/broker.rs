@@ -225,6 +225,21 @@ impl Drop for Broker {
 
 /// A figure of the metrics page of the node at `http`, summed over its labels; 0 if it is not there.
 pub fn metric(http: &str, name: &str) -> f64 {
+    let page = metrics_page(http);
+    let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Upper bounds and cumulative counts of a histogram without labels of the metrics page; the last bound is infinite.
+pub fn buckets(http: &str, name: &str) -> Vec<(f64, f64)> {
+    let page = metrics_page(http);
+    let begins = format!("{name}_bucket{{le=\"");
+    let lines = page.lines().filter_map(|line| line.strip_prefix(&begins)?.split_once("\"} "));
+    lines.filter_map(|(le, count)| Some((le.parse().ok()?, count.parse().ok()?))).collect()
+}
+
+/// Empty if nobody answers.
+fn metrics_page(http: &str) -> String {
     use std::io::{Read, Write};
     let page = || -> std::io::Result<String> {
         let mut stream = std::net::TcpStream::connect(http)?;
@@ -233,9 +248,7 @@ pub fn metric(http: &str, name: &str) -> f64 {
         stream.read_to_string(&mut page)?;
         Ok(page)
     };
-    let page = page().unwrap_or_default();
-    let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    page().unwrap_or_default()
 }
 
 /// The binary under test.
