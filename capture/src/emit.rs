@@ -8,7 +8,8 @@
 //! ```
 //! A batch is sealed at once when nothing is in flight (a lone commit never waits for a timer), else when it is full or
 //! has waited long enough. After a refused or unknown append the lane stands still until all its answers are in; then it
-//! goes on from the position the log names ([`Emitter::rewound`]). Per record: one encode, one copy into the batch.
+//! goes on from the position the log names ([`Emitter::rewound`]). Per record: one encode, one copy into the batch. A sealed batch is
+//! compressed if the source says so (`producer.override.compression.type`).
 
 use crate::track::{BatchId, Track};
 use bytes::Bytes;
@@ -18,7 +19,8 @@ use catchwater_change::stamp::{STAMP_HEADER, flag};
 use catchwater_change::{Native, Row, RowChange, Stamp, TableSchema, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
 use catchwater_record::batch::build::Builder;
-use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::batch::{BatchView, Codec, iterate};
+use catchwater_record::compress::{self, SnappyFraming};
 use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, Position, TopicPartition, TxnId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -36,6 +38,8 @@ pub struct Limits {
     pub linger_ms: u64,
     /// Time an append may take, milliseconds.
     pub append_timeout_ms: u32,
+    /// What sealed batches are compressed by; `batch_bytes` is what they hold before.
+    pub compression: Codec,
 }
 
 impl Default for Limits {
@@ -47,6 +51,7 @@ impl Default for Limits {
             in_flight: 4,
             linger_ms: 5,
             append_timeout_ms: 30_000,
+            compression: Codec::None,
         }
     }
 }
@@ -373,7 +378,7 @@ impl Emitter {
                 || o.builder.bytes() + record.bytes() > self.limits.batch_bytes
         });
         if full {
-            lane.seal();
+            self.bytes -= lane.seal(self.limits.compression);
         }
         if lane.open.is_none() {
             let id = BatchId(self.next_batch);
@@ -416,7 +421,7 @@ impl Emitter {
             open.flags |= capture_flag::SNAPSHOT;
         }
         if open.builder.count() >= self.limits.batch_records {
-            lane.seal();
+            self.bytes -= lane.seal(self.limits.compression);
         }
         self.busy.insert(at);
     }
@@ -499,7 +504,7 @@ impl Emitter {
                 .as_ref()
                 .is_some_and(|o| all || lane.queue.is_empty() || now >= o.since.plus_millis(self.limits.linger_ms));
             if due {
-                lane.seal();
+                self.bytes -= lane.seal(self.limits.compression);
             }
             if lane.stuck.is_some() {
                 continue;
@@ -638,7 +643,7 @@ impl Emitter {
                 }
             } else if batch.first <= known
                 && let Some((version, _)) = Version::of(&known)
-                && let Some((rest, first)) = cut(&batch.batch, version)
+                && let Some((rest, first)) = cut(&batch.batch, version, self.limits.compression)
             {
                 self.bytes -= batch.batch.len().saturating_sub(rest.len());
                 batch.batch = rest;
@@ -686,11 +691,16 @@ impl Lane {
         self.open.is_none() && self.queue.is_empty() && self.flying == 0 && self.stuck.is_none()
     }
 
-    fn seal(&mut self) {
-        let Some(open) = self.open.take() else { return };
+    /// Returns by how many bytes the batch became smaller.
+    fn seal(&mut self, compression: Codec) -> usize {
+        let Some(open) = self.open.take() else { return 0 };
+        let batch = open.builder.finish().freeze();
+        let before = batch.len();
+        let batch = compressed(batch, compression);
+        let saved = before.saturating_sub(batch.len());
         self.queue.push_back(Sealed {
             id: open.id,
-            batch: open.builder.finish().freeze(),
+            batch,
             first: open.first,
             last: open.last.position(&open.native),
             first_seq: open.first_seq,
@@ -699,6 +709,7 @@ impl Lane {
             flags: open.flags,
             acked: false,
         });
+        saved
     }
 
     /// Forgets acknowledged batches at the head; returns their bytes.
@@ -716,12 +727,25 @@ impl Lane {
     }
 }
 
+/// The same batch by that codec, if that makes it smaller: a lone record of a few bytes would grow.
+fn compressed(batch: Bytes, codec: Codec) -> Bytes {
+    if codec == Codec::None {
+        return batch;
+    }
+    let smaller = BatchView::new(&batch)
+        .ok()
+        .and_then(|view| compress::compress_batch(&view, codec, SnappyFraming::Xerial).ok())
+        .filter(|smaller| smaller.len() < batch.len());
+    smaller.map_or(batch, |smaller| smaller.freeze())
+}
+
 /// The records of a batch above `known`, and the position of the first of them.
-fn cut(batch: &Bytes, known: Version) -> Option<(Bytes, Position)> {
+fn cut(batch: &Bytes, known: Version, codec: Codec) -> Option<(Bytes, Position)> {
     let view = BatchView::new(batch).ok()?;
+    let section = compress::section(&view, usize::MAX).ok()?;
     let mut builder = Builder::new();
     let mut first = None;
-    for record in iterate::records(view.records(), view.records_count() as u32) {
+    for record in iterate::records(&section, view.records_count() as u32) {
         let record = record.ok()?;
         let stamp = Stamp::decode(record.header(STAMP_HEADER)??).ok()?;
         if stamp.version <= known {
@@ -732,7 +756,7 @@ fn cut(batch: &Bytes, known: Version) -> Option<(Bytes, Position)> {
         let timestamp = view.base_timestamp() + record.timestamp_delta;
         builder.push(timestamp, record.key, record.value, headers.iter().copied());
     }
-    Some((builder.finish().freeze(), first?))
+    Some((compressed(builder.finish().freeze(), codec), first?))
 }
 
 #[cfg(test)]

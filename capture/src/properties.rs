@@ -12,6 +12,7 @@ use crate::transforms::{self, Transforms};
 pub use catchwater_change::encode::debezium_json::Parameters;
 use catchwater_change::encode::debezium_json::{Deletes, NameMode, Options, Placeholder, Placing};
 use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
+use catchwater_record::batch::Codec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub struct Properties {
     pub reading: Reading,
     pub transforms: Arc<Transforms>,
     pub creation: Arc<Creation>,
+    /// `producer.override.compression.type`: how the source's batches are stored and fetched.
+    pub compression: Codec,
 }
 
 /// `heartbeat.interval.ms`, and the first part of the topic's name: the source's prefix follows.
@@ -88,6 +91,7 @@ pub const KNOWN: [&str; 51] = [
     "notification.enabled.channels",
     "notification.sink.topic.name",
     "predicates",
+    "producer.override.compression.type",
     "provide.transaction.metadata",
     "publish.via.partition.root",
     "replace.null.with.default",
@@ -174,6 +178,7 @@ impl Properties {
                     number(value, 1, CHUNK_ROWS_MAX).map(|rows| out.signals.chunk_rows = rows)
                 }
                 "snapshot.max.threads" => number(value, 1, PARALLEL_MAX).map(|n| out.signals.parallel = n),
+                "producer.override.compression.type" => codec(value).map(|codec| out.compression = codec),
                 "publish.via.partition.root" => boolean(value).map(|root| out.reading.leaves = !root),
                 "lsn.flush.mode" => flushed(value).map(|by_us| out.reading.unconfirmed |= !by_us),
                 "flush.lsn.source" => boolean(value).map(|by_us| out.reading.unconfirmed |= !by_us),
@@ -346,6 +351,20 @@ fn boolean(value: &str) -> Result<bool, String> {
 fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, String> {
     let found = words.iter().find(|(w, _)| w.eq_ignore_ascii_case(value.trim())).map(|(_, v)| *v);
     found.ok_or_else(|| format!("one of {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", ")))
+}
+
+/// The words of Kafka's `compression.type`.
+fn codec(value: &str) -> Result<Codec, String> {
+    word(
+        value,
+        &[
+            ("none", Codec::None),
+            ("gzip", Codec::Gzip),
+            ("snappy", Codec::Snappy),
+            ("lz4", Codec::Lz4),
+            ("zstd", Codec::Zstd),
+        ],
+    )
 }
 
 /// `lsn.flush.mode`: whether we tell the source what it may forget. A driver beside us that does so, too, there is not.

@@ -12,6 +12,7 @@ use crate::tasks::*;
 use bytes::{Bytes, BytesMut};
 use catchwater_base::{Rng, crash_point};
 use catchwater_record::batch::{self, BatchView, iterate};
+use catchwater_record::compress;
 use catchwater_record::{
     Caller, CaptureEpoch, CaptureId, GroupName, Incarnation, LeaderEpoch, NodeName, Offset, PipelineName, Position,
     RevisionNo, SourceName, TaskEpoch, TaskId, TasksVersion, TopicId, TopicName, TopicPartition,
@@ -492,7 +493,8 @@ fn fetch_part(state: &State, part: &FetchPart, credit: usize, sum: &mut usize, f
 fn first_at_time(p: &PartitionState, ms: i64) -> Option<Offset> {
     for (base, bytes) in &p.batches {
         let view = BatchView::new(bytes).ok()?;
-        for record in iterate::records(view.records(), view.records_count() as u32).flatten() {
+        let section = compress::section(&view, usize::MAX).ok()?;
+        for record in iterate::records(&section, view.records_count() as u32).flatten() {
             if view.base_timestamp() + record.timestamp_delta >= ms {
                 return Some(base.plus(record.offset_delta as u64));
             }

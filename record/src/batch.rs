@@ -23,8 +23,9 @@ pub const LOG_OVERHEAD: usize = 12;
 const CRC_FROM: usize = 21;
 
 /// Compression codec, attribute bits 0–2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum Codec {
+    #[default]
     None,
     Gzip,
     Snappy,

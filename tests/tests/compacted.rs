@@ -133,7 +133,7 @@ fn pipeline(source: &Database, targets: &[(&str, &Database)]) -> String {
     let sinks: String = targets.iter().map(sink).collect();
     let (name, url) = (source.name(), source.url());
     format!(
-        "version: 1\npipeline: bank\nsources:\n  {name}:\n    postgres: {{ url: \"{url}\", tables: [accounts, txlog] }}\nsinks:\n{sinks}"
+        "version: 1\npipeline: bank\nsources:\n  {name}:\n    postgres: {{ url: \"{url}\", tables: [accounts, txlog] }}\n    debezium: {{ producer.override.compression.type: zstd }}\nsinks:\n{sinks}"
     )
 }
 

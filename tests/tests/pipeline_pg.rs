@@ -143,6 +143,51 @@ fn whole_transactions_keyless_tables_and_unchanged_toast() {
     dev.wait(LIMIT, same).expect("stream");
 }
 
+/// `producer.override.compression.type`: what is stored is small, what a client and a sink read is the same, and a column that an
+/// update does not send is found in a compressed batch, too.
+#[test]
+fn batches_of_a_source_are_compressed_by_each_codec() {
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let Some((a, b)) = pair(&format!("codec_{codec}")) else { return };
+        a.pg.run(
+            "CREATE TABLE t (id int PRIMARY KEY, doc text, n int); ALTER TABLE t ALTER doc SET STORAGE EXTERNAL;
+             INSERT INTO t SELECT i, repeat(md5(i::text), 200), 0 FROM generate_series(1, 300) i;",
+        )
+        .expect("a table");
+        let mut dev = Dev::new(&format!(
+            "version: 1\npipeline: shop\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [t] }}\n    debezium: {{ producer.override.compression.type: {codec} }}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{}\" }}\n",
+            a.url(),
+            b.url(),
+            name = a.name()
+        ));
+        dev.start().expect("start");
+        let same = || difference(&a.pg, "t", &b.pg, "t");
+        dev.wait(LIMIT, same).expect("snapshot");
+        a.pg.run("UPDATE t SET n = id; DELETE FROM t WHERE id > 290").expect("changes");
+        dev.wait(LIMIT, same).expect("stream");
+        let events: Vec<Value> = read_topic(&dev.kafka, &format!("{}.public.t", a.name())).expect("kcat reads");
+        assert_eq!(events.len(), 300 + 300 + 20, "{codec}");
+        let doc = |e: &Value| e["after"]["doc"].as_str().map(str::len);
+        assert!(events.iter().filter(|e| e["after"].is_object()).all(|e| doc(e) == Some(6400)), "{codec}: not filled");
+        dev.stop().expect("stop");
+        let stored: u64 = log_bytes(&dev.data_dir());
+        // 600 documents of 6,400 bytes, each 200 times the same 32.
+        assert_eq!(stored < 1_500_000, codec != "none", "{codec}: {stored} bytes");
+    }
+}
+
+/// Bytes of all `.log` files below.
+fn log_bytes(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|e| match e.path() {
+            path if path.is_dir() => log_bytes(&path),
+            path if path.extension().is_some_and(|x| x == "log") => e.metadata().map_or(0, |m| m.len()),
+            _ => 0,
+        })
+        .sum()
+}
+
 #[test]
 fn a_new_column_and_a_server_that_goes_away() {
     let Some((a, b)) = pair("ddl") else { return };

@@ -4,6 +4,7 @@ use super::*;
 use crate::track::Mark;
 use catchwater_change::{Cell, Op, Row, SnapshotMark, SourceInfo, Value};
 use catchwater_record::TopicId;
+use catchwater_record::batch::HEADER_BYTES;
 use std::sync::Arc;
 
 const AT: TopicPartition = TopicPartition::new(TopicId([1; 16]), 0);
@@ -70,7 +71,8 @@ fn context(out: &Outgoing) -> CaptureContext {
 fn versions(batch: &Bytes) -> Vec<(u64, u64)> {
     let view = BatchView::new(batch).unwrap();
     view.check_crc().unwrap();
-    iterate::records(view.records(), view.records_count() as u32)
+    let section = compress::section(&view, usize::MAX).unwrap();
+    iterate::records(&section, view.records_count() as u32)
         .map(|r| Stamp::decode(r.unwrap().header(STAMP_HEADER).unwrap().unwrap()).unwrap().version)
         .map(|v| (v.commit_seq.0, v.ordinal))
         .collect()
@@ -112,6 +114,50 @@ fn batches_are_bounded_and_at_most_so_many_are_in_flight() {
     assert!(b.send().is_empty());
     b.answer(out[0].id, entered(2));
     assert_eq!(b.send().len(), 1);
+}
+
+#[test]
+fn sealed_batches_are_compressed_also_what_is_left_of_one() {
+    let mut plain = 0;
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let mut b = bench(Limits { batch_records: 50, compression: codec, ..Limits::default() });
+        b.unit(1, 100);
+        let out = b.send();
+        assert_eq!(out.len(), 2);
+        for one in &out {
+            assert_eq!(BatchView::new(&one.batch).unwrap().codec(), Some(codec));
+        }
+        let bodies: usize = out.iter().map(|o| o.batch.len() - HEADER_BYTES).sum();
+        assert_eq!(b.emitter.bytes(), bodies, "what waits is what it takes now");
+        match codec {
+            Codec::None => plain = bodies,
+            _ => assert!(bodies < plain / 3, "{codec:?}: {bodies} of {plain}"),
+        }
+        // A part of the first entered: the rest goes as a batch of its own.
+        let known = Version { incarnation: Incarnation(1), commit_seq: CommitSeq(1), ordinal: 20 }
+            .position(&Native::postgres(10));
+        assert_eq!(b.answer(out[0].id, AppendOutcome::Unknown), Answer::Stuck);
+        assert_eq!(b.answer(out[1].id, AppendOutcome::Gap { known: known.clone() }), Answer::Stuck);
+        b.emitter.rewound(AT, known, Offset(21), &mut b.track);
+        let again = b.send();
+        assert_eq!(BatchView::new(&again[0].batch).unwrap().codec(), Some(codec));
+        let all: Vec<_> = again.iter().flat_map(|o| versions(&o.batch)).collect();
+        assert_eq!(all, (21..100).map(|i| (1, i)).collect::<Vec<_>>());
+        for one in &again {
+            b.answer(one.id, entered(100));
+        }
+        assert_eq!(b.emitter.bytes(), 0);
+    }
+}
+
+/// A batch that would grow is left as it is.
+#[test]
+fn what_does_not_become_smaller_stays() {
+    let noise: Vec<u8> = (0..200u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut builder = Builder::new();
+    builder.push(1, None, Some(&noise), []);
+    let batch = builder.finish().freeze();
+    assert_eq!(compressed(batch.clone(), Codec::Lz4), batch);
 }
 
 #[test]

@@ -16,7 +16,8 @@ use catchwater_change::stamp::flag;
 use catchwater_change::{Cell, Cut, Op, Row, TableSchema, Value};
 use catchwater_client::memory::{AppendFault, AppendHook, CAPTURES_TOPIC, CUTS_TOPIC, MemoryCluster};
 use catchwater_client::{Context, ControlClient, Why};
-use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::batch::{BatchView, Codec, iterate};
+use catchwater_record::compress;
 use catchwater_record::{
     Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, Offset, RevisionNo, TopicId, TopicPartition,
 };
@@ -80,6 +81,7 @@ fn limits(rng: &mut Rng) -> Limits {
             in_flight: 1 + rng.below(4) as usize,
             linger_ms: 5,
             append_timeout_ms: 2_000,
+            compression: [Codec::None, Codec::Lz4, Codec::Zstd][rng.below(3) as usize],
         },
         credit_bytes: 20_000,
         replay_bytes_max: 60_000,
@@ -204,7 +206,8 @@ impl Bench {
             let at = TopicPartition::new(topic, p);
             for (base, bytes) in self.cluster.batches(at) {
                 let view = BatchView::new(&bytes).unwrap();
-                for r in iterate::records(view.records(), view.records_count() as u32) {
+                let section = compress::section(&view, usize::MAX).unwrap();
+                for r in iterate::records(&section, view.records_count() as u32) {
                     let r = r.unwrap();
                     out.push((
                         at,

@@ -182,7 +182,8 @@ fn take_in(unchanged: &mut Unchanged, table_no: u32, landed: &Landed) -> Option<
     let part = unchanged.tables.get_mut(&table_no)?.parts.get_mut(&landed.at)?;
     let base = landed.base?;
     let view = BatchView::new(&landed.batch).ok()?;
-    for record in iterate::records(view.records(), view.records_count().max(0) as u32) {
+    let section = compress::section(&view, SECTION_BYTES_MAX).ok()?;
+    for record in iterate::records(&section, view.records_count().max(0) as u32) {
         let record = record.ok()?;
         let (Some(key), Some(Ok(stamp))) = (record.key, debezium_json::stamp(record.headers())) else { continue };
         let hash = xxh3_128(key);

@@ -507,7 +507,11 @@ impl Supervisor {
             signals: properties.signals,
             notifications: properties.notifications,
             creation: properties.creation,
-            limits: capture::worker::Limits::default(),
+            limits: {
+                let mut limits = capture::worker::Limits::default();
+                limits.emit.compression = properties.compression;
+                limits
+            },
         };
         let (worker, status) = capture::Worker::new(deps, config);
         let (told, of) = (status.clone(), SourceName::from(node));

@@ -20,10 +20,11 @@ const FAMILIES: [&str; 6] = [
     "predicates.",
 ];
 /// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
-/// of topics and of a type; and ours.
-const UNLISTED: [&str; 7] = [
+/// of topics and of a type; how the worker's producer compresses; and ours.
+const UNLISTED: [&str; 8] = [
     "compat.defects",
     "money.fraction.digits",
+    "producer.override.compression.type",
     "signal.file",
     "signal.kafka.topic",
     "topic.delimiter",

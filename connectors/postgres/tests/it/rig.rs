@@ -11,6 +11,7 @@ use catchwater_client::{Acks, Append, AppendOutcome, Context, ControlClient, Log
 use catchwater_connector_postgres::{PgSource, SourceConfig};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, iterate};
+use catchwater_record::compress;
 use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, RevisionNo, TopicPartition};
 use catchwater_runtime::shutdown::{self, Stop};
 use catchwater_runtime::time::SystemClock;
@@ -136,7 +137,8 @@ impl Rig {
         for partition in 0..partitions {
             for (_, batch) in self.cluster.batches(TopicPartition::new(id, partition)) {
                 let view = BatchView::new(&batch).unwrap();
-                for record in iterate::records(view.records(), view.records_count() as u32) {
+                let section = compress::section(&view, usize::MAX).unwrap();
+                for record in iterate::records(&section, view.records_count() as u32) {
                     let record = record.unwrap();
                     let json = |b: Option<&[u8]>| b.map_or(Json::Null, |b| serde_json::from_slice(b).unwrap());
                     let stamp = record.header(STAMP_HEADER).flatten().map(|s| Stamp::decode(s).unwrap());
