@@ -108,6 +108,7 @@ pub mod tests {
                 generated: false,
                 identity: false,
                 default: String::new(),
+                missing: None,
                 comment: String::new(),
             }],
             key: vec![0],

@@ -370,6 +370,8 @@ const NULL_UNKNOWN: u16 = 1 << 1;
 const GENERATED: u16 = 1 << 2;
 const IDENTITY: u16 = 1 << 3;
 const HAS_DEFAULT: u16 = 1 << 6;
+/// A text follows the comment; older builds refuse what is behind a column that they know.
+const HAS_MISSING: u16 = 1 << 7;
 
 fn put_column(w: &mut Writer, c: &Column) {
     let mut flags = match c.nullable {
@@ -377,7 +379,12 @@ fn put_column(w: &mut Writer, c: &Column) {
         Some(false) => 0,
         None => NULL_UNKNOWN,
     };
-    for (set, bit) in [(c.generated, GENERATED), (c.identity, IDENTITY), (!c.default.is_empty(), HAS_DEFAULT)] {
+    for (set, bit) in [
+        (c.generated, GENERATED),
+        (c.identity, IDENTITY),
+        (!c.default.is_empty(), HAS_DEFAULT),
+        (c.missing.is_some(), HAS_MISSING),
+    ] {
         if set {
             flags |= bit;
         }
@@ -393,6 +400,9 @@ fn put_column(w: &mut Writer, c: &Column) {
     w.text("");
     w.text("");
     w.text(&c.comment);
+    if let Some(missing) = &c.missing {
+        w.text(missing);
+    }
 }
 
 fn take_column(r: &mut Reader<'_>) -> Result<Column, StoredError> {
@@ -413,6 +423,7 @@ fn take_column(r: &mut Reader<'_>) -> Result<Column, StoredError> {
             let (_collation, _charset) = (r.text()?, r.text()?);
             r.text()?
         },
+        missing: if flags & HAS_MISSING != 0 { Some(r.text()?) } else { None },
     };
     Ok(column)
 }
@@ -504,6 +515,7 @@ mod tests {
             generated: false,
             identity: true,
             default: "1".into(),
+            missing: None,
             comment: "c".into(),
         }
     }

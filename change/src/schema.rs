@@ -75,6 +75,9 @@ pub struct Column {
     pub identity: bool,
     /// Default expression as the server prints it, empty = none.
     pub default: String,
+    /// What rows older than the column have in it, in the form of [`crate::exact::text_of`]; `None` = NULL, or not known.
+    /// Unlike `default` it never changes: PostgreSQL's `attmissingval`.
+    pub missing: Option<String>,
     pub comment: String,
 }
 
@@ -129,6 +132,7 @@ impl TableSchema {
             generated: false,
             identity: false,
             default: String::new(),
+            missing: None,
             comment: String::new(),
         };
         TableSchema {

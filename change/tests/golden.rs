@@ -80,6 +80,7 @@ fn table(columns: &str) -> Arc<TableSchema> {
             generated: false,
             identity: false,
             default: String::new(),
+            missing: None,
             comment: String::new(),
         }
     });

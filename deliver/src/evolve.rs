@@ -1,7 +1,7 @@
 //! Pure. Source schema + target table + policy → the DDL to run, or why not.
 //!
-//! Policy `additive` (default): a missing table is created, a missing column added as nullable, a target column that the
-//! source does not have (any more) loses its NOT NULL and is kept. Nothing is dropped, renamed or narrowed: a type that
+//! Policy `additive` (default): a missing table is created, a missing column added as nullable with what the source's old rows
+//! have in it ([`Column::missing`]), a target column that the source does not have (any more) loses its NOT NULL and is kept. Nothing is dropped, renamed or narrowed: a type that
 //! does not fit stops the sink with its name and a person decides.
 
 use crate::plan::shown;
@@ -45,7 +45,13 @@ pub fn steps(
     let mut missing = Vec::new();
     for column in source.columns.iter().filter(|c| !c.generated) {
         match target.columns.iter().find(|c| c.name == column.name) {
-            None => missing.push(Column { nullable: Some(true), default: String::new(), ..column.clone() }),
+            // A type that somebody gave may not take what the source's does.
+            None => missing.push(Column {
+                nullable: Some(true),
+                default: String::new(),
+                missing: column.missing.clone().filter(|_| !types.contains_key(&column.name)),
+                ..column.clone()
+            }),
             // Who gives a type has looked at it; the target has the last word on each value.
             Some(have) if !types.contains_key(&column.name) && !fits(&column.kind, &have.kind) => {
                 return Err(EvolveError::Type {

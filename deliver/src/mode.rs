@@ -49,6 +49,7 @@ fn column(name: &str, kind: Type, native_type: &str) -> Column {
         generated: false,
         identity: false,
         default: String::new(),
+        missing: None,
         comment: String::new(),
     }
 }

@@ -325,6 +325,7 @@ pub enum DdlStep {
         like: Arc<TableSchema>,
         types: Types,
     },
+    /// The rows that are there get [`Column::missing`] in it, and so do later ones that do not name the column.
     AddColumns {
         name: TargetName,
         columns: Vec<Column>,

@@ -31,6 +31,7 @@ pub fn table(schema: &str, name: &str, columns: &[(&str, Type)], key: &[&str]) -
             generated: false,
             identity: false,
             default: String::new(),
+            missing: None,
             comment: String::new(),
         })
         .collect();

@@ -54,6 +54,7 @@ pub fn table() -> Arc<TableSchema> {
                 generated: false,
                 identity: false,
                 default: String::new(),
+                missing: None,
                 comment: String::new(),
             };
             Arc::new(TableSchema {

@@ -188,6 +188,74 @@ fn log_bytes(dir: &std::path::Path) -> u64 {
         .sum()
 }
 
+/// What `ADD COLUMN … DEFAULT` gives to old rows is in no stream; the target's old rows have it all the same, and a default that
+/// was set later is none of theirs.
+#[test]
+fn old_rows_have_in_a_new_column_what_the_source_gave_them() {
+    let Some((a, b)) = pair("missing") else { return };
+    a.pg.run(
+        "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN small AS int CHECK (VALUE < 100);
+         CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'old' FROM generate_series(1, 50) i;
+         CREATE TABLE bag (x int); ALTER TABLE bag REPLICA IDENTITY FULL; INSERT INTO bag VALUES (1), (1), (2)",
+    )
+    .expect("tables");
+    let mut dev = pipeline(&a, &b, "t, bag");
+    dev.start().expect("start");
+    let same = || {
+        let both = [difference(&a.pg, "t", &b.pg, "t"), difference(&a.pg, "bag", &b.pg, "bag")];
+        both.into_iter().find(|d| !d.is_empty()).unwrap_or_default()
+    };
+    dev.wait(LIMIT, same).expect("snapshot");
+    // One after the other: a column comes beside others that are there already.
+    for (n, column) in [
+        "int DEFAULT 7",
+        "boolean NOT NULL DEFAULT true",
+        "text NOT NULL DEFAULT 'it''s \\ \"so\"'",
+        "text DEFAULT ''",
+        "numeric(10,2) DEFAULT 1.5",
+        "double precision DEFAULT 'NaN'",
+        "bytea DEFAULT '\\x00ff'",
+        "date DEFAULT '0044-03-15 BC'",
+        "timestamptz NOT NULL DEFAULT now()",
+        "timestamp DEFAULT 'infinity'",
+        "interval DEFAULT '1 mon -3 days 04:05:06.7'",
+        "jsonb DEFAULT '{\"a\": [1, null]}'",
+        "uuid DEFAULT '00000000-0000-0000-0000-00000000000a'",
+        "int[] DEFAULT '{1,NULL,3}'",
+        "text[] DEFAULT '{\"a b\",\"c,d\"}'",
+        "mood DEFAULT 'it''s ok'",
+        "small DEFAULT 9",
+        "inet DEFAULT '10.0.0.1/8'",
+        "varchar(20) DEFAULT current_user",
+        "int",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        a.pg.run(&format!("ALTER TABLE t ADD COLUMN c{n} {column}; UPDATE t SET v = 'new' WHERE id = {}", n + 1))
+            .expect("a column");
+        dev.wait(LIMIT, same).unwrap_or_else(|e| panic!("{column}: {e:#}"));
+    }
+    // NULL in old rows, whatever new ones get; and a row of before that changes first now.
+    a.pg.run(
+        "ALTER TABLE t ADD COLUMN late int; ALTER TABLE t ALTER late SET DEFAULT 9; ALTER TABLE t ALTER c0 SET DEFAULT 8;
+         INSERT INTO t (id) VALUES (99); UPDATE t SET v = 'new' WHERE id = 45; UPDATE t SET c0 = NULL WHERE id = 44;
+         ALTER TABLE bag ADD COLUMN y int DEFAULT 3; DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag); UPDATE bag SET y = 4 WHERE x = 2",
+    )
+    .expect("late");
+    dev.wait(LIMIT, same).expect("a default that came later");
+    let seen = b.pg.rows("SELECT c0, late FROM t WHERE id IN (43, 44, 45, 99) ORDER BY id").expect("rows");
+    let seen: Vec<Vec<&str>> = seen.iter().map(|r| r.iter().map(|c| c.as_deref().unwrap_or("-")).collect()).collect();
+    assert_eq!(seen, [["7", "-"], ["-", "-"], ["7", "-"], ["8", "9"]]);
+    // From the log alone: rows of before the columns, then the columns.
+    let out = std::process::Command::new(catchwater_tests::broker::binary().expect("a binary"))
+        .args(["sink", "rebuild", "shop", "copy", "--http", &dev.http])
+        .output()
+        .expect("rebuild");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    dev.wait(LIMIT, same).expect("rebuilt");
+}
+
 #[test]
 fn a_new_column_and_a_server_that_goes_away() {
     let Some((a, b)) = pair("ddl") else { return };

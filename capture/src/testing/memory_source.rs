@@ -303,6 +303,7 @@ fn schema(at: usize, name: &str, keyed: bool) -> TableSchema {
         generated: false,
         identity: false,
         default: String::new(),
+        missing: None,
         comment: String::new(),
     };
     TableSchema {

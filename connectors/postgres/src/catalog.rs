@@ -7,9 +7,10 @@ use crate::config::{STATE_SCHEMA, TableRef};
 use crate::fault::Fault;
 use crate::source::SourceConfig;
 use crate::source::decode::{Relation, RelationColumn};
+use crate::types::decode;
 use crate::types::schema::{self, PgType, PgTypes};
-use bytes::{BufMut, BytesMut};
-use catchwater_change::{Column, KeyFrom, TableSchema};
+use bytes::{BufMut, Bytes, BytesMut};
+use catchwater_change::{Column, KeyFrom, TableSchema, exact};
 use catchwater_record::TopicId;
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -54,6 +55,8 @@ pub struct CatalogColumn {
     pub stored: bool,
     pub identity: bool,
     pub default: String,
+    /// What rows older than the column have in it.
+    pub missing: Option<String>,
     pub comment: String,
 }
 
@@ -146,7 +149,8 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, \
                format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text, \
                a.attidentity::text <> '', coalesce(pg_get_expr(d.adbin, d.adrelid), ''), \
-               coalesce(col_description(a.attrelid, a.attnum), '') \
+               coalesce(col_description(a.attrelid, a.attnum), ''), \
+               CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
              WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2",
             &[&oids],
@@ -167,6 +171,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             identity: r.get(8),
             default: r.get(9),
             comment: r.get(10),
+            missing: r.get(11),
         };
         if let Some(i) = place.get(&r.get::<_, u32>(0)) {
             tables[*i].columns.push(column);
@@ -363,13 +368,16 @@ impl CatalogTable {
 }
 
 fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
+    let kind = schema::kind(types, c.type_oid, c.modifier);
+    let missing = c.missing.as_ref().and_then(|text| decode(&kind, Bytes::copy_from_slice(text.as_bytes())).ok());
     Column {
         id: c.number.max(0) as u32,
         name: c.name.clone(),
         native_type: schema::stands_on(types, c.type_oid).unwrap_or(&c.type_text).to_owned(),
         native_id: c.type_oid,
         modifier: c.modifier,
-        kind: schema::kind(types, c.type_oid, c.modifier),
+        missing: missing.map(|value| exact::text_of(&kind, &value)),
+        kind,
         nullable: Some(!c.not_null),
         generated: c.generated,
         identity: c.identity,
@@ -400,6 +408,7 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
                 generated: false,
                 identity: false,
                 default: String::new(),
+                missing: None,
                 comment: String::new(),
             },
         })

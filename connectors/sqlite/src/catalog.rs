@@ -1,8 +1,9 @@
 //! What a table looks like, read from SQLite's own catalogue: columns, key, unique keys, kind of row identity.
 
-use crate::types::{kind_of, quoted};
-use catchwater_change::{Column, KeyFrom, TableSchema};
+use crate::types::{cell_of, kind_of, quoted};
+use catchwater_change::{Cell, Column, KeyFrom, TableSchema, exact};
 use catchwater_record::TopicId;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 /// A table as the catalogue shows it. Generated columns are left out: nobody can write them.
@@ -25,6 +26,37 @@ pub struct TableColumn {
     pub not_null: bool,
     /// SQL text, empty = none.
     pub default: String,
+}
+
+/// What rows older than the column have in it: ADD COLUMN takes a constant, and no default is ever changed. Forms of a
+/// constant that nobody writes there (`1e3`, `+7`, TRUE before 3.23) are left to NULL.
+fn constant(column: &Column) -> Option<String> {
+    let text = column.default.trim();
+    let text = text.strip_prefix('(').and_then(|t| t.strip_suffix(')')).map_or(text, str::trim);
+    let inner = |open: &str| text.strip_prefix(open).and_then(|t| t.strip_suffix('\''));
+    let (unquoted, bytes);
+    let stored = if let Some(inner) = inner("'") {
+        unquoted = inner.replace("''", "'");
+        // One constant, not two with an operator between.
+        if inner.replace("''", "").contains('\'') {
+            return None;
+        }
+        ValueRef::Text(unquoted.as_bytes())
+    } else if let Some(digits) = inner("x'").or_else(|| inner("X'")) {
+        let pairs = digits.as_bytes().chunks(2).map(|p| u8::from_str_radix(std::str::from_utf8(p).ok()?, 16).ok());
+        bytes = pairs.collect::<Option<Vec<u8>>>()?;
+        ValueRef::Blob(&bytes)
+    } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+        ValueRef::Integer(i64::from(text.eq_ignore_ascii_case("true")))
+    } else if let Ok(i) = text.parse::<i64>() {
+        ValueRef::Integer(i)
+    } else {
+        ValueRef::Real(text.parse::<f64>().ok().filter(|f| f.is_finite())?)
+    };
+    match cell_of(column, stored) {
+        Cell::Value(value) => Some(exact::text_of(&column.kind, &value)),
+        _ => None,
+    }
 }
 
 /// What tells two rows of a table apart for certain.
@@ -194,8 +226,10 @@ impl Table {
                 generated: false,
                 identity: matches!(self.identity, RowIdentity::Alias(a) if a == i),
                 default: c.default.clone(),
+                missing: None,
                 comment: String::new(),
             })
+            .map(|c| Column { missing: constant(&c), ..c })
             .collect();
         let unique = self
             .uniques

@@ -277,6 +277,10 @@ async fn every_storage_class_in_every_column_arrives_as_it_was() {
          UPDATE odd SET id = id + 100 WHERE id % 3 = 0; DELETE FROM odd WHERE id % 5 = 0;
          DELETE FROM bag WHERE rowid % 3 = 0; UPDATE bag SET y = x, x = 5 WHERE rowid % 4 = 0;
          UPDATE pairs SET b = b + 1, a = a || 'x' WHERE b > 5; ALTER TABLE bag ADD COLUMN z; INSERT INTO bag VALUES (1, 2, 3);
+         ALTER TABLE pairs ADD COLUMN d INTEGER DEFAULT 7; ALTER TABLE pairs ADD COLUMN e TEXT NOT NULL DEFAULT 'it''s';
+         ALTER TABLE pairs ADD COLUMN f DEFAULT x'00ff'; ALTER TABLE pairs ADD COLUMN g REAL DEFAULT -1.5;
+         ALTER TABLE pairs ADD COLUMN h BOOLEAN DEFAULT TRUE; INSERT INTO pairs(a, b) VALUES ('new', -5);
+         UPDATE pairs SET d = NULL WHERE b = 3;
          CREATE TABLE late(k TEXT PRIMARY KEY, v); INSERT INTO late VALUES ('a', 1.5), ('b', x'01');",
     )
     .unwrap();

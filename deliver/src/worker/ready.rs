@@ -76,7 +76,7 @@ impl Worker {
         let columns = self.config.columns(&of.1);
         let shaped = columns.shape(schema, keyed, was).map_err(|e| fatal(e.into()))?;
         let schema = &self.config.mode.shape(&shaped.schema).map_err(|e| fatal(e.into()))?;
-        let steps: Vec<DdlStep> =
+        let mut steps: Vec<DdlStep> =
             evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change, &shaped.types)
                 .map_err(|e| fatal(e.into()))?;
         if steps.iter().any(|s| matches!(s, DdlStep::CreateTable { .. }))
@@ -90,6 +90,7 @@ impl Worker {
         if !gone.is_empty() {
             return Err(fatal(columns_gone(&plan::shown(name), &gone)));
         }
+        self.forget_missing(session, schema, &mut steps);
         if !steps.is_empty() {
             for step in &steps {
                 crash_point!("sink.before_ddl");

@@ -57,6 +57,21 @@ impl Worker {
         added.into_iter().filter(|name| was(name)).collect()
     }
 
+    /// What old rows have in a column is true of the target's rows only if they are all older than it: the last row that was
+    /// delivered had no such column. In a rebuild none was. A row of `append` is what it was when it came.
+    pub(super) fn forget_missing(&self, session: &Session<'_>, schema: &TableSchema, steps: &mut [DdlStep]) {
+        let had = self.had(session, schema);
+        for step in steps {
+            let DdlStep::AddColumns { columns, .. } = step else { continue };
+            for column in columns {
+                let is_new = had.as_ref().is_some_and(|h| h.columns.iter().all(|c| c.name != column.name));
+                if self.config.mode == Mode::Append || !(is_new || self.rebuild.is_some()) {
+                    column.missing = None;
+                }
+            }
+        }
+    }
+
     /// The shape that the target took on of this table, by a choice that still holds; `None` = no row of it was delivered,
     /// or the choice is another one now.
     fn had(&self, session: &Session<'_>, schema: &TableSchema) -> Option<Arc<TableSchema>> {

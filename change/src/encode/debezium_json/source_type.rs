@@ -160,6 +160,7 @@ mod tests {
             generated: false,
             identity: false,
             default: String::new(),
+            missing: None,
             comment: String::new(),
         }
     }

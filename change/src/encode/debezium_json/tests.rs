@@ -24,6 +24,7 @@ fn column(id: usize, kind: Type) -> Column {
         generated: false,
         identity: false,
         default: if id % 4 == 1 { "'1'".into() } else { String::new() },
+        missing: None,
         comment: String::new(),
     }
 }

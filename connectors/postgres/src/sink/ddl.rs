@@ -5,11 +5,11 @@
 use super::SinkConfig;
 use super::error::fault;
 use super::sql::{quoted, schema_of};
-use crate::config::quote_ident;
+use crate::config::{quote_ident, quote_literal};
 use crate::session::Session;
-use crate::types::schema;
+use crate::types::{literal, schema};
 use catchwater_base::crash_point;
-use catchwater_change::Column;
+use catchwater_change::{Column, exact};
 use catchwater_deliver::columns::is_type;
 use catchwater_deliver::sink::{DdlStep, SinkError, Types};
 
@@ -54,7 +54,10 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
             let mut parts = Vec::new();
             for column in columns {
                 let kind = type_of(config, session, column, types).await?;
-                parts.push(format!("ADD COLUMN IF NOT EXISTS {} {kind}", quote_ident(&column.name)));
+                // A constant: the server notes it once and writes no row.
+                let value = column.missing.as_deref().and_then(|text| exact::value_of(&column.kind, text));
+                let default = value.map(|v| format!(" DEFAULT {}", quote_literal(&literal(&v)))).unwrap_or_default();
+                parts.push(format!("ADD COLUMN IF NOT EXISTS {} {kind}{default}", quote_ident(&column.name)));
             }
             if parts.is_empty() {
                 return Ok(String::new());

@@ -4,10 +4,11 @@
 use crate::catalog::{RowIdentity, Table, TableError};
 use crate::codes;
 use crate::fault;
-use crate::types::{declared_for, quoted};
-use catchwater_change::{Column, TableSchema};
+use crate::types::{bound, declared_for, quoted};
+use catchwater_change::{Cell, Column, TableSchema, Type, exact};
 use catchwater_deliver::columns::is_type;
 use catchwater_deliver::sink::{DdlStep, ForeignKey, SinkClass, SinkError, TargetName, TargetTable, Types};
+use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, TransactionBehavior};
 
 fn table_error(e: TableError) -> SinkError {
@@ -75,7 +76,9 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
                     continue;
                 }
                 let (t, c) = (quoted(&table.name), quoted(&column.name));
-                tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}", declared(column, types)))
+                let default =
+                    column.missing.as_deref().and_then(|text| default(&column.kind, text)).unwrap_or_default();
+                tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}{default}", declared(column, types)))
                     .map_err(failed)?;
             }
         }
@@ -88,6 +91,20 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
         }
     }
     tx.commit().map_err(failed)
+}
+
+/// What old rows have, as SQL: a constant, which SQLite notes once and writes into no row.
+fn default(kind: &Type, text: &str) -> Option<String> {
+    let value = exact::value_of(kind, text)?;
+    Some(match bound(kind, &Cell::Value(value))? {
+        Sql::Null => return None,
+        Sql::Integer(i) => format!(" DEFAULT {i}"),
+        Sql::Real(f) if f.is_finite() => format!(" DEFAULT {f:?}"),
+        Sql::Real(_) => return None,
+        Sql::Text(t) if t.contains('\0') => return None,
+        Sql::Text(t) => format!(" DEFAULT '{}'", t.replace('\'', "''")),
+        Sql::Blob(b) => format!(" DEFAULT x'{}'", b.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+    })
 }
 
 /// What somebody gives, else what the source's type becomes.

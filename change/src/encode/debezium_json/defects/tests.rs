@@ -15,6 +15,7 @@ fn column(kind: Type, native: &str) -> Column {
         generated: false,
         identity: false,
         default: String::new(),
+        missing: None,
         comment: String::new(),
     }
 }
