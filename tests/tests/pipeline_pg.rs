@@ -194,7 +194,7 @@ fn log_bytes(dir: &std::path::Path) -> u64 {
 fn old_rows_have_in_a_new_column_what_the_source_gave_them() {
     let Some((a, b)) = pair("missing") else { return };
     a.pg.run(
-        "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN small AS int CHECK (VALUE < 100);
+        "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN small AS int;
          CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'old' FROM generate_series(1, 50) i;
          CREATE TABLE bag (x int); ALTER TABLE bag REPLICA IDENTITY FULL; INSERT INTO bag VALUES (1), (1), (2)",
     )
