@@ -520,7 +520,8 @@ impl Supervisor {
             let _file = file.map(|(path, every)| {
                 spawn(format!("{name}.signals"), postgres::source::signal_file::follow(path, every, of, told))
             });
-            match worker.run(stopped).await {
+            // Boxed: the state of a whole capture is too much for the stack of what starts it.
+            match Box::pin(worker.run(stopped)).await {
                 capture::End::Stopped => End::Stopped,
                 capture::End::Fenced { .. } => End::Fenced,
                 capture::End::Failed { code, what, next } => End::Failed { code: code.to_string(), what, next },
