@@ -64,7 +64,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 51] = [
+pub const KNOWN: [&str; 52] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
