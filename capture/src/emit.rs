@@ -11,17 +11,22 @@
 //! goes on from the position the log names ([`Emitter::rewound`]). Per record: one encode, one copy into the batch. A sealed batch is
 //! compressed if the source says so (`producer.override.compression.type`).
 
+use crate::bulk::{Bulk, Page, Shared};
 use crate::track::{BatchId, Track};
 use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
-use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Piece};
+use catchwater_change::encode::debezium_json::{
+    Block, Counts, EncodeError, Encoded, Encoder, Notification, Parts, Piece, Record,
+};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
 use catchwater_change::{Native, Row, RowChange, Stamp, TableSchema, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::{BatchView, Codec, iterate};
 use catchwater_record::compress::{self, SnappyFraming};
-use catchwater_record::{CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, Position, TopicPartition, TxnId};
+use catchwater_record::{
+    CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, PartitionId, Position, TopicId, TopicPartition, TxnId,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bounds of the lanes.
@@ -132,6 +137,8 @@ struct Lane {
     marks: VecDeque<(CommitSeq, Offset)>,
     stuck: Option<Mono>,
     failures: u32,
+    /// Bytes that a batch begins with room for: those of the one before it.
+    room: usize,
 }
 
 struct OpenBatch {
@@ -176,12 +183,9 @@ pub struct Emitter {
     bytes: usize,
     watched: BTreeSet<TopicPartition>,
     landed: Vec<Landed>,
-    /// Where values are made before they are copied into their batch.
-    buffer: Vec<u8>,
+    /// Where records are made before they are copied into their batch.
+    parts: Parts,
 }
-
-/// A value above it gives its buffer back.
-const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A batch that is in the log.
 pub struct Landed {
@@ -212,7 +216,7 @@ impl Emitter {
             bytes: 0,
             watched: BTreeSet::new(),
             landed: Vec::new(),
-            buffer: Vec::new(),
+            parts: Parts::default(),
         }
     }
 
@@ -232,11 +236,12 @@ impl Emitter {
             end,
             stuck: None,
             failures: 0,
+            room: 0,
         });
     }
 
     /// Makes the records of one change and puts them into batches. `change.table` is numbered and routed. Returns what
-    /// was made, one per record; those already in the log are counted in `replayed`.
+    /// was made, one per record, if somebody watches; those already in the log are counted in `replayed`.
     #[allow(clippy::too_many_arguments)]
     pub fn put(
         &mut self,
@@ -248,16 +253,19 @@ impl Emitter {
         mut counted: Counted<'_>,
         track: &mut Track,
         replayed: &mut u64,
-        made: &mut Vec<Made>,
+        mut made: Option<&mut Vec<Made>>,
     ) -> Result<u64, EncodeError> {
         let pieces = self.encoder.pieces(change);
+        // An error ends the attempt, and the emitter with it.
+        let mut parts = std::mem::take(&mut self.parts);
         let native = unit.native.clone().unwrap_or_default();
         for (i, piece) in pieces.iter().enumerate() {
             let ordinal = place.ordinal + i as u64;
             let last = place.last && i + 1 == pieces.len();
             let version = Version { incarnation: self.incarnation, commit_seq: unit.seq, ordinal };
-            let key = self.encoder.key(change, *piece)?;
-            let partition = crate::route::partition(key.as_deref(), partitions);
+            let has_key = self.encoder.key_into(&mut parts, change, *piece)?;
+            let key = has_key.then(|| parts.key());
+            let partition = crate::route::partition(key, partitions);
             let at = TopicPartition { topic: change.table.topic, partition };
             let mut flags = unit.flags;
             if ordinal == 0 {
@@ -284,8 +292,10 @@ impl Emitter {
                 Some(counts) if *piece != Piece::Tombstone => Some(self.encoder.count(counts, change)),
                 _ => None,
             };
-            let whole = change.after.as_ref().is_none_or(Row::is_whole);
-            made.push(Made { key: key.clone(), whole });
+            if let Some(made) = &mut made {
+                let whole = change.after.as_ref().is_none_or(Row::is_whole);
+                made.push(Made { key: key.map(Bytes::copy_from_slice), whole });
+            }
             // `ensure_tables` makes the lanes of a topic before its first row.
             let lane = self.lanes.get(&at);
             assert!(lane.is_some(), "a record for a partition without a lane");
@@ -298,11 +308,11 @@ impl Emitter {
                 (Some(id), Some((total_order, collection_order))) => Some(Block { id, total_order, collection_order }),
                 _ => None,
             };
-            let buffer = std::mem::take(&mut self.buffer);
-            let encoded = self.encoder.encode_onto(buffer, change, *piece, key, stamp, now.wall, block)?;
-            self.push(now, at, unit, (version, &native), last, &encoded, track);
-            self.buffer = encoded.value.filter(|b| b.capacity() <= BUFFER_BYTES_MAX).unwrap_or_default();
+            self.encoder.encode_into(&mut parts, change, *piece, stamp, now.wall, block)?;
+            let record = parts.record(has_key);
+            self.push(now, at, unit, (version, &native), last, record, track);
         }
+        self.parts = parts;
         Ok(pieces.len() as u64)
     }
 
@@ -328,9 +338,8 @@ impl Emitter {
                 txn: None,
             };
             let key = self.encoder.key(change, *piece)?;
-            let encoded =
-                self.encoder.encode_onto(Vec::new(), change, *piece, key, stamp, Wall::from_micros(0), None)?;
-            most = most.max(encoded.bytes());
+            let encoded = self.encoder.encode_keyed(change, *piece, key, stamp, Wall::from_micros(0), None)?;
+            most = most.max(encoded.record().bytes());
         }
         let room = (self.limits.record_bytes_max / 64).min(2048);
         Ok(Some(most).filter(|bytes| bytes + room > self.limits.record_bytes_max))
@@ -358,7 +367,7 @@ impl Emitter {
             return;
         }
         let encoded = self.encoder.boundary(end.counts, end.is_end, stamp);
-        self.push(now, at, unit, (version, &native), last, &encoded, track);
+        self.push(now, at, unit, (version, &native), last, encoded.record(), track);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -369,7 +378,7 @@ impl Emitter {
         unit: &Unit,
         (version, native): (Version, &Native),
         ends: bool,
-        record: &Encoded<impl AsRef<[u8]>>,
+        record: Record<'_>,
         track: &mut Track,
     ) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
@@ -386,7 +395,7 @@ impl Emitter {
             track.opened(id, unit.seq);
             lane.open = Some(OpenBatch {
                 id,
-                builder: Builder::new(),
+                builder: Builder::with_capacity(lane.room),
                 first: version.position(native),
                 last: version,
                 native: native.clone(),
@@ -401,8 +410,8 @@ impl Emitter {
         let before = open.builder.bytes();
         open.builder.push(
             now.wall.as_millis(),
-            record.key.as_deref(),
-            record.value.as_ref().map(AsRef::as_ref),
+            record.key,
+            record.value,
             record.headers.iter().map(|(k, v)| (&k[..], v.as_deref())),
         );
         self.bytes += open.builder.bytes() - before;
@@ -424,6 +433,44 @@ impl Emitter {
             self.bytes -= lane.seal(self.limits.compression);
         }
         self.busy.insert(at);
+    }
+
+    /// Records of a unit that were made where its rows were read: a batch of their own. Returns its bytes.
+    pub fn put_page(&mut self, unit: &Unit, topic: TopicId, page: Page, track: &mut Track) -> usize {
+        let at = TopicPartition { topic, partition: PartitionId(page.partition) };
+        let native = unit.native.clone().unwrap_or_default();
+        let version = |ordinal| Version { incarnation: self.incarnation, commit_seq: unit.seq, ordinal };
+        let (first, last) = (version(page.first), version(page.last));
+        let lane = self.lanes.get_mut(&at);
+        assert!(lane.is_some(), "records for a partition without a lane");
+        let Some(lane) = lane else { return 0 };
+        assert!(lane.tail.is_none_or(|t| t < first), "a unit that is read at a capture's beginning is in no log");
+        self.bytes -= lane.seal(self.limits.compression);
+        let id = BatchId(self.next_batch);
+        self.next_batch += 1;
+        track.opened(id, unit.seq);
+        let batch = compressed(page.number(unit.seq), self.limits.compression);
+        let bytes = batch.len() - catchwater_record::batch::HEADER_BYTES;
+        lane.queue.push_back(Sealed {
+            id,
+            batch,
+            first: first.position(&native),
+            last: last.position(&native),
+            first_seq: unit.seq,
+            last_seq: unit.seq,
+            txn: unit.txn.clone(),
+            flags: capture_flag::SNAPSHOT,
+            acked: false,
+        });
+        self.bytes += bytes;
+        self.busy.insert(at);
+        bytes
+    }
+
+    /// What a reader makes a unit's records with; `None` = transforms decide which records a row becomes, and where they go.
+    pub fn bulk(&self, shared: impl FnOnce(CaptureId, Incarnation, Limits) -> Shared) -> Option<Bulk> {
+        let is_plain = self.encoder.options.placing.0.is_none();
+        is_plain.then(|| Bulk::new(self.encoder.clone(), shared(self.capture, self.incarnation, self.limits)))
     }
 
     /// A record that says that the source is alive.
@@ -694,6 +741,7 @@ impl Lane {
     /// Returns by how many bytes the batch became smaller.
     fn seal(&mut self, compression: Codec) -> usize {
         let Some(open) = self.open.take() else { return 0 };
+        self.room = open.builder.bytes();
         let batch = open.builder.finish().freeze();
         let before = batch.len();
         let batch = compressed(batch, compression);

@@ -8,6 +8,7 @@
 
 pub mod adhoc;
 pub mod backfill;
+pub mod bulk;
 pub mod conformance;
 pub mod creation;
 pub mod emit;

@@ -177,7 +177,10 @@ impl Properties {
                 "incremental.snapshot.chunk.size" => {
                     number(value, 1, CHUNK_ROWS_MAX).map(|rows| out.signals.chunk_rows = rows)
                 }
-                "snapshot.max.threads" => number(value, 1, PARALLEL_MAX).map(|n| out.signals.parallel = n),
+                "snapshot.max.threads" => number(value, 1, PARALLEL_MAX).map(|n| {
+                    out.signals.parallel = n;
+                    out.signals.readers = Some(n);
+                }),
                 "producer.override.compression.type" => codec(value).map(|codec| out.compression = codec),
                 "publish.via.partition.root" => boolean(value).map(|root| out.reading.leaves = !root),
                 "lsn.flush.mode" => flushed(value).map(|by_us| out.reading.unconfirmed |= !by_us),
@@ -560,7 +563,8 @@ mod tests {
             ("incremental.snapshot.chunk.size", "7"),
             ("snapshot.max.threads", "3"),
         ];
-        let signals = Signals { table: None, kafka: Some(None), file: None, chunk_rows: 7, parallel: 3 };
+        let signals =
+            Signals { table: None, kafka: Some(None), file: None, chunk_rows: 7, parallel: 3, readers: Some(3) };
         assert_eq!(Properties::parse(given).unwrap().signals, signals);
         let file =
             |given: &[(&'static str, &'static str)]| Properties::parse(given.iter().copied()).unwrap().signals.file;

@@ -8,8 +8,8 @@
 
 use crate::error::code;
 use crate::source::{
-    Capabilities, Chunk, ChunkEnd, EventBatch, Expected, Finding, Identity, Item, Opened, Progress, Snapshot, Source,
-    SourceClass, SourceError, Start, Stretch, StretchEnd,
+    Capabilities, Chunk, ChunkEnd, Each, EventBatch, Expected, Finding, Identity, Item, Opened, Progress, Snapshot,
+    Source, SourceClass, SourceError, Start, Stretch, StretchEnd, View,
 };
 use catchwater_base::hash;
 use catchwater_change::encode::debezium_json::{NameMode, is_domain_array, is_known, key_changed, source_type};
@@ -582,6 +582,9 @@ impl Source for Shaped {
         let inner = self.inner.snapshot()?;
         Ok(Box::new(ShapedSnapshot { inner, shaper: self.shaper.clone() }))
     }
+    fn readers_max(&self) -> usize {
+        self.inner.readers_max()
+    }
     fn lag_bytes(&self) -> Option<u64> {
         self.inner.lag_bytes()
     }
@@ -624,6 +627,18 @@ impl Snapshot for ShapedSnapshot {
             out.extend(rows.into_iter().filter(|_| !skipped).map(|r| plan.change(r)));
             Ok(end)
         })
+    }
+    fn read_each<'a>(&'a mut self, chunk: &'a Chunk, each: &'a mut Each<'_>) -> Fut<'a, Result<View, SourceError>> {
+        Box::pin(async move {
+            let own = Chunk { table: self.shaper.given(&chunk.table), ..chunk.clone() };
+            let plan = self.shaper.plan(&own.table);
+            let skipped = self.shaper.rules.skipped.contains(&Op::Read.letter());
+            let mut shaped = |row| if skipped { Ok(()) } else { each(plan.change(row)) };
+            self.inner.read_each(&own, &mut shaped).await
+        })
+    }
+    fn share(&mut self, readers: usize) {
+        self.inner.share(readers);
     }
     fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<Expected, SourceError>> {
         Box::pin(async move {

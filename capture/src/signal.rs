@@ -26,6 +26,8 @@ pub struct Signals {
     pub chunk_rows: u32,
     /// `snapshot.max.threads`: tables read at a time.
     pub parallel: u32,
+    /// The same property for the first snapshot: units read at a time; `None` = as many as there are processors, 4 at most.
+    pub readers: Option<u32>,
 }
 
 /// A file whose lines are signals.
@@ -39,7 +41,7 @@ pub struct SignalFile {
 
 impl Default for Signals {
     fn default() -> Self {
-        Signals { table: None, kafka: None, file: None, chunk_rows: CHUNK_ROWS, parallel: 1 }
+        Signals { table: None, kafka: None, file: None, chunk_rows: CHUNK_ROWS, parallel: 1, readers: None }
     }
 }
 

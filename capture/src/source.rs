@@ -32,6 +32,10 @@ pub trait Source: Send {
     /// A reader with connections of its own, to be used beside `next`. After `open(Fresh)` it reads at exactly the
     /// stream's start ([`View::Exported`]); later it reads chunk by chunk.
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError>;
+    /// So many readers may be made that all read at exactly the stream's start, each with a connection of its own.
+    fn readers_max(&self) -> usize {
+        1
+    }
     /// Bytes the server keeps for us that are not confirmed yet (lag); `None` = unknown.
     fn lag_bytes(&self) -> Option<u64> {
         None
@@ -60,6 +64,20 @@ pub trait Snapshot: Send {
     /// view of its own, and then a table without a key is one unit (rows that cannot be told apart need one view).
     fn plan(&mut self, tables: &[Arc<TableSchema>]) -> Fut<'_, Result<Vec<Chunk>, SourceError>>;
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>>;
+    /// As [`Snapshot::read`], each row handed over as it comes. What `each` answers ends the read as its error; what was
+    /// handed over before any error counts for nothing.
+    fn read_each<'a>(&'a mut self, chunk: &'a Chunk, each: &'a mut Each<'_>) -> Fut<'a, Result<View, SourceError>> {
+        Box::pin(async move {
+            let mut rows = Vec::new();
+            let end = self.read(chunk, &mut rows).await?;
+            rows.into_iter().try_for_each(each)?;
+            Ok(end.view)
+        })
+    }
+    /// Units are that much smaller, because so many readers hold one each.
+    fn share(&mut self, readers: usize) {
+        let _ = readers;
+    }
     /// Before the first stretch of a table: waits until every transaction that committed before this call is visible to
     /// views, and looks whether the stretch can be read.
     fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<Expected, SourceError>> {
@@ -77,6 +95,9 @@ pub trait Snapshot: Send {
     }
     fn close(&mut self) -> Fut<'_, ()>;
 }
+
+/// Takes rows one by one.
+pub type Each<'e> = dyn FnMut(RowChange) -> Result<(), SourceError> + Send + 'e;
 
 /// A part of a table for an ad hoc snapshot.
 #[derive(Clone, PartialEq, Debug)]

@@ -28,41 +28,50 @@ pub fn days(year: i64, month: u32, day: u32) -> i64 {
 /// `2026-11-21T10:34:56.789012Z` as Java's ISO_OFFSET_DATE_TIME writes a year (`-0043`, `+10000`), with `digits` after
 /// the second, more if the value needs them.
 pub fn instant_text(micros: i64, digits: u32) -> String {
+    let mut out = Vec::with_capacity(28);
+    put_instant(&mut out, micros, digits);
+    text(out)
+}
+
+/// Appends what [`instant_text`] makes.
+pub fn put_instant(out: &mut Vec<u8>, micros: i64, digits: u32) {
     let (day, clock) = (micros.div_euclid(DAY_US), micros.rem_euclid(DAY_US));
-    let mut out = String::with_capacity(28);
-    put_date(&mut out, day);
-    out.push('T');
-    put_clock(&mut out, clock, digits);
-    out.push('Z');
-    out
+    put_date(out, day);
+    out.push(b'T');
+    put_clock(out, clock, digits);
+    out.push(b'Z');
+}
+
+/// What is written here is ASCII.
+fn text(ascii: Vec<u8>) -> String {
+    String::from_utf8(ascii).unwrap_or_default()
 }
 
 /// A number below 100 as two digits. (Two times a row, a hundred thousand rows a second: no `format!`.)
-fn put_two(out: &mut String, n: u32) {
-    out.push(char::from(b'0' + (n / 10 % 10) as u8));
-    out.push(char::from(b'0' + (n % 10) as u8));
+fn put_two(out: &mut Vec<u8>, n: u32) {
+    out.extend_from_slice(&[b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8]);
 }
 
 /// `2026-11-21`, `-0043-03-15`, `+10000-01-01` of days since 1970.
 pub fn date_text(day: i64) -> String {
-    let mut out = String::with_capacity(12);
+    let mut out = Vec::with_capacity(12);
     put_date(&mut out, day);
-    out
+    text(out)
 }
 
-fn put_date(out: &mut String, day: i64) {
+fn put_date(out: &mut Vec<u8>, day: i64) {
     let (year, month, date) = civil(day);
     match year {
         0..=9999 => {
             put_two(out, (year / 100) as u32);
             put_two(out, (year % 100) as u32);
         }
-        y if y > 9999 => out.push_str(&format!("+{y}")),
-        y => out.push_str(&format!("-{:04}", -y)),
+        y if y > 9999 => out.extend_from_slice(format!("+{y}").as_bytes()),
+        y => out.extend_from_slice(format!("-{:04}", -y).as_bytes()),
     }
-    out.push('-');
+    out.push(b'-');
     put_two(out, month);
-    out.push('-');
+    out.push(b'-');
     put_two(out, date);
 }
 
@@ -84,18 +93,18 @@ pub fn parse_date(date: &str) -> Option<i64> {
 
 /// `10:34:56.789` with `digits` (at most 6) after the second, more if the value needs them.
 pub fn clock_text(micros: i64, digits: u32) -> String {
-    let mut out = String::with_capacity(16);
+    let mut out = Vec::with_capacity(16);
     put_clock(&mut out, micros, digits);
-    out
+    text(out)
 }
 
 /// `micros` from 0 to 24 hours, the end included.
-fn put_clock(out: &mut String, micros: i64, digits: u32) {
+fn put_clock(out: &mut Vec<u8>, micros: i64, digits: u32) {
     let (seconds, mut fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000) as u32);
     put_two(out, (seconds / 3600) as u32);
-    out.push(':');
+    out.push(b':');
     put_two(out, (seconds / 60 % 60) as u32);
-    out.push(':');
+    out.push(b':');
     put_two(out, (seconds % 60) as u32);
     let mut needed = 6;
     while needed > 0 && fraction.is_multiple_of(10) {
@@ -104,11 +113,14 @@ fn put_clock(out: &mut String, micros: i64, digits: u32) {
     }
     let shown = needed.max(digits.min(6));
     if shown > 0 {
-        out.push('.');
+        out.push(b'.');
         // What was cut off at the end, in front as zeros.
         let digits = fraction * 10u32.pow(shown - needed);
-        for place in (0..shown).rev() {
-            out.push(char::from(b'0' + (digits / 10u32.pow(place) % 10) as u8));
+        let (mut rest, from) = (digits, out.len());
+        out.resize(from + shown as usize, b'0');
+        for digit in out[from..].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
         }
     }
 }
@@ -128,7 +140,10 @@ pub fn parse_clock(text: &str) -> Option<i64> {
     if fraction.len() > 6 {
         return None;
     }
-    let fraction = if fraction.is_empty() { 0 } else { digits_of(&format!("{fraction:0<6}"))? };
+    let fraction = match fraction.len() {
+        0 => 0,
+        n => digits_of(fraction)? * 10i64.pow(6 - n as u32),
+    };
     let s = digits_of(s)?;
     if h > 24 || m > 59 || s > 60 {
         return None;
@@ -159,12 +174,12 @@ pub fn parse_wide(text: &str) -> Option<i128> {
 /// As [`instant_text`] of such a moment.
 pub fn wide_text(micros: i128, digits: u32) -> Option<String> {
     let day = i64::try_from(micros.div_euclid(i128::from(DAY_US))).ok()?;
-    let mut out = String::with_capacity(32);
+    let mut out = Vec::with_capacity(32);
     put_date(&mut out, day);
-    out.push('T');
+    out.push(b'T');
     put_clock(&mut out, micros.rem_euclid(i128::from(DAY_US)) as i64, digits);
-    out.push('Z');
-    Some(out)
+    out.push(b'Z');
+    Some(text(out))
 }
 
 /// `12:34:56.789012+05:45` → `06:49:56.789012Z`; `None` if it is no such text.

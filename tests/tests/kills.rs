@@ -104,7 +104,7 @@ fn kills_inside_the_first_snapshot_show_no_half_of_it() {
     let writers = bank::Writers::start(source.url(), MANY, 2, 3);
     let watcher = Watcher::start(&target, MANY);
     // The first two hit the snapshot as exported, the others the chunks beside the stream.
-    for point in ["capture.after_chunk:2", "capture.before_chunk:1", "capture.after_chunk:1", "sink.after_rows:3"] {
+    for point in ["capture.after_page:20", "capture.before_chunk:1", "capture.after_chunk:1", "sink.after_rows:3"] {
         let early = dev.start_or_end(&[("CATCHWATER_CRASH_AT", point)]).unwrap_or_else(|e| panic!("{point}: {e:#}"));
         let until = Instant::now() + Duration::from_secs(30);
         while early.is_none() && dev.alive() {

@@ -47,9 +47,7 @@ impl Bench {
                 info: SourceInfo::None,
             };
             let place = Place { ordinal: i, last: i + 1 == rows };
-            self.emitter
-                .put(self.now, &unit, place, &change, 1, None, &mut self.track, &mut 0, &mut Vec::new())
-                .unwrap();
+            self.emitter.put(self.now, &unit, place, &change, 1, None, &mut self.track, &mut 0, None).unwrap();
         }
         self.track.completed(Mark { seq: CommitSeq(seq), native, commit_time: Wall::default() });
     }

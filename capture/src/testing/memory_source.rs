@@ -15,7 +15,7 @@ use catchwater_runtime::sync::watch;
 use catchwater_runtime::{Fut, time};
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 /// System byte of its natives: they are PostgreSQL's.
@@ -229,7 +229,7 @@ impl MemoryDb {
 
     /// A connection.
     pub fn source(&self) -> Box<dyn Source> {
-        Box::new(MemorySource { db: self.clone(), stream: None, exported: None })
+        Box::new(MemorySource { db: self.clone(), stream: None, exported: None, lent: Weak::new() })
     }
 
     /// Rows of a table as a snapshot saw them that sees the first `visible` transactions.
@@ -333,7 +333,9 @@ pub struct MemorySource {
     db: MemoryDb,
     stream: Option<StreamAt>,
     /// Number of transactions the slot's export sees.
-    exported: Option<usize>,
+    exported: Option<Arc<usize>>,
+    /// Readers hold it.
+    lent: Weak<usize>,
 }
 
 struct StreamAt {
@@ -361,7 +363,7 @@ impl MemorySource {
             Start::Fresh => {
                 state.slot = Some(state.lsn);
                 state.confirmed = state.lsn;
-                self.exported = Some(state.wal.len());
+                self.exported = Some(Arc::new(state.wal.len()));
                 Native::postgres(state.lsn)
             }
             Start::After(native) => {
@@ -501,7 +503,12 @@ impl Source for MemorySource {
         state.confirmed = state.confirmed.max(upto);
     }
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError> {
-        Ok(Box::new(MemorySnapshot { db: self.db.clone(), exported: self.exported.take() }))
+        let exported = self.exported.take().or_else(|| self.lent.upgrade());
+        self.lent = exported.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        Ok(Box::new(MemorySnapshot { db: self.db.clone(), exported }))
+    }
+    fn readers_max(&self) -> usize {
+        4
     }
     fn close(&mut self) -> Fut<'_, ()> {
         self.stream = None;
@@ -511,7 +518,7 @@ impl Source for MemorySource {
 
 struct MemorySnapshot {
     db: MemoryDb,
-    exported: Option<usize>,
+    exported: Option<Arc<usize>>,
 }
 
 impl MemorySnapshot {
@@ -525,7 +532,7 @@ impl Snapshot for MemorySnapshot {
         let mut chunks = Vec::new();
         for table in tables {
             let at = self.table_of(table);
-            let seen = self.exported.unwrap_or(usize::MAX);
+            let seen = self.exported.as_deref().copied().unwrap_or(usize::MAX);
             let ids: Vec<i64> = self.db.rows_at(at, seen).iter().map(|r| r.id).collect();
             // Keyless tables have no bounds to go by: one unit.
             let size = if table.key.is_empty() { usize::MAX } else { CHUNK_ROWS };
@@ -547,7 +554,7 @@ impl Snapshot for MemorySnapshot {
 
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>> {
         let at = self.table_of(&chunk.table);
-        let (visible, view) = match self.exported {
+        let (visible, view) = match self.exported.as_deref().copied() {
             Some(seen) => (seen, View::Exported),
             None => {
                 let mut state = self.db.lock();

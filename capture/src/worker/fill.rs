@@ -3,23 +3,24 @@
 //!
 //! A unit is read as a whole (at most 16 MiB or 50,000 rows), gets a commit sequence, and its CHUNK record is committed
 //! before its first row; so a restart knows which numbers are chunks'. Whether a table is complete stands in one record
-//! per table. The reader runs in a task of its own with its own connections; one unit is read ahead.
+//! per table. A reader runs in a task of its own with its own connection; of what is left after a crash one unit is read
+//! ahead, at the beginning several readers make records of several units at a time (`exported`).
 //!
 //! A table without a key that was interrupted begins again: one unit that truncates it, brings it as one view shows it,
 //! and after that what the stream emitted behind the view. So a reader of the log ends with each row once.
 
-use super::session::Driven;
 use super::start::{Begun, read_keys, whole_table};
 use super::stream::Stream;
 use crate::backfill::{Restart, Verdict, may_place};
+use crate::bulk::Made;
 use crate::emit::Unit;
 use crate::error::{Trouble, code};
 use crate::notification::{Aggregate, Ended, News};
 use crate::source::{Chunk, Expected, Snapshot, Source, SourceError, Stretch, StretchEnd, View};
-use crate::status::{State, TableProgress};
+use crate::status::TableProgress;
 use crate::track::Mark;
 use bytes::{BufMut, Bytes, BytesMut};
-use catchwater_base::crash_point;
+use catchwater_base::{Wall, crash_point};
 use catchwater_change::checkpoint::{
     ChunkPhase, ChunkRecord, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE, chunk_flag,
 };
@@ -28,12 +29,21 @@ use catchwater_change::{Native, Op, RowChange, SnapshotMark, TableSchema};
 use catchwater_record::{CommitSeq, Offset, TopicPartition, TxnId};
 use catchwater_runtime::spawn::{self, Task};
 use catchwater_runtime::sync::{Receiver, Sender, bounded};
+use exported::BulkAsk;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+mod exported;
+
+/// Questions to a reader that are not answered.
+const ASKS_MAX: usize = 2;
+
 pub(super) enum Ask {
-    Plan(Vec<Arc<TableSchema>>),
+    /// With how many readers the units are shared.
+    Plan(Vec<Arc<TableSchema>>, usize),
     Read(Box<Chunk>),
+    /// A unit of a first snapshot, to be made records of.
+    Bulk(Box<BulkAsk>),
     /// Before the first stretch of a table, and one.
     Stretches(Box<Stretch>),
     Stretch(Box<Stretch>),
@@ -42,6 +52,8 @@ pub(super) enum Ask {
 pub(super) enum Told {
     Planned(Vec<Chunk>),
     Read(Box<Read>),
+    /// The place of the unit in the plan.
+    Bulk(usize, Box<Read>),
     Expected(Expected),
     Stretch(Vec<RowChange>, StretchEnd),
     Failed(SourceError),
@@ -50,8 +62,23 @@ pub(super) enum Told {
 /// A unit as it was read.
 pub(super) struct Read {
     chunk: Chunk,
-    rows: Vec<RowChange>,
+    rows: Rows,
     view: View,
+}
+
+enum Rows {
+    Plain(Vec<RowChange>),
+    /// Records already, but for the first and the last row; all of one commit time.
+    Made(Box<Made>, Wall),
+}
+
+impl Rows {
+    fn count(&self) -> u64 {
+        match self {
+            Rows::Plain(rows) => rows.len() as u64,
+            Rows::Made(made, _) => made.rows,
+        }
+    }
 }
 
 /// The reader's handle.
@@ -63,22 +90,27 @@ pub(super) struct Reader {
 
 impl Reader {
     pub fn start(name: String, mut snapshot: Box<dyn Snapshot>) -> Reader {
-        let (asks, mut asked) = bounded::<Ask>(1);
+        // Two questions may be open, and the task may not have run since they were asked.
+        let (asks, mut asked) = bounded::<Ask>(ASKS_MAX);
         let (tell, told) = bounded::<Told>(1);
         let task = spawn::spawn(name, async move {
             while let Some(ask) = asked.recv().await {
                 let answer = match ask {
-                    Ask::Plan(tables) => match snapshot.plan(&tables).await {
-                        Ok(chunks) => Told::Planned(chunks),
-                        Err(e) => Told::Failed(e),
-                    },
+                    Ask::Plan(tables, readers) => {
+                        snapshot.share(readers);
+                        snapshot.plan(&tables).await.map_or_else(Told::Failed, Told::Planned)
+                    }
                     Ask::Read(chunk) => {
                         let mut rows = Vec::new();
                         match snapshot.read(&chunk, &mut rows).await {
-                            Ok(end) => Told::Read(Box::new(Read { chunk: *chunk, rows, view: end.view })),
+                            Ok(end) => {
+                                let rows = Rows::Plain(rows);
+                                Told::Read(Box::new(Read { chunk: *chunk, rows, view: end.view }))
+                            }
                             Err(e) => Told::Failed(e),
                         }
                     }
+                    Ask::Bulk(of) => exported::read(&mut *snapshot, *of).await,
                     Ask::Stretches(of) => snapshot.stretches(&of).await.map_or_else(Told::Failed, Told::Expected),
                     Ask::Stretch(of) => {
                         let mut rows = Vec::new();
@@ -97,7 +129,7 @@ impl Reader {
         Reader { asks, told, task }
     }
 
-    /// The reader answers each question before the next one is asked, so there is room.
+    /// At most [`ASKS_MAX`] questions are open, so there is room.
     pub fn ask(&self, ask: Ask) {
         let _ = self.asks.try_send(ask);
     }
@@ -157,16 +189,15 @@ pub(super) async fn begin(
         first: true,
         unit: 0,
         of_table: None,
+        exported: begun.fresh,
         names: tables.iter().map(|t| t.qualified()).collect(),
         scanned: BTreeMap::new(),
     };
     tell(begun, &fill.names, &News::Started);
     tell(begun, &fill.names, &News::Resolved);
     if begun.fresh {
-        if let Some(reader) = &fill.reader {
-            reader.ask(Ask::Plan(tables));
-        }
-        fill.run_exported(begun, stream).await?;
+        // Large, and over before the stream begins.
+        Box::pin(fill.run_exported(begun, source, stream, tables)).await?;
         return Ok(None);
     }
     fill.give_up_old_units(begun);
@@ -184,7 +215,7 @@ pub(super) async fn begin(
         }
     }
     if let Some(reader) = &fill.reader {
-        reader.ask(Ask::Plan(tables));
+        reader.ask(Ask::Plan(tables, 1));
     }
     Ok(Some(fill))
 }
@@ -229,6 +260,8 @@ pub(super) struct Fill {
     first: bool,
     unit: u32,
     of_table: Option<u32>,
+    /// All of it is read at the stream's start, by several readers (`exported`).
+    exported: bool,
     /// All tables of this snapshot.
     names: Vec<String>,
     /// Rows that were read since it began, of tables that are begun.
@@ -251,11 +284,13 @@ impl Fill {
                 self.sizes = sizes(&chunks);
                 self.plan = chunks.into();
                 self.planned = true;
-                self.ask_next();
+                if !self.exported {
+                    self.ask_next();
+                }
             }
             Some(Told::Read(read)) => self.ready = Some(*read),
             Some(Told::Failed(e)) => self.failed = Some(e),
-            Some(Told::Expected(_) | Told::Stretch(..)) | None => {
+            Some(Told::Bulk(..) | Told::Expected(_) | Told::Stretch(..)) | None => {
                 let what = "the snapshot reader ended";
                 self.failed = Some(SourceError::new(crate::source::SourceClass::Retry, code::LOG, what, ""));
             }
@@ -312,44 +347,6 @@ impl Fill {
         begun.session.store(given_up);
     }
 
-    /// The first snapshot: all units at the stream's start, one after the other, the next one read ahead.
-    async fn run_exported(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<(), Trouble> {
-        begun.session.status.update(|s| s.state = State::Snapshot);
-        let result = self.read_exported(begun, stream).await;
-        self.close().await;
-        result
-    }
-
-    async fn read_exported(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<(), Trouble> {
-        loop {
-            if self.planned && !self.busy && self.ready.is_none() {
-                self.complete_rest(begun);
-                return Ok(());
-            }
-            match begun.session.drive(self.ready()).await? {
-                Driven::Done(()) => {}
-                // The source is told when it streams.
-                Driven::Confirm(_) => continue,
-                Driven::Stop => {
-                    self.aborted(begun);
-                    return Ok(());
-                }
-            }
-            if let Some(e) = self.failed.take() {
-                return Err(e.into());
-            }
-            self.tell_sizes(begun);
-            if let Some(read) = self.ready.take() {
-                self.ask_next();
-                let last_of_all = self.planned && !self.busy;
-                let units = self.plan.len() as u64;
-                begun.session.status.update(|s| s.snapshot_units = s.snapshot_units_done + units + 1);
-                let at = stream.at.clone();
-                self.write(begun, stream, read, at, last_of_all, Restart::No).await?;
-            }
-        }
-    }
-
     /// Places the unit that was read, if the stream stands where it may.
     pub async fn place(&mut self, begun: &mut Begun<'_>, stream: &mut Stream) -> Result<(), Trouble> {
         if let Some(e) = self.failed.take() {
@@ -363,30 +360,32 @@ impl Fill {
             }
             return Ok(());
         }
-        let Some(mut read) = self.ready.take() else { return Ok(()) };
-        if !begun.numbered.contains_key(&(Arc::as_ptr(&read.chunk.table) as usize)) {
-            begun.ensure_tables(&[read.chunk.table.clone()]).await?;
+        let Some(Read { chunk, rows, view }) = self.ready.take() else { return Ok(()) };
+        // Readers make records of the rows at a capture's beginning only.
+        let Rows::Plain(mut rows) = rows else { return Ok(()) };
+        if !begun.numbered.contains_key(&(Arc::as_ptr(&chunk.table) as usize)) {
+            begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
         }
-        let Some(table_no) = number_of(begun, &read.chunk.table) else { return Ok(()) };
+        let Some(table_no) = number_of(begun, &chunk.table) else { return Ok(()) };
         crash_point!("capture.before_window");
-        let mut keys = Vec::with_capacity(read.rows.len());
-        for row in &read.rows {
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
             let key = begun.session.emitter.key(row);
             keys.push(key.map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?);
         }
-        let restart = match read.chunk.unit {
-            0 => begun.backfill.restart(table_no, &read.view),
+        let restart = match chunk.unit {
+            0 => begun.backfill.restart(table_no, &view),
             _ => Restart::No,
         };
         let verdict = match restart {
             Restart::Again => Verdict::Again,
-            _ => begun.backfill.decide(table_no, &keys, &read.view),
+            _ => begun.backfill.decide(table_no, &keys, &view),
         };
         let keep = match verdict {
             Verdict::Rows(keep) => keep,
             Verdict::Again if self.retries < begun.session.config.limits.chunk_retries => {
                 self.retries += 1;
-                self.ask(read.chunk);
+                self.ask(chunk);
                 return Ok(());
             }
             Verdict::Again => {
@@ -396,9 +395,10 @@ impl Fill {
         crash_point!("capture.after_window");
         self.retries = 0;
         let mut kept = keep.iter();
-        read.rows.retain(|_| kept.next().copied().unwrap_or(true));
+        rows.retain(|_| kept.next().copied().unwrap_or(true));
         self.ask_next();
         let at = stream.at.clone();
+        let read = Read { chunk, rows: Rows::Plain(rows), view };
         self.write(begun, stream, read, at, false, restart).await
     }
 
@@ -419,18 +419,32 @@ impl Fill {
         let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&chunk.table) as usize)) else { return Ok(()) };
         let table = numbered.table.clone();
         let begins = self.of_table.replace(table.table_no) != Some(table.table_no);
-        self.mark(&mut rows, &chunk, begins, last_of_all, begun.fresh);
-        // A row may hold other Arcs of the same table than the chunk does.
-        rows.iter_mut().for_each(|r| r.table = chunk.table.clone());
-        let read_rows = rows.len() as u64;
+        let read_rows = rows.count();
+        let ends = match &mut rows {
+            Rows::Plain(rows) => rows.iter_mut().zip(0..).collect(),
+            Rows::Made(made, _) => {
+                let last = made.last.iter_mut().map(|r| (r, read_rows - 1));
+                made.first.iter_mut().map(|r| (r, 0)).chain(last).collect::<Vec<_>>()
+            }
+        };
+        for (row, at) in ends {
+            // A row may hold other Arcs of the same table than the chunk does.
+            row.table = chunk.table.clone();
+            (row.op, row.before) = (Op::Read, None);
+            let last = at + 1 == read_rows;
+            row.snapshot = match begun.fresh {
+                true => self.mark(at == 0 && begins, last && chunk.last_of_table, last && last_of_all),
+                false => SnapshotMark::Incremental,
+            };
+        }
         self.scans(begun, &table, read_rows);
-        if let Restart::From { truncate, later } = restart {
-            begin_again(&mut rows, &chunk, truncate, later);
+        if let (Restart::From { truncate, later }, Rows::Plain(rows)) = (restart, &mut rows) {
+            begin_again(rows, &chunk, truncate, later);
         }
         let key = StoredKey::Chunk { snapshot: self.snapshot, table: table.table_no, unit: self.unit };
         self.unit += 1;
         let mut seq = CommitSeq(begun.resume.next().0.saturating_sub(1));
-        if !rows.is_empty() {
+        if rows.count() > 0 {
             seq = begun.resume.assign_chunk();
             let mut flags = 0;
             if chunk.last_of_table {
@@ -455,10 +469,16 @@ impl Fill {
             begun.session.store([(key, Stored::Chunk(record.clone()))]);
             begun.session.flush_stored().await?;
             crash_point!("capture.before_chunk");
-            let commit_time = begun.session.now().wall;
-            let txn = TxnId(Bytes::from(format!("chunk {}/{}/{}", self.snapshot, table.table_no, self.unit - 1)));
+            let commit_time = match &rows {
+                Rows::Plain(_) => begun.session.now().wall,
+                Rows::Made(_, time) => *time,
+            };
+            let txn = self.txn(table.table_no, self.unit - 1);
             let unit = Unit { seq, native: Some(at.clone()), txn, commit_time, flags: flag::SNAPSHOT };
-            stream.put_rows(begun, &unit, rows, 0, true, None, None).await?;
+            match rows {
+                Rows::Plain(rows) => drop(stream.put_rows(begun, &unit, rows, 0, true, None, None).await?),
+                Rows::Made(made, _) => stream.put_made(begun, &unit, *made, table.topic).await?,
+            }
             crash_point!("capture.after_chunk");
             begun.session.track.completed(Mark { seq, native: at, commit_time });
             let finished = ChunkRecord { phase: ChunkPhase::Finished, ..record };
@@ -533,26 +553,24 @@ impl Fill {
         }
     }
 
-    /// Debezium's `source.snapshot` of each row.
-    fn mark(&mut self, rows: &mut [RowChange], chunk: &Chunk, begins: bool, last_of_all: bool, exported: bool) {
-        let count = rows.len();
-        for (i, row) in rows.iter_mut().enumerate() {
-            row.op = Op::Read;
-            row.before = None;
-            row.snapshot = if !exported {
-                SnapshotMark::Incremental
-            } else if i + 1 == count && last_of_all {
-                SnapshotMark::Last
-            } else if std::mem::take(&mut self.first) {
-                SnapshotMark::First
-            } else if i + 1 == count && chunk.last_of_table {
-                SnapshotMark::LastInCollection
-            } else if i == 0 && begins {
-                SnapshotMark::FirstInCollection
-            } else {
-                SnapshotMark::Middle
-            };
+    /// Debezium's `source.snapshot` of a row of a first snapshot, by what it is.
+    fn mark(&mut self, first_of_table: bool, last_of_table: bool, last_of_all: bool) -> SnapshotMark {
+        if last_of_all {
+            SnapshotMark::Last
+        } else if std::mem::take(&mut self.first) {
+            SnapshotMark::First
+        } else if last_of_table {
+            SnapshotMark::LastInCollection
+        } else if first_of_table {
+            SnapshotMark::FirstInCollection
+        } else {
+            SnapshotMark::Middle
         }
+    }
+
+    /// What stands for a transaction's id in the records of a unit.
+    fn txn(&self, table_no: u32, unit: u32) -> TxnId {
+        TxnId(Bytes::from(format!("chunk {}/{table_no}/{unit}", self.snapshot)))
     }
 }
 

@@ -16,7 +16,7 @@ use catchwater_base::{Wall, crash_point, log};
 use catchwater_change::encode::debezium_json::{Counts, key_changed};
 use catchwater_change::stamp::flag;
 use catchwater_change::{Native, Op, RowChange, SourceInfo, TableSchema};
-use catchwater_record::{CommitSeq, TxnId};
+use catchwater_record::{CommitSeq, TopicId, TxnId};
 use catchwater_runtime::time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -398,6 +398,7 @@ impl Stream {
             let marked = (more != 0).then(|| Unit { flags: unit.flags | more, ..unit.clone() });
             let unit = marked.as_ref().unwrap_or(unit);
             let place = Place { ordinal, last: ends && i + 1 == count };
+            let is_watched = begun.touched.watches(table_no) || begun.backfill.watches(table_no);
             let session = &mut begun.session;
             let before = session.emitter.bytes();
             self.made.clear();
@@ -414,7 +415,7 @@ impl Stream {
                     counted.as_deref_mut(),
                     &mut session.track,
                     &mut replayed,
-                    &mut self.made,
+                    is_watched.then_some(&mut self.made),
                 )
                 .map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
             crash_point!("capture.after_encode");
@@ -441,6 +442,31 @@ impl Stream {
             }
         });
         Ok(ordinal)
+    }
+
+    /// A unit of a first snapshot, whose records were made where its rows were read.
+    pub async fn put_made(
+        &mut self,
+        begun: &mut Begun<'_>,
+        unit: &Unit,
+        made: crate::bulk::Made,
+        topic: TopicId,
+    ) -> Result<(), Trouble> {
+        let Some(first) = made.first else { return Ok(()) };
+        self.put_rows(begun, unit, vec![first], 0, made.rows == 1, None, None).await?;
+        for page in made.pages {
+            begun.session.make_room().await?;
+            let records = u64::from(page.records());
+            let session = &mut begun.session;
+            let bytes = session.emitter.put_page(unit, topic, page, &mut session.track);
+            session.wrote(bytes as u64);
+            session.status.update(|s| (s.rows, s.snapshot_rows) = (s.rows + records, s.snapshot_rows + records));
+            crash_point!("capture.after_page");
+        }
+        if let Some(last) = made.last {
+            self.put_rows(begun, unit, vec![last], made.rows - 1, true, None, None).await?;
+        }
+        Ok(())
     }
 
     /// What the stream emits counts for the chunks that are still to come.

@@ -6,7 +6,7 @@
 use super::{Config, Deps, Limits, Worker};
 use crate::emit::Limits as EmitLimits;
 use crate::error::End;
-use crate::status::{State, StatusHandle};
+use crate::status::{State, Status, StatusHandle};
 use crate::testing::memory_source::{DbChange, DbRow, Fault, Habits, MemoryDb};
 use catchwater_base::{Clock, Mono, Now, Rng, Wall};
 use catchwater_change::checkpoint::{Stored, StoredKey};
@@ -126,7 +126,8 @@ impl Bench {
             options: Default::default(),
             transaction_topic: None,
             heartbeat: None,
-            signals: crate::signal::Signals::default(),
+            // The first snapshot by one, two or three readers.
+            signals: crate::signal::Signals { readers: Some(1 + rng.below(3) as u32), ..Default::default() },
             notifications: crate::notification::Channels { log: false, topic: Some(TOLD.into()) },
             creation: Default::default(),
             limits: limits(rng),
@@ -759,7 +760,10 @@ fn a_server_that_is_down_at_the_first_start_is_waited_for_and_a_wrong_setting_is
         assert_eq!(s.state, State::Retrying, "{s:?}");
         assert!(s.last_error.is_some(), "{s:?}");
         bench.db.set_habits(Habits::default());
-        while status.get().native.as_postgres().is_none_or(|n| n < bench.db.lsn()) {
+        // Units of the snapshot stand where the stream begins, which is the end here.
+        let is_behind =
+            |s: Status| s.state != State::Streaming || s.native.as_postgres().is_none_or(|n| n < bench.db.lsn());
+        while is_behind(status.get()) {
             assert!(!worker.is_finished());
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }

@@ -25,10 +25,13 @@ use defects::Road;
 pub use defects::{is_domain_array, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
+use parts::OfTable;
+pub use parts::{Parts, Record};
 pub use placed::{Added, Deletes, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
 use schema::Inline;
 pub use source_type::{SourceType, source_type};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 pub use transaction::{Counts, LETTER as TRANSACTION_LETTER};
 pub use value::Placeholder;
@@ -173,18 +176,16 @@ pub enum Piece {
 
 /// A finished record, ready for a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Encoded<V = Bytes> {
+pub struct Encoded {
     pub key: Option<Bytes>,
     /// `None` = tombstone.
-    pub value: Option<V>,
+    pub value: Option<Bytes>,
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
-impl<V: AsRef<[u8]>> Encoded<V> {
-    /// Rough size on the wire, bytes.
-    pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len) + 4).sum();
-        32 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, |v| v.as_ref().len()) + headers
+impl Encoded {
+    pub fn record(&self) -> Record<'_> {
+        Record { key: self.key.as_deref(), value: self.value.as_deref(), headers: &self.headers }
     }
 }
 
@@ -261,26 +262,30 @@ impl Encoder {
 
     /// The key a piece travels under: what the partition is chosen by. `None` = keyless.
     pub fn key(&self, change: &RowChange, piece: Piece) -> Result<Option<Bytes>, EncodeError> {
+        let mut key = Vec::with_capacity(64);
+        Ok(self.put_whole_key(&mut key, change, piece)?.then(|| key.into()))
+    }
+
+    /// Appends the key with its schema; false = there is none.
+    fn put_whole_key(&self, out: &mut Vec<u8>, change: &RowChange, piece: Piece) -> Result<bool, EncodeError> {
         if change.op == Op::Message {
-            return self.message_key(change).map(Some);
+            out.extend_from_slice(&self.message_key(change)?);
+            return Ok(true);
         }
         if change.table.key.is_empty() || change.op == Op::Truncate {
-            return Ok(None);
+            return Ok(false);
         }
         let old = matches!(piece, Piece::OldKey | Piece::Tombstone) || change.op == Op::Delete;
         let placed = self.placed(&change.table);
-        let fields = placed.as_ref().map_or(&[][..], |p| &p.key_fields);
-        if !self.options.key_schema {
-            let mut out = self.key_json(Vec::with_capacity(32), change, old)?;
-            placed::put_fields(&mut out, fields);
-            return Ok(Some(out.into()));
+        if self.options.key_schema {
+            out.extend_from_slice(&self.inline(&change.table, Road::of(change)).key);
         }
-        let mut out = self.inline(&change.table, Road::of(change)).key.clone();
-        out.reserve(64);
-        let mut out = self.key_json(out, change, old)?;
-        placed::put_fields(&mut out, fields);
-        out.push(schema::END);
-        Ok(Some(out.into()))
+        self.put_key_json(out, change, old)?;
+        placed::put_fields(out, placed.as_ref().map_or(&[][..], |p| &p.key_fields));
+        if self.options.key_schema {
+            out.push(schema::END);
+        }
+        Ok(true)
     }
 
     /// Makes the record. `stamp` is complete but for INCOMPLETE, which is set here; `processed` = time of processing.
@@ -317,30 +322,34 @@ impl Encoder {
         processed: Wall,
         block: Option<Block<'_>>,
     ) -> Result<Encoded, EncodeError> {
-        let Encoded { key, value, headers } =
-            self.encode_onto(Vec::with_capacity(512), change, piece, key, stamp, processed, block)?;
-        Ok(Encoded { key, value: value.map(Bytes::from), headers })
+        let mut parts = Parts::default();
+        self.encode_into(&mut parts, change, piece, stamp, processed, block)?;
+        let value = parts.has_value.then(|| std::mem::take(&mut parts.value).into());
+        Ok(Encoded { key, value, headers: parts.headers })
     }
 
-    /// As [`Encoder::encode_keyed`], with the value in a buffer that is used again and again.
-    #[allow(clippy::too_many_arguments)]
-    pub fn encode_onto(
+    /// As [`Encoder::encode_in`], with all but the key in the buffers of `parts`: [`Parts::record`].
+    pub fn encode_into(
         &self,
-        mut buffer: Vec<u8>,
+        parts: &mut Parts,
         change: &RowChange,
         piece: Piece,
-        key: Option<Bytes>,
         mut stamp: Stamp,
         processed: Wall,
         block: Option<Block<'_>>,
-    ) -> Result<Encoded<Vec<u8>>, EncodeError> {
+    ) -> Result<(), EncodeError> {
+        parts.shrink();
+        let mut buffer = std::mem::take(&mut parts.value);
         buffer.clear();
+        let mut headers = std::mem::take(&mut parts.headers);
+        headers.clear();
         if change.op == Op::Message {
-            let value = Some(self.message_value(change, &stamp, processed, block)?.into());
-            let headers = vec![(Bytes::from_static(STAMP_HEADER), Some(stamp.encode()))];
-            return Ok(Encoded { key, value, headers });
+            parts.value = self.message_value(change, &stamp, processed, block)?.into();
+            parts.has_value = true;
+            headers.push((Bytes::from_static(STAMP_HEADER), Some(stamp.encode())));
+            parts.headers = headers;
+            return Ok(());
         }
-        let mut headers = Vec::with_capacity(4);
         if piece != Piece::Whole && change.op == Op::Update {
             let old = piece == Piece::NewKey;
             let header = if old { OLD_KEY_HEADER } else { NEW_KEY_HEADER };
@@ -362,12 +371,12 @@ impl Encoder {
             (_, Some(flat)) => {
                 let of = placed::Of::new(change, piece, &stamp, processed, block);
                 headers.extend(self.added_headers(flat, &of, piece == Piece::Tombstone));
-                let (value, before) = self.flat(buffer, flat, &of, piece, &mut marks)?;
+                let (value, before) = self.flat(buffer, parts, flat, &of, piece, &mut marks)?;
                 headers.extend(before.map(|b| (Bytes::from_static(FLAT_HEADER), Some(b))));
                 value
             }
             (Piece::Tombstone, None) => None,
-            (_, None) => Some(self.value(buffer, change, piece, &stamp, processed, block, &mut marks)?),
+            (_, None) => Some(self.value(buffer, parts, change, piece, &stamp, processed, block, &mut marks)?),
         };
         if marks.iter().any(|m| m.after && m.what == Exact::Unavailable) {
             stamp.flags |= flag::INCOMPLETE;
@@ -381,7 +390,9 @@ impl Encoder {
         if !marks.is_empty() {
             headers.push((Bytes::from_static(exact::EXACT_HEADER), Some(exact::encode(&marks))));
         }
-        Ok(Encoded { key, value, headers })
+        (parts.headers, parts.has_value) = (headers, value.is_some());
+        parts.value = value.unwrap_or_default();
+        Ok(())
     }
 
     /// The rows before and after that a piece says.
@@ -403,6 +414,7 @@ impl Encoder {
     fn value(
         &self,
         mut out: Vec<u8>,
+        parts: &mut Parts,
         change: &RowChange,
         piece: Piece,
         stamp: &Stamp,
@@ -416,18 +428,19 @@ impl Encoder {
         if self.options.value_schema {
             out.extend_from_slice(&self.inline(table, road).value);
         }
+        let of = parts.of(&change.table);
         out.extend_from_slice(b"{\"before\":");
-        self.put_row(&mut out, table, before, false, road, marks)?;
+        self.put_row(&mut out, of, before, false, road, marks)?;
         out.extend_from_slice(b",\"after\":");
-        self.put_row(&mut out, table, after, true, road, marks)?;
+        self.put_row(&mut out, of, after, true, road, marks)?;
         out.extend_from_slice(b",\"source\":");
-        self.put_source(&mut out, change, stamp);
+        of.put_source(self, &mut out, change, stamp);
         out.extend_from_slice(b",\"transaction\":");
         put_block(&mut out, block);
         out.extend_from_slice(b",\"op\":\"");
         out.push(Self::letter(change, piece));
         out.extend_from_slice(b"\",\"ts_ms\":");
-        put_three_times(&mut out, processed);
+        parts.put_times(&mut out, processed);
         out.push(b'}');
         if self.options.value_schema {
             out.push(schema::END);
@@ -436,14 +449,13 @@ impl Encoder {
     }
 
     /// Appends the key's payload.
-    fn key_json(&self, mut out: Vec<u8>, change: &RowChange, old: bool) -> Result<Vec<u8>, EncodeError> {
+    fn put_key_json(&self, out: &mut Vec<u8>, change: &RowChange, old: bool) -> Result<(), EncodeError> {
         let put = |out: &mut Vec<u8>, column: &Column, value: &Value, road| {
             if !(self.options.defects && defects::put_value(out, &self.options, column, value, road)) {
                 put_value(out, &self.options.form, column, value);
             }
         };
-        self.put_key(&mut out, change, old, put)?;
-        Ok(out)
+        self.put_key(out, change, old, put)
     }
 
     /// A key's columns and their values, each written by `put`.
@@ -495,7 +507,7 @@ impl Encoder {
     fn put_row(
         &self,
         out: &mut Vec<u8>,
-        table: &TableSchema,
+        of: &OfTable,
         row: Option<&Row>,
         after: bool,
         road: Road,
@@ -505,6 +517,7 @@ impl Encoder {
             out.extend_from_slice(b"null");
             return Ok(());
         };
+        let table = of.table();
         if row.cells.len() != table.columns.len() {
             let (cells, columns) = (row.cells.len(), table.columns.len());
             return Err(EncodeError::Shape { table: table.qualified(), cells, columns });
@@ -524,8 +537,7 @@ impl Encoder {
                 out.push(b',');
             }
             first = false;
-            json::put_string(out, &column.name);
-            out.push(b':');
+            out.extend_from_slice(of.name(at));
             let exact = |v: &Value| Exact::Text(exact::text_of(&column.kind, v));
             let what = match cell {
                 Cell::Null => self.put_null(out, column),
@@ -585,7 +597,8 @@ impl Encoder {
         }
     }
 
-    fn put_source(&self, out: &mut Vec<u8>, change: &RowChange, stamp: &Stamp) {
+    /// `lsn_at` = where the row's `lsn` came to stand.
+    fn put_source(&self, out: &mut Vec<u8>, change: &RowChange, stamp: &Stamp, lsn_at: &mut Vec<Range<usize>>) {
         let table = &*change.table;
         let time = stamp.commit_time;
         out.extend_from_slice(b"{\"version\":");
@@ -606,7 +619,7 @@ impl Encoder {
         out.extend_from_slice(b",\"db\":");
         json::put_string(out, &table.database);
         out.extend_from_slice(b",\"sequence\":");
-        put_sequence(out, &change.info);
+        put_sequence(out, &change.info, lsn_at);
         out.extend_from_slice(b",\"ts_us\":");
         times.put_micros(out);
         out.extend_from_slice(b",\"ts_ns\":");
@@ -620,7 +633,9 @@ impl Encoder {
                 out.extend_from_slice(b",\"txId\":");
                 put_option(out, txid.map(u64::from));
                 out.extend_from_slice(b",\"lsn\":");
+                let from = out.len();
                 put_option(out, *lsn);
+                lsn_at.push(from..out.len());
                 out.extend_from_slice(b",\"xmin\":null,\"origin\":null,\"origin_lsn\":null");
             }
             SourceInfo::Sqlite { seq } => {
@@ -695,7 +710,7 @@ fn put_option(out: &mut Vec<u8>, v: Option<u64>) {
 }
 
 /// `"[null,\"64636392\"]"`: a JSON array as text.
-fn put_sequence(out: &mut Vec<u8>, info: &SourceInfo) {
+fn put_sequence(out: &mut Vec<u8>, info: &SourceInfo, lsn_at: &mut Vec<Range<usize>>) {
     let SourceInfo::Postgres { lsn, last_commit_lsn, .. } = info else {
         out.extend_from_slice(b"null");
         return;
@@ -703,15 +718,21 @@ fn put_sequence(out: &mut Vec<u8>, info: &SourceInfo) {
     let part = |out: &mut Vec<u8>, lsn: &Option<u64>| match lsn {
         Some(lsn) => {
             out.extend_from_slice(b"\\\"");
+            let from = out.len();
             json::put_u64(out, *lsn);
+            let digits = from..out.len();
             out.extend_from_slice(b"\\\"");
+            digits
         }
-        None => out.extend_from_slice(b"null"),
+        None => {
+            out.extend_from_slice(b"null");
+            0..0
+        }
     };
     out.extend_from_slice(b"\"[");
     part(out, last_commit_lsn);
     out.push(b',');
-    part(out, lsn);
+    lsn_at.push(part(out, lsn));
     out.extend_from_slice(b"]\"");
 }
 
@@ -773,6 +794,7 @@ mod message;
 mod names;
 mod nothing;
 mod notification;
+mod parts;
 pub(crate) mod placed;
 mod schema;
 mod source_type;

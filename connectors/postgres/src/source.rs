@@ -55,7 +55,7 @@ pub use head::{head, is_slot_held};
 pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
 use snapshot::Export;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -71,6 +71,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 pub const ROW_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Memory for transactions that are streamed while they are open; beyond it they go to disk.
 const LARGE_MEMORY_MAX: usize = 64 * 1024 * 1024;
+/// Connections that read the first snapshot.
+const READERS_MAX: usize = 16;
 /// Prefix of our own logical messages: they give the stream something to end a view or an idle time with.
 pub const OWN_PREFIX: &str = "catchwater";
 /// Disk for them.
@@ -207,6 +209,8 @@ struct Running {
     /// Described on the wire, not captured.
     strangers: BTreeMap<u32, String>,
     types: PgTypes,
+    /// Types of the tables' columns whose binary form is known: what COPY gives in binary.
+    copied: Arc<BTreeSet<u32>>,
     /// Columns come in the binary format.
     binary: bool,
     sql: Session,
@@ -719,7 +723,12 @@ impl Source for PgSource {
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError> {
         let export = self.export.take().or_else(|| self.lent.upgrade());
         self.lent = export.as_ref().map_or_else(Weak::new, Arc::downgrade);
-        Ok(Box::new(snapshot::PgSnapshot::new(self.config.clone(), export)))
+        let types = self.open.as_ref().map(|running| running.copied.clone()).unwrap_or_default();
+        Ok(Box::new(snapshot::PgSnapshot::new(self.config.clone(), export, types)))
+    }
+
+    fn readers_max(&self) -> usize {
+        READERS_MAX
     }
 
     fn lag_bytes(&self) -> Option<u64> {

@@ -29,7 +29,12 @@ impl Default for Builder {
 
 impl Builder {
     pub fn new() -> Self {
-        let mut out = BytesMut::new();
+        Self::with_capacity(0)
+    }
+
+    /// With room for so many bytes: a batch that grows copies itself over and over.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut out = BytesMut::with_capacity(bytes);
         out.resize(HEADER_BYTES, 0);
         Builder { out, count: 0, base_timestamp: 0, max_timestamp: -1, producer: None, attributes: 0 }
     }
@@ -85,6 +90,13 @@ impl Builder {
             put_bytes(&mut self.out, v);
         }
         self.count += 1;
+    }
+
+    /// Writes over bytes of a record that was pushed, at `at` from the batch's beginning. For values that are not known
+    /// when the record is made; the CRC is made at the end.
+    pub fn patch(&mut self, at: usize, bytes: &[u8]) {
+        assert!(at >= HEADER_BYTES, "the header is written at the end");
+        self.out[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// Writes the header and gives the batch out, still writable so that it can be patched without a copy.

@@ -166,7 +166,7 @@ impl<'a> AdHoc<'a> {
                 self.finished(begun, at, Some(Ended::SqlException));
                 return Ok(());
             }
-            Some(Told::Planned(_) | Told::Read(_)) | None => {}
+            Some(Told::Planned(_) | Told::Read(_) | Told::Bulk(..)) | None => {}
         }
         if hold.may_place(&stream.at)
             && let Some((rows, end)) = hold.ready.take()

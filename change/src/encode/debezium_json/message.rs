@@ -76,7 +76,7 @@ impl Encoder {
         out.extend_from_slice(b"{\"op\":\"m\",\"ts_ms\":");
         json::put_i64(&mut out, processed.as_millis());
         out.extend_from_slice(b",\"source\":");
-        self.put_source(&mut out, change, stamp);
+        self.put_source(&mut out, change, stamp, &mut Vec::new());
         out.extend_from_slice(b",\"transaction\":");
         super::put_block(&mut out, block);
         out.extend_from_slice(b",\"message\":{\"prefix\":");

@@ -6,7 +6,7 @@
 //! Source: Debezium 3.7 (`ExtractNewRecordState`, `ToLogicalTopicRouter`), recordings `unwrap-*`, `routed-*`.
 
 use super::defects::Road;
-use super::{Block, EncodeError, Encoder, Piece, Times, schema, snapshot_text, topic_name};
+use super::{Block, EncodeError, Encoder, Parts, Piece, Times, schema, snapshot_text, topic_name};
 use crate::event::{Op, RowChange, SnapshotMark, SourceInfo};
 use crate::exact::ExactCell;
 use crate::json;
@@ -306,6 +306,7 @@ impl Encoder {
     pub(super) fn flat(
         &self,
         mut out: Vec<u8>,
+        parts: &mut Parts,
         flat: &Flat,
         of: &Of<'_>,
         piece: Piece,
@@ -323,9 +324,10 @@ impl Encoder {
             return Err(EncodeError::Clash { table: table.qualified(), field: field.to_owned() });
         }
         let road = Road::of(change);
+        let names = parts.of(&change.table);
         let mut header = Vec::new();
         if before.is_some() {
-            self.put_row(&mut header, table, before, false, road, marks)?;
+            self.put_row(&mut header, names, before, false, road, marks)?;
         }
         let header = Some(Bytes::from(header));
         let (with_schema, is_delete) = (self.options.value_schema, of.letter == b'd');
@@ -349,8 +351,8 @@ impl Encoder {
         }
         match is_delete {
             // What it does not say is said of the header's row.
-            true => self.put_row(&mut out, table, before, false, road, &mut Vec::new())?,
-            false => self.put_row(&mut out, table, after, true, road, marks)?,
+            true => self.put_row(&mut out, names, before, false, road, &mut Vec::new())?,
+            false => self.put_row(&mut out, names, after, true, road, marks)?,
         }
         out.pop();
         let first = out.last() == Some(&b'{');

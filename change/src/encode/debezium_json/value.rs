@@ -119,7 +119,11 @@ pub(super) fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &st
             match *us {
                 i64::MAX => json::put_string(out, "infinity"),
                 i64::MIN => json::put_string(out, "-infinity"),
-                us => json::put_string(out, &calendar::instant_text(us, *digits)),
+                us => {
+                    out.push(b'"');
+                    calendar::put_instant(out, us, *digits);
+                    out.push(b'"');
+                }
             }
             true
         }

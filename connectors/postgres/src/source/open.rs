@@ -684,6 +684,8 @@ impl PgSource {
         let binary = config.binary
             && !config.text_only.load(Ordering::Relaxed)
             && columns.all(|c| binary::fits(&types, c.type_oid));
+        let oids = tables.iter().flat_map(|t| &t.columns).map(|c| c.type_oid);
+        let copied = Arc::new(oids.filter(|oid| binary::copies(&types, *oid)).collect());
         let ask = Ask { slot: &slot, publication: &publication, from, version, streaming: config.streaming, binary };
         let (reader, write) = transport.start_replication(&ask.sql()).await.map_err(fail)?;
         let mut by_oid = BTreeMap::new();
@@ -714,6 +716,7 @@ impl PgSource {
             sent: 0,
             strangers: BTreeMap::new(),
             types,
+            copied,
             binary,
             sql,
             end: from,

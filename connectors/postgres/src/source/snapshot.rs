@@ -1,6 +1,7 @@
 //! Reading what is there. Two methods (capture.md 7): under the snapshot exported with the slot, at exactly the stream's
 //! start, by ctid ranges; after a kill that view is gone, so by key ranges, each in a view of its own whose visibility is
-//! told with it. Rows come by `COPY … TO STDOUT` in text: the same text, hence the same values, as the stream's.
+//! told with it. Rows come by `COPY … TO STDOUT`: in the binary format if it is known of all columns' types, else in text; the
+//! values are the same (`tests/it/binary.rs`). Several readers may share an exported snapshot, each with its connection.
 //!
 //! A unit is planned for at most 50,000 rows or 16 MiB; a table without a key is one unit when it is read after a kill.
 
@@ -12,7 +13,7 @@ use crate::fault::Fault;
 use crate::source::values;
 use bytes::Bytes;
 use catchwater_capture::source::{
-    Chunk, ChunkEnd, ChunkMethod, Expected, Snapshot, SourceClass, SourceError, Stretch, StretchEnd, View,
+    Chunk, ChunkEnd, ChunkMethod, Each, Expected, Snapshot, SourceClass, SourceError, Stretch, StretchEnd, View,
 };
 use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_runtime::Fut;
@@ -65,12 +66,16 @@ pub struct PgSnapshot {
     info: SourceInfo,
     /// Columns of the statements that stand for tables, by table.
     selected: BTreeMap<String, BTreeSet<String>>,
+    /// Types that COPY gives in binary.
+    copied: Arc<BTreeSet<u32>>,
+    /// Units are that much smaller.
+    share: u64,
 }
 
 impl PgSnapshot {
-    pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>) -> Self {
+    pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>, copied: Arc<BTreeSet<u32>>) -> Self {
         let selected = BTreeMap::new();
-        PgSnapshot { config, export, reader: None, busy: false, held: None, info: NO_PLACE, selected }
+        PgSnapshot { config, export, reader: None, busy: false, held: None, info: NO_PLACE, selected, copied, share: 1 }
     }
 
     fn fail(&self, fault: Fault) -> SourceError {
@@ -230,7 +235,7 @@ impl PgSnapshot {
             let at = |i: usize| row.get(i).and_then(number).unwrap_or(0);
             let (leaf, main, all, tuples) = (at(0), at(1).max(0) as u64, at(2).max(0) as u64, at(3));
             let pages = main.div_ceil(PAGE_BYTES);
-            let step = pages_per_unit(pages, all, tuples);
+            let step = (pages_per_unit(pages, all, tuples) / self.share).max(1);
             let mut from = 0;
             loop {
                 let to = from + step;
@@ -328,6 +333,16 @@ impl PgSnapshot {
     }
 
     async fn read_exported(&mut self, chunk: &Chunk, out: &mut Vec<RowChange>) -> Result<ChunkEnd, SourceError> {
+        let from = out.len();
+        self.copy_exported(chunk, &mut |row| {
+            out.push(row);
+            Ok(())
+        })
+        .await?;
+        Ok(ChunkEnd { view: View::Exported, rows: (out.len() - from) as u64 })
+    }
+
+    async fn copy_exported(&mut self, chunk: &Chunk, each: &mut Each<'_>) -> Result<(), SourceError> {
         if self.export.is_none() {
             return Err(SourceError::new(
                 SourceClass::Bug,
@@ -336,14 +351,25 @@ impl PgSnapshot {
                 "",
             ));
         }
-        if let Some((from, list)) = self.override_of(&chunk.table).await? {
-            let sql = format!("COPY (SELECT {list} FROM {from} WHERE {}) TO STDOUT", within(chunk));
-            let config = self.config.clone();
-            let first = out.len();
-            let rows = copy(&config, self.reader().await?, &sql, &chunk.table, out).await?;
-            out.iter_mut().skip(first).for_each(|row| row.info = self.info.clone());
-            return Ok(ChunkEnd { view: View::Exported, rows });
-        }
+        let config = self.config.clone();
+        let table = &chunk.table;
+        let (sql, format) = match self.override_of(table).await? {
+            Some((from, list)) => {
+                (format!("COPY (SELECT {list} FROM {from} WHERE {}) TO STDOUT", within(chunk)), Format::Text)
+            }
+            None => self.copy_of(chunk).await?,
+        };
+        self.reader().await?;
+        // Known once there is a reader.
+        let info = self.info.clone();
+        let Some(reader) = &mut self.reader else {
+            return Err(source_error(&config, Fault::Closed("no reader".into())));
+        };
+        copy_each(&config, reader, &sql, format, table, &info, each).await
+    }
+
+    /// The statement that copies a range of pages.
+    async fn copy_of(&mut self, chunk: &Chunk) -> Result<(String, Format), SourceError> {
         let from = chunk.lower.first().map_or("(0,0)", String::as_str);
         let to = chunk.upper.first().cloned().unwrap_or_else(|| format!("({},0)", PAGES_END - 1));
         // Bounds come back from a stored CHUNK record: literals, whatever they hold.
@@ -354,6 +380,7 @@ impl PgSnapshot {
         );
         let leaf = chunk.lower.get(1).and_then(|l| l.parse::<u32>().ok());
         let config = self.config.clone();
+        let is_known = chunk.table.columns.iter().all(|c| self.copied.contains(&c.native_id));
         let reader = self.reader().await?;
         let relation = match leaf {
             None => relation(&chunk.table),
@@ -366,12 +393,12 @@ impl PgSnapshot {
                 String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
             }
         };
-        let sql =
-            format!("COPY (SELECT {} FROM ONLY {relation} WHERE {condition}) TO STDOUT", select_list(&chunk.table));
-        let from = out.len();
-        let rows = copy(&config, reader, &sql, &chunk.table, out).await?;
-        out.iter_mut().skip(from).for_each(|row| row.info = self.info.clone());
-        Ok(ChunkEnd { view: View::Exported, rows })
+        let (format, how) = match is_known {
+            true => (Format::Binary, " (FORMAT binary)"),
+            false => (Format::Text, ""),
+        };
+        let list = select_list(&chunk.table);
+        Ok((format!("COPY (SELECT {list} FROM ONLY {relation} WHERE {condition}) TO STDOUT{how}"), format))
     }
 
     async fn read_chunked(&mut self, chunk: &Chunk, out: &mut Vec<RowChange>) -> Result<ChunkEnd, SourceError> {
@@ -505,6 +532,14 @@ pub(super) fn select_list(table: &TableSchema) -> String {
     table.columns.iter().map(|c| quote_ident(&c.name)).collect::<Vec<_>>().join(", ")
 }
 
+/// How rows are copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Format {
+    Text,
+    Binary,
+}
+
+/// Copies in text, rows to be marked later.
 pub(super) async fn copy(
     config: &SourceConfig,
     reader: &mut Transport,
@@ -512,32 +547,63 @@ pub(super) async fn copy(
     table: &Arc<TableSchema>,
     out: &mut Vec<RowChange>,
 ) -> Result<u64, SourceError> {
-    let mut rows = 0;
+    let from = out.len();
+    let mut each = |row| {
+        out.push(row);
+        Ok(())
+    };
+    copy_each(config, reader, sql, Format::Text, table, &NO_PLACE, &mut each).await?;
+    Ok((out.len() - from) as u64)
+}
+
+async fn copy_each(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    sql: &str,
+    format: Format,
+    table: &Arc<TableSchema>,
+    info: &SourceInfo,
+    each: &mut Each<'_>,
+) -> Result<(), SourceError> {
     let mut bad = None;
-    // One CopyData is one line; escaping at most doubles a value.
-    let line_bytes_max = config.row_bytes_max.saturating_mul(2).saturating_add(1024 * 1024);
+    let mut binary = values::BinaryCopy::default();
+    // One CopyData is one row; escaping at most doubles a value.
+    let bytes_max = match format {
+        Format::Text => config.row_bytes_max.saturating_mul(2),
+        Format::Binary => config.row_bytes_max,
+    };
     let done = reader
-        .copy_out(sql, line_bytes_max, |line| {
-            let row = values::copy_row(table, &line).map_err(|e| {
-                let text = e.to_string();
-                bad.get_or_insert(e);
-                Fault::Protocol(text)
-            })?;
-            rows += 1;
-            out.push(RowChange {
+        .copy_out(sql, bytes_max.saturating_add(1024 * 1024), |message| {
+            let row = match format {
+                Format::Text => values::copy_row(table, &message).map(Some),
+                Format::Binary => binary.row(table, &message),
+            };
+            let change = |row| RowChange {
                 table: table.clone(),
                 op: Op::Read,
                 before: None,
                 after: Some(row),
                 snapshot: SnapshotMark::Middle,
-                info: NO_PLACE,
-            });
-            Ok(())
+                info: info.clone(),
+            };
+            let taken = match row {
+                Ok(Some(row)) => each(change(row)),
+                Ok(None) => Ok(()),
+                Err(e) => Err(super::row_error(e)),
+            };
+            taken.map_err(|e| {
+                let text = e.to_string();
+                bad.get_or_insert(e);
+                Fault::Protocol(text)
+            })
         })
         .await;
     match (done, bad) {
-        (Ok(()), _) => Ok(rows),
-        (Err(_), Some(e)) => Err(super::row_error(e)),
+        (Ok(()), _) if format == Format::Binary && !binary.is_whole() => {
+            Err(source_error(config, Fault::Protocol("a COPY ended before its last row".into())))
+        }
+        (Ok(()), _) => Ok(()),
+        (Err(_), Some(e)) => Err(e),
         (Err(fault), None) => Err(source_error(config, fault)),
     }
 }
@@ -569,6 +635,30 @@ impl Snapshot for PgSnapshot {
             self.busy = false;
             Ok(end)
         })
+    }
+
+    fn read_each<'a>(&'a mut self, chunk: &'a Chunk, each: &'a mut Each<'_>) -> Fut<'a, Result<View, SourceError>> {
+        Box::pin(async move {
+            self.begin();
+            let view = match chunk.method {
+                ChunkMethod::Exported => {
+                    self.copy_exported(chunk, each).await?;
+                    View::Exported
+                }
+                ChunkMethod::Chunked => {
+                    let mut rows = Vec::new();
+                    let end = self.read_now(chunk, &mut rows).await?;
+                    rows.into_iter().try_for_each(each)?;
+                    end.view
+                }
+            };
+            self.busy = false;
+            Ok(view)
+        })
+    }
+
+    fn share(&mut self, readers: usize) {
+        self.share = readers.max(1) as u64;
     }
 
     fn stretches<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<Expected, SourceError>> {

@@ -220,15 +220,25 @@ impl Transport {
         frontend::query(sql, &mut out).map_err(|e| Fault::Protocol(e.to_string()))?;
         self.send(&out).await?;
         let mut error = None;
+        let mut taken = 0;
         loop {
-            // A server that says nothing for so long inside a COPY is gone.
-            let frame = timeout(QUERY_TIMEOUT, self.read(bytes_max))
-                .await
-                .map_err(|_| Fault::Closed(format!("no data within {} s", QUERY_TIMEOUT.as_secs())))??;
+            let frame = match next_frame(&mut self.buffer, bytes_max)? {
+                Some(frame) => frame,
+                // A server that says nothing for so long inside a COPY is gone.
+                None => timeout(QUERY_TIMEOUT, self.read(bytes_max))
+                    .await
+                    .map_err(|_| Fault::Closed(format!("no data within {} s", QUERY_TIMEOUT.as_secs())))??,
+            };
             match frame.tag {
                 b'd' => {
+                    taken += frame.body.len();
                     if error.is_none() {
                         error = each(frame.body).err();
+                    }
+                    // Rows are worked at here, and others want to run.
+                    if taken >= BLOCK_BYTES {
+                        taken = 0;
+                        turn().await;
                     }
                 }
                 b'E' => error = error.or(Some(error_of(&frame.body))),
@@ -308,6 +318,19 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Lets other tasks run.
+async fn turn() {
+    let mut given = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn make_room(buffer: &mut BytesMut) {

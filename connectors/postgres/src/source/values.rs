@@ -82,6 +82,75 @@ fn binary(table: &TableSchema, at: usize, bytes: Bytes) -> Result<Cell, RowError
     })
 }
 
+/// Rows of `COPY … TO STDOUT (FORMAT binary)`, message by message. Source: PostgreSQL 15 manual, COPY, "Binary Format".
+#[derive(Debug, Default)]
+pub struct BinaryCopy {
+    /// The header was read; the server sends it in the first message, before the first row.
+    began: bool,
+    ended: bool,
+}
+
+const COPY_SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+
+impl BinaryCopy {
+    /// The row of a message; `None` = it has none: the end, or of a table without rows header and end.
+    pub fn row(&mut self, table: &TableSchema, message: &Bytes) -> Result<Option<Row>, RowError> {
+        let line = || RowError::Line { table: table.qualified() };
+        let mut at = 0;
+        let word = |at: usize| -> Option<i32> {
+            Some(i32::from_be_bytes(<[u8; 4]>::try_from(message.get(at..at.checked_add(4)?)?).ok()?))
+        };
+        if !self.began {
+            let flags = word(COPY_SIGNATURE.len());
+            // Nothing but OIDs, which are gone since version 12, would change the rows.
+            if !message.starts_with(COPY_SIGNATURE) || flags != Some(0) {
+                return Err(line());
+            }
+            let extension = word(COPY_SIGNATURE.len() + 4).and_then(|n| usize::try_from(n).ok()).ok_or_else(line)?;
+            at = (COPY_SIGNATURE.len() + 8).checked_add(extension).ok_or_else(line)?;
+            self.began = true;
+            if at == message.len() {
+                return Ok(None);
+            }
+        }
+        let count = message.get(at..at + 2).and_then(|b| <[u8; 2]>::try_from(b).ok()).map(i16::from_be_bytes);
+        let count = count.filter(|_| !self.ended).ok_or_else(line)?;
+        at += 2;
+        if count == -1 && at == message.len() {
+            self.ended = true;
+            return Ok(None);
+        }
+        check(table, usize::try_from(count).map_err(|_| line())?, table.columns.len())?;
+        let mut cells = Vec::with_capacity(table.columns.len());
+        for (place, column) in table.columns.iter().enumerate() {
+            let len = word(at).ok_or_else(line)?;
+            at += 4;
+            let Ok(len) = usize::try_from(len) else {
+                if len != -1 {
+                    return Err(line());
+                }
+                cells.push(Cell::Null);
+                continue;
+            };
+            let data = at.checked_add(len).and_then(|end| message.get(at..end)).ok_or_else(line)?;
+            cells.push(match types::binary::decode_plain(&column.kind, &column.native_type, data) {
+                Some(value) => Cell::Value(value),
+                None => binary(table, place, message.slice(at..at + len))?,
+            });
+            at += len;
+        }
+        if at != message.len() {
+            return Err(line());
+        }
+        Ok(Some(Row::new(cells)))
+    }
+
+    /// The server has said that all rows were sent.
+    pub fn is_whole(&self) -> bool {
+        self.ended
+    }
+}
+
 /// One line of `COPY … TO STDOUT` (text format, line end included).
 /// Source: PostgreSQL 15 manual, COPY, "Text Format".
 pub fn copy_row(table: &TableSchema, line: &Bytes) -> Result<Row, RowError> {
@@ -183,6 +252,46 @@ mod tests {
             fingerprint: [0; 16],
             topic: catchwater_record::TopicId::NONE,
         }
+    }
+
+    #[test]
+    fn binary_copies() {
+        let t = table(&[Type::Int { bits: 32, unsigned: false }, Type::Text { length: 0 }]);
+        let head = [COPY_SIGNATURE, &[0; 8]].concat();
+        let row = |id: i32, text: Option<&str>| {
+            let mut out = vec![0, 2, 0, 0, 0, 4];
+            out.extend(id.to_be_bytes());
+            out.extend(text.map_or(-1, |t| t.len() as i32).to_be_bytes());
+            out.extend(text.unwrap_or_default().bytes());
+            out
+        };
+        let end = vec![0xff, 0xff];
+        let read = |messages: &[Vec<u8>]| -> Result<Vec<Row>, RowError> {
+            let mut copy = BinaryCopy::default();
+            let mut rows = Vec::new();
+            for message in messages {
+                rows.extend(copy.row(&t, &Bytes::from(message.clone()))?);
+            }
+            if copy.is_whole() { Ok(rows) } else { Err(RowError::Line { table: "not whole".into() }) }
+        };
+        let id = |id| Cell::Value(Value::Int(id));
+        let want = [vec![id(7), Cell::Value(Value::Text("a\tb".into()))], vec![id(-8), Cell::Null]].map(Row::new);
+        // As servers send it, and with the header in a message of its own.
+        let first = [&head[..], &row(7, Some("a\tb"))].concat();
+        assert_eq!(read(&[first.clone(), row(-8, None), end.clone()]).unwrap(), want);
+        assert_eq!(read(&[head.clone(), row(7, Some("a\tb")), row(-8, None), end.clone()]).unwrap(), want);
+        assert_eq!(read(&[[&head[..], &end].concat()]).unwrap(), []);
+        assert!(read(std::slice::from_ref(&first)).is_err(), "cut off");
+        for cut in 0..first.len() {
+            assert!(read(&[first[..cut].to_vec(), end.clone()]).is_err() || cut == head.len(), "cut at {cut}");
+        }
+        assert!(read(&[first.clone(), end.clone(), row(1, None)]).is_err(), "behind the end");
+        let mut more = row(1, None);
+        more.push(0);
+        assert!(read(&[head.clone(), more, end.clone()]).is_err(), "left over");
+        assert!(read(&[head.clone(), vec![0, 1, 0xff, 0xff, 0xff, 0xff], end.clone()]).is_err(), "too few columns");
+        let hostile = vec![0, 2, 0x7f, 0xff, 0xff, 0xff];
+        assert!(read(&[head, hostile, end]).is_err(), "longer than its message");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! a column comes that is not.
 
 use crate::support::*;
-use catchwater_capture::source::{EventBatch, Source, SourceClass, Start};
-use catchwater_change::{Cell, Value};
+use catchwater_capture::source::{EventBatch, Source, SourceClass, Start, View};
+use catchwater_change::{Cell, Row, RowChange, Value};
 use catchwater_connector_postgres::{PgSource, SourceConfig};
+use std::collections::BTreeMap;
 
 /// Column type → texts of values at its edges. Random ones are made by the server.
 const TYPES: &[(&str, &[&str], &str)] = &[
@@ -358,6 +359,39 @@ async fn binary_gives_what_text_gives() {
             }
         }
         assert!(seen > 300 * types.len() * 2, "{seen} cells were compared");
+        // What the first snapshot's COPY brings is what the stream's text says of the same rows.
+        let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+        for change in want.iter().flat_map(|t| &t.rows).filter(|r| r.table.name == "every") {
+            let id = |row: &Option<Row>| row.as_ref().map(|r| bits(&r.cells[0]));
+            id(&change.before).and_then(|id| rows.remove(&id));
+            if let (Some(id), Some(row)) = (id(&change.after), &change.after) {
+                rows.insert(id, row.clone());
+            }
+        }
+        let mut source = PgSource::new(config(&db, &format!("{}_s", db.name), false));
+        let known = source.identify().await.unwrap();
+        let tables = source.open(Start::Fresh, Some(known)).await.unwrap().tables;
+        let every = tables.iter().find(|t| t.name == "every").unwrap().clone();
+        let mut readers = [source.snapshot().unwrap(), source.snapshot().unwrap()];
+        let chunks = readers[0].plan(&[every]).await.unwrap();
+        for (chunk, reader) in chunks.iter().zip([1, 0].into_iter().cycle()) {
+            let mut each = |row: RowChange| {
+                let got = row.after.unwrap();
+                let want = rows.remove(&bits(&got.cells[0])).expect("a row that the stream has, once");
+                for (i, (g, w)) in got.cells.iter().zip(&want.cells).enumerate() {
+                    assert_eq!(bits(g), bits(w), "{server}: {:?} of a COPY", i.checked_sub(1).map(|i| types[i].0));
+                }
+                Ok(())
+            };
+            assert_eq!(readers[reader].read_each(chunk, &mut each).await.unwrap(), View::Exported);
+        }
+        assert!(rows.is_empty(), "{} rows are in no unit", rows.len());
+        let copied = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%(FORMAT binary)'";
+        assert_eq!(db.one(copied).await, chunks.len().min(2).to_string(), "the copies were binary");
+        for mut reader in readers {
+            reader.close().await;
+        }
+        source.close().await;
         text.close().await;
         binary.close().await;
         db.drop().await;

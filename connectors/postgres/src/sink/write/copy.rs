@@ -2,10 +2,13 @@
 //! that is there, or a value that only the statements' casts take, sends the rows the usual way, and the table's later
 //! ones, too.
 
-use super::{PgLane, row_texts};
+use super::PgLane;
+use super::texts::cell;
 use crate::sink::sql;
+use crate::types::write_literal;
 use bytes::{BufMut, Bytes, BytesMut};
-use catchwater_deliver::sink::{Apply, SinkClass, SinkError, TargetName, What};
+use catchwater_change::{Cell, Row};
+use catchwater_deliver::sink::{Apply, SinkClass, SinkError, TargetName, TargetPlan, What};
 use futures_util::SinkExt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -54,9 +57,10 @@ impl PgLane {
             let sink = self.session.client.copy_in::<_, Bytes>(&text).await.map_err(failed)?;
             let mut sink = pin!(sink);
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 1024);
+            let mut scratch = String::new();
             for apply in rows {
                 if let What::Upsert(row) | What::Insert(row) = &apply.what {
-                    put_row(&mut chunk, &row_texts(&plan, row));
+                    put_row(&mut chunk, &mut scratch, &plan, row);
                 }
                 if chunk.len() >= CHUNK_BYTES {
                     sink.send(chunk.split().freeze()).await.map_err(failed)?;
@@ -72,26 +76,38 @@ impl PgLane {
 }
 
 /// COPY's text format: tabs between columns, `\\N` for NULL, a backslash before what would be read as something else.
-fn put_row(out: &mut BytesMut, texts: &[Option<String>]) {
-    for (i, text) in texts.iter().enumerate() {
+/// `scratch` is a buffer for one value's text.
+fn put_row(out: &mut BytesMut, scratch: &mut String, plan: &TargetPlan, row: &Row) {
+    for i in 0..plan.columns.len() as u16 {
         if i > 0 {
             out.put_u8(b'\t');
         }
-        let Some(text) = text else {
-            out.put_slice(b"\\N");
-            continue;
-        };
-        for b in text.bytes() {
-            match b {
-                b'\\' => out.put_slice(b"\\\\"),
-                b'\t' => out.put_slice(b"\\t"),
-                b'\n' => out.put_slice(b"\\n"),
-                b'\r' => out.put_slice(b"\\r"),
-                _ => out.put_u8(b),
+        match cell(plan, row, i) {
+            Cell::Value(value) => {
+                scratch.clear();
+                write_literal(value, scratch);
+                put_text(out, scratch.as_bytes());
             }
+            Cell::Null | Cell::Unavailable | Cell::Absent => out.put_slice(b"\\N"),
         }
     }
     out.put_u8(b'\n');
+}
+
+fn put_text(out: &mut BytesMut, mut text: &[u8]) {
+    let special = |b: &u8| matches!(b, b'\\' | b'\t' | b'\n' | b'\r');
+    // Most texts have nothing of the kind.
+    while let Some(at) = text.iter().position(special) {
+        out.put_slice(&text[..at]);
+        out.put_slice(match text[at] {
+            b'\\' => b"\\\\",
+            b'\t' => b"\\t",
+            b'\n' => b"\\n",
+            _ => b"\\r",
+        });
+        text = &text[at + 1..];
+    }
+    out.put_slice(text);
 }
 
 #[cfg(test)]
@@ -101,9 +117,12 @@ mod tests {
     #[test]
     fn what_copy_reads_otherwise_is_escaped() {
         let mut out = BytesMut::new();
-        let some = |t: &str| Some(t.to_owned());
-        put_row(&mut out, &[some("a\tb"), None, some("\\N"), some("x\r\ny"), some(""), some("é")]);
-        put_row(&mut out, &[]);
-        assert_eq!(&out[..], "a\\tb\t\\N\t\\\\N\tx\\r\\ny\t\té\n\n".as_bytes());
+        for (i, text) in ["a\tb", "\\N", "x\r\ny", "", "é", "\\\\t"].iter().enumerate() {
+            if i > 0 {
+                out.put_u8(b'|');
+            }
+            put_text(&mut out, text.as_bytes());
+        }
+        assert_eq!(&out[..], "a\\tb|\\\\N|x\\r\\ny||é|\\\\\\\\t".as_bytes());
     }
 }
