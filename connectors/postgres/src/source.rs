@@ -58,12 +58,14 @@ use snapshot::Export;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stream::Stream;
 use taken::{Part, Taken};
 
 /// First byte of every native position of PostgreSQL.
 pub const SYSTEM: u8 = 1;
+/// How long the catalogue may lag behind the stream before its word on a new column is taken as it is.
+const CATALOGUE_LATE_MAX: Duration = Duration::from_secs(2);
 /// How often the publication is looked at while the source runs.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Default of `row.max.bytes`: what one record of the log takes. Two such rows (an update under `REPLICA IDENTITY FULL`), or
@@ -569,9 +571,7 @@ impl Running {
             if self.sql.client.is_closed() {
                 self.sql = open::session(config).await?;
             }
-            let oids = [relation.oid];
-            let found = catalog::load(&self.sql.client, Wanted::Oids(&oids), &mut self.types).await;
-            let mut found = found.map_err(|fault| source_error(config, fault))?;
+            let mut found = self.catalogue_of(config, &relation).await?;
             found.iter_mut().for_each(|t| t.generated_read = config.without_identity);
             let current = found.first();
             let unknown = catalog::unknown_columns(&relation, current);
@@ -605,6 +605,33 @@ impl Running {
             out.push(Item::Schema(known.schema.clone()));
         }
         Ok(())
+    }
+
+    /// What the catalogue says of a table that the open transaction may have changed. A commit is in the stream before views
+    /// show it (capture.md 7.4), as long as a synchronous standby lags: a catalogue that lacks a column of the stream is asked
+    /// again until it shows the transaction. If it still lacks the column then, it is newer than the stream.
+    async fn catalogue_of(
+        &mut self,
+        config: &SourceConfig,
+        relation: &decode::Relation,
+    ) -> Result<Vec<catalog::CatalogTable>, SourceError> {
+        let failed = |fault| source_error(config, fault);
+        let oids = [relation.oid];
+        let until = Instant::now() + CATALOGUE_LATE_MAX;
+        let mut pause = Duration::from_millis(1);
+        let mut found = catalog::load(&self.sql.client, Wanted::Oids(&oids), &mut self.types).await.map_err(failed)?;
+        while !catalog::unknown_columns(relation, found.first()).is_empty() && Instant::now() < until {
+            let sql = "SELECT pg_catalog.pg_visible_in_snapshot($1::pg_catalog.text::pg_catalog.xid8, pg_catalog.pg_current_snapshot())";
+            let row = self.sql.client.query_one(sql, &[&self.xid.to_string()]).await;
+            let is_shown: bool = row.map_err(|e| failed(e.into()))?.get(0);
+            found = catalog::load(&self.sql.client, Wanted::Oids(&oids), &mut self.types).await.map_err(failed)?;
+            if is_shown {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        Ok(found)
     }
 
     fn is_wanted(&self, config: &SourceConfig, relation: &decode::Relation) -> bool {
