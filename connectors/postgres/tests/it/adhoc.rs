@@ -73,6 +73,39 @@ async fn chunks_beside_a_lagging_synchronous_standby_bring_no_stale_row() {
     race(&db, long_form().unwrap_or(40), Some(&mut standby)).await;
 }
 
+/// So has the stream a new column before views show it: what the catalogue says of it is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_beside_a_lagging_synchronous_standby_is_as_the_catalogue_says() {
+    let Some(mut standby) = Standby::start().await else { return };
+    let db = database_on(&standby.url, "late_column").await;
+    db.exec("CREATE TABLE t(id int PRIMARY KEY)").await;
+    let mut rig = Rig::new(db.config(&["t"])).await;
+    rig.snapshot = false;
+    rig.properties = vec![("schemas.enable", "true".into())];
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+    standby.attach().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let lags = standby.lag(stop.clone());
+    for n in 0..10 {
+        db.exec(&format!(
+            "BEGIN; ALTER TABLE t ADD COLUMN c{n} int NOT NULL DEFAULT {n}; INSERT INTO t VALUES ({n}); COMMIT"
+        ))
+        .await;
+    }
+    running.until("the rows", |_| rig.records("shop.public.t").len() == 10).await;
+    stop.store(true, Ordering::Relaxed);
+    lags.await.unwrap();
+    for (n, record) in rig.records("shop.public.t").iter().enumerate() {
+        let fields = |of: &Json| of["fields"].as_array().cloned().unwrap_or_default();
+        let after = fields(&record.value["schema"]).into_iter().find(|f| f["field"] == "after").unwrap();
+        let column = fields(&after).into_iter().find(|f| f["field"] == format!("c{n}")).unwrap();
+        assert_eq!((&column["optional"], &column["default"]), (&Json::from(false), &Json::from(n)), "{column}");
+    }
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+}
+
 /// A server of its own, and a `pg_receivewal` beside it that its commits wait for and that is stopped again and again.
 struct Standby {
     url: String,
