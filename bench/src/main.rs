@@ -1,9 +1,10 @@
 //! Paired measurements of the built binary: each prints one JSON line with probe, result and ratio. Never a test: figures
 //! travel only as ratios to a probe of the same run, interleaved, medians. Commands and results: `docs/benchmarks.md`.
 //!
-//! `catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | stalls | scale` with `CATCHWATER_BIN` (a release build);
-//! `stream`, `snapshot`, `copy`, `upserts` and `latency` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
+//! `catchwater-bench start | stream | snapshot | copy | upserts | debezium | latency | limits | engine | produce | stalls | scale` with `CATCHWATER_BIN` (a release build);
+//! `stream`, `snapshot`, `copy`, `upserts`, `debezium` and `latency` with `CW_PG15_URL`, `produce` with `CW_KAFKA`.
 
+mod debezium;
 mod engine;
 mod latency;
 mod limits;
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
         "stream" => stream()?,
         "copy" => copy()?,
         "upserts" => upserts::upserts()?,
+        "debezium" => debezium::debezium()?,
         "snapshot" => snapshot::snapshot()?,
         "latency" => latency::latency()?,
         "limits" => limits::limits()?,
@@ -35,7 +37,7 @@ fn main() -> Result<()> {
         "stalls" => stalls::stalls()?,
         "scale" => produce::scale()?,
         _ => bail!(
-            "usage: catchwater-bench start | stream | snapshot | copy | upserts | latency | limits | engine | produce | stalls | scale"
+            "usage: catchwater-bench start | stream | snapshot | copy | upserts | debezium | latency | limits | engine | produce | stalls | scale"
         ),
     };
     println!("{result}");
@@ -161,23 +163,9 @@ fn stream() -> Result<Value> {
         anyhow::ensure!(status.success(), "pg_recvlogical failed");
         probe.push(rows / from.elapsed().as_secs_f64());
         dev.start()?;
-        let pid = dev.pid().context("running")?;
-        let mut first = None;
-        let from = Instant::now();
-        let end = loop {
-            let n = captured(&dev);
-            if n > 0 && first.is_none() {
-                first = Some((Instant::now(), n, cpu_seconds(pid)));
-            }
-            if n as f64 >= rows {
-                break Instant::now();
-            }
-            anyhow::ensure!(from.elapsed() < Duration::from_secs(600), "stuck at {n} of {rows} rows");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let (began, n, c) = first.context("rows")?;
-        ours.push((rows - n as f64) / end.duration_since(began).as_secs_f64());
-        cpu.push((cpu_seconds(pid) - c) / (rows - n as f64) * 1e6);
+        let (speed, used) = drained(&dev, "source", rows as u64)?;
+        ours.push(speed);
+        cpu.push(used);
         dev.stop()?;
     }
     let ratios = ours.iter().zip(&probe).map(|(o, p)| o / p).collect();
@@ -185,6 +173,26 @@ fn stream() -> Result<Value> {
         "bench": "stream", "rows": rows, "rows_per_transaction": per_txn, "probe_pg_recvlogical_rows_per_s": median(probe),
         "rows_per_s": median(ours), "ratio": median(ratios), "cpu_us_per_row": median(cpu),
     }))
+}
+
+/// Waits until `kind` has counted all rows: rows per second and CPU a row in µs, both from the first rows seen on.
+fn drained(dev: &Dev, kind: &str, rows: u64) -> Result<(f64, f64)> {
+    let pid = dev.pid().context("running")?;
+    let (mut first, from) = (None, Instant::now());
+    loop {
+        let seen = task_rows(dev, kind);
+        if seen > 0 && first.is_none() {
+            first = Some((Instant::now(), seen, cpu_seconds(pid)));
+        }
+        if seen >= rows {
+            break;
+        }
+        anyhow::ensure!(from.elapsed() < Duration::from_secs(600), "stuck at {seen} of {rows} rows");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (began, seen, used) = first.context("rows")?;
+    let left = rows.saturating_sub(seen) as f64;
+    Ok((left / began.elapsed().as_secs_f64(), (cpu_seconds(pid) - used) / left * 1e6))
 }
 
 fn captured(dev: &Dev) -> u64 {

@@ -1,12 +1,12 @@
 //! PostgreSQL → PostgreSQL from a log that is full already: how fast a sink applies inserts and updates to two tables with
 //! a foreign key and second unique keys. Each round fills a log once and drains it by each number of lanes in turn.
 
-use crate::{cpu_seconds, median, setting, task_rows};
-use anyhow::{Context, Result, bail};
+use crate::{drained, median, setting, task_rows};
+use anyhow::{Result, bail};
 use catchwater_tests::dev::Dev;
 use catchwater_tests::pg::{Database, Pg, difference};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn tables(pg: &Pg, keys: &str) -> Result<()> {
     pg.run(&format!(
@@ -71,23 +71,9 @@ pub fn upserts() -> Result<Value> {
             );
             std::fs::write(dev.folder().join("pipeline.yaml"), sink)?;
             dev.start()?;
-            let pid = dev.pid().context("running")?;
-            let (mut first, from) = (None, Instant::now());
-            loop {
-                let seen = task_rows(&dev, "sink");
-                if seen > 0 && first.is_none() {
-                    first = Some((Instant::now(), seen, cpu_seconds(pid)));
-                }
-                if seen >= rows {
-                    break;
-                }
-                anyhow::ensure!(from.elapsed() < Duration::from_secs(300), "stuck at {seen} of {rows} rows");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            let (began, seen, used) = first.context("rows")?;
-            let drained = (rows - seen) as f64;
-            speed.push(drained / began.elapsed().as_secs_f64());
-            cpu.push((cpu_seconds(pid) - used) / drained * 1e6);
+            let (fast, used) = drained(&dev, "sink", rows)?;
+            speed.push(fast);
+            cpu.push(used);
             for table in ["customers", "orders"] {
                 let d = difference(&a.pg, table, &b.pg, table);
                 anyhow::ensure!(d.is_empty(), "{d}");
