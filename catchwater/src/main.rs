@@ -23,6 +23,7 @@ use report::{Done, Exit, Failure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    catchwater_runtime::memory::bound_arenas();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

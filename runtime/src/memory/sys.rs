@@ -1,4 +1,4 @@
-//! The allocator's own call; Rust has none.
+//! The allocator's own calls; Rust has none.
 #![allow(unsafe_code)]
 
 #[cfg(target_env = "gnu")]
@@ -12,3 +12,14 @@ pub(super) fn trim() -> bool {
 pub(super) fn trim() -> bool {
     false
 }
+
+#[cfg(target_env = "gnu")]
+pub(super) fn bound_arenas(n: usize) {
+    let n = libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
+    // SAFETY: takes two integers and sets a parameter of the allocator.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, n) };
+}
+
+/// Another C library has no such bound.
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn bound_arenas(_: usize) {}
