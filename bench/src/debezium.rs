@@ -59,7 +59,8 @@ fn ours(into: &mut Ours, rows: u64, per_txn: u64) -> Result<()> {
     into.resident_mib.push(resident_mib(dev.pid().context("running")?));
     let d = difference(&a.pg, "bench", &b.pg, "bench");
     ensure!(d.is_empty(), "{d}");
-    dev.stop()
+    dev.stop()?;
+    Ok(())
 }
 
 /// The figures of the peer's lines that begin with `what`: rows/s and CPU s per million rows.
