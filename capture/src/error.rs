@@ -52,6 +52,8 @@ pub(crate) enum Trouble {
     },
     End(End),
     Stop,
+    /// The tables were to be read, and no change: they are in the log.
+    Complete,
 }
 
 impl Trouble {

@@ -31,6 +31,7 @@ pub mod worker;
 
 pub use error::{End, code};
 pub use properties::Properties;
+pub use reading::SnapshotMode;
 pub use status::{State, Status, StatusHandle, TOO_MANY};
 pub use wanted::TableLists;
 pub use worker::{Config, Deps, Worker};

@@ -5,7 +5,7 @@
 
 use crate::creation::{self, Creation};
 pub use crate::notification::Channels as Notifications;
-use crate::reading::{Reading, SELECTS};
+use crate::reading::{self, Guardrail, Reading, SELECTS};
 use crate::shape::{Mask, Pattern, Rules};
 pub use crate::signal::{SignalFile, Signals};
 use crate::transforms::{self, Transforms};
@@ -64,17 +64,20 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 52] = [
+pub const KNOWN: [&str; 55] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
     "column.propagate.source.type",
     "compat.defects",
+    "database.initial.statements",
     "datatype.propagate.source.type",
     "decimal.handling.mode",
     "extended.headers.enabled",
     "field.name.adjustment.mode",
     "flush.lsn.source",
+    "guardrail.collections.limit.action",
+    "guardrail.collections.max",
     "heartbeat.action.query",
     "heartbeat.interval.ms",
     "hstore.handling.mode",
@@ -147,6 +150,7 @@ impl Properties {
         let (mut channels, mut signal_table, mut signal_topic) = (Channels::default(), None, None);
         let mut signal_file = SignalFile { path: SIGNAL_FILE.to_owned(), every_ms: SIGNAL_POLL_MS };
         let (mut told_by_topic, mut told_topic) = (false, None);
+        let (mut tables_max, mut fails) = (0, false);
         let (mut beat_ms, mut beat_prefix) = (0, "__debezium-heartbeat".to_owned());
         let given: BTreeMap<&str, &str> = given.into_iter().collect();
         for (key, value) in &given {
@@ -185,6 +189,13 @@ impl Properties {
                 "publish.via.partition.root" => boolean(value).map(|root| out.reading.leaves = !root),
                 "lsn.flush.mode" => flushed(value).map(|by_us| out.reading.unconfirmed |= !by_us),
                 "flush.lsn.source" => boolean(value).map(|by_us| out.reading.unconfirmed |= !by_us),
+                "database.initial.statements" => {
+                    reading::statements(value).map(|all| out.reading.initial_statements = all)
+                }
+                "guardrail.collections.max" => number(value, 0, i32::MAX as u32).map(|n| tables_max = n),
+                "guardrail.collections.limit.action" => {
+                    word(value, &[("warn", false), ("fail", true)]).map(|v| fails = v)
+                }
                 "snapshot.include.collection.list" => {
                     Pattern::parse(value).map(|p| out.reading.snapshot_tables = Some(p))
                 }
@@ -225,6 +236,7 @@ impl Properties {
             let why = "must be given for the channel `sink`".to_owned();
             errors.push(PropertyError { key: "notification.sink.topic.name".into(), why });
         }
+        out.reading.guardrail = (tables_max > 0).then_some(Guardrail { tables_max, fails });
         out.notifications.topic = told_topic.filter(|_| told_by_topic);
         out.heartbeat = (beat_ms > 0).then_some(Heartbeat { every_ms: beat_ms, topic_prefix: beat_prefix });
         out.signals.table = signal_table.filter(|_| channels.source);
@@ -566,6 +578,18 @@ mod tests {
         let signals =
             Signals { table: None, kafka: Some(None), file: None, chunk_rows: 7, parallel: 3, readers: Some(3) };
         assert_eq!(Properties::parse(given).unwrap().signals, signals);
+        let guardrail = |given: &[(&'static str, &'static str)]| {
+            let reading = Properties::parse(given.iter().copied()).unwrap().reading;
+            reading.guardrail.map(|g| (g.tables_max, g.fails))
+        };
+        let most = ("guardrail.collections.max", "3");
+        assert_eq!(guardrail(&[("guardrail.collections.limit.action", "fail")]), None, "0 is none");
+        assert_eq!(guardrail(&[most]), Some((3, false)));
+        assert_eq!(guardrail(&[most, ("guardrail.collections.limit.action", "FAIL")]), Some((3, true)));
+        assert_eq!(
+            errors(&[("guardrail.collections.max", "-1"), ("guardrail.collections.limit.action", "x")]).len(),
+            2
+        );
         let file =
             |given: &[(&'static str, &'static str)]| Properties::parse(given.iter().copied()).unwrap().signals.file;
         let of = |path: &str, every_ms| Some(SignalFile { path: path.into(), every_ms });

@@ -4,6 +4,42 @@
 use crate::shape::Pattern;
 use std::collections::BTreeMap;
 
+/// Debezium's `snapshot.mode`: when the tables are read, and whether changes follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SnapshotMode {
+    /// Before the first change.
+    #[default]
+    Initial,
+    /// That, and again whenever a worker begins.
+    Always,
+    /// Before the first change, and none comes: the capture is complete.
+    InitialOnly,
+    /// Never.
+    NoData,
+}
+
+impl SnapshotMode {
+    /// The words of a pipeline file and of Debezium.
+    pub const WORDS: [&str; 4] = ["initial", "always", "initial_only", "no_data"];
+
+    pub fn parse(word: &str) -> Option<SnapshotMode> {
+        let all = [SnapshotMode::Initial, SnapshotMode::Always, SnapshotMode::InitialOnly, SnapshotMode::NoData];
+        all.into_iter().find(|mode| mode.word() == word)
+    }
+    pub fn word(self) -> &'static str {
+        match self {
+            SnapshotMode::Initial => "initial",
+            SnapshotMode::Always => "always",
+            SnapshotMode::InitialOnly => "initial_only",
+            SnapshotMode::NoData => "no_data",
+        }
+    }
+    /// The tables are read when the capture begins.
+    pub fn reads_first(self) -> bool {
+        self != SnapshotMode::NoData
+    }
+}
+
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Reading {
     /// `publish.via.partition.root` = false: each partition is a table of its own, under its own name.
@@ -14,6 +50,18 @@ pub struct Reading {
     pub snapshot_tables: Option<Pattern>,
     /// `snapshot.select.statement.overrides.SCHEMA.TABLE`: what the first snapshot reads of a table, by `schema.table`.
     pub snapshot_selects: BTreeMap<String, String>,
+    /// `database.initial.statements`: run at the beginning of each session, in this order; not of the stream's connection.
+    pub initial_statements: Vec<String>,
+    /// `guardrail.collections.max` and `.limit.action`.
+    pub guardrail: Option<Guardrail>,
+}
+
+/// A source of more tables is a mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Guardrail {
+    pub tables_max: u32,
+    /// It does not begin; else it is said.
+    pub fails: bool,
 }
 
 /// Property that lists the tables; with a point and a table behind it, the statement.
@@ -54,9 +102,46 @@ impl Reading {
     }
 }
 
+/// A list of statements with `;` between; `;;` is one in a statement. As Debezium's, so neither quotes nor comments hide
+/// one. Whoever begins a transaction here would keep it open for as long as the session lives.
+pub fn statements(list: &str) -> Result<Vec<String>, String> {
+    const TRANSACTIONS: [&str; 8] = ["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "prepare"];
+    let mut out = vec![String::new()];
+    let mut rest = list.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (c, out.last_mut()) {
+            (';', Some(last)) if rest.peek() == Some(&';') => {
+                rest.next();
+                last.push(';');
+            }
+            (';', _) => out.push(String::new()),
+            (c, Some(last)) => last.push(c),
+            (_, None) => {}
+        }
+    }
+    let out: Vec<String> = out.iter().map(|s| s.trim()).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    let word = |s: &String| s.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default().to_ascii_lowercase();
+    match out.iter().find(|s| TRANSACTIONS.contains(&word(s).as_str())) {
+        Some(s) => Err(format!("`{}` is of transactions, and each statement is one of its own", word(s))),
+        None => Ok(out),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_semicolons_are_one() {
+        let of = |list: &str| statements(list).unwrap_or_else(|why| vec![why]);
+        assert_eq!(of("SET a TO 1; SET b TO ';;' ;"), ["SET a TO 1", "SET b TO ';'"]);
+        // Pairs are taken from the left.
+        assert_eq!(of("a;;;b"), ["a;", "b"]);
+        assert_eq!(of(" ; ;"), [""; 0]);
+        assert_eq!(of("x;;"), ["x;"]);
+        assert!(of("SET a TO 1; Begin; SET b TO 2")[0].contains("`begin`"));
+        assert_eq!(of("beginning"), ["beginning"]);
+    }
 
     #[test]
     fn statements_are_of_listed_tables() {

@@ -26,6 +26,8 @@ pub enum State {
     /// A person must act.
     NeedsPerson,
     Stopped,
+    /// Everything that was to be read is in the log, and nothing follows.
+    Complete,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -8,6 +8,9 @@
 //! source is never slowed by sinks or clients, only by the log itself: when more than `credit_bytes` wait for answers, or
 //! more than `replay_bytes_max` lie above the last checkpoint and another can be made, it is not read.
 //!
+//! A capture that reads its tables and no change (`SnapshotMode::InitialOnly`) is complete once they are durable: what the
+//! source keeps for it is removed, and the worker rests.
+//!
 //! `session` holds the log's side (lanes, meta appends, timers), `start` reads what the log knows, `fill` the snapshot.
 
 mod adhoc;
@@ -21,21 +24,29 @@ mod unchanged;
 
 use crate::creation::Creation;
 use crate::emit::Limits as EmitLimits;
-use crate::error::{End, Trouble};
+use crate::error::{End, Trouble, code};
 use crate::notification;
 use crate::properties::Heartbeat;
-use crate::signal::Signals;
+use crate::reading::SnapshotMode;
+use crate::shape::Pattern;
+use crate::signal::{SignalError, Signals};
 use crate::source::Source;
 use crate::status::{State, StatusHandle};
 use catchwater_base::backoff::Backoff;
-use catchwater_base::{Clock, Rng};
+use catchwater_base::{Clock, Rng, log};
 use catchwater_change::encode::debezium_json::Options;
 use catchwater_client::{ControlClient, LogClient};
 use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, PipelineName, RevisionNo, SourceName};
 use catchwater_runtime::shutdown::Stopped;
 use catchwater_runtime::time;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
+
+/// How long a source may take to let go of what it keeps for a capture that is complete; then it is asked again.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes a fresh source for each attempt; no I/O in it.
 pub type MakeSource = Box<dyn FnMut() -> Box<dyn Source> + Send>;
@@ -69,8 +80,10 @@ pub struct Config {
     pub canonical: String,
     /// Partitions of a new topic.
     pub partitions: u32,
-    /// Read the tables as they are when the capture begins; false = changes only.
-    pub snapshot: bool,
+    /// When the tables are read, and whether changes follow.
+    pub snapshot: SnapshotMode,
+    /// Tables that snapshots of `Always` behind the first one read; `None` = all.
+    pub snapshot_tables: Option<Pattern>,
     /// How records look. What decides which records exist is fixed while the log holds half a transaction (R8).
     pub options: Options,
     /// Name of the topic, without its prefix, that tells where transactions begin and end; `None` = no such topic.
@@ -138,13 +151,15 @@ pub struct Worker {
     config: Config,
     status: StatusHandle,
     rng: Rng,
+    /// Nothing of this worker has asked for the snapshot of its beginning (`SnapshotMode::Always`).
+    at_start: bool,
 }
 
 impl Worker {
     pub fn new(deps: Deps, config: Config) -> (Worker, StatusHandle) {
         let status = StatusHandle::default();
         let rng = Rng::new(deps.seed);
-        (Worker { deps, config, status: status.clone(), rng }, status)
+        (Worker { deps, config, status: status.clone(), rng, at_start: true }, status)
     }
 
     /// Runs until it is told to stop, is fenced, or needs a person. After `stop` everything that was read is appended,
@@ -160,6 +175,20 @@ impl Worker {
             };
             match trouble {
                 Trouble::Stop => {
+                    self.status.update(|s| s.state = State::Stopped);
+                    return End::Stopped;
+                }
+                Trouble::Complete => {
+                    self.status.update(|s| {
+                        (s.state, s.last_error, s.slot, s.lag_bytes) = (State::Complete, None, None, None);
+                    });
+                    log!(
+                        Info,
+                        "source.complete",
+                        "source {}: its snapshot is whole, and no change follows",
+                        self.config.source
+                    );
+                    rest(self.status.clone(), &mut stop).await;
                     self.status.update(|s| s.state = State::Stopped);
                     return End::Stopped;
                 }
@@ -199,6 +228,7 @@ impl Worker {
         let outcome = match begun {
             Ok(mut begun) => {
                 let worked = stream::work(&mut begun, &mut *source).await;
+                self.at_start &= begun.reads_again;
                 // What is in flight keeps its place in the log; the next attempt must not race with it.
                 let settled = begun.session.settle().await;
                 worked.and(settled)
@@ -206,7 +236,43 @@ impl Worker {
             Err(trouble) => Err(trouble),
         };
         source.close().await;
-        outcome
+        match outcome {
+            Err(Trouble::Complete) => self.give_back().await,
+            other => other,
+        }
+    }
+
+    /// Nothing will be read any more: what the source keeps for us goes, and is looked for at each start that finds the
+    /// capture complete, should it not have come to that.
+    async fn give_back(&mut self) -> Result<(), Trouble> {
+        let Some((identity, opened)) = self.status.get().identity else { return Err(Trouble::Complete) };
+        let mut source = (self.deps.make_source)();
+        let gone = time::timeout(GIVE_BACK_LIMIT, source.detach(&identity, opened)).await;
+        source.close().await;
+        match gone {
+            Ok(done) => done?,
+            Err(_) => return Err(Trouble::retry(code::LOG, "the source does not answer")),
+        }
+        Err(Trouble::Complete)
+    }
+}
+
+/// Nothing is left to be done. Until it is told to stop.
+async fn rest(status: StatusHandle, stop: &mut Stopped) {
+    loop {
+        for asked in status.take_asked() {
+            let why = "the source is complete: snapshot.mode is initial_only, and its snapshot is whole";
+            let _ = asked.answer.send(Err(SignalError(why.into())));
+        }
+        let (mut stopped, mut asked) = (pin!(stop.wait()), pin!(status.asked()));
+        let is_over = poll_fn(|cx| match (stopped.as_mut().poll(cx), asked.as_mut().poll(cx)) {
+            (Poll::Ready(()), _) => Poll::Ready(true),
+            (_, Poll::Ready(())) => Poll::Ready(false),
+            _ => Poll::Pending,
+        });
+        if is_over.await {
+            return;
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub enum TaskState {
     Stopped,
     /// A person must act; the code says what.
     NeedsPerson,
+    /// Everything it was to do is done.
+    Complete,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -91,5 +91,6 @@ fn state_number(state: client::TaskState) -> u8 {
         client::TaskState::Retrying => 3,
         client::TaskState::Stopped => 4,
         client::TaskState::NeedsPerson => 5,
+        client::TaskState::Complete => 6,
     }
 }

@@ -97,10 +97,12 @@ pub(super) struct AdHoc<'a> {
     hold: Option<Box<Hold>>,
 }
 
+mod again;
 mod hold;
 mod moved;
 mod told;
 mod topic;
+pub(super) use again::is_begun;
 use hold::Hold;
 pub(super) use moved::look as look_for_moved;
 use told::About;
@@ -409,6 +411,17 @@ impl<'a> AdHoc<'a> {
         if numbers.is_empty() {
             return Err(SignalError("`data-collections` fits no captured table".into()));
         }
+        self.ask_for(begun, execute, numbers, seq)
+    }
+
+    /// What `execute` says, of these tables.
+    fn ask_for(
+        &mut self,
+        begun: &mut Begun<'_>,
+        execute: &Execute,
+        numbers: Vec<u32>,
+        seq: CommitSeq,
+    ) -> Result<String, SignalError> {
         if self.jobs.len() + numbers.len() > JOBS_MAX {
             return Err(SignalError(format!("more than {JOBS_MAX} tables wait")));
         }
@@ -585,8 +598,11 @@ impl Job {
                 continue;
             }
             self.unit = self.unit.max(unit + 1);
-            if chunk.phase == ChunkPhase::Open {
+            // Given up by a worker that was killed before the cursor had passed what this unit brought.
+            if matches!(chunk.phase, ChunkPhase::Open | ChunkPhase::GivenUp) {
                 taken.insert(chunk.commit_seq);
+            }
+            if chunk.phase == ChunkPhase::Open {
                 let key = StoredKey::Chunk { snapshot: *snapshot, table: *table, unit: *unit };
                 given_up.push((key, Stored::Chunk(ChunkRecord { phase: ChunkPhase::GivenUp, ..chunk.clone() })));
             }
@@ -599,7 +615,10 @@ impl Job {
         for partition in 0..numbered.partitions {
             let at = TopicPartition::new(numbered.table.topic, partition);
             let Some(end) = begun.tails.get(&at).map(|t| t.end) else { continue };
-            let ends = begun.history.checkpoint.iter().flat_map(|c| &c.ends);
+            // Above the checkpoint, unless a later worker has made one above a unit that was given up.
+            let checkpoint = begun.history.checkpoint.as_ref();
+            let checkpoint = checkpoint.filter(|c| taken.first().is_some_and(|seq| *seq > c.commit_seq));
+            let ends = checkpoint.iter().flat_map(|c| &c.ends);
             let from = ends.clone().find(|(a, _)| *a == at).map_or(Offset::ZERO, |(_, end)| *end);
             let known = &mut self.known;
             read_all(begun.session.log(), at, from, end, |_, record| {

@@ -9,7 +9,7 @@
 //! A table without a key that was interrupted begins again: one unit that truncates it, brings it as one view shows it,
 //! and after that what the stream emitted behind the view. So a reader of the log ends with each row once.
 
-use super::start::{Begun, read_keys, whole_table};
+use super::start::{Begun, read_keys, unread, whole_table};
 use super::stream::Stream;
 use crate::backfill::{Restart, Verdict, may_place};
 use crate::bulk::Made;
@@ -148,19 +148,13 @@ pub(super) async fn begin(
     source: &mut dyn Source,
     stream: &mut Stream,
 ) -> Result<Option<Fill>, Trouble> {
-    let left: BTreeSet<u32> = begun
-        .history
-        .chunks
-        .iter()
-        .filter(|((_, _, unit), c)| *unit == WHOLE_TABLE && c.flags & chunk_flag::AD_HOC == 0)
-        .filter(|(_, c)| matches!(c.phase, ChunkPhase::Planned | ChunkPhase::Open))
-        .map(|((_, table, _), _)| *table)
-        .collect();
+    let left = unread(&begun.history);
     if left.is_empty() {
         // As Debezium: a start that has nothing to read says so; a first one of no table begins and ends.
         let config = &begun.session.config;
-        match begun.fresh && config.snapshot && begun.has_snapshot {
+        match begun.fresh && config.snapshot.reads_first() && begun.has_snapshot {
             true => [News::Started, News::Resolved, News::Completed].iter().for_each(|news| tell(begun, &[], news)),
+            false if begun.reads_again => {}
             false => tell(begun, &[], &News::Skipped),
         }
         return Ok(None);

@@ -8,6 +8,7 @@ use crate::backfill::{Backfill, When};
 use crate::emit::Emitter;
 use crate::error::{End, Trouble, code};
 use crate::properties::shapes_records;
+use crate::reading::SnapshotMode;
 use crate::resume::{Found, Resume};
 use crate::route::{self, Router};
 use crate::source::{Finding, Identity, Opened, Severity, Source, Start, identity_tag};
@@ -17,7 +18,7 @@ use crate::track::Mark;
 use catchwater_base::crash_point;
 use catchwater_change::checkpoint::{
     CAPTURES_TOPIC, Checkpoint, ChunkPhase, ChunkRecord, Config as StoredConfig, FIRST_SNAPSHOT, IdentityRecord,
-    Stored, StoredKey, TableRecord, WHOLE_TABLE,
+    Stored, StoredKey, TableRecord, WHOLE_TABLE, chunk_flag,
 };
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::decode::debezium_json;
@@ -32,7 +33,7 @@ use catchwater_client::{
 use catchwater_record::batch::{BatchView, iterate};
 use catchwater_record::{CommitSeq, Offset, Position, TopicId, TopicName, TopicPartition, compress, murmur2};
 use catchwater_runtime::shutdown::Stopped;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Order and number of records that our code makes of a change; another one switches by R8.
@@ -70,6 +71,8 @@ pub(super) struct Begun<'a> {
     pub history: History,
     pub opened: Opened,
     pub fresh: bool,
+    /// All tables are to be read once more (`SnapshotMode::Always`).
+    pub reads_again: bool,
     pub backfill: Backfill,
     pub touched: Touched,
     /// Inserts into the signal table that nobody has looked at.
@@ -131,6 +134,22 @@ pub(super) async fn begin<'a>(
     if !found.units.is_empty() {
         same_records(&history, &config)?;
     }
+    if config.snapshot == SnapshotMode::InitialOnly
+        && let Some(at) = history.checkpoint.as_ref().filter(|at| is_complete(&history, at, &rows))
+    {
+        let identity = history.identity.as_ref().map(|i| (identity_of(i), true));
+        let (seq, place_of, time) = (at.commit_seq, native(at)?, at.commit_time);
+        worker.status.update(|s| {
+            (s.identity, s.commit_seq, s.native, s.commit_time) = (identity, seq, place_of, time);
+        });
+        return Err(Trouble::Complete);
+    }
+    let reads_again = worker.at_start
+        && config.snapshot == SnapshotMode::Always
+        && !fresh
+        && unread(&history).is_empty()
+        && !super::adhoc::is_begun(&history);
+    worker.at_start &= reads_again;
     let (identity, opened) = match &history.checkpoint {
         Some(at) => {
             let native = native(at)?;
@@ -180,6 +199,7 @@ pub(super) async fn begin<'a>(
         history,
         opened,
         fresh,
+        reads_again,
         backfill: Backfill::default(),
         touched: Touched::default(),
         signals: Vec::new(),
@@ -202,6 +222,21 @@ pub(super) async fn begin<'a>(
     begun.ensure_notifications().await?;
     begun.write_first(identity.is_none()).await?;
     Ok(begun)
+}
+
+/// Tables whose snapshot is not whole, but for ad hoc ones.
+pub(super) fn unread(history: &History) -> BTreeSet<u32> {
+    let of = |((_, table, unit), c): (&(u32, u32, u32), &ChunkRecord)| {
+        let is_open = matches!(c.phase, ChunkPhase::Planned | ChunkPhase::Open);
+        (*unit == WHOLE_TABLE && c.flags & chunk_flag::AD_HOC == 0 && is_open).then_some(*table)
+    };
+    history.chunks.iter().filter_map(of).collect()
+}
+
+/// Every table is in the log, and nothing lies above the checkpoint: the cut that says so is there, too.
+fn is_complete(history: &History, checkpoint: &Checkpoint, rows: &[&Tail]) -> bool {
+    let is_below = |t: &&Tail| Version::of(&t.last).is_none_or(|(v, _)| v.commit_seq <= checkpoint.commit_seq);
+    unread(history).is_empty() && rows.iter().all(is_below)
 }
 
 /// Records above the checkpoint are made again and must be the same ones (R8): what decides that must not have changed
@@ -493,8 +528,16 @@ impl Begun<'_> {
             Some((version, _)) => version + 1,
             None => 1,
         };
-        if self.fresh && config.snapshot && self.has_snapshot {
-            self.plan_tables();
+        if self.fresh && config.snapshot.reads_first() && self.has_snapshot {
+            self.plan_tables(FIRST_SNAPSHOT, |_| true);
+        }
+        if self.reads_again && self.has_snapshot {
+            // They cannot be read in the order of a key: each again as a whole, as after a crash.
+            let next =
+                self.history.chunks.keys().map(|(snapshot, ..)| snapshot + 1).max().unwrap_or(FIRST_SNAPSHOT + 1);
+            let tables = config.snapshot_tables.clone();
+            let is_read = |t: &TableSchema| tables.as_ref().is_none_or(|p| p.fits(&t.qualified()));
+            self.plan_tables(next, |t| t.key.is_empty() && is_read(t));
         }
         if identity_is_new {
             let record = IdentityRecord {
@@ -530,12 +573,12 @@ impl Begun<'_> {
     }
 
     /// One record per table: its snapshot is not complete.
-    fn plan_tables(&mut self) {
+    fn plan_tables(&mut self, snapshot: u32, takes: impl Fn(&TableSchema) -> bool) {
         let mut planned = Vec::new();
-        for numbered in self.numbered.values() {
-            let key = StoredKey::Chunk { snapshot: FIRST_SNAPSHOT, table: numbered.table.table_no, unit: WHOLE_TABLE };
+        for numbered in self.numbered.values().filter(|n| takes(&n.table)) {
+            let key = StoredKey::Chunk { snapshot, table: numbered.table.table_no, unit: WHOLE_TABLE };
             let record = whole_table(&self.session.config, ChunkPhase::Planned, numbered.table.schema_no, CommitSeq(0));
-            self.history.chunks.insert((FIRST_SNAPSHOT, numbered.table.table_no, WHOLE_TABLE), record.clone());
+            self.history.chunks.insert((snapshot, numbered.table.table_no, WHOLE_TABLE), record.clone());
             planned.push((key, Stored::Chunk(record)));
         }
         self.session.store(planned);

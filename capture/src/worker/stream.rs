@@ -8,6 +8,7 @@ use super::start::Begun;
 use crate::backfill::When;
 use crate::emit::{Boundary, Counted, Made, Place, Unit};
 use crate::error::{End, Trouble, code};
+use crate::reading::SnapshotMode;
 use crate::resume::HistoryError;
 use crate::source::{EventBatch, Item, Progress, Source, SourceClass};
 use crate::status::State;
@@ -52,6 +53,14 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
     let mut ad_hoc = super::adhoc::AdHoc::begin(begun).await?;
     if begun.session.is_stopping() {
         return end(begun, source).await;
+    }
+    if begun.reads_again {
+        ad_hoc.read_again(begun).await?;
+        begun.reads_again = false;
+    }
+    let once = begun.session.config.snapshot == SnapshotMode::InitialOnly;
+    if once && fill.is_none() && begun.resume.is_caught_up() && ad_hoc.is_empty() {
+        return complete(begun).await;
     }
     begun.session.status.update(|s| s.state = if fill.is_some() { State::Snapshot } else { State::Streaming });
     let mut batch = EventBatch::new(begun.session.config.limits.read_bytes);
@@ -140,6 +149,10 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             }
             return Err(e.into());
         }
+        let is_read = once && fill.is_none() && ad_hoc.is_empty();
+        if is_read && stream.is_between() && begun.resume.is_caught_up() {
+            return complete(begun).await;
+        }
         if over {
             if let Some(mut running) = fill.take() {
                 running.aborted(begun);
@@ -178,6 +191,12 @@ async fn end(begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Troub
         begun.session.confirmed(native);
     }
     Err(Trouble::Stop)
+}
+
+/// The tables were to be read, and no change: they are appended, cut, checkpointed.
+async fn complete(begun: &mut Begun<'_>) -> Result<(), Trouble> {
+    begun.session.finish().await?;
+    Err(Trouble::Complete)
 }
 
 impl Stream {

@@ -84,7 +84,8 @@ impl Watcher {
         for task in tasks.iter().filter(|t| matches!(t.kind, TaskKind::Capture(_))) {
             let reads = self.state.workers().get(&task.id).is_some_and(|w| match &w.status {
                 WorkerStatus::Capture(h) => {
-                    w.failure.is_none() && matches!(h.get().state, capture::State::Streaming | capture::State::Snapshot)
+                    use capture::State::{Complete, Snapshot, Streaming};
+                    w.failure.is_none() && matches!(h.get().state, Streaming | Snapshot | Complete)
                 }
                 WorkerStatus::Deliver(_) => false,
             });

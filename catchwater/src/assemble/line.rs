@@ -170,6 +170,7 @@ impl WorkerStatus {
                     capture::State::Retrying => TaskState::Retrying,
                     capture::State::NeedsPerson => TaskState::NeedsPerson,
                     capture::State::Stopped => TaskState::Stopped,
+                    capture::State::Complete => TaskState::Complete,
                 };
                 line.rows = s.rows;
                 line.lag_ms = u64::try_from(s.lag_ms).unwrap_or(0);
@@ -223,6 +224,7 @@ pub fn state_word(s: TaskState) -> &'static str {
         TaskState::Retrying => "retrying",
         TaskState::Stopped => "stopped",
         TaskState::NeedsPerson => "needs_person",
+        TaskState::Complete => "complete",
     }
 }
 fn stages_json(l: &WorkerLine) -> Value {
@@ -268,7 +270,7 @@ pub(super) fn health(lines: &[WorkerLine]) -> crate::http::Pipelines {
     let mut out = crate::http::Pipelines::default();
     for l in lines {
         let word = l.word();
-        if matches!(word, "running" | "snapshot") {
+        if matches!(word, "running" | "snapshot" | "complete") {
             continue;
         }
         out.needs_person |= word == "needs_person";

@@ -113,6 +113,11 @@ fn parse(text: &str, plain_secrets: bool) -> Result<Pipeline, Failure> {
     })
 }
 
+/// Or has done its work, while others of its pipeline go on.
+fn is_at_work(state: TaskState) -> bool {
+    matches!(state, TaskState::Running | TaskState::Complete)
+}
+
 /// How long a source may take to answer a signal.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -506,7 +511,8 @@ impl State {
                     None if !p.running || held => "paused",
                     None if mine.iter().any(|l| l.wish == Wish::Run && l.state == TaskState::Retrying) => "retrying",
                     None if mine.iter().any(|l| l.state == TaskState::Snapshot) => "snapshot",
-                    None if !mine.is_empty() && mine.iter().all(|l| l.state == TaskState::Running) => "running",
+                    None if !mine.is_empty() && mine.iter().all(|l| l.state == TaskState::Complete) => "complete",
+                    None if !mine.is_empty() && mine.iter().all(|l| is_at_work(l.state)) => "running",
                     None => "starting",
                 };
                 json!({

@@ -75,8 +75,10 @@ impl State {
                 let base = kept.note.base_dir;
                 resolved = Some(Resolved::resolve(pipeline.clone(), Path::new(&base), self.secrets.root())?);
             }
+            let complete = self.completed(source);
             let asked = match (heads.get(source), &resolved) {
                 (Some(head), _) => Some(Native::clone(head)),
+                (None, _) if complete.is_some() => complete,
                 (None, Some(r)) => match r.head(source).await? {
                     Some(head) => Some(head),
                     None => self.head_elsewhere(source).await?,
@@ -113,6 +115,16 @@ impl State {
             .map(|(sink, native)| (sink.clone(), json!({"wanted": native.to_string(), "position": at(sink)})))
             .collect();
         Ok(json!({"pipeline": name, "reached": reached, "sinks": sinks}))
+    }
+
+    /// Where a source has ended that was to be read once: it does not come to where its database stands now.
+    fn completed(&self, source: &str) -> Option<Native> {
+        self.workers().values().filter(|w| w.task.node.as_str() == source).find_map(|w| match &w.status {
+            WorkerStatus::Capture(h) => {
+                Some(h.get()).filter(|s| s.state == catchwater_capture::State::Complete).map(|s| s.native)
+            }
+            WorkerStatus::Deliver(_) => None,
+        })
     }
 
     /// Where a source stands that another pipeline captures. `None` = none does.

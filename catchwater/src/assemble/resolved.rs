@@ -3,8 +3,8 @@
 use crate::pipeline::model::{Component, Pipeline, Source};
 use crate::pipeline::secret::{self, Reference};
 use crate::report::{Exit, Failure};
-use catchwater_capture as capture;
 use catchwater_capture::source::{Finding, Severity};
+use catchwater_capture::{self as capture, SnapshotMode};
 use catchwater_change::Native;
 use catchwater_connector_postgres as postgres;
 use catchwater_connector_sqlite as sqlite;
@@ -116,6 +116,13 @@ impl Resolved {
         let properties = properties(source, name)?;
         let rules = properties.rules;
         match &self.sources[name] {
+            Component::Postgres { .. }
+                if source.snapshot == SnapshotMode::Always && !properties.reading.snapshot_selects.is_empty() =>
+            {
+                let what =
+                    "`snapshot.select.statement.overrides` is of the first snapshot, and mode `always` reads others";
+                Err(Failure::new(Exit::Refused, "CW0303", format!("source {name}: {what}")))
+            }
             Component::Postgres { url, slot, publication, streaming, failover, binary, taken, .. } => {
                 let connect = postgres::ConnectConfig::parse(url)
                     .map(|c| c.relative_to(&self.base))
@@ -148,7 +155,12 @@ impl Resolved {
                 Ok(Box::new(move || capture::shape::shaped(Box::new(postgres::PgSource::new(config.clone())), &rules)))
             }
             Component::Sqlite { .. } if !properties.reading.is_plain() => {
-                let what = "partitions, `lsn.flush.mode` and properties of the first snapshot are of PostgreSQL";
+                let what = "partitions, `lsn.flush.mode`, `database.initial.statements`, `guardrail.collections.max` and \
+                            properties of the first snapshot are of PostgreSQL";
+                Err(Failure::new(Exit::Refused, "CW0303", format!("source {name}: {what}")))
+            }
+            Component::Sqlite { .. } if matches!(source.snapshot, SnapshotMode::Always | SnapshotMode::InitialOnly) => {
+                let what = format!("snapshot mode `{}` is of PostgreSQL", source.snapshot.word());
                 Err(Failure::new(Exit::Refused, "CW0303", format!("source {name}: {what}")))
             }
             Component::Sqlite { file } => {

@@ -16,7 +16,7 @@ use crate::pipeline::Options;
 use crate::pipeline::model::{Component, Source};
 use crate::report::{Exit, Failure};
 use catchwater_base::{Clock, log};
-use catchwater_capture as capture;
+use catchwater_capture::{self as capture, SnapshotMode};
 use catchwater_client::{ControlClient, LogClient, Report, Revision, Task, TaskClient, TaskKind, Wish};
 use catchwater_connector_postgres as postgres;
 use catchwater_deliver as deliver;
@@ -501,6 +501,7 @@ impl Supervisor {
             canonical: canonical(source),
             partitions: 1,
             snapshot: source.snapshot,
+            snapshot_tables: properties.reading.snapshot_tables,
             options: properties.options,
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
@@ -617,7 +618,13 @@ fn canonical(source: &Source) -> String {
         Component::Sqlite { file } => json!({"file": file, "tables": source.tables}),
     };
     let kind = if matches!(source.component, Component::Postgres { .. }) { "postgres" } else { "sqlite" };
-    let mut out = json!({kind: component, "snapshot": source.snapshot});
+    let snapshot = match source.snapshot {
+        // As they were before there were others.
+        SnapshotMode::Initial => json!(true),
+        SnapshotMode::NoData => json!(false),
+        other => json!(other.word()),
+    };
+    let mut out = json!({kind: component, "snapshot": snapshot});
     if !source.fill_unchanged {
         out["unchanged"] = json!("placeholder");
     }

@@ -8,8 +8,8 @@ use super::finding::{Finding, Span, codes, nearest};
 use super::model::{Component, Pipeline, Sink, Source, TableOption};
 use super::schema::{self, Field, Shape};
 use super::tree::{Entry, Kind, Node};
-use catchwater_capture::TableLists;
 use catchwater_capture::properties::{KNOWN, Properties};
+use catchwater_capture::{SnapshotMode, TableLists};
 use catchwater_deliver::Columns;
 use catchwater_deliver::columns::is_type;
 use std::collections::BTreeMap;
@@ -453,7 +453,12 @@ fn build(root: &Node) -> Pipeline {
                     .into_iter()
                     .map(|t| t.0)
                     .collect(),
-                snapshot: e.value.get("snapshot").and_then(|s| text(&s.value, "mode")).as_deref() != Some("no_data"),
+                snapshot: e
+                    .value
+                    .get("snapshot")
+                    .and_then(|s| text(&s.value, "mode"))
+                    .and_then(|word| SnapshotMode::parse(&word))
+                    .unwrap_or_default(),
                 fill_unchanged: text(&e.value, "unchanged").as_deref() != Some("placeholder"),
                 debezium: e.value.get("debezium").map(|d| properties(&d.value)).unwrap_or_default(),
             };

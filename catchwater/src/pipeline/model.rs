@@ -1,7 +1,7 @@
 //! Pure. A pipeline file as typed values, references unresolved. Only the validator makes one.
 
 use super::connect::{Connector, Naming, Target};
-use catchwater_capture::TableLists;
+use catchwater_capture::{SnapshotMode, TableLists};
 use catchwater_deliver::Columns;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,8 +68,8 @@ pub struct Source {
     pub component: Component,
     /// As written: `public.orders`, `orders`, `public.*`; PostgreSQL's also lists of regular expressions.
     pub tables: Vec<String>,
-    /// Read the existing rows first.
-    pub snapshot: bool,
+    /// When the existing rows are read, and whether changes follow.
+    pub snapshot: SnapshotMode,
     /// Properties of Debezium's connector, by name.
     pub debezium: BTreeMap<String, String>,
     /// Fill columns that the source did not send from the log; else the placeholder stands there.

@@ -8,6 +8,7 @@
 //! ```
 
 use super::model::{Component, Pipeline, Sink, Source};
+use catchwater_capture::SnapshotMode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a step costs, mildest first.
@@ -103,8 +104,13 @@ fn names<'a, T>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> BTree
 fn new_source(node: &str, s: &Source) -> Step {
     let tables = s.tables.join(", ");
     match s.snapshot {
-        true => step(Class::Resnapshot, node, format!("new: reads the rows of {tables}, then follows their changes")),
-        false => step(Class::Restart, node, format!("new: follows the changes of {tables} from now on")),
+        SnapshotMode::NoData => step(Class::Restart, node, format!("new: follows the changes of {tables} from now on")),
+        SnapshotMode::InitialOnly => {
+            step(Class::Resnapshot, node, format!("new: reads the rows of {tables}, and then nothing more"))
+        }
+        SnapshotMode::Initial | SnapshotMode::Always => {
+            step(Class::Resnapshot, node, format!("new: reads the rows of {tables}, then follows their changes"))
+        }
     }
 }
 
@@ -177,9 +183,26 @@ fn changed_source(node: &str, a: &Source, b: &Source, out: &mut Vec<Step>) {
                 .next("those in the topics stay as they are; after an unclean stop the new ones are refused (CW0590)"),
         );
     }
-    if a.snapshot != b.snapshot {
-        out.push(step(Class::Live, node, "snapshot.mode has an effect on a first start only"));
+    out.extend(changed_snapshot(node, a.snapshot, b.snapshot));
+}
+
+fn changed_snapshot(node: &str, a: SnapshotMode, b: SnapshotMode) -> Option<Step> {
+    if a == b {
+        return None;
     }
+    Some(match (a, b) {
+        (_, SnapshotMode::InitialOnly) => {
+            step(Class::Destructive, node, "capture ends when its snapshot is whole, and its slot is dropped")
+                .next("the changes from then on are lost to it")
+        }
+        (_, SnapshotMode::Always) => step(Class::Resnapshot, node, "reads all rows again, now and at each later start"),
+        (SnapshotMode::InitialOnly, _) => {
+            step(Class::Restart, node, "follows changes, if its snapshot is not whole yet")
+                .next("one that is has no slot any more (CW0514): catchwater pipeline reset")
+        }
+        (SnapshotMode::Always, _) => step(Class::Restart, node, "does not read its rows again when it starts"),
+        _ => step(Class::Live, node, "snapshot.mode has an effect on a first start only"),
+    })
 }
 
 fn changed_sink(node: &str, a: &Sink, b: &Sink, out: &mut Vec<Step>) {
@@ -360,6 +383,9 @@ sinks:
             ["live source shop"],
             "no effect after the first start"
         );
+        let mode = |mode: &str| format!("items] }}\n    snapshot: {{ mode: {mode} }}");
+        assert_eq!(changed(&[("items] }", &mode("always"))]), ["resnapshot source shop"]);
+        assert_eq!(changed(&[("items] }", &mode("initial_only"))]), ["destructive source shop"], "the slot goes");
         assert_eq!(changed(&[("h/b'", "h/c'")]), ["restart sink copy"]);
         assert_eq!(changed(&[("h/b'", "h/b', schema: s")]), ["refused sink copy"]);
         assert_eq!(changed(&[("h/b'", "h/b', schema: public")]), [""; 0], "the default, spelled out");

@@ -99,7 +99,7 @@ const POSTGRES_SOURCE: &[Field] = &[
 
 const SQLITE_SOURCE: &[Field] = &[required("file", Shape::Path), required("tables", Shape::Texts)];
 
-const SNAPSHOT: &[Field] = &[field("mode", Shape::Choice(&["initial", "no_data"]))];
+const SNAPSHOT: &[Field] = &[field("mode", Shape::Choice(&catchwater_capture::SnapshotMode::WORDS))];
 
 pub const SINK: &[Field] = &[
     required("from", Shape::Texts),

@@ -35,6 +35,8 @@ pub mod source {
     pub const EXPOSED: u16 = 531;
     pub const SPILL: u16 = 532;
     pub const NO_FAILOVER: u16 = 533;
+    pub const INITIAL_STATEMENT: u16 = 534;
+    pub const GUARDRAIL: u16 = 535;
 }
 pub mod sink {
     pub const UNREACHABLE: u16 = 601;

@@ -59,14 +59,19 @@ impl Session {
             });
             break Session { client, is_encrypted, host: dialer.host().clone(), _task: task };
         };
+        timeout(limit, session.set(settings)).await.map_err(|_| silent(limit))??;
+        Ok(session)
+    }
+
+    /// The settings that our text forms need, and `more` after them.
+    pub async fn set(&self, more: &[(&str, &str)]) -> Result<(), Fault> {
         let sql: String = SESSION
             .iter()
-            .chain(settings)
+            .chain(more)
             .filter(|(k, _)| *k != "client_encoding")
             .map(|(k, v)| format!("SET {k} TO {};", quote_literal(v)))
             .collect();
-        timeout(limit, session.client.batch_execute(&sql)).await.map_err(|_| silent(limit))??;
-        Ok(session)
+        Ok(self.client.batch_execute(&sql).await?)
     }
 
     /// What a person should know of the way to the server; `None` = it is safe, or stays on this machine.

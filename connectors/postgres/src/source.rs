@@ -16,6 +16,7 @@ mod errors;
 pub mod former;
 mod head;
 mod large;
+mod login;
 mod open;
 mod preflight;
 pub mod signal_file;
@@ -36,7 +37,7 @@ use crate::types::{self, schema::PgTypes};
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_capture::TableLists;
-use catchwater_capture::reading::Reading;
+use catchwater_capture::reading::{Guardrail, Reading};
 use catchwater_capture::source::{
     Capabilities, EventBatch, Finding, Identity, Item, Opened, Progress, SlotState, Snapshot, Source, SourceClass,
     SourceError, Start,
@@ -159,6 +160,13 @@ impl SourceConfig {
             out.push("that the lists mean".to_owned());
         }
         out
+    }
+    /// What is to be said of more tables than `guardrail.collections.max`.
+    fn above_guardrail(&self, tables: usize) -> Option<(Guardrail, String)> {
+        let guardrail = self.reading.guardrail.filter(|g| tables > g.tables_max as usize)?;
+        let what =
+            format!("{tables} tables would be captured, above guardrail.collections.max = {}", guardrail.tables_max);
+        Some((guardrail, what))
     }
     pub fn slot(&self) -> String {
         self.slot.clone().unwrap_or_else(|| crate::config::object_name(self.source.as_str()))
@@ -393,7 +401,7 @@ impl Running {
             return Ok(());
         }
         if self.sql.client.is_closed() {
-            self.sql = open::session(config).await?;
+            self.sql = login::session(config).await?;
         }
         let found = open::publication(config, &self.sql, self.version).await?;
         let missing = |what: String| {
@@ -569,7 +577,7 @@ impl Running {
                 return Ok(());
             }
             if self.sql.client.is_closed() {
-                self.sql = open::session(config).await?;
+                self.sql = login::session(config).await?;
             }
             let mut found = self.catalogue_of(config, &relation).await?;
             found.iter_mut().for_each(|t| t.generated_read = config.without_identity);

@@ -92,6 +92,8 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0531", include_str!("../../../../docs/errors/CW0531.md")),
     ("CW0532", include_str!("../../../../docs/errors/CW0532.md")),
     ("CW0533", include_str!("../../../../docs/errors/CW0533.md")),
+    ("CW0534", include_str!("../../../../docs/errors/CW0534.md")),
+    ("CW0535", include_str!("../../../../docs/errors/CW0535.md")),
     ("CW0550", include_str!("../../../../docs/errors/CW0550.md")),
     ("CW0551", include_str!("../../../../docs/errors/CW0551.md")),
     ("CW0552", include_str!("../../../../docs/errors/CW0552.md")),

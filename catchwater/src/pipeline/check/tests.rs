@@ -122,7 +122,7 @@ fn one_mistake_gives_one_message_at_its_place() {
         ("{ name: orders2 }", "{ select: { drop: [a] }, columns: { a: { name: x } } }", codes::BAD_VALUE, 20, 63, "left out"),
         ("    mode: upsert", "    names: folded", codes::BAD_VALUE, 18, 12, "`fold`"),
         ("mode: initial", "mode: initail", codes::BAD_VALUE, 10, 23, "`initial`"),
-        ("mode: initial", "mode: always", codes::BAD_VALUE, 10, 23, "no_data"),
+        ("mode: initial", "mode: custom", codes::BAD_VALUE, 10, 23, "no_data"),
         ("mode: initial", "mod: initial", codes::UNKNOWN_FIELD, 10, 17, "`mode`"),
         ("snapshot: { mode: initial }", "snapshot: initial", codes::WRONG_TYPE, 10, 15, "a mapping"),
         ("    snapshot: { mode", "    snapshto: { mode", codes::UNKNOWN_FIELD, 10, 5, "`snapshot`"),

@@ -2,9 +2,9 @@
 
 use super::{Given, Verdict, Wrong, url_part};
 use crate::pipeline::model::{Component, Source};
-use catchwater_capture::TableLists;
 use catchwater_capture::properties::Properties;
 use catchwater_capture::shape::Pattern;
+use catchwater_capture::{SnapshotMode, TableLists};
 use std::collections::BTreeMap;
 
 /// Longest topic prefix, bytes.
@@ -73,8 +73,25 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
     {
         given.refuse(OFFSET, "an offset of GET /connectors/NAME/offsets is a JSON object");
     }
-    // The rows were read there.
-    let snapshot = snapshot && taken.is_none();
+    let snapshot = match (snapshot, &taken) {
+        (SnapshotMode::InitialOnly, Some(_)) => {
+            given.refuse("snapshot.mode", "initial_only of a connector whose rows were read there would do nothing");
+            snapshot
+        }
+        (SnapshotMode::Always, Some(_)) => {
+            given.refuse("snapshot.mode", "take the connector over with initial, and give it always then");
+            snapshot
+        }
+        // The rows were read there.
+        (SnapshotMode::Initial, Some(_)) => SnapshotMode::NoData,
+        _ => snapshot,
+    };
+    if snapshot == SnapshotMode::Always && given.is_given("snapshot.select.statement.overrides") {
+        given.refuse(
+            "snapshot.select.statement.overrides",
+            "Catchwater reads by a statement in the first snapshot only, not in those of snapshot.mode = always",
+        );
+    }
     let debezium = debezium(&mut given);
     let component = Component::Postgres {
         url,
@@ -90,35 +107,34 @@ pub(super) fn postgres(mut given: Given<'_>) -> Result<(String, Source), Vec<Wro
     given.done((prefix, source))
 }
 
-/// Whether the tables are read when the connector begins.
-fn snapshot(given: &mut Given<'_>) -> bool {
+/// When the tables are read, and whether changes follow.
+fn snapshot(given: &mut Given<'_>) -> SnapshotMode {
     const MODES: [&str; 8] =
         ["initial", "always", "no_data", "never", "when_needed", "initial_only", "configuration_based", "custom"];
-    const KNOWN: &str = "it knows initial, when_needed, no_data, never, and configuration_based without data";
-    let why = match given.word("snapshot.mode", &MODES) {
-        "initial" | "when_needed" | "" => return true,
-        "no_data" | "never" => return false,
+    match given.word("snapshot.mode", &MODES) {
+        "initial" | "when_needed" | "" => SnapshotMode::Initial,
+        // The name before Debezium 2.6.
+        "no_data" | "never" => SnapshotMode::NoData,
+        "always" => SnapshotMode::Always,
+        "initial_only" => SnapshotMode::InitialOnly,
         "configuration_based" => {
             let key = |of: &str| format!("snapshot.mode.configuration.based.{of}");
-            if given.flag(&key("snapshot.data")) {
-                // Debezium reads the tables at each start then.
-                given.refuse(
-                    &key("snapshot.data"),
-                    "Catchwater reads tables at the first start only: snapshot.mode = initial",
-                );
-            }
             if !given.flag(&key("start.stream")) {
-                given.refuse(&key("start.stream"), "a source of Catchwater streams: true");
+                let why = "a source that only reads is snapshot.mode = initial_only: true";
+                given.refuse(&key("start.stream"), why);
             }
-            return false;
+            // Debezium reads the tables at each start then, whether it has an offset or not.
+            if given.flag(&key("snapshot.data")) { SnapshotMode::Always } else { SnapshotMode::NoData }
         }
-        "always" => "tables are read again by the signal execute-snapshot, or by `catchwater pipeline snapshot`",
-        "initial_only" => "a source goes on with the stream: pause or delete it when the snapshot is complete",
-        _ => "there are no classes to load",
-    };
-    let mode = given.get("snapshot.mode").unwrap_or_default();
-    given.refuse("snapshot.mode", format!("Catchwater has no {mode}: {why}; {KNOWN}"));
-    true
+        _ => {
+            given.refuse(
+                "snapshot.mode",
+                "custom names a Java class, and Catchwater loads none; it knows initial, when_needed, always, initial_only, \
+                 no_data and configuration_based",
+            );
+            SnapshotMode::Initial
+        }
+    }
 }
 
 fn url(given: &mut Given<'_>) -> String {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::pipeline::model::Component;
+use catchwater_capture::SnapshotMode;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -55,7 +56,7 @@ fn a_source_takes_debeziums_defaults() {
     assert_eq!(url, "postgres://ann%40x:${secret:connect/inv/database.password}@db:5432/shop");
     assert_eq!((slot.as_deref(), publication.as_deref()), (Some("debezium"), Some("dbz_publication")));
     assert_eq!(s.tables, ["public.items", "public.orders", "sales.*"]);
-    assert!(s.snapshot);
+    assert_eq!(s.snapshot, SnapshotMode::Initial);
     for (key, value) in [
         ("skipped.operations", "t"),
         ("publish.via.partition.root", "false"),
@@ -79,7 +80,10 @@ fn a_source_takes_debeziums_defaults() {
         ("value.converter.schemas.enable", "false"),
         ("snapshot.mode", "no_data"),
     ]);
-    assert_eq!((changed.tables.as_slice(), changed.snapshot), (["sales.*".to_owned()].as_slice(), false));
+    assert_eq!(
+        (changed.tables.as_slice(), changed.snapshot),
+        (["sales.*".to_owned()].as_slice(), SnapshotMode::NoData)
+    );
     assert_eq!(changed.debezium.get("column.mask.with.5.chars").map(String::as_str), Some("sales.a.b"));
     assert_eq!(changed.debezium.get("value.converter.schemas.enable").map(String::as_str), Some("false"));
     // Those that the class does not list, and Debezium reads all the same.
@@ -97,7 +101,11 @@ fn a_source_takes_debeziums_defaults() {
 #[test]
 fn a_connector_that_is_taken_over_reads_no_snapshot() {
     let s = source(&[(OFFSET, r#"{"lsn": 7, "lsn_commit": 5}"#)]);
-    assert!(!s.snapshot);
+    assert_eq!(s.snapshot, SnapshotMode::NoData);
+    for mode in ["always", "initial_only"] {
+        let wrong = with(&SOURCE, &[(OFFSET, r#"{"lsn": 7, "lsn_commit": 5}"#), ("snapshot.mode", mode)]).unwrap_err();
+        assert!(wrong.len() == 1 && wrong[0].contains("snapshot.mode"), "{wrong:?}");
+    }
     assert!(matches!(s.component, Component::Postgres { taken: Some(text), .. } if text.contains("lsn_commit")));
     let wrong = with(&SOURCE, &[(OFFSET, "[1]")]).unwrap_err();
     assert!(wrong[0].contains(OFFSET), "{wrong:?}");
@@ -144,10 +152,48 @@ fn a_mode_made_of_flags_is_what_the_flags_say() {
     let mode = ("snapshot.mode", "configuration_based");
     let stream = ("snapshot.mode.configuration.based.start.stream", "true");
     let data = ("snapshot.mode.configuration.based.snapshot.data", "true");
-    assert!(!source(&[mode, stream]).snapshot);
-    let wrong = with(&SOURCE, &[mode, stream, data]).unwrap_err();
-    assert!(wrong.len() == 1 && wrong[0].contains("first start only"), "{wrong:?}");
-    assert!(with(&SOURCE, &[mode]).unwrap_err()[0].contains("streams"));
+    assert_eq!(source(&[mode, stream]).snapshot, SnapshotMode::NoData);
+    assert_eq!(source(&[mode, stream, data]).snapshot, SnapshotMode::Always);
+    assert!(with(&SOURCE, &[mode]).unwrap_err()[0].contains("initial_only"));
+}
+
+#[test]
+fn modes_of_snapshots_are_debeziums() {
+    for (word, mode) in [
+        ("initial", SnapshotMode::Initial),
+        ("INITIAL_ONLY", SnapshotMode::InitialOnly),
+        ("when_needed", SnapshotMode::Initial),
+        ("always", SnapshotMode::Always),
+        ("no_data", SnapshotMode::NoData),
+        ("never", SnapshotMode::NoData),
+    ] {
+        assert_eq!(source(&[("snapshot.mode", word)]).snapshot, mode, "{word}");
+    }
+    let wrong = |word| with(&SOURCE, &[("snapshot.mode", word)]).unwrap_err().join("; ");
+    assert!(wrong("custom").contains("Java class"), "{}", wrong("custom"));
+    assert!(wrong("schema_only").contains("Value must be one of"), "{}", wrong("schema_only"));
+    let select = [
+        ("snapshot.mode", "always"),
+        ("snapshot.select.statement.overrides", "a.b"),
+        ("snapshot.select.statement.overrides.a.b", "SELECT 1"),
+    ];
+    assert!(with(&SOURCE, &select).unwrap_err()[0].contains("always"));
+}
+
+#[test]
+fn statements_and_guardrails_reach_the_source() {
+    let given = [
+        ("database.initial.statements", "SET a TO 1; SET b TO ';;'"),
+        ("guardrail.collections.max", "3"),
+        ("guardrail.collections.limit.action", "fail"),
+    ];
+    let s = source(&given);
+    let properties = catchwater_capture::Properties::parse(s.debezium.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    let reading = properties.unwrap().reading;
+    assert_eq!(reading.initial_statements, ["SET a TO 1", "SET b TO ';'"]);
+    assert!(reading.guardrail.is_some_and(|g| g.tables_max == 3 && g.fails));
+    let wrong = with(&SOURCE, &[("guardrail.collections.max", "-1"), ("database.initial.statements", "BEGIN")]);
+    assert_eq!(wrong.unwrap_err().len(), 2);
 }
 
 #[test]
@@ -192,8 +238,6 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         ("xmin.fetch.interval.ms", "100"),
         ("snapshot.locking.mode", "custom"),
         ("topic.naming.strategy", "com.example.Other"),
-        ("snapshot.mode", "initial_only"),
-        ("snapshot.mode", "always"),
         ("snapshot.mode", "custom"),
         ("snapshot.mode", "configuration_based"),
         ("plugin.name", "decoderbufs"),

@@ -2,6 +2,7 @@
 //! so that a query that waits for a lock holds up nothing. A query that fails is logged and tried again at its next time.
 
 use super::SourceConfig;
+use super::login::run_initial;
 use crate::fault::Fault;
 use crate::session::Session;
 use catchwater_base::log;
@@ -37,7 +38,9 @@ pub(super) fn start(config: &SourceConfig) -> Option<Task<()>> {
 async fn run(config: &SourceConfig, session: &mut Option<Session>, sql: &str) -> Result<(), Fault> {
     if session.as_ref().is_none_or(|s| s.client.is_closed()) {
         let settings = [("statement_timeout", STATEMENT_LIMIT)];
-        *session = Some(Session::connect(&config.connect, &config.application(), &settings).await?);
+        let made = Session::connect(&config.connect, &config.application(), &settings).await?;
+        run_initial(config, &made).await.map_err(|e| Fault::Closed(e.what))?;
+        *session = Some(made);
     }
     match session {
         Some(session) => session.client.batch_execute(sql).await.map_err(Fault::from),

@@ -2,7 +2,7 @@
 //! name stands in it only if no slot of that name was there before, and the publication has a mark of its own.
 
 use super::slot::{self, Verdict};
-use super::{SourceConfig, open, source_error};
+use super::{SourceConfig, login, open, source_error};
 use crate::codes::source as code;
 use crate::config::{quote_ident, quote_literal};
 use catchwater_capture::source::{Identity, SourceClass, SourceError, identity_tag as tag};
@@ -40,7 +40,7 @@ pub(super) async fn run(config: &SourceConfig, identity: &Identity) -> Result<()
     if !slot_is_ours(config, identity) {
         return Ok(());
     }
-    let session = open::session(config).await?;
+    let session = login::session(config).await?;
     drop_slot(config, &session).await?;
     if publication_is_ours(config, identity) {
         let drop = format!("DROP PUBLICATION IF EXISTS {}", quote_ident(&config.publication()));

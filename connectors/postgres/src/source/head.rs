@@ -2,7 +2,8 @@
 
 use super::SourceConfig;
 use super::errors::source_error;
-use super::open::{session, slot_row};
+use super::login::session;
+use super::open::slot_row;
 use catchwater_capture::source::SourceError;
 use catchwater_change::Native;
 

@@ -7,10 +7,11 @@ use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
 use super::former::{self, publish};
 use super::large::Large;
+use super::login::{replication, session};
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
 use super::stream::{Ask, Stream, lsn_text, parse_lsn};
-use super::transport::{Mode, Rows, Transport};
+use super::transport::{Rows, Transport};
 use super::{Known, PgSource, Running, SYSTEM, SourceConfig, Taken, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
 use crate::codes::source as code;
@@ -19,7 +20,7 @@ use crate::fault::Fault;
 use crate::session::Session;
 use crate::types::{binary, schema::PgTypes};
 use bytes::Bytes;
-use catchwater_base::{Mono, crash_point};
+use catchwater_base::{Mono, crash_point, log};
 use catchwater_capture::source::{Identity, Opened, SlotState, SourceClass, SourceError, identity_tag as tag};
 use catchwater_change::{Native, TableSchema};
 use catchwater_runtime::time::{SystemClock, sleep};
@@ -30,6 +31,8 @@ use std::time::Duration;
 
 /// Oldest server we stream from: `messages`, Tid Range Scan, `pg_current_snapshot` are all there.
 pub(super) const VERSION_MIN: i32 = 140_000;
+/// The next step of a person who has more tables than `guardrail.collections.max`.
+pub(super) const GUARDRAIL_CURE: &str = "name fewer tables, or raise guardrail.collections.max";
 /// Wait for an older worker's connection to end after it was terminated, and how often to look.
 const RELEASE_TRIES: u32 = 100;
 const RELEASE_PAUSE: Duration = Duration::from_millis(100);
@@ -40,49 +43,6 @@ pub(super) const GENERATED_MIN: i32 = 180_000;
 const FAILOVER_MIN: i32 = 170_000;
 
 const _: () = assert!(POSTGRES_EPOCH_MICROS > 0);
-
-pub(super) async fn session(config: &SourceConfig) -> Result<Session, SourceError> {
-    // search_path: types and defaults are printed with their schema.
-    let settings = [("search_path", "pg_catalog"), ("statement_timeout", "120s"), ("lock_timeout", "10s")];
-    Session::connect(&config.connect, &config.application(), &settings).await.map_err(|f| not_admitted(config, f))
-}
-
-/// A fault before the session is there. 55000: the database takes no connections now (`ALLOW_CONNECTIONS false`, or it is
-/// being made, moved or dropped): that ends by itself or by its owner, so it is tried again.
-fn not_admitted(config: &SourceConfig, fault: Fault) -> SourceError {
-    match fault.sqlstate() {
-        "55000" | "55006" => SourceError::new(
-            SourceClass::Retry,
-            code::UNREACHABLE,
-            format!("PostgreSQL at {} takes no connections now: {fault}", config.connect.place()),
-            format!(
-                "it is tried again; if nobody is at work there: ALTER DATABASE {} ALLOW_CONNECTIONS true;",
-                quote_ident(&config.connect.database)
-            ),
-        ),
-        _ => source_error(config, fault),
-    }
-}
-
-async fn replication(config: &SourceConfig) -> Result<Transport, SourceError> {
-    Transport::connect(&config.connect, &config.application(), Mode::Replication).await.map_err(|fault| {
-        match fault.sqlstate() {
-            "42501" => SourceError::new(
-                SourceClass::Rights,
-                code::NO_REPLICATION_RIGHT,
-                format!("user '{}' may not replicate: {fault}", config.connect.user),
-                format!("ALTER ROLE {} REPLICATION;", quote_ident(&config.connect.user)),
-            ),
-            "53300" => SourceError::new(
-                SourceClass::Retry,
-                code::NO_FREE_SENDER,
-                format!("no free WAL sender: {fault}"),
-                "raise max_wal_senders",
-            ),
-            _ => not_admitted(config, fault),
-        }
-    })
-}
 
 /// Text of row 0, column `at`.
 fn field(rows: &Rows, at: usize) -> Option<String> {
@@ -239,6 +199,7 @@ pub(super) async fn tables(
 ) -> Result<Vec<CatalogTable>, SourceError> {
     let found = catalog::load(&sql.client, Wanted::Captured(config), types).await;
     let found = found.map_err(|f| source_error(config, f))?;
+    limited(config, found.len())?;
     let missing = config.missing(found.iter().map(|f| (f.schema.as_str(), f.name.as_str())));
     if !missing.is_empty() {
         return Err(SourceError::new(
@@ -270,6 +231,16 @@ pub(super) async fn tables(
         }
     }
     Ok(found)
+}
+
+/// `guardrail.collections.max`: more tables than that are said, or none is captured.
+fn limited(config: &SourceConfig, tables: usize) -> Result<(), SourceError> {
+    let Some((guardrail, what)) = config.above_guardrail(tables) else { return Ok(()) };
+    if guardrail.fails {
+        return Err(SourceError::new(SourceClass::Config, code::GUARDRAIL, what, GUARDRAIL_CURE));
+    }
+    log!(Warn, "source.guardrail", "source {}: {what}", config.source);
+    Ok(())
 }
 
 pub(super) fn quoted(t: &CatalogTable) -> String {

@@ -1,7 +1,8 @@
 //! What stands in the way of a source, all of it at once, each with the SQL that cures it (capture.md 8.4). Reads only.
 
+use super::login::session;
 use super::open::{
-    VERSION_MIN, create_publication_sql, difference, publication, quoted, session, too_old, uncapturable,
+    GUARDRAIL_CURE, VERSION_MIN, create_publication_sql, difference, publication, quoted, too_old, uncapturable,
 };
 use super::{SourceConfig, source_error};
 use crate::catalog::{self, Wanted};
@@ -75,6 +76,11 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
             "check the spelling; names are case-sensitive and need their schema unless it is public",
             vec![],
         ));
+    }
+    if let Some((guardrail, what)) = config.above_guardrail(found.len()) {
+        let evidence = "guardrail.collections.limit.action says what follows".into();
+        let severity = if guardrail.fails { Severity::Error } else { Severity::Warning };
+        out.push(Finding { severity, ..finding(code::GUARDRAIL, what, evidence, GUARDRAIL_CURE, vec![]) });
     }
     let mut capturable = Vec::new();
     for t in found {

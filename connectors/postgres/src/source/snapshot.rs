@@ -165,7 +165,7 @@ impl PgSnapshot {
         let from = format!("({statement}\n) AS _rows");
         if !self.selected.contains_key(&name) {
             // By the extended protocol, which takes one statement.
-            let session = super::open::session(&self.config).await?;
+            let session = super::login::session(&self.config).await?;
             let path = session.client.batch_execute(THEIR_PATH).await;
             path.map_err(|e| self.fail(Fault::from(e)))?;
             let prepared = session.client.prepare(&format!("SELECT * FROM {from}")).await;
@@ -473,7 +473,7 @@ pub(super) async fn end_view(config: &SourceConfig, reader: &mut Transport, seen
 pub(super) async fn keep_view(config: &SourceConfig, reader: &mut Transport, seen: Bytes) -> Result<View, SourceError> {
     let fail = |f: Fault| source_error(config, f);
     let place = reader.query(PLACE).await.map_err(fail)?;
-    let session = super::open::session(config).await?;
+    let session = super::login::session(config).await?;
     session.client.batch_execute(&push()).await.map_err(|e| fail(Fault::from(e)))?;
     view_of(config, &seen, &place)
 }

@@ -6,7 +6,7 @@
 
 use super::snapshot::{begin_view, copy, end_view, keep_view, key_columns, select_list, whole_relation};
 use super::transport::Transport;
-use super::{SourceConfig, open, source_error};
+use super::{SourceConfig, login, source_error};
 use crate::config::quote_literal;
 use crate::fault::Fault;
 use crate::types::literal;
@@ -70,7 +70,7 @@ pub(super) async fn prepare(
 ) -> Result<Expected, SourceError> {
     let from = whole_relation(config, reader, &of.table).await?;
     let sql = format!("SELECT {} FROM {from} WHERE {}", select_list(&of.table), condition(of, &[]));
-    let session = open::session(config).await?;
+    let session = login::session(config).await?;
     session.client.prepare(&sql).await.map_err(|e| judged(config, Fault::from(e)))?;
     drop(session);
     wait_for_standbys(config, reader).await?;

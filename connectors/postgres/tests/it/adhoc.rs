@@ -5,7 +5,7 @@ use crate::rig::{Rig, Running};
 use crate::support::*;
 use catchwater_base::Rng;
 use catchwater_capture::signal::{self, Signal};
-use catchwater_capture::{State, StatusHandle};
+use catchwater_capture::{SnapshotMode, State, StatusHandle};
 use catchwater_connector_postgres::source::signal_file::follow;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ async fn a_new_column_beside_a_lagging_synchronous_standby_is_as_the_catalogue_s
     let db = database_on(&standby.url, "late_column").await;
     db.exec("CREATE TABLE t(id int PRIMARY KEY)").await;
     let mut rig = Rig::new(db.config(&["t"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.properties = vec![("schemas.enable", "true".into())];
     let mut running = rig.start();
     running.until("streaming", |s| s.get().state == State::Streaming).await;
@@ -207,7 +207,7 @@ async fn race(db: &Db, wanted: u64, standby: Option<&mut Standby>) {
     ))
     .await;
     let mut rig = Rig::new(db.config(&["t", "signals"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.properties =
         vec![("signal.data.collection", "public.signals".into()), ("incremental.snapshot.chunk.size", "10".into())];
     let mut running = rig.start();
@@ -315,7 +315,7 @@ async fn a_filter_a_pause_a_stop_and_a_wrong_signal() {
     )
     .await;
     let mut rig = Rig::new(db.config(&["t", "u", "nokey", "signals"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.properties = vec![
         ("signal.data.collection", "public.signals".into()),
         ("incremental.snapshot.chunk.size", "10".into()),
@@ -391,7 +391,7 @@ async fn signals_of_the_topic_are_followed_once() {
     let Some(db) = database("topic_signals").await else { return };
     db.exec("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 5)").await;
     let mut rig = Rig::new(db.config(&["t"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.properties = vec![("signal.enabled.channels", "kafka".into()), ("signal.kafka.topic", "signals".into())];
     let execute = r#"{"type":"execute-snapshot","data":{"data-collections":["public.t"]}}"#;
     rig.produce("signals", "another", execute).await;
@@ -442,7 +442,7 @@ async fn signals_of_the_file_are_followed_and_none_is_lost_by_a_crash() {
     assert!(len() > 0, "nothing was followed, and nothing is gone");
 
     let mut rig = Rig::new(db.config(&["t"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     let mut running = rig.start();
     let polling = follow(&running.status);
     running.until("the rows", |s| reads(&rig, "shop.public.t").len() == 5 && is_quiet(s) && len() == 0).await;
@@ -480,7 +480,7 @@ async fn rows_that_move_over_the_reader_keep_their_large_columns() {
         )
         .await;
         let mut rig = Rig::new(db.config(&["t"])).await;
-        rig.snapshot = false;
+        rig.snapshot = SnapshotMode::NoData;
         rig.properties = vec![("incremental.snapshot.chunk.size", "10".into())];
         let mut running = rig.start();
         running.until("streaming", |s| s.get().state == State::Streaming).await;

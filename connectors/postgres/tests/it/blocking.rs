@@ -5,8 +5,8 @@ use crate::adhoc::{SIGNALS, ask, execute, is_quiet, state_of};
 use crate::rig::{Rig, Running};
 use crate::support::*;
 use catchwater_base::Rng;
-use catchwater_capture::State;
 use catchwater_capture::signal::{self, Signal};
+use catchwater_capture::{SnapshotMode, State};
 use catchwater_change::Version;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ async fn begin(test: &str) -> Option<(Db, Rig)> {
         .await;
     }
     let mut rig = Rig::new(db.config(&["t", "u", "other", "signals"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.properties =
         vec![("signal.data.collection", "public.signals".into()), ("incremental.snapshot.chunk.size", "20".into())];
     Some((db, rig))

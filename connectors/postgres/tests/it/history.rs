@@ -23,7 +23,7 @@
 
 use crate::rig::Rig;
 use crate::support::*;
-use catchwater_capture::{State, signal};
+use catchwater_capture::{SnapshotMode, State, signal};
 use catchwater_change::stamp::flag;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +50,7 @@ async fn rows_that_share_one_lsn_come_once_over_kills() {
         let db = database_on(&server, "one_lsn").await;
         db.exec("CREATE TABLE t(id int PRIMARY KEY)").await;
         let mut rig = Rig::new(db.config(&["t"])).await;
-        rig.snapshot = false;
+        rig.snapshot = SnapshotMode::NoData;
         let mut running = rig.start();
         running.until("streaming", |s| s.get().state == State::Streaming).await;
         let mut want = 0;
@@ -85,7 +85,7 @@ async fn key_changes_are_whole_over_kills() {
     let Some(db) = database("key_changes").await else { return };
     db.exec("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 20)").await;
     let mut rig = Rig::new(db.config(&["t"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.checkpoint_every_ms = 3_600_000; // every restart replays all of it
     let mut running = rig.start();
     running.until("streaming", |s| s.get().state == State::Streaming).await;
@@ -146,7 +146,7 @@ async fn ddl_between_crash_and_restart_bends_no_row() {
         let db = database_on(&server, "ddl_between").await;
         db.exec("CREATE TABLE t(id int PRIMARY KEY, a text, b int)").await;
         let mut rig = Rig::new(db.config(&["t"])).await;
-        rig.snapshot = false;
+        rig.snapshot = SnapshotMode::NoData;
         rig.checkpoint_every_ms = 3_600_000;
         let mut running = rig.start();
         running.until("streaming", |s| s.get().state == State::Streaming).await;
@@ -181,7 +181,7 @@ async fn a_slot_made_again_behind_our_back_is_a_gap() {
         let db = database_on(&server, "slot_again").await;
         db.exec("CREATE TABLE t(id int PRIMARY KEY)").await;
         let mut rig = Rig::new(db.config(&["t"])).await;
-        rig.snapshot = false;
+        rig.snapshot = SnapshotMode::NoData;
         let mut running = rig.start();
         running.until("streaming", |s| s.get().state == State::Streaming).await;
         db.exec("INSERT INTO t VALUES (1)").await;
@@ -214,7 +214,7 @@ async fn a_snapshot_whose_connection_is_cut_goes_on() {
         let db = database_on(&server, "cut").await;
         db.exec("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 300)").await;
         let mut rig = Rig::new(db.config(&["t"])).await;
-        rig.snapshot = false;
+        rig.snapshot = SnapshotMode::NoData;
         rig.properties = vec![("incremental.snapshot.chunk.size", "10".into())];
         let mut running = rig.start();
         running.until("streaming", |s| s.get().state == State::Streaming).await;
@@ -246,7 +246,7 @@ async fn properties_that_shape_records_change_at_a_clean_stop_only() {
     let Some(db) = database("switch").await else { return };
     db.exec("CREATE TABLE t(id int PRIMARY KEY)").await;
     let mut rig = Rig::new(db.config(&["t"])).await;
-    rig.snapshot = false;
+    rig.snapshot = SnapshotMode::NoData;
     rig.checkpoint_every_ms = 3_600_000;
     let mut running = rig.start();
     running.until("streaming", |s| s.get().state == State::Streaming).await;

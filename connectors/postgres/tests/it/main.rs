@@ -12,6 +12,7 @@ mod history;
 mod large;
 mod login;
 mod messages;
+mod modes;
 mod notifications;
 mod pipeline;
 mod prepared;

@@ -174,3 +174,106 @@ async fn nothing_is_confirmed_when_others_confirm() {
     assert_eq!(rig.records("shop.public.t").len(), 3);
     db.drop().await;
 }
+
+/// Each session for SQL begins with them, the stream's connection does not; our forms stay, limits are theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_begin_with_the_initial_statements() {
+    let Some(db) = database("initial_statements").await else { return };
+    db.exec(
+        "CREATE TABLE t(id int PRIMARY KEY, d date, b bytea, z timestamptz);
+         INSERT INTO t VALUES (1, '2020-02-01', '\\x00ff', '2020-02-01 00:00:00+00');
+         CREATE SCHEMA app; CREATE TABLE app.told(pid int, said text); CREATE TABLE app.beats(said text)",
+    )
+    .await;
+    let mut rig = Rig::new(db.config(&["t"])).await;
+    rig.properties = vec![
+        (
+            "database.initial.statements",
+            "SET search_path TO app; SET datestyle TO 'German'; SET timezone TO 'Asia/Tokyo'; SET bytea_output TO escape;
+             SET statement_timeout TO '77s';; SELECT 1; INSERT INTO told SELECT pg_backend_pid(), ';;'"
+                .into(),
+        ),
+        ("heartbeat.interval.ms", "100".into()),
+        ("heartbeat.action.query", "INSERT INTO beats SELECT current_setting('statement_timeout')".into()),
+    ];
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+    db.exec("INSERT INTO t SELECT 2, d, b, z FROM t").await;
+    running.until("the row", |_| rig.records("shop.public.t").len() >= 2).await;
+    for r in rig.records("shop.public.t") {
+        let row = &r.value["after"];
+        assert_eq!((&row["d"], &row["b"]), (&18_293.into(), &"AP8=".into()), "{row}");
+        assert_eq!(row["z"], "2020-02-01T00:00:00.000000Z", "{row}");
+    }
+    // The catalogue, the reader, the beat.
+    let sessions = "SELECT count(DISTINCT pid)::text FROM app.told WHERE said = ';'";
+    assert!(db.one(sessions).await.parse::<u32>().unwrap() >= 3);
+    let stream = format!(
+        "SELECT count(*)::text FROM app.told JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = 'catchwater_{}'",
+        db.name
+    );
+    assert_eq!(db.one(&stream).await, "0", "the stream's connection");
+    running.until("a beat", |_| true).await;
+    let beats = "SELECT coalesce(max(said), '') FROM app.beats";
+    let begun = std::time::Instant::now();
+    while db.one(beats).await != "77s" {
+        assert!(begun.elapsed() < LIMIT, "{}", db.one(beats).await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_initial_statement_that_fails_is_named_by_its_number() {
+    let Some(db) = database("bad_statement").await else { return };
+    db.exec("CREATE TABLE t(id int PRIMARY KEY)").await;
+    for (statements, why) in [
+        ("SET statement_timeout TO '9s'; SET ROLE nobody_there", "SQLSTATE 22023"),
+        ("SET a.b TO 'x'; SET geheim geheim", "it is no SQL (SQLSTATE 42601)"),
+    ] {
+        let mut rig = Rig::new(db.config(&["t"])).await;
+        rig.properties = vec![("database.initial.statements", statements.into())];
+        let mut running = rig.start();
+        let end = tokio::time::timeout(LIMIT, &mut running.task).await.expect(statements).unwrap();
+        assert!(end.contains("CW0534") || end.contains("534"), "{end}");
+        assert!(end.contains("statement 2") && end.contains(why) && !end.contains("geheim"), "{end}");
+    }
+    assert_eq!(db.one("SELECT count(*)::text FROM pg_publication").await, "0", "nothing was made");
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_tables_than_the_guardrail_are_said_or_refused() {
+    let Some(db) = database("guardrail").await else { return };
+    db.exec(
+        "CREATE TABLE a(id int PRIMARY KEY); CREATE TABLE b(id int PRIMARY KEY); CREATE TABLE c(id int PRIMARY KEY)",
+    )
+    .await;
+    let slots = format!("SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = 'catchwater_{}'", db.name);
+    let most = |n: &str, action: &str| {
+        vec![("guardrail.collections.max", n.into()), ("guardrail.collections.limit.action", action.into())]
+    };
+    let mut rig = Rig::new(db.config(&["public.*"])).await;
+    rig.properties = most("2", "fail");
+    let mut running = rig.start();
+    let end = tokio::time::timeout(LIMIT, &mut running.task).await.unwrap().unwrap();
+    assert!(end.contains("3 tables would be captured, above guardrail.collections.max = 2"), "{end}");
+    assert_eq!(db.one(&slots).await, "0", "nothing was made");
+    // As many as are allowed; then one comes, and the next start counts again.
+    for (n, action, streams) in [("3", "fail", true), ("3", "fail", false), ("3", "warn", true)] {
+        rig.properties = most(n, action);
+        let mut running = rig.start();
+        if streams {
+            running.until("streaming", |s| s.get().state == State::Streaming).await;
+            running.stop.stop();
+            assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+            db.exec("CREATE TABLE IF NOT EXISTS d(id int PRIMARY KEY)").await;
+        } else {
+            let end = tokio::time::timeout(LIMIT, &mut running.task).await.unwrap().unwrap();
+            assert!(end.contains("4 tables would be captured"), "{end}");
+        }
+    }
+    db.drop().await;
+}

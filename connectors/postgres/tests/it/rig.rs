@@ -3,7 +3,7 @@
 use crate::support::*;
 use catchwater_capture::properties::Properties;
 use catchwater_capture::shape::shaped;
-use catchwater_capture::{StatusHandle, worker as capture};
+use catchwater_capture::{SnapshotMode, StatusHandle, worker as capture};
 use catchwater_change::Stamp;
 use catchwater_change::stamp::STAMP_HEADER;
 use catchwater_client::memory::MemoryCluster;
@@ -26,7 +26,7 @@ pub struct Rig {
     pub source: SourceConfig,
     /// Debezium's.
     pub properties: Vec<(&'static str, String)>,
-    pub snapshot: bool,
+    pub snapshot: SnapshotMode,
     /// Milliseconds between checkpoints.
     pub checkpoint_every_ms: u64,
     epoch: u32,
@@ -58,7 +58,15 @@ impl Rig {
     pub async fn new(source: SourceConfig) -> Rig {
         let cluster = MemoryCluster::new(7);
         let (id, _) = cluster.client().source(&Caller::node(NodeId(1)), "shop".into()).await.unwrap();
-        Rig { cluster, id, source, properties: Vec::new(), snapshot: true, checkpoint_every_ms: 50, epoch: 0 }
+        Rig {
+            cluster,
+            id,
+            source,
+            properties: Vec::new(),
+            snapshot: SnapshotMode::Initial,
+            checkpoint_every_ms: 50,
+            epoch: 0,
+        }
     }
 
     /// A worker under a new epoch.
@@ -91,6 +99,7 @@ impl Rig {
                 .to_string(),
             partitions: 2,
             snapshot: self.snapshot,
+            snapshot_tables: properties.reading.snapshot_tables.clone(),
             options: properties.options,
             transaction_topic: properties.transaction_topic,
             heartbeat: properties.heartbeat,
