@@ -240,7 +240,8 @@ pub fn key_columns(plan: &TargetPlan) -> impl Iterator<Item = u16> {
     plan.key.iter().filter_map(|k| plan.columns.get(usize::from(*k)).map(|(c, _)| *c))
 }
 
-fn fold(applies: Vec<Apply>) -> Vec<Apply> {
+/// One write per (table, key): also what the dead letters of a key come to.
+pub(crate) fn fold(applies: Vec<Apply>) -> Vec<Apply> {
     // (table, key) → place in `out`. Tables are told apart by their target; there are few.
     let mut tables: Vec<Arc<TargetPlan>> = Vec::new();
     let mut at: Map<(usize, Vec<u8>), usize> = Map::with_capacity_and_hasher(applies.len(), Seeded::default());

@@ -337,6 +337,23 @@ pub enum DdlStep {
     },
 }
 
+/// For people: what is done to their target.
+impl std::fmt::Display for DdlStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |n: &TargetName| crate::plan::shown(n);
+        match self {
+            DdlStep::CreateTable { name, .. } => write!(f, "table {} is made", shown(name)),
+            DdlStep::AddColumns { name, columns, .. } => {
+                let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+                write!(f, "table {} gets column {}", shown(name), names.join(", "))
+            }
+            DdlStep::DropNotNull { name, column } => {
+                write!(f, "column {column} of {} may be NULL now: the source does not have it", shown(name))
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capabilities {
     pub atomic_position: bool,

@@ -850,6 +850,6 @@ fn topic_trouble(name: &TopicName, e: ControlError) -> Trouble {
             "choose another topic prefix, or delete the topic",
         ),
         ControlError::Fenced { .. } | ControlError::NotReady(_) | ControlError::Unknown => control_trouble(e),
-        other => Trouble::fail(code::TOPIC, format!("topic {name}: {other}"), ""),
+        other => Trouble::fail(code::TOPIC, format!("topic {name}: {other}"), "rename the table, or delete that topic"),
     }
 }

@@ -200,12 +200,18 @@ impl State {
         };
         let after = json!({"which": which_json(&which), "sinks": sinks});
         self.audited(said(author, action, name, after), Ok(()), async {
-            let mut out = serde_json::Map::new();
+            let (mut out, mut failed) = (serde_json::Map::new(), None);
             for sink in sinks {
-                let answer = self.ask_sink(name, &sink, ask, which.clone()).await?;
-                out.insert(sink, answer_json(&answer));
+                // A sink that stands holds up none of the others.
+                match self.ask_sink(name, &sink, ask, which.clone()).await {
+                    Ok(answer) => drop(out.insert(sink, answer_json(&answer))),
+                    Err(failure) => failed = failed.or(Some(failure)),
+                }
             }
-            Ok(json!({"pipeline": name, "sinks": out}))
+            match failed {
+                None => Ok(json!({"pipeline": name, "sinks": out})),
+                Some(failure) => Err(failure),
+            }
         })
         .await
     }

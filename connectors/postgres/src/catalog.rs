@@ -31,6 +31,8 @@ pub struct CatalogTable {
     pub tuples: f64,
     pub comment: String,
     pub may_select: bool,
+    /// Row-level security applies to the user: statements may pass rows over without a word.
+    pub rows_hidden: bool,
     pub owned: bool,
     /// Part of a partitioned table.
     pub partition: bool,
@@ -101,7 +103,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             "SELECT c.oid, current_database()::text, n.nspname::text, c.relname::text, c.relkind::text, \
                c.relpersistence::text, c.relreplident::text, c.reltuples::float8, \
                coalesce(obj_description(c.oid, 'pg_class'), ''), has_table_privilege(c.oid, 'SELECT'), \
-               pg_has_role(c.relowner, 'USAGE'), c.relispartition \
+               pg_has_role(c.relowner, 'USAGE'), c.relispartition, row_security_active(c.oid) \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.oid = ANY($1::oid[]) OR EXISTS (SELECT 1 FROM unnest($2::text[], $3::text[]) w(s, t) \
                WHERE w.s = n.nspname AND ((w.t = c.relname AND c.relkind IN ('r','p','v','m','f')) \
@@ -133,6 +135,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             may_select: r.get(9),
             owned: r.get(10),
             partition: r.get(11),
+            rows_hidden: r.get(12),
             columns: Vec::new(),
             indexes: Vec::new(),
             generated_sent: false,

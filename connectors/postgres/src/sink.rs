@@ -10,11 +10,13 @@ mod sql;
 mod write;
 
 use crate::catalog::{self, CatalogTable, Wanted};
-use crate::config::{ConnectConfig, STATE_SCHEMA, TableRef};
+use crate::codes::sink as code;
+use crate::config::{ConnectConfig, STATE_SCHEMA, TableRef, quote_ident};
 use crate::session::Session;
 use crate::types::schema::PgTypes;
 use catchwater_deliver::sink::{
-    Capabilities, Claim, DdlStep, ForeignKey, Lane, Owner, Recovered, Sink, SinkError, TargetName, TargetTable,
+    Capabilities, Claim, DdlStep, ForeignKey, Lane, Owner, Recovered, Sink, SinkClass, SinkError, TargetName,
+    TargetTable,
 };
 use catchwater_runtime::Fut;
 use error::{fault, misuse};
@@ -110,6 +112,9 @@ impl PgSink {
         let mut out = Vec::new();
         for (name, wanted) in names.iter().zip(&refs) {
             let table = found.iter().find(|t| t.schema == wanted.schema && t.name == wanted.name);
+            if let Some(t) = table.filter(|t| t.rows_hidden) {
+                return Err(rows_hidden(&config, t));
+            }
             out.push(match table.filter(|t| matches!(t.kind, b'r' | b'p')) {
                 None => None,
                 Some(t) => Some(TargetTable {
@@ -124,6 +129,18 @@ impl PgSink {
         }
         Ok(out)
     }
+}
+
+/// An update or delete of a row that a policy hides would do nothing and say nothing. PostgreSQL's own subscriptions refuse
+/// such tables, too (`TargetPrivilegesCheck` in its `worker.c`).
+fn rows_hidden(config: &SinkConfig, table: &CatalogTable) -> SinkError {
+    let user = &config.connect.user;
+    SinkError::new(
+        SinkClass::Config,
+        code::RIGHTS,
+        format!("row-level security of {}.{} may hide rows from user '{user}'", table.schema, table.name),
+        format!("as a superuser: ALTER ROLE {} BYPASSRLS; then catchwater pipeline restart", quote_ident(user)),
+    )
 }
 
 async fn connect_control(config: &SinkConfig, claim: &Claim) -> Result<Session, SinkError> {
@@ -187,7 +204,7 @@ impl Sink for PgSink {
     fn preflight(&mut self) -> Fut<'_, Result<(), SinkError>> {
         Box::pin(async move {
             let session = Session::connect(&self.config.connect, "catchwater/preflight", SETTINGS).await;
-            session.map(drop).map_err(|f| fault(&self.config, f))
+            position::preflight(&self.config, &session.map_err(|f| fault(&self.config, f))?).await
         })
     }
     fn open(&mut self, claim: Claim) -> Fut<'_, Result<Recovered, SinkError>> {

@@ -7,7 +7,7 @@ use crate::evolve;
 use crate::mode::Mode;
 use crate::plan;
 use crate::sink::{DdlStep, TargetName};
-use catchwater_base::crash_point;
+use catchwater_base::{crash_point, log};
 use catchwater_change::TableSchema;
 use catchwater_record::TopicPartition;
 use std::sync::Arc;
@@ -98,6 +98,7 @@ impl Worker {
                 let done = session.flight.beside(work).await;
                 done.map_err(|e| sink_trouble(e.of_table(&plan::shown(name))))?;
                 crash_point!("sink.after_ddl");
+                log!(Info, "sink.schema", "{}: {step}", self.sink_name());
                 self.status.update(|s| s.schema_changes += 1);
             }
             self.describe(session, std::slice::from_ref(name)).await?;

@@ -1,6 +1,6 @@
 //! Dead letters are applied after all: those of parked keys when a worker begins, and all of them when a person asks
-//! (`asked`). The dead letters of each key are applied in their order, in one transaction; a key all of whose letters are
-//! taken is parked no more; one that is refused again stays as it is.
+//! (`asked`). What the dead letters of each key come to in their order is applied in one transaction; a key of which that
+//! is taken is parked no more; one that is refused again stays as it is.
 //!
 //! Exactly once. The letters of a key become visible at the sink before the key is un-parked in the log: after a crash
 //! between the two they are applied once more, to the same end. Letters of tables without a key, of which a second
@@ -10,6 +10,7 @@
 use super::asked::{Answer, Refusal};
 use super::letters::{KEYS_HEADER, SINK_HEADER};
 use super::{Session, Trouble, Worker};
+use crate::batch::fold;
 use crate::error::code;
 use crate::order::needs_source_order;
 use crate::park::{Bisect, KeyOf, OnRowError, decode_keys, keys_of};
@@ -100,7 +101,9 @@ impl Worker {
                     continue;
                 }
                 let count = changes.len() as u64;
-                let applies: Vec<Apply> = changes.into_values().flatten().collect();
+                // What the letters come to: states between that the source has left behind need not fit the target, so a
+                // row that was repaired at the source is taken.
+                let applies = fold(changes.into_values().flatten().collect());
                 match self.write_letters(session, mark, applies).await? {
                     None => {
                         applied += count;

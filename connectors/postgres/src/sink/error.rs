@@ -65,6 +65,9 @@ pub fn row_fault(config: &SinkConfig, table: &str, e: tokio_postgres::Error) -> 
     let (class, code, next) = classify(&sqlstate);
     let mut what = format!("{table}: ");
     match class {
+        SinkClass::Row if sqlstate == "23514" && db.constraint().is_none() => {
+            what.push_str("no partition of the table takes the row");
+        }
         SinkClass::Row => what.push_str(phrase(&sqlstate)),
         _ => return with_table(fault(config, e.into()), table),
     }
@@ -100,7 +103,7 @@ fn phrase(sqlstate: &str) -> &'static str {
         "22003" => "a number is out of the column's range",
         "22007" | "22008" => "a date or time is not legal in the column",
         "22021" => "a text holds a byte the target's encoding cannot store (NUL, for instance)",
-        "22P05" => "a text has a character that the target's encoding does not have",
+        "22P05" => "a text has a character that the target's encoding does not have, or its type (\\u0000 in jsonb)",
         "22P02" => "a value is not legal in the column's type",
         "P0001" | "P0004" => "a trigger or function of the target refuses it",
         "44000" => "the check option of a view of the target is violated",
@@ -120,9 +123,11 @@ pub fn classify(sqlstate: &str) -> (SinkClass, u16, &'static str) {
         "42P01" | "42703" | "42804" | "42P10" | "3F000" => {
             (SinkClass::Schema, code::SCHEMA, "the target's tables were changed by somebody else")
         }
-        "42501" => {
-            (SinkClass::Config, code::RIGHTS, "grant the user what the text names, then catchwater pipeline restart")
-        }
+        "42501" => (
+            SinkClass::Config,
+            code::RIGHTS,
+            "grant it (tables: SELECT, INSERT, UPDATE, DELETE, TRUNCATE; schemas: USAGE, CREATE), then catchwater pipeline restart",
+        ),
         "53100" => (SinkClass::Environment, code::SERVER, "make room on the target's disk; the sink goes on by itself"),
         _ if starts("28") || starts("3D") || starts("0A") => (SinkClass::Config, code::STATEMENT, ""),
         _ if starts("08") || starts("53") || starts("58") || starts("57") => (SinkClass::Environment, code::SERVER, ""),

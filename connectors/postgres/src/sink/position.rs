@@ -31,39 +31,69 @@ fn table(config: &SinkConfig) -> String {
 pub async fn ensure(config: &SinkConfig, session: &Session) -> Result<(), SinkError> {
     let fail = |e: tokio_postgres::Error| fault(config, e.into());
     let name = table(config);
-    let there = async || -> Result<bool, tokio_postgres::Error> {
-        let row = session.client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await?;
-        Ok(row.get(0))
-    };
-    if there().await.map_err(fail)? {
+    let found = look(config, session).await?;
+    if found.table {
         return Ok(());
     }
+    let schema = quote_ident(&config.state_schema);
+    // IF NOT EXISTS asks for the right to create schemas even where there is nothing to create.
+    let make = match found.schema {
+        true => String::new(),
+        false => format!("CREATE SCHEMA IF NOT EXISTS {schema}; "),
+    };
     let sql = format!(
-        "CREATE SCHEMA IF NOT EXISTS {schema}; \
-         CREATE TABLE IF NOT EXISTS {name} (\
+        "{make}CREATE TABLE IF NOT EXISTS {name} (\
            pipeline text, sink text, source text, lane int, \
            cluster uuid NOT NULL, fence bigint NOT NULL, incarnation int NOT NULL, \
            seq bigint NOT NULL, done bytea NOT NULL, offsets bytea NOT NULL, \
            position text NOT NULL, commit_ts timestamptz, updated_at timestamptz NOT NULL, \
            PRIMARY KEY (pipeline, sink, source, lane)) WITH (fillfactor = 20)",
-        schema = quote_ident(&config.state_schema),
     );
     match session.client.batch_execute(&sql).await {
         Ok(()) => Ok(()),
         // Another worker made it at the same moment: IF NOT EXISTS does not cover that.
-        Err(_) if there().await.map_err(fail)? => Ok(()),
-        Err(e) if e.code().is_some_and(|c| c.code() == "42501") => Err(SinkError::new(
-            SinkClass::Config,
-            code::RIGHTS,
-            format!("user '{}' may not make the position table {name}", config.connect.user),
-            format!(
-                "as a superuser: CREATE SCHEMA {0} AUTHORIZATION {1};",
-                quote_ident(&config.state_schema),
-                quote_ident(&config.connect.user)
-            ),
-        )),
+        Err(_) if look(config, session).await?.table => Ok(()),
+        Err(e) if e.code().is_some_and(|c| c.code() == "42501") => Err(no_right(config, found.schema)),
         Err(e) => Err(fail(e)),
     }
+}
+
+fn no_right(config: &SinkConfig, has_schema: bool) -> SinkError {
+    let (schema, user) = (quote_ident(&config.state_schema), quote_ident(&config.connect.user));
+    let sql = match has_schema {
+        true => format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {user};"),
+        false => format!("CREATE SCHEMA {schema} AUTHORIZATION {user};"),
+    };
+    SinkError::new(
+        SinkClass::Config,
+        code::RIGHTS,
+        format!("user '{}' may not make the position table {}", config.connect.user, table(config)),
+        format!("as a superuser: {sql} then catchwater pipeline restart"),
+    )
+}
+
+/// What [`ensure`] will need; nothing is made.
+pub async fn preflight(config: &SinkConfig, session: &Session) -> Result<(), SinkError> {
+    let found = look(config, session).await?;
+    if found.table || found.may_make { Ok(()) } else { Err(no_right(config, found.schema)) }
+}
+
+struct Looked {
+    schema: bool,
+    table: bool,
+    /// The right to make what is missing.
+    may_make: bool,
+}
+
+/// By the catalogue: `to_regclass` fails for want of the right to use the schema.
+async fn look(config: &SinkConfig, session: &Session) -> Result<Looked, SinkError> {
+    let sql = "SELECT n.oid IS NOT NULL, c.oid IS NOT NULL, CASE WHEN n.oid IS NULL \
+         THEN has_database_privilege(current_database(), 'CREATE') \
+         ELSE has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE') END \
+       FROM (VALUES ($1::text)) w(name) LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.name \
+         LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = 'position'";
+    let row = session.client.query_one(sql, &[&config.state_schema]).await.map_err(|e| fault(config, e.into()))?;
+    Ok(Looked { schema: row.get(0), table: row.get(1), may_make: row.get(2) })
 }
 
 /// Installs the fence; 0 rows = a newer owner or another cluster holds the row.

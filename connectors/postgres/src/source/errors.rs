@@ -112,7 +112,11 @@ pub(crate) fn source_error(config: &SourceConfig, fault: Fault) -> SourceError {
                     code::NOT_UTF8,
                     "the database's encoding is probably SQL_ASCII: repair the value, or leave the column out",
                 ),
-                "42501" => (SourceClass::Rights, code::STATEMENT, "run the source test: it names the missing right"),
+                "42501" => (
+                    SourceClass::Rights,
+                    code::STATEMENT,
+                    "catchwater doctor FILE names the missing right and the SQL that gives it",
+                ),
                 s if s.starts_with("08")
                     || s.starts_with("53")
                     || s.starts_with("57")

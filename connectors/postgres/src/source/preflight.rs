@@ -113,6 +113,15 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
                 vec![format!("GRANT SELECT ON {} TO {};", quoted(&t), quote_ident(&config.connect.user))],
             ));
         }
+        if t.rows_hidden {
+            out.push(finding(
+                code::NO_SELECT,
+                format!("row-level security of {name} may hide rows from user '{}'", config.connect.user),
+                "the snapshot would lack them, while the stream has all".into(),
+                "let the user see every row",
+                vec![format!("ALTER ROLE {} BYPASSRLS;", quote_ident(&config.connect.user))],
+            ));
+        }
         capturable.push(t);
     }
     match publication(config, &sql, version).await? {

@@ -91,6 +91,8 @@ impl Transport {
             // The connection that exports a snapshot sits in a transaction as long as readers need it.
             ("idle_in_transaction_session_timeout", "0"),
             ("statement_timeout", "0"),
+            // Rows that a policy hides from a snapshot would be missing without a word: this makes it an error.
+            ("row_security", "off"),
         ];
         parameters.extend(SESSION.iter().copied());
         if mode == Mode::Replication {

@@ -96,6 +96,49 @@ pub fn plan(source: &Arc<TableSchema>, schema: &str) -> Arc<TargetPlan> {
     Arc::new(TargetPlan { source: source.clone(), target, columns, key: source.key.clone(), meets: Default::default() })
 }
 
+/// What a refusal for want of rights says to do is enough, however little the sink's user may.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sql_of_a_refusal_lets_a_user_without_rights_on_the_database_in() {
+    let Some(server) = servers().into_iter().next() else {
+        eprintln!("SKIP db pg15: CW_PG15_URL is not set (rights of a sink)");
+        return;
+    };
+    let db = database_on(&server, "sink_rights").await;
+    let admin = connect(&db.url).await;
+    let user = format!("{}_writer", db.name);
+    admin.batch_execute(&format!("CREATE ROLE {user} LOGIN")).await.unwrap();
+    let url = format!("postgres://{user}@{}", db.url.split_once('@').unwrap().1);
+    let refused = sink_on(&url).open(claim(1)).await.unwrap_err();
+    assert_eq!(refused.code.to_string(), "CW0611");
+    assert_eq!(sink_on(&url).preflight().await.unwrap_err().next, refused.next);
+    let sql = refused.next.strip_prefix("as a superuser: ").unwrap().split_once(';').unwrap().0;
+    assert_eq!(sql, format!("CREATE SCHEMA \"catchwater\" AUTHORIZATION \"{user}\""));
+    // Somebody else has made the schema.
+    admin.batch_execute("CREATE SCHEMA catchwater").await.unwrap();
+    let refused = sink_on(&url).open(claim(2)).await.unwrap_err();
+    assert_eq!(sink_on(&url).preflight().await.unwrap_err().next, refused.next);
+    let grant = refused.next.strip_prefix("as a superuser: ").unwrap().split_once(';').unwrap().0;
+    assert_eq!(grant, format!("GRANT USAGE, CREATE ON SCHEMA \"catchwater\" TO \"{user}\""));
+    admin.batch_execute(grant).await.unwrap();
+    sink_on(&url).open(claim(3)).await.unwrap();
+    admin.batch_execute("DROP SCHEMA catchwater CASCADE").await.unwrap();
+    admin.batch_execute(sql).await.unwrap();
+    sink_on(&url).preflight().await.unwrap();
+    let mut sink = sink_on(&url);
+    sink.open(claim(4)).await.unwrap();
+    // A table with row-level security: what a policy hides would be deleted without being there.
+    let sql = "CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; GRANT ALL ON hidden TO";
+    admin.batch_execute(&format!("{sql} {user}")).await.unwrap();
+    let hidden = TargetName { schema: "public".into(), name: "hidden".into() };
+    let refused = sink.describe(std::slice::from_ref(&hidden)).await.unwrap_err();
+    assert_eq!((refused.code.to_string().as_str(), refused.class), ("CW0611", SinkClass::Config));
+    let sql = refused.next.strip_prefix("as a superuser: ").unwrap().split_once(';').unwrap().0;
+    admin.batch_execute(sql).await.unwrap();
+    assert!(sink.describe(&[hidden]).await.unwrap()[0].is_some());
+    admin.batch_execute(&format!("DROP OWNED BY {user} CASCADE; DROP ROLE {user}")).await.unwrap();
+    db.drop().await;
+}
+
 fn group(seq: u64, applies: Vec<(&Arc<TargetPlan>, What)>, source_order: bool) -> Group {
     let version = |i| Version { incarnation: Incarnation(0), commit_seq: CommitSeq(seq), ordinal: i };
     let applies = applies

@@ -492,6 +492,20 @@ async fn preflight_names_each_fault_with_its_cure() {
     assert_eq!(identity.sql, ["ALTER TABLE \"public\".\"bare\" REPLICA IDENTITY FULL;"]);
     db.exec(&identity.sql[0]).await;
     assert_eq!(PgSource::new(db.config(&["bare"])).preflight().await, vec![], "the cure cures");
+    // A policy would hide rows from the snapshot.
+    db.exec(&format!(
+        "CREATE TABLE veiled(id int PRIMARY KEY); ALTER TABLE veiled ENABLE ROW LEVEL SECURITY; GRANT SELECT ON veiled TO {user};
+         CREATE PUBLICATION \"catchwater_{}\" FOR TABLE veiled WITH (publish_via_partition_root = true); ALTER ROLE {user} REPLICATION",
+        db.name
+    ))
+    .await;
+    let mut config = db.config(&["veiled"]);
+    config.connect.user = user.clone();
+    let findings = PgSource::new(config.clone()).preflight().await;
+    assert_eq!(findings.iter().map(|f| f.code.0).collect::<Vec<_>>(), [527], "{findings:#?}");
+    assert_eq!(findings[0].sql, [format!("ALTER ROLE \"{user}\" BYPASSRLS;")]);
+    db.exec(&findings[0].sql[0]).await;
+    assert_eq!(PgSource::new(config).preflight().await, vec![], "the cure cures");
     // What open refuses is the same.
     let mut source = PgSource::new(db.config(&["fast"]));
     let e = refused(&mut source, Start::Fresh, None).await;

@@ -129,6 +129,35 @@ async fn a_key_that_is_parked_again_is_replayed_from_there() {
     assert_eq!(running.end().await, End::Stopped);
 }
 
+/// The target stays as it is; the source writes over the rows that were refused.
+#[tokio::test(start_paused = true)]
+async fn rows_repaired_at_the_source_are_taken_by_a_replay() {
+    let cluster = MemoryCluster::new(24);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    target.on_row(Some(Box::new(|apply| second(apply) > 100)));
+    source.table("t", &["id", "a"], &["id"], 1).await;
+    source.begin();
+    for id in 1..6 {
+        source.row("t", Op::Create, None, Some(&[id, 500])).await;
+    }
+    source.cut(true).await;
+    let running = start(&cluster, &target, park(1));
+    wait(|| running.status.read().parked == 5).await;
+    source.begin();
+    source.row("t", Op::Update, None, Some(&[1, 7])).await;
+    source.row("t", Op::Delete, Some(&[2, 500]), None).await;
+    source.row("t", Op::Update, Some(&[3, 500]), Some(&[30, 8])).await;
+    source.row("t", Op::Delete, Some(&[4, 500]), None).await;
+    source.row("t", Op::Create, None, Some(&[4, 9])).await;
+    source.cut(true).await;
+    wait(|| running.status.read().parked == 10).await;
+    let answer = running.ask(Ask::Replay, Which::All).await.unwrap();
+    assert_eq!((answer.keys, answer.kept), (4, 1), "{answer:?}");
+    assert_eq!(pairs(&target), [(1, 7), (4, 9), (30, 8)]);
+    assert_eq!(running.end().await, End::Stopped);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_is_never_passed_over() {
     let cluster = MemoryCluster::new(23);
