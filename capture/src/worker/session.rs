@@ -584,6 +584,8 @@ impl<'a> Session<'a> {
         self.status.update(|s| {
             s.commit_seq = durable.seq;
             s.native = durable.native.clone();
+            // Something got through: what was wrong before is over.
+            s.last_error = None;
             s.commit_time = durable.commit_time;
             s.lag_ms = if quiet { 0 } else { (now.as_micros() - durable.commit_time.as_micros()).max(0) / 1000 };
         });

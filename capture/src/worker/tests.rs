@@ -768,6 +768,7 @@ fn a_server_that_is_down_at_the_first_start_is_waited_for_and_a_wrong_setting_is
             assert!(!worker.is_finished());
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
+        assert_eq!(status.get().last_error, None, "it is over");
         stop.stop();
         assert_eq!(worker.join().await, Ok(End::Stopped));
         bench.check();

@@ -180,8 +180,12 @@ impl State {
             steps.extend(parse(&other.text, true).map(|o| plan::clashes(&new, &o)).unwrap_or_default());
         }
         let resolved = Arc::new(Resolved::resolve(new, Path::new(&wanted.note.base_dir), self.secrets.root())?);
+        // Those that run need no asking, but for a target that is another one now.
+        let sinks = old.iter().flat_map(|p| &p.sinks);
+        let same =
+            sinks.filter(|(n, s)| resolved.pipeline.sinks.get(*n).is_none_or(|now| now.component == s.component));
         let known: BTreeSet<String> =
-            old.iter().flat_map(|p| p.sources.keys().chain(p.sinks.keys())).cloned().collect();
+            old.iter().flat_map(|p| p.sources.keys()).chain(same.map(|(n, _)| n)).cloned().collect();
         let refused = steps.iter().any(|s| s.class == Class::Refused);
         let findings = if refused { Vec::new() } else { resolved.preflight(&known).await? };
         let mut hash = Sha256::new();

@@ -10,6 +10,7 @@ use super::schema::{self, Field, Shape};
 use super::tree::{Entry, Kind, Node};
 use catchwater_capture::properties::{KNOWN, Properties};
 use catchwater_capture::{SnapshotMode, TableLists};
+use catchwater_connector_postgres::{ConnectConfig, UrlError};
 use catchwater_deliver::Columns;
 use catchwater_deliver::columns::is_type;
 use std::collections::BTreeMap;
@@ -190,6 +191,19 @@ impl Walk {
                     let message = format!("`{}: {text}` is no type", entry.key);
                     let hint = "words, numbers in ( ), [] for an array: \"numeric(14,2)\", timestamp(3) with time zone";
                     self.error(codes::BAD_VALUE, span, path, message).suggestions.push(hint.into());
+                }
+            }
+            Shape::Slot => {
+                if let Some(text) = self.scalar(entry, path, "a name") {
+                    let text = text.to_owned();
+                    self.references(&text, span, path);
+                    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+                    if text.is_empty() {
+                        self.error(codes::BAD_VALUE, span, path, "`slot` is empty".to_owned());
+                    } else if !text.contains("${") && (text.len() > 63 || !text.bytes().all(legal)) {
+                        let message = format!("`slot: {text}` is no name of a slot: a–z, 0–9 and _, at most 63");
+                        self.error(codes::BAD_VALUE, span, path, message);
+                    }
                 }
             }
             Shape::SecretUrl => {
@@ -377,23 +391,35 @@ impl Walk {
 
     fn url(&mut self, text: &str, span: Span, path: &str) {
         self.references(text, span, path);
-        if super::secret::has_reference(text) {
+        if !super::secret::problems(text).is_empty() {
             return;
         }
-        if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
+        // What a reference gives is not known here: the whole URL, or what stands behind the user's part.
+        let behind = text.rsplit_once('@').map_or(text, |(_, behind)| behind);
+        let unknown = text.starts_with("${") || super::secret::has_reference(behind);
+        if !(unknown || text.starts_with("postgres://") || text.starts_with("postgresql://")) {
             let message = "a PostgreSQL URL begins with postgres://".to_owned();
             let finding = self.error(codes::BAD_VALUE, span, path, message);
             finding.suggestions.push("postgres://user@host:5432/database".into());
             return;
         }
-        if super::secret::plain_password(text) {
+        let filled = |with: &str| super::secret::resolve(text, &mut |_| Ok(with.to_owned())).unwrap_or_default();
+        if super::secret::plain_password(&filled("${")) {
             let message = "a password in plain text".to_owned();
             let hint = "write it as \"postgres://user:${env:NAME}@host/db\" or ${file:PATH}";
             if self.options.plain_secrets {
                 self.findings.push(Finding::warning(codes::SECRET, span, message).path(path).suggest(hint));
             } else {
                 self.error(codes::SECRET, span, path, message).suggestions.push(hint.into());
+                return;
             }
+        }
+        // Without a user it is refused when it is used: a file may be one that is still to be filled in.
+        if !unknown
+            && let Err(e) = ConnectConfig::parse(&filled("x"))
+            && !matches!(e, UrlError::Malformed(what) if what.contains("user"))
+        {
+            self.error(codes::BAD_VALUE, span, path, e.to_string()).suggestions.push(e.cure().into());
         }
     }
 }

@@ -11,6 +11,8 @@ pub enum Shape {
     Text,
     /// May hold `${…}` references and a secret inside a URL.
     SecretUrl,
+    /// Name of a replication slot.
+    Slot,
     Path,
     /// The integer 1.
     Version,
@@ -90,7 +92,7 @@ pub const SOURCE: &[Field] = &[
 const POSTGRES_SOURCE: &[Field] = &[
     required("url", Shape::SecretUrl),
     required("tables", Shape::Captured),
-    field("slot", Shape::Text),
+    field("slot", Shape::Slot),
     field("publication", Shape::Text),
     field("streaming", Shape::Choice(&["off", "on"])),
     field("failover", Shape::Choice(&["false", "true"])),

@@ -213,6 +213,30 @@ fn a_plain_password_is_a_warning_where_the_caller_allows_it() {
     assert_eq!(findings.iter().map(|f| (f.code, f.is_error())).collect::<Vec<_>>(), [(codes::SECRET, false)]);
 }
 
+/// What a server would refuse, or what would be found at the start of a task only, is said of the file; a reference may be anything.
+#[test]
+fn urls_and_slots_that_cannot_be_are_seen_in_the_file() {
+    let url = "postgres://u@127.0.0.1:5432/a";
+    for (bad, said) in [
+        ("postgres://u@127.0.0.1:543211/a", "port"),
+        ("postgres://u@127.0.0.1:5432/a?sslmod=require", "parameter 'sslmod' is not known"),
+        ("postgres://u@127.0.0.1:5432/a?sslmode=verify", "sslmode 'verify'"),
+        ("postgres://u:${env:PW}@127.0.0.1:5432/a?sslmode=verify-full", "sslrootcert"),
+        ("postgres://${env:USER}:pw@127.0.0.1:5432/a", "a password in plain text"),
+    ] {
+        let found = errors(&GOOD.replace(url, bad));
+        assert!(found.iter().any(|f| f.message.contains(said)), "{bad}: {found:#?}");
+    }
+    for good in ["${env:URL}", "postgres://${env:U}@${env:HOST}/a?sslmode=${env:MODE}", "postgres://u:${file:pw}@h:1/a"]
+    {
+        assert_eq!(errors(&GOOD.replace(url, good)), [], "{good}");
+    }
+    for (slot, fine) in [("cw_1", true), ("1_x", true), ("My-Slot", false), ("ö", false)] {
+        let text = GOOD.replace("slot: my_slot", &format!("slot: {slot}"));
+        assert_eq!(errors(&text).is_empty(), fine, "{slot}: {:#?}", errors(&text));
+    }
+}
+
 #[test]
 fn files_that_are_no_pipeline() {
     for (bytes, code) in [
