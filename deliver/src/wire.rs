@@ -125,17 +125,38 @@ pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec
     records_with(at, from, batches, &[])
 }
 
-/// The same, with more headers of each.
+/// The same up to the batch with which `room` bytes are reached, as they are when nothing is compressed: a compressed
+/// batch may be fifty times as large as its bytes in the log. The first batch comes whatever its size.
+pub fn records_in(
+    at: TopicPartition,
+    from: Offset,
+    batches: &Bytes,
+    room: usize,
+) -> Result<(Vec<RawRecord>, Offset), WireError> {
+    read(at, from, batches, &[], room)
+}
+
+/// All of them, with more headers of each.
 pub fn records_with(
     at: TopicPartition,
     from: Offset,
     batches: &Bytes,
     headers: &[&[u8]],
 ) -> Result<(Vec<RawRecord>, Offset), WireError> {
-    let (mut out, mut next) = (Vec::new(), from);
+    read(at, from, batches, headers, usize::MAX)
+}
+
+fn read(
+    at: TopicPartition,
+    from: Offset,
+    batches: &Bytes,
+    headers: &[&[u8]],
+    room: usize,
+) -> Result<(Vec<RawRecord>, Offset), WireError> {
+    let (mut out, mut next, mut taken) = (Vec::new(), from, 0);
     let mut rest: &[u8] = batches;
     let wrong = |why: String| WireError::Batch { at, why };
-    while !rest.is_empty() {
+    while !rest.is_empty() && taken < room {
         let (view, tail) = BatchView::split(rest).map_err(|e| wrong(e.to_string()))?;
         rest = tail;
         let base = view.offset();
@@ -150,6 +171,7 @@ pub fn records_with(
                 Cow::Borrowed(b) => batches.slice_ref(b),
                 Cow::Owned(v) => Bytes::from(v),
             };
+            taken += section.len();
             let count = u32::try_from(view.records_count()).unwrap_or(0);
             for record in iterate::records(&section, count) {
                 let record = record.map_err(|e| wrong(e.to_string()))?;
@@ -202,6 +224,11 @@ mod tests {
         let keys: Vec<_> = got.iter().map(|r| (r.offset.0, r.key.clone().unwrap())).collect();
         assert_eq!(keys, [(11, "b".into()), (12, "c".into()), (13, "d".into())]);
         assert_eq!(next, Offset(14));
+        // What has no room is asked for again; a batch that was taken in part is whole.
+        let (got, next) = records_in(at, Offset(11), &bytes, 1).unwrap();
+        assert_eq!((got.len(), next), (2, Offset(13)));
+        let (got, next) = records_in(at, Offset(13), &bytes, 1).unwrap();
+        assert_eq!((got.len(), next), (1, Offset(14)));
         assert!(records(at, Offset(0), &bytes.slice(..bytes.len() - 1)).is_err());
         let mut flipped = bytes.to_vec();
         flipped[70] ^= 1;

@@ -5,7 +5,7 @@
 
 use super::lanes::Lanes;
 use crate::regroup::Run;
-use crate::wire::{RawRecord, Wire, WireError, records};
+use crate::wire::{RawRecord, Wire, WireError, records_in};
 use bytes::Bytes;
 use catchwater_base::{Clock, Wall};
 use catchwater_change::{RowChange, Stamp, TableSchema};
@@ -127,15 +127,15 @@ fn again(cx: &mut Context<'_>, yielded: &mut bool) -> Poll<()> {
 }
 
 async fn fly(log: &Arc<dyn LogClient>, want: Fetch, decoding: Decoding) -> Result<Vec<Landed>, LogError> {
-    let from: BTreeMap<TopicPartition, Offset> = want.parts.iter().map(|p| (p.at, p.offset)).collect();
+    let asked: BTreeMap<_, _> = want.parts.iter().map(|p| (p.at, (p.offset, p.max_bytes as usize))).collect();
     let fetched = log.fetch(want).await?;
     let mut out = Vec::with_capacity(fetched.len());
     for Fetched { at, bounds, batches, .. } in fetched {
-        let from = from.get(&at).copied().unwrap_or_default();
+        let (from, room) = asked.get(&at).copied().unwrap_or((Offset::ZERO, usize::MAX));
         let what = match batches {
             Err(e) => Err(e),
             Ok(bytes) if decoding.internal.contains(&at) => Ok(Cargo::Stored(bytes)),
-            Ok(bytes) => match records(at, from, &bytes) {
+            Ok(bytes) => match records_in(at, from, &bytes, room) {
                 Ok((found, next)) => Ok(decode(at, found, next, &decoding).await),
                 Err(e) => Ok(Cargo::Unreadable(e)),
             },
