@@ -140,7 +140,7 @@ pub(super) fn stream_error(config: &SourceConfig, fault: Fault) -> SourceError {
             SourceClass::Config,
             code::PUBLICATION,
             format!("{fault}"),
-            "the publication was dropped while the source used it: changes made meanwhile are not in the stream",
+            "it was dropped: what was changed meanwhile is not in the stream; catchwater pipeline reset PIPELINE --allow-destructive",
         ),
         _ => source_error(config, fault),
     }
