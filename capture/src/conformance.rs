@@ -243,7 +243,7 @@ impl Reader {
 
     fn take(&mut self, item: Item) {
         match item {
-            Item::Begin { txn, commit_time, xid } => {
+            Item::Begin { txn, commit_time, xid, .. } => {
                 assert!(self.open.is_none(), "S1 a transaction inside another");
                 let native = Native::default();
                 self.open = Some(Unit { txn, xid, time: commit_time, native, rows: Vec::new() });

@@ -191,6 +191,9 @@ pub enum Item {
         txn: TxnId,
         commit_time: Wall,
         xid: Option<u64>,
+        /// PostgreSQL: where the server says that its changes begin, also those that are not given out; `None` = it does not
+        /// say, or nothing is like it.
+        first_lsn: Option<u64>,
     },
     Row(RowChange),
     /// Precedes the first row that uses it.

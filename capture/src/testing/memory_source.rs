@@ -421,7 +421,7 @@ impl MemorySource {
             }
             let id = TxnId(Bytes::from(txn.xid.to_string()));
             if at.part == 0 {
-                out.push(Item::Begin { txn: id, commit_time: txn.time, xid: Some(txn.xid) });
+                out.push(Item::Begin { txn: id, commit_time: txn.time, xid: Some(txn.xid), first_lsn: None });
                 at.part = 1;
             } else if let Some((table, change)) = txn.changes.get(at.part - 1) {
                 if !std::mem::replace(&mut at.told[*table], true) {

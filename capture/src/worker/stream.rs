@@ -30,6 +30,7 @@ pub(super) struct OpenTxn {
     id: TxnId,
     commit_time: Wall,
     xid: Option<u64>,
+    first_lsn: Option<u64>,
     rows: Vec<RowChange>,
     bytes: usize,
     /// Given once rows left before the end was known.
@@ -203,7 +204,7 @@ impl Stream {
     /// Takes one item; true at a boundary between transactions.
     async fn take(&mut self, begun: &mut Begun<'_>, item: Item) -> Result<bool, Trouble> {
         match item {
-            Item::Begin { txn, commit_time, xid } => {
+            Item::Begin { txn, commit_time, xid, first_lsn } => {
                 if self.txn.is_some() {
                     return Err(contract("a transaction begins inside another"));
                 }
@@ -211,6 +212,7 @@ impl Stream {
                     id: txn,
                     commit_time,
                     xid,
+                    first_lsn,
                     rows: Vec::new(),
                     bytes: 0,
                     seq: None,
@@ -279,7 +281,7 @@ impl Stream {
             txn.seq = Some(seq);
             let unit = self.unit(begun, seq, None, &txn.id, txn.commit_time);
             let when = When::Now { xid: txn.xid, native: self.at.clone() };
-            txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.ordinal, &mut txn.counts);
+            txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.first_lsn, txn.ordinal, &mut txn.counts);
             let counted = begun.transactions.is_some().then_some(&mut txn.counts);
             txn.ordinal = self.put_rows(begun, &unit, rows, txn.ordinal, false, Some(when), counted).await?;
         }
@@ -321,7 +323,7 @@ impl Stream {
         };
         let unit = self.unit(begun, seq, Some(native.clone()), &txn.id, commit_time);
         let when = When::Now { xid: txn.xid, native: native.clone() };
-        txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.ordinal, &mut txn.counts);
+        txn.ordinal += self.begin_boundary(begun, &unit, &rows, txn.first_lsn, txn.ordinal, &mut txn.counts);
         // A message of no transaction has no boundaries.
         let boundaries = begun.transactions.filter(|_| !is_alone(&rows));
         let counted = boundaries.is_some().then_some(&mut txn.counts);
@@ -356,6 +358,7 @@ impl Stream {
         begun: &mut Begun<'_>,
         unit: &Unit,
         rows: &[RowChange],
+        first_lsn: Option<u64>,
         ordinal: u64,
         counts: &mut Counts,
     ) -> u64 {
@@ -364,9 +367,14 @@ impl Stream {
             return 0;
         }
         let txn = String::from_utf8_lossy(&unit.txn.0);
-        counts.id = match first.info {
-            SourceInfo::Postgres { lsn: Some(lsn), .. } => format!("{txn}:{lsn}"),
-            _ => txn.into_owned(),
+        // As Debezium: where the transaction begins, whether its first change is among the records or not.
+        let of_row = match first.info {
+            SourceInfo::Postgres { lsn, .. } => lsn,
+            _ => None,
+        };
+        counts.id = match first_lsn.or(of_row) {
+            Some(lsn) => format!("{txn}:{lsn}"),
+            None => txn.into_owned(),
         };
         let session = &mut begun.session;
         let now = session.now();

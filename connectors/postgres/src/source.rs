@@ -207,7 +207,8 @@ struct Running {
     large: Large,
     /// One of them that is committed: `txn` is it.
     replay: Option<Ending>,
-    last_commit_lsn: u64,
+    /// `None` until the first commit of a slot that was made now, as in Debezium.
+    last_commit_lsn: Option<u64>,
     idle: u64,
     /// Newest 64-bit transaction id seen: the wire's 32 bits are completed by it.
     xid: u64,
@@ -326,7 +327,14 @@ impl Running {
         }
     }
 
-    fn begin(&mut self, lsn: u64, time: i64, xid: u32, out: &mut EventBatch) -> Result<(), SourceError> {
+    fn begin(
+        &mut self,
+        lsn: u64,
+        time: i64,
+        xid: u32,
+        first_lsn: Option<u64>,
+        out: &mut EventBatch,
+    ) -> Result<(), SourceError> {
         if self.txn.is_some() {
             return Err(broken("a transaction begins inside another"));
         }
@@ -336,7 +344,7 @@ impl Running {
         // The commit record begins at `lsn`; positions are ends, and records do not overlap.
         let skip = lsn < self.from;
         if !skip {
-            out.push(Item::Begin { txn: id.clone(), commit_time: time, xid: Some(self.xid) });
+            out.push(Item::Begin { txn: id.clone(), commit_time: time, xid: Some(self.xid), first_lsn });
         }
         // Only the first one behind the position may be that of the row at which a take-over begins.
         let had = if skip { None } else { self.taken.take().filter(|part| part.xid == xid) };
@@ -346,7 +354,7 @@ impl Running {
 
     fn commit(&mut self, end_lsn: u64, out: &mut EventBatch) -> Result<(), SourceError> {
         let txn = self.txn.take().ok_or_else(|| broken("a commit without a begin"))?;
-        self.last_commit_lsn = end_lsn;
+        self.last_commit_lsn = Some(end_lsn);
         self.idle = self.idle.max(end_lsn);
         if !txn.skip {
             out.push(Item::Commit { native: Native::postgres(end_lsn), txn: txn.id, commit_time: txn.time });
@@ -448,7 +456,7 @@ impl Running {
     ) -> Result<(), SourceError> {
         self.end = self.end.max(start);
         match message {
-            Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid, out)?,
+            Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid, Some(start), out)?,
             Message::Commit { end_lsn, .. } => self.commit(end_lsn, out)?,
             Message::StreamStart { xid } => {
                 if self.txn.is_some() {
@@ -463,7 +471,7 @@ impl Running {
                     return Err(broken("a commit inside a block of an open transaction"));
                 }
                 let replay = self.large.commit(xid).map_err(large_error)?;
-                self.begin(lsn, time, xid, out)?;
+                self.begin(lsn, time, xid, None, out)?;
                 self.replay = Some(Ending { replay, end_lsn });
             }
             Message::Relation(relation) => self.relation(config, relation, out).await?,
@@ -532,7 +540,7 @@ impl Running {
                 Cell::Value(Value::Bytes(content.clone())),
             ])),
             snapshot: SnapshotMark::No,
-            info: SourceInfo::Postgres { lsn: Some(lsn), txid, last_commit_lsn: Some(last_commit_lsn) },
+            info: SourceInfo::Postgres { lsn: Some(lsn), txid, last_commit_lsn },
         };
         if transactional {
             let txn = self.txn.as_mut().ok_or_else(|| broken("a transactional message outside of a transaction"))?;
@@ -549,13 +557,13 @@ impl Running {
         if lsn <= self.from {
             return Ok(());
         }
-        let row = change(None, lsn, lsn);
+        let row = change(None, lsn, Some(lsn));
         let txn = TxnId(Bytes::from(format!("message:{lsn}")));
         let commit_time = Wall::from_micros(self.sent.saturating_add(decode::POSTGRES_EPOCH_MICROS));
-        out.push(Item::Begin { txn: txn.clone(), commit_time, xid: None });
+        out.push(Item::Begin { txn: txn.clone(), commit_time, xid: None, first_lsn: None });
         out.push(Item::Row(row));
         out.push(Item::Commit { native: Native::postgres(lsn), txn, commit_time });
-        self.last_commit_lsn = lsn;
+        self.last_commit_lsn = Some(lsn);
         self.idle = self.idle.max(lsn);
         Ok(())
     }
@@ -680,7 +688,7 @@ impl Running {
         let info = SourceInfo::Postgres {
             lsn: Some(start),
             txid: Some(txn.xid as u32),
-            last_commit_lsn: Some(self.last_commit_lsn),
+            last_commit_lsn: self.last_commit_lsn,
         };
         Ok(Some((table, info)))
     }

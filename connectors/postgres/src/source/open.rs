@@ -526,6 +526,9 @@ impl PgSource {
         }
         // The catalogue may have changed since the tables were read; the stream's Relations bring it right.
         let opened = self.run(sql, version, point, &tables, types, identity).await?;
+        if let Some(running) = &mut self.open {
+            running.last_commit_lsn = None;
+        }
         self.export = Some(Arc::new(Export::new(exporter, snapshot_name, point)));
         Ok(opened)
     }
@@ -679,7 +682,7 @@ impl PgSource {
             taken: config.taken.filter(|t| t.commit == from).and_then(|t| t.part),
             large: Large::new(config.large.clone()),
             replay: None,
-            last_commit_lsn: from,
+            last_commit_lsn: Some(from),
             idle: from,
             xid,
             tables: by_oid,

@@ -90,10 +90,6 @@ fn masked(mut value: Json) -> Json {
     let is_snapshot = !(source["snapshot"].is_null() || source["snapshot"] == "false");
     // A message of no transaction has the time at which it was read.
     let is_alone = source["table"] == "" && source["txId"].is_null();
-    // The commit before the event's: what each has seen since its start.
-    if let Some(text) = source["sequence"].as_str().and_then(|s| s.split_once(',')).map(|(_, lsn)| lsn.to_owned()) {
-        source["sequence"] = json!(text);
-    }
     for (name, v) in source.iter_mut() {
         let snapshots = ["ts_ms", "ts_us", "ts_ns", "txId", "lsn", "sequence", "snapshot"];
         if (is_snapshot && snapshots.contains(&name.as_str())) || (is_alone && name.starts_with("ts_")) {

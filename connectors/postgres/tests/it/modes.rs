@@ -62,7 +62,7 @@ async fn a_source_of_the_first_snapshot_alone_is_complete_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_of_the_first_snapshot_alone_goes_on_after_a_kill() {
     let Some(db) = database("initial_only_kill").await else { return };
-    const ROWS: i64 = 110_000;
+    const ROWS: i64 = 60_000;
     db.exec(&format!(
         "CREATE TABLE t(id int PRIMARY KEY, v int); INSERT INTO t SELECT n, n FROM generate_series(1, {ROWS}) n"
     ))

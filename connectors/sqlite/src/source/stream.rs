@@ -186,7 +186,7 @@ impl Stream {
 
     fn give_unit(&mut self, end: i64, at: Wall) -> Result<(), Over> {
         let (txn, native) = (TxnId(Bytes::from(end.to_string())), Native::sqlite(end as u64));
-        let mut piece = vec![Item::Begin { txn: txn.clone(), commit_time: at, xid: None }];
+        let mut piece = vec![Item::Begin { txn: txn.clone(), commit_time: at, xid: None, first_lsn: None }];
         let begun = piece.len();
         let mut from = self.last;
         loop {
