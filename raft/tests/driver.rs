@@ -534,7 +534,10 @@ fn what_a_thread_appends_in_one_turn_goes_into_one_flush() {
     assert!(told < turns * 3 / 2, "{told} flushes for {turns} turns");
     // Much is begun with before the turn is over, and what another thread appends takes all along.
     let turn = Cork::hold();
-    let large = append(&[7; 70 << 10]);
+    let large = {
+        let _partition = Cork::hold();
+        append(&[7; 70 << 10])
+    };
     wait_persisted(&events, large);
     let small = append(b"value");
     std::thread::scope(|scope| {

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use catchwater_base::metric::Counter;
 use catchwater_base::{Clock, Now, crash_point, log, mutant};
 use catchwater_raft::driver::compaction::{CompactLimits, Compaction};
-use catchwater_raft::driver::{LogDir, Pressure, Replica};
+use catchwater_raft::driver::{Cork, LogDir, Pressure, Replica};
 use catchwater_raft::{Event, GroupCore, panic_text};
 use catchwater_record::{
     BatchView, CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset, Position, TopicName,
@@ -263,6 +263,8 @@ impl Partition {
     /// `None`: it panicked, and nothing that it wished was done.
     fn with<T>(&self, work: impl FnOnce(&mut PartitionCore<Waiter>, Now, &mut Vec<Wish<Waiter>>) -> T) -> Option<T> {
         let now = self.clock.now();
+        // The journal's thread is woken once the lock is free again: it comes back for the lock, and a wake is a system call.
+        let turn = Cork::hold();
         let (answer, after) = {
             let mut state = self.lock();
             let state = &mut *state;
@@ -281,6 +283,7 @@ impl Partition {
             state.wishes = wishes;
             (answer, after)
         };
+        drop(turn);
         after.run();
         answer.ok()
     }

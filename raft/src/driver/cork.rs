@@ -9,11 +9,15 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// So many bytes queued wake the journal although the turn is not over: its write takes longer than the rest of a turn.
+/// So many bytes queued wake the journal although the turn is not over, at the end of the innermost one: its write takes
+/// longer than the rest of the outer.
 const HELD_BYTES_MAX: u64 = 64 << 10;
 
 thread_local! {
     static TURNS: Cell<u32> = const { Cell::new(0) };
+    /// More is queued than may be held: the end of the innermost turn wakes. Not at once, for locks are held then that the
+    /// journal's thread wants, too.
+    static ENOUGH: Cell<bool> = const { Cell::new(false) };
     /// Directories whose journal is owed a wake. One, but in tests.
     static OWED: RefCell<Vec<Arc<Inner>>> = const { RefCell::new(Vec::new()) };
 }
@@ -37,7 +41,8 @@ impl Cork {
 impl Drop for Cork {
     fn drop(&mut self) {
         TURNS.set(TURNS.get() - 1);
-        if TURNS.get() > 0 {
+        let enough = ENOUGH.replace(false);
+        if TURNS.get() > 0 && !enough {
             return;
         }
         let owed = OWED.take();
@@ -53,8 +58,11 @@ impl Drop for Cork {
 
 /// Is the wake left to the end of this thread's turn? `queued` = bytes that wait for the journal.
 pub(super) fn is_held(inner: &Arc<Inner>, queued: u64) -> bool {
-    if TURNS.get() == 0 || queued >= HELD_BYTES_MAX {
+    if TURNS.get() == 0 {
         return false;
+    }
+    if queued >= HELD_BYTES_MAX {
+        ENOUGH.set(true);
     }
     OWED.with_borrow_mut(|owed| {
         if !owed.iter().any(|known| Arc::ptr_eq(known, inner)) {

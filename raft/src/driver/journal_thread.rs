@@ -145,9 +145,9 @@ fn perform_journal(
             let mut pieces = Vec::with_capacity(groups.len());
             let mut told = Vec::with_capacity(groups.len());
             let (mut ours, mut marked) = (Vec::new(), Vec::new());
+            let relaxed = lock(&inner.relaxed);
             for mut group in groups {
                 inner.waiting_bytes.fetch_sub(group.body_bytes, Ordering::Relaxed);
-                let relaxed = lock(&inner.relaxed);
                 let mut newest = None;
                 for tag in group.tags.drain(..) {
                     if Reopening::is_marker(tag) {
@@ -158,10 +158,10 @@ fn perform_journal(
                         newest = Some(tag);
                     }
                 }
-                drop(relaxed);
                 told.extend(newest.map(|tag| (group.gid, tag)));
                 pieces.push(group);
             }
+            drop(relaxed);
             // Acknowledgements first; the segment writer is in nobody's way.
             for (gid, tag) in told {
                 inner.deliver(gid, Event::Persisted(ReadyNo(tag)));
