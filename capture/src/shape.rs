@@ -285,8 +285,13 @@ impl Rules {
             Type::Text { .. } | Type::Enum { .. } | Type::Json { .. } | Type::Xml | Type::Uuid | Type::Other
         );
         let name = format!("{}.{}", table.qualified(), column.name);
-        let missed = self.defects && !is_text_of_jdbc(column);
-        self.masks.iter().find(|(p, _)| textual && !missed && p.fits(&name)).map(|(_, m)| m)
+        let meets = |mask: &Mask| match mask {
+            _ if !self.defects => true,
+            // By the value, not by the type.
+            Mask::Truncate(_) => is_text_in_record(column),
+            Mask::Stars(_) | Mask::Hash { .. } => is_text_of_jdbc(column),
+        };
+        self.masks.iter().find(|(p, m)| textual && meets(m) && p.fits(&name)).map(|(_, m)| m)
     }
 
     fn plan(&self, given: &Arc<TableSchema>) -> Plan {
@@ -364,6 +369,26 @@ fn is_text_of_jdbc(column: &Column) -> bool {
         (Type::Text { .. } | Type::Enum { .. }, name) => name != Some("citext"),
         _ => false,
     }
+}
+
+/// Types whose values are texts in Debezium's records.
+fn is_text_in_record(column: &Column) -> bool {
+    const OTHERS: [&str; 12] = [
+        "cidr",
+        "daterange",
+        "inet",
+        "int4range",
+        "int8range",
+        "ltree",
+        "macaddr",
+        "macaddr8",
+        "numrange",
+        "tsrange",
+        "tstzrange",
+        "tsvector",
+    ];
+    let name = column.native_type.rsplit('.').next().unwrap_or_default();
+    column.kind != Type::Other || OTHERS.contains(&name)
 }
 
 /// Arrays that Debezium 3.7 has no form for, whatever `include.unknown.datatypes` says: the type of their items is known.
