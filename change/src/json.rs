@@ -424,7 +424,7 @@ fn plain_run(bytes: &[u8]) -> usize {
 const MEMBERS: usize = 20;
 const ROOMY: usize = 4;
 
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
     /// Objects that may still begin with room.
@@ -432,6 +432,51 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// For who knows the form of the text: no space is passed over. Objects begin without room.
+    pub(crate) fn new(text: &'a str) -> Self {
+        Reader { text, at: 0, roomy: 0 }
+    }
+    /// Takes what comes next if it is `what`.
+    pub(crate) fn eat(&mut self, what: &[u8]) -> bool {
+        let is = self.text.as_bytes()[self.at..].starts_with(what);
+        self.at += if is { what.len() } else { 0 };
+        is
+    }
+    /// A string that has no escapes; `None` = it is not here, and nothing was taken.
+    pub(crate) fn plain_string(&mut self) -> Option<&'a str> {
+        let bytes = self.text.as_bytes();
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let from = self.at + 1;
+        let end = from + plain_run(&bytes[from..]);
+        if bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        self.text.get(from..end)
+    }
+    /// A whole number of at most 18 digits; `None` = it is not here, and nothing was taken.
+    pub(crate) fn short_integer(&mut self) -> Option<i64> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let (negative, digits) = match rest.split_first() {
+            Some((b'-', digits)) => (true, digits),
+            _ => (false, rest),
+        };
+        let (mut number, mut count) = (0i64, 0);
+        while let Some(digit) = digits.get(count).filter(|b| b.is_ascii_digit()) {
+            if count == 18 {
+                return None;
+            }
+            number = number * 10 + i64::from(digit - b'0');
+            count += 1;
+        }
+        if count == 0 || matches!(digits.get(count), Some(b'.' | b'e' | b'E' | b'-' | b'+')) {
+            return None;
+        }
+        self.at += count + usize::from(negative);
+        Some(if negative { -number } else { number })
+    }
     fn bad(&self) -> JsonError {
         JsonError::Syntax(self.at)
     }
@@ -460,7 +505,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Node<'a>, JsonError> {
+    /// The value that comes next; `depth` = containers around it.
+    pub(crate) fn value(&mut self, depth: usize) -> Result<Node<'a>, JsonError> {
         if depth > DEPTH_MAX {
             return Err(JsonError::Depth);
         }

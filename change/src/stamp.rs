@@ -191,6 +191,15 @@ impl Stamp {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, StampError> {
+        Self::read(bytes, Bytes::copy_from_slice)
+    }
+
+    /// As [`Stamp::decode`]; position and transaction are slices of `bytes`.
+    pub fn decode_slice(bytes: &Bytes) -> Result<Self, StampError> {
+        Self::read(bytes, |part| bytes.slice_ref(part))
+    }
+
+    fn read(bytes: &[u8], part: impl Fn(&[u8]) -> Bytes) -> Result<Self, StampError> {
         let short = || StampError::Short(bytes.len());
         let (head, rest) = bytes.split_first_chunk::<FIXED>().ok_or_else(short)?;
         if head[0] != VERSION {
@@ -202,11 +211,11 @@ impl Stamp {
         version.copy_from_slice(&head[4..20]);
         let (native_len, rest) = rest.split_first().ok_or_else(short)?;
         let (native, rest) = rest.split_at_checked(usize::from(*native_len)).ok_or_else(short)?;
-        let native = Native::new(Bytes::copy_from_slice(native)).ok_or(StampError::Native(native.len()))?;
+        let native = Native::new(part(native)).ok_or(StampError::Native(native.len()))?;
         let (txn_len, rest) = rest.split_first().ok_or_else(short)?;
         let txn = match *txn_len {
             255 => None,
-            n => Some(TxnId(Bytes::copy_from_slice(rest.get(..usize::from(n)).ok_or_else(short)?))),
+            n => Some(TxnId(part(rest.get(..usize::from(n)).ok_or_else(short)?))),
         };
         Ok(Stamp {
             op: head[1],
@@ -270,7 +279,8 @@ mod tests {
     fn decodes_what_it_encodes_and_refuses_every_prefix() {
         for stamp in [sample(), Stamp { txn: None, ..sample() }] {
             let bytes = stamp.encode();
-            assert_eq!(Stamp::decode(&bytes), Ok(stamp));
+            assert_eq!(Stamp::decode(&bytes), Ok(stamp.clone()));
+            assert_eq!(Stamp::decode_slice(&bytes), Ok(stamp));
             for n in 0..bytes.len() {
                 assert!(Stamp::decode(&bytes[..n]).is_err(), "prefix {n}");
             }

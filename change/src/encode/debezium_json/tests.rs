@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use super::placed::{Placed, Places, SOURCE_FIELDS};
 use super::*;
-use crate::decode::debezium_json::{Decoded, decode};
+use crate::decode::debezium_json::{Decoded, decode, rows as rows_of};
 use crate::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimeMode};
 use crate::event::Event;
 use crate::schema::{Column, KeyFrom, Type};
@@ -279,7 +279,15 @@ fn bits_of(change: &RowChange) -> Vec<u64> {
 
 fn decoded(encoded: &Encoded, table: &Arc<TableSchema>) -> Decoded {
     let headers: Vec<(&[u8], Option<&[u8]>)> = encoded.headers.iter().map(|(k, v)| (&k[..], v.as_deref())).collect();
-    decode(encoded.value.as_deref(), headers, table).unwrap()
+    let whole = decode(encoded.value.as_deref(), headers.clone(), table).unwrap();
+    if let Decoded::Event(event) = &whole {
+        // Who wants the rows alone reads the same.
+        let mut change = rows_of(encoded.value.as_ref(), headers, &event.stamp, table).unwrap();
+        (change.snapshot, change.info) = (event.change.snapshot, event.change.info.clone());
+        let alone = Event { change, stamp: event.stamp.clone() };
+        assert!(same(&alone, event), "\n{alone:?}\n{event:?}");
+    }
+    whole
 }
 
 proptest! {
