@@ -16,7 +16,7 @@ use crate::ident;
 use crate::order;
 use crate::sink::{Apply, Group, TargetPlan, What};
 use catchwater_base::Mono;
-use catchwater_base::hash::{Map, Seeded};
+use catchwater_base::hash::{Map, Seeded, xxh3_64};
 use catchwater_change::{Cell, Op, Row, RowChange, Version};
 use catchwater_record::CommitSeq;
 use std::sync::Arc;
@@ -217,20 +217,26 @@ pub fn applies_of(change: RowChange, plan: &Arc<TargetPlan>, version: Version) -
         }
         (Op::Delete, true) => {
             let row = change.before.ok_or_else(|| ApplyError::NoRow { table: table(), op })?;
-            if ident::of(&row, key_columns(plan)).is_none() {
+            if !ident::is_known(&row, key_columns(plan)) {
                 return Err(ApplyError::NoKey { table: table(), op });
             }
             Ok(vec![apply(What::Delete(row))])
         }
         (_, true) => {
             let after = change.after.ok_or_else(|| ApplyError::NoRow { table: table(), op })?;
-            let now = ident::of(&after, key_columns(plan)).ok_or_else(|| ApplyError::NoKey { table: table(), op })?;
-            let was = change.before.as_ref().and_then(|b| ident::of(b, key_columns(plan)));
-            let write = if whole(&after) { What::Upsert(after) } else { What::Update(after) };
-            match (change.before, was) {
-                (Some(before), Some(was)) if was != now => Ok(vec![apply(What::Delete(before)), apply(write)]),
-                _ => Ok(vec![apply(write)]),
+            if !ident::is_known(&after, key_columns(plan)) {
+                return Err(ApplyError::NoKey { table: table(), op });
             }
+            let moves = |before: &Row| {
+                let was = ident::of(before, key_columns(plan));
+                was.is_some() && was != ident::of(&after, key_columns(plan))
+            };
+            let moved = change.before.filter(moves);
+            let write = apply(if whole(&after) { What::Upsert(after) } else { What::Update(after) });
+            Ok(match moved {
+                Some(before) => vec![apply(What::Delete(before)), write],
+                None => vec![write],
+            })
         }
     }
 }
@@ -240,11 +246,61 @@ pub fn key_columns(plan: &TargetPlan) -> impl Iterator<Item = u16> {
     plan.key.iter().filter_map(|k| plan.columns.get(usize::from(*k)).map(|(c, _)| *c))
 }
 
+/// Where each key of a group stands: no memory block a key, for most groups have each once.
+struct Places {
+    /// Tables are told apart by their target; there are few.
+    tables: Vec<Arc<TargetPlan>>,
+    /// Table and key of each entry, one behind the other; and where each ends, with its place.
+    keys: Vec<u8>,
+    entries: Vec<(usize, usize)>,
+    /// Hash → entry. One whose hash is taken by another key has the next free number.
+    at: Map<u64, usize>,
+}
+
+impl Places {
+    fn new(rows: usize) -> Self {
+        let at = Map::with_capacity_and_hasher(rows, Seeded::default());
+        Places { tables: Vec::new(), keys: Vec::new(), entries: Vec::with_capacity(rows), at }
+    }
+
+    fn table(&mut self, plan: &Arc<TargetPlan>) -> usize {
+        let same = |t: &Arc<TargetPlan>| Arc::ptr_eq(t, plan) || t.target == plan.target;
+        self.tables.iter().position(same).unwrap_or_else(|| {
+            self.tables.push(plan.clone());
+            self.tables.len() - 1
+        })
+    }
+
+    /// The place of the row's key, `usize::MAX` at first; `None` = it has no key.
+    fn of(&mut self, plan: &Arc<TargetPlan>, row: &Row) -> Option<&mut usize> {
+        let table = self.table(plan);
+        let from = self.keys.len();
+        self.keys.extend_from_slice(&table.to_be_bytes());
+        if !ident::append(&mut self.keys, row, key_columns(plan)) {
+            self.keys.truncate(from);
+            return None;
+        }
+        let mut hash = xxh3_64(&self.keys[from..]);
+        let entry = loop {
+            let Some(entry) = self.at.get(&hash).copied() else {
+                self.at.insert(hash, self.entries.len());
+                self.entries.push((self.keys.len(), usize::MAX));
+                return self.entries.last_mut().map(|(_, place)| place);
+            };
+            let begins = entry.checked_sub(1).and_then(|e| self.entries.get(e)).map_or(0, |(end, _)| *end);
+            if self.keys[begins..self.entries[entry].0] == self.keys[from..] {
+                break entry;
+            }
+            hash = hash.wrapping_add(1);
+        };
+        self.keys.truncate(from);
+        self.entries.get_mut(entry).map(|(_, place)| place)
+    }
+}
+
 /// One write per (table, key): also what the dead letters of a key come to.
 pub(crate) fn fold(applies: Vec<Apply>) -> Vec<Apply> {
-    // (table, key) → place in `out`. Tables are told apart by their target; there are few.
-    let mut tables: Vec<Arc<TargetPlan>> = Vec::new();
-    let mut at: Map<(usize, Vec<u8>), usize> = Map::with_capacity_and_hasher(applies.len(), Seeded::default());
+    let mut places = Places::new(applies.len());
     let mut out: Vec<Option<Apply>> = Vec::with_capacity(applies.len());
     for apply in applies {
         let row = match &apply.what {
@@ -255,16 +311,10 @@ pub(crate) fn fold(applies: Vec<Apply>) -> Vec<Apply> {
                 continue;
             }
         };
-        let Some(key) = ident::of(row, key_columns(&apply.table)) else {
+        let Some(place) = places.of(&apply.table, row) else {
             out.push(Some(apply));
             continue;
         };
-        let same = |t: &Arc<TargetPlan>| Arc::ptr_eq(t, &apply.table) || t.target == apply.table.target;
-        let table = tables.iter().position(same).unwrap_or_else(|| {
-            tables.push(apply.table.clone());
-            tables.len() - 1
-        });
-        let place = at.entry((table, key)).or_insert(usize::MAX);
         let earlier = out.get_mut(*place).and_then(Option::take);
         let (what, stays) = match (earlier.as_ref().map(|e| &e.what), apply.what) {
             (Some(What::Upsert(old)), What::Upsert(new) | What::Update(new)) => (What::Upsert(merge(old, new)), true),

@@ -9,13 +9,27 @@ use catchwater_change::{Cell, Decimal, Row, Value};
 /// Identity of the cells at `columns`, or `None` if one of them is NULL or was not sent.
 pub fn of(row: &Row, columns: impl IntoIterator<Item = u16>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(24);
+    append(&mut out, row, columns).then_some(out)
+}
+
+/// Appends what [`of`] gives; false = there is none, and `out` is as it was.
+pub fn append(out: &mut Vec<u8>, row: &Row, columns: impl IntoIterator<Item = u16>) -> bool {
+    let from = out.len();
     for index in columns {
-        match row.cells.get(usize::from(index))? {
-            Cell::Value(v) => put(&mut out, v),
-            Cell::Null | Cell::Unavailable | Cell::Absent => return None,
+        match row.cells.get(usize::from(index)) {
+            Some(Cell::Value(v)) => put(out, v),
+            Some(Cell::Null | Cell::Unavailable | Cell::Absent) | None => {
+                out.truncate(from);
+                return false;
+            }
         }
     }
-    Some(out)
+    true
+}
+
+/// [`of`] would give one.
+pub fn is_known(row: &Row, columns: impl IntoIterator<Item = u16>) -> bool {
+    columns.into_iter().all(|c| matches!(row.cells.get(usize::from(c)), Some(Cell::Value(_))))
 }
 
 /// All cells are values or NULL.

@@ -16,36 +16,49 @@
 
 use crate::batch::key_columns;
 use crate::ident;
-use crate::sink::{Apply, Meets, TargetName, TargetTable, What};
-use catchwater_base::hash::xxh3_64;
+use crate::sink::{Apply, Meets, TargetName, TargetPlan, TargetTable, What};
+use catchwater_base::hash::{Map, Seeded, xxh3_64};
 use catchwater_change::{Row, TableSchema, Type};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Must these be applied row by row, as they stand?
 pub fn needs_source_order(applies: &[Apply]) -> bool {
-    // (table, unique key, value) → key of the row that holds it.
-    let mut holders: BTreeMap<(&TargetName, usize, u64), u64> = BTreeMap::new();
+    // Hash of (table, unique key, value) → that of the key of the row that holds it.
+    let mut holders: Map<u64, u64> = Map::with_hasher(Seeded::default());
+    let mut text = Vec::new();
+    // What the plan says of its rows, for runs of rows of one table.
+    let mut of: Option<(&Arc<TargetPlan>, bool)> = None;
     for apply in applies {
         let row = match &apply.what {
             What::Truncate | What::Clear | What::RetireAll(_) => return true,
             What::Upsert(r) | What::Update(r) | What::Delete(r) | What::InsertNew(r) | What::Retire(r) => r,
             What::Insert(_) | What::DeleteOne(_) => continue,
         };
-        let source = &apply.table.source;
+        let plan = &apply.table;
+        let exact = match of {
+            Some((known, exact)) if Arc::ptr_eq(known, plan) => exact,
+            _ => key_columns(plan).all(|c| is_exact_column(&plan.source, c)),
+        };
+        of = Some((plan, exact));
         // Another form of the same key may be written in this group: the delete has to keep its place.
-        if matches!(apply.what, What::Delete(_)) && !key_columns(&apply.table).all(|c| is_exact_column(source, c)) {
+        if matches!(apply.what, What::Delete(_)) && !exact {
             return true;
         }
-        if source.unique.is_empty() {
+        let mut hash = |table: &[u8], columns: &mut dyn Iterator<Item = u16>| {
+            text.clear();
+            text.extend_from_slice(table);
+            // NULL meets nothing in a unique key.
+            ident::append(&mut text, row, columns).then(|| xxh3_64(&text))
+        };
+        if plan.source.unique.is_empty() {
             continue;
         }
-        let Some(key) = ident::of(row, key_columns(&apply.table)) else { continue };
-        let key = xxh3_64(&key);
-        for (n, (_, columns)) in source.unique.iter().enumerate() {
-            // NULL meets nothing in a unique key.
-            let Some(value) = ident::of(row, columns.iter().copied()) else { continue };
-            let holder = holders.entry((&apply.table.target, n, xxh3_64(&value))).or_insert(key);
-            if *holder != key {
+        let Some(key) = hash(&[], &mut key_columns(plan)) else { continue };
+        for (n, (_, columns)) in plan.source.unique.iter().enumerate() {
+            let table = [plan.meets.table, n as u64].map(u64::to_be_bytes);
+            let Some(value) = hash(table.as_flattened(), &mut columns.iter().copied()) else { continue };
+            if *holders.entry(value).or_insert(key) != key {
                 return true;
             }
         }
@@ -134,6 +147,7 @@ impl WriteSet {
     pub fn of(applies: &[Apply]) -> WriteSet {
         let (mut writes, mut needs) = (Vec::with_capacity(applies.len()), Vec::new());
         let mut tables: BTreeSet<u64> = BTreeSet::new();
+        let mut text = Vec::new();
         for apply in applies {
             let meets = &apply.table.meets;
             if tables.insert(meets.table) {
@@ -155,8 +169,9 @@ impl WriteSet {
             if meets.whole {
                 writes.push(meets.table);
             }
-            writes.extend(meets.keys.iter().filter_map(|(seed, columns)| hash(*seed, row, columns)));
-            needs.extend(meets.parents.iter().filter_map(|(seed, columns)| hash(*seed, row, columns)));
+            let mut hash = |(seed, columns): &(u64, Vec<u16>)| hash(&mut text, *seed, row, columns);
+            writes.extend(meets.keys.iter().filter_map(&mut hash));
+            needs.extend(meets.parents.iter().filter_map(&mut hash));
         }
         for list in [&mut writes, &mut needs] {
             list.sort_unstable();
@@ -173,11 +188,12 @@ impl WriteSet {
     }
 }
 
-/// NULL meets nothing.
-fn hash(seed: u64, row: &Row, columns: &[u16]) -> Option<u64> {
-    let mut value = ident::of(row, columns.iter().copied())?;
-    value.extend_from_slice(&seed.to_be_bytes());
-    Some(xxh3_64(&value))
+/// NULL meets nothing. `text` is a buffer.
+fn hash(text: &mut Vec<u8>, seed: u64, row: &Row, columns: &[u16]) -> Option<u64> {
+    text.clear();
+    ident::append(text, row, columns.iter().copied()).then_some(())?;
+    text.extend_from_slice(&seed.to_be_bytes());
+    Some(xxh3_64(text))
 }
 
 fn have_common(a: &[u64], b: &[u64]) -> bool {

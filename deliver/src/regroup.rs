@@ -15,6 +15,8 @@
 use catchwater_base::Wall;
 use catchwater_change::{Cut, Native, Version};
 use catchwater_record::{CommitSeq, Incarnation, Offset, TopicPartition};
+use std::cmp::Reverse;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most cuts that wait; later ones are merged into the newest.
@@ -83,7 +85,8 @@ struct Pending {
 pub struct Regroup<R> {
     incarnation: Incarnation,
     parts: BTreeMap<TopicPartition, Part<R>>,
-    heads: BTreeSet<(Version, TopicPartition)>,
+    /// First row of each partition that has any, the smallest on top.
+    heads: BinaryHeap<Reverse<(Version, TopicPartition)>>,
     /// Partitions without a head that have not been read to the first cut's end.
     lacking: BTreeSet<TopicPartition>,
     cuts: VecDeque<Pending>,
@@ -106,7 +109,7 @@ impl<R> Regroup<R> {
         Regroup {
             incarnation,
             parts: BTreeMap::new(),
-            heads: BTreeSet::new(),
+            heads: BinaryHeap::new(),
             lacking: BTreeSet::new(),
             cuts: VecDeque::new(),
             ends: BTreeMap::new(),
@@ -159,7 +162,7 @@ impl<R> Regroup<R> {
                 continue;
             }
             if part.rows.is_empty() {
-                self.heads.insert((version, at));
+                self.heads.push(Reverse((version, at)));
             }
             part.bytes += row.bytes;
             self.bytes += row.bytes;
@@ -227,15 +230,15 @@ impl<R> Regroup<R> {
         if !self.lacking.is_empty() {
             return Step::Wait;
         }
-        match self.heads.first().copied().filter(|(v, _)| v.commit_seq <= seq) {
-            Some((version, at)) => match self.open {
+        match self.heads.peek().copied().filter(|Reverse((v, _))| v.commit_seq <= seq) {
+            Some(Reverse((version, _))) => match self.open {
                 Some(open) if open != version.commit_seq => {
                     assert!(open < version.commit_seq, "rows of a transaction come after its end");
                     self.open = None;
                     Step::TxnEnd(open)
                 }
-                _ => match self.take(version, at) {
-                    Some(row) => Step::Row(at, row),
+                _ => match self.take() {
+                    Some((at, row)) => Step::Row(at, row),
                     None => Step::Wait,
                 },
             },
@@ -295,7 +298,7 @@ impl<R> Regroup<R> {
     }
     /// The oldest row that waits.
     pub fn first(&self) -> Option<&Run<R>> {
-        let (_, at) = self.heads.first()?;
+        let Reverse((_, at)) = self.heads.peek()?;
         self.parts.get(at)?.rows.front()
     }
     /// Rows or cuts wait that were not given out.
@@ -303,18 +306,23 @@ impl<R> Regroup<R> {
         !self.heads.is_empty() || !self.cuts.is_empty()
     }
 
-    fn take(&mut self, version: Version, at: TopicPartition) -> Option<Run<R>> {
-        self.heads.remove(&(version, at));
+    /// The smallest row.
+    fn take(&mut self) -> Option<(TopicPartition, Run<R>)> {
+        let mut head = self.heads.peek_mut()?;
+        let Reverse((_, at)) = *head;
         let part = self.parts.get_mut(&at)?;
         let row = part.rows.pop_front()?;
         part.bytes -= row.bytes;
         self.bytes -= row.bytes;
-        if let Some(next) = part.rows.front() {
-            self.heads.insert((next.version, at));
+        self.open = Some(row.version.commit_seq);
+        match part.rows.front() {
+            Some(next) => *head = Reverse((next.version, at)),
+            None => {
+                PeekMut::pop(head);
+                self.check_lack(at);
+            }
         }
-        self.open = Some(version.commit_seq);
-        self.check_lack(at);
-        Some(row)
+        Some((at, row))
     }
 
     /// The first cut's ends are now the ones that count.

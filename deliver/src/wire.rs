@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use catchwater_change::checkpoint::{ChunkPhase, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE};
-use catchwater_change::decode::debezium_json::{Decoded, decode};
+use catchwater_change::decode::debezium_json::rows;
 use catchwater_change::encode::debezium_json::FLAT_HEADER;
 use catchwater_change::encode::form::FORM_HEADER;
 use catchwater_change::exact::EXACT_HEADER;
@@ -105,7 +105,7 @@ impl Wire for ChangeWire {
         Ok((capture, Cut::decode(value).map_err(|e| e.to_string())?))
     }
 
-    fn row(&self, record: &RawRecord, _: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String> {
+    fn row(&self, record: &RawRecord, stamp: &Stamp, schema: &Arc<TableSchema>) -> Result<RowChange, String> {
         let headers = [
             (STAMP_HEADER, record.stamp.as_deref()),
             (EXACT_HEADER, record.exact.as_deref()),
@@ -113,10 +113,7 @@ impl Wire for ChangeWire {
             (FLAT_HEADER, record.flat.as_deref()),
         ];
         let headers = headers.into_iter().filter(|(_, v)| v.is_some());
-        match decode(record.value.as_deref(), headers, schema).map_err(|e| e.to_string())? {
-            Decoded::Event(event) => Ok(event.change),
-            Decoded::Tombstone(_) => Err("no value".into()),
-        }
+        rows(record.value.as_ref(), headers, stamp, schema).map_err(|e| e.to_string())
     }
 }
 
@@ -180,17 +177,28 @@ fn read(
                     continue;
                 }
                 let slice = |b: Option<&[u8]>| b.map(|b| section.slice_ref(b));
-                out.push(RawRecord {
+                let mut raw = RawRecord {
                     offset,
                     timestamp_ms: view.base_timestamp() + record.timestamp_delta,
                     key: slice(record.key),
                     value: slice(record.value),
-                    stamp: slice(record.header(STAMP_HEADER).flatten()),
-                    exact: slice(record.header(EXACT_HEADER).flatten()),
-                    form: slice(record.header(FORM_HEADER).flatten()),
-                    flat: slice(record.header(FLAT_HEADER).flatten()),
+                    stamp: None,
+                    exact: None,
+                    form: None,
+                    flat: None,
                     more: headers.iter().map(|h| slice(record.header(h).flatten())).collect(),
-                });
+                };
+                // The last one of a name counts.
+                for (name, header) in record.headers() {
+                    match name {
+                        STAMP_HEADER => raw.stamp = slice(header),
+                        EXACT_HEADER => raw.exact = slice(header),
+                        FORM_HEADER => raw.form = slice(header),
+                        FLAT_HEADER => raw.flat = slice(header),
+                        _ => {}
+                    }
+                }
+                out.push(raw);
             }
         }
         next = end;

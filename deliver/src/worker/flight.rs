@@ -159,7 +159,7 @@ async fn decode(at: TopicPartition, found: Vec<RawRecord>, next: Offset, decodin
             continue;
         };
         let offset = record.offset;
-        let stamp = match Stamp::decode(stamp) {
+        let stamp = match Stamp::decode_slice(stamp) {
             Ok(stamp) => stamp,
             Err(e) => return Cargo::Unreadable(WireError::Record { at, offset, why: e.to_string() }),
         };
