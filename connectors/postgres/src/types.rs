@@ -10,6 +10,7 @@ pub mod array;
 pub mod binary;
 pub mod native;
 pub mod schema;
+pub mod send;
 pub mod time;
 mod tsquery;
 

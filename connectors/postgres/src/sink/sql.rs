@@ -11,6 +11,15 @@ pub struct Target {
     pub cast: String,
     /// GENERATED ALWAYS AS IDENTITY: an insert may set it, an update never.
     pub fixed: bool,
+    /// Its type's oid.
+    pub native: u32,
+}
+
+/// How COPY's rows look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyForm {
+    Text,
+    Binary,
 }
 
 /// Schema of a target; without one it is `public`.
@@ -103,9 +112,13 @@ pub fn retire_all(table: &TargetName, set: &[&Target]) -> String {
     format!("UPDATE {} AS t SET {sets} FROM {} WHERE {}", quoted(table), unnest(set.len(), 1), lives.join(" AND "))
 }
 
-/// The rows follow as text, columns in this order.
-pub fn copy(table: &TargetName, columns: &[Target]) -> String {
-    format!("COPY {} ({}) FROM STDIN", quoted(table), list(columns.iter().map(|c| quote_ident(&c.name))))
+/// The rows follow, columns in this order.
+pub fn copy(table: &TargetName, columns: &[Target], form: CopyForm) -> String {
+    let with = match form {
+        CopyForm::Text => "",
+        CopyForm::Binary => " (FORMAT binary)",
+    };
+    format!("COPY {} ({}) FROM STDIN{with}", quoted(table), list(columns.iter().map(|c| quote_ident(&c.name))))
 }
 
 /// Arrays: the key's columns.
@@ -151,7 +164,7 @@ mod tests {
     use super::*;
 
     fn t(name: &str, cast: &str) -> Target {
-        Target { name: name.into(), cast: cast.into(), fixed: false }
+        Target { name: name.into(), cast: cast.into(), fixed: false, native: 0 }
     }
 
     #[test]

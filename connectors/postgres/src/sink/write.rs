@@ -53,6 +53,8 @@ pub struct PgLane {
     targets: BTreeMap<TargetName, Arc<TargetInfo>>,
     /// Tables that refused a COPY: they hold rows already.
     filled: BTreeSet<TargetName>,
+    /// Tables whose rows have values that only text can say.
+    wordy: BTreeSet<TargetName>,
     keys: Keys,
 }
 
@@ -67,11 +69,18 @@ enum State {
 
 /// What the target's catalogue says of a table we write.
 struct TargetInfo {
-    /// Name → type without length, and whether updates may not set it.
-    columns: BTreeMap<String, (String, bool)>,
+    columns: BTreeMap<String, TargetColumn>,
     parents: Vec<TargetName>,
     /// Foreign keys point to it.
     referred: bool,
+}
+
+struct TargetColumn {
+    /// Its type without length.
+    cast: String,
+    /// Updates may not set it.
+    fixed: bool,
+    native: u32,
 }
 
 /// Rows of one plan.
@@ -103,6 +112,7 @@ impl PgLane {
             statements: Map::with_hasher(Seeded::default()),
             targets: BTreeMap::new(),
             filled: BTreeSet::new(),
+            wordy: BTreeSet::new(),
             keys: Keys::default(),
         }
     }
@@ -159,8 +169,13 @@ impl PgLane {
         if group.applies.is_empty() {
             return Ok(());
         }
-        for apply in &group.applies {
-            self.know(&apply.table).await?;
+        let mut before: Option<&Arc<TargetPlan>> = None;
+        for Apply { table, .. } in &group.applies {
+            // Mostly long runs of one table.
+            if !before.is_some_and(|b| Arc::ptr_eq(b, table)) {
+                self.know(table).await?;
+            }
+            before = Some(table);
         }
         if group.fresh && !group.source_order && self.copied(&group.applies).await? {
             return Ok(());
@@ -237,7 +252,7 @@ impl PgLane {
             .session
             .client
             .query(
-                "SELECT a.attname::text, format_type(a.atttypid, -1), c.oid, coalesce(a.attidentity = 'a', false) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                "SELECT a.attname::text, format_type(a.atttypid, -1), c.oid, coalesce(a.attidentity = 'a', false), a.atttypid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
                  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r','p','f','v')",
                 &[&schema, &table],
@@ -247,7 +262,8 @@ impl PgLane {
         let Some(first) = rows.first() else { return Ok(None) };
         let oid: u32 = first.get(2);
         let column = |r: &tokio_postgres::Row| {
-            Some((r.get::<_, Option<String>>(0)?, (r.get::<_, String>(1), r.get::<_, bool>(3))))
+            let (name, cast, fixed, native) = (r.get::<_, Option<String>>(0)?, r.get(1), r.get(3), r.get(4));
+            Some((name, TargetColumn { cast, fixed, native }))
         };
         let columns = rows.iter().filter_map(column).collect();
         let parents = self
@@ -270,8 +286,8 @@ impl PgLane {
     fn columns_of(&self, plan: &TargetPlan) -> Result<Vec<Target>, SinkError> {
         let info = self.targets.get(&plan.target).ok_or_else(|| misuse("a target that was not read"))?;
         let target = |(_, name): &(u16, String)| {
-            let (cast, fixed) = info.columns.get(name).ok_or_else(|| misuse("a column that was not read"))?;
-            Ok(Target { name: name.clone(), cast: cast.clone(), fixed: *fixed })
+            let of = info.columns.get(name).ok_or_else(|| misuse("a column that was not read"))?;
+            Ok(Target { name: name.clone(), cast: of.cast.clone(), fixed: of.fixed, native: of.native })
         };
         plan.columns.iter().map(target).collect()
     }

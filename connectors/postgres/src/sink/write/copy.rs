@@ -1,13 +1,14 @@
-//! Rows of a snapshot by `COPY … FROM STDIN`, in text: the same texts that the statements cast. Behind a savepoint: a key
-//! that is there, or a value that only the statements' casts take, sends the rows the usual way, and the table's later
-//! ones, too.
+//! Rows of a snapshot by `COPY … FROM STDIN`: in binary where the columns' types are known by their oids, which spares
+//! either side the texts, else the same texts that the statements cast. Behind a savepoint: a key that is there, or a
+//! value that only the statements' casts take, sends the rows the usual way, and the table's later ones, too.
 
 use super::PgLane;
 use super::texts::cell;
-use crate::sink::sql;
-use crate::types::write_literal;
+use crate::sink::error::misuse;
+use crate::sink::sql::{self, CopyForm, Target};
+use crate::types::{send, write_literal};
 use bytes::{BufMut, Bytes, BytesMut};
-use catchwater_change::{Cell, Row};
+use catchwater_change::{Cell, Row, Value};
 use catchwater_deliver::sink::{Apply, SinkClass, SinkError, TargetName, TargetPlan, What};
 use futures_util::SinkExt;
 use std::pin::pin;
@@ -20,10 +21,12 @@ impl PgLane {
     /// Tries to copy a group. False = nothing of it was written.
     pub(super) async fn copied(&mut self, applies: &[Apply]) -> Result<bool, SinkError> {
         let mut tables: Vec<&TargetName> = Vec::new();
-        for apply in applies {
-            let target = &apply.table.target;
-            let is_new = matches!(apply.what, What::Upsert(_) | What::Insert(_));
-            if !is_new || self.filled.contains(target) {
+        if !applies.iter().all(|a| matches!(a.what, What::Upsert(_) | What::Insert(_))) {
+            return Ok(false);
+        }
+        for run in applies.chunk_by(|a, b| Arc::ptr_eq(&a.table, &b.table)) {
+            let Some(target) = run.first().map(|a| &a.table.target) else { continue };
+            if self.filled.contains(target) {
                 return Ok(false);
             }
             if !tables.contains(&target) {
@@ -48,31 +51,89 @@ impl PgLane {
     }
 
     async fn copy_table(&mut self, table: &TargetName, applies: &[Apply]) -> Result<(), SinkError> {
-        let of: Vec<&Apply> = applies.iter().filter(|a| a.table.target == *table).collect();
         // One COPY for each shape of the table.
-        for rows in of.chunk_by(|a, b| Arc::ptr_eq(&a.table, &b.table)) {
-            let Some(plan) = rows.first().map(|a| a.table.clone()) else { continue };
-            let text = sql::copy(table, &self.columns_of(&plan)?);
-            let failed = |e| super::row_fault(&self.config, &sql::shown(table), e);
-            let sink = self.session.client.copy_in::<_, Bytes>(&text).await.map_err(failed)?;
-            let mut sink = pin!(sink);
-            let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 1024);
-            let mut scratch = String::new();
-            for apply in rows {
-                if let What::Upsert(row) | What::Insert(row) = &apply.what {
-                    put_row(&mut chunk, &mut scratch, &plan, row);
-                }
-                if chunk.len() >= CHUNK_BYTES {
-                    sink.send(chunk.split().freeze()).await.map_err(failed)?;
-                }
+        for run in applies.chunk_by(|a, b| Arc::ptr_eq(&a.table, &b.table)) {
+            let Some(plan) = run.first().map(|a| a.table.clone()).filter(|p| p.target == *table) else { continue };
+            let targets = self.columns_of(&plan)?;
+            let mut rest = run;
+            if !self.wordy.contains(table) && targets.iter().all(|t| send::fits(t.native)) {
+                rest = self.copy_run(&plan, &targets, CopyForm::Binary, rest).await?;
             }
-            if !chunk.is_empty() {
-                sink.send(chunk.freeze()).await.map_err(failed)?;
+            if !rest.is_empty() {
+                // A value that the binary form does not have: there may be more of them.
+                self.wordy.insert(table.clone());
+                self.copy_run(&plan, &targets, CopyForm::Text, rest).await?;
             }
-            sink.finish().await.map_err(failed)?;
         }
         Ok(())
     }
+
+    /// Copies rows of one plan, and gives back those that this form cannot say, from the first of them on.
+    async fn copy_run<'a>(
+        &self,
+        plan: &TargetPlan,
+        targets: &[Target],
+        form: CopyForm,
+        rows: &'a [Apply],
+    ) -> Result<&'a [Apply], SinkError> {
+        let table = &plan.target;
+        let failed = |e| super::row_fault(&self.config, &sql::shown(table), e);
+        let sink = self.session.client.copy_in::<_, Bytes>(&sql::copy(table, targets, form)).await.map_err(failed)?;
+        let mut sink = pin!(sink);
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 1024);
+        let mut scratch = String::new();
+        if form == CopyForm::Binary {
+            chunk.put_slice(BINARY_HEAD);
+        }
+        let mut done = 0;
+        for apply in rows {
+            let (What::Upsert(row) | What::Insert(row)) = &apply.what else { return Err(misuse("a COPY of changes")) };
+            match form {
+                CopyForm::Text => put_row(&mut chunk, &mut scratch, plan, row),
+                CopyForm::Binary => {
+                    if !put_binary_row(&mut chunk, plan, targets, row) {
+                        break;
+                    }
+                }
+            }
+            done += 1;
+            if chunk.len() >= CHUNK_BYTES {
+                let room = chunk.len() + 1024;
+                let full = std::mem::replace(&mut chunk, BytesMut::with_capacity(room));
+                sink.send(full.freeze()).await.map_err(failed)?;
+            }
+        }
+        if form == CopyForm::Binary {
+            chunk.put_i16(-1);
+        }
+        if !chunk.is_empty() {
+            sink.send(chunk.freeze()).await.map_err(failed)?;
+        }
+        sink.finish().await.map_err(failed)?;
+        Ok(rows.get(done..).unwrap_or_default())
+    }
+}
+
+/// COPY's binary format: signature, no flags, no extension. Source: PostgreSQL 15 manual, COPY, "Binary Format".
+const BINARY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// False = a value has no such form, and nothing was appended.
+fn put_binary_row(out: &mut BytesMut, plan: &TargetPlan, targets: &[Target], row: &Row) -> bool {
+    let from = out.len();
+    let Ok(count) = i16::try_from(targets.len()) else { return false };
+    out.put_i16(count);
+    for (i, target) in (0u16..).zip(targets) {
+        match cell(plan, row, i) {
+            Cell::Value(value) => {
+                if !send::put(out, target.native, value) {
+                    out.truncate(from);
+                    return false;
+                }
+            }
+            Cell::Null | Cell::Unavailable | Cell::Absent => out.put_i32(-1),
+        }
+    }
+    true
 }
 
 /// COPY's text format: tabs between columns, `\\N` for NULL, a backslash before what would be read as something else.
@@ -83,6 +144,7 @@ fn put_row(out: &mut BytesMut, scratch: &mut String, plan: &TargetPlan, row: &Ro
             out.put_u8(b'\t');
         }
         match cell(plan, row, i) {
+            Cell::Value(Value::Text(text) | Value::Json(text)) => put_text(out, text.as_bytes()),
             Cell::Value(value) => {
                 scratch.clear();
                 write_literal(value, scratch);
