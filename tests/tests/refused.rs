@@ -36,8 +36,14 @@ fn poison_rows_are_set_aside_and_everything_else_arrives() {
             .unwrap_or_else(|e| panic!("{e:#}"));
     };
     wait(&dev, "3996");
-    // A later row of a parked key goes aside, though it would fit; another key's goes on. A kill changes neither.
-    source.pg.run("UPDATE t SET a = 1 WHERE id = 7; INSERT INTO t VALUES (30000, 1, 'y')").expect("later rows");
+    // A later row of a parked key goes aside, though it would fit; another key's goes on. A kill changes neither: the start after
+    // it looks at what the key's letters come to, and that does not fit again.
+    source
+        .pg
+        .run(
+            "UPDATE t SET a = 1 WHERE id = 7; UPDATE t SET a = 6000 WHERE id = 7; INSERT INTO t VALUES (30000, 1, 'y')",
+        )
+        .expect("later rows");
     wait(&dev, "3997");
     dev.kill();
     dev.start().expect("again");
@@ -47,10 +53,10 @@ fn poison_rows_are_set_aside_and_everything_else_arrives() {
     let letters = read_topic(&dev.kafka, "shop.dlq").expect("the dead letters");
     let of_seven: Vec<i64> =
         letters.iter().filter(|l| l["after"]["id"] == 7).filter_map(|l| l["after"]["a"].as_i64()).collect();
-    assert!(letters.len() >= 6, "{} dead letters", letters.len());
+    assert!(letters.len() >= 7, "{} dead letters", letters.len());
     let mut once = of_seven.clone();
     once.dedup();
-    assert_eq!(once, [5000, 1, 2], "in the source's order");
+    assert_eq!(once, [5000, 1, 6000, 2], "in the source's order");
     // The target is repaired; the next start applies what was set aside.
     target.pg.run("ALTER TABLE t DROP CONSTRAINT t_a_check").expect("repaired");
     dev.kill();

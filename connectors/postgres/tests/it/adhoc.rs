@@ -122,7 +122,9 @@ impl Standby {
             eprintln!("SKIP db standby: CW_XTASK is not set, or there is no {RECEIVER}");
             return None;
         };
-        let work = std::env::temp_dir().join(format!("cw-standby-{}", std::process::id()));
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let of_test = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let work = std::env::temp_dir().join(format!("cw-standby-{}-{of_test}", std::process::id()));
         std::fs::create_dir_all(&work).unwrap();
         std::fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut made = Standby { url: String::new(), work, xtask: xtask.into(), receiver: None };

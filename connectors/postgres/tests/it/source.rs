@@ -4,7 +4,7 @@ use crate::support::*;
 use catchwater_capture::source::{
     ChunkMethod, EventBatch, Item, Source, SourceClass, SourceError, Start, View, identity_tag as tag,
 };
-use catchwater_change::{KeyFrom, Native, Type, Value};
+use catchwater_change::{KeyFrom, Native, SourceInfo, Type, Value};
 use catchwater_connector_postgres::source::decode;
 use catchwater_connector_postgres::{ConnectConfig, PgSource};
 use catchwater_record::CaptureEpoch;
@@ -151,8 +151,13 @@ async fn resuming_after_any_commit_gives_exactly_the_rest() {
             let mut again = PgSource::new(db.config(&["t", "marker"]));
             let after = if at == 0 { opened.native.clone() } else { all[at - 1].native.clone() };
             again.open(Start::After(after), Some(opened.identity.clone())).await.unwrap();
-            // The server's LSNs, ids and rows are the same again (S3); only `last_commit_lsn` begins at the position.
-            let rest = read_to_marker(&mut again).await;
+            // The server's LSNs, ids and rows are the same again (S3); only `last_commit_lsn` begins at the position, where a
+            // slot that was just made had none.
+            let mut rest = read_to_marker(&mut again).await;
+            for row in rest[0].rows.iter_mut().filter(|_| at == 0) {
+                let SourceInfo::Postgres { last_commit_lsn, .. } = &mut row.info else { panic!("{:?}", row.info) };
+                assert!(last_commit_lsn.take().is_some());
+            }
             assert_eq!(rest, all[at..], "after commit {at}");
             again.close().await;
         }
