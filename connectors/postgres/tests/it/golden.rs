@@ -476,6 +476,20 @@ fn differences(theirs: Option<&Record>, ours: Option<&Record>) -> Vec<(String, S
     out
 }
 
+/// Whether `field` of record `at` has the value of the row's record before it at one of the two, and is missing (null, or
+/// the placeholder) at the other. Which columns of a row of many are moved out of it, and so are not sent when an update
+/// leaves them alone, depends on how well each compresses, and an array holds the OID of its items' type.
+fn sent_by_one_server(theirs: &[Record], ours: &[Record], at: usize, field: &str) -> bool {
+    let Some(column) = field.strip_prefix("after.") else { return false };
+    let value = |r: &Record| serde_json::from_str::<Json>(&r.value).unwrap()["after"][column].clone();
+    let is_missing = |v: &Json| v.is_null() || v.to_string().contains("__debezium_unavailable_value");
+    let is_unchanged = |of: &[Record]| {
+        of[..at].iter().rfind(|r| r.key == of[at].key).is_some_and(|before| value(before) == value(&of[at]))
+    };
+    let (their_value, our_value) = (value(&theirs[at]), value(&ours[at]));
+    is_missing(&their_value) && is_unchanged(ours) || is_missing(&our_value) && is_unchanged(theirs)
+}
+
 /// As above for the fields of a key or a row.
 fn schema_differences(theirs: &str, ours: Option<&String>) -> Vec<(String, String)> {
     let Some(ours) = ours else { return vec![("schema".into(), "ours has none".into())] };
@@ -574,7 +588,11 @@ async fn our_records_are_debeziums() {
             let (theirs, ours) = (run.records.get(topic).unwrap_or(&none), made.records.get(topic).unwrap_or(&none));
             compared += theirs.len();
             for i in 0..theirs.len().max(ours.len()) {
-                judge(topic, i.to_string(), differences(theirs.get(i), ours.get(i)));
+                let mut found = differences(theirs.get(i), ours.get(i));
+                if run.name.starts_with("extensions-") {
+                    found.retain(|(field, _)| !sent_by_one_server(theirs, ours, i, field));
+                }
+                judge(topic, i.to_string(), found);
             }
         }
         // A shape that both have, or else the nearest of its name.

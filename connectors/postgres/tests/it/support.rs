@@ -145,7 +145,10 @@ pub async fn read_until(source: &mut PgSource, mut done: impl FnMut(&[Txn]) -> b
                     Item::Commit { native, .. } => {
                         let mut txn = open.take().unwrap();
                         txn.native = native;
-                        txns.push(txn);
+                        // PostgreSQL 14 sends those of others too that have nothing for us, as autovacuum's.
+                        if !txn.rows.is_empty() {
+                            txns.push(txn);
+                        }
                     }
                     Item::Idle(_) => assert!(open.is_none(), "idle inside a transaction"),
                 }
