@@ -16,7 +16,7 @@ mod thin;
 pub use line::Ledger;
 pub use line::{WorkerLine, line_json};
 pub use pipelines::Wanted;
-pub use resolved::{is_slot_held, preflight};
+pub use resolved::{check_offset, is_slot_held, preflight};
 
 use crate::audit::{Audit, KafkaRequests};
 use crate::command::refused;

@@ -8,9 +8,10 @@ use catchwater_tests::python::interpreter;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -369,4 +370,96 @@ fn holding(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
         }
     }
     out
+}
+
+/// What a Kafka Connect worker answers about one connector, and which changes were asked of it.
+#[derive(Default)]
+struct There {
+    config: Value,
+    offsets: Value,
+    stopped: bool,
+    changes: Vec<String>,
+}
+
+fn worker(there: Arc<Mutex<There>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = listener.local_addr().expect("address").to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            let mut byte = [0; 1];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let mut words = head.split(' ');
+            let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let mut there = there.lock().expect("no panic");
+            if method != "GET" {
+                there.changes.push(format!("{method} {path}"));
+                there.stopped |= path.ends_with("/stop");
+            }
+            let body = match path.rsplit('/').next().unwrap_or_default() {
+                "config" => there.config.clone(),
+                "offsets" => there.offsets.clone(),
+                "status" if there.stopped => json!({"connector": {"state": "STOPPED"}, "tasks": []}),
+                "status" => json!({"connector": {"state": "RUNNING"}, "tasks": [{"id": 0, "state": "RUNNING"}]}),
+                _ => json!({"version": "4.3.1", "commit": "26b2eb3c2f0b4d0a", "kafka_cluster_id": "x"}),
+            };
+            let body = body.to_string();
+            let _ =
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_connector_is_not_stopped_before_it_can_go_on_here() {
+    let Some(d) = Database::create("pg15", "connect_import") else { return };
+    let pg = d.connect();
+    pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); CREATE PUBLICATION imp_pub FOR TABLE items")
+        .expect("table");
+    pg.run("SELECT pg_create_logical_replication_slot('imp_slot', 'pgoutput')").expect("slot");
+    let lsn = pg.one("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").expect("place");
+    let lsn: u64 = lsn.parse().expect("number");
+    let offset = |server: &str, offset: Value| json!({"partition": {"server": server}, "offset": offset});
+    let unfinished = json!({"lsn": lsn, "txId": 7, "snapshot": "INITIAL", "snapshot_completed": false});
+    let there = Arc::new(Mutex::new(There { config: source(&d, "imp"), ..There::default() }));
+    let worker = worker(there.clone());
+    let (broker, rest) = node();
+    let binary = catchwater_tests::broker::binary().expect("binary");
+    let import = |to: &str, more: &[&str]| {
+        let words = ["import", "connect", &format!("http://{worker}"), "inv", "--stop", "--to", to];
+        let out = Command::new(&binary).args(words).args(more).env_remove("RUST_BACKTRACE").output().expect("runs");
+        let text = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+        (out.status.code().unwrap_or(-1), text)
+    };
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port").to_string();
+    // The offset of a prefix it had once says nothing.
+    let old = offset("before", json!({"lsn": 1, "lsn_commit": 1, "messageType": "COMMIT", "txId": 1}));
+    let place = json!({"lsn": lsn, "lsn_commit": lsn, "messageType": "COMMIT", "txId": 7});
+    let ready = json!([old, offset("imp", place)]);
+    for (to, more, offsets, code, says) in [
+        (worker.as_str(), &[][..], &ready, 2, "is no node of Catchwater"),
+        (free.as_str(), &[], &ready, 3, "nothing answers at"),
+        (rest.as_str(), &["--set", "slot.name=gone"], &ready, 2, "slot does not exist"),
+        (rest.as_str(), &[], &json!([old]), 2, "has no offset of server imp"),
+        (rest.as_str(), &[], &json!([offset("imp", unfinished)]), 2, "a snapshot is under way there"),
+    ] {
+        there.lock().expect("no panic").offsets = json!({ "offsets": offsets });
+        let (exit, text) = import(to, more);
+        assert_eq!(exit, code, "{says}: {text}");
+        assert!(text.contains(says) && text.contains("nothing was stopped"), "{says}: {text}");
+        let changes = there.lock().expect("no panic").changes.clone();
+        assert!(changes.is_empty(), "{says}: {changes:?}");
+    }
+
+    there.lock().expect("no panic").offsets = json!({ "offsets": ready });
+    let (exit, text) = import(&rest, &[]);
+    assert_eq!(exit, 0, "{text}\n{}", broker.log());
+    assert!(text.contains("value.converter is the worker's own there"), "{text}");
+    let (exit, text) = import(&rest, &[]);
+    assert!(exit == 2 && text.contains("is on this node already"), "{text}");
+    assert_eq!(there.lock().expect("no panic").changes, ["PUT /connectors/inv/stop"]);
 }

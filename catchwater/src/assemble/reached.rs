@@ -55,8 +55,8 @@ impl State {
             sinks.retain(|s, _| s == one);
         }
         if sinks.is_empty() {
-            let sink = wanted.sink.as_deref().unwrap_or_default();
-            return Err(Failure::new(Exit::Refused, "CW0344", format!("pipeline {name} has no sink {sink}"))
+            let what = wanted.sink.as_deref().map_or("no sinks to wait for".to_owned(), |s| format!("no sink {s}"));
+            return Err(Failure::new(Exit::Refused, "CW0344", format!("pipeline {name} has {what}"))
                 .next(format!("catchwater pipeline show {name}")));
         }
         let bad = |text: &str| {

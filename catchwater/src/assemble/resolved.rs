@@ -356,6 +356,11 @@ pub async fn is_slot_held(name: &str, source: &Source) -> Result<Option<bool>, F
     postgres::source::is_slot_held(&config).await.map_err(|e| source_failure(name, &e))
 }
 
+/// Whether a source can go on behind an offset of Kafka Connect.
+pub fn check_offset(name: &str, text: &str) -> Result<(), Failure> {
+    taken_over(name, text).map(|_| ())
+}
+
 /// What an offset of Kafka Connect says of a source that is taken over.
 fn taken_over(name: &str, text: &str) -> Result<postgres::source::taken::Taken, Failure> {
     let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
