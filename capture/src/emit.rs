@@ -320,8 +320,7 @@ impl Emitter {
     /// way, for what is behind it in other topics would be in the log, and without its table have other numbers. `row_bytes`
     /// = what its values take; only a row of a certain size is looked at, which costs a second encoding.
     pub fn too_large(&self, change: &RowChange, row_bytes: usize) -> Result<Option<usize>, EncodeError> {
-        // An escape takes six bytes for one; stamp, names and envelope take a kilobyte or two.
-        if row_bytes.saturating_mul(8) < self.limits.record_bytes_max {
+        if !self.may_be_too_large(row_bytes) {
             return Ok(None);
         }
         let mut most = 0;
@@ -343,6 +342,12 @@ impl Emitter {
         }
         let room = (self.limits.record_bytes_max / 64).min(2048);
         Ok(Some(most).filter(|bytes| bytes + room > self.limits.record_bytes_max))
+    }
+
+    /// False = a row of that size makes records that are short enough, whatever is in it.
+    pub fn may_be_too_large(&self, row_bytes: usize) -> bool {
+        // An escape takes six bytes for one; stamp, names and envelope take a kilobyte or two.
+        row_bytes.saturating_mul(8) >= self.limits.record_bytes_max
     }
 
     /// A record that says where a transaction begins or ends; it has an ordinal as any other.

@@ -93,6 +93,10 @@ pub struct NotDecimal;
 impl Decimal {
     /// Parses `-12.340` (scale 3), `1e5`, `NaN`, `Infinity`, `-Infinity`. Trailing zeros are kept: they are the scale.
     pub fn parse(text: &str) -> Result<Self, NotDecimal> {
+        if let Some((unscaled, scale)) = word(text.as_bytes()) {
+            let unscaled = Bytes::copy_from_slice(shortest(&unscaled.to_be_bytes()));
+            return Ok(Decimal::Finite { unscaled, scale });
+        }
         match text {
             "NaN" => return Ok(Decimal::NaN),
             "Infinity" | "inf" => return Ok(Decimal::Infinity),
@@ -208,6 +212,27 @@ impl Decimal {
 
 /// Digits that an `i128` holds.
 const SHORT_DIGITS: usize = 38;
+
+/// Digits of a number that fit into an `i64` whatever they are.
+const WORD_DIGITS: i32 = 18;
+
+/// Unscaled number and scale of so few digits, with a minus and a point at most: nearly all; `None` = it is not such a one.
+fn word(text: &[u8]) -> Option<(i64, i32)> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let (mut number, mut count, mut point) = (0i64, 0, None);
+    for b in digits {
+        match b {
+            b'0'..=b'9' if count < WORD_DIGITS => {
+                number = number * 10 + i64::from(b - b'0');
+                count += 1;
+            }
+            b'.' if point.is_none() => point = Some(count),
+            _ => return None,
+        }
+    }
+    let number = if digits.len() < text.len() { -number } else { number };
+    (count > 0).then_some((number, count - point.unwrap_or(count)))
+}
 
 /// The unscaled number of few digits, as most are; `None` = they are too many.
 fn short(whole: &str, fraction: &str, negative: bool) -> Result<Option<Bytes>, NotDecimal> {
@@ -405,6 +430,22 @@ mod tests {
         assert_eq!(Decimal::parse("1.5e3").map(|d| d.to_string()).as_deref(), Ok("1500"));
         for bad in ["", "-", ".", "1.2.3", "abc", "1e", "0x1"] {
             assert!(Decimal::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Short numbers go another way than long ones: both give the same.
+        #[test]
+        fn short_decimals_are_as_long_ones(text in "[-+]?[0-9]{0,20}[.]?[0-9]{0,20}") {
+            let (sign, digits) = match text.strip_prefix(['-', '+']) {
+                Some(digits) if text.starts_with('-') => ("-", digits),
+                Some(digits) => ("", digits),
+                None => ("", text.as_str()),
+            };
+            // Forty zeros in front do not change the number, and no short way takes them.
+            let long = Decimal::parse(&format!("{sign}{}{digits}", "0".repeat(40)));
+            let has_digits = digits.contains(|c: char| c.is_ascii_digit());
+            prop_assert_eq!(Decimal::parse(&text), if has_digits { long } else { Err(NotDecimal) });
         }
     }
 

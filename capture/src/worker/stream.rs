@@ -25,6 +25,9 @@ use std::time::Duration;
 /// Changes between two turns of the loop.
 const TURN: usize = 256;
 
+/// Changes that room is kept for between two transactions.
+const SPARE_MAX: usize = 1024;
+
 /// A transaction whose end has not come.
 pub(super) struct OpenTxn {
     id: TxnId,
@@ -33,6 +36,8 @@ pub(super) struct OpenTxn {
     first_lsn: Option<u64>,
     rows: Vec<RowChange>,
     bytes: usize,
+    /// Of the largest change.
+    largest: usize,
     /// Given once rows left before the end was known.
     seq: Option<CommitSeq>,
     ordinal: u64,
@@ -46,10 +51,12 @@ pub(super) struct Stream {
     /// End of the newest transaction, or where the source is idle.
     pub at: Native,
     pub made: Vec<Made>,
+    /// Room for the rows of the next transaction.
+    spare: Vec<RowChange>,
 }
 
 pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Trouble> {
-    let mut stream = Stream { txn: None, at: begun.opened.native.clone(), made: Vec::new() };
+    let mut stream = Stream { txn: None, at: begun.opened.native.clone(), made: Vec::new(), spare: Vec::new() };
     let mut fill = super::fill::begin(begun, source, &mut stream).await?;
     let mut ad_hoc = super::adhoc::AdHoc::begin(begun).await?;
     if begun.session.is_stopping() {
@@ -110,9 +117,17 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             Driven::Done(Work::Read(Err(e))) => failed = Some(e),
         }
         // A dropped `next` keeps what it had added (S6).
-        for item in std::mem::take(&mut batch.items) {
+        let mut items = std::mem::take(&mut batch.items);
+        for item in items.drain(..) {
             crash_point!("capture.before_boundary");
-            let taken = stream.take(begun, item).await;
+            let taken = match item {
+                // Nearly all items: without the future that the others need.
+                Item::Row(row) if stream.takes(begun, &row) => match stream.add(begun, row)? {
+                    true => stream.spill(begun).await.map(|()| false),
+                    false => Ok(false),
+                },
+                item => stream.take(begun, item).await,
+            };
             if matches!(&taken, Err(Trouble::End(End::Failed { code, .. })) if code.0 == code::APPEND) {
                 bring_in(begun).await;
             }
@@ -129,6 +144,7 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
                 ad_hoc.turn(begun, source, &mut stream, fill.is_none()).await?;
             }
         }
+        batch.items = items;
         batch.clear();
         if let Some(running) = &mut fill {
             if stream.txn.is_none() {
@@ -201,6 +217,26 @@ async fn complete(begun: &mut Begun<'_>) -> Result<(), Trouble> {
 }
 
 impl Stream {
+    /// [`Stream::add`] is all that is to be done with the row.
+    fn takes(&self, begun: &Begun<'_>, row: &RowChange) -> bool {
+        self.txn.is_some() && begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize))
+    }
+
+    /// Puts a row to its transaction; true = that is large, and is to be sent before its end is known.
+    fn add(&mut self, begun: &Begun<'_>, row: RowChange) -> Result<bool, Trouble> {
+        let Some(txn) = &mut self.txn else { return Err(contract("a row outside of a transaction")) };
+        // Before anything is counted: the last record of a transaction says that it is the last.
+        let numbered = begun.numbered.get(&(Arc::as_ptr(&row.table) as usize));
+        if numbered.is_some_and(|n| begun.session.emitter.leaves_out(&row, &n.table)) {
+            return Ok(false);
+        }
+        let bytes = row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
+        txn.largest = txn.largest.max(bytes);
+        txn.bytes += bytes + 64;
+        txn.rows.push(row);
+        Ok(txn.bytes > begun.session.config.limits.txn_bytes)
+    }
+
     /// Takes one item; true at a boundary between transactions.
     async fn take(&mut self, begun: &mut Begun<'_>, item: Item) -> Result<bool, Trouble> {
         match item {
@@ -213,8 +249,9 @@ impl Stream {
                     commit_time,
                     xid,
                     first_lsn,
-                    rows: Vec::new(),
+                    rows: std::mem::take(&mut self.spare),
                     bytes: 0,
+                    largest: 0,
                     seq: None,
                     ordinal: 0,
                     counts: Counts::default(),
@@ -222,23 +259,13 @@ impl Stream {
             }
             Item::Schema(table) => begun.ensure_tables(&[table]).await?,
             Item::Row(row) => {
-                let Some(txn) = &mut self.txn else { return Err(contract("a row outside of a transaction")) };
-                let at = Arc::as_ptr(&row.table) as usize;
-                if !begun.numbered.contains_key(&at) {
+                if !begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize)) {
                     match row.op {
                         Op::Message => begun.ensure_messages(row.table.clone()).await?,
                         _ => begun.ensure_tables(std::slice::from_ref(&row.table)).await?,
                     }
                 }
-                // Before anything is counted: the last record of a transaction says that it is the last.
-                let emitter = &begun.session.emitter;
-                if begun.numbered.get(&at).is_some_and(|n| emitter.leaves_out(&row, &n.table)) {
-                    return Ok(false);
-                }
-                txn.bytes += row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
-                txn.bytes += 64;
-                txn.rows.push(row);
-                if txn.bytes > begun.session.config.limits.txn_bytes {
+                if self.add(begun, row)? {
                     self.spill(begun).await?;
                 }
             }
@@ -273,7 +300,7 @@ impl Stream {
         let rows = std::mem::take(&mut txn.rows);
         txn.bytes = 0;
         if !rows.is_empty() {
-            fit(begun, &rows)?;
+            fit(begun, &rows, txn.largest)?;
             let seq = match txn.seq {
                 Some(seq) => seq,
                 None => begun.resume.assign(&txn.id).map_err(history)?,
@@ -316,7 +343,7 @@ impl Stream {
             }
             return Ok(());
         }
-        fit(begun, &rows)?;
+        fit(begun, &rows, txn.largest)?;
         let seq = match txn.seq {
             Some(seq) => seq,
             None => begun.resume.assign(&txn.id).map_err(history)?,
@@ -389,7 +416,7 @@ impl Stream {
         &mut self,
         begun: &mut Begun<'_>,
         unit: &Unit,
-        rows: Vec<RowChange>,
+        mut rows: Vec<RowChange>,
         mut ordinal: u64,
         ends: bool,
         when: Option<When>,
@@ -400,7 +427,7 @@ impl Stream {
         let mut replayed = 0;
         // One look at the clock for a turn, which takes well under a millisecond.
         let mut now = begun.session.now();
-        for (i, mut row) in rows.into_iter().enumerate() {
+        for (i, mut row) in rows.drain(..).enumerate() {
             if i > 0 && i.is_multiple_of(TURN) {
                 begun.session.make_room().await?;
                 now = begun.session.now();
@@ -458,6 +485,9 @@ impl Stream {
             if let Some(when) = when.as_ref().filter(|_| is_row) {
                 self.watch(begun, &row.table, row.op, when)?;
             }
+        }
+        if rows.capacity() <= SPARE_MAX {
+            self.spare = rows;
         }
         begun.session.status.update(|s| {
             s.rows += count as u64;
@@ -526,7 +556,10 @@ impl Stream {
 }
 
 /// All of them make records that the log takes.
-fn fit(begun: &Begun<'_>, rows: &[RowChange]) -> Result<(), Trouble> {
+fn fit(begun: &Begun<'_>, rows: &[RowChange], largest: usize) -> Result<(), Trouble> {
+    if !begun.session.emitter.may_be_too_large(largest) {
+        return Ok(());
+    }
     for row in rows {
         let bytes = row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
         let emitter = &begun.session.emitter;

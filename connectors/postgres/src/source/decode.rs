@@ -137,13 +137,13 @@ pub struct Tuple {
     body: Bytes,
 }
 
-#[derive(Clone, PartialEq, Debug)]
-pub enum ColumnData {
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum ColumnData<'a> {
     Null,
     /// TOASTed and not changed: not sent.
     Unchanged,
-    Text(Bytes),
-    Binary(Bytes),
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
 }
 
 struct Cursor<'a> {
@@ -242,7 +242,8 @@ pub fn is_held(body: &[u8]) -> bool {
 
 /// One pgoutput message.
 pub fn message(mut body: Bytes) -> Result<Message, DecodeError> {
-    let whole = body.clone();
+    // Of a table's description alone the bytes are kept.
+    let whole = if body.first() == Some(&b'R') { body.clone() } else { Bytes::new() };
     let mut c = Cursor { at: &mut body, what: "a message" };
     let tag = c.u8()?;
     let out = match tag {
@@ -373,21 +374,32 @@ impl Tuple {
     pub fn bytes(&self) -> usize {
         self.body.len()
     }
-    /// The columns in order; slices of the frame.
-    pub fn columns(&self) -> impl Iterator<Item = ColumnData> {
-        let mut rest = self.body.clone();
+    /// The columns in order. What is kept of them is cut off by [`Tuple::keep`]: most columns are numbers and times, and a
+    /// slice that counts its owners costs more than reading one of them.
+    pub fn columns(&self) -> impl Iterator<Item = ColumnData<'_>> {
+        let mut rest = &self.body[..];
         (0..self.count).map(move |_| {
             // `Cursor::tuple` walked over these very bytes.
-            match rest.get_u8() {
-                b'u' => ColumnData::Unchanged,
-                mark @ (b't' | b'b') => {
-                    let len = rest.get_u32() as usize;
-                    let data = rest.split_to(len);
-                    if mark == b't' { ColumnData::Text(data) } else { ColumnData::Binary(data) }
+            let (mark, data, behind) = match *rest {
+                [mark @ (b't' | b'b'), a, b, c, d, ref data @ ..] => {
+                    let (data, behind) = data.split_at(u32::from_be_bytes([a, b, c, d]) as usize);
+                    (mark, data, behind)
                 }
+                [mark, ref behind @ ..] => (mark, &[][..], behind),
+                [] => (b'n', &[][..], &[][..]),
+            };
+            rest = behind;
+            match mark {
+                b'u' => ColumnData::Unchanged,
+                b't' => ColumnData::Text(data),
+                b'b' => ColumnData::Binary(data),
                 _ => ColumnData::Null,
             }
         })
+    }
+    /// A column's bytes as a slice of the frame.
+    pub fn keep(&self, data: &[u8]) -> Bytes {
+        self.body.slice_ref(data)
     }
 }
 

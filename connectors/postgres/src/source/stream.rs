@@ -198,11 +198,12 @@ impl Pump {
 
 /// True if a keep-alive of the block asks for an answer at once.
 fn wants_reply(block: &Bytes) -> bool {
-    let mut rest = block.clone();
-    while let Ok(Some(frame)) = transport::frame_of_block(&mut rest) {
-        if frame.tag == b'd' && frame.body.first() == Some(&b'k') && frame.body.last() == Some(&1) {
+    let mut rest = &block[..];
+    while let Some((tag, body, behind)) = transport::peek_of_block(rest) {
+        if tag == b'd' && body.first() == Some(&b'k') && body.last() == Some(&1) {
             return true;
         }
+        rest = behind;
     }
     false
 }

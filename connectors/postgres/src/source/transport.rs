@@ -376,6 +376,13 @@ pub fn frame_of_block(block: &mut Bytes) -> Result<Option<Frame>, Fault> {
     Ok(Some(Frame { tag, body }))
 }
 
+/// Tag and body of the message at the front, and what is behind it; `None` = there is no whole one.
+pub fn peek_of_block(block: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, len) = head(block, usize::MAX).ok()??;
+    let (message, behind) = block.split_at_checked(1 + len)?;
+    Some((tag, message.get(5..)?, behind))
+}
+
 fn data_row(mut body: Bytes) -> Result<Vec<Option<Bytes>>, Fault> {
     let short = || Fault::Protocol("a row ends early".into());
     if body.len() < 2 {

@@ -28,26 +28,52 @@ fn check(table: &TableSchema, got: usize, want: usize) -> Result<(), RowError> {
     if got == want { Ok(()) } else { Err(RowError::Columns { table: table.qualified(), got, want }) }
 }
 
-/// Places of the columns that a tuple has: generated ones are not sent.
-fn sent<'t>(table: &'t TableSchema, tuple: &Tuple) -> Result<impl Iterator<Item = usize> + use<'t>, RowError> {
-    let places = || table.columns.iter().enumerate().filter(|(_, c)| !c.generated).map(|(at, _)| at);
-    check(table, tuple.len(), places().count())?;
-    Ok(places())
+/// A cell for each column: those that a tuple has by `cell`, generated ones, which are not sent, `Absent`.
+fn cells(
+    table: &TableSchema,
+    tuple: &Tuple,
+    cell: impl Fn(usize, ColumnData<'_>) -> Result<Cell, RowError>,
+) -> Result<Row, RowError> {
+    let columns = || {
+        let want = table.columns.iter().filter(|c| !c.generated).count();
+        RowError::Columns { table: table.qualified(), got: tuple.len(), want }
+    };
+    let mut sent = tuple.columns();
+    let mut cells = Vec::with_capacity(table.columns.len());
+    for (at, column) in table.columns.iter().enumerate() {
+        cells.push(match column.generated {
+            true => Cell::Absent,
+            false => cell(at, sent.next().ok_or_else(columns)?)?,
+        });
+    }
+    if sent.next().is_some() { Err(columns()) } else { Ok(Row::new(cells)) }
+}
+
+/// A column that was sent as text.
+fn text(table: &TableSchema, tuple: &Tuple, at: usize, data: &[u8]) -> Result<Cell, RowError> {
+    match types::decode_plain(&table.columns[at].kind, data) {
+        Some(value) => Ok(Cell::Value(value)),
+        None => value(table, at, tuple.keep(data)),
+    }
+}
+
+/// A column that was sent in the binary format.
+fn bytes(table: &TableSchema, tuple: &Tuple, at: usize, data: &[u8]) -> Result<Cell, RowError> {
+    let column = &table.columns[at];
+    match types::binary::decode_plain(&column.kind, &column.native_type, data) {
+        Some(value) => Ok(Cell::Value(value)),
+        None => binary(table, at, tuple.keep(data)),
+    }
 }
 
 /// A new row. Unchanged TOAST is taken from `old` if that is complete, else it is `Unavailable`.
 pub fn new_row(table: &TableSchema, tuple: &Tuple, old: Option<&Row>) -> Result<Row, RowError> {
-    let places = sent(table, tuple)?;
-    let mut cells = vec![Cell::Absent; table.columns.len()];
-    for (at, data) in places.zip(tuple.columns()) {
-        cells[at] = match data {
-            ColumnData::Null => Cell::Null,
-            ColumnData::Unchanged => old.and_then(|o| o.cells.get(at)).cloned().unwrap_or(Cell::Unavailable),
-            ColumnData::Text(bytes) => value(table, at, bytes)?,
-            ColumnData::Binary(bytes) => binary(table, at, bytes)?,
-        };
-    }
-    Ok(Row::new(cells))
+    cells(table, tuple, |at, data| match data {
+        ColumnData::Null => Ok(Cell::Null),
+        ColumnData::Unchanged => Ok(old.and_then(|o| o.cells.get(at)).cloned().unwrap_or(Cell::Unavailable)),
+        ColumnData::Text(data) => text(table, tuple, at, data),
+        ColumnData::Binary(data) => bytes(table, tuple, at, data),
+    })
 }
 
 /// An old row: all of it under identity FULL, else the identity's columns and the rest `Absent`.
@@ -56,19 +82,14 @@ pub fn old_row(table: &TableSchema, old: &OldTuple) -> Result<Row, RowError> {
         OldTuple::Full(t) => (t, true),
         OldTuple::Key(t) => (t, false),
     };
-    let places = sent(table, tuple)?;
-    let mut cells = vec![Cell::Absent; table.columns.len()];
-    for (at, data) in places.zip(tuple.columns()) {
-        cells[at] = match data {
-            ColumnData::Null if full => Cell::Null,
-            // The identity's columns are NOT NULL, so a null of a key tuple means: not sent.
-            ColumnData::Null => Cell::Absent,
-            ColumnData::Unchanged => Cell::Unavailable,
-            ColumnData::Text(bytes) => value(table, at, bytes)?,
-            ColumnData::Binary(bytes) => binary(table, at, bytes)?,
-        };
-    }
-    Ok(Row::new(cells))
+    cells(table, tuple, |at, data| match data {
+        ColumnData::Null if full => Ok(Cell::Null),
+        // The identity's columns are NOT NULL, so a null of a key tuple means: not sent.
+        ColumnData::Null => Ok(Cell::Absent),
+        ColumnData::Unchanged => Ok(Cell::Unavailable),
+        ColumnData::Text(data) => text(table, tuple, at, data),
+        ColumnData::Binary(data) => bytes(table, tuple, at, data),
+    })
 }
 
 fn binary(table: &TableSchema, at: usize, bytes: Bytes) -> Result<Cell, RowError> {

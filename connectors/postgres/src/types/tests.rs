@@ -172,3 +172,42 @@ proptest! {
         let _ = time::parse_interval(&text);
     }
 }
+
+proptest! {
+    /// The way without a slice of the frame gives what the other gives, or nothing.
+    #[test]
+    fn plain_columns_are_as_others(text in "[-+]?[0-9]{0,21}[.]?[0-9]{0,3}|[tf]|NaN|-?Infinity|2024-0[0-9]-[0-3][0-9]( 1[0-9]:00:0[0-9](\\+00)?)?") {
+        let kinds = [
+            Type::Bool,
+            INT,
+            Type::Int { bits: 64, unsigned: true },
+            Type::Float { bits: 32 },
+            Type::Float { bits: 64 },
+            Type::Decimal { precision: 0, scale: 0 },
+            Type::Date,
+            Type::Time { digits: 6, zone: false },
+            Type::Timestamp { digits: 6 },
+            Type::Instant { digits: 6 },
+            Type::Text { length: 0 },
+        ];
+        for kind in kinds {
+            // As text: NaN is not NaN.
+            let same = |v: &Value| format!("{v:?}") == format!("{:?}", round(&kind, &text).0);
+            prop_assert!(decode_plain(&kind, text.as_bytes()).as_ref().is_none_or(same), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn most_columns_go_the_plain_way() {
+    for (kind, text) in [
+        (Type::Bool, "t"),
+        (INT, "-12"),
+        (Type::Float { bits: 64 }, "0.25"),
+        (Type::Decimal { precision: 12, scale: 2 }, "10.50"),
+        (Type::Instant { digits: 6 }, "2024-06-01 12:00:00.5+00"),
+    ] {
+        assert!(decode_plain(&kind, text.as_bytes()).is_some(), "{kind:?}");
+    }
+    assert_eq!(decode_plain(&INT, b"1\xff"), None);
+}

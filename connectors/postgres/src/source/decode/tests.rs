@@ -24,12 +24,12 @@ fn messages_of_a_transaction() {
     let Message::Insert { oid, new } = message(hex(INSERT)).unwrap() else { panic!() };
     assert_eq!((oid, new.len()), (0x4001, 2));
     let columns: Vec<_> = new.columns().collect();
-    assert_eq!(columns, [ColumnData::Text("1".into()), ColumnData::Text("ab".into())]);
+    assert_eq!(columns, [ColumnData::Text(b"1"), ColumnData::Text(b"ab")]);
     // Key changed, one column unchanged TOAST, one null.
     let update = message(hex("55 00004001 4b 0002 74 00000001 31 6e 4e 0002 74 00000001 32 75")).unwrap();
     let Message::Update { old: Some(OldTuple::Key(old)), new, .. } = update else { panic!() };
-    assert_eq!(old.columns().collect::<Vec<_>>(), [ColumnData::Text("1".into()), ColumnData::Null]);
-    assert_eq!(new.columns().collect::<Vec<_>>(), [ColumnData::Text("2".into()), ColumnData::Unchanged]);
+    assert_eq!(old.columns().collect::<Vec<_>>(), [ColumnData::Text(b"1"), ColumnData::Null]);
+    assert_eq!(new.columns().collect::<Vec<_>>(), [ColumnData::Text(b"2"), ColumnData::Unchanged]);
     let delete = message(hex("44 00004001 4f 0002 74 00000001 31 6e")).unwrap();
     assert!(matches!(delete, Message::Delete { old: OldTuple::Full(_), .. }));
     let truncate = message(hex("54 00000002 00 00004001 00004002")).unwrap();
