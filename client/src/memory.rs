@@ -60,6 +60,8 @@ struct Shared {
     /// Rises with every change; long polls watch it.
     changed: watch::Sender<u64>,
     hook: Mutex<Option<Box<AppendHook>>>,
+    /// Most that a fetch asked of a partition, bytes.
+    asked: Mutex<BTreeMap<TopicPartition, u32>>,
 }
 
 struct State {
@@ -120,7 +122,8 @@ impl MemoryCluster {
             next_task: 1,
         };
         let (changed, _) = watch::channel(0);
-        MemoryCluster { shared: Arc::new(Shared { state: Mutex::new(state), changed, hook: Mutex::new(None) }) }
+        let (state, hook, asked) = (Mutex::new(state), Mutex::default(), Mutex::default());
+        MemoryCluster { shared: Arc::new(Shared { state, changed, hook, asked }) }
     }
 
     /// A handle that implements all three traits.
@@ -131,6 +134,11 @@ impl MemoryCluster {
     /// Sets the fault hook; `None` = no faults.
     pub fn on_append(&self, hook: Option<Box<AppendHook>>) {
         *self.shared.hook.lock().unwrap_or_else(|e| e.into_inner()) = hook;
+    }
+
+    /// Most that a fetch asked of the partition so far, bytes.
+    pub fn asked_max(&self, at: TopicPartition) -> u32 {
+        self.shared.asked.lock().unwrap_or_else(|e| e.into_inner()).get(&at).copied().unwrap_or(0)
     }
 
     /// All batches of a partition with their base offsets, as a reader would get them.
@@ -350,6 +358,11 @@ impl LogClient for MemoryClient {
 
     fn fetch(&self, want: Fetch) -> Fut<'_, Result<Vec<Fetched>, LogError>> {
         Box::pin(async move {
+            for part in &want.parts {
+                let mut asked = self.shared.asked.lock().unwrap_or_else(|e| e.into_inner());
+                let most = asked.entry(part.at).or_default();
+                *most = part.max_bytes.max(*most);
+            }
             let mut changed = self.shared.changed.subscribe();
             let look = || {
                 let state = self.shared.lock();

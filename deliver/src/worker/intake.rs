@@ -13,9 +13,12 @@ use catchwater_client::{Fetch, FetchPart, Isolation, LogError, PartitionError};
 use catchwater_record::Offset;
 use std::collections::BTreeMap;
 
-/// Room asked for a partition that holds up the merge: above the largest batch a topic may hold.
+/// Room asked for where the merge is held up: above the largest batch a topic may hold.
 pub(super) const LACKING_BYTES: usize = 65 << 20;
 pub(super) const INTERNAL_BYTES: u32 = 1 << 20;
+/// Most that is asked of a partition at a time. A fetch is held as it came beside the rows that are made of it, and what is
+/// compressed becomes several times as much at once; more in one answer spares next to nothing.
+const FETCH_BYTES_MAX: usize = 4 << 20;
 pub(super) const FETCH_WAIT_MS: u32 = 500;
 
 impl Worker {
@@ -28,12 +31,13 @@ impl Worker {
         let mut lacking = Vec::new();
         for (at, offset, space) in session.regroup.wanted(share) {
             if session.regroup.is_lacking(at) {
-                lacking.push(FetchPart { at, offset, max_bytes: wire(LACKING_BYTES) });
+                lacking.push(FetchPart { at, offset, max_bytes: wire(FETCH_BYTES_MAX) });
             } else if room > 0 {
-                parts.push(FetchPart { at, offset, max_bytes: wire(space) });
+                parts.push(FetchPart { at, offset, max_bytes: wire(space.min(FETCH_BYTES_MAX)) });
             }
         }
-        // First those that hold up the merge, then the small internal ones: a first batch comes whatever its size.
+        // First those that hold up the merge, then the small internal ones: a first batch comes whatever its size, and of
+        // two that lack the one without rows is the first of the next fetch.
         let mut all = lacking;
         for (at, offset) in
             [(session.internal.cuts, session.regroup.cuts_next()), (session.internal.captures, self.book.next)]

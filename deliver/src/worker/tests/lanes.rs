@@ -75,3 +75,22 @@ async fn what_write_sets_do_not_see_is_run_again_alone() {
     assert_eq!((end, status.rows, status.reorders), (End::Stopped, 30, 1));
     assert_eq!(rows(&target.table(&name("t")), &["a"]).len(), 30);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_asks_for_a_few_megabytes_of_a_partition_whatever_the_credit() {
+    let (cluster, target) = (MemoryCluster::new(11), MemoryTarget::new());
+    let mut source = TestSource::new(&cluster).await;
+    source.table("t", &["id"], &["id"], 2).await;
+    source.begin();
+    for id in 0..20 {
+        source.row("t", Op::Create, None, Some(&[id])).await;
+    }
+    source.cut(true).await;
+    let (_, status) = run_until(deps(&cluster, &target), config(1), |s| s.rows == 20).await;
+    assert_eq!(status.rows, 20);
+    let topics = cluster.topics();
+    let (_, topic, partitions) = topics.iter().find(|(name, ..)| !name.as_str().starts_with("__")).unwrap();
+    for partition in 0..*partitions {
+        assert_eq!(cluster.asked_max(TopicPartition::new(*topic, partition)), 4 << 20);
+    }
+}
