@@ -260,12 +260,20 @@ impl Properties {
         self.options.skips_creates = self.rules.skipped.contains(&'c');
         self.options.skips_deletes = self.rules.skipped.contains(&'d');
         self.options.unknown_types = self.rules.unknown_types;
+        self.options.skips_unchanged = defects && self.rules.skip_unchanged;
         if !self.transforms.is_nothing() {
             self.options.placing = Placing(Some(self.transforms.clone()));
         }
         // The transform puts them there whatever the converter is told.
         self.options.value_defaults |= defects && self.transforms.deletes() == Some(Deletes::Rewrite);
         self.rules.defects = defects;
+        if defects {
+            // Its default: truncations are not decoded, though its publication has them.
+            if !given.contains_key("skipped.operations") {
+                self.rules.skipped = vec!['t'];
+            }
+            self.rules.masks.sort_by_key(|(_, mask)| mask.rank());
+        }
     }
 
     fn take(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -344,7 +352,10 @@ impl Properties {
             "message.prefix.exclude.list" => self.rules.messages_exclude = Some(Pattern::parse(value)?),
             "include.unknown.datatypes" => self.rules.unknown_types = boolean(value)?,
             "skip.messages.without.change" => self.rules.skip_unchanged = boolean(value)?,
-            "skipped.operations" => self.rules.skipped = operations(value)?,
+            "skipped.operations" => {
+                self.rules.skipped = operations(value)?;
+                self.rules.unpublished = true;
+            }
             "message.key.columns" => self.rules.keys = keys(value)?,
             "schema.name.adjustment.mode" => self.options.schema_names = names(value)?,
             "field.name.adjustment.mode" => self.rules.field_names = names(value)?,

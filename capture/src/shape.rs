@@ -22,6 +22,10 @@ use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod sent;
+
+use sent::Sent;
+
 /// Names by regular expressions, anchored, letter case ignored: Debezium's lists.
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -56,6 +60,8 @@ pub enum Mask {
     Stars(u32),
     /// The first so many characters.
     Truncate(u32),
+    /// The first so many UTF-16 code units, what Java counts; half a character is none.
+    TruncateUnits(u32),
     Hash {
         algorithm: Algorithm,
         salt: String,
@@ -90,6 +96,7 @@ impl Mask {
         match self {
             Mask::Stars(n) => Some("*".repeat(*n as usize)),
             Mask::Truncate(n) => text.map(|t| t.chars().take(*n as usize).collect()),
+            Mask::TruncateUnits(n) => text.map(|t| cut_units(t, *n as usize).to_owned()),
             Mask::Hash { algorithm, salt, v2, length } => text.map(|t| {
                 let value = if *v2 { t.as_bytes().to_vec() } else { java_serialized(t) };
                 let mut digits = match algorithm {
@@ -108,19 +115,29 @@ impl Mask {
 
     /// The mask for values of this column: a hash is cut to its length, as Debezium does, so that a copy of the column
     /// has room for it.
-    fn within(self, column: &Column) -> Self {
+    fn within(self, column: &Column, defects: bool) -> Self {
         match (self, &column.kind) {
             (Mask::Hash { algorithm, salt, v2, .. }, Type::Text { length }) => {
                 Mask::Hash { algorithm, salt, v2, length: *length }
             }
+            (Mask::Truncate(n), _) if defects => Mask::TruncateUnits(n),
             (mask, _) => mask,
+        }
+    }
+
+    /// Debezium's order among masks of one column.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Mask::Truncate(_) | Mask::TruncateUnits(_) => 0,
+            Mask::Stars(_) => 1,
+            Mask::Hash { v2, .. } => 2 + u8::from(*v2),
         }
     }
 
     /// What the column's schema says of it.
     fn parameter(&self) -> (String, String) {
         match self {
-            Mask::Truncate(n) => ("truncateLength".into(), n.to_string()),
+            Mask::Truncate(n) | Mask::TruncateUnits(n) => ("truncateLength".into(), n.to_string()),
             Mask::Stars(_) | Mask::Hash { .. } => ("masked".into(), "true".into()),
         }
     }
@@ -176,6 +193,8 @@ pub struct Rules {
     pub unknown_types: bool,
     /// Letters of operations that are left out.
     pub skipped: Vec<char>,
+    /// They were named: Debezium's publication does not have them then, and its slot does not send them ([`sent`]).
+    pub unpublished: bool,
     /// Leave out updates that change no captured column.
     pub skip_unchanged: bool,
     /// Over prefixes of logical messages.
@@ -203,6 +222,7 @@ impl Default for Rules {
             keys: Vec::new(),
             unknown_types: true,
             skipped: Vec::new(),
+            unpublished: false,
             skip_unchanged: false,
             messages_include: None,
             messages_exclude: None,
@@ -254,10 +274,13 @@ impl Rules {
         let column = &Column { name: before.unwrap_or(&column.name).clone(), ..column.clone() };
         let name = format!("{}.{}", table.qualified(), column.name);
         // Said of every column that a list names, also where there is nothing to mask.
-        if let Some((_, mask)) = self.masks.iter().find(|(p, _)| p.fits(&name)) {
-            return vec![mask.parameter()];
-        }
         let of = source_type(column);
+        if let Some((_, mask)) = self.masks.iter().find(|(p, _)| p.fits(&name)) {
+            // Nothing can be cut of a column that has no room for more.
+            let cuts = |n: u32| is_domain_array(column) || of.length.is_none_or(|length| length > n);
+            let says = !matches!(mask, Mask::Truncate(n) if !cuts(*n));
+            return if says { vec![mask.parameter()] } else { Vec::new() };
+        }
         let fits = |pattern: &Option<Pattern>, last: &str| {
             pattern.as_ref().is_some_and(|p| p.fits(&format!("{}.{last}", table.qualified())))
         };
@@ -288,10 +311,13 @@ impl Rules {
         let meets = |mask: &Mask| match mask {
             _ if !self.defects => true,
             // By the value, not by the type.
-            Mask::Truncate(_) => is_text_in_record(column),
+            Mask::Truncate(_) | Mask::TruncateUnits(_) => is_text_in_record(column),
             Mask::Stars(_) | Mask::Hash { .. } => is_text_of_jdbc(column),
         };
-        self.masks.iter().find(|(p, m)| textual && meets(m) && p.fits(&name)).map(|(_, m)| m)
+        let fits = |mask: &Mask| textual && meets(mask);
+        // Debezium looks at the first alone, whatever it can do to the column.
+        let mut named = self.masks.iter().filter(|(p, _)| p.fits(&name)).map(|(_, m)| m);
+        if self.defects { named.next().filter(|m| fits(m)) } else { named.find(|m| fits(m)) }
     }
 
     fn plan(&self, given: &Arc<TableSchema>) -> Plan {
@@ -317,7 +343,7 @@ impl Rules {
                 (listed && known) || kept_key.iter().any(|k| usize::from(*k) == *at)
             })
             .collect();
-        let mask = |column: &Column| self.mask(given, column).cloned().map(|m| m.within(column));
+        let mask = |column: &Column| self.mask(given, column).cloned().map(|m| m.within(column, self.defects));
         let masks: Vec<Option<Mask>> = keep.iter().map(|at| mask(&given.columns[*at])).collect();
         let renamed: Vec<(String, String)> = keep
             .iter()
@@ -464,6 +490,16 @@ impl Plan {
     }
 }
 
+/// The characters that so many UTF-16 code units hold.
+fn cut_units(text: &str, most: usize) -> &str {
+    let mut units = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        units += c.len_utf16();
+        units > most
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
 fn text(mask: &Mask, text: &str, of: fn(Text) -> Value) -> Cell {
     mask.apply(Some(text)).map_or(Cell::Null, |t| Cell::Value(of(t.into())))
 }
@@ -519,8 +555,9 @@ impl Shaper {
     }
 
     fn passes(&self, change: &RowChange) -> bool {
-        let left_out =
-            self.rules.skipped.contains(&change.op.letter()) || (self.rules.skip_unchanged && is_unchanged(change));
+        // With the defects the records are compared (`Options::skips_unchanged`).
+        let compares = self.rules.skip_unchanged && !self.rules.defects;
+        let left_out = self.rules.skipped.contains(&change.op.letter()) || (compares && is_unchanged(change));
         // Both halves of a change of the key are left out.
         let halves = self.rules.defects && ['c', 'd'].iter().all(|op| self.rules.skipped.contains(op));
         !(left_out || halves && change.op == Op::Update && key_changed(change))
@@ -533,6 +570,7 @@ pub struct Shaped {
     shaper: Arc<Shaper>,
     /// Filled by the source, not shaped yet: a dropped `next` must not lose it (S6).
     raw: EventBatch,
+    sent: Sent,
 }
 
 /// `source`, or what the rules make of it.
@@ -541,7 +579,7 @@ pub fn shaped(source: Box<dyn Source>, rules: &Rules) -> Box<dyn Source> {
         return source;
     }
     let shaper = Arc::new(Shaper { rules: rules.clone(), plans: Mutex::default() });
-    Box::new(Shaped { inner: source, shaper, raw: EventBatch::new(0) })
+    Box::new(Shaped { inner: source, shaper, raw: EventBatch::new(0), sent: Sent::default() })
 }
 
 impl Source for Shaped {
@@ -556,6 +594,7 @@ impl Source for Shaped {
     }
     fn open(&mut self, start: Start, known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>> {
         self.raw = EventBatch::new(0);
+        self.sent = Sent::default();
         Box::pin(async move {
             let mut opened = self.inner.open(start, known).await?;
             let shaped = opened.tables.iter().map(|t| self.shaper.plan(t).legal().cloned());
@@ -572,8 +611,24 @@ impl Source for Shaped {
             } else {
                 Ok(Progress::Items)
             };
-            for item in std::mem::take(&mut self.raw.items) {
+            let follows = self.shaper.rules.unpublished && !self.shaper.rules.skipped.is_empty();
+            for mut item in std::mem::take(&mut self.raw.items) {
+                if let Item::Row(change) = &mut item
+                    && follows
+                {
+                    let is_sent = !self.shaper.rules.skipped.contains(&change.op.letter());
+                    if let Some(begin) = self.sent.row(change, is_sent) {
+                        out.push(begin);
+                    }
+                }
                 match item {
+                    Item::Begin { .. } if follows => self.sent.begin(item),
+                    Item::Commit { .. } if follows => {
+                        if let Some(begin) = self.sent.commit() {
+                            out.push(begin);
+                        }
+                        out.push(item);
+                    }
                     Item::Schema(given) => match self.shaper.plan(&given).legal() {
                         Ok(table) => out.push(Item::Schema(table.clone())),
                         Err(e) => {

@@ -140,7 +140,7 @@ fn masks_give_what_debezium_gives() {
     let mut narrow = table().columns[1].clone();
     let mut cut = |length| {
         narrow.kind = Type::Text { length };
-        hash(true).within(&narrow).apply(Some(text))
+        hash(true).within(&narrow, false).apply(Some(text))
     };
     assert_eq!((cut(20).as_deref(), cut(0).as_deref(), cut(90).as_deref()), (Some(&v2[..20]), Some(v2), Some(v2)));
     assert_eq!(masked(Mask::Stars(5), Cell::Unavailable).0, Cell::Unavailable);
@@ -204,4 +204,97 @@ fn with_defects_masks_and_arrays_are_missed_as_debezium_misses_them() {
     assert_eq!(last(&plan(false, true)), "q ci j e iv dom ints");
     assert_eq!(last(&plan(true, true)), "q ci j e dom ints");
     assert_eq!(last(&plan(true, false)), "ci j e ints");
+}
+
+#[test]
+fn a_column_without_room_for_more_is_not_said_to_be_cut() {
+    let mut given = (*table()).clone();
+    given.columns[1].kind = Type::Text { length: 3 };
+    let masks = vec![(Pattern::parse("public.t.*").unwrap(), Mask::Truncate(3))];
+    let rules = Rules { masks, ..Rules::default() };
+    let says = |at: usize| !rules.parameters(&given, &given.columns[at]).is_empty();
+    assert_eq!((says(1), says(2), says(3)), (false, true, true));
+    let units = Mask::Truncate(3).within(&given.columns[2], true);
+    assert_eq!(units.apply(Some("ab😀")).as_deref(), Some("ab"), "Java counts units of UTF-16");
+}
+
+#[test]
+fn with_defects_the_first_mask_that_names_a_column_is_the_one() {
+    let given = table();
+    let of = |defects: &str, values: &[(&str, &str)]| {
+        let given_too = [("compat.defects", defects)];
+        let all = given_too.iter().chain(values).copied();
+        let rules = crate::properties::Properties::parse(all).unwrap().rules;
+        rules.mask(&given, &given.columns[2]).cloned()
+    };
+    let both = [("column.mask.with.5.chars", "public.t.secret"), ("column.truncate.to.3.chars", "public.t.secret")];
+    assert_eq!((of("false", &both), of("true", &both)), (Some(Mask::Stars(5)), Some(Mask::Truncate(3))));
+}
+
+/// Items of transactions `(xid, [(op, lsn)])`, each with the commit before it.
+fn followed(transactions: &[(u32, &[(Op, u64)])]) -> Vec<String> {
+    let (mut sent, mut out, mut last) = (Sent::default(), Vec::new(), None);
+    for (xid, rows) in transactions {
+        let txn = catchwater_record::TxnId(xid.to_string().into_bytes().into());
+        let commit_time = catchwater_base::Wall::from_micros(0);
+        let first_lsn = rows.first().map(|(_, lsn)| *lsn);
+        sent.begin(Item::Begin { txn: txn.clone(), commit_time, xid: Some(u64::from(*xid)), first_lsn });
+        for (op, lsn) in *rows {
+            let info = SourceInfo::Postgres { lsn: Some(*lsn), txid: Some(*xid), last_commit_lsn: last };
+            let (snapshot, after) = (SnapshotMark::No, Some(row(Cell::Null)));
+            let mut change = RowChange { table: table(), op: *op, before: None, after, snapshot, info };
+            let is_sent = *op != Op::Create;
+            out.extend(sent.row(&mut change, is_sent).map(|item| shown(item, *xid)));
+            if let (SourceInfo::Postgres { last_commit_lsn, .. }, true) = (&change.info, is_sent) {
+                out.push(format!("{lsn} after {last_commit_lsn:?}"));
+            }
+        }
+        out.extend(sent.commit().map(|item| shown(item, *xid)));
+        let native = Native::postgres(rows.last().map_or(0, |(_, lsn)| lsn + 5));
+        last = native.as_postgres();
+        out.push(shown(Item::Commit { native, txn, commit_time }, *xid));
+    }
+    out
+}
+
+fn shown(item: Item, xid: u32) -> String {
+    match item {
+        Item::Begin { first_lsn, .. } => format!("begin {xid} {first_lsn:?}"),
+        _ => format!("end {xid}"),
+    }
+}
+
+#[test]
+fn what_a_publication_leaves_out_is_no_transaction() {
+    // Seeds 52 and 56 of the differential test: creations are skipped.
+    let found = followed(&[
+        (1, &[(Op::Create, 10)]),
+        (2, &[(Op::Create, 20), (Op::Update, 21)]),
+        (3, &[(Op::Create, 30)]),
+        (4, &[(Op::Update, 40), (Op::Create, 41)]),
+    ]);
+    let want = [
+        "begin 1 None",
+        "end 1",
+        "begin 2 Some(21)",
+        "21 after None",
+        "end 2",
+        "begin 3 None",
+        "end 3",
+        "begin 4 Some(40)",
+        "40 after Some(26)",
+        "end 4",
+    ];
+    assert_eq!(found, want);
+}
+
+#[test]
+fn what_is_skipped_by_default_is_published_and_what_is_named_is_not() {
+    let of = |values: &[(&str, &str)]| {
+        let rules = crate::properties::Properties::parse(values.iter().copied()).unwrap().rules;
+        (rules.skipped.iter().collect::<String>(), rules.unpublished)
+    };
+    assert_eq!(of(&[]), (String::new(), false));
+    assert_eq!(of(&[("compat.defects", "true")]), ("t".into(), false));
+    assert_eq!(of(&[("compat.defects", "true"), ("skipped.operations", "t")]), ("t".into(), true));
 }

@@ -337,7 +337,10 @@ impl Stream {
         }
         self.at = native.clone();
         let rows = txn.rows;
-        if rows.is_empty() && txn.seq.is_none() {
+        // Debezium says of a transaction that its slot sent that it begins and ends, whatever is left of it.
+        let emitter = &begun.session.emitter;
+        let told = begun.transactions.is_some() && emitter.has_defects() && txn.first_lsn.is_some();
+        if rows.is_empty() && txn.seq.is_none() && !told {
             if begun.resume.is_caught_up() {
                 begun.session.track.idle(native);
             }
@@ -389,14 +392,14 @@ impl Stream {
         ordinal: u64,
         counts: &mut Counts,
     ) -> u64 {
-        let (Some(at), Some(first), 0) = (begun.transactions, rows.first(), ordinal) else { return 0 };
+        let (Some(at), 0) = (begun.transactions, ordinal) else { return 0 };
         if is_alone(rows) {
             return 0;
         }
         let txn = String::from_utf8_lossy(&unit.txn.0);
         // As Debezium: where the transaction begins, whether its first change is among the records or not.
-        let of_row = match first.info {
-            SourceInfo::Postgres { lsn, .. } => lsn,
+        let of_row = match rows.first().map(|first| &first.info) {
+            Some(SourceInfo::Postgres { lsn, .. }) => *lsn,
             _ => None,
         };
         counts.id = match first_lsn.or(of_row) {

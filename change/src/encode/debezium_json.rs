@@ -21,11 +21,12 @@ use crate::stamp::{STAMP_HEADER, Stamp, flag};
 use crate::value::Value;
 use bytes::Bytes;
 use catchwater_base::Wall;
+use defects::Cuts;
 use defects::Road;
 pub use defects::{is_domain_array, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
-use parts::OfTable;
+use parts::{OfTable, Times};
 pub use parts::{Parts, Record};
 pub use placed::{Added, Deletes, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
 use schema::Inline;
@@ -74,6 +75,9 @@ pub struct Options {
     /// (with [`Options::defects`]).
     pub skips_creates: bool,
     pub skips_deletes: bool,
+    /// `skip.messages.without.change` with [`Options::defects`]: an update whose two rows are equal in Debezium's form is left
+    /// out.
+    pub skips_unchanged: bool,
     /// `transforms`.
     pub placing: Placing,
 }
@@ -129,6 +133,7 @@ impl Default for Options {
             unknown_types: true,
             skips_creates: false,
             skips_deletes: false,
+            skips_unchanged: false,
             placing: Placing::default(),
         }
     }
@@ -151,6 +156,8 @@ pub struct Encoder {
     inline: Arc<Mutex<Inlines>>,
     /// What the transforms make of a table's records, by the number of its schema.
     places: Arc<Mutex<BTreeMap<u32, Arc<Placed>>>>,
+    /// With the defects: what is cut of a column's values, by the number of its schema.
+    cuts: Arc<Mutex<BTreeMap<u32, Arc<Cuts>>>>,
 }
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.
@@ -208,14 +215,15 @@ impl Encoder {
     }
 
     pub fn with(connector: &'static str, name: impl Into<String>, options: Options) -> Self {
-        let (inline, places) = (Arc::default(), Arc::default());
-        Encoder { connector, version: "3.7.0.Final".into(), name: name.into(), options, inline, places }
+        let (inline, places, cuts) = (Arc::default(), Arc::default(), Arc::default());
+        Encoder { connector, version: "3.7.0.Final".into(), name: name.into(), options, inline, places, cuts }
     }
 
     fn inline(&self, table: &TableSchema, road: Road) -> Arc<Inline> {
         let mut known = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
-        // They have other columns only where generated ones are read.
-        let road = if table.columns.iter().any(|c| c.generated) { road } else { Road::Stream };
+        // They have other columns only where generated ones are read, other parameters only with the defects.
+        let described = self.options.defects && self.options.parameters.0.is_some();
+        let road = if described || table.columns.iter().any(|c| c.generated) { road } else { Road::Stream };
         let make = || {
             let topic = topic_name(&self.name, &self.options.delimiter, table);
             let placed = self.placed(table);
@@ -523,6 +531,7 @@ impl Encoder {
             return Err(EncodeError::Shape { table: table.qualified(), cells, columns });
         }
         let key_alone = if after { None } else { key_alone(table, row) };
+        let cuts = self.cuts(table);
         if let Some(what) = &key_alone {
             marks.push(ExactCell { after, column: OUTSIDE_KEY, what: what.clone() });
         }
@@ -541,6 +550,7 @@ impl Encoder {
             let exact = |v: &Value| Exact::Text(exact::text_of(&column.kind, v));
             let what = match cell {
                 Cell::Null => self.put_null(out, column),
+                Cell::Value(v) if self.put_cut(out, &cuts, at, column, v, road) => Some(exact(v)),
                 Cell::Value(v) if self.options.defects && defects::put_value(out, &self.options, column, v, road) => {
                     Some(exact(v))
                 }
@@ -657,49 +667,6 @@ fn put_block(out: &mut Vec<u8>, block: Option<Block<'_>>) {
     out.extend_from_slice(b",\"data_collection_order\":");
     json::put_u64(out, block.collection_order);
     out.push(b'}');
-}
-
-fn put_three_times(out: &mut Vec<u8>, at: Wall) {
-    let times = Times::of(at);
-    times.put_millis(out);
-    out.extend_from_slice(b",\"ts_us\":");
-    times.put_micros(out);
-    out.extend_from_slice(b",\"ts_ns\":");
-    times.put_nanos(out);
-}
-
-/// A time in three units: its digits are made once if it is one of our age.
-struct Times {
-    at: Wall,
-    micros: Option<json::Digits>,
-}
-
-impl Times {
-    fn of(at: Wall) -> Self {
-        let micros = u64::try_from(at.as_micros()).ok().filter(|us| (1_000..=i64::MAX as u64 / 1_000).contains(us));
-        Times { at, micros: micros.map(json::Digits::of) }
-    }
-    fn put_millis(&self, out: &mut Vec<u8>) {
-        match &self.micros {
-            Some(d) => out.extend_from_slice(&d.as_bytes()[..d.as_bytes().len() - 3]),
-            None => json::put_i64(out, self.at.as_millis()),
-        }
-    }
-    fn put_micros(&self, out: &mut Vec<u8>) {
-        match &self.micros {
-            Some(d) => out.extend_from_slice(d.as_bytes()),
-            None => json::put_i64(out, self.at.as_micros()),
-        }
-    }
-    fn put_nanos(&self, out: &mut Vec<u8>) {
-        match &self.micros {
-            Some(d) => {
-                out.extend_from_slice(d.as_bytes());
-                out.extend_from_slice(b"000");
-            }
-            None => json::put_i64(out, self.at.as_micros().saturating_mul(1000)),
-        }
-    }
 }
 
 fn put_option(out: &mut Vec<u8>, v: Option<u64>) {

@@ -69,6 +69,10 @@ fn a_source_takes_debeziums_defaults() {
     ] {
         assert_eq!(s.debezium.get(key).map(String::as_str), Some(value), "{key}");
     }
+    // Its default and the same that was given are not one to Debezium's publication.
+    let skipped = |more: &[(&str, &str)]| source(more).debezium.get("skipped.operations").cloned();
+    assert_eq!(skipped(&[("compat.defects", "true")]), None);
+    assert_eq!(skipped(&[("compat.defects", "true"), ("skipped.operations", "t")]).as_deref(), Some("t"));
     let changed = source(&[
         ("snapshot.select.statement.overrides", "sales.a"),
         ("snapshot.select.statement.overrides.sales.a", "SELECT * FROM sales.a WHERE b > 0"),

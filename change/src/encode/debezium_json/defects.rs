@@ -8,6 +8,8 @@
 //! connector), in brackets the Java that does it.
 
 mod array;
+mod cut;
+mod same;
 mod shape;
 mod time;
 mod uuid;
@@ -21,6 +23,7 @@ use crate::json;
 use crate::row::{Cell, Row};
 use crate::schema::{Column, KeyFrom, TableSchema, Type};
 use crate::value::{Decimal, Value};
+pub(super) use cut::{Cuts, parameters};
 pub(super) use shape::shape;
 
 /// How a row reached Debezium: its snapshots read through JDBC, its stream through a parser of its own, and they err

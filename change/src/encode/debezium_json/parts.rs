@@ -118,7 +118,7 @@ impl Parts {
     pub(super) fn put_times(&mut self, out: &mut Vec<u8>, processed: Wall) {
         if self.times.of != Some(processed) {
             self.times.text.clear();
-            super::put_three_times(&mut self.times.text, processed);
+            put_three_times(&mut self.times.text, processed);
             self.times.of = Some(processed);
         }
         out.extend_from_slice(&self.times.text);
@@ -177,5 +177,48 @@ impl Encoder {
         let made = self.put_whole_key(&mut key, change, piece);
         parts.keep_key(key);
         made
+    }
+}
+
+pub(super) fn put_three_times(out: &mut Vec<u8>, at: Wall) {
+    let times = Times::of(at);
+    times.put_millis(out);
+    out.extend_from_slice(b",\"ts_us\":");
+    times.put_micros(out);
+    out.extend_from_slice(b",\"ts_ns\":");
+    times.put_nanos(out);
+}
+
+/// A time in three units: its digits are made once if it is one of our age.
+pub(super) struct Times {
+    at: Wall,
+    micros: Option<json::Digits>,
+}
+
+impl Times {
+    pub(super) fn of(at: Wall) -> Self {
+        let micros = u64::try_from(at.as_micros()).ok().filter(|us| (1_000..=i64::MAX as u64 / 1_000).contains(us));
+        Times { at, micros: micros.map(json::Digits::of) }
+    }
+    pub(super) fn put_millis(&self, out: &mut Vec<u8>) {
+        match &self.micros {
+            Some(d) => out.extend_from_slice(&d.as_bytes()[..d.as_bytes().len() - 3]),
+            None => json::put_i64(out, self.at.as_millis()),
+        }
+    }
+    pub(super) fn put_micros(&self, out: &mut Vec<u8>) {
+        match &self.micros {
+            Some(d) => out.extend_from_slice(d.as_bytes()),
+            None => json::put_i64(out, self.at.as_micros()),
+        }
+    }
+    pub(super) fn put_nanos(&self, out: &mut Vec<u8>) {
+        match &self.micros {
+            Some(d) => {
+                out.extend_from_slice(d.as_bytes());
+                out.extend_from_slice(b"000");
+            }
+            None => json::put_i64(out, self.at.as_micros().saturating_mul(1000)),
+        }
     }
 }

@@ -298,6 +298,9 @@ impl Encoder {
 
     /// True if a transform leaves out every record of a change of the source; `numbered` = its table with its number.
     pub fn leaves_out(&self, change: &RowChange, numbered: &TableSchema) -> bool {
+        if self.options.skips_unchanged && self.is_unchanged(change) {
+            return true;
+        }
         let placed = self.placed(numbered).filter(|_| Flat::applies(change.op));
         placed.and_then(|p| p.flat.clone()).is_some_and(|flat| flat.leaves_out(change.op, self.all_pieces(change)))
     }

@@ -80,8 +80,11 @@ pub(super) fn inline(
         if i > 0 {
             row.push(b',');
         }
-        let more = options.parameters.0.as_ref().map(|of| of(table, column));
-        put_column(&mut row, options, column, more.unwrap_or_default());
+        let mut more = options.parameters.0.as_ref().map(|of| of(table, column)).unwrap_or_default();
+        if options.defects {
+            defects::parameters(&mut more, column, road);
+        }
+        put_column(&mut row, options, column, more);
     }
     let (mut flat, mut flat_null) = (Vec::new(), Vec::new());
     let name = routed(|p| &p.row_name, "Value");

@@ -454,7 +454,7 @@ fn a_time_in_three_units() {
     {
         let at = Wall::from_micros(micros);
         let mut out = Vec::new();
-        super::put_three_times(&mut out, at);
+        super::parts::put_three_times(&mut out, at);
         let want = format!(
             "{},\"ts_us\":{},\"ts_ns\":{}",
             at.as_millis(),

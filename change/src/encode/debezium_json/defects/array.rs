@@ -6,7 +6,7 @@ use crate::calendar;
 use crate::encode::debezium_json::value::{delimiter, put_typed};
 use crate::encode::form::Form;
 use crate::json;
-use crate::schema::Type;
+use crate::schema::{Column, Type};
 use crate::value::{Decimal, Value};
 
 /// Most dimensions of PostgreSQL's arrays.
@@ -37,6 +37,8 @@ pub(super) fn put(out: &mut Vec<u8>, form: &Form, element: &Type, native: &str, 
                 Some(items) => (items, false),
                 None => return false,
             },
+            // The driver reads all items at once, and a numeric's NaN or infinity is none it reads.
+            Some((_, text)) if matches!(element, Type::Decimal { .. }) && names_no_number(text) => return null(out),
             Some((dimensions, text)) => return put_nested(out, element, native, dimensions, text),
             None => return false,
         },
@@ -58,6 +60,7 @@ pub(super) fn put(out: &mut Vec<u8>, form: &Form, element: &Type, native: &str, 
     }
     match element {
         Type::Date | Type::Time { zone: false, .. } | Type::Timestamp { .. } | Type::Instant { .. } => {}
+        _ if super::wide_scale(element).is_some() => {}
         _ if is_ours => return false,
         _ => {}
     }
@@ -124,6 +127,7 @@ fn put_items(out: &mut Vec<u8>, form: &Form, element: &Type, native: &str, items
             }
             (Type::Timestamp { digits }, Value::Text(t)) => time::put_far(out, form, *digits, t.as_str()),
             (Type::Instant { digits }, Value::Instant(micros)) => time::put_instant_item(out, *digits, *micros),
+            (Type::Decimal { .. }, Value::Decimal(d)) => super::put_decimal(out, form, element, native, d),
             _ => false,
         };
         if !done {
@@ -170,6 +174,19 @@ fn top(text: &str) -> Option<Vec<&str>> {
     Some(out)
 }
 
+/// An item of numerics, at any depth, that is no number.
+fn names_no_number(text: &str) -> bool {
+    text.split(['{', '}', ',']).any(|item| matches!(item.trim_matches('"'), "NaN" | "Infinity" | "-Infinity"))
+}
+
+/// True if the value's record holds addresses of objects, of which no two are equal.
+pub(super) fn has_addresses(column: &Column, value: &Value) -> bool {
+    let (Type::Array { element }, Value::Text(text)) = (&column.kind, value) else { return false };
+    let native = column.native_type.strip_suffix("[]").unwrap_or(&column.native_type);
+    let nested = shape(text.as_str()).filter(|(dimensions, _)| *dimensions > 1);
+    nested.is_some_and(|_| matches!(inside(element, native), Inside::Class(_)))
+}
+
 fn unquoted(item: &str) -> String {
     let Some(inner) = item.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else { return item.to_owned() };
     let mut out = String::with_capacity(inner.len());
@@ -187,7 +204,12 @@ fn items_of(element: &Type, text: &str) -> Option<Vec<Option<Value>>> {
             return Some(None);
         }
         let text = unquoted(text);
-        let moment = |text: &str| calendar::parse_wide(text).and_then(|us| i64::try_from(us).ok());
+        // One that microseconds do not reach is a text, as in other arrays.
+        let moment = |text: &str, of: fn(i64) -> Value| match text {
+            "infinity" => Some(of(i64::MAX)),
+            "-infinity" => Some(of(i64::MIN)),
+            text => Some(i64::try_from(calendar::parse_wide(text)?).map_or_else(|_| Value::Text(text.into()), of)),
+        };
         Some(Some(match element {
             Type::Bool => Value::Bool(text == "t"),
             Type::Int { .. } => Value::Int(text.parse().ok()?),
@@ -202,8 +224,8 @@ fn items_of(element: &Type, text: &str) -> Option<Vec<Option<Value>>> {
                 text => Value::Date(i32::try_from(calendar::server_days(text)?).ok()?),
             },
             Type::Time { zone: false, .. } => Value::Time(calendar::parse_clock(&text)?),
-            Type::Timestamp { .. } => Value::Timestamp(moment(&text)?),
-            Type::Instant { .. } => Value::Instant(moment(&text)?),
+            Type::Timestamp { .. } => moment(&text, Value::Timestamp)?,
+            Type::Instant { .. } => moment(&text, Value::Instant)?,
             Type::Interval | Type::Array { .. } => return None,
             _ => Value::Text(text.into()),
         }))

@@ -1,7 +1,10 @@
 //! Values and what a real Debezium 3.7.0.Final wrote for them.
 
 use super::*;
-use crate::encode::form::{Form, TimeMode};
+use crate::encode::debezium_json::schema::Shape;
+use crate::encode::debezium_json::{Encoder, Parameters};
+use crate::encode::form::{BinaryMode, Form, TimeMode};
+use crate::event::{Op, SourceInfo};
 
 fn column(kind: Type, native: &str) -> Column {
     Column {
@@ -98,6 +101,7 @@ fn arrays() {
     let of = |element: Type| Type::Array { element: Box::new(element) };
     let int = Type::Int { bits: 32, unsigned: false };
     let time = Type::Time { digits: 6, zone: false };
+    let number = Type::Decimal { precision: 0, scale: 0 };
     let strings = "[\"[Ljava.lang.String;@7f31245a\",\"[Ljava.lang.String;@7f31245a\"]";
     for (element, native, value, want) in [
         (int.clone(), "integer[]", text("{{1,2},{3,4},{5,6}}"), "[null,null,null]"),
@@ -117,6 +121,23 @@ fn arrays() {
         (Type::Other, "tsvector[]", list(vec![None]), "null"),
         (Type::Other, "comp[]", list(vec![Some(text("(1,a)"))]), "[\"KDEsYSk=\"]"),
         (Type::Decimal { precision: 0, scale: 0 }, "numeric[]", list(vec![Some(Value::Decimal(Decimal::NaN))]), "null"),
+        // Seeds 25, 29, 55 and 58 of the differential test.
+        (number.clone(), "numeric(6,2)[]", text("{{{0,-9999.99,NaN}}}"), "null"),
+        (number.clone(), "numeric[]", text("{{1,-Infinity}}"), "null"),
+        (number, "numeric[]", text("{{1,2}}"), "[null]"),
+        (
+            Type::Timestamp { digits: 3 },
+            "timestamp(3) without time zone[]",
+            text("[2:4]={-infinity,infinity,NULL}"),
+            "[-9223372036832400000,9223372036825200000,null]",
+        ),
+        (
+            Type::Timestamp { digits: 6 },
+            "timestamp[]",
+            text("[2:2]={\"294276-01-01 00:00:00\"}"),
+            "[9223372036854775807]",
+        ),
+        (Type::Instant { digits: 6 }, "timestamptz[]", text("[2:2]={infinity}"), "[\"infinity\"]"),
         (
             time,
             "time[]",
@@ -179,4 +200,135 @@ fn placeholders_in_arrays() {
     assert_eq!(of(text(), "citext[]").as_deref(), Some("null"));
     assert_eq!(of(Type::Date, "date[]").as_deref(), Some("[0,-1]"));
     assert!(of(Type::Uuid, "uuid[]").is_some());
+}
+
+fn encoder(form: Form, cut: &'static [(&'static str, u32)]) -> Encoder {
+    let parameters = move |_: &TableSchema, c: &Column| {
+        let of = cut.iter().filter(|(name, _)| *name == c.name);
+        of.map(|(_, n)| ("truncateLength".to_owned(), n.to_string())).collect::<Vec<_>>()
+    };
+    let parameters = Parameters(Some(std::sync::Arc::new(parameters)));
+    Encoder::with("postgresql", "pg", Options { form, parameters, defects: true, ..Options::default() })
+}
+
+fn table(columns: Vec<Column>) -> TableSchema {
+    let messages = TableSchema::messages("db");
+    TableSchema { columns, name: "t".into(), schema: "public".into(), ..messages }
+}
+
+fn update(columns: Vec<Column>, before: Vec<Cell>, after: Vec<Cell>) -> RowChange {
+    RowChange {
+        table: std::sync::Arc::new(table(columns)),
+        op: Op::Update,
+        before: Some(Row::new(before)),
+        after: Some(Row::new(after)),
+        snapshot: SnapshotMark::No,
+        info: SourceInfo::None,
+    }
+}
+
+#[test]
+fn what_is_a_text_or_bytes_in_the_record_is_cut() {
+    let text = |t: &str| Value::Text(t.into());
+    let number = || Value::Decimal(Decimal::parse("12345.5").unwrap_or(Decimal::NaN));
+    let loose = Type::Decimal { precision: 0, scale: 0 };
+    let (strings, bytes) = (
+        Form { decimal: DecimalMode::String, time: TimeMode::IsoString, ..Form::default() },
+        Form { binary: BinaryMode::Hex, ..Form::default() },
+    );
+    for (form, kind, native, value, jdbc, stream) in [
+        (Form::default(), Type::Instant { digits: 6 }, "timestamptz", Value::Instant(0), "\"197\"", "same"),
+        (Form::default(), Type::Time { digits: 6, zone: true }, "timetz", text("08:00:00+02"), "\"06:\"", "same"),
+        (Form::default(), Type::Date, "date", Value::Date(7), "-", "same"),
+        (strings, Type::Date, "date", Value::Date(7), "\"197\"", "same"),
+        (strings, loose.clone(), "numeric", number(), "-", "\"123\""),
+        (strings, Type::Decimal { precision: 9, scale: 1 }, "numeric(9,1)", number(), "\"123\"", "same"),
+        (Form::default(), Type::Decimal { precision: 9, scale: 1 }, "numeric(9,1)", number(), "-", "same"),
+        (Form::default(), Type::Bytes, "bytea", Value::Bytes(vec![1, 2, 3, 4].into()), "\"AQID\"", "same"),
+        (bytes, Type::Bytes, "bytea", Value::Bytes(vec![1, 2, 3, 4].into()), "\"010\"", "same"),
+        (Form::default(), Type::Other, "pg_lsn", text("1/2345"), "\"MS8y\"", "same"),
+        (Form::default(), Type::Float { bits: 64 }, "double precision", Value::Float64(f64::NAN), "-", "same"),
+        (Form::default(), Type::Bits { length: 9, varying: false }, "bit(9)", text("101010101"), "-", "same"),
+        (Form::default(), Type::Text { length: 0 }, "text", text("ab😀"), "\"ab\"", "same"),
+    ] {
+        let encoder = encoder(form, &[("c", 3)]);
+        let column = column(kind, native);
+        let cuts = encoder.cuts(&table(vec![column.clone()]));
+        let of = |road| {
+            let mut out = Vec::new();
+            let done = encoder.put_cut(&mut out, &cuts, 0, &column, &value, road);
+            if done { String::from_utf8_lossy(&out).into_owned() } else { "-".into() }
+        };
+        let stream = if stream == "same" { jdbc } else { stream };
+        assert_eq!((of(Road::Jdbc).as_str(), of(Road::Stream).as_str()), (jdbc, stream), "{native} {value:?}");
+    }
+}
+
+#[test]
+fn rows_are_compared_as_they_stand_in_the_record() {
+    let text = |t: &str| Cell::Value(Value::Text(t.into()));
+    let decimal = |t: &str| Cell::Value(Value::Decimal(Decimal::parse(t).unwrap_or(Decimal::NaN)));
+    let array = |of: Type| Type::Array { element: Box::new(of) };
+    let (int, number) = (Type::Int { bits: 32, unsigned: false }, Type::Decimal { precision: 0, scale: 0 });
+    let mut given = column(int.clone(), "integer");
+    given.default = "5".into();
+    let five = || Cell::Value(Value::Int(5));
+    for (column, before, after, same) in [
+        (column(int.clone(), "integer"), five(), five(), true),
+        (column(int.clone(), "integer"), five(), Cell::Unavailable, true),
+        (column(int.clone(), "integer"), Cell::Absent, five(), false),
+        // Seed 50: an empty vector and none are both null.
+        (column(Type::Other, "int2vector"), text(""), Cell::Null, true),
+        (column(Type::Other, "int2vector"), text("1"), text("2 3"), true),
+        (column(number.clone(), "numeric"), decimal("NaN"), Cell::Null, true),
+        // A default stands in the record only.
+        (given, Cell::Null, five(), false),
+        (column(array(Type::Text { length: 0 }), "text[]"), text("{{a}}"), text("{{a}}"), false),
+        (column(array(Type::Text { length: 0 }), "text[]"), text("{{a}}"), Cell::Unavailable, false),
+        (column(array(int), "integer[]"), text("{{1}}"), text("{{2}}"), true),
+        (
+            column(Type::Instant { digits: 6 }, "cut"),
+            Cell::Value(Value::Instant(0)),
+            Cell::Value(Value::Instant(9)),
+            true,
+        ),
+        (
+            column(Type::Instant { digits: 6 }, "not"),
+            Cell::Value(Value::Instant(0)),
+            Cell::Value(Value::Instant(9)),
+            false,
+        ),
+    ] {
+        let name = if column.native_type == "cut" { "cut" } else { "c" };
+        let column = Column { name: name.into(), ..column };
+        let change = update(vec![column.clone()], vec![before.clone()], vec![after.clone()]);
+        let encoder = encoder(Form::default(), &[("cut", 3)]);
+        assert_eq!(encoder.is_unchanged(&change), same, "{} {before:?} {after:?}", column.native_type);
+    }
+}
+
+#[test]
+fn items_of_arrays_are_described_as_debezium_describes_them() {
+    let described = |binary, kind: Type, native: &str| {
+        let form = Form { binary, ..Form::default() };
+        let Some(Shape::Array { items, .. }) = shape(&form, &column(Type::Array { element: Box::new(kind) }, native))
+        else {
+            return String::new();
+        };
+        match *items {
+            Shape::Plain { kind, parameters, .. } => format!("{kind} {parameters:?}"),
+            _ => String::new(),
+        }
+    };
+    let int = || Type::Int { bits: 32, unsigned: false };
+    assert!(described(BinaryMode::Bytes, Type::Other, "pg_lsn[]").contains("bytes"));
+    assert!(described(BinaryMode::Hex, Type::Other, "pg_lsn[]").contains("string"));
+    assert!(described(BinaryMode::Base64, int(), "positive[]").contains("string"));
+    let wide = Type::Decimal { precision: 6, scale: -2 };
+    assert!(described(BinaryMode::Bytes, wide.clone(), "numeric(6,-2)[]").contains("2046"));
+    let value = Value::Array(vec![Some(Value::Decimal(Decimal::parse("12300").unwrap_or(Decimal::NaN))), None]);
+    let array = Type::Array { element: Box::new(wide) };
+    let of = |mode| shown(TimeMode::Adaptive, mode, &array, "numeric(6,-2)[]", &value, Road::Stream);
+    assert_eq!(of(DecimalMode::String), format!("[\"12300.{}\",null]", "0".repeat(2046)));
+    assert!(of(DecimalMode::Precise).len() > 1000, "so many digits");
 }
