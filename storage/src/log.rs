@@ -656,7 +656,11 @@ impl Log {
     pub fn replaced(&mut self, Replaced { segment: new, deletes_gone }: Replaced) {
         self.deletes_gone = self.deletes_gone.max(deletes_gone);
         let end = new.rows.last().map(crate::compact::rows::last_index);
-        self.table.replace(new);
+        if self.table.replace(new) {
+            let before = self.table.first_index().prev();
+            let place = self.epochs.partition_point(|e| e.index <= before).checked_sub(1);
+            self.prev_term = place.and_then(|at| self.epochs.get(at)).map_or(0, |e| e.term);
+        }
         let placed = self.table.placed_end();
         while self.cache.front().is_some_and(|e| end.is_some_and(|end| e.index <= end) && e.index <= placed) {
             if let Some(entry) = self.cache.pop_front() {

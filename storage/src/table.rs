@@ -159,20 +159,27 @@ impl Table {
         Some(last.base_offset.plus(u64::from(last.count)))
     }
 
-    /// A compacted segment takes the place of those it was made from. One that is not here any more was trimmed.
-    pub fn replace(&mut self, new: SegmentInfo) {
-        let Some(end) = new.rows.last().map(last_index) else { return };
+    /// A compacted segment takes the place of those it was made from. Leading ones may have been trimmed since it was put in
+    /// force: the files have it whole, so the log begins where it does again, and true is said. If all were trimmed, its
+    /// files go too.
+    pub fn replace(&mut self, new: SegmentInfo) -> bool {
+        let Some(end) = new.rows.last().map(last_index) else { return false };
         let inside =
             |s: &SegmentInfo| s.base_index >= new.base_index && s.rows.last().is_some_and(|r| last_index(r) <= end);
-        let Some(at) = self.segments.iter().position(inside) else { return };
+        let Some(at) = self.segments.iter().position(inside) else { return false };
         let count = self.segments[at..].iter().take_while(|s| inside(s)).count();
         let old = &self.segments[at..at + count];
         let covered = old.last().and_then(|s| s.rows.last()).map(last_index);
-        // Some of them were trimmed, with the log start in between: the next compaction tries again.
-        if old.first().is_none_or(|s| s.base_index != new.base_index) || covered != Some(end) {
-            return;
+        let first = old.first().map_or(EntryIndex::ZERO, |s| s.base_index);
+        let trimmed = at == 0 && first == self.first_index && new.base_index < first;
+        if covered != Some(end) || (first != new.base_index && !trimmed) {
+            return false;
+        }
+        if trimmed {
+            self.first_index = new.base_index;
         }
         self.segments.splice(at..at + count, [new]);
+        trimmed
     }
 
     /// Takes over the places of rows. One that is not the next without a place, by index and term, was cut meanwhile.
@@ -259,5 +266,55 @@ impl Table {
         let placed = self.segments.iter().filter_map(|s| s.rows.last()).map(|r| r.max_ts).max();
         let behind = self.behind.iter().map(|r| r.max_ts).max();
         placed.max(behind).filter(|ms| *ms >= 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(first: u64, count: u64, generation: u32) -> SegmentInfo {
+        let row = |i: u64| Row {
+            index: EntryIndex(i),
+            term: LeaderEpoch(1),
+            kind: EntryKind::Data,
+            flags: 0,
+            base_offset: Offset(i - 1),
+            count: 1,
+            max_ts: 0,
+            pos: 100 * (i - first) as u32,
+            len: 100,
+            ext_pos: 0,
+            ext_len: 0,
+        };
+        SegmentInfo {
+            base_index: EntryIndex(first),
+            base_offset: Offset(first - 1),
+            generation,
+            sealed: true,
+            compacted: generation > 0,
+            created_ms: 0,
+            rows: (first..first + count).map(row).collect(),
+        }
+    }
+
+    /// The two old files go once the new one is in force: a table that still names them could not be read any more.
+    #[test]
+    fn a_compacted_segment_is_taken_though_the_log_start_has_moved_into_it() {
+        let old = vec![segment(1, 10, 0), segment(11, 10, 0), segment(21, 10, 0), segment(31, 5, 0)];
+        let mut table = Table::new(EntryIndex(1), Offset(0), old);
+        assert_eq!(table.trim(Offset(20), EntryIndex(35)), Some((EntryIndex(20), LeaderEpoch(1))));
+        // It was made from the second and the third, and the second is trimmed.
+        assert!(table.replace(segment(11, 20, 1)));
+        assert_eq!((table.first_index(), table.first_offset()), (EntryIndex(11), Offset(10)));
+        let ranges = table.file_ranges(Gid(1), EntryIndex(21), Offset(30), 1 << 20);
+        assert_eq!(
+            ranges.iter().map(|r| (r.base_offset, r.generation, r.pos)).collect::<Vec<_>>(),
+            [(Offset(10), 1, 1000)]
+        );
+        // All of it was trimmed: nothing comes back.
+        assert_eq!(table.trim(Offset(30), EntryIndex(35)), Some((EntryIndex(30), LeaderEpoch(1))));
+        assert!(!table.replace(segment(11, 20, 2)));
+        assert_eq!((table.first_index(), table.segments().len()), (EntryIndex(31), 1));
     }
 }
