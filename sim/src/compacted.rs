@@ -10,9 +10,10 @@ use bytes::Bytes;
 use catchwater_check::history::Isolation;
 use catchwater_raft::GroupCore;
 use catchwater_record::batch::iterate::records;
-use catchwater_record::{Gid, Offset};
+use catchwater_record::{EntryIndex, Gid, Offset};
 use catchwater_storage::EntryKind;
 use catchwater_storage::compact::Policy;
+use catchwater_storage::compact::rows::{last_index, span};
 use std::collections::BTreeMap;
 
 /// A record that was read: offset, key, row (`None` = tombstone).
@@ -53,9 +54,9 @@ impl Producer {
         k.txn.map_or(Some(true), |txn| self.ends.get(&txn).map(|(commits, _)| *commits))
     }
 
-    /// Holds what a consumer of committed records read from `start` on against what this producer was told. Tombstones made
+    /// Holds what a consumer of committed records read from `start` to `end` against what this producer was told. Tombstones made
     /// before `old` may be gone.
-    fn hold_keys(&self, start: Offset, old: u64, seen: &[Read]) -> Result<(), String> {
+    fn hold_keys(&self, (start, end): (Offset, Offset), old: u64, seen: &[Read]) -> Result<(), String> {
         let known: BTreeMap<Offset, &Keyed> = self.keyed.iter().map(|k| (k.offset, k)).collect();
         let newest_row = self.keyed.iter().map(|k| k.row).max();
         let mut last: BTreeMap<&str, &Read> = BTreeMap::new();
@@ -78,7 +79,8 @@ impl Producer {
             last.insert(key, read);
         }
         for key in 0..=u8::MAX {
-            let mine = self.keyed.iter().filter(|k| k.key == key && k.offset >= start && self.outcome(k) == Some(true));
+            let told = |k: &&Keyed| k.key == key && (start..end).contains(&k.offset) && self.outcome(k) == Some(true);
+            let mine = self.keyed.iter().filter(told);
             let Some(due) = mine.max_by_key(|k| k.offset) else { continue };
             let name = key_text(self.id, key);
             let found = last.get(&name[..]).map(|(offset, ..)| *offset);
@@ -94,12 +96,16 @@ impl Producer {
     }
 
     /// What sequence numbers are checked against stays: a batch that ends where the newest acknowledged one does.
-    fn hold_newest(&self, start: Offset, batches: &[Bytes]) -> Result<(), String> {
+    fn hold_newest(&self, (start, high_watermark): (Offset, Offset), batches: &[Bytes]) -> Result<(), String> {
         let Some((base, _, count)) = self.acked.last() else { return Ok(()) };
         let end = base.plus(u64::from(*count));
         let mine = batches.iter().filter_map(|b| view(b)).filter(|b| b.raw_producer_id() == self.wire_id());
         let reaches = mine.filter(|b| !b.is_control()).any(|b| b.offset().plus(u64::from(b.offset_count())) >= end);
-        if reaches || end <= start { Ok(()) } else { Err(format!("producer {}: its newest batch is gone", self.id)) }
+        if reaches || end <= start || end > high_watermark {
+            Ok(())
+        } else {
+            Err(format!("producer {}: its newest batch is gone", self.id))
+        }
     }
 }
 
@@ -152,11 +158,24 @@ impl World {
             delete_retention_ms: load.delete_retention_ms,
             segment_bytes: self.swarm.segment_bytes,
         };
-        let plan = self.nodes[node].cores.get(&gid).and_then(|c| c.log().plan_compaction(&policy, now_ms));
-        if let Some(plan) = plan {
-            self.nodes[node].storage.compact(gid, plan, policy, now_ms);
+        let core = self.nodes[node].cores.get(&gid);
+        let plan = core.and_then(|c| Some((c.log().plan_compaction(&policy, now_ms)?, c.is_alone())));
+        if let Some((plan, alone)) = plan {
+            self.nodes[node].storage.compact(gid, plan, (policy, alone), now_ms);
         }
         self.engine.after(load.every, Happens::Compact { node, boot });
+    }
+
+    /// While faults go on: what this replica has up to where it knows of commits.
+    pub(crate) fn read_compacted_meanwhile(&mut self, node: usize) {
+        let gid = self.any_gid();
+        let may = self.swarm.relaxed.is_none() && !self.atlas.is_damaged(node);
+        // What takes a record's place may be committed elsewhere, and not known here.
+        let all = EntryIndex(self.checker.groups.get(&gid).map_or(0, |g| g.committed.len() as u64));
+        if may && self.nodes[node].cores.get(&gid).is_some_and(|c| !c.is_mute() && c.view().commit == all) {
+            self.out.reads += 1;
+            self.read_compacted(node, gid);
+        }
     }
 
     fn disk_may_fail(&self) -> bool {
@@ -166,17 +185,25 @@ impl World {
     /// All of a compacted log, held against the oracle.
     pub(crate) fn read_compacted(&mut self, node: usize, gid: Gid) {
         let Some(core) = self.nodes[node].cores.get(&gid) else { return };
-        let history = &self.checker.groups[&gid].committed;
-        let strange = core.log().rows_from(core.log().first_index()).find(|r| {
+        let Some(history) = self.checker.groups.get(&gid).map(|g| &g.committed) else { return };
+        let commit = core.view().commit;
+        let rows: Vec<_> = {
+            let rows = core.log().rows_from(core.log().first_index()).take_while(|r| last_index(r) <= commit);
+            rows.copied().collect()
+        };
+        let strange = rows.into_iter().find(|r| {
             let known = history.get(r.index.0 as usize - 1);
-            let same =
-                known.is_some_and(|k| (k.term, k.kind, k.base, k.count) == (r.term.0, r.kind, r.base_offset, r.count));
-            r.kind != EntryKind::Gap && !same
+            let same = known.is_some_and(|k| {
+                let place = (k.term, k.base, k.count) == (r.term.0, r.base_offset, r.count);
+                place && (k.kind == r.kind || r.kind == EntryKind::Gap)
+            });
+            span(r) == 1 && !same
         });
         if let Some(row) = strange.map(|r| r.index) {
             return self.checker.fail(format!("node {node} {gid:?}: entry {row} is not what was committed"));
         }
-        let start = core.log().log_start();
+        let (start, stable) = (core.log().log_start(), core.log().last_stable_offset());
+        let high_watermark = core.view().high_watermark;
         let batches = match self.read_log(node, gid) {
             Ok(batches) => batches,
             Err(why) => return self.checker.fail(format!("node {node} {gid:?}: {why}")),
@@ -184,11 +211,10 @@ impl World {
         let seen = read_of(&committed_view(core, start, &batches));
         let retention = self.swarm.load.compact.map_or(0, |c| c.delete_retention_ms * 1000);
         let old = (self.engine.now() + 1000).saturating_sub(retention);
-        let bad = self
-            .producers
-            .iter()
-            .filter(|p| p.gid == gid)
-            .find_map(|p| p.hold_keys(start, old, &seen).and_then(|()| p.hold_newest(start, &batches)).err());
+        let bad = self.producers.iter().filter(|p| p.gid == gid).find_map(|p| {
+            let keys = p.hold_keys((start, stable), old, &seen);
+            keys.and_then(|()| p.hold_newest((start, high_watermark), &batches)).err()
+        });
         if let Some(why) = bad {
             self.checker.fail(format!("node {node} {gid:?}: compacted log: {why}"));
         }

@@ -28,6 +28,11 @@ fn a_few_seeds_of_every_profile_hold_under_faults() {
     for (n, profile) in Profile::ALL.into_iter().enumerate() {
         for seed in 0..3 {
             for voters in [1, 3] {
+                // Neither has a lone voter, and a run of Behind takes ten times as long as others.
+                let again = matches!(profile, Profile::Several | Profile::Behind) && voters == 1;
+                if again || (profile == Profile::Behind && seed > 0) {
+                    continue;
+                }
                 let seed = seed + 10 * n as u64;
                 let out = run_swarm(seed, Swarm::draw(seed, voters, Some(profile)));
                 assert_eq!(out.violation, None, "seed {seed} with {voters} voters, {profile:?}");

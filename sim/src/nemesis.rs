@@ -27,6 +27,11 @@ impl World {
             self.trim_somewhere();
             return self.next_fault();
         }
+        if nodes > 1 && self.swarm.load.compact.is_some() && self.rng.chance(250_000) {
+            let node = self.rng.below(nodes) as usize;
+            self.read_compacted_meanwhile(node);
+            return self.next_fault();
+        }
         if self.swarm.load.switching && self.rng.chance(600_000) {
             self.switch_durability();
             return self.next_fault();
@@ -164,7 +169,7 @@ impl World {
         // A damaged node of several is taken out, as an operator would: the others are the core that must be well.
         for node in 0..self.nodes.len() {
             let whole = self.atlas.files_are_whole(node) && !self.atlas.is_damaged(node);
-            let whole = whole || (self.atlas.files_are_whole(node) && self.swarm.profile == Profile::Journals);
+            let whole = whole || (self.atlas.files_are_whole(node) && self.swarm.profile.damages_journals());
             if self.nodes.len() > 1 && !whole && !self.nodes[node].out {
                 self.read_damaged(node);
                 self.refuse(node);

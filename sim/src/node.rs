@@ -304,7 +304,7 @@ impl World {
             // The newest flush may only be damaged behind its seal: before that, damage and a torn write look alike, and
             // no engine can tell (the design gives it ten milliseconds).
             let rest = self.nodes[node].storage.rested(self.engine.now());
-            let journal = self.swarm.profile == Profile::Journals;
+            let journal = self.swarm.profile.damages_journals();
             let done = self.atlas.damage(node, self.nodes[node].storage.disk(), rest, journal, &mut self.rng);
             self.out.damages += u64::from(done.is_some());
             tell!(self, "node {node}: {done:?}");
@@ -326,6 +326,9 @@ impl World {
 
     pub(crate) fn core_event(&mut self, node: usize, gid: Gid, event: Event) {
         let now = self.now(node);
+        if let Event::Replaced(replaced) = &event {
+            self.checker.replaced(gid, replaced);
+        }
         let mut out = Effects::new();
         match self.nodes[node].cores.get_mut(&gid) {
             Some(core) => core.handle(now, event, &mut out),

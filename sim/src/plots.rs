@@ -8,6 +8,7 @@
 //! | Majority | one dies with what was acknowledged, the two others lose their page caches | M6: every voter, the greatest |
 //! | Fresh | of five, a leader that knows of no commit feeds one that lost its page cache, and dies when that one is fed | M3: the bound is the last index |
 //! | OldTail | an old leader's tail is longer than what was committed over it, whose newer half is lost with the power | M6: not against what is known committed |
+//! | Behind | one hears nothing while the others compact, each by itself; of those that feed it then one dies on the way | tombstones stay, a gap has its offsets |
 //! | Overtaken | acknowledgements of a life that lost its page cache arrive behind the first words of the next life | R19, M4 |
 //!
 //! Clients write all the time; links neither drop nor repeat. A plot that does not come on within seconds begins anew.
@@ -33,6 +34,8 @@ pub(crate) struct Plot {
     /// Do not come up before the plot says so.
     pub(crate) held: Vec<bool>,
     mark: EntryIndex,
+    /// Compacted segments when the step began.
+    compacted: u64,
 }
 
 impl Plot {
@@ -55,6 +58,7 @@ impl World {
                 Profile::Majority => self.majority(),
                 Profile::Fresh => self.fresh(),
                 Profile::OldTail => self.old_tail(),
+                Profile::Behind => self.behind(),
                 _ => self.overtaken(),
             }
         }
@@ -375,6 +379,52 @@ impl World {
                 self.next(6, 0);
             }
             6 if self.engine.now() > self.plot.since + 300_000 && self.at_ease().is_some() => self.end_round(),
+            _ => {}
+        }
+    }
+
+    fn behind(&mut self) {
+        let now = self.engine.now();
+        match self.plot.step {
+            0 => {
+                let Some(leader) = self.at_ease() else { return };
+                self.assign(leader);
+                let late = self.plot.cast[2];
+                self.part(late, leader, true);
+                self.part(late, self.plot.cast[1], true);
+                self.plot.compacted = self.out.compacted;
+                let least = self.rng.between(100_000, 1_200_000);
+                self.next(1, 0);
+                self.plot.until = now + least;
+            }
+            1 if self.out.compacted >= self.plot.compacted + 4 => {
+                let (feeds, late) = (self.plot.cast[self.rng.below(2) as usize], self.plot.cast[2]);
+                if self.rng.chance(300_000) {
+                    let power = self.rng.chance(500_000);
+                    self.fall(late, power);
+                }
+                if self.rng.chance(700_000) {
+                    // What it has got is looked at before its keys are written again.
+                    self.hush_until = now + 1_500_000;
+                }
+                self.part(late, feeds, false);
+                self.next(2, 60_000);
+            }
+            2 => {
+                let (leader, late) = (self.plot.cast[0], self.plot.cast[2]);
+                if self.rng.chance(600_000) {
+                    self.fall(leader, false);
+                }
+                if self.rng.chance(300_000) {
+                    self.fall(late, true);
+                }
+                self.net.heal();
+                self.next(3, 0);
+            }
+            3 if self.at_ease().is_some() => {
+                (0..self.nodes.len()).for_each(|node| self.read_compacted_meanwhile(node));
+                self.end_round();
+            }
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now, Rng};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::{EntryIndex, Gid, Offset};
+use catchwater_storage::compact::rows::span;
 use catchwater_storage::compact::{Choice, Policy, whole};
 use catchwater_storage::compact_run::{CompactError, CompactRun, Job, Progress};
 use catchwater_storage::dir::{Dir, DirConfig, DirEffect, DirEvent, DirToken};
@@ -271,7 +272,13 @@ impl NodeStorage {
     }
 
     /// A run of compaction begins, unless one is under way.
-    pub fn compact(&mut self, gid: Gid, (choice, input): (Choice, CompactionInput), policy: Policy, now_ms: i64) {
+    pub fn compact(
+        &mut self,
+        gid: Gid,
+        (choice, input): (Choice, CompactionInput),
+        (policy, alone): (Policy, bool),
+        now_ms: i64,
+    ) {
         let job = Job {
             gid,
             dir: group_dir(&self.layout.groups(), gid),
@@ -287,6 +294,7 @@ impl NodeStorage {
             captures: input.captures,
             aborted: input.aborted,
             nature: whole,
+            alone,
         };
         self.compacting.get_or_insert_with(|| Compacting { gid, run: CompactRun::new(job), waits: false });
     }
@@ -452,6 +460,9 @@ impl NodeStorage {
         let gid = log.gid();
         rows.iter()
             .map(|row| {
+                if span(row) > 1 {
+                    return None; // nobody knows which offsets each of them took
+                }
                 let segments = log.segments();
                 let s = segments.get(segments.partition_point(|s| s.base_index <= row.index).checked_sub(1)?)?;
                 let stem =

@@ -31,6 +31,8 @@ pub enum Profile {
     Txn,
     /// One voter whose topics are compacted while it writes, with transactions.
     Compact,
+    /// Three or five voters compact, each by itself; members that lag, come, go, lose their journal or their page cache.
+    Several,
     /// Topics are deleted while they are written, and others made in their place.
     Topics,
     /// One course of events again and again, see `plots.rs`.
@@ -40,10 +42,11 @@ pub enum Profile {
     Fresh,
     OldTail,
     Overtaken,
+    Behind,
 }
 
 impl Profile {
-    pub const ALL: [Profile; 19] = [
+    pub const ALL: [Profile; 21] = [
         Profile::Mixed,
         Profile::Churn,
         Profile::Damage,
@@ -56,6 +59,7 @@ impl Profile {
         Profile::Switching,
         Profile::Txn,
         Profile::Compact,
+        Profile::Several,
         Profile::Topics,
         Profile::Votes,
         Profile::Amnesia,
@@ -63,16 +67,18 @@ impl Profile {
         Profile::Fresh,
         Profile::OldTail,
         Profile::Overtaken,
+        Profile::Behind,
     ];
 
     /// What a long run leans towards with this seed: every third has one that a seed does not draw by itself.
     pub fn of_hours(seed: u64) -> Option<Profile> {
-        const NAMED: [Profile; 12] = [
+        const NAMED: [Profile; 14] = [
             Profile::Journals,
             Profile::Relaxed,
             Profile::Switching,
             Profile::Txn,
             Profile::Compact,
+            Profile::Several,
             Profile::Topics,
             Profile::Votes,
             Profile::Amnesia,
@@ -80,20 +86,31 @@ impl Profile {
             Profile::Fresh,
             Profile::OldTail,
             Profile::Overtaken,
+            Profile::Behind,
         ];
-        seed.is_multiple_of(3).then(|| NAMED[(seed / 3 % 12) as usize])
+        seed.is_multiple_of(3).then(|| NAMED[(seed / 3 % 14) as usize])
     }
 
     /// How many voters a plot has.
     pub(crate) fn cast(self) -> Option<usize> {
         match self {
             Profile::Fresh => Some(5),
-            Profile::Votes | Profile::Amnesia | Profile::Majority | Profile::OldTail | Profile::Overtaken => Some(3),
+            Profile::Votes
+            | Profile::Amnesia
+            | Profile::Majority
+            | Profile::OldTail
+            | Profile::Overtaken
+            | Profile::Behind => Some(3),
             _ => None,
         }
     }
 
-    /// Compaction and a change of durability are of one voter so far.
+    /// Of a disk at rest, only its journal is damaged: the node comes back mute, or under a new id.
+    pub(crate) fn damages_journals(self) -> bool {
+        matches!(self, Profile::Journals | Profile::Several)
+    }
+
+    /// A lone voter: it alone folds what compaction takes, and a change of durability is of one voter so far.
     fn is_of_one(self) -> bool {
         matches!(self, Profile::Switching | Profile::Compact)
     }
@@ -104,7 +121,7 @@ impl Profile {
 pub struct Load {
     /// Producers write in transactions, and end each with a marker.
     pub txn: bool,
-    /// Records have keys, and logs are compacted. One voter only: there is no way yet to send a gap to a peer.
+    /// Records have keys, and logs are compacted.
     pub compact: Option<Compacting>,
     /// The durability of relaxed topics changes while they are written.
     pub switching: bool,
@@ -181,6 +198,7 @@ impl Swarm {
         let drawn = if voters == 0 { [1, 1, 3, 3, 3, 5, 2, 4][r.below(8) as usize] } else { voters };
         let voters = match profile {
             Some(profile) if voters == 0 && profile.is_of_one() => 1,
+            Some(Profile::Several) => drawn.max(3) | 1,
             Some(profile) if profile.cast().is_some() => profile.cast().unwrap_or(drawn),
             _ => drawn,
         };
@@ -244,10 +262,10 @@ impl Swarm {
     }
 
     fn load(&mut self, r: &mut Rng) {
-        let alone = self.nodes() == 1;
+        let (alone, several) = (self.nodes() == 1, matches!(self.profile, Profile::Several | Profile::Behind));
         let (txn, compact) = match self.profile {
             Profile::Txn => (true, false),
-            Profile::Compact => (r.chance(500_000), true),
+            Profile::Compact | Profile::Several | Profile::Behind => (r.chance(500_000), true),
             Profile::Switching => {
                 self.load.switching = alone;
                 (false, false)
@@ -265,13 +283,21 @@ impl Swarm {
             self.journal_file_bytes = 4096 * r.between(4, 8);
             self.value_bytes = r.below(25_000) as usize;
         }
-        self.load.txn = txn;
-        if compact && alone {
+        // A loss of power that takes part of a transaction is nobody's load yet.
+        self.load.txn = txn && self.relaxed.is_none_or(|_| !several);
+        if compact && (alone || several) {
             self.load.compact = Some(Compacting {
                 dirty_ratio: if r.chance(500_000) { 0.0 } else { r.below(60) as f64 / 100.0 },
                 delete_retention_ms: r.between(50, 1_500),
                 every: r.between(20_000, 200_000),
             });
+        }
+        if self.profile == Profile::Behind
+            && let Some(compact) = &mut self.load.compact
+        {
+            // Tombstones whose time comes while one hears nothing; logs short enough to be read in each round.
+            *compact =
+                Compacting { delete_retention_ms: r.between(10, 200), every: r.between(60_000, 200_000), ..*compact };
         }
     }
 
@@ -352,7 +378,7 @@ impl Swarm {
                 self.damage = 0;
                 self.crash_after_append = r.below(10_000) as u32;
             }
-            Profile::Txn | Profile::Compact => {
+            Profile::Txn | Profile::Compact | Profile::Several => {
                 self.segment_bytes = r.between(500, 3_000) as u32;
                 self.snap_bytes = r.between(500, 5_000);
                 self.think = (100, r.between(500, 5_000));
@@ -361,6 +387,9 @@ impl Swarm {
                 self.captures = 0;
                 (self.groups, self.damage) = (1, 0);
                 (self.write_error, self.no_space, self.read_error) = (0, 0, 0);
+                if profile == Profile::Several {
+                    self.of_several(r);
+                }
             }
             Profile::Topics => {
                 self.segment_bytes = r.between(500, 3_000) as u32;
@@ -377,7 +406,8 @@ impl Swarm {
             | Profile::Majority
             | Profile::Fresh
             | Profile::OldTail
-            | Profile::Overtaken => self.of_plot(profile, r),
+            | Profile::Overtaken
+            | Profile::Behind => self.of_plot(profile, r),
             Profile::Files => {
                 self.segment_bytes = r.between(500, 3_000) as u32;
                 self.snap_bytes = r.between(500, 5_000);
@@ -386,6 +416,28 @@ impl Swarm {
                 self.think = (100, r.between(500, 5_000));
                 self.value_bytes = r.below(600) as usize;
             }
+        }
+    }
+
+    /// What befalls members besides crashes and lost links.
+    fn of_several(&mut self, r: &mut Rng) {
+        self.chaos = r.between(3_000_000, 8_000_000);
+        self.tail_bytes = if r.chance(700_000) { 0 } else { r.below(20_000) };
+        match r.below(5) {
+            0 => {
+                self.spares = r.between(1, 2) as usize;
+                self.ticks.extend((0..self.spares).map(|_| r.between(7_000, 13_000)));
+            }
+            1 => {
+                self.damage = r.between(500_000, 1_000_000) as u32;
+                self.fsync_tail = 0;
+            }
+            2 => {
+                self.relaxed =
+                    Some(Window { ms: r.between(20, 300), bytes: r.between(2_000, 60_000), records: u64::MAX });
+                self.power = r.between(500_000, 1_000_000) as u32;
+            }
+            _ => {}
         }
     }
 
@@ -406,6 +458,13 @@ impl Swarm {
         let window = Window { ms: r.between(20, 300), bytes: r.between(20_000, 200_000), records: u64::MAX };
         match profile {
             Profile::Votes => {}
+            Profile::Behind => {
+                self.segment_bytes = r.between(500, 2_000) as u32;
+                self.tail_bytes = if r.chance(700_000) { 0 } else { r.below(20_000) };
+                self.append_bytes = if r.chance(500_000) { r.between(1, 2_000) } else { 0 };
+                self.think = (100, r.between(2_000, 12_000));
+                self.chaos = r.between(3_000_000, 6_000_000);
+            }
             Profile::Amnesia => {
                 self.relaxed = Some(window);
                 self.half = r.chance(500_000);

@@ -267,6 +267,7 @@ impl Producer {
     pub fn lost(&mut self, end: Offset) {
         let mut left = std::mem::take(&mut self.acked);
         left.retain(|(base, ..)| *base < end);
+        self.keyed.retain(|k| k.offset < end);
         self.ended.push((self.wire_id, left));
         self.wire_id += 1000;
         (self.next_sequence, self.flying) = (0, None);

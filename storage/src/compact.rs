@@ -7,7 +7,8 @@
 //!  pass: key ─▶ last offset over the dirty part, as far as the map holds; then every batch before that point is judged
 //! ```
 //! A record stays if its key has no later one, a tombstone until its delete horizon has passed, a marker until nothing of
-//! its transaction is left and its horizon has passed; records of aborted transactions go. A batch that loses its last
+//! its transaction is left and its horizon has passed (both for ever in a group of several members: nobody there can know
+//! that no other replica has what they take back); records of aborted transactions go. A batch that loses its last
 //! record goes too, unless it is the newest of its producer or of its capture: then it stays without records.
 //!
 //! Batches of a capture are read by sinks that must see every row go: there, a delete stays as long as the tombstone
@@ -204,6 +205,8 @@ pub struct Pass<'a> {
     pub delete_retention_ms: u64,
     pub output_bytes_max: usize,
     pub nature: NatureOf,
+    /// Nobody else has this log: see [`crate::compact_run::Job`].
+    pub alone: bool,
     /// Behind the last delete that went because its time had come.
     pub deletes_gone: Offset,
     /// Producers whose present transaction has a batch left (or had one that goes in this pass).
@@ -218,7 +221,7 @@ impl<'a> Pass<'a> {
         producers: &'a LastOfProducers,
         captures: &'a BTreeSet<EntryIndex>,
         (now_ms, delete_retention_ms): (i64, u64),
-        (output_bytes_max, nature): (usize, NatureOf),
+        (output_bytes_max, nature, alone): (usize, NatureOf, bool),
         with_data: BTreeSet<i64>,
     ) -> Self {
         Pass {
@@ -231,6 +234,7 @@ impl<'a> Pass<'a> {
             delete_retention_ms,
             output_bytes_max,
             nature,
+            alone,
             deletes_gone: Offset::ZERO,
             with_data,
         }
@@ -259,6 +263,8 @@ impl<'a> Pass<'a> {
         };
         let horizon = delete_horizon(batch);
         let passed = horizon.is_some_and(|at| at <= self.now_ms) || mutant!("tombstone_too_early");
+        // Who has not got it yet may have what it takes back, and would keep that for ever.
+        let passed = passed && (self.alone || mutant!("tombstone_goes_in_a_group"));
         let discard = if batch.is_control() { void && passed } else { void };
         let newest = self.is_newest(row, batch);
         if discard && !newest {

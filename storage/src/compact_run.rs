@@ -23,7 +23,7 @@ use crate::format::row::{self, EntHeader, Footer};
 use crate::format::txn::Aborted;
 use crate::segment::{Replacement, Segment, segment_stem};
 use bytes::Bytes;
-use catchwater_base::crash_point;
+use catchwater_base::{crash_point, mutant};
 use catchwater_record::batch::rewrite::RewriteError;
 use catchwater_record::crc::Crc64;
 use catchwater_record::{BatchView, EntryIndex, Gid, Offset};
@@ -52,6 +52,9 @@ pub struct Job {
     /// Aborted transactions with records in these segments and the marker behind them.
     pub aborted: Vec<Aborted>,
     pub nature: NatureOf,
+    /// No other replica has this log or ever gets it. If others have, what went stays apart index by index, and tombstones and
+    /// markers stay.
+    pub alone: bool,
 }
 
 /// Why a run ended before its end. The old segments stay.
@@ -417,7 +420,10 @@ impl CompactRun {
             segment: self.next,
             row: 0,
             prev_term: 0,
-            folding: Folding::new(),
+            folding: match self.job.alone || mutant!("gaps_fold_in_a_group") {
+                true => Folding::new(),
+                false => Folding::singly(),
+            },
             log: Writer::new(format!("{stem}.log")),
             ext: Writer::new(format!("{stem}.ext")),
             stem,
@@ -468,7 +474,7 @@ impl CompactRun {
                 &self.job.producers,
                 &self.job.captures,
                 (self.job.now_ms, self.job.policy.delete_retention_ms),
-                (self.job.output_bytes_max, self.job.nature),
+                (self.job.output_bytes_max, self.job.nature, self.job.alone),
                 std::mem::take(&mut self.with_data),
             );
             let fate = pass.judge(row, &batch);

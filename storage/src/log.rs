@@ -759,6 +759,7 @@ impl Log {
     }
 
     /// What compaction could do now, if it is due: the segments and what must stay. `policy` of the topic.
+    /// Safe at any replica: what it judges by is committed, and so is what it takes.
     pub fn plan_compaction(&self, policy: &Policy, now_ms: i64) -> Option<(Choice, CompactionInput)> {
         let stable = self.last_stable_offset().min(self.high_watermark());
         let choice = compact::choose(self.table.segments(), stable, policy, now_ms)?;
@@ -767,15 +768,18 @@ impl Log {
             .last()
             .and_then(|s| s.rows.last())
             .map_or(Offset::ZERO, |r| r.base_offset.plus(u64::from(r.count)));
+        let (producers, captures) =
+            self.state_at(if mutant!("newest_by_what_is_not_committed") { EntryIndex(u64::MAX) } else { self.commit });
         let input = CompactionInput {
             segments,
             aborted: self.aborted(upto, upto).copied().filter(|_| !mutant!("marker_behind_unseen")).collect(),
-            producers: self
-                .producers
+            producers: producers
+                .as_ref()
+                .unwrap_or(&self.producers)
                 .last_batches()
                 .map(|(id, epoch, last_offset)| (id, LastBatch { epoch, last_offset }))
                 .collect(),
-            captures: self.captures.last_entries().collect(),
+            captures: captures.as_ref().unwrap_or(&self.captures).last_entries().collect(),
         };
         Some((choice, input))
     }
@@ -817,17 +821,7 @@ impl Log {
     pub fn snapshot_payload(&self) -> (EntryIndex, Offset, Bytes) {
         // State is never older than what it was begun with.
         let at = self.commit.min(self.persisted).max(self.known);
-        let (mut producers, mut captures) = (None, None);
-        for (_, undo) in self.undo.iter().rev().take_while(|(i, _)| *i > at) {
-            match undo {
-                Undo::Producer(id, before) => {
-                    producers.get_or_insert_with(|| self.producers.clone()).restore(*id, *before);
-                }
-                Undo::Capture(before) => {
-                    captures.get_or_insert_with(|| self.captures.clone()).restore(before.clone());
-                }
-            }
-        }
+        let (producers, captures) = self.state_at(at);
         let mut out = BytesMut::new();
         put_section(&mut out, SECTION_PRODUCERS, |out| producers.as_ref().unwrap_or(&self.producers).encode(out));
         put_section(&mut out, SECTION_CAPTURES, |out| captures.as_ref().unwrap_or(&self.captures).encode(out));
@@ -848,6 +842,23 @@ impl Log {
             put_section(&mut out, *kind, |out| out.put_slice(bytes));
         }
         (at, self.end_offset_at(at), out.freeze())
+    }
+
+    /// Producers and captures as the entries up to `at` make them; `None` = as they are. Undo records reach down to the smaller
+    /// of what is committed and what is durable.
+    fn state_at(&self, at: EntryIndex) -> (Option<Producers>, Option<Captures>) {
+        let (mut producers, mut captures) = (None, None);
+        for (_, undo) in self.undo.iter().rev().take_while(|(i, _)| *i > at) {
+            match undo {
+                Undo::Producer(id, before) => {
+                    producers.get_or_insert_with(|| self.producers.clone()).restore(*id, *before);
+                }
+                Undo::Capture(before) => {
+                    captures.get_or_insert_with(|| self.captures.clone()).restore(before.clone());
+                }
+            }
+        }
+        (producers, captures)
     }
 
     /// The log start that the entries up to `at` make. A follower may know of a later one, of entries that are committed and

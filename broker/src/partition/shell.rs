@@ -418,8 +418,9 @@ impl Partition {
     /// A run over what is due now.
     pub fn compaction(&self, policy: Policy, limits: CompactLimits) -> Option<Compaction> {
         let now_ms = self.clock.now().wall.as_millis();
-        let plan = self.see(|core| core.group().log().plan_compaction(&policy, now_ms)).flatten()?;
-        Some(Compaction::new(self.dir.clone(), self.gid, plan, (policy, limits), now_ms))
+        let (plan, alone) =
+            self.see(|core| (core.group().log().plan_compaction(&policy, now_ms), core.group().is_alone()))?;
+        Some(Compaction::new(self.dir.clone(), self.gid, plan?, (policy, limits), (now_ms, alone)))
     }
 
     /// Answers once all that was appended before is committed.

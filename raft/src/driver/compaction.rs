@@ -35,12 +35,13 @@ pub struct Compaction {
 }
 
 impl Compaction {
+    /// `alone`: no other replica has this log.
     pub fn new(
         dir: LogDir,
         gid: Gid,
         (choice, input): (Choice, CompactionInput),
         (policy, limits): (Policy, CompactLimits),
-        now_ms: i64,
+        (now_ms, alone): (i64, bool),
     ) -> Self {
         let job = Job {
             gid,
@@ -56,6 +57,7 @@ impl Compaction {
             captures: input.captures,
             aborted: input.aborted,
             nature: limits.nature,
+            alone,
         };
         Compaction { opened: dir.opened(gid), dir, gid, run: CompactRun::new(job) }
     }

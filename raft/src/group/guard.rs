@@ -5,7 +5,9 @@ use super::conf::ConfChange;
 use super::store::Store;
 use crate::effect::{GuardRule, Hint, PeerBody, PeerId, PeerMsg};
 use bytes::Bytes;
+use catchwater_base::mutant;
 use catchwater_record::{BatchView, EntryIndex, Gid, LeaderEpoch, Offset};
+use catchwater_storage::format::context::GapRun;
 use catchwater_storage::{EntryContext, EntryKind, NewEntry, entry};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{RawNode, StateRole};
@@ -85,6 +87,8 @@ fn shape(e: &NewEntry) -> Result<(), GuardRule> {
                 && u32::try_from(b.leader_epoch()) == Ok(e.term.0)
                 && b.max_timestamp() == e.max_ts
         }),
+        // What compaction took at the sender: its index, its term, and the offsets it had.
+        EntryKind::Gap => e.body.is_empty() && e.context.is_empty(),
         _ => e.body.is_empty() && e.count == 0 && kind_of(&e.body, &e.context) == Some(e.kind),
     };
     let ok = ok && (e.kind != EntryKind::Conf || conf_change(&e.context).is_some());
@@ -119,6 +123,7 @@ pub(super) fn ours(e: Entry, base: Offset) -> NewEntry {
             let batch = BatchView::new(&e.data).expect("bodies are checked before they enter the crate");
             (batch.offset_count(), batch.max_timestamp())
         }
+        EntryKind::Gap => (gap_offsets(&e.context), -1),
         _ => (0, -1),
     };
     let term = LeaderEpoch(e.term as u32);
@@ -132,13 +137,28 @@ pub(super) fn ours(e: Entry, base: Offset) -> NewEntry {
         count,
         max_ts,
         body: if kind == EntryKind::Data { e.data } else { Bytes::new() },
-        context: e.context,
+        // A row says of it all that there is.
+        context: if kind == EntryKind::Gap { Bytes::new() } else { e.context },
     }
 }
 
+/// Context of an entry while the crate has it, which must find the offsets of a gap in it.
+pub(super) fn context_of(e: &NewEntry) -> Bytes {
+    if e.kind != EntryKind::Gap {
+        return e.context.clone();
+    }
+    let end_offset = if mutant!("gap_takes_no_offsets") { e.base_offset } else { e.end_offset() };
+    GapRun { first_index: e.index.0, count: 1, base_offset: e.base_offset, end_offset }.encode()
+}
+
+fn gap_offsets(context: &Bytes) -> u32 {
+    let gap = EntryContext::decode(context).ok().and_then(|c| c.gap);
+    gap.and_then(|g| u32::try_from(g.end_offset.0.checked_sub(g.base_offset.0)?).ok()).unwrap_or(0)
+}
+
 fn theirs(e: NewEntry) -> Entry {
-    let mut out =
-        Entry { index: e.index.0, term: u64::from(e.term.0), data: e.body, context: e.context, ..Entry::default() };
+    let context = context_of(&e);
+    let mut out = Entry { index: e.index.0, term: u64::from(e.term.0), data: e.body, context, ..Entry::default() };
     if e.kind == EntryKind::Conf {
         out.set_entry_type(EntryType::EntryConfChangeV2);
     }

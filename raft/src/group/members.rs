@@ -51,6 +51,11 @@ impl GroupCore {
     pub fn conf_index(&self) -> EntryIndex {
         self.conf_index
     }
+    /// Nobody but this replica has the log, as far as it knows.
+    pub fn is_alone(&self) -> bool {
+        let conf = self.conf();
+        conf.is_sole(self.config.peer) && conf.learners.is_empty() && conf.learners_next.is_empty()
+    }
     /// What this leader knows a peer to hold.
     pub fn matched(&self, peer: PeerId) -> Option<EntryIndex> {
         let leads = self.node.raft.state == StateRole::Leader;

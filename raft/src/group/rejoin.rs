@@ -16,6 +16,7 @@ use super::store::Store;
 use crate::effect::{Effect, PeerBody, PeerId, PeerMsg, RollRow};
 use catchwater_base::{Effects, mutant};
 use catchwater_record::{EntryIndex, NodeId};
+use catchwater_storage::compact::rows::last_index;
 use catchwater_storage::{EntryKind, Hard, Log, NewEntry, RecoveredGroup, entry};
 use raft::{RawNode, StateRole};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +50,7 @@ impl Rejoin {
 
 /// Where a replica that lost something may begin (R16): only what is sealed was surely committed.
 pub(super) fn proved_commit(found: &RecoveredGroup) -> EntryIndex {
-    let sealed = found.segments.iter().rev().find(|s| s.sealed).and_then(|s| s.rows.last()).map(|r| r.index);
+    let sealed = found.segments.iter().rev().find(|s| s.sealed).and_then(|s| s.rows.last()).map(last_index);
     sealed.unwrap_or(found.first_index.prev())
 }
 

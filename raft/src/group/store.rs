@@ -115,7 +115,7 @@ impl Store {
             }
             let mut e = bare(index, u64::from(entry.term.0), entry.kind);
             e.data = entry.body.clone();
-            e.context = entry.context.clone();
+            e.context = super::guard::context_of(entry);
             out.push(e);
         }
         out

@@ -1,7 +1,8 @@
 //! Pure. The rows of a segment that compaction writes: what stays gets a new place, what went becomes part of a gap.
 //!
 //! A gap row covers a run of indexes of one term: `len` counts its indexes, below 2^31, `count` its offsets, below 2^32 (a
-//! longer run is split). So indexes and offsets stay dense, and every look-up finds the row that covers it. Membership, log start
+//! longer run is split). In a group of several members a row covers one index: whoever is behind gets it as an entry, with
+//! the offsets that it took. So indexes and offsets stay dense, and every look-up finds the row that covers it. Membership, log start
 //! and other internal entries are never folded: whoever replays rows must see them.
 
 use crate::entry::{EntryKind, Row};
@@ -30,17 +31,23 @@ pub struct Folding {
     min_ts: i64,
     log_len: u32,
     ext_len: u32,
+    /// One row for each index that went.
+    singly: bool,
 }
 
 impl Folding {
     pub fn new() -> Self {
-        Folding { rows: Vec::new(), max_ts: -1, min_ts: i64::MAX, log_len: 0, ext_len: 0 }
+        Folding { rows: Vec::new(), max_ts: -1, min_ts: i64::MAX, log_len: 0, ext_len: 0, singly: false }
+    }
+    /// What went stays apart, so that each can still be sent.
+    pub fn singly() -> Self {
+        Folding { singly: true, ..Folding::new() }
     }
 
     /// An entry that stays, with `body` bytes in `.log`, `ext` bytes in `.ext` and its batch's largest timestamp.
     pub fn keep(&mut self, row: &Row, body: u32, ext: u16, max_ts: i64) {
         assert!(self.rows.last().is_none_or(|r| last_index(r).next() == row.index), "indexes stay dense");
-        if row.count > 0 {
+        if row.kind == EntryKind::Data {
             self.max_ts = self.max_ts.max(max_ts);
             self.min_ts = self.min_ts.min(max_ts);
         }
@@ -60,7 +67,8 @@ impl Folding {
     pub fn fold(&mut self, row: &Row) {
         debug_assert!(folds(row.kind));
         let indexes = span(row) as u32;
-        if let Some(last) = self.rows.last_mut()
+        if !self.singly
+            && let Some(last) = self.rows.last_mut()
             && last.kind == EntryKind::Gap
             && last.term == row.term
             && let (Some(len), Some(count)) = (last.len.checked_add(indexes), last.count.checked_add(row.count))

@@ -271,6 +271,7 @@ impl Rig {
             captures: input.captures,
             aborted: input.aborted,
             nature: captured::nature,
+            alone: true,
         };
         let mut run = CompactRun::new(job);
         for _ in 0..100_000 {

@@ -148,6 +148,18 @@ pub struct GapRun {
     pub end_offset: Offset,
 }
 
+impl GapRun {
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        put_head(&mut out, tag::GAP, 32);
+        out.put_u64_le(self.first_index);
+        out.put_u64_le(self.count);
+        out.put_u64_le(self.base_offset.0);
+        out.put_u64_le(self.end_offset.0);
+        out.freeze()
+    }
+}
+
 /// A whole context, decoded. Fields are absent unless their TLV was there.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EntryContext {

@@ -280,6 +280,32 @@ fn segments_below_the_log_start_are_forgotten_and_it_survives_in_the_snapshot() 
     assert_eq!(Log::open(found).unwrap().log_start(), Offset(5));
 }
 
+/// What is not committed may be cut: a producer whose newest batch it was would have none left, had compaction taken the one
+/// before for it.
+#[test]
+fn compaction_keeps_the_newest_committed_batch_of_a_producer() {
+    let mut log = fresh(LogConfig::default());
+    for sequence in 0..4 {
+        let e = data(&log, 1, batch(1, 0, Some((7, 0, sequence))), Bytes::new());
+        log.append(vec![e]);
+    }
+    let placed = Writer { per_segment: 1, placed: vec![] }.place(&log, EntryIndex(3));
+    log.segmented(EntryIndex(3), &placed);
+    log.persisted(EntryIndex(4));
+    log.committed(EntryIndex(3));
+    let policy = crate::compact::Policy {
+        dirty_ratio_min: 0.0,
+        lag_ms_min: 0,
+        lag_ms_max: u64::MAX,
+        delete_retention_ms: 1,
+        segment_bytes: 1000,
+    };
+    let (choice, input) = log.plan_compaction(&policy, 1).unwrap();
+    assert_eq!((choice.upto, input.producers[&7].last_offset), (2, Some(2)));
+    log.committed(EntryIndex(4));
+    assert_eq!(log.plan_compaction(&policy, 1).unwrap().1.producers[&7].last_offset, Some(3));
+}
+
 /// A follower hears that entries are committed, and with them a log start, before its own journal has them. Its state must
 /// not speak of a log that a loss of power takes.
 #[test]

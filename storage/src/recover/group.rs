@@ -450,7 +450,7 @@ impl Found {
         s.control = self.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
         s.rows = self.rows.len() as u32;
         s.gaps = 0;
-        s.first_ts = self.rows.iter().find(|r| r.count > 0).map(|r| r.max_ts);
+        s.first_ts = self.rows.iter().find(|r| r.kind == EntryKind::Data).map(|r| r.max_ts);
         s.sums = None;
         if let Some(last) = self.rows.last() {
             s.last_term = last.term.0;

@@ -4,7 +4,7 @@ use super::{
     Appended, Job, Segment, SegmentEffect, SegmentLimits, SegmentPoint, Segments, Then, group_dir, segment_stem,
 };
 use crate::disk::{DiskOp, FilePath};
-use crate::entry::{EpochStart, NewEntry, PlacedRow, Row, row_flag};
+use crate::entry::{EntryKind, EpochStart, NewEntry, PlacedRow, Row, row_flag};
 use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EntHeader};
 use crate::journal::Persisted;
@@ -303,7 +303,7 @@ fn place(segment: &mut Segment, entry: &NewEntry, contexts: &mut Vec<u8>) -> Row
         row::encode_ext(contexts, entry.index, &entry.context);
         entry.context.len() + row::EXT_CRC_BYTES
     };
-    if entry.count > 0 {
+    if entry.kind == EntryKind::Data {
         segment.first_ts.get_or_insert(entry.max_ts);
         segment.max_ts = segment.max_ts.max(entry.max_ts);
         segment.min_ts = segment.min_ts.min(entry.max_ts);
