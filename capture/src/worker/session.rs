@@ -30,6 +30,10 @@ use std::time::Duration;
 const FULL_CUT_EVERY: u32 = 256;
 /// A batch of stored records is closed above this, bytes.
 const META_BATCH_BYTES: usize = 768 * 1024;
+/// So long, and so many passes, the loop may go on without waiting before it gives the node's other tasks a turn. A turn is
+/// not free: the runtime wakes another of its threads to take over what is left lying.
+const PASS: Duration = Duration::from_micros(500);
+const PASSES_MAX: u32 = 16;
 /// Longest wait for answers when an attempt ends, beyond their own time.
 const SETTLE_EXTRA_MS: u64 = 5_000;
 
@@ -76,6 +80,12 @@ pub(super) struct Session<'a> {
     pub emitter: Emitter,
     pub track: Track,
     flights: Vec<Flight<'a>>,
+    /// Set to this moment. It stays when what it was set for is over, and is set anew only for something sooner: to set a
+    /// timer for every step costs two locks, and a wake of the thread that sleeps over the timers.
+    timer: Option<(Mono, Fut<'static, ()>)>,
+    /// When the loop last waited, and its passes since.
+    waited: Mono,
+    passes: u32,
     captures: Meta<'a>,
     captures_queue: Vec<(StoredKey, Stored)>,
     captures_sent: Option<Sent>,
@@ -150,6 +160,9 @@ impl<'a> Session<'a> {
             emitter,
             track: Track::new(at.clone()),
             flights: Vec::new(),
+            timer: None,
+            waited: Mono::ZERO,
+            passes: 0,
             captures_queue: Vec::new(),
             captures_sent: None,
             last_cut: None,
@@ -238,18 +251,21 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Waits until the source may be read again; gives the others a turn in any case.
+    /// Waits until the source may be read again; gives the others a turn if the loop has not waited for long.
     pub async fn make_room(&mut self) -> Result<(), Trouble> {
         self.pump(false);
-        let mut given = false;
-        let turn = poll_fn(move |cx| {
-            if std::mem::replace(&mut given, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        });
-        self.step(turn, false).await?;
+        self.passes += 1;
+        if self.passes > PASSES_MAX || self.now().mono.since(self.waited) > PASS {
+            let mut given = false;
+            let turn = poll_fn(move |cx| {
+                if std::mem::replace(&mut given, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            });
+            self.step(turn, false).await?;
+        }
         self.drive_until(|s| s.has_room()).await
     }
 
@@ -305,8 +321,10 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let deadline = self.deadline();
-        let wait = if deadline == Mono::NEVER { Duration::from_secs(3600) } else { deadline.since(now) };
-        let mut timer = std::pin::pin!(time::sleep(wait));
+        if deadline != Mono::NEVER && self.timer.as_ref().is_none_or(|(at, _)| *at > deadline) {
+            self.timer = Some((deadline, Box::pin(time::sleep(deadline.since(now)))));
+        }
+        let mut pending = false;
         let mut work = std::pin::pin!(work);
         let stopping = self.stopping;
         let event = poll_fn(|cx| {
@@ -341,12 +359,18 @@ impl<'a> Session<'a> {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Event::Work(done));
             }
-            if timer.as_mut().poll(cx).is_ready() {
+            if let Some((_, timer)) = &mut self.timer
+                && timer.as_mut().poll(cx).is_ready()
+            {
                 return Poll::Ready(Event::Tick);
             }
+            pending = true;
             Poll::Pending
         })
         .await;
+        if pending {
+            (self.waited, self.passes) = (self.now().mono, 0);
+        }
         match event {
             Event::Rows(i, outcome) => {
                 let flight = self.flights.swap_remove(i);
@@ -357,7 +381,7 @@ impl<'a> Session<'a> {
             Event::Beat(outcome) => self.beat_answered(outcome)?,
             Event::Notes(outcome) => self.notes_answered(outcome)?,
             Event::Work(done) => return Ok(Some(done)),
-            Event::Tick => {}
+            Event::Tick => self.timer = None,
             Event::Stop => self.stopping = true,
         }
         Ok(None)

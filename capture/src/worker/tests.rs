@@ -537,7 +537,8 @@ fn life(seed: u64) {
             if rng.below(4) != 0 {
                 bench.cluster.on_append(Some(faults(seed ^ round)));
             }
-            let most = [30, 300, 3000][rng.below(3) as usize];
+            // A poll is what lies between two waits: several passes of the loop.
+            let most = [30, 150, 500][rng.below(3) as usize];
             let polls = 1 + rng.below(most);
             if rng.below(2) == 0 {
                 FUSE.with(|f| f.set(1 + rng.below(400)));
