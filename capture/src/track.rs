@@ -28,18 +28,22 @@ pub struct Track {
     durable: Mark,
     completed: VecDeque<Mark>,
     open: BTreeSet<(CommitSeq, BatchId)>,
+    /// The newest unit that has a record in a batch.
+    begun: CommitSeq,
 }
 
 impl Track {
     /// Begins at a checkpoint.
     pub fn new(at: Mark) -> Self {
-        Track { durable: at, completed: VecDeque::new(), open: BTreeSet::new() }
+        let begun = at.seq;
+        Track { durable: at, completed: VecDeque::new(), open: BTreeSet::new(), begun }
     }
 
     /// A batch got its first record, of unit `first`.
     pub fn opened(&mut self, batch: BatchId, first: CommitSeq) {
         assert!(first > self.durable.seq, "a batch of a unit that was called durable");
         assert!(self.open.insert((first, batch)), "a batch opens once");
+        self.begun = self.begun.max(first);
     }
 
     /// A batch is committed in its partition.
@@ -87,9 +91,14 @@ impl Track {
     pub fn durable(&self) -> &Mark {
         &self.durable
     }
-    /// Nothing waits for an answer and no unit is half in batches.
+    /// Nothing waits for an answer.
     pub fn is_quiet(&self) -> bool {
         self.open.is_empty() && self.completed.is_empty()
+    }
+    /// A unit has records in batches, and is not durable as a whole: also while all of those batches are acknowledged and more of
+    /// its rows come.
+    pub fn is_inside(&self) -> bool {
+        self.begun > self.durable.seq
     }
     /// A completed unit waits for answers: `durable` will move without more being read.
     pub fn will_move(&self) -> bool {
@@ -121,6 +130,24 @@ mod tests {
         t.acked(BatchId(1), CommitSeq(1));
         assert_eq!(t.durable(), &mark(2));
         assert!(t.is_quiet());
+    }
+
+    #[test]
+    fn a_large_unit_is_behind_until_its_end_though_all_its_batches_so_far_are_acknowledged() {
+        let mut t = Track::new(mark(0));
+        t.opened(BatchId(1), CommitSeq(1));
+        t.acked(BatchId(1), CommitSeq(1));
+        assert!(t.is_quiet() && t.is_inside());
+        t.opened(BatchId(2), CommitSeq(1));
+        t.completed(mark(1));
+        assert!(t.is_inside());
+        t.acked(BatchId(2), CommitSeq(1));
+        assert!(!t.is_inside());
+        // A chunk that is given up leaves a hole.
+        t.opened(BatchId(3), CommitSeq(2));
+        t.acked(BatchId(3), CommitSeq(2));
+        t.passed(CommitSeq(2));
+        assert!(!t.is_inside());
     }
 
     #[test]

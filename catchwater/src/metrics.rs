@@ -441,6 +441,7 @@ mod tests {
     fn line(kind: &'static str) -> WorkerLine {
         WorkerLine {
             ad_hoc: if kind == "source" { vec![ad_hoc()] } else { Vec::new() },
+            ad_hoc_refused: (0, None),
             pipeline: "shop".into(),
             node: format!("a_{kind}"),
             kind,

@@ -409,3 +409,44 @@ fn dev_runs_its_file_and_what_is_applied_to_it() {
     dev.wait(LIMIT, || copied(4)).expect("it goes on where it was");
     dev.stop().expect("ends");
 }
+
+#[test]
+fn a_source_at_another_url_is_asked_and_an_ad_hoc_snapshot_that_is_given_up_is_shown() {
+    let Some(d) = Database::create("pg15", "pipelines_moved") else { return };
+    d.pg.run("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").expect("table");
+    let rig = Rig::new("moved");
+    let file = |url: &str, name: &str| {
+        let text = format!(
+            "version: 1\npipeline: p\nsources:\n  {}:\n    postgres: {{ url: \"{url}\", tables: [t] }}\n",
+            d.name()
+        );
+        rig.write(name, &text)
+    };
+    rig.done(&["apply", &file(d.url(), "here.yaml")]);
+    rig.until("runs", || rig.state("p") == "running");
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port");
+    let away = file(&format!("postgres://postgres@{free}/{}", d.name()), "away.yaml");
+    let (code, plan) = rig.run(&["plan", &away]);
+    assert!(code != 0 && plan.to_string().contains("CW0501"), "{plan}");
+    assert_eq!(rig.refused(&["apply", &away]).0, "CW0501");
+
+    let asked = ["pipeline", "snapshot", "p", "--table", "public.t", "--where", "1 / (id - id) = 1"];
+    rig.until("asked", || rig.run(&asked).0 == 0);
+    let refused = || rig.done(&["pipeline", "snapshot", "p"])[0]["refused"].clone();
+    rig.until("given up", || refused()["count"].as_u64().is_some_and(|n| n > 0));
+    assert!(word(&refused()["last"]).contains("public.t is given up: CW0528"), "{}", refused());
+
+    // A target that takes no rows is no target: said before anything is stored.
+    d.pg.run(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", d.name())).expect("read-only");
+    let text = std::fs::read_to_string(rig.path("here.yaml")).expect("text");
+    let to = rig.write(
+        "to.yaml",
+        &format!(
+            "{text}sinks:\n  s:\n    from: {}\n    postgres: {{ url: \"{}\", schema: other }}\n",
+            d.name(),
+            d.url()
+        ),
+    );
+    assert_eq!(rig.refused(&["apply", &to]).0, "CW0612");
+}

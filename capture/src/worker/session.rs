@@ -603,7 +603,7 @@ impl<'a> Session<'a> {
 
     fn tell(&self) {
         let durable = self.track.durable();
-        let quiet = self.track.is_quiet();
+        let quiet = self.track.is_quiet() && !self.track.is_inside();
         let now = self.clock.now().wall;
         self.status.update(|s| {
             s.commit_seq = durable.seq;

@@ -35,6 +35,8 @@ pub struct WorkerLine {
     pub snapshot: Option<(u64, u64, u64)>,
     /// Of a source: ad hoc snapshots that are not at their end.
     pub ad_hoc: Vec<capture::status::AdHoc>,
+    /// Signals that were not followed and ad hoc snapshots that were given up since the worker began, and why the newest was.
+    pub ad_hoc_refused: (u64, Option<String>),
     pub tables: BTreeMap<String, u64>,
     /// Of a sink: the same by kind of operation.
     pub operations: BTreeMap<(String, &'static str), u64>,
@@ -102,6 +104,7 @@ impl WorkerLine {
             position: String::new(),
             snapshot: None,
             ad_hoc: Vec::new(),
+            ad_hoc_refused: (0, None),
             tables: BTreeMap::new(),
             operations: BTreeMap::new(),
             lanes_busy: None,
@@ -180,6 +183,7 @@ impl WorkerStatus {
                 line.snapshot_tables = s.snapshot_tables;
                 line.slot = s.slot;
                 line.ad_hoc = s.ad_hoc;
+                line.ad_hoc_refused = (s.signals_refused, s.last_refusal);
                 line.error = s.last_error.map(|(c, w)| (c.to_string(), w));
             }
             WorkerStatus::Deliver(h) => {
@@ -252,6 +256,7 @@ pub fn line_json(l: &WorkerLine) -> Value {
             "table": a.table, "state": a.state, "rows": a.rows, "chunks": a.chunks,
             "rows_estimate": a.rows_estimate, "eta_ms": a.eta_ms,
         })).collect::<Vec<_>>(),
+        "ad_hoc_refused": {"count": l.ad_hoc_refused.0, "last": l.ad_hoc_refused.1},
         "tables": l.tables,
         "parked": l.parked.map(|(rows, keys)| json!({"rows": rows, "keys": keys})),
         "ledger": l.ledger.map(|c| json!({

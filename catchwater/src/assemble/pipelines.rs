@@ -187,7 +187,13 @@ impl State {
         let known: BTreeSet<String> =
             old.iter().flat_map(|p| p.sources.keys()).chain(same.map(|(n, _)| n)).cloned().collect();
         let refused = steps.iter().any(|s| s.class == Class::Refused);
-        let findings = if refused { Vec::new() } else { resolved.preflight(&known).await? };
+        let mut findings = if refused { Vec::new() } else { resolved.preflight(&known).await? };
+        let moved = old.iter().flat_map(|p| &p.sources).filter(|(n, was)| {
+            resolved.pipeline.sources.get(*n).is_some_and(|now| plan::is_moved(&was.component, &now.component))
+        });
+        for (name, _) in moved.filter(|_| !refused) {
+            findings.extend(resolved.ask_moved(name).await);
+        }
         let mut hash = Sha256::new();
         hash.update(base.0.to_be_bytes());
         hash.update(Sha256::digest(wanted.text.as_bytes()));

@@ -101,6 +101,39 @@ impl Resolved {
         Ok(findings)
     }
 
+    /// Asks a source that runs and gets another URL what can be asked beside it: whether that answers, and whether its slot is
+    /// there, for it goes on at its position.
+    pub async fn ask_moved(&self, name: &str) -> Vec<(String, Finding)> {
+        let Some(Component::Postgres { url, slot, .. }) = self.sources.get(name) else { return Vec::new() };
+        let config = postgres::ConnectConfig::parse(url).map(|c| c.relative_to(&self.base)).map(|connect| {
+            let mut c = postgres::SourceConfig::new(SourceName::from(name), CaptureEpoch(0), connect, Vec::new());
+            c.slot.clone_from(slot);
+            c
+        });
+        let config = match config.map_err(|e| postgres::source::url_error(&e)) {
+            Ok(config) => config,
+            Err(e) => return vec![(format!("source {name}"), of_source(&e))],
+        };
+        let found = match timeout(PREFLIGHT_LIMIT, postgres::source::is_slot_held(&config)).await {
+            Ok(Ok(Some(_))) => return Vec::new(),
+            Ok(Ok(None)) => Finding {
+                code: catchwater_record::ErrorCode(514),
+                severity: Severity::Warning,
+                fault: format!("its slot {} is not on the server of the new url", config.slot()),
+                evidence: "it goes on at its position there, and stops where it cannot".into(),
+                cure: format!(
+                    "catchwater explain CW0514; or read it again: catchwater pipeline reset {}",
+                    self.pipeline.name
+                ),
+                sql: Vec::new(),
+                retry: false,
+            },
+            Ok(Err(e)) => of_source(&e),
+            Err(_) => late("the source"),
+        };
+        vec![(format!("source {name}"), found)]
+    }
+
     /// A path of the pipeline's file, which is relative to it.
     pub fn path(&self, given: &str) -> PathBuf {
         self.base.join(given)
@@ -298,6 +331,18 @@ pub async fn preflight(pipeline: Pipeline, base: &Path) -> Result<Vec<(String, F
 }
 
 fn as_finding(e: &SinkError) -> Finding {
+    Finding {
+        code: e.code,
+        severity: Severity::Error,
+        fault: e.what.clone(),
+        evidence: String::new(),
+        cure: e.next.clone(),
+        sql: Vec::new(),
+        retry: false,
+    }
+}
+
+fn of_source(e: &capture::source::SourceError) -> Finding {
     Finding {
         code: e.code,
         severity: Severity::Error,

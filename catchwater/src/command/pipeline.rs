@@ -231,10 +231,24 @@ async fn progress(name: &str, http: &Http) -> Result<Done, Failure> {
             rows.push(vec![text(&line["node"]), text(&a["table"]), text(&a["state"]), done, text(&a["chunks"]), eta]);
         }
     }
-    let table = report::table(&["SOURCE", "TABLE", "STATE", "ROWS", "CHUNKS", "ETA"], &rows);
     let said = format!("{} table(s) are read again", rows.len());
-    let result: Vec<Value> = mine.iter().map(|l| json!({"source": l["node"], "ad_hoc": l["ad_hoc"]})).collect();
-    Ok(Done::new(said, result.into(), if rows.is_empty() { String::new() } else { table }))
+    let mut shown = match rows.is_empty() {
+        true => format!("{said}\n"),
+        false => report::table(&["SOURCE", "TABLE", "STATE", "ROWS", "CHUNKS", "ETA"], &rows),
+    };
+    for line in &mine {
+        let refused = &line["ad_hoc_refused"];
+        if let Some(last) = refused["last"].as_str() {
+            let count = text(&refused["count"]);
+            shown.push_str(&format!(
+                "{}: {count} not followed or given up since it began; the newest: CW0591 {last}\n",
+                text(&line["node"])
+            ));
+        }
+    }
+    let of = |l: &Value| json!({"source": l["node"], "ad_hoc": l["ad_hoc"], "refused": l["ad_hoc_refused"]});
+    let result: Vec<Value> = mine.iter().map(|l| of(l)).collect();
+    Ok(Done::new(said, result.into(), shown))
 }
 
 async fn verb(name: &str, verb: &str, says: &str, http: &Http) -> Result<Done, Failure> {

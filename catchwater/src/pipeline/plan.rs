@@ -125,6 +125,11 @@ fn gone_source(node: &str, name: &str, s: &Source) -> Step {
         .next("its topics stay; the changes from now on are lost to it, so capture again means a new source name")
 }
 
+/// A source of PostgreSQL that goes on at another URL.
+pub fn is_moved(was: &Component, now: &Component) -> bool {
+    matches!((was, now), (Component::Postgres { url: a, .. }, Component::Postgres { url: b, .. }) if a != b)
+}
+
 fn changed_source(node: &str, a: &Source, b: &Source, out: &mut Vec<Step>) {
     let instead = "give the new one another source name";
     match (&a.component, &b.component) {

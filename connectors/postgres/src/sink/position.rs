@@ -74,6 +74,15 @@ fn no_right(config: &SinkConfig, has_schema: bool) -> SinkError {
 
 /// What [`ensure`] will need; nothing is made.
 pub async fn preflight(config: &SinkConfig, session: &Session) -> Result<(), SinkError> {
+    let row = session.client.query_one("SELECT current_setting('transaction_read_only') = 'on'", &[]).await;
+    if row.map_err(|e| fault(config, e.into()))?.get(0) {
+        return Err(SinkError::new(
+            SinkClass::Config,
+            code::READ_ONLY,
+            format!("{} is read-only: a standby, or default_transaction_read_only is on", config.connect.place()),
+            "name the primary in the URL, or all hosts with target_session_attrs=read-write",
+        ));
+    }
     let found = look(config, session).await?;
     if found.table || found.may_make { Ok(()) } else { Err(no_right(config, found.schema)) }
 }
