@@ -7,7 +7,8 @@
 //! that show it already.) A crash, a stop, or a reader that fails ends the view: the rest is read in another one, and
 //! changes stand between the two parts.
 
-use super::{AGAIN_MS, AGAIN_MS_MAX, About, AdHoc, Job, Marking, Placed, refuse};
+use super::job::{AGAIN_MS, AGAIN_MS_MAX, Placed};
+use super::{About, AdHoc, Job, Marking, refuse};
 use crate::backfill::may_place;
 use crate::error::Trouble;
 use crate::notification::Ended;
