@@ -12,7 +12,9 @@ use crate::source::{
     Source, SourceClass, SourceError, Start, Stretch, StretchEnd, View,
 };
 use catchwater_base::hash;
-use catchwater_change::encode::debezium_json::{NameMode, is_domain_array, is_known, key_changed, source_type};
+use catchwater_change::encode::debezium_json::{
+    NameMode, cut_units, is_domain_array, is_known, key_changed, source_type,
+};
 use catchwater_change::value::Text;
 use catchwater_change::{Cell, Column, KeyFrom, Native, Op, Row, RowChange, TableSchema, Type, Value};
 use catchwater_record::ErrorCode;
@@ -488,16 +490,6 @@ impl Plan {
         change.table = self.table.clone();
         change
     }
-}
-
-/// The characters that so many UTF-16 code units hold.
-fn cut_units(text: &str, most: usize) -> &str {
-    let mut units = 0;
-    let end = text.char_indices().find(|(_, c)| {
-        units += c.len_utf16();
-        units > most
-    });
-    end.map_or(text, |(at, _)| &text[..at])
 }
 
 fn text(mask: &Mask, text: &str, of: fn(Text) -> Value) -> Cell {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use catchwater_base::Wall;
 use defects::Cuts;
 use defects::Road;
-pub use defects::{is_domain_array, is_known, keys_hold};
+pub use defects::{cut_units, is_domain_array, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
 use parts::{OfTable, Times};

@@ -23,6 +23,7 @@ use crate::json;
 use crate::row::{Cell, Row};
 use crate::schema::{Column, KeyFrom, TableSchema, Type};
 use crate::value::{Decimal, Value};
+pub use cut::cut_units;
 pub(super) use cut::{Cuts, parameters};
 pub(super) use shape::shape;
 

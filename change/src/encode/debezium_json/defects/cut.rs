@@ -89,7 +89,7 @@ impl Encoder {
 }
 
 /// The characters that so many UTF-16 code units, Java's, hold.
-fn cut_units(text: &str, most: usize) -> &str {
+pub fn cut_units(text: &str, most: usize) -> &str {
     let mut units = 0;
     let end = text.char_indices().find(|(_, c)| {
         units += c.len_utf16();
