@@ -111,8 +111,10 @@ fn fill(from: u64, to: u64) -> String {
 }
 
 /// Rows per second from the replication stream into the durable log, against `pg_recvlogical` to nowhere over the same
-/// WAL in the same run, interleaved.
+/// WAL in the same run, interleaved. `CW_SOURCE` adds properties to the source (`binary: true`); the probe then asks for
+/// binary values too when it says so.
 fn stream() -> Result<Value> {
+    let more = std::env::var("CW_SOURCE").map(|of| format!(", {of}")).unwrap_or_default();
     let rows = setting("CW_ROWS", 300_000);
     let per_txn = setting("CW_TXN_ROWS", 100);
     let bin = std::env::var("CW_PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
@@ -121,7 +123,7 @@ fn stream() -> Result<Value> {
         let Some(a) = Database::create("pg15", "stream") else { bail!("no server") };
         a.pg.run(TABLE)?;
         let mut dev = Dev::new(&format!(
-            "version: 1\npipeline: b\nsources:\n  s:\n    postgres: {{ url: \"{}\", tables: [t] }}\n",
+            "version: 1\npipeline: b\nsources:\n  s:\n    postgres: {{ url: \"{}\", tables: [t]{more} }}\n",
             a.url()
         ));
         dev.start()?;
@@ -153,6 +155,8 @@ fn stream() -> Result<Value> {
                 "proto_version=1",
                 "-o",
                 "publication_names=catchwater_s",
+                "-o",
+                if more.contains("binary: true") { "binary=true" } else { "binary=false" },
                 "--no-loop",
                 "-E",
                 &end,
@@ -170,7 +174,7 @@ fn stream() -> Result<Value> {
     }
     let ratios = ours.iter().zip(&probe).map(|(o, p)| o / p).collect();
     Ok(json!({
-        "bench": "stream", "rows": rows, "rows_per_transaction": per_txn, "probe_pg_recvlogical_rows_per_s": median(probe),
+        "bench": "stream", "source": more, "rows": rows, "rows_per_transaction": per_txn, "probe_pg_recvlogical_rows_per_s": median(probe),
         "rows_per_s": median(ours), "ratio": median(ratios), "cpu_us_per_row": median(cpu),
     }))
 }
