@@ -20,6 +20,38 @@ pub struct Dev {
     pub throw_away: bool,
 }
 
+/// Crash points that are passed again and again while rows flow: `area.step` for `area.before_step` and `area.after_step`.
+pub const STREAM_POINTS: [&str; 28] = [
+    "source.frame",
+    "source.decode",
+    "source.values",
+    "capture.boundary",
+    "capture.route",
+    "capture.encode",
+    "capture.track",
+    "log.append",
+    "partition.check",
+    "partition.propose",
+    "raft.step",
+    "journal.submit",
+    "journal.complete",
+    "seg.log",
+    "seg.ext",
+    "seg.ent",
+    "fetch.wake",
+    "capture.acked",
+    "capture.cut",
+    "capture.checkpoint",
+    "source.confirm",
+    "deliver.fetch",
+    "deliver.group",
+    "deliver.turn",
+    "deliver.mirror",
+    "sink.rows",
+    "sink.position",
+    "sink.commit",
+];
+
 /// Every row that a sink took from the log was applied, folded, parked or filtered, says the node. The sinks' sums.
 pub fn ledger(http: &str) -> Result<u64> {
     let url = format!("http://{http}/api/v1/lag");

@@ -4,43 +4,12 @@
 
 use catchwater_base::Rng;
 use catchwater_tests::bank;
-use catchwater_tests::dev::Dev;
+use catchwater_tests::dev::{Dev, STREAM_POINTS};
 use catchwater_tests::pg::Database;
 use std::time::{Duration, Instant};
 
 const ACCOUNTS: u32 = 50;
 
-/// Passed again and again while rows flow.
-const STREAM: [&str; 28] = [
-    "source.frame",
-    "source.decode",
-    "source.values",
-    "capture.boundary",
-    "capture.route",
-    "capture.encode",
-    "capture.track",
-    "log.append",
-    "partition.check",
-    "partition.propose",
-    "raft.step",
-    "journal.submit",
-    "journal.complete",
-    "seg.log",
-    "seg.ext",
-    "seg.ent",
-    "fetch.wake",
-    "capture.acked",
-    "capture.cut",
-    "capture.checkpoint",
-    "source.confirm",
-    "deliver.fetch",
-    "deliver.group",
-    "deliver.turn",
-    "deliver.mirror",
-    "sink.rows",
-    "sink.position",
-    "sink.commit",
-];
 /// Passed while a pipeline starts for the first time, or begins again.
 const START: [&str; 7] =
     ["capture.open", "capture.fence", "capture.topic", "capture.chunk", "capture.window", "sink.claim", "sink.ddl"];
@@ -71,7 +40,7 @@ fn every_point_of_the_stream() {
     dev.kill();
     let mut watch = bank::Watch::default();
     let (mut rng, mut txid, mut not_reached) = (Rng::new(5), 0u64, Vec::new());
-    for point in STREAM {
+    for point in STREAM_POINTS {
         for side in ["before", "after"] {
             for pass in [1, 4] {
                 let (area, step) = point.split_once('.').expect("area.step");

@@ -1,11 +1,12 @@
-//! S16: a bank with a foreign key and a second unique key between two PostgreSQL servers, under kills of the node, cuts of
-//! its connections to either database at any byte, ends of its sessions by the server, and, with `CW_KILL_SERVERS=1` (both
-//! servers are then this test's alone), crashes of the servers themselves. Nothing lost, nothing doubled, no state that
-//! never existed at any look at the target. `CW_KILLS=100` for the long form; the last line is the scoreboard's.
+//! S16: a bank with a foreign key and a second unique key between two PostgreSQL servers, under kills of the node at random
+//! and at crash points of the stream, cuts of its connections to either database at any byte, ends of its sessions by the
+//! server, and, with `CW_KILL_SERVERS=1` (the servers are then this test's alone), crashes of the servers themselves.
+//! Nothing lost, nothing doubled, no state that never existed at any look at the target. `CW_KILLS=230` for the long form,
+//! `CW_STORM_TARGET=pg16` for a target on a server of its own; the last line is the scoreboard's.
 
 use catchwater_base::Rng;
 use catchwater_tests::bank;
-use catchwater_tests::dev::Dev;
+use catchwater_tests::dev::{Dev, STREAM_POINTS};
 use catchwater_tests::pg::{Database, Pg};
 use catchwater_tests::proxy::Proxy;
 use std::sync::Arc;
@@ -55,6 +56,63 @@ fn strike(at: &Database, crash: bool) {
     );
 }
 
+/// The node, its crash point if it was started with one, and how it died so far.
+struct Victim<'a> {
+    dev: Dev,
+    databases: [(&'a Database, &'a Proxy); 2],
+    armed: bool,
+    points: bool,
+    kills: u32,
+    at_points: u32,
+}
+
+impl Victim<'_> {
+    /// A start that does not reach its databases is another test's.
+    fn calm(&self) {
+        for (database, proxy) in self.databases {
+            proxy.calm();
+            wait_for(database);
+        }
+    }
+
+    fn start(&mut self, why: &str) {
+        self.calm();
+        self.dev.start().unwrap_or_else(|e| panic!("start after {why}: {e:#}"));
+        self.armed = false;
+    }
+
+    /// The next life ends at a point of the stream, at one of its first passes or a later one, or when it is killed.
+    fn start_armed(&mut self, rng: &mut Rng, why: &str) {
+        let (area, step) =
+            STREAM_POINTS[rng.below(STREAM_POINTS.len() as u64) as usize].split_once('.').expect("area.step");
+        let (side, pass) = (["before", "after"][rng.below(2) as usize], 1 + rng.below(8) * rng.below(8));
+        let name = format!("{area}.{side}_{step}:{pass}");
+        self.calm();
+        let ended = self.dev.start_or_end(&[("CATCHWATER_CRASH_AT", &name)]);
+        match ended.unwrap_or_else(|e| panic!("start to {name} after {why}: {e:#}")) {
+            Some(_) => self.died(why),
+            None => self.armed = true,
+        }
+    }
+
+    fn died(&mut self, why: &str) {
+        self.at_points += 1;
+        self.dev.kill();
+        self.start(why);
+    }
+
+    /// False: it ended by itself, and had no point to die at.
+    fn lives(&mut self, why: &str) -> bool {
+        if self.dev.alive() {
+            return true;
+        }
+        if self.armed {
+            self.died(why);
+        }
+        self.dev.alive()
+    }
+}
+
 /// Until the server has recovered.
 fn wait_for(database: &Database) {
     let until = Instant::now() + Duration::from_secs(60);
@@ -70,7 +128,8 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
     let seed: u64 = std::env::var("CW_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
     let crash = std::env::var("CW_KILL_SERVERS").is_ok_and(|v| v == "1");
     let Some(source) = Database::create("pg15", "storm_source") else { return };
-    let Some(target) = Database::create("pg15", "storm_target") else { return };
+    let server = std::env::var("CW_STORM_TARGET").unwrap_or_else(|_| "pg15".into());
+    let Some(target) = Database::create(&server, "storm_target") else { return };
     bank::create(&source.pg, ACCOUNTS).expect("tables");
     source.pg.run(MORE).expect("keys of the source");
     bank::create(&target.pg, 0)
@@ -84,7 +143,9 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
     let yaml = bank::pipeline_with(&source, &target, &options)
         .replace(source.url(), &source_url)
         .replace(target.url(), &target_url);
-    let mut dev = Dev::new(&yaml);
+    let points = catchwater_tests::broker::has_crash_points("storm");
+    let databases = [(&source, &before_source), (&target, &before_target)];
+    let mut node = Victim { dev: Dev::new(&yaml), databases, armed: false, points, kills: 0, at_points: 0 };
     let writers = bank::Writers::start(source.url(), ACCOUNTS, 4, seed);
     let (stop, polls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let watcher = {
@@ -92,20 +153,16 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
         std::thread::spawn(move || watch(&url, &stop, &polls))
     };
     let mut rng = Rng::new(seed);
-    let (mut kills, mut ends, mut crashes) = (0_u32, 0_u32, 0_u32);
-    dev.start().expect("the first start");
+    let (mut ends, mut crashes) = (0_u32, 0_u32);
+    node.start("nothing");
     for fault in 0..faults {
+        let why = format!("fault {fault}");
         let at = if rng.chance(500_000) { (&source, &before_source) } else { (&target, &before_target) };
         match rng.below(6) {
             0..=2 => {
-                dev.kill();
-                // A start that does not reach its databases is another test's.
-                before_source.calm();
-                before_target.calm();
-                wait_for(&source);
-                wait_for(&target);
-                dev.start().unwrap_or_else(|e| panic!("start after fault {fault}: {e:#}"));
-                kills += 1;
+                node.dev.kill();
+                node.kills += 1;
+                if node.points && rng.chance(600_000) { node.start_armed(&mut rng, &why) } else { node.start(&why) }
             }
             3 | 4 => at.1.cut_after(rng.below(300_000)),
             _ if crash => {
@@ -119,12 +176,20 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
         }
         let until = Instant::now() + Duration::from_millis(rng.between(20, 2500));
         while Instant::now() < until {
-            assert!(dev.alive(), "fault {fault}: the node ended by itself:\n{}", dev.log_tail());
-            assert!(!watcher.is_finished(), "fault {fault}: a state that never was: {:?}", watcher.join());
+            if !node.lives(&why) {
+                panic!("{why}: the node ended by itself:\n{}", node.dev.log_tail());
+            }
+            assert!(!watcher.is_finished(), "{why}: a state that never was: {:?}", watcher.join());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
     let begun = writers.stop();
+    if node.armed {
+        node.dev.kill();
+        node.kills += 1;
+        node.start("the last fault");
+    }
+    let Victim { dev, kills, at_points, .. } = node;
     // Connections of this test's own may have gone with a crash.
     let (source_pg, target_pg) =
         (Pg::connect(source.url()).expect("source"), Pg::connect(target.url()).expect("target"));
@@ -138,9 +203,9 @@ fn kills_cuts_and_crashes_lose_double_and_tear_nothing() {
     bank::check_topics(&dev.kafka, &source_pg, source.name()).expect("the topics hold each transaction once");
     let cuts = before_source.cuts() + before_target.cuts();
     println!(
-        "{{\"row\": \"S16\", \"violations\": 0, \"faults\": {}, \"transactions\": {begun}, \"polls\": {polls}, \"kills\": {kills}, \
+        "{{\"row\": \"S16\", \"violations\": 0, \"faults\": {}, \"transactions\": {begun}, \"polls\": {polls}, \"kills\": {kills}, \"deaths_at_points\": {at_points}, \
          \"cuts\": {cuts}, \"sessions_ended\": {ends}, \"server_crashes\": {crashes}, \"seed\": {seed}, \"options\": \"{}\"}}",
-        u64::from(kills + ends + crashes) + cuts,
+        u64::from(kills + at_points + ends + crashes) + cuts,
         options.trim_start_matches(", ")
     );
 }
