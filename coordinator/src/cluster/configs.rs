@@ -5,7 +5,7 @@
 //!               (source 1)         (2)                 (3)                  (4)                  (5)
 //! ```
 //! The 33 topic keys, their defaults and rules are those of Apache Kafka 4.3 (`LogConfig`); our own stand behind them.
-//! Values are kept as they were written, trimmed; parsing is repeated at the reader.
+//! Values are kept as they were written, trimmed; whoever reads one gets it as it is understood ([`canonical`]).
 
 mod described;
 mod keys;
@@ -108,11 +108,19 @@ pub fn topic_set(pairs: &[(String, Option<String>)]) -> Result<BTreeMap<String, 
     let mut entries = BTreeMap::new();
     for (name, value) in pairs {
         let value = value.as_ref().ok_or_else(|| ConfigError::Null(name.clone()))?;
-        if entries.insert(name.clone(), value.trim().to_owned()).is_some() {
+        if entries.insert(name.clone(), value.clone()).is_some() {
             return Err(ConfigError::Twice);
         }
     }
+    checked(entries)
+}
+
+/// The same set without spaces around its values, if it is a legal one. (What is refused is quoted with them.)
+fn checked(mut entries: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
     check_topic(&entries)?;
+    for value in entries.values_mut() {
+        *value = trimmed(value).to_owned();
+    }
     Ok(entries)
 }
 
@@ -131,8 +139,7 @@ pub fn decide(image: &Image, change: &ConfigChange) -> Result<ClusterRecord, Con
             for (key, step) in steps {
                 step_entry(&mut entries, key, step)?;
             }
-            check_topic(&entries)?;
-            entries
+            checked(entries)?
         }
     };
     if image.topic_by_name(name.as_str()).is_none() {
@@ -199,7 +206,7 @@ fn step_entry(entries: &mut BTreeMap<String, String>, key: &str, step: &ConfigSt
     };
     let present = || entries.get(key).map_or(definition.default, String::as_str).to_owned();
     let value = match step {
-        ConfigStep::Set(value) => value.trim().to_owned(),
+        ConfigStep::Set(value) => value.clone(),
         ConfigStep::Delete => {
             entries.remove(key);
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::super::image::Image;
 use super::ConfigError;
-use super::keys::{BROKER_KEYS, Definition, Kind, TOPIC_KEYS, check_value, topic_key};
+use super::keys::{BROKER_KEYS, Definition, Kind, NULL_DEFAULTS, TOPIC_KEYS, canonical, check_value, topic_key};
 use catchwater_record::{NodeId, TopicName};
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ pub type FileSettings = BTreeMap<String, String>;
 pub fn topic_value(image: &Image, file: &FileSettings, topic: &TopicName, key: &'static str) -> String {
     let Some(definition) = topic_key(key) else { return String::new() };
     if let Some(value) = image.topic_configs(topic).and_then(|e| e.get(key)) {
-        return value.clone();
+        return canonical(definition, value);
     }
     chain(file, definition).first().map_or_else(|| definition.default.to_owned(), |s| s.value.clone())
 }
@@ -61,8 +61,8 @@ pub fn describe_entries(set: Option<&BTreeMap<String, String>>, file: &FileSetti
         .map(|definition| {
             let mut synonyms = chain(file, definition);
             if let Some(value) = set.and_then(|s| s.get(definition.name)) {
-                let own =
-                    Synonym { name: definition.name.to_owned(), value: value.clone(), source: ConfigSource::Topic };
+                let value = canonical(definition, value);
+                let own = Synonym { name: definition.name.to_owned(), value, source: ConfigSource::Topic };
                 synonyms.insert(0, own);
             }
             described(definition, synonyms, false)
@@ -137,11 +137,18 @@ fn chain(file: &FileSettings, definition: &'static Definition) -> Vec<Synonym> {
     let mut out = Vec::new();
     for name in definition.synonyms {
         if let Some(value) = file.get(*name) {
-            let value = in_unit(name, value);
+            let value = canonical(definition, &in_unit(name, value));
             out.push(Synonym { name: (*name).to_owned(), value, source: ConfigSource::File });
         }
     }
-    let name = definition.synonyms.first().copied().unwrap_or(definition.name);
+    // Kafka names a default where a broker key has one. Its `log.retention.ms` and the like are null unless they are set, and
+    // some topic keys have no broker key; our own keys stand for themselves.
+    let name = match definition.synonyms.first() {
+        Some(name) if NULL_DEFAULTS.contains(name) => return out,
+        Some(name) => *name,
+        None if definition.of_kafka() => return out,
+        None => definition.name,
+    };
     out.push(Synonym { name: name.to_owned(), value: definition.default.to_owned(), source: ConfigSource::Default });
     out
 }

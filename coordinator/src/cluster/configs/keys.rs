@@ -56,6 +56,13 @@ pub struct Definition {
     pub text: &'static str,
 }
 
+impl Definition {
+    /// One of Kafka's own topic keys.
+    pub fn of_kafka(&self) -> bool {
+        TOPIC_KEYS[..KAFKA_TOPIC_KEYS].iter().any(|key| key.name == self.name)
+    }
+}
+
 const MAX: &str = "9223372036854775807";
 
 macro_rules! keys {
@@ -142,6 +149,9 @@ pub const TOPIC_KEYS: &[Definition] = keys! {
 pub const KAFKA_TOPIC_KEYS: usize = 33;
 const _: () = assert!(TOPIC_KEYS.len() == KAFKA_TOPIC_KEYS + 2);
 
+/// Broker keys that are null in Kafka unless they are set: the topic key's default comes from another of its names, or from itself.
+pub const NULL_DEFAULTS: &[&str] = &["log.flush.interval.ms", "log.retention.ms", "log.roll.jitter.ms", "log.roll.ms"];
+
 /// Broker keys that are described. All are read-only here: they come from the configuration file, or are facts.
 pub const BROKER_KEYS: &[Definition] = keys! {
     "advertised.listeners" List "", Rule::Any, [], "Addresses that clients are told.";
@@ -210,23 +220,26 @@ pub fn broker_key(name: &str) -> Option<&'static Definition> {
     BROKER_KEYS.iter().find(|d| d.name == name)
 }
 
-/// Checks one value by its key's type and rule, as Kafka does (values are trimmed).
+/// Checks one value by its key's type and rule, as Kafka does: spaces around it do not count. What does not parse is
+/// quoted as it came, what parses and breaks the rule as it was understood.
 pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
-    let bad = |why: String| ConfigError::Value { key: key.name.to_owned(), value: value.to_owned(), why };
-    let trimmed = value.trim();
+    let refused =
+        |value: &str, why: String| ConfigError::Value { key: key.name.to_owned(), value: value.to_owned(), why };
+    let unreadable = |why: &str| refused(value, why.to_owned());
+    let understood = canonical(key, value);
+    let bad = |why: String| refused(&understood, why);
+    let trimmed = trimmed(value);
     let number = match key.kind {
         Kind::Boolean => {
             if !(trimmed.eq_ignore_ascii_case("true") || trimmed.eq_ignore_ascii_case("false")) {
-                return Err(bad("Expected value to be either true or false".into()));
+                return Err(unreadable("Expected value to be either true or false"));
             }
             0
         }
-        Kind::Int => i64::from(trimmed.parse::<i32>().map_err(|_| bad("Not a number of type INT".into()))?),
-        Kind::Long => trimmed.parse::<i64>().map_err(|_| bad("Not a number of type LONG".into()))?,
+        Kind::Int => i64::from(trimmed.parse::<i32>().map_err(|_| unreadable("Not a number of type INT"))?),
+        Kind::Long => trimmed.parse::<i64>().map_err(|_| unreadable("Not a number of type LONG"))?,
         Kind::Double => {
-            // Java's form of a literal may end in its type.
-            let digits = trimmed.strip_suffix(['f', 'F', 'd', 'D']).unwrap_or(trimmed);
-            let number = digits.parse::<f64>().map_err(|_| bad("Not a number of type DOUBLE".into()))?;
+            let number = double(trimmed).ok_or_else(|| unreadable("Not a number of type DOUBLE"))?;
             if key.rule == Rule::Fraction && number > 1.0 {
                 return Err(bad("Value must be no more than 1".into()));
             }
@@ -263,7 +276,11 @@ pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
             Ok(())
         }
         Rule::Throttled => {
-            let items = list(trimmed);
+            let mut items = list(trimmed);
+            // Java's `split` drops what is empty at the end, so Kafka takes `0:1,` and `,`.
+            while items.last().is_some_and(|item| item.is_empty()) {
+                items.pop();
+            }
             let pair = |item: &&str| {
                 item.split_once(':')
                     .is_some_and(|(p, b)| [p, b].iter().all(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit())))
@@ -290,6 +307,61 @@ pub fn check_value(key: &Definition, value: &str) -> Result<(), ConfigError> {
 
 /// Items of a list value: separated by commas, spaces around them do not count, empty text = no item.
 pub fn list(value: &str) -> Vec<&str> {
-    let value = value.trim();
-    if value.is_empty() { Vec::new() } else { value.split(',').map(str::trim).collect() }
+    let value = trimmed(value);
+    if value.is_empty() { Vec::new() } else { value.split(',').map(trimmed).collect() }
+}
+
+/// As Java trims: everything up to U+0020 goes, and no other kind of space.
+pub fn trimmed(value: &str) -> &str {
+    value.trim_matches(|c: char| c <= ' ')
+}
+
+/// A value as it is understood and shown: `+5` is 5, `TRUE` is true, `.5` is 0.5, a list without doubles and spaces. One
+/// that does not parse stays as it is.
+pub fn canonical(key: &Definition, value: &str) -> String {
+    let value = trimmed(value);
+    let read = match key.kind {
+        Kind::Boolean => Some(value.to_ascii_lowercase()),
+        Kind::Int | Kind::Long => value.parse::<i64>().ok().map(|n| n.to_string()),
+        Kind::Double => double(value).map(java_double),
+        Kind::String => None,
+        // Kafka forgives doubles where it knows the members, and leaves the others as they were written.
+        Kind::List if matches!(key.rule, Rule::SomeOf(_)) => {
+            let mut items: Vec<&str> = Vec::new();
+            for item in list(value) {
+                if !items.contains(&item) {
+                    items.push(item);
+                }
+            }
+            Some(items.join(","))
+        }
+        Kind::List => Some(list(value).join(",")),
+    };
+    read.unwrap_or_else(|| value.to_owned())
+}
+
+/// Java's form of a literal may end in its type; what Rust reads besides (`inf`, `nan`) it has no word for.
+fn double(text: &str) -> Option<f64> {
+    let digits = text.strip_suffix(['f', 'F', 'd', 'D']).unwrap_or(text);
+    let named = matches!(digits.trim_start_matches(['+', '-']), "NaN" | "Infinity");
+    if !named && digits.contains(|c: char| c.is_ascii_alphabetic() && !c.eq_ignore_ascii_case(&'e')) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// As `Double.toString` writes it: 1.0, 0.5, 1.0E-4.
+fn java_double(number: f64) -> String {
+    if number.is_infinite() {
+        return if number > 0.0 { "Infinity".into() } else { "-Infinity".into() };
+    }
+    let size = number.abs();
+    if size == 0.0 || (1e-3..1e7).contains(&size) || number.is_nan() {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, power)) if !digits.contains('.') => format!("{digits}.0E{power}"),
+        _ => text,
+    }
 }

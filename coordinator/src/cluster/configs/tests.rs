@@ -61,6 +61,9 @@ fn values_are_judged_as_kafka_does() {
         ("follower.replication.throttled.replicas", "*", true),
         ("follower.replication.throttled.replicas", "", true),
         ("follower.replication.throttled.replicas", "0:1,1:2", true),
+        ("follower.replication.throttled.replicas", "0:1,", true),
+        ("follower.replication.throttled.replicas", ",", true),
+        ("follower.replication.throttled.replicas", ",0:1", false),
         ("follower.replication.throttled.replicas", "0", false),
         ("follower.replication.throttled.replicas", "a:1", false),
         ("index.interval.bytes", "0", true),
@@ -79,6 +82,9 @@ fn values_are_judged_as_kafka_does() {
         ("min.cleanable.dirty.ratio", "1e-1", true),
         ("min.cleanable.dirty.ratio", "0.5f", true),
         ("min.cleanable.dirty.ratio", "", false),
+        ("min.cleanable.dirty.ratio", "inf", false),
+        ("max.message.bytes", "\u{a0}5", false),
+        ("max.message.bytes", "\t5\n", true),
         ("min.cleanable.dirty.ratio", "1.01", false),
         ("min.cleanable.dirty.ratio", "NaN", false),
         ("min.insync.replicas", "0", false),
@@ -141,6 +147,13 @@ fn refusals_are_worded_as_kafkas() {
             "Invalid value 2147483648 for configuration index.interval.bytes: Not a number of type INT",
         ),
         ("retention.ms", "", "Invalid value  for configuration retention.ms: Not a number of type LONG"),
+        ("retention.ms", " x ", "Invalid value  x  for configuration retention.ms: Not a number of type LONG"),
+        ("flush.messages", " -0", "Invalid value 0 for configuration flush.messages: Value must be at least 1"),
+        (
+            "min.cleanable.dirty.ratio",
+            "131072001",
+            "Invalid value 1.31072001E8 for configuration min.cleanable.dirty.ratio: Value must be no more than 1",
+        ),
         (
             "leader.replication.throttled.replicas",
             "*,0:1",
@@ -175,6 +188,60 @@ fn the_file_gives_defaults_in_hours_too() {
     assert_eq!(topic_value(&Image::default(), &file, &topic, "retention.ms"), "3600000");
     let all = describe_topic(&Image::default(), &file, &topic);
     let retention = all.iter().find(|d| d.name == "retention.ms").unwrap();
-    assert_eq!((retention.source, retention.synonyms.len()), (ConfigSource::File, 2));
+    assert_eq!((retention.source, retention.synonyms.len()), (ConfigSource::File, 1));
     assert_eq!(all.len(), TOPIC_KEYS.len());
+}
+
+/// What a real Kafka 4.3.1 shows of such values, and what acts on them here: a ratio of `0.9f` is 0.9.
+#[test]
+fn a_value_is_shown_and_used_as_it_is_understood() {
+    let cases = [
+        ("retention.ms", "+5", "5"),
+        ("retention.ms", "-0", "0"),
+        ("preallocate", "True ", "true"),
+        ("min.cleanable.dirty.ratio", "1", "1.0"),
+        ("min.cleanable.dirty.ratio", "0.9f", "0.9"),
+        ("min.cleanable.dirty.ratio", ".5", "0.5"),
+        ("min.cleanable.dirty.ratio", "0.0001", "1.0E-4"),
+        ("min.cleanable.dirty.ratio", "0.00012", "1.2E-4"),
+        ("cleanup.policy", " compact , delete ", "compact,delete"),
+        ("cleanup.policy", "delete,delete", "delete"),
+        ("follower.replication.throttled.replicas", "0:1, 1:1,", "0:1,1:1,"),
+    ];
+    let topic = TopicName::from("t");
+    for (key, written, understood) in cases {
+        let mut image = Image::default();
+        let set = topic_set(&[(key.to_owned(), Some(written.to_owned()))]).unwrap();
+        image.apply(&ClusterRecord::Config { of: ConfigKey::Topic(topic.clone()), entries: Some(set) });
+        assert_eq!(topic_value(&image, &FileSettings::new(), &topic, topic_key(key).unwrap().name), understood);
+        let all = describe_topic(&image, &FileSettings::new(), &topic);
+        let described = all.iter().find(|d| d.name == key).unwrap();
+        assert_eq!((&*described.value, &*described.synonyms[0].value), (understood, understood), "{key}={written}");
+    }
+    let ratio = understood_ratio("0.0001");
+    assert_eq!(ratio.parse::<f64>().unwrap(), 0.0001, "and a reader of {ratio} gets the same number");
+}
+
+fn understood_ratio(written: &str) -> String {
+    canonical(topic_key("min.cleanable.dirty.ratio").unwrap(), written)
+}
+
+/// Kafka names no default for keys whose broker key is null there, nor for those that have no broker key.
+#[test]
+fn synonyms_are_those_of_kafka() {
+    let all = describe_topic(&Image::default(), &FileSettings::new(), &TopicName::from("t"));
+    let without: Vec<&str> = all.iter().filter(|d| d.synonyms.is_empty()).map(|d| d.name).collect();
+    let kafkas = [
+        "flush.ms",
+        "follower.replication.throttled.replicas",
+        "leader.replication.throttled.replicas",
+        "remote.log.copy.disable",
+        "remote.log.delete.on.disable",
+        "remote.storage.enable",
+        "retention.ms",
+        "segment.jitter.ms",
+        "segment.ms",
+    ];
+    assert_eq!(without, kafkas);
+    assert!(all.iter().all(|d| d.source == ConfigSource::Default && !(d.value.is_empty() && d.kind != Kind::List)));
 }
