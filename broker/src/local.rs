@@ -8,7 +8,7 @@
 mod control;
 mod tasks;
 
-use crate::api::list_offsets::{Wanted, scan};
+use crate::api::list_offsets::scan;
 use crate::fetch::plan::Room;
 use crate::fetch::wait::{Found, Verdict, Wait};
 use crate::fetch::write;
@@ -358,7 +358,7 @@ impl LogClient for LocalClient {
                     let ms = moment.as_millis();
                     let found = match partition.find_time(ms) {
                         None => None,
-                        Some(base) => spawn::blocking(move || scan(&partition, base, Wanted::AtOrAfter(ms)))
+                        Some(from) => spawn::blocking(move || scan(&partition, from, ms))
                             .await
                             .map_err(LogError::Bug)?
                             .map_err(|e| LogError::Storage(e.to_string()))?,

@@ -126,8 +126,8 @@ fn batch(input: &[u8]) {
             let Ok(record) = record else { break };
             let _ = record.headers().count();
         }
-        let _ = compress::first_at_or_after(&view, 5, OUTPUT_BYTES_MAX);
-        let _ = compress::first_at_max(&view, OUTPUT_BYTES_MAX);
+        let _ = compress::first_at_or_after(&view, 5, 1, OUTPUT_BYTES_MAX);
+        let _ = compress::first_at_max(&view, 1, OUTPUT_BYTES_MAX);
     }
 }
 

@@ -182,22 +182,47 @@ pub struct TimedRecord {
     pub timestamp: i64,
 }
 
-/// The first record with timestamp ≥ `at_ms`, looked up inside the batch. A LogAppendTime batch has one time for all
-/// its records: its maximum.
-pub fn first_at_or_after(batch: &BatchView<'_>, at_ms: i64, cap: usize) -> Result<Option<TimedRecord>, CompressError> {
-    find(batch, cap, |t| t >= at_ms)
+/// The first record with timestamp ≥ `at_ms` at or behind `from_delta` (of its offset), looked up inside the batch. A
+/// LogAppendTime batch has one time for all its records: its maximum.
+pub fn first_at_or_after(
+    batch: &BatchView<'_>,
+    at_ms: i64,
+    from_delta: u32,
+    cap: usize,
+) -> Result<Option<TimedRecord>, CompressError> {
+    let mut found = None;
+    each_time(batch, from_delta, cap, |record| {
+        found = Some(record).filter(|r| r.timestamp >= at_ms);
+        found.is_none()
+    })?;
+    Ok(found)
 }
 
-/// The first record that carries the batch's maximum timestamp.
-pub fn first_at_max(batch: &BatchView<'_>, cap: usize) -> Result<Option<TimedRecord>, CompressError> {
-    let max = batch.max_timestamp();
-    find(batch, cap, |t| t == max)
+/// The first of the records with the largest timestamp at or behind `from_delta`. The header's maximum is not believed:
+/// it stands there as a producer sent it, and may be that of a record before `from_delta`.
+pub fn first_at_max(batch: &BatchView<'_>, from_delta: u32, cap: usize) -> Result<Option<TimedRecord>, CompressError> {
+    let mut found: Option<TimedRecord> = None;
+    each_time(batch, from_delta, cap, |record| {
+        if found.is_none_or(|best| best.timestamp < record.timestamp) {
+            found = Some(record);
+        }
+        true
+    })?;
+    Ok(found)
 }
 
-fn find(batch: &BatchView<'_>, cap: usize, wanted: impl Fn(i64) -> bool) -> Result<Option<TimedRecord>, CompressError> {
+/// Shows the records at or behind `from_delta` until `go_on` says no.
+fn each_time(
+    batch: &BatchView<'_>,
+    from_delta: u32,
+    cap: usize,
+    mut go_on: impl FnMut(TimedRecord) -> bool,
+) -> Result<(), CompressError> {
     if batch.attributes() & ATTR_LOG_APPEND_TIME != 0 {
-        let timestamp = batch.max_timestamp();
-        return Ok(wanted(timestamp).then_some(TimedRecord { offset_delta: 0, timestamp }));
+        if from_delta < batch.offset_count() {
+            go_on(TimedRecord { offset_delta: from_delta, timestamp: batch.max_timestamp() });
+        }
+        return Ok(());
     }
     let section = section(batch, cap)?;
     let count = u32::try_from(batch.records_count()).unwrap_or(0);
@@ -206,12 +231,13 @@ fn find(batch: &BatchView<'_>, cap: usize, wanted: impl Fn(i64) -> bool) -> Resu
             let codec = batch.codec().unwrap_or(Codec::None);
             return Err(CompressError::Damaged { codec, source: io::ErrorKind::InvalidData.into() });
         };
+        let offset_delta = u32::try_from(record.offset_delta).unwrap_or(0);
         let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
-        if wanted(timestamp) {
-            return Ok(Some(TimedRecord { offset_delta: u32::try_from(record.offset_delta).unwrap_or(0), timestamp }));
+        if offset_delta >= from_delta && !go_on(TimedRecord { offset_delta, timestamp }) {
+            break;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -278,17 +304,37 @@ mod tests {
             let bytes = compress_batch(&BatchView::new(&plain).unwrap(), codec, SnappyFraming::Xerial).unwrap();
             let view = BatchView::new(&bytes).unwrap();
             view.check_crc().unwrap();
-            let at = |ms| first_at_or_after(&view, ms, 1 << 20).unwrap().map(|r| (r.offset_delta, r.timestamp));
+            let at = |ms| first_at_or_after(&view, ms, 0, 1 << 20).unwrap().map(|r| (r.offset_delta, r.timestamp));
             assert_eq!(at(0), Some((0, 1000)), "{codec:?}");
             assert_eq!(at(1100), Some((1, 1500)));
             assert_eq!(at(1501), Some((3, 3000)));
             assert_eq!(at(3001), None);
-            assert_eq!(first_at_max(&view, 1 << 20).unwrap().unwrap().offset_delta, 3);
+            let behind = |delta| first_at_max(&view, delta, 1 << 20).unwrap().map(|r| (r.offset_delta, r.timestamp));
+            assert_eq!((behind(0), behind(4), behind(5)), (Some((3, 3000)), Some((4, 3000)), None));
+            let found = first_at_or_after(&view, 1100, 2, 1 << 20).unwrap().unwrap();
+            assert_eq!((found.offset_delta, found.timestamp), (2, 1200), "what lies before is not looked at");
         }
         let mut stamped = plain.clone();
         crate::batch::stamp_append_time(&mut stamped, 9_000);
         let view = BatchView::new(&stamped).unwrap();
-        let found = first_at_or_after(&view, 5_000, 1 << 20).unwrap().unwrap();
+        let found = first_at_or_after(&view, 5_000, 0, 1 << 20).unwrap().unwrap();
         assert_eq!(found, TimedRecord { offset_delta: 0, timestamp: 9_000 });
+        assert_eq!(first_at_max(&view, 2, 1 << 20).unwrap().unwrap().offset_delta, 2);
+        assert_eq!(first_at_max(&view, 5, 1 << 20).unwrap(), None);
+    }
+
+    /// A header may promise a time that no record has.
+    #[test]
+    fn the_largest_time_is_one_that_a_record_has() {
+        let mut builder = Builder::new();
+        for t in [1000, 1500, 1200] {
+            builder.push(t, None, Some(b"value"), []);
+        }
+        let mut bytes = builder.finish().to_vec();
+        bytes[35..43].copy_from_slice(&9_000i64.to_be_bytes());
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let found = first_at_max(&BatchView::new(&bytes).unwrap(), 0, 1 << 20).unwrap();
+        assert_eq!(found, Some(TimedRecord { offset_delta: 1, timestamp: 1500 }));
     }
 }

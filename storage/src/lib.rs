@@ -27,3 +27,4 @@ pub use format::context::{CaptureContext, EntryContext};
 pub use format::txn::Aborted;
 pub use log::{Check, Log, LogConfig, LogOpenError, ReadPlan, TailBudget};
 pub use producer::ProducerBudget;
+pub use table::{MaxTime, Unknown};

@@ -18,7 +18,7 @@ use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
 use crate::format::snap::SECTION_ABORTED;
 use crate::format::txn::Aborted;
 use crate::producer::{BatchMark, Producer, ProducerBudget, Producers, Sequence};
-use crate::table::Table;
+use crate::table::{MaxTime, Table};
 use crate::txn::{Marker, Transactions};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use catchwater_base::mutant;
@@ -747,15 +747,15 @@ impl Log {
         }
     }
 
-    /// Base offset of the first batch that may hold a record with a timestamp ≥ `ms`.
+    /// Where to look for the first record with a timestamp ≥ `ms`: no record before that has one, and none below the log
+    /// start counts (it may lie inside a batch).
     pub fn find_time(&self, ms: i64) -> Option<Offset> {
-        self.table.find_time(ms, self.log_start).map(|r| r.base_offset)
+        self.table.find_time(ms, self.log_start).map(|r| r.base_offset.max(self.log_start))
     }
 
-    /// The largest timestamp and the base offset of the first batch that reaches it.
-    pub fn max_time(&self) -> Option<(i64, Offset)> {
-        let ms = self.table.max_time()?;
-        self.find_time(ms).map(|base| (ms, base))
+    /// Where the largest timestamp is.
+    pub fn max_time(&self) -> MaxTime {
+        self.table.max_time(self.log_start)
     }
 
     /// What compaction could do now, if it is due: the segments and what must stay. `policy` of the topic.

@@ -261,12 +261,51 @@ impl Table {
         self.behind.iter().find(|r| r.kind == EntryKind::Data && r.max_ts >= ms && end_offset(r) > log_start)
     }
 
-    /// The largest timestamp known and the first batch that reaches it.
-    pub fn max_time(&self) -> Option<i64> {
-        let placed = self.segments.iter().filter_map(|s| s.rows.last()).map(|r| r.max_ts).max();
-        let behind = self.behind.iter().map(|r| r.max_ts).max();
-        placed.max(behind).filter(|ms| *ms >= 0)
+    /// Where the largest timestamp at or behind `log_start` is. A row of a segment says the largest so far, so what the
+    /// rows behind a log start in the middle of a segment have themselves is not known where it was reached before.
+    pub fn max_time(&self, log_start: Offset) -> MaxTime {
+        let mut out = MaxTime::default();
+        let mut known = |ms: i64, base: Offset| {
+            if ms >= 0 && out.known.is_none_or(|(best, _)| best < ms) {
+                out.known = Some((ms, base));
+            }
+        };
+        for segment in &self.segments {
+            let Some(last) = segment.rows.last().filter(|r| end_offset(r) > log_start) else { continue };
+            let reached = segment.rows.partition_point(|r| r.max_ts < last.max_ts);
+            match segment.rows.get(reached) {
+                Some(row) if row.base_offset >= log_start => known(last.max_ts, row.base_offset),
+                _ => out.look = Some(Unknown { from: log_start, upto: end_offset(last), at_most: last.max_ts }),
+            }
+        }
+        for row in self.behind.iter().filter(|r| r.kind == EntryKind::Data && end_offset(r) > log_start) {
+            if row.base_offset >= log_start {
+                known(row.max_ts, row.base_offset);
+            } else {
+                out.look = Some(Unknown { from: log_start, upto: end_offset(row), at_most: row.max_ts });
+            }
+        }
+        let better = |look: &Unknown| out.known.is_none_or(|(ms, _)| ms <= look.at_most);
+        out.look = out.look.filter(better);
+        out
     }
+}
+
+/// What the rows say of the largest timestamp of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaxTime {
+    /// The largest of those batches whose own is known, and the base offset of the first that has it.
+    pub known: Option<(i64, Offset)>,
+    /// Records before all of those that must be looked at, because one of them may have a larger or equal one.
+    pub look: Option<Unknown>,
+}
+
+/// Offsets whose timestamps no row tells, and the largest that they can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub from: Offset,
+    pub upto: Offset,
+    pub at_most: i64,
 }
 
 #[cfg(test)]

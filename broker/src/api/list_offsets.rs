@@ -2,6 +2,7 @@
 
 use super::{Refuse, RequestContext, Response, decode, respond};
 use crate::error_code;
+use crate::host::log::ReadError;
 use crate::partition::FetchError;
 use crate::partition::shell::Partition;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use catchwater_protocol::api::{ListOffsetsRequest, ListOffsetsResponse};
 use catchwater_record::compress::{TimedRecord, first_at_max, first_at_or_after};
 use catchwater_record::{BatchView, LeaderEpoch, Offset};
 use catchwater_runtime::spawn;
+use catchwater_storage::{MaxTime, Unknown};
 use std::sync::Arc;
 
 const LATEST: i64 = -1;
@@ -106,13 +108,10 @@ async fn offset(
         EARLIEST | EARLIEST_LOCAL => Ok(Some((-1, ends.log_start, partition.epoch_at(ends.log_start)))),
         // Nothing is tiered.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
-        MAX_TIMESTAMP => {
-            let Some((_, base)) = partition.max_time() else { return Ok(None) };
-            blocking(move || scan(&partition, base, Wanted::Maximum)).await.map(below)
-        }
+        MAX_TIMESTAMP => blocking(move || largest(&partition)).await.map(below),
         at_ms => {
-            let Some(base) = partition.find_time(at_ms) else { return Ok(None) };
-            blocking(move || scan(&partition, base, Wanted::AtOrAfter(at_ms))).await.map(below)
+            let Some(from) = partition.find_time(at_ms) else { return Ok(None) };
+            blocking(move || scan(&partition, from, at_ms)).await.map(below)
         }
     }
 }
@@ -121,40 +120,88 @@ async fn blocking(work: impl FnOnce() -> Result<Answer, FetchError> + Send + 'st
     spawn::blocking(work).await.map_err(FetchError::Bug)?
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Wanted {
-    AtOrAfter(i64),
-    /// The first record that carries its batch's maximum.
-    Maximum,
+/// The first record at or behind `from`, below the high watermark, with a timestamp ≥ `at_ms`.
+pub(crate) fn scan(partition: &Partition, from: Offset, at_ms: i64) -> Result<Answer, FetchError> {
+    let mut found = None;
+    each_batch(partition, from, |batch, from_delta| {
+        if batch.max_timestamp() >= at_ms {
+            found = answer(batch, first_at_or_after(batch, at_ms, from_delta, OUTPUT_BYTES_MAX))?;
+        }
+        Ok(found.is_none())
+    })?;
+    Ok(found)
 }
 
-/// From the batch at `base` on, up to the high watermark: the first record that is wanted.
-pub(crate) fn scan(partition: &Partition, base: Offset, wanted: Wanted) -> Result<Answer, FetchError> {
-    let mut next = base;
+/// The first of the records with the largest timestamp.
+fn largest(partition: &Partition) -> Result<Answer, FetchError> {
+    let MaxTime { known, look } = partition.max_time();
+    let mut best: Answer = None;
+    if let Some(Unknown { from, upto, at_most }) = look {
+        each_batch(partition, from, |batch, from_delta| {
+            if batch.offset() >= upto {
+                return Ok(false);
+            }
+            // Headers say as much at least; some say more.
+            if best.is_none_or(|(ms, _, _)| ms < batch.max_timestamp()) {
+                let found = answer(batch, first_at_max(batch, from_delta, OUTPUT_BYTES_MAX))?;
+                best = found.filter(|(ms, _, _)| best.is_none_or(|(so_far, _, _)| so_far < *ms)).or(best);
+            }
+            Ok(best.is_none_or(|(ms, _, _)| ms < at_most))
+        })?;
+    }
+    if let Some((ms, base)) = known.filter(|(ms, _)| best.is_none_or(|(so_far, _, _)| so_far < *ms)) {
+        each_batch(partition, base, |batch, from_delta| {
+            let found = answer(batch, first_at_max(batch, from_delta, OUTPUT_BYTES_MAX))?;
+            best = found.filter(|(found, _, _)| best.is_none_or(|(so_far, _, _)| so_far < *found)).or(best);
+            // One batch, unless it has gone meanwhile or holds nothing that can be read.
+            Ok(batch.max_timestamp() < ms || best.is_none())
+        })?;
+    }
+    Ok(best)
+}
+
+/// Shows each batch from the one that holds `from` on, up to the high watermark, and the delta of the first offset in it that
+/// counts. Ends when `go_on` says no.
+fn each_batch(
+    partition: &Partition,
+    from: Offset,
+    mut go_on: impl FnMut(&BatchView<'_>, u32) -> Result<bool, FetchError>,
+) -> Result<(), FetchError> {
+    let mut next = from;
     loop {
-        let batches = partition.read_from(next, LOOK_BYTES).map_err(|_| FetchError::Storage)?;
+        let batches = match partition.read_from(next, LOOK_BYTES) {
+            Ok(batches) => batches,
+            // It moved since `from` was found.
+            Err(ReadError::BelowStart(start)) if start > next => {
+                next = start;
+                continue;
+            }
+            Err(_) => return Err(FetchError::Storage),
+        };
         let before = next;
         for bytes in &batches {
             let mut rest = &bytes[..];
             while let Ok((batch, after)) = BatchView::split(rest) {
                 rest = after;
+                let from_delta = u32::try_from(next.0.saturating_sub(batch.offset().0)).unwrap_or(u32::MAX);
                 next = batch.offset().plus(u64::from(batch.offset_count()));
-                let found = match wanted {
-                    Wanted::AtOrAfter(ms) if batch.max_timestamp() < ms => None,
-                    Wanted::AtOrAfter(ms) => inside(first_at_or_after(&batch, ms, OUTPUT_BYTES_MAX))?,
-                    Wanted::Maximum => inside(first_at_max(&batch, OUTPUT_BYTES_MAX))?,
-                };
-                if let Some(TimedRecord { offset_delta, timestamp }) = found {
-                    let offset = batch.offset().plus(u64::from(offset_delta));
-                    let epoch = u32::try_from(batch.leader_epoch()).ok().map(LeaderEpoch);
-                    return Ok(Some((timestamp, offset, epoch)));
+                if !go_on(&batch, from_delta)? {
+                    return Ok(());
                 }
             }
         }
         if next == before {
-            return Ok(None);
+            return Ok(());
         }
     }
+}
+
+fn answer(
+    batch: &BatchView<'_>,
+    found: Result<Option<TimedRecord>, catchwater_record::compress::CompressError>,
+) -> Result<Answer, FetchError> {
+    let epoch = u32::try_from(batch.leader_epoch()).ok().map(LeaderEpoch);
+    Ok(inside(found)?.map(|r| (r.timestamp, batch.offset().plus(u64::from(r.offset_delta)), epoch)))
 }
 
 /// A batch that cannot be opened was stored unopened; it has no record to offer.

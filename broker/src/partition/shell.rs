@@ -24,7 +24,7 @@ use catchwater_runtime::sync::{Notify, oneshot};
 use catchwater_storage::compact::{Choice, Policy};
 use catchwater_storage::format::context::CaptureContext;
 use catchwater_storage::retain::Retention;
-use catchwater_storage::{ReadPlan, Thinned};
+use catchwater_storage::{MaxTime, ReadPlan, Thinned};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -450,14 +450,14 @@ impl Partition {
         (log.capture_last(capture), log.next_offset())
     }
 
-    /// Base offset of the first batch that may hold a record with a timestamp ≥ `ms`.
+    /// Where to look for the first record with a timestamp ≥ `ms`.
     pub fn find_time(&self, ms: i64) -> Option<Offset> {
         self.see(|core| core.group().log().find_time(ms)).flatten()
     }
 
-    /// Largest timestamp and the batch that reaches it first.
-    pub fn max_time(&self) -> Option<(i64, Offset)> {
-        self.see(|core| core.group().log().max_time()).flatten()
+    /// Where the largest timestamp is.
+    pub fn max_time(&self) -> MaxTime {
+        self.see(|core| core.group().log().max_time()).unwrap_or_default()
     }
 
     /// Epoch of the entry that holds `offset`.

@@ -2,6 +2,7 @@
 use super::*;
 use crate::entry::{GroupSpec, Hard, derive_flags};
 use crate::format::context::{LogStart, TrimReason};
+use crate::table::Unknown;
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::patch;
 use catchwater_record::{CommitSeq, PartitionId, TopicId};
@@ -435,12 +436,40 @@ fn a_time_finds_the_first_batch_that_reaches_it() {
     let check = |log: &Log| {
         let at = |ms| log.find_time(ms).map(|o| o.0);
         assert_eq!((at(0), at(11), at(31), at(40), at(41)), (Some(0), Some(1), Some(3), Some(3), None));
-        assert_eq!(log.max_time(), Some((40, Offset(3))));
+        assert_eq!(log.max_time(), MaxTime { known: Some((40, Offset(3))), look: None });
     };
     check(&log);
     let placed = Writer { per_segment: 2, placed: vec![] }.place(&log, EntryIndex(5));
     log.segmented(EntryIndex(5), &placed);
     check(&log);
+}
+
+/// The log start lies inside a batch, or behind the batch that raised a segment's running maximum: what is below it is
+/// neither looked for nor taken for the largest.
+#[test]
+fn times_below_the_log_start_do_not_count() {
+    let mut log = fresh(LogConfig::default());
+    for ts in [40, 10, 30, 20] {
+        push(&mut log, 1, 3, ts);
+    }
+    let placed = Writer { per_segment: 4, placed: vec![] }.place(&log, EntryIndex(4));
+    log.segmented(EntryIndex(4), &placed);
+    push(&mut log, 1, 3, 25);
+    assert_eq!(log.max_time(), MaxTime { known: Some((40, Offset(0))), look: None });
+    let unknown = |from| Some(Unknown { from: Offset(from), upto: Offset(12), at_most: 40 });
+    log.log_start = Offset(1);
+    assert_eq!(log.find_time(35), Some(Offset(1)), "the record may be in the batch, but not below 1");
+    assert_eq!(log.max_time(), MaxTime { known: Some((25, Offset(12))), look: unknown(1) });
+    log.log_start = Offset(4);
+    assert_eq!(log.find_time(5), Some(Offset(4)));
+    assert_eq!(log.max_time(), MaxTime { known: Some((25, Offset(12))), look: unknown(4) });
+    log.log_start = Offset(12);
+    assert_eq!(log.max_time(), MaxTime { known: Some((25, Offset(12))), look: None });
+    log.log_start = Offset(13);
+    let last = Some(Unknown { from: Offset(13), upto: Offset(15), at_most: 25 });
+    assert_eq!((log.find_time(25), log.max_time()), (Some(Offset(13)), MaxTime { known: None, look: last }));
+    log.log_start = Offset(15);
+    assert_eq!((log.find_time(0), log.max_time()), (None, MaxTime::default()));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
 use kafka_protocol::messages::{BrokerId, FetchRequest, ListOffsetsRequest};
 
+use crate::configs::delete_records;
 use crate::wire::*;
 
 pub fn list(topic: &str, timestamp: i64) -> ListOffsetsRequest {
@@ -161,6 +162,42 @@ fn wire_056_list_offsets_finds_ends_and_times() {
     let local = listed(&mut wire, 8, &topic, -4);
     assert_eq!((local.error_code, local.offset), (0, 0));
     assert_eq!(listed(&mut wire, 7, &unique("nobody"), -1).error_code, 3);
+}
+
+/// DeleteRecords may leave the log start inside a batch, or behind the batch with the largest time.
+#[test]
+fn wire_057_times_are_looked_for_from_the_log_start_on() {
+    let broker = Broker::start();
+    let mut wire = Wire::to(&broker);
+    let topic = unique("times-cut");
+    wire.topic(&topic);
+    let start = now_ms() - 100_000;
+    for base in [50_000, 10_000, 30_000, 20_000] {
+        let mut builder = Builder::new();
+        for i in 0..3 {
+            builder.push(start + base - i * 1_000, None, Some(b"x"), []);
+        }
+        assert_eq!(wire.produce(&topic, builder.finish().freeze()).error_code, 0);
+    }
+    let of = |wire: &mut Wire, at| {
+        let part = listed(wire, 7, &topic, at);
+        (part.error_code, part.offset, part.timestamp)
+    };
+    assert_eq!(of(&mut wire, -3), (0, 0, start + 50_000));
+    for (log_start, first, at_25_s, largest) in [(1, 1, 1, (1, 49_000)), (4, 4, 6, (6, 30_000)), (7, 7, 7, (7, 29_000))]
+    {
+        assert_eq!(delete_records(&mut wire, 2, &topic, 0, log_start), (0, log_start));
+        let (code, found, _) = of(&mut wire, start);
+        assert_eq!((code, found), (0, first), "any time, from {log_start}");
+        let (code, found, _) = of(&mut wire, start + 25_000);
+        assert_eq!((code, found), (0, at_25_s), "25 s, from {log_start}");
+        let (code, offset, timestamp) = of(&mut wire, -3);
+        assert_eq!(code, 0, "largest, from {log_start}");
+        // Kafka names a record that it no longer gives.
+        if !broker.is_foreign() {
+            assert_eq!((offset, timestamp - start), largest, "largest, from {log_start}");
+        }
+    }
 }
 
 #[test]
