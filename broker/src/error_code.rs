@@ -10,6 +10,7 @@ use crate::partition::{AckError, FetchError, ProduceError};
 use catchwater_coordinator::cluster::configs::ConfigError;
 use catchwater_coordinator::cluster::topics::TopicError;
 use catchwater_coordinator::group::GroupError;
+use catchwater_record::batch::BatchError;
 use catchwater_record::batch::validate::{RecordFault, Refusal};
 
 /// One list gives the numbers and their names.
@@ -117,10 +118,17 @@ pub fn produce(error: &ProduceError) -> i16 {
     }
 }
 
+/// The smallest length a v2 batch may name: its header behind base offset and length.
+const BATCH_LENGTH_MIN: i32 = 49;
+
 fn refused(refusal: &Refusal) -> i16 {
     match refusal {
+        // As Kafka: what cannot be a batch at all is damage, what is not one batch is a wrong request.
+        Refusal::Shape(BatchError::Magic(magic)) if !(0..=2).contains(magic) => CORRUPT_MESSAGE,
+        Refusal::Shape(BatchError::Length { length, .. }) if *length < BATCH_LENGTH_MIN => CORRUPT_MESSAGE,
         Refusal::Null
         | Refusal::Shape(_)
+        | Refusal::BaseOffset(_)
         | Refusal::Count { .. }
         | Refusal::Control
         | Refusal::Sequence { .. }

@@ -17,7 +17,7 @@ use catchwater_protocol::api::produce::{
 };
 use catchwater_protocol::produce::{ProduceParts, TopicPart, split};
 use catchwater_record::Offset;
-use catchwater_record::batch::validate::{Depth, Refusal, validate};
+use catchwater_record::batch::validate::{Refusal, validate};
 use catchwater_record::batch::{BatchView, Codec, set_max_timestamp, stamp_append_time};
 use catchwater_runtime::{spawn, time};
 use std::sync::Arc;
@@ -187,9 +187,8 @@ fn checked(mut batch: BytesMut, settings: &Settings, now_ms: i64) -> Result<Byte
 
 /// Will validation look at the records, and does that cost time?
 fn opens(batch: &[u8], settings: &Settings) -> bool {
-    let rules = &settings.rules;
     let compressed = BatchView::split(batch).is_ok_and(|(b, _)| b.codec() != Some(Codec::None));
-    compressed && (rules.compacted || rules.depth == Depth::Full)
+    compressed && settings.rules.open_all()
 }
 
 async fn acknowledged(ctx: &RequestContext, pending: &mut Pending, deadline: Mono) -> State {

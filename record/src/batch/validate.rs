@@ -2,9 +2,11 @@
 //!
 //! The order of the checks is the order of Kafka's answers (protocol 3.2): shape → magic → codec → size → CRC →
 //! counts → control → producer → timestamps; then, where asked, the walk through the records. By header and CRC alone
-//! a batch costs 0.05 CPU-s per GB; opening compressed ones 1.4–2.7, so only compacted topics and `full` do it.
+//! a batch costs 0.05 CPU-s per GB; opening compressed ones 1.4–2.7, so only compacted topics, `full` and a limit of how old
+//! records may be do it (a header says the first and the largest time, and a record between them may be older than both).
 //! Leader, epoch, producer state and transactions are judged behind this, under the partition's lock.
 
+use crate::Offset;
 use crate::batch::iterate::records;
 use crate::batch::{ATTR_LOG_APPEND_TIME, BatchError, BatchView, Codec, HEADER_BYTES};
 use crate::compress::{CompressError, section};
@@ -53,6 +55,11 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// Whether every batch is opened, compressed or not.
+    pub fn open_all(&self) -> bool {
+        self.compacted || self.depth == Depth::Full || (self.before_max_ms != i64::MAX && !self.append_time)
+    }
+
     /// What a batch may give out when it is opened: 64 × its limit, at most 1 GiB.
     pub fn output_bytes_max(&self) -> usize {
         (self.batch_bytes_max as usize).saturating_mul(64).min(1 << 30)
@@ -76,6 +83,8 @@ pub enum Refusal {
     Crc(BatchError),
     #[error("{count} records and last offset delta {last_offset_delta} do not agree")]
     Count { count: i32, last_offset_delta: i32 },
+    #[error("base offset {0} of a batch that has no offset yet is not 0")]
+    BaseOffset(u64),
     #[error("control batches are not for clients")]
     Control,
     #[error("producer {producer_id} without a base sequence")]
@@ -121,6 +130,9 @@ pub fn validate<'a>(bytes: Option<&'a [u8]>, rules: &Rules, now_ms: i64) -> Resu
         return Err(Refusal::TooLarge { bytes: batch.len(), limit: rules.batch_bytes_max });
     }
     batch.check_crc().map_err(Refusal::Crc)?;
+    if batch.offset() != Offset::ZERO {
+        return Err(Refusal::BaseOffset(batch.offset().0));
+    }
     let (count, last_offset_delta) = (batch.records_count(), batch.last_offset_delta());
     if last_offset_delta < 0 || count < 1 || last_offset_delta.checked_add(1) != Some(count) {
         return Err(Refusal::Count { count, last_offset_delta });
@@ -137,8 +149,7 @@ pub fn validate<'a>(bytes: Option<&'a [u8]>, rules: &Rules, now_ms: i64) -> Resu
     for timestamp in [batch.base_timestamp(), batch.max_timestamp()] {
         in_time(rules, now_ms, None, timestamp)?;
     }
-    let opens = rules.compacted || rules.depth == Depth::Full;
-    let walks = opens || (rules.depth == Depth::Walk && batch.codec() == Some(Codec::None));
+    let walks = rules.open_all() || (rules.depth == Depth::Walk && batch.codec() == Some(Codec::None));
     let true_max_timestamp = if walks { walk(&batch, rules, now_ms)? } else { None };
     Ok(Checked { batch, true_max_timestamp })
 }
@@ -257,6 +268,7 @@ mod tests {
         check(&flipped, d, "Crc(Crc");
         check(&changed(|b| b[26] = 7), d, "Count");
         check(&changed(|b| b[57..61].copy_from_slice(&0i32.to_be_bytes())), d, "Count");
+        check(&changed(|b| b[7] = 77), d, "BaseOffset(77");
         check(&changed(|b| b[22] |= ATTR_CONTROL as u8), d, "Control");
         check(&changed(|b| b[43..51].copy_from_slice(&9i64.to_be_bytes())), d, "Sequence");
         check(&changed(|b| b[22] |= ATTR_LOG_APPEND_TIME as u8), d, "AppendTime");
@@ -284,6 +296,24 @@ mod tests {
         check(&at(NOW - 11), Rules { before_max_ms: 10, ..d }, "Timestamp");
         check(&at(-1), Rules { before_max_ms: 10, ..d }, "Ok");
         check(&at(NOW + 3_600_001), Rules { append_time: true, ..d }, "Ok");
+    }
+
+    /// Header: first and largest time. What lies between may be older than both.
+    #[test]
+    fn a_record_in_the_middle_is_too_old_plain_and_compressed() {
+        let mut builder = Builder::new();
+        for t in [NOW, NOW - 11, NOW + 1] {
+            builder.push(t, None, Some(b"v"), []);
+        }
+        let bytes = builder.finish();
+        let limited = Rules { before_max_ms: 10, ..Rules::default() };
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let packed = compress_batch(&BatchView::new(&bytes).unwrap(), codec, SnappyFraming::Raw).unwrap();
+            let refused = validate(Some(&packed), &limited, NOW).unwrap_err();
+            assert!(matches!(refused, Refusal::Timestamp { record: Some(1), .. }), "{codec:?}: {refused}");
+            check(&packed, Rules { before_max_ms: 11, ..limited }, "Ok");
+            check(&packed, Rules { append_time: true, ..limited }, "Ok");
+        }
     }
 
     #[test]

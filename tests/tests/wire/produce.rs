@@ -199,6 +199,13 @@ fn wire_042_timestamps_outside_the_limits_are_refused_with_the_record() {
         assert_eq!(part.error_code, code, "{what}");
         assert_eq!(part.record_errors.is_empty(), code == 0, "{what}");
     }
+    // Neither the first nor the largest time of its batch.
+    let mut builder = Builder::new();
+    for at in [now_ms(), now_ms() - 7_200_000, now_ms()] {
+        builder.push(at, None, Some(b"x"), []);
+    }
+    let part = wire.produce(&topic, builder.finish().freeze());
+    assert_eq!((part.error_code, part.record_errors.len(), part.record_errors[0].batch_index), (32, 1, 1));
 }
 
 #[test]
