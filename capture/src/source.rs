@@ -182,6 +182,8 @@ pub mod identity_tag {
     pub const SERVER_VERSION: u8 = 13;
     /// The publication is ours: it was not there before the slot.
     pub const PUBLICATION_MADE: u8 = 14;
+    /// The entries of the publication that brought the captured tables when the source was opened.
+    pub const PUBLICATION_ENTRIES: u8 = 15;
 }
 
 /// One item of the stream, in order.

@@ -253,6 +253,29 @@ fn a_publication_that_lacked_a_table() {
     gap("lacks", "CW0521", fault, Repair::Reset);
 }
 
+/// Its list of tables is the same again when the source looks.
+#[test]
+fn a_publication_that_lacked_a_table_and_has_it_again() {
+    let fault = |c: &Case| {
+        let name = c.slot();
+        format!(
+            "ALTER PUBLICATION {name} DROP TABLE u---INSERT INTO u VALUES (3)---ALTER PUBLICATION {name} ADD TABLE u"
+        )
+    };
+    gap("away", "CW0521", fault, Repair::Reset);
+}
+
+#[test]
+fn a_publication_that_had_a_row_filter_for_a_while() {
+    let fault = |c: &Case| {
+        let name = c.slot();
+        format!(
+            "ALTER PUBLICATION {name} SET TABLE t WHERE (id < 100), u---INSERT INTO t VALUES (4000, 1)---ALTER PUBLICATION {name} SET TABLE t, u"
+        )
+    };
+    gap("filtered", "CW0521", fault, Repair::Reset);
+}
+
 #[test]
 fn a_publication_with_a_row_filter() {
     let fault = |c: &Case| format!("ALTER PUBLICATION {} SET TABLE t WHERE (id < 100), u", c.slot());

@@ -13,6 +13,7 @@ mod beat;
 mod config;
 pub mod decode;
 mod detach;
+mod entries;
 mod errors;
 pub mod former;
 mod head;
@@ -47,6 +48,7 @@ use catchwater_runtime::spawn::Task;
 use catchwater_runtime::time::SystemClock;
 pub use config::{ROW_BYTES_MAX, SourceConfig};
 use decode::{Message, OldTuple};
+use entries::Entries;
 pub(crate) use errors::source_error;
 pub use errors::url_error;
 use errors::{broken, large_error, not_open, not_understood, row_error, stream_error};
@@ -120,6 +122,8 @@ struct Running {
     clock: SystemClock,
     /// When the publication was last compared.
     compared: Mono,
+    /// What brought the tables, as it was known then.
+    entries: Entries,
     slot: Option<SlotState>,
     _beat: Option<Task<()>>,
 }
@@ -317,6 +321,16 @@ impl Running {
         if let Some(name) = lost {
             return missing(format!("table {name} is not in publication {} any more", config.publication()));
         }
+        let relations: Vec<u32> = self.tables.keys().copied().collect();
+        let entries = Entries::of(config, &self.sql, self.version, found.oid, &relations).await?;
+        if let Some(relation) = Entries::was_away(&self.entries, &entries) {
+            let name = self.tables.get(&relation).map_or_else(|| relation.to_string(), |k| k.schema.qualified());
+            return Err(open::was_away(config, &name));
+        }
+        if self.entries.written_by != entries.written_by {
+            open::warn_written(config);
+        }
+        self.entries.learn(entries);
         // For people to see; a server that does not answer this is asked again.
         self.slot = open::slot_state(config, &self.sql).await;
         self.compared = now;

@@ -5,6 +5,7 @@
 
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
+use super::entries::Entries;
 use super::former::{self, publish};
 use super::large::Large;
 use super::login::{replication, session};
@@ -398,6 +399,10 @@ pub(super) fn create_publication_sql(config: &SourceConfig, tables: &[CatalogTab
     )
 }
 
+fn oids(tables: &[CatalogTable]) -> Vec<u32> {
+    tables.iter().map(|t| t.oid).collect()
+}
+
 fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {
     SourceError::new(
         SourceClass::Config,
@@ -405,6 +410,26 @@ fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> Source
         format!("publication {} does not fit the source: {what}", config.publication()),
         sql,
     )
+}
+
+/// A table that is in the publication now was not in it for a while.
+pub(super) fn was_away(config: &SourceConfig, table: &str) -> SourceError {
+    let what = format!(
+        "table {table} was taken out of it and put back, or its row filter or columns were changed: changes made meanwhile are \
+         not in the stream"
+    );
+    publication_differs(config, &what, "the source must be read again".into())
+}
+
+/// Its options may have been narrower in between; nothing says which they were, and a change of its owner looks the same.
+pub(super) fn warn_written(config: &SourceConfig) {
+    log!(
+        Warn,
+        "source.publication",
+        "publication {} was altered (its options, owner or name); if it published fewer kinds of changes for a while, those are \
+         missing, and the source must be read again",
+        config.publication()
+    );
 }
 
 impl PgSource {
@@ -524,6 +549,8 @@ impl PgSource {
         ] {
             identity.tags.insert(t, bytes);
         }
+        let entries = Entries::of(config, &sql, version, publication_oid, &oids(&tables)).await?;
+        identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
         // The catalogue may have changed since the tables were read; the stream's Relations bring it right.
         let opened = self.run(sql, version, point, &tables, types, identity).await?;
         if let Some(running) = &mut self.open {
@@ -569,6 +596,8 @@ impl PgSource {
         ] {
             identity.tags.insert(t, bytes);
         }
+        let entries = Entries::of(config, &sql, version, found.oid, &oids(&tables)).await?;
+        identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
         self.run(sql, version, taken.commit, &tables, types, identity).await
     }
 
@@ -630,6 +659,18 @@ impl PgSource {
             let what = "it was dropped and made again: changes made meanwhile are not in the stream";
             return Err(publication_differs(config, what, "the source must be read again".into()));
         }
+        let entries = Entries::of(config, &sql, version, found.oid, &oids(&tables)).await?;
+        let before = known.as_ref().and_then(|k| Entries::decode(k.tags.get(&tag::PUBLICATION_ENTRIES)?));
+        if let Some(before) = before {
+            if let Some(relation) = Entries::was_away(&before, &entries) {
+                let name = tables.iter().find(|t| t.oid == relation).map(|t| format!("{}.{}", t.schema, t.name));
+                return Err(was_away(config, &name.unwrap_or_default()));
+            }
+            if before.written_by != entries.written_by {
+                warn_written(config);
+            }
+        }
+        identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
         let is_in = |t: &CatalogTable| found.tables.contains(&format!("{}.{}", t.schema, t.name));
         let mut published: Vec<CatalogTable> = tables.into_iter().filter(|t| is_in(t) || found.implies(t)).collect();
         published.iter_mut().for_each(|t| t.generated_sent = found.generated);
@@ -697,6 +738,7 @@ impl PgSource {
             version,
             clock: SystemClock::default(),
             compared: Mono::ZERO,
+            entries: identity.tags.get(&tag::PUBLICATION_ENTRIES).and_then(|b| Entries::decode(b)).unwrap_or_default(),
             slot: None,
             _beat: super::beat::start(config),
         });
