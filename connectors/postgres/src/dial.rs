@@ -12,6 +12,7 @@ use crate::tls;
 use catchwater_runtime::net::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, TcpStream};
 use catchwater_runtime::time::timeout;
 use rustix::net::sockopt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -37,6 +38,15 @@ pub enum Wire {
 impl Wire {
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Wire::Tls(_))
+    }
+
+    /// Another descriptor of the same socket. It keeps the connection open.
+    pub fn socket(&self) -> Option<OwnedFd> {
+        let stream = match self {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(stream) => stream.get_ref().0.get_ref(),
+        };
+        stream.as_fd().try_clone_to_owned().ok()
     }
 }
 

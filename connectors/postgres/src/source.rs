@@ -20,6 +20,7 @@ mod head;
 mod large;
 mod login;
 mod open;
+mod pace;
 mod preflight;
 pub mod signal_file;
 mod slot;

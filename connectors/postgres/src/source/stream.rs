@@ -8,6 +8,7 @@
 use crate::dial::Wire;
 use crate::fault::Fault;
 use crate::source::ack::Ack;
+use crate::source::pace::{Pace, REST_BYTES};
 use crate::source::transport::{self, Reader};
 use crate::tls::fault_of;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -46,7 +47,15 @@ impl Stream {
     pub fn start(reader: Reader, write: WriteHalf<Wire>, from: u64, message_bytes_max: usize) -> Self {
         let (tx, blocks) = bounded(BLOCKS_MAX);
         let (wish, wish_rx) = watch::channel(Wish { confirm: from, end: false });
-        let pump = Pump { reader, write, blocks: tx, wish: wish_rx, ack: Ack::new(from), message_bytes_max };
+        let pump = Pump {
+            reader,
+            write,
+            blocks: tx,
+            wish: wish_rx,
+            ack: Ack::new(from),
+            pace: Pace::default(),
+            message_bytes_max,
+        };
         Stream { blocks, wish, task: spawn::spawn("postgres replication stream", pump.run()) }
     }
 
@@ -74,7 +83,9 @@ impl Stream {
 /// What woke the task.
 enum Turn {
     Handed,
-    Heard,
+    /// So many bytes.
+    Heard(usize),
+    Rested,
     Wish,
     Due,
     End,
@@ -86,6 +97,7 @@ struct Pump {
     blocks: Sender<Result<Bytes, Fault>>,
     wish: watch::Receiver<Wish>,
     ack: Ack,
+    pace: Pace,
     message_bytes_max: usize,
 }
 
@@ -117,6 +129,7 @@ impl Pump {
             }
             let due = told.plus_millis(TELL_MS);
             let pause = due.since(now());
+            let rest = self.pace.rest().filter(|_| waiting.is_none());
             // Every arm is cancel-safe: reserve, read_buf and changed lose nothing when dropped.
             let turn = tokio::select! {
                 permit = self.blocks.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
@@ -127,16 +140,27 @@ impl Pump {
                     }
                     _ => Turn::End,
                 },
-                filled = self.reader.fill(), if waiting.is_none() => {
-                    filled?;
-                    Turn::Heard
-                }
+                // During a rest it is not told of less than `REST_BYTES`.
+                filled = self.reader.fill(), if waiting.is_none() => Turn::Heard(filled?),
+                () = sleep(rest.map_or(Duration::MAX, |at| at.since(now()))), if rest.is_some() => Turn::Rested,
                 changed = self.wish.changed() => if changed.is_ok() { Turn::Wish } else { Turn::End },
                 () = sleep(pause) => Turn::Due,
             };
             match turn {
                 Turn::Handed => {}
-                Turn::Heard => heard = now(),
+                Turn::Heard(bytes) => {
+                    heard = now();
+                    let rested = self.pace.rest().is_some();
+                    match (self.pace.read(heard, bytes).is_some(), rested) {
+                        (true, false) => self.reader.tell_from(REST_BYTES),
+                        (false, true) => self.reader.tell_from(1),
+                        _ => {}
+                    }
+                }
+                Turn::Rested => {
+                    self.pace.rested(now());
+                    self.reader.tell_from(1);
+                }
                 Turn::End => return self.good_bye().await,
                 Turn::Wish => {
                     let wish = *self.wish.borrow_and_update();

@@ -8,11 +8,12 @@ use crate::fault::Fault;
 use crate::tls::fault_of;
 use crate::types::SESSION;
 use bytes::{Buf, Bytes, BytesMut};
-use catchwater_runtime::net::{AsyncReadExt, AsyncWriteExt};
+use catchwater_runtime::net::{AsyncReadExt, AsyncWriteExt, set_receive_low_water};
 use catchwater_runtime::time::timeout;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
 use std::future::{Future, poll_fn};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -267,8 +268,9 @@ impl Transport {
                 tag => return Err(Fault::Protocol(format!("message 0x{tag:02x} answers START_REPLICATION"))),
             }
         }
+        let socket = self.stream.socket();
         let (half, write) = split(self.stream);
-        Ok((Reader { half, buffer: self.buffer }, write))
+        Ok((Reader { half, socket, buffer: self.buffer }, write))
     }
 
     /// Says good-bye; errors do not matter.
@@ -283,6 +285,8 @@ impl Transport {
 /// The reading half of a replication stream.
 pub struct Reader {
     half: ReadHalf<Wire>,
+    /// For the option of [`Reader::tell_from`]; `None` = there was no descriptor left, and it does nothing.
+    socket: Option<OwnedFd>,
     buffer: BytesMut,
 }
 
@@ -299,14 +303,21 @@ impl Reader {
         Ok(self.buffer.split_to(end).freeze())
     }
 
-    /// Reads more: waits for something, and takes what else is there already. Cancel-safe.
-    pub async fn fill(&mut self) -> Result<(), Fault> {
-        make_room(&mut self.buffer);
-        match self.half.read_buf(&mut self.buffer).await {
-            Ok(0) => return Err(Fault::Closed("the server closed the connection".into())),
-            Ok(_) => {}
-            Err(e) => return Err(fault_of(&e)),
+    /// From now on [`Reader::fill`] is told of what comes when so many bytes wait; 1 = of anything.
+    pub fn tell_from(&self, bytes: u32) {
+        if let Some(socket) = &self.socket {
+            set_receive_low_water(socket.as_fd(), bytes);
         }
+    }
+
+    /// Reads more: waits for something, and takes what else is there already. Returns how much that was. Cancel-safe.
+    pub async fn fill(&mut self) -> Result<usize, Fault> {
+        make_room(&mut self.buffer);
+        let mut taken = match self.half.read_buf(&mut self.buffer).await {
+            Ok(0) => return Err(Fault::Closed("the server closed the connection".into())),
+            Ok(n) => n,
+            Err(e) => return Err(fault_of(&e)),
+        };
         while self.buffer.len() < BLOCK_BYTES {
             make_room(&mut self.buffer);
             let more = poll_fn(|cx| Poll::Ready(pin!(self.half.read_buf(&mut self.buffer)).poll(cx))).await;
@@ -314,11 +325,11 @@ impl Reader {
                 Poll::Pending => break,
                 // What was read is handed on first; the next call meets the end again.
                 Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(n)) => taken += n,
                 Poll::Ready(Err(e)) => return Err(fault_of(&e)),
             }
         }
-        Ok(())
+        Ok(taken)
     }
 }
 

@@ -1,0 +1,107 @@
+//! Pure. When the socket of a stream is read next. A walsender sends each message by itself, so a reader that is told of each
+//! wakes for every row or two, and a wake costs more than a row; so do the append, the flush, the answer to each consumer
+//! and the turn of each sink that follow from it. So: what comes after a pause is read at once; where reads follow each
+//! other closely, there is a rest of a millisecond behind each, until one ends and nothing is there.
+//!
+//! ```text
+//!  now and then:   r······r·r·····r···   read at once
+//!  dense:          rrrrrrrr──r──r──r──r──·r···    a rest behind each read; the last one ended with nothing there
+//! ```
+//! A rest ends early when [`REST_BYTES`] wait; there is none behind a read that found so much.
+
+use catchwater_base::Mono;
+use std::time::Duration;
+
+/// Between two reads of a dense stream; timers round it up to their own millisecond.
+const REST: Duration = Duration::from_millis(1);
+/// Reads within [`WINDOW`] that make a stream dense: three small messages of a lone transaction are not.
+const DENSE_READS: u32 = 8;
+const WINDOW: Duration = Duration::from_millis(4);
+/// A rest ends when so much waits. Above half of the smallest usual receive buffer the kernel would bound the window by it.
+pub const REST_BYTES: u32 = 32 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Begin of the window, and the reads in it.
+    window: Mono,
+    reads: u32,
+    is_dense: bool,
+    /// The rest in work ends then; `None` = none.
+    rest: Option<Mono>,
+    /// When the last one had ended.
+    rested: Mono,
+}
+
+impl Pace {
+    /// `bytes` were read. Some = the rest that begins ends then.
+    pub fn read(&mut self, now: Mono, bytes: usize) -> Option<Mono> {
+        if self.rest.take().is_none() && self.is_dense && now.since(self.rested) > REST / 2 {
+            // It did not wait for us.
+            self.is_dense = false;
+            self.reads = 0;
+        }
+        if !self.is_dense {
+            if now.since(self.window) > WINDOW {
+                (self.window, self.reads) = (now, 0);
+            }
+            self.reads += 1;
+            self.is_dense = self.reads >= DENSE_READS;
+        }
+        self.rested = now;
+        self.rest = (self.is_dense && bytes < REST_BYTES as usize).then(|| now.plus(REST));
+        self.rest
+    }
+
+    /// The rest in work.
+    pub fn rest(&self) -> Option<Mono> {
+        self.rest
+    }
+
+    /// The rest is over.
+    pub fn rested(&mut self, now: Mono) {
+        self.rest = None;
+        self.rested = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(us: u64) -> Mono {
+        Mono::ZERO.plus(Duration::from_micros(10_000 + us))
+    }
+
+    #[test]
+    fn a_lone_transaction_is_read_at_once_and_a_dense_stream_rests() {
+        let mut pace = Pace::default();
+        // Three messages each five milliseconds.
+        for txn in 0..50 {
+            for message in 0..3 {
+                assert_eq!(pace.read(at(txn * 5_000 + message * 20), 100), None, "{txn}.{message}");
+            }
+        }
+        // One every half millisecond.
+        let from = 300_000;
+        let rests = (0..DENSE_READS as u64).filter_map(|n| pace.read(at(from + n * 500), 100)).count();
+        assert_eq!(rests, 1, "dense from the eighth");
+        let mut now = from + u64::from(DENSE_READS - 1) * 500;
+        for _ in 0..20 {
+            assert_eq!(pace.rest(), Some(at(now + 1_000)));
+            now += 1_000;
+            pace.rested(at(now));
+            assert_eq!(pace.rest(), None);
+            now += 10;
+            assert!(pace.read(at(now), 100).is_some(), "something had come");
+        }
+        // A rest that ended early, for enough was there, and more than that: no rest behind it.
+        assert!(pace.read(at(now + 100), 4_000).is_some());
+        assert_eq!(pace.read(at(now + 200), REST_BYTES as usize), None);
+        assert!(pace.read(at(now + 300), 100).is_some(), "and it is dense still");
+        // Nothing there when the rest ends: the next one is read at once, and so is what follows it.
+        pace.rested(at(now + 1_300));
+        for n in 0..DENSE_READS - 1 {
+            assert_eq!(pace.read(at(now + 3_000 + u64::from(n) * 100), 100), None);
+        }
+    }
+}
