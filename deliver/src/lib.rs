@@ -12,6 +12,7 @@ pub mod busy;
 pub mod columns;
 pub mod commit;
 pub mod conformance;
+pub mod credit;
 pub mod error;
 pub mod evolve;
 pub mod ident;

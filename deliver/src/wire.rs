@@ -117,6 +117,17 @@ impl Wire for ChangeWire {
     }
 }
 
+/// Records of a fetch.
+#[derive(Debug)]
+pub struct Taken {
+    pub records: Vec<RawRecord>,
+    /// Behind the last batch that was taken.
+    pub next: Offset,
+    /// Bytes of the batches that were taken, as they are stored, and decompressed.
+    pub stored: usize,
+    pub grown: usize,
+}
+
 /// All records of `batches` from `from` on, and the offset after the last batch.
 pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec<RawRecord>, Offset), WireError> {
     records_with(at, from, batches, &[])
@@ -124,12 +135,7 @@ pub fn records(at: TopicPartition, from: Offset, batches: &Bytes) -> Result<(Vec
 
 /// The same up to the batch with which `room` bytes are reached, as they are when nothing is compressed: a compressed
 /// batch may be fifty times as large as its bytes in the log. The first batch comes whatever its size.
-pub fn records_in(
-    at: TopicPartition,
-    from: Offset,
-    batches: &Bytes,
-    room: usize,
-) -> Result<(Vec<RawRecord>, Offset), WireError> {
+pub fn records_in(at: TopicPartition, from: Offset, batches: &Bytes, room: usize) -> Result<Taken, WireError> {
     read(at, from, batches, &[], room)
 }
 
@@ -140,21 +146,16 @@ pub fn records_with(
     batches: &Bytes,
     headers: &[&[u8]],
 ) -> Result<(Vec<RawRecord>, Offset), WireError> {
-    read(at, from, batches, headers, usize::MAX)
+    read(at, from, batches, headers, usize::MAX).map(|taken| (taken.records, taken.next))
 }
 
-fn read(
-    at: TopicPartition,
-    from: Offset,
-    batches: &Bytes,
-    headers: &[&[u8]],
-    room: usize,
-) -> Result<(Vec<RawRecord>, Offset), WireError> {
-    let (mut out, mut next, mut taken) = (Vec::new(), from, 0);
+fn read(at: TopicPartition, from: Offset, batches: &Bytes, headers: &[&[u8]], room: usize) -> Result<Taken, WireError> {
+    let (mut out, mut next, mut stored, mut grown) = (Vec::new(), from, 0, 0);
     let mut rest: &[u8] = batches;
     let wrong = |why: String| WireError::Batch { at, why };
-    while !rest.is_empty() && taken < room {
+    while !rest.is_empty() && grown < room {
         let (view, tail) = BatchView::split(rest).map_err(|e| wrong(e.to_string()))?;
+        let length = rest.len() - tail.len();
         rest = tail;
         let base = view.offset();
         let end = base.plus(u64::from(view.offset_count()));
@@ -168,7 +169,8 @@ fn read(
                 Cow::Borrowed(b) => batches.slice_ref(b),
                 Cow::Owned(v) => Bytes::from(v),
             };
-            taken += section.len();
+            stored += length;
+            grown += section.len();
             let count = u32::try_from(view.records_count()).unwrap_or(0);
             for record in iterate::records(&section, count) {
                 let record = record.map_err(|e| wrong(e.to_string()))?;
@@ -203,7 +205,7 @@ fn read(
         }
         next = end;
     }
-    Ok((out, next))
+    Ok(Taken { records: out, next, stored, grown })
 }
 
 #[cfg(test)]
@@ -233,10 +235,11 @@ mod tests {
         assert_eq!(keys, [(11, "b".into()), (12, "c".into()), (13, "d".into())]);
         assert_eq!(next, Offset(14));
         // What has no room is asked for again; a batch that was taken in part is whole.
-        let (got, next) = records_in(at, Offset(11), &bytes, 1).unwrap();
-        assert_eq!((got.len(), next), (2, Offset(13)));
-        let (got, next) = records_in(at, Offset(13), &bytes, 1).unwrap();
-        assert_eq!((got.len(), next), (1, Offset(14)));
+        let got = records_in(at, Offset(11), &bytes, 1).unwrap();
+        assert_eq!((got.records.len(), got.next), (2, Offset(13)));
+        assert!(got.stored > got.grown && got.grown > 0, "{} {}", got.stored, got.grown);
+        let got = records_in(at, Offset(13), &bytes, 1).unwrap();
+        assert_eq!((got.records.len(), got.next), (1, Offset(14)));
         assert!(records(at, Offset(0), &bytes.slice(..bytes.len() - 1)).is_err());
         let mut flipped = bytes.to_vec();
         flipped[70] ^= 1;

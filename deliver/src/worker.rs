@@ -13,7 +13,8 @@
 //!
 //! Invariants: no row is given to the sink before a cut proves that no smaller one can come; the mark of a commit covers
 //! exactly what was written before it; DDL runs only while no sink transaction is open; memory is bounded by
-//! `credit_bytes` (plus one batch of the log, which comes whatever its size).
+//! its share of the process's credit (plus one batch of the log, which comes whatever its size), by what rows take once
+//! they are decompressed.
 //!
 //! Crash points: `deliver.{before,after}_{fetch,group,turn,letters,mirror}`, `sink.{before,after}_{claim,ddl}`.
 
@@ -35,6 +36,7 @@ use crate::batch::{Batch, BatchLimits, Verdict};
 use crate::busy::Busy;
 use crate::columns::Columns;
 use crate::commit::Commit;
+use crate::credit::{Credit, Share};
 use crate::error::{Failure, denied};
 use crate::evolve::OnSchemaChange;
 use crate::lag::Way;
@@ -58,6 +60,7 @@ use catchwater_runtime::shutdown::Stopped;
 use catchwater_runtime::sync::Receiver;
 use catchwater_runtime::time::timeout;
 use flight::{Decoding, Flight, Held};
+use intake::Growth;
 use letters::{Letter, LettersTo, Origins};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -125,8 +128,9 @@ pub struct Config {
     /// Who makes the topic of dead letters.
     pub who: Caller,
     pub batch: BatchLimits,
-    /// Bytes of rows held between fetch and commit.
+    /// Bytes of rows held between fetch and commit, at most; and what all sinks of the process have together.
     pub credit_bytes: usize,
+    pub credit: Arc<Credit>,
     /// Transactions of the target that may be open at the same time, if it can do that; 1 = one after the other.
     pub lanes: usize,
     /// For jitter.
@@ -158,6 +162,7 @@ impl Config {
             who: Caller::anonymous("127.0.0.1"),
             batch: BatchLimits::default(),
             credit_bytes: 64 << 20,
+            credit: Arc::default(),
             lanes: LANES,
             seed: 0,
         }
@@ -246,6 +251,10 @@ pub struct Worker {
     rebuild: Option<CommitSeq>,
     topic_names: BTreeMap<TopicId, TopicName>,
     busy: Busy,
+    /// How much it may hold now.
+    share: Share,
+    /// What rows take here, by what they take in the log.
+    growth: Growth,
 }
 
 /// Why a session ended.
@@ -325,6 +334,8 @@ struct Session<'a> {
     ends: BTreeMap<TopicPartition, Offset>,
     /// A fetch of this session came back.
     has_looked: bool,
+    /// Until then partitions with rows need no look, if all that is known to be there was read.
+    look_at: Mono,
     /// What compaction has taken from the partitions.
     thin: Thin,
     described: BTreeMap<TargetName, TargetTable>,
@@ -360,6 +371,7 @@ impl Worker {
     /// Runs until `stop`, a newer owner, or a failure only a person can cure.
     pub async fn run(deps: Deps, config: Config, status: StatusHandle, stop: Stopped) -> End {
         let retry = Retry::new(config.seed);
+        let share = config.credit.join();
         let breaker = match config.on_row_error {
             OnRowError::ParkKey { most, of } => Breaker::new(most, of),
             OnRowError::Stop => Breaker::new(0, 0),
@@ -389,6 +401,8 @@ impl Worker {
             rebuild: None,
             topic_names: BTreeMap::new(),
             busy: Busy::default(),
+            share,
+            growth: Growth::default(),
         };
         let end = worker.sessions().await;
         let _ = timeout(END_LIMIT, worker.deps.sink.shutdown()).await;
@@ -521,8 +535,9 @@ impl Worker {
             let now = self.now().mono;
             if session.flight.going.is_none() && now >= session.paused_until {
                 crash_point!("deliver.before_fetch");
-                let want = self.want(session);
+                let (want, room) = self.want(session);
                 let decoding = Decoding {
+                    room,
                     wire: self.deps.wire.clone(),
                     schemas: self.book.schemas.clone(),
                     capture: self.config.capture,
@@ -644,6 +659,11 @@ impl Session<'_> {
         if let Some(n) = of.and_then(|of| self.counted.get_mut(&of)) {
             *n = n.saturating_sub(1);
         }
+    }
+
+    /// Bytes of rows between fetch and commit.
+    fn held_bytes(&self) -> usize {
+        self.regroup.bytes() + self.batch.bytes() + self.flight.lanes.bytes()
     }
 
     /// The log has rows that are not fetched yet.

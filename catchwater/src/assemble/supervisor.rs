@@ -96,6 +96,8 @@ pub(super) struct Supervisor {
     used: BTreeMap<TaskId, TaskEpoch>,
     /// What ended captures knew of their sources.
     made: BTreeMap<TaskId, Made>,
+    /// What its sinks hold in memory together.
+    credit: Arc<deliver::credit::Credit>,
     giving_back: BTreeMap<TaskId, (TaskEpoch, Running<()>)>,
     /// Does the text of this revision hold its tasks?
     held: BTreeMap<(PipelineName, RevisionNo), bool>,
@@ -154,6 +156,7 @@ impl Supervisor {
             resolved: BTreeMap::new(),
             used: BTreeMap::new(),
             made: BTreeMap::new(),
+            credit: Arc::default(),
             giving_back: BTreeMap::new(),
             held: BTreeMap::new(),
         }
@@ -564,6 +567,7 @@ impl Supervisor {
         config.seed = u64::from(task.epoch.0) << 8;
         sink_config::fill(&mut config, sink, node, resolved.pipeline.sources.get(&source))?;
         config.who = Caller::node(self.node);
+        config.credit = Arc::clone(&self.credit);
         let status = deliver::StatusHandle::new();
         let shown = status.clone();
         let running = spawn(name, async move {

@@ -75,6 +75,7 @@ impl Worker {
             flight: Flight::default(),
             ends: BTreeMap::new(),
             has_looked: false,
+            look_at: Mono::ZERO,
             thin: Thin::default(),
             described: BTreeMap::new(),
             at: Place {

@@ -5,7 +5,7 @@
 
 use super::lanes::Lanes;
 use crate::regroup::Run;
-use crate::wire::{RawRecord, Wire, WireError, records_in};
+use crate::wire::{RawRecord, Taken, Wire, WireError, records_in};
 use bytes::Bytes;
 use catchwater_base::{Clock, Wall};
 use catchwater_change::{RowChange, Stamp, TableSchema};
@@ -36,10 +36,19 @@ pub(super) enum Cargo {
     Rows {
         runs: Vec<Run<Held>>,
         next: Offset,
+        size: Size,
         /// Records without a stamp.
         foreign: u64,
     },
     Unreadable(WireError),
+}
+
+/// Of what was taken of a fetch, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Size {
+    pub stored: usize,
+    /// Decompressed.
+    pub grown: usize,
 }
 
 /// A row that waits for its turn.
@@ -59,6 +68,8 @@ pub(super) enum Content {
 
 /// What a flight needs to decode.
 pub(super) struct Decoding {
+    /// Bytes of records, decompressed, that are taken of each partition; the rest is asked for again.
+    pub room: BTreeMap<TopicPartition, usize>,
     pub wire: Arc<dyn Wire>,
     pub schemas: Arc<BTreeMap<u32, Arc<TableSchema>>>,
     pub capture: CaptureId,
@@ -127,16 +138,17 @@ fn again(cx: &mut Context<'_>, yielded: &mut bool) -> Poll<()> {
 }
 
 async fn fly(log: &Arc<dyn LogClient>, want: Fetch, decoding: Decoding) -> Result<Vec<Landed>, LogError> {
-    let asked: BTreeMap<_, _> = want.parts.iter().map(|p| (p.at, (p.offset, p.max_bytes as usize))).collect();
+    let asked: BTreeMap<_, _> = want.parts.iter().map(|p| (p.at, p.offset)).collect();
     let fetched = log.fetch(want).await?;
     let mut out = Vec::with_capacity(fetched.len());
     for Fetched { at, bounds, batches, .. } in fetched {
-        let (from, room) = asked.get(&at).copied().unwrap_or((Offset::ZERO, usize::MAX));
+        let from = asked.get(&at).copied().unwrap_or(Offset::ZERO);
+        let room = decoding.room.get(&at).copied().unwrap_or(usize::MAX);
         let what = match batches {
             Err(e) => Err(e),
             Ok(bytes) if decoding.internal.contains(&at) => Ok(Cargo::Stored(bytes)),
             Ok(bytes) => match records_in(at, from, &bytes, room) {
-                Ok((found, next)) => Ok(decode(at, found, next, &decoding).await),
+                Ok(taken) => Ok(decode(at, taken, &decoding).await),
                 Err(e) => Ok(Cargo::Unreadable(e)),
             },
         };
@@ -146,7 +158,9 @@ async fn fly(log: &Arc<dyn LogClient>, want: Fetch, decoding: Decoding) -> Resul
 }
 
 /// Records of a table's topic → rows of the merge. Tombstones, schema changes and messages are no rows.
-async fn decode(at: TopicPartition, found: Vec<RawRecord>, next: Offset, decoding: &Decoding) -> Cargo {
+async fn decode(at: TopicPartition, taken: Taken, decoding: &Decoding) -> Cargo {
+    let Taken { records: found, next, stored, grown } = taken;
+    let size = Size { stored, grown };
     let (mut runs, mut foreign) = (Vec::with_capacity(found.len()), 0);
     let read = decoding.clock.now().wall;
     for (i, record) in found.into_iter().enumerate() {
@@ -175,7 +189,7 @@ async fn decode(at: TopicPartition, found: Vec<RawRecord>, next: Offset, decodin
         };
         runs.push(Run { version: stamp.version, offset, bytes, row: Held { stamp, captured, read, content } });
     }
-    Cargo::Rows { runs, next, foreign }
+    Cargo::Rows { runs, next, size, foreign }
 }
 
 fn row_bytes(row: &RowChange) -> usize {

@@ -191,7 +191,7 @@ impl Worker {
             .filter_map(|((no, what), n)| Some((plan::shown(&self.plans.get(&no)?.target), what, n)))
             .collect();
         let parked_keys = self.parked.len() as u64;
-        let bytes = session.regroup.bytes();
+        let bytes = session.held_bytes();
         let age_ms = age_ms(now.wall, mark.commit_time);
         let stages = way.map_or([0; 4], |way| way.stages(now.wall));
         let hidden = [session.internal.cuts, session.internal.captures];

@@ -2,7 +2,7 @@
 //!
 //! Walk: row-change 14/17
 
-use super::flight::{Cargo, Landed};
+use super::flight::{Cargo, Landed, Size};
 use super::{PAUSE_MS, Session, Trouble, Worker};
 use crate::error::{Failure, ahead, denied, rebuild};
 use crate::regroup::OrderError;
@@ -10,7 +10,7 @@ use crate::status::State;
 use crate::wire::{WireError, records};
 use bytes::Bytes;
 use catchwater_client::{Fetch, FetchPart, Isolation, LogError, PartitionError};
-use catchwater_record::Offset;
+use catchwater_record::{Offset, TopicPartition};
 use std::collections::BTreeMap;
 
 /// Room asked for where the merge is held up: above the largest batch a topic may hold.
@@ -19,22 +19,65 @@ pub(super) const INTERNAL_BYTES: u32 = 1 << 20;
 /// Most that is asked of a partition at a time. A fetch is held as it came beside the rows that are made of it, and what is
 /// compressed becomes several times as much at once; more in one answer spares next to nothing.
 const FETCH_BYTES_MAX: usize = 4 << 20;
+/// A batch of a capture: of a partition that holds up the merge so much is taken, however small its share is.
+const BATCH_BYTES: usize = 5 << 18;
 pub(super) const FETCH_WAIT_MS: u32 = 500;
+/// With nothing known to be missing, only a cut can bring anything: partitions with rows are looked at so often all the same,
+/// for errors (a topic that is gone) and for how far they reach.
+const LOOK_EVERY_MS: u64 = 500;
+
+/// How much records grow when they are decompressed: a fetch of four megabytes may hold two hundred.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Growth {
+    /// Bytes decompressed for each one stored; `None` = nothing was seen yet.
+    factor: Option<f64>,
+}
+
+impl Growth {
+    /// The newest counts as much as all before it. What is stored larger than it is (headers of batches) counts as the same.
+    fn see(&mut self, size: Size) {
+        if size.stored > 0 {
+            let newest = (size.grown as f64 / size.stored as f64).max(1.0);
+            self.factor = Some(self.factor.map_or(newest, |before| (before + newest) / 2.0));
+        }
+    }
+
+    /// Bytes to ask for, so that about `space` are there when they are decompressed.
+    fn stored(&self, space: usize) -> usize {
+        ((space as f64 / self.factor.unwrap_or(1.0)) as usize).max(1)
+    }
+}
+
+fn wire(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
 
 impl Worker {
-    pub(super) fn want(&self, session: &Session<'_>) -> Fetch {
-        let held = session.regroup.bytes() + session.batch.bytes() + session.flight.lanes.bytes();
-        let share = (self.config.credit_bytes / (session.regroup.parts() + 1)).max(1);
-        let room = self.config.credit_bytes.saturating_sub(held);
-        let wire = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    /// Where all that is known to be there was read, no row can be given out before the next cut: then the fetch waits for
+    /// that alone, and not for each append of rows, of which there may be many between two cuts.
+    pub(super) fn want(&self, session: &mut Session<'_>) -> (Fetch, BTreeMap<TopicPartition, usize>) {
+        let now = self.now().mono;
+        let waits_for_a_cut = now < session.look_at && !session.is_behind();
+        if !waits_for_a_cut {
+            session.look_at = now.plus_millis(LOOK_EVERY_MS);
+        }
+        let credit = self.share.bytes(self.config.credit_bytes);
+        let share = (credit / (session.regroup.parts() + 1)).max(1);
+        let room = credit.saturating_sub(session.held_bytes());
         let mut parts = Vec::new();
         let mut lacking = Vec::new();
+        let mut rooms = BTreeMap::new();
         for (at, offset, space) in session.regroup.wanted(share) {
-            if session.regroup.is_lacking(at) {
-                lacking.push(FetchPart { at, offset, max_bytes: wire(FETCH_BYTES_MAX) });
-            } else if room > 0 {
-                parts.push(FetchPart { at, offset, max_bytes: wire(space.min(FETCH_BYTES_MAX)) });
+            let lacks = session.regroup.is_lacking(at);
+            if !lacks && (room == 0 || waits_for_a_cut) {
+                continue;
             }
+            // As large as it is in memory; of the log so much less is asked as it is stored smaller there.
+            let space = if lacks { share.max(BATCH_BYTES) } else { space };
+            let space = space.min(FETCH_BYTES_MAX);
+            rooms.insert(at, space);
+            let part = FetchPart { at, offset, max_bytes: wire(self.growth.stored(space)) };
+            if lacks { lacking.push(part) } else { parts.push(part) }
         }
         // First those that hold up the merge, then the small internal ones: a first batch comes whatever its size, and of
         // two that lack the one without rows is the first of the next fetch.
@@ -45,13 +88,14 @@ impl Worker {
             all.push(FetchPart { at, offset, max_bytes: INTERNAL_BYTES });
         }
         all.append(&mut parts);
-        Fetch {
+        let fetch = Fetch {
             parts: all,
             isolation: Isolation::Committed,
             min_bytes: 1,
             max_wait_ms: FETCH_WAIT_MS,
             credit_bytes: wire(room.max(LACKING_BYTES)),
-        }
+        };
+        (fetch, rooms)
     }
 
     pub(super) async fn handle_fetched(
@@ -105,7 +149,8 @@ impl Worker {
             match cargo {
                 Cargo::Unreadable(e) => return Err(e.into()),
                 Cargo::Stored(bytes) => self.read_cuts(session, &bytes).await?,
-                Cargo::Rows { runs, next, foreign } => {
+                Cargo::Rows { runs, next, size, foreign } => {
+                    self.growth.see(size);
                     if session.thin.fetched(at, f.from, &f.bounds.thinned).is_err() {
                         // Deletes went while this session read: the next one begins at the mark, and judges anew.
                         return Err(Trouble::NotReady);
@@ -159,5 +204,27 @@ impl Worker {
             session.regroup.add_cut(offset, &cut).map_err(|e| self.disorder(&e))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_asked_of_what_grows() {
+        let mut growth = Growth::default();
+        assert_eq!(growth.stored(4 << 20), 4 << 20);
+        for _ in 0..20 {
+            growth.see(Size { stored: 1 << 20, grown: 50 << 20 });
+        }
+        let asked = growth.stored(4 << 20);
+        assert!((83_000..85_000).contains(&asked), "{asked}");
+        growth.see(Size::default());
+        assert_eq!(growth.stored(4 << 20), asked, "an empty fetch says nothing");
+        for _ in 0..40 {
+            growth.see(Size { stored: 1000, grown: 940 });
+        }
+        assert!(growth.stored(4 << 20) > (4 << 20) - 100);
     }
 }

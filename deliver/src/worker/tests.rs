@@ -27,6 +27,7 @@ use std::sync::Mutex;
 mod lag;
 mod lanes;
 mod letters;
+mod memory;
 mod rebuild;
 mod refused;
 mod shape;

@@ -11,6 +11,7 @@
 
 mod copy;
 mod keys;
+mod steps;
 mod texts;
 
 use super::error::{fault, is_reference, misuse, row_fault};
@@ -20,7 +21,7 @@ use super::{Claimed, SinkConfig};
 use crate::codes::sink as code;
 use crate::session::Session;
 use catchwater_base::crash_point;
-use catchwater_base::hash::{Map, Seeded, Set};
+use catchwater_base::hash::{Map, Seeded};
 use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan, What};
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::timeout;
@@ -32,8 +33,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use texts::{
-    Columns, STATEMENT_ROWS_MAX, Texts, cell_text, is_sent, key_targets, key_texts, missing_mask, moves_key, row_texts,
-    split, update_texts,
+    Columns, Texts, cell_text, is_sent, key_targets, key_texts, missing_mask, moves_key, row_texts, update_texts,
 };
 use tokio_postgres::Statement;
 
@@ -82,9 +82,6 @@ struct TargetColumn {
     fixed: bool,
     native: u32,
 }
-
-/// Rows of one plan.
-type OfPlan = (Arc<TargetPlan>, Columns);
 
 /// How many rows a statement must hit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -292,131 +289,6 @@ impl PgLane {
         plan.columns.iter().map(target).collect()
     }
 
-    /// Statements table by table; `None` = the group has to go in source order.
-    fn columnar(&self, applies: &[Apply]) -> Result<Option<Vec<Step>>, SinkError> {
-        let mut keys: Map<&TargetName, Set<Texts>> = Map::with_hasher(Seeded::default());
-        let mut tables: Vec<&TargetName> = Vec::new();
-        let mut before: Option<&Apply> = None;
-        for apply in applies {
-            let plan = &apply.table;
-            let rows = match &apply.what {
-                What::Truncate | What::Clear | What::RetireAll(_) => return Ok(None),
-                What::Insert(_) | What::DeleteOne(_) => None,
-                What::Upsert(row)
-                | What::Update(row)
-                | What::Delete(row)
-                | What::InsertNew(row)
-                | What::Retire(row) => Some(row),
-            };
-            if before.is_some_and(|b| moves_key(b, apply)) {
-                return Ok(None);
-            }
-            before = Some(apply);
-            if !tables.contains(&&plan.target) {
-                tables.push(&plan.target);
-            }
-            if let Some(row) = rows {
-                let seen = keys.entry(&plan.target).or_insert_with(|| Set::with_hasher(Seeded::default()));
-                if !seen.insert(key_texts(plan, row)?) {
-                    return Ok(None);
-                }
-            }
-        }
-        let order = self.parents_first(&tables);
-        let mut steps = Vec::new();
-        for table in &order {
-            let of = |a: &&Apply| a.table.target == **table;
-            self.table_steps(applies.iter().filter(of), &mut steps)?;
-        }
-        for table in order.iter().rev() {
-            // One statement for each key's columns: two schemas of one table may have different ones.
-            let mut open: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
-            for apply in applies.iter().filter(|a| a.table.target == **table) {
-                if let What::Delete(row) = &apply.what {
-                    let columns = place(&mut open, &apply.table, apply.table.key.len());
-                    columns.push(key_texts(&apply.table, row)?);
-                }
-            }
-            for (plan, columns) in open {
-                let targets = self.columns_of(&plan)?;
-                steps.push(Step {
-                    table: plan.target.clone(),
-                    sql: sql::delete(&plan.target, &key_targets(&plan, &targets)),
-                    columns,
-                    hits: Hits::Any,
-                });
-            }
-        }
-        Ok(Some(steps))
-    }
-
-    /// Upserts, partial updates, and what happens to a table without a key, in its order.
-    fn table_steps<'a>(
-        &self,
-        applies: impl Iterator<Item = &'a Apply>,
-        steps: &mut Vec<Step>,
-    ) -> Result<(), SinkError> {
-        let mut upserts: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
-        let mut fresh: Vec<(Arc<TargetPlan>, Columns)> = Vec::new();
-        let mut updates: BTreeMap<(Vec<u16>, Hits), Vec<OfPlan>> = BTreeMap::new();
-        for apply in applies {
-            let plan = &apply.table;
-            match &apply.what {
-                What::Upsert(row) | What::Update(row) => match missing_mask(plan, row) {
-                    None => place(&mut upserts, plan, plan.columns.len()).push(row_texts(plan, row)),
-                    Some(set) => {
-                        let texts = update_texts(plan, row, &set)?;
-                        place(updates.entry((set, Hits::All)).or_default(), plan, texts.len()).push(texts);
-                    }
-                },
-                What::InsertNew(row) => place(&mut fresh, plan, plan.columns.len()).push(row_texts(plan, row)),
-                What::Retire(row) => {
-                    let set = missing_mask(plan, row).unwrap_or_default();
-                    let texts = update_texts(plan, row, &set)?;
-                    place(updates.entry((set, Hits::Any)).or_default(), plan, texts.len()).push(texts);
-                }
-                What::Insert(row) => {
-                    let text = sql::insert(&plan.target, &self.columns_of(plan)?, &[]);
-                    match steps.last_mut() {
-                        // Neighbours go together; a delete between must stay between.
-                        Some(last) if last.sql == text && last.columns.rows < STATEMENT_ROWS_MAX => {
-                            last.columns.push(row_texts(plan, row));
-                        }
-                        _ => {
-                            let mut columns = Columns::new(plan.columns.len());
-                            columns.push(row_texts(plan, row));
-                            steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
-                        }
-                    }
-                }
-                What::DeleteOne(row) => {
-                    let mut columns = Columns::new(plan.columns.len());
-                    columns.push(row_texts(plan, row));
-                    let text = sql::delete_one(&plan.target, &self.columns_of(plan)?);
-                    steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::All });
-                }
-                What::Delete(_) | What::Truncate | What::Clear | What::RetireAll(_) => {}
-            }
-        }
-        for (plan, columns) in upserts {
-            let text = sql::insert(&plan.target, &self.columns_of(&plan)?, &plan.key);
-            steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
-        }
-        for (plan, columns) in fresh {
-            let text = sql::insert_or(&plan.target, &self.columns_of(&plan)?, &plan.key, sql::Meets::Keep);
-            steps.push(Step { table: plan.target.clone(), sql: text, columns, hits: Hits::Any });
-        }
-        for ((set, hits), open) in updates {
-            for (plan, columns) in open {
-                let targets = self.columns_of(&plan)?;
-                let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
-                let text = sql::update(&plan.target, &key_targets(&plan, &targets), &sets);
-                steps.push(Step { table: plan.target.clone(), sql: text, columns, hits });
-            }
-        }
-        Ok(())
-    }
-
     /// Parents before children; a circle is left as it came (the fall-back handles it).
     fn parents_first<'a>(&self, tables: &[&'a TargetName]) -> Vec<&'a TargetName> {
         let mut out: Vec<&TargetName> = Vec::new();
@@ -435,21 +307,6 @@ impl PgLane {
             rest = waiting;
         }
         out
-    }
-
-    async fn run_steps(&mut self, steps: Vec<Step>) -> Result<(), Failed> {
-        for step in steps {
-            for part in split(step.columns) {
-                let statement = self.prepare(&step.table, &step.sql).await?;
-                let rows = part.rows as u64;
-                let hit = self.session.client.execute(&statement, &part.parameters()).await;
-                let hit = hit.map_err(|e| self.failed(&step.table, e))?;
-                if step.hits == Hits::All && hit < rows {
-                    return Err(row_missing(&step.table, rows - hit).into());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Row by row. Statements of one window are sent at once; the server runs them in order.
@@ -737,16 +594,6 @@ fn row_missing(table: &TargetName, rows: u64) -> SinkError {
         format!("{}: {rows} rows that the source changed are not in the target", shown(table)),
         "somebody else changes the target's rows: repair them, or deliver the table again",
     )
-}
-
-/// The columns of a plan with these rows, made at the first.
-fn place<'a>(open: &'a mut Vec<(Arc<TargetPlan>, Columns)>, plan: &Arc<TargetPlan>, count: usize) -> &'a mut Columns {
-    let found = open.iter().position(|(p, _)| Arc::ptr_eq(p, plan));
-    let at = found.unwrap_or_else(|| {
-        open.push((plan.clone(), Columns::new(count)));
-        open.len() - 1
-    });
-    &mut open[at].1
 }
 
 /// Polls all, in order, until all are done: what is sent first is sent first.

@@ -7,9 +7,6 @@ use catchwater_change::{Cell, Row};
 use catchwater_deliver::sink::{Apply, SinkError, TargetPlan, What};
 use tokio_postgres::types::ToSql;
 
-/// Rows in one statement; a group above is written in several.
-pub(super) const STATEMENT_ROWS_MAX: usize = 10_000;
-
 /// A text per cell; `None` = NULL.
 pub(super) type Texts = Vec<Option<String>>;
 
@@ -32,22 +29,6 @@ impl Columns {
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.arrays.iter().map(|a| a as &(dyn ToSql + Sync)).collect()
     }
-}
-
-/// At most `STATEMENT_ROWS_MAX` rows each.
-pub(super) fn split(columns: Columns) -> Vec<Columns> {
-    if columns.rows <= STATEMENT_ROWS_MAX {
-        return vec![columns];
-    }
-    let mut out = Vec::new();
-    let mut arrays: Vec<_> = columns.arrays.into_iter().map(Vec::into_iter).collect();
-    let mut left = columns.rows;
-    while left > 0 {
-        let rows = left.min(STATEMENT_ROWS_MAX);
-        out.push(Columns { arrays: arrays.iter_mut().map(|a| a.by_ref().take(rows).collect()).collect(), rows });
-        left -= rows;
-    }
-    out
 }
 
 /// True if `second` continues `first`: a row left its key and came back under another one, not complete.
