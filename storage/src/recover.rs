@@ -16,6 +16,7 @@ mod journal;
 mod rebuild;
 mod relaxed;
 mod since;
+mod thinned;
 mod txn;
 
 use crate::disk::{AlignedBuf, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Identity};

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 mod aborted;
 mod captured;
 mod state;
+mod table;
 
 const GID: Gid = Gid(1);
 const NEW: NewIdentity = NewIdentity { cluster_id: [1; 16], dir_id: [2; 16], node: 1 };

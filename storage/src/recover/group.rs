@@ -125,7 +125,9 @@ pub(super) fn build(
         let stem = segment_stem(listed.base_offset, listed.generation);
         known.extend(["log", "ent", "ext", "txn"].map(|ext| format!("{stem}.{ext}")));
         let prev_term = segments.last().map_or(fixed.prev_term, |f| f.segment.last_term);
-        segments.push(reader.sealed(listed, prev_term, names.contains(&format!("{stem}.ext")))?);
+        let next = fixed.segments.iter().find(|s| s.base_index > listed.base_index);
+        let next = next.map(|s| (s.base_index, s.base_offset));
+        segments.push(reader.sealed(listed, (prev_term, next), names.contains(&format!("{stem}.ext")))?);
     }
     // Where one ends whose footer is lost with its table, the next one says.
     for Found { segment, .. } in &mut segments {
@@ -489,7 +491,13 @@ impl Reader<'_> {
         }
     }
 
-    fn sealed(&mut self, listed: &ManifestSegment, prev_term: u32, has_ext: bool) -> Result<Found, DiskError> {
+    /// `next` = where the segment behind it begins, if the manifest names one.
+    fn sealed(
+        &mut self,
+        listed: &ManifestSegment,
+        (prev_term, next): (u32, Option<(EntryIndex, Offset)>),
+        has_ext: bool,
+    ) -> Result<Found, DiskError> {
         let stem = segment_stem(listed.base_offset, listed.generation);
         let ent = self.all(&format!("{stem}.ent"))?.unwrap_or_default();
         let header = EntHeader::decode(&ent).filter(|h| h.gid == self.gid && h.base_index == listed.base_index);
@@ -564,7 +572,7 @@ impl Reader<'_> {
                 generation: listed.generation,
                 created_ms: listed.sealed_at_ms,
             });
-            damaged = !self.sealed_again(&mut found, &header, footer.filter(|_| !damaged), &stem)?;
+            damaged = !self.sealed_again(&mut found, &header, (footer.filter(|_| !damaged), next), &stem)?;
         } else if footer.is_none() && !rows.is_empty() {
             // The rows themselves say where the segment ends.
             let generation_end = found.rows.last().map(end_of);
@@ -583,7 +591,7 @@ impl Reader<'_> {
         &mut self,
         found: &mut Found,
         header: &EntHeader,
-        footer: Option<Footer>,
+        (footer, next): (Option<Footer>, Option<(EntryIndex, Offset)>),
         stem: &str,
     ) -> Result<bool, DiskError> {
         let path = self.path(&format!("{stem}.ent"));
@@ -595,9 +603,12 @@ impl Reader<'_> {
             }
         }
         let end = LostEnd::Sealed { rows: found.segment.rows, last_term: found.segment.last_term };
-        let Some(made) = self.rebuild(&Lost { stem, header: *header, epochs: &self.epochs, end })? else {
-            return Ok(false);
-        };
+        let lost = Lost { stem, header: *header, epochs: &self.epochs, end };
+        let mut made = self.rebuild(&lost)?;
+        if let (None, Some(next), 1..) = (&made, next, header.generation) {
+            made = self.rebuild_thinned(&lost, (found.segment.rows, found.segment.last_term), next)?;
+        }
+        let Some(made) = made else { return Ok(false) };
         let mut ext_sum = Crc64::default();
         ext_sum.update(&self.all(&format!("{stem}.ext"))?.unwrap_or_default());
         let mut footer = rebuild::footer(&made, ext_sum.finish(), header.base_offset);
@@ -608,6 +619,7 @@ impl Reader<'_> {
         let s = &mut found.segment;
         (s.next_offset, s.log_len, s.ext_len) = (footer.next_offset, footer.log_len as u32, footer.ext_len);
         (s.min_ts, s.max_ts, s.created_ms) = (footer.min_ts, footer.max_ts, header.created_ms);
+        s.gaps = (footer.last_index.0 + 1).saturating_sub(s.base_index.0 + u64::from(s.rows));
         Ok(true)
     }
 

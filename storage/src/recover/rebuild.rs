@@ -6,6 +6,7 @@
 //! counts only if it ends exactly where the segment does; anything less is no table, and the segment is damaged.
 
 use super::group::Reader;
+use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, EpochStart, Row, derive_flags};
 use crate::format::context::{CONTEXT_BYTES_MAX, EntryContext, capture_flag};
@@ -80,7 +81,7 @@ impl Reader<'_> {
         let (gid, first) = (lost.header.gid, lost.header.base_index);
         debug_assert_eq!(gid, self.gid);
         let mut contexts = Contexts { bytes: self.all(&format!("{}.ext", lost.stem))?.unwrap_or_default(), at: 0 };
-        let mut log = LogReader { reader: self, name: format!("{}.log", lost.stem), at: 0, bytes: Bytes::new() };
+        let mut log = LogReader::new(self, lost.stem);
         let mut made = Made { rows: Vec::new(), log_sum: 0, min_ts: i64::MAX };
         let (mut index, mut offset, mut term, mut pos) = (first, lost.header.base_offset, lost.header.prev_term, 0u32);
         let (mut max_ts, mut sum) = (-1i64, Crc64::default());
@@ -172,15 +173,19 @@ impl Reader<'_> {
 }
 
 /// Batches one behind the other, read in pieces.
-struct LogReader<'a> {
+pub(super) struct LogReader<'a> {
     reader: &'a Reader<'a>,
     name: String,
     at: u32,
     bytes: Bytes,
 }
 
-impl LogReader<'_> {
-    fn len(&self) -> Result<u64, DiskError> {
+impl<'a> LogReader<'a> {
+    pub(super) fn new(reader: &'a Reader<'a>, stem: &str) -> Self {
+        LogReader { reader, name: format!("{stem}.log"), at: 0, bytes: Bytes::new() }
+    }
+
+    pub(super) fn len(&self) -> Result<u64, DiskError> {
         match self.reader.disk.length(&self.reader.path(&self.name)) {
             Err(e) if e.kind == DiskFault::NotFound => Ok(0),
             other => other,
@@ -202,7 +207,7 @@ impl LogReader<'_> {
     }
 
     /// The whole, undamaged batch at `pos`.
-    fn batch(&mut self, pos: u32) -> Result<Option<Bytes>, DiskError> {
+    pub(super) fn batch(&mut self, pos: u32) -> Result<Option<Bytes>, DiskError> {
         let Some(header) = self.bytes(pos, BATCH_HEADER_BYTES)? else { return Ok(None) };
         let len = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize + 12;
         if !(BATCH_HEADER_BYTES..=BODY_BYTES_MAX).contains(&len) {
@@ -235,9 +240,9 @@ pub(super) fn footer(made: &Made, ext_sum: u64, base_offset: Offset) -> Footer {
     let last = made.rows.last();
     Footer {
         rows: made.rows.len() as u32,
-        last_index: last.map_or(EntryIndex::ZERO, |r| r.index),
+        last_index: last.map_or(EntryIndex::ZERO, last_index),
         next_offset: last.map_or(base_offset, |r| r.base_offset.plus(u64::from(r.count))),
-        log_len: last.map_or(0, |r| u64::from(r.pos) + u64::from(r.len)),
+        log_len: last.map_or(0, |r| u64::from(r.pos) + if r.kind == EntryKind::Gap { 0 } else { u64::from(r.len) }),
         log_crc64: made.log_sum,
         ent_crc64: 0,
         ext_crc64: ext_sum,
