@@ -660,6 +660,9 @@ impl Source for Shaped {
     fn lag_bytes(&self) -> Option<u64> {
         self.inner.lag_bytes()
     }
+    fn behind_since(&self) -> Option<catchwater_base::Wall> {
+        self.inner.behind_since()
+    }
     fn slot(&self) -> Option<crate::source::SlotState> {
         self.inner.slot()
     }

@@ -40,6 +40,10 @@ pub trait Source: Send {
     fn lag_bytes(&self) -> Option<u64> {
         None
     }
+    /// Since when, at least, the server holds something that has not come; `None` = not known to.
+    fn behind_since(&self) -> Option<Wall> {
+        None
+    }
     /// What the server keeps for us and how long it still will, as it was looked at within the last half minute; `None` =
     /// it has nothing of the kind, or was not asked yet.
     fn slot(&self) -> Option<SlotState> {

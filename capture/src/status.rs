@@ -49,6 +49,8 @@ pub struct Status {
     pub confirmed: Native,
     /// Now minus the commit time of the newest durable transaction, 0 when everything read is durable; milliseconds.
     pub lag_ms: i64,
+    /// Since when, at least, the server holds something that has not come.
+    pub behind_since: Option<Wall>,
     /// Bytes the source keeps for us.
     pub lag_bytes: Option<u64>,
     pub slot: Option<SlotState>,

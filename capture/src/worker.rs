@@ -180,7 +180,8 @@ impl Worker {
                 }
                 Trouble::Complete => {
                     self.status.update(|s| {
-                        (s.state, s.last_error, s.slot, s.lag_bytes) = (State::Complete, None, None, None);
+                        (s.state, s.last_error, s.slot) = (State::Complete, None, None);
+                        (s.lag_bytes, s.behind_since) = (None, None);
                     });
                     log!(
                         Info,

@@ -167,6 +167,7 @@ impl Batch {
             fresh,
             guarded: false,
             partial: self.inside,
+            together: false,
         };
         Taken { group, rows, folded, bytes }
     }

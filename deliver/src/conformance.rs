@@ -15,6 +15,7 @@
 //! | same group twice; abort, drop, open again at once | suite `the_same_group_twice`, `abort_and_drop_leave_nothing` |
 //! | insert, update, delete of one key; delete, then insert, in one group and over two | suite `rows_of_one_key_in_order` |
 //! | changed key | suite `changed_keys`; worker `modes_from_the_log_to_the_target` |
+//! | values of a unique key swapped by rows of one transaction of a source whose own key is deferred | suite `swapped_values` |
 //! | unique swap; values of a second unique key given up, taken, refused | suite `second_unique_keys` |
 //! | parent and child in one transaction, both orders; self-reference; circles; orphans; truncates of both | suite `foreign_keys` (keys checked at once and deferred); pg `constraints_hold_in_both_plans_…` |
 //! | lanes: groups that meet, that do not, what write sets do not see | worker `lanes`; suite `lanes_side_by_side` |
@@ -92,6 +93,7 @@ pub async fn run(probe: &mut dyn Probe) {
     wide_tables(probe, &prefix).await;
     a_byte_of_nothing(probe, &prefix).await;
     constraints::second_unique_keys(probe, &prefix).await;
+    constraints::swapped_values(probe, &prefix).await;
     constraints::changed_keys(probe, &prefix).await;
     constraints::foreign_keys(probe, &prefix).await;
     errors(probe, &prefix).await;

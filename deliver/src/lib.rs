@@ -26,6 +26,7 @@ pub mod retry;
 pub mod sink;
 pub mod status;
 pub mod testing;
+pub mod together;
 pub mod trial;
 pub mod wire;
 pub mod worker;

@@ -110,15 +110,16 @@ pub fn meets(source: &TableSchema, target: &TargetTable) -> Meets {
     }
     for key in &target.foreign_keys {
         out.parent_tables.push(seed(&key.parent, &[]));
-        if key.at_commit {
-            continue;
-        }
         let mut pairs: Vec<(&String, &String)> = key.parent_columns.iter().zip(&key.columns).collect();
         pairs.sort();
         let names: Vec<String> = pairs.iter().map(|(p, _)| (*p).clone()).collect();
         let columns: Option<Vec<u16>> = pairs.iter().map(|(_, c)| column(c)).collect();
         match columns {
-            Some(columns) if !columns.is_empty() => out.parents.push((seed(&key.parent, &names), columns)),
+            Some(columns) if !columns.is_empty() => {
+                let list = if key.at_commit { &mut out.late_parents } else { &mut out.parents };
+                list.push((seed(&key.parent, &names), columns));
+            }
+            _ if key.at_commit => {}
             _ => out.whole = true,
         }
     }
@@ -132,6 +133,19 @@ fn seed(table: &TargetName, columns: &[String]) -> u64 {
         text.extend_from_slice(part.as_bytes());
     }
     xxh3_64(&text)
+}
+
+/// The row that an apply is of; none where it is of all rows, or of one that its key does not tell.
+pub(crate) fn row_of(what: &What) -> Option<&Row> {
+    match what {
+        What::Truncate | What::Clear | What::RetireAll(_) | What::DeleteOne(_) => None,
+        What::Upsert(r)
+        | What::Update(r)
+        | What::Delete(r)
+        | What::InsertNew(r)
+        | What::Retire(r)
+        | What::Insert(r) => Some(r),
+    }
 }
 
 /// What a group touches. Empty = nothing.
@@ -154,17 +168,9 @@ impl WriteSet {
                 needs.push(meets.table);
                 needs.extend(&meets.parent_tables);
             }
-            let row = match &apply.what {
-                What::Truncate | What::Clear | What::RetireAll(_) | What::DeleteOne(_) => {
-                    writes.push(meets.table);
-                    continue;
-                }
-                What::Upsert(r)
-                | What::Update(r)
-                | What::Delete(r)
-                | What::InsertNew(r)
-                | What::Retire(r)
-                | What::Insert(r) => r,
+            let Some(row) = row_of(&apply.what) else {
+                writes.push(meets.table);
+                continue;
             };
             if meets.whole {
                 writes.push(meets.table);
@@ -189,7 +195,7 @@ impl WriteSet {
 }
 
 /// NULL meets nothing. `text` is a buffer.
-fn hash(text: &mut Vec<u8>, seed: u64, row: &Row, columns: &[u16]) -> Option<u64> {
+pub(crate) fn hash(text: &mut Vec<u8>, seed: u64, row: &Row, columns: &[u16]) -> Option<u64> {
     text.clear();
     ident::append(text, row, columns.iter().copied()).then_some(())?;
     text.extend_from_slice(&seed.to_be_bytes());

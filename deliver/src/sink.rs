@@ -205,6 +205,8 @@ pub struct Group {
     pub guarded: bool,
     /// More of the same state of the source comes before the commit: a reference may point to a row of a later group.
     pub partial: bool,
+    /// Of a guarded write: its rows may fit only together, so that foreign keys are looked at behind the last of them.
+    pub together: bool,
 }
 
 /// One thing to do to one target table.
@@ -278,6 +280,8 @@ pub struct Meets {
     pub parent_tables: Vec<u64>,
     /// Foreign keys that are not left to the commit: (seed of the parent's key, our columns in the order of its names).
     pub parents: Vec<(u64, Vec<u16>)>,
+    /// Those that are.
+    pub late_parents: Vec<(u64, Vec<u16>)>,
     /// Rows cannot be told apart from here: all of them are one.
     pub whole: bool,
 }
@@ -373,6 +377,19 @@ pub struct SinkError {
     pub code: ErrorCode,
     pub what: String,
     pub next: String,
+    /// Of class `Row`: another row would help.
+    pub others: Option<Others>,
+    /// Which apply of the group was refused, where that is known.
+    pub at: Option<usize>,
+}
+
+/// What another row has to do with a refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Others {
+    /// One that this row refers to is not there, or one that refers to it is.
+    Missing,
+    /// One holds a value of this row.
+    InTheWay,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -412,7 +429,7 @@ impl SinkClass {
 
 impl SinkError {
     pub fn new(class: SinkClass, code: u16, what: impl Into<String>, next: impl Into<String>) -> Self {
-        SinkError { class, code: ErrorCode(code), what: what.into(), next: next.into() }
+        SinkError { class, code: ErrorCode(code), what: what.into(), next: next.into(), others: None, at: None }
     }
 
     /// The same, and its text names the table.

@@ -31,6 +31,7 @@ mod rebuild;
 mod replay;
 mod shape;
 mod thin;
+mod together;
 
 use crate::batch::{Batch, BatchLimits, Verdict};
 use crate::busy::Busy;
@@ -353,6 +354,8 @@ struct Session<'a> {
     letters: Vec<Letter>,
     parks: Vec<(KeyOf, Since)>,
     origins: Origins,
+    /// Refused, but perhaps only for want of what comes later in the open transaction.
+    waiting: Vec<together::Unit>,
     /// The newest row given out and not in a group that left, and the oldest.
     way: Option<Way>,
     first: Option<Way>,

@@ -444,6 +444,7 @@ fn a_connector_is_not_stopped_before_it_can_go_on_here() {
         (worker.as_str(), &[][..], &ready, 2, "is no node of Catchwater"),
         (free.as_str(), &[], &ready, 3, "nothing answers at"),
         (rest.as_str(), &["--set", "slot.name=gone"], &ready, 2, "slot does not exist"),
+        (rest.as_str(), &["--set", "database.dbname=postgres"], &ready, 3, "in database"),
         (rest.as_str(), &[], &json!([old]), 2, "has no offset of server imp"),
         (rest.as_str(), &[], &json!([offset("imp", unfinished)]), 2, "a snapshot is under way there"),
     ] {

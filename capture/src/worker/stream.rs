@@ -157,9 +157,8 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             }
         }
         ad_hoc.turn(begun, source, &mut stream, fill.is_none()).await?;
-        let lag = source.lag_bytes();
-        let slot = source.slot();
-        begun.session.status.update(|s| (s.lag_bytes, s.slot) = (lag, slot));
+        let (lag, since, slot) = (source.lag_bytes(), source.behind_since(), source.slot());
+        begun.session.status.update(|s| (s.lag_bytes, s.behind_since, s.slot) = (lag, since, slot));
         if let Some(e) = failed {
             if e.class == SourceClass::RowTooLarge {
                 bring_in(begun).await;

@@ -176,7 +176,8 @@ impl WorkerStatus {
                     capture::State::Complete => TaskState::Complete,
                 };
                 line.rows = s.rows;
-                line.lag_ms = u64::try_from(s.lag_ms).unwrap_or(0);
+                let behind = s.behind_since.map_or(0, |since| wall().as_millis() - since.as_millis());
+                line.lag_ms = u64::try_from(s.lag_ms.max(behind)).unwrap_or(0);
                 line.lag_bytes = s.lag_bytes;
                 line.position = s.native.to_string();
                 line.snapshot = Some((s.snapshot_rows, s.snapshot_units_done, s.snapshot_units));

@@ -9,6 +9,7 @@
 //! Names, identity and the checks before every start: `open`. Source: capture.md 8.3.
 
 mod ack;
+mod ahead;
 mod beat;
 mod config;
 pub mod decode;
@@ -36,6 +37,7 @@ use crate::codes::source as code;
 use crate::fault::Fault;
 use crate::session::Session;
 use crate::types::{self, schema::PgTypes};
+use ahead::Ahead;
 use bytes::Bytes;
 use catchwater_base::{Clock, Mono, Wall, crash_point};
 use catchwater_capture::source::{
@@ -46,7 +48,7 @@ use catchwater_change::{Cell, Native, Op, Row, RowChange, SnapshotMark, SourceIn
 use catchwater_record::TxnId;
 use catchwater_runtime::Fut;
 use catchwater_runtime::spawn::Task;
-use catchwater_runtime::time::SystemClock;
+use catchwater_runtime::time::{SystemClock, timeout};
 pub use config::{ROW_BYTES_MAX, SourceConfig};
 use decode::{Message, OldTuple};
 use entries::Entries;
@@ -70,6 +72,8 @@ pub const SYSTEM: u8 = 1;
 const CATALOGUE_LATE_MAX: Duration = Duration::from_secs(2);
 /// How often the publication is looked at while the source runs.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// A server that does not say within this where it stands has said nothing.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// Prefix of our own logical messages: they give the stream something to end a view or an idle time with.
 pub const OWN_PREFIX: &str = "catchwater";
 /// Connections that read the first snapshot.
@@ -121,6 +125,8 @@ struct Running {
     end: u64,
     version: i32,
     clock: SystemClock,
+    /// What the server holds that has not come.
+    ahead: Ahead,
     /// When the publication was last compared.
     compared: Mono,
     /// What brought the tables, as it was known then.
@@ -185,9 +191,11 @@ impl PgSource {
             let block = match running.stream.blocks.try_recv() {
                 Ok(block) => block,
                 Err(_) if out.items.len() > before => return Ok(Progress::Items),
-                Err(_) => match running.stream.blocks.recv().await {
-                    Some(block) => block,
-                    None => Err(Fault::Closed("the stream has ended".into())),
+                Err(_) => match running.heard(config).await {
+                    Some(Some(block)) => block,
+                    Some(None) => Err(Fault::Closed("the stream has ended".into())),
+                    // Nothing came, but there is something to tell.
+                    None => return Ok(Progress::Items),
                 },
             };
             running.block = block.map_err(|fault| stream_error(config, fault))?;
@@ -338,8 +346,27 @@ impl Running {
         Ok(())
     }
 
+    /// The next block; `None` = none came, and how far the source is behind was looked at.
+    async fn heard(&mut self, config: &SourceConfig) -> Option<Option<Result<Bytes, Fault>>> {
+        let pause = self.ahead.pause(self.clock.now().mono);
+        // Cancel-safe, and so is a look: it is made again.
+        if let Ok(block) = timeout(pause, self.stream.blocks.recv()).await {
+            self.ahead.heard(self.clock.now().mono);
+            return Some(block);
+        }
+        if self.sql.client.is_closed()
+            && let Ok(session) = login::session(config).await
+        {
+            self.sql = session;
+        }
+        let head = timeout(LOOK_LIMIT, head::wal_end(&self.sql)).await.ok().flatten();
+        self.ahead.looked(self.clock.now(), head, self.end);
+        None
+    }
+
     fn keep_alive(&mut self, end: u64, out: &mut EventBatch) {
         self.end = self.end.max(end);
+        self.ahead.reached(self.end);
         if self.txn.is_some() {
             return; // inside a transaction the server is not past it
         }
@@ -680,7 +707,11 @@ impl Source for PgSource {
 
     fn lag_bytes(&self) -> Option<u64> {
         let running = self.open.as_ref()?;
-        Some(running.end.saturating_sub(running.stream.confirmed()))
+        Some(running.end.max(running.ahead.head()).saturating_sub(running.stream.confirmed()))
+    }
+
+    fn behind_since(&self) -> Option<Wall> {
+        self.open.as_ref()?.ahead.since()
     }
 
     fn slot(&self) -> Option<SlotState> {

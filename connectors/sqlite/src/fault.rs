@@ -3,7 +3,7 @@
 
 use crate::codes;
 use catchwater_capture::source::{SourceClass, SourceError};
-use catchwater_deliver::sink::{SinkClass, SinkError};
+use catchwater_deliver::sink::{Others, SinkClass, SinkError};
 use rusqlite::{Error, ErrorCode};
 
 /// What SQLite said, without the statement.
@@ -81,7 +81,13 @@ pub fn sink(what: &str, e: &Error) -> SinkError {
             new(SinkClass::Config, codes::SINK_READ_ONLY, "give this user write access to the file and its directory")
         }
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
-            new(SinkClass::Row, codes::SINK_ROW, "the target's constraint does not hold for a row of the source")
+            let e =
+                new(SinkClass::Row, codes::SINK_ROW, "the target's constraint does not hold for a row of the source");
+            // Another row may be what is missing, or in the way.
+            let help = [("UNIQUE", Others::InTheWay), ("FOREIGN KEY", Others::Missing)];
+            let others =
+                help.into_iter().find(|(t, _)| said.contains(&format!("{t} constraint failed"))).map(|(_, o)| o);
+            SinkError { others, ..e }
         }
         Some(ErrorCode::SchemaChanged) => new(SinkClass::Schema, codes::SINK_TABLE, ""),
         _ if is_schema(&said) => {

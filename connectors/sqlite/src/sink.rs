@@ -5,16 +5,18 @@
 //! `position::check`. Blocking calls run on the pool; a connection whose call was dropped is not used again.
 
 pub mod ddl;
+mod keys;
 pub mod position;
 pub mod write;
+mod yielding;
 
 use crate::codes;
 use crate::config::SinkConfig;
 use crate::fault;
 use catchwater_base::crash_point;
 use catchwater_deliver::sink::{
-    Ack, Capabilities, Claim, DdlStep, Group, Lane, Mark, Owner, Recovered, Sink, SinkClass, SinkError, TargetName,
-    TargetTable,
+    Ack, Capabilities, Claim, DdlStep, Group, Lane, Mark, Others, Owner, Recovered, Sink, SinkClass, SinkError,
+    TargetName, TargetTable,
 };
 use catchwater_runtime::Fut;
 use catchwater_runtime::spawn::blocking;
@@ -256,10 +258,21 @@ fn begin(db: &Connection, claim: &Claim, prev: Option<Option<i64>>) -> Result<Op
 fn rows(db: &Connection, group: &Group) -> Result<(), SinkError> {
     let (mut writer, mut at) = (write::Writer::default(), 0);
     while let Some(apply) = group.applies.get(at) {
-        at += match group.applies.get(at + 1).filter(|next| write::moves_key(apply, next)) {
-            Some(next) => writer.move_key(db, apply, next).map(|()| 2)?,
-            None => writer.apply(db, apply).map(|()| 1)?,
+        let next = group.applies.get(at + 1).filter(|next| write::moves_key(apply, next));
+        let mut write = || match next {
+            Some(next) => writer.move_key(db, apply, next),
+            None => writer.apply(db, apply),
         };
+        let place = at + usize::from(next.is_some());
+        // A statement that is refused leaves nothing.
+        if let Err(e) = write() {
+            let again = e.others == Some(Others::InTheWay) && yielding::make_way(db, &group.applies, place)?;
+            if !again {
+                return Err(SinkError { at: Some(at), ..e });
+            }
+            write().map_err(|e| SinkError { at: Some(at), ..e })?;
+        }
+        at = place + 1;
     }
     Ok(())
 }
@@ -268,7 +281,8 @@ fn rows(db: &Connection, group: &Group) -> Result<(), SinkError> {
 fn guarded(db: &Connection, group: &Group) -> Result<(), SinkError> {
     let failed = |e: rusqlite::Error| fault::sink("write a guarded group", &e);
     db.execute_batch("SAVEPOINT guarded").map_err(failed)?;
-    let done = rows(db, group);
+    // Whether a row stands or falls is said now, and not at the commit, where all foreign keys are looked at.
+    let done = rows(db, group).and_then(|()| keys::check(db, &group.applies));
     // A full disk or a broken file has ended the whole transaction: then there is no savepoint either.
     if done.is_err() && !db.is_autocommit() {
         db.execute_batch("ROLLBACK TO guarded").map_err(failed)?;

@@ -136,6 +136,65 @@ pub(super) async fn second_unique_keys(probe: &mut dyn Probe, prefix: &str) {
     owned.sink.shutdown().await;
 }
 
+/// `p (id, a NOT NULL UNIQUE, b UNIQUE)`, `c (id, a → p (a), b → p (b))`. The source checks its unique keys at its commit.
+pub(super) async fn swapped_values(probe: &mut dyn Probe, prefix: &str) {
+    let names = [format!("{prefix}_sp"), format!("{prefix}_sc")];
+    let ints = |name: &String| table("", name, &[("id", INT), ("a", INT), ("b", INT)], &["id"]);
+    let sql = "CREATE TABLE {0} (id bigint PRIMARY KEY, a bigint NOT NULL UNIQUE CHECK (a > 0), b bigint UNIQUE); \
+         CREATE TABLE {1} (id bigint PRIMARY KEY, a bigint REFERENCES {0}(a), b bigint REFERENCES {0}(b))";
+    let Some(mut owned) = owned(probe, &names[0], &[ints(&names[0]), ints(&names[1])], &[sql]).await else { return };
+    let mut lane = owned.sink.lane().await.expect("lane");
+    let row = |t: usize, id, a, b| (t, What::Upsert(Row::new(vec![int(id), int(a), int(b)])));
+    let part = |id, a| (0, What::Update(Row::new(vec![int(id), int(a), Cell::Unavailable])));
+    let p = |id, a, b| row(0, id, a, b);
+    let mut seq = 1;
+    let rows = [p(1, 10, 100), p(2, 20, 200), p(3, 30, 300), row(1, 1, 10, 100), row(1, 2, 20, 300)];
+    both(&mut owned, &mut lane, seq, &rows).await;
+    let back = [p(1, 10, 100), p(2, 20, 200), p(3, 30, 300)];
+    for source_order in [false, true] {
+        for (whats, want) in [
+            (&[p(1, 20, 100), p(2, 10, 200)][..], "1,20,100 2,10,200 3,30,300"),
+            (&[p(1, 20, 200), p(2, 10, 100)], "1,20,200 2,10,100 3,30,300"),
+            (&[p(1, 20, 200), p(2, 30, 300), p(3, 10, 100)], "1,20,200 2,30,300 3,10,100"),
+            // Values that were not sent stay.
+            (&[part(1, 20), part(2, 10)], "1,20,100 2,10,200 3,30,300"),
+            // There and back and there; a new row takes what another gives up behind it.
+            (
+                &[p(1, 20, 100), p(2, 10, 200), p(1, 10, 100), p(2, 20, 200), p(1, 20, 100), p(2, 10, 200)],
+                "1,20,100 2,10,200 3,30,300",
+            ),
+            (&[p(4, 30, 300), p(3, 31, 301)], "1,10,100 2,20,200 3,31,301 4,30,300"),
+            (&[p(1, 30, 300), (0, del(3)), p(3, 10, 100)], "1,30,300 2,20,200 3,10,100"),
+        ] {
+            if !source_order && whats.len() == 6 {
+                continue; // a folded group has each key once
+            }
+            seq += 1;
+            lane.write(&owned.group(seq, whats, source_order)).await.expect("values are swapped");
+            lane.commit(&mark(seq)).await.expect("values are swapped");
+            assert_eq!(owned.rows(probe, 0).await, want, "{source_order}");
+            seq += 1;
+            let all: Vec<_> = [(0, del(4))].into_iter().chain(back.clone()).collect();
+            lane.write(&owned.group(seq, &all, source_order)).await.expect("and back");
+            lane.commit(&mark(seq)).await.expect("and back");
+            assert_eq!(owned.rows(probe, 0).await, "1,10,100 2,20,200 3,30,300");
+        }
+        // Nobody gives up what the third one wants, beside two that swap; and one of the two alone.
+        for taken in [&[p(1, 20, 100), p(2, 10, 200), p(5, 30, 500)][..], &[p(1, 20, 100)]] {
+            let group = Group { guarded: true, ..owned.group(seq + 1, taken, source_order) };
+            let e = lane.write(&group).await.expect_err("the value is taken");
+            assert!(e.class == SinkClass::Row && e.others.is_some(), "{e:?}");
+            let group = Group { together: true, source_order: true, ..group };
+            let e = lane.write(&group).await.expect_err("the value is taken");
+            assert!(e.class == SinkClass::Row && e.at == Some(taken.len() - 1), "which one: {e:?}");
+            lane.abort().await;
+        }
+    }
+    assert_eq!(owned.rows(probe, 1).await, "1,10,100 2,20,300", "what refers to them is as it was");
+    drop(lane);
+    owned.sink.shutdown().await;
+}
+
 pub(super) async fn changed_keys(probe: &mut dyn Probe, prefix: &str) {
     let name = format!("{prefix}_moved");
     let sql = "CREATE TABLE {0} (id bigint PRIMARY KEY, a text, b text)";

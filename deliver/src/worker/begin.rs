@@ -92,6 +92,7 @@ impl Worker {
             letters: Vec::new(),
             parks: Vec::new(),
             origins: BTreeMap::new(),
+            waiting: Vec::new(),
             way: None,
             first: None,
             pending_cuts: VecDeque::new(),

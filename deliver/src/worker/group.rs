@@ -94,7 +94,9 @@ impl Worker {
     pub(super) async fn write(&mut self, session: &mut Session<'_>) -> Result<(), Trouble> {
         // What goes this way has the target for itself.
         self.settle(session).await?;
-        let in_order = self.source_order.is_some_and(|upto| session.batch.first_seq() <= upto);
+        // Behind rows that wait, a part of their state is not looked at as a whole.
+        let in_order =
+            self.source_order.is_some_and(|upto| session.batch.first_seq() <= upto) || !session.waiting.is_empty();
         let Taken { mut group, folded, .. } = session.batch.take(in_order);
         group.partial |= self.is_held(session);
         session.folded += folded as u64;
@@ -148,6 +150,7 @@ impl Worker {
             return Ok(());
         }
         self.write(session).await?;
+        self.write_waiting(session).await?;
         self.post_letters(session).await?;
         let mark = self.mark(session);
         self.commit(session, mark).await?;

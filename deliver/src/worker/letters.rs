@@ -8,11 +8,12 @@
 //! Order: dead letters appended, parked keys appended, then the position commits.
 
 use super::intake::{FETCH_WAIT_MS, INTERNAL_BYTES, LACKING_BYTES};
+use super::together::Unit;
 use super::{Session, Trouble, Worker};
 use crate::error::{Failure, code};
 use crate::order::needs_source_order;
 use crate::park::{Bisect, KEYS_MAX, KeyOf, PARKED_TOPIC, Parked, ParkedBy, Since, encode_keys, keys_of, units};
-use crate::sink::{Apply, Group, SinkClass};
+use crate::sink::{Apply, Group, Others, SinkClass, SinkError, What};
 use crate::wire::{RawRecord, records};
 use bytes::Bytes;
 use catchwater_base::crash_point;
@@ -194,18 +195,32 @@ impl Worker {
         let of = |n: usize| units.get(n).and_then(|r| group.applies.get(r.clone())).unwrap_or_default();
         let version = |n: usize| of(n).first().map(|a| a.version).unwrap_or_default();
         let mut bisect = Bisect::new(units.len());
+        let mut waits: BTreeSet<KeyOf> = session.waiting.iter().flat_map(|u| keys_of(&u.applies)).collect();
         while let Some(range) = bisect.take() {
+            if range.clone().any(|n| of(n).iter().any(|a| overtakes(a, &session.waiting))) {
+                // A truncate may not overtake what waits: it is done alone, when nothing waits any more.
+                if bisect.refused(range.clone()).is_none() {
+                    continue;
+                }
+                self.write_waiting(session).await?;
+                waits.clear();
+            }
             let (mut behind, mut free, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+            let (mut late, mut later) = (Vec::new(), BTreeSet::new());
             for n in range.clone() {
                 let keys = keys_of(of(n));
                 if self.parked.holds(&keys, version(n)).is_some() || keys.iter().any(|k| taken.contains(k)) {
                     // A change of its key takes the other key along.
                     taken.extend(keys);
                     behind.push(n);
+                } else if keys.iter().any(|k| waits.contains(k) || later.contains(k)) {
+                    later.extend(keys);
+                    late.push(n);
                 } else {
                     free.push(n);
                 }
             }
+            let mut why = None;
             let applies: Vec<Apply> = free.iter().flat_map(|n| of(*n).iter().cloned()).collect();
             if !applies.is_empty() {
                 crash_point!("deliver.before_group");
@@ -223,13 +238,28 @@ impl Worker {
                             _ => bisect.refused(range.clone()),
                         };
                         let Some(n) = alone else { continue };
-                        if self.breaker.hit() {
-                            return Err(Trouble::Fatal(too_many(self.config.on_row_error, &e.what)));
+                        if e.others.is_some() {
+                            late.push(n);
+                            why = Some((n, e));
+                        } else {
+                            self.may_refuse(&e)?;
+                            self.refuse(session, of(n), version(n), e.code, e.what)?;
                         }
-                        self.refuse(session, of(n), version(n), e.code, e.what)?;
                     }
                     Err(e) => return Err(Trouble::Sink(e, None)),
                 }
+            }
+            late.sort_unstable();
+            for n in late {
+                waits.extend(keys_of(of(n)));
+                let from = session.origins.get(&version(n)).copied();
+                let from = Some(from.ok_or_else(|| lost_origin(version(n)))?);
+                let error = why.take_if(|(of, _)| *of == n).map_or_else(waits_behind, |(_, e)| e);
+                let swaps = error.others == Some(Others::InTheWay);
+                let first = of(n).first().filter(|_| swaps);
+                let swap = first.map(|a| a.table.meets.table ^ a.version.commit_seq.0);
+                let unit = Unit { applies: of(n).to_vec(), version: version(n), from, swap, error };
+                self.waits(session, unit)?;
             }
             for n in behind {
                 let from = session.origins.get(&version(n)).copied();
@@ -251,10 +281,23 @@ impl Worker {
         what: String,
     ) -> Result<(), Trouble> {
         let (at, offset) = session.origins.get(&version).copied().ok_or_else(|| lost_origin(version))?;
-        let keys = keys_of(applies);
-        session.letters.push(Letter { at, offset, version, code, what, keys: keys.clone() });
         session.uncount(applies);
-        self.park(session, keys, Since { version, code });
+        self.post(session, Letter { at, offset, version, code, what, keys: keys_of(applies) })
+    }
+
+    /// Counts a refusal, and stops the sink if there are too many of them.
+    pub(super) fn may_refuse(&mut self, e: &SinkError) -> Result<(), Trouble> {
+        match self.breaker.hit() {
+            true => Err(Trouble::Fatal(too_many(self.config.on_row_error, &e.what))),
+            false => Ok(()),
+        }
+    }
+
+    /// A dead letter, and its keys are parked.
+    pub(super) fn post(&mut self, session: &mut Session<'_>, letter: Letter) -> Result<(), Trouble> {
+        let since = Since { version: letter.version, code: letter.code };
+        self.park(session, letter.keys.clone(), since);
+        session.letters.push(letter);
         if self.parked.len() > KEYS_MAX {
             let what = format!("more than {KEYS_MAX} keys of this sink are parked");
             let next = "repair the target and deliver under a new sink name";
@@ -374,6 +417,20 @@ fn unreadable(offset: Offset) -> Failure {
         format!("the record of {PARKED_TOPIC} at offset {offset} cannot be read: which keys are parked is not known"),
         "a newer version wrote it, or something else than a sink: see the page of this code",
     )
+}
+
+/// It is of rows that no key tells, and some of those may wait.
+fn overtakes(apply: &Apply, waiting: &[Unit]) -> bool {
+    match apply.what {
+        What::Truncate | What::Clear | What::RetireAll(_) => !waiting.is_empty(),
+        What::DeleteOne(_) => waiting.iter().flat_map(|u| &u.applies).any(|w| w.table.target == apply.table.target),
+        _ => false,
+    }
+}
+
+/// Of a row that was not tried, since an earlier one of its key waits.
+fn waits_behind() -> SinkError {
+    SinkError::new(SinkClass::Row, code::REFUSED, "an earlier row of this key is refused", "")
 }
 
 fn lost_origin(version: Version) -> Trouble {

@@ -9,12 +9,13 @@
 
 use super::asked::{Answer, Refusal};
 use super::letters::{KEYS_HEADER, SINK_HEADER};
+use super::together::Unit;
 use super::{Session, Trouble, Worker};
 use crate::batch::fold;
 use crate::error::code;
 use crate::order::needs_source_order;
 use crate::park::{Bisect, KeyOf, OnRowError, decode_keys, keys_of};
-use crate::sink::{Apply, Group, Mark, SinkClass};
+use crate::sink::{Apply, Group, Mark, Others, SinkClass, SinkError};
 use crate::wire::{RawRecord, records_with};
 use catchwater_base::{crash_point, log};
 use catchwater_change::{Stamp, Version};
@@ -84,6 +85,7 @@ impl Worker {
         while !left.is_empty() {
             let (mut letters, whole) = self.letters_of(session, mark, &left).await?;
             let (mut free, mut applied) = (Vec::new(), 0);
+            let (mut waiting, mut units) = (Vec::new(), Vec::new());
             // What did not fit is read in the next round: in this one it is not known.
             let round: Vec<KeyOf> = left.iter().filter(|k| whole || letters.contains_key(k)).cloned().collect();
             for key in round {
@@ -104,12 +106,33 @@ impl Worker {
                 // What the letters come to: states between that the source has left behind need not fit the target, so a
                 // row that was repaired at the source is taken.
                 let applies = fold(changes.into_values().flatten().collect());
-                match self.write_letters(session, mark, applies).await? {
+                match self.write_letters(session, mark, applies.clone()).await? {
                     None => {
                         applied += count;
                         free.push(key);
                     }
-                    Some((code, what)) => answer.keep(Refusal { offset: None, code, what }),
+                    Some(error) if error.others.is_some() => {
+                        let swaps = error.others == Some(Others::InTheWay);
+                        let swap = applies.first().filter(|_| swaps).map(|a| a.table.meets.table);
+                        let version = first.unwrap_or_default();
+                        waiting.push((key, count));
+                        units.push(Unit { applies, version, from: None, swap, error });
+                    }
+                    Some(SinkError { code, what, .. }) => answer.keep(Refusal { offset: None, code, what }),
+                }
+            }
+            // Keys that need each other are refused one by one.
+            let places: Vec<Version> = units.iter().map(|u| u.version).collect();
+            let refused = self.write_together(session, units).await?;
+            for ((key, count), version) in waiting.into_iter().zip(places) {
+                match refused.iter().find(|u| u.version == version) {
+                    None => {
+                        applied += count;
+                        free.push(key);
+                    }
+                    Some(u) => {
+                        answer.keep(Refusal { offset: None, code: u.error.code, what: u.error.what.clone() });
+                    }
                 }
             }
             if free.is_empty() {
@@ -135,7 +158,7 @@ impl Worker {
         session: &mut Session<'_>,
         mark: &Mark,
         applies: Vec<Apply>,
-    ) -> Result<Option<(ErrorCode, String)>, Trouble> {
+    ) -> Result<Option<SinkError>, Trouble> {
         if applies.is_empty() {
             return Ok(None);
         }
@@ -148,7 +171,7 @@ impl Worker {
         let work = session.lane.write(&group);
         match session.flight.beside(work).await {
             Ok(()) => Ok(None),
-            Err(e) if e.class == SinkClass::Row => Ok(Some((e.code, e.what))),
+            Err(e) if e.class == SinkClass::Row => Ok(Some(e)),
             Err(e) => Err(Trouble::Sink(e, None)),
         }
     }
@@ -369,7 +392,10 @@ impl Worker {
             let mut applied = letters.len();
             while let Some(range) = bisect.take() {
                 let applies = letters.get(range.clone()).unwrap_or_default().iter().flat_map(|(_, a)| a.clone());
-                let Some((code, what)) = self.write_letters(session, mark, applies.collect()).await? else { continue };
+                let Some(SinkError { code, what, .. }) = self.write_letters(session, mark, applies.collect()).await?
+                else {
+                    continue;
+                };
                 if let Some(n) = bisect.refused(range) {
                     let offset = letters.get(n).map(|(offset, _)| *offset);
                     halt = Some(Refusal { offset, code, what });

@@ -5,7 +5,7 @@ use super::SinkConfig;
 use crate::codes::sink as code;
 use crate::config::UrlError;
 use crate::fault::Fault;
-use catchwater_deliver::sink::{SinkClass, SinkError};
+use catchwater_deliver::sink::{Others, SinkClass, SinkError};
 
 /// A URL that is not taken, as an error with its code.
 pub fn url_error(e: &UrlError) -> SinkError {
@@ -78,7 +78,18 @@ pub fn row_fault(config: &SinkConfig, table: &str, e: tokio_postgres::Error) -> 
         what.push_str(&format!(", constraint {constraint}"));
     }
     what.push_str(&format!(" (SQLSTATE {sqlstate})"));
-    SinkError::new(class, code, what, next)
+    // Another row may be what is missing, or in the way.
+    let others = match &*sqlstate {
+        "23503" => Some(Others::Missing),
+        "23505" | "23P01" => Some(Others::InTheWay),
+        _ => None,
+    };
+    SinkError { others, ..SinkError::new(class, code, what, next) }
+}
+
+/// A unique key refused a row.
+pub fn is_taken(e: &SinkError) -> bool {
+    e.class == SinkClass::Row && e.what.ends_with("(SQLSTATE 23505)")
 }
 
 /// A foreign key refused a row.

@@ -132,6 +132,23 @@ fn by_key(key: &[&Target]) -> String {
     terms.join(" AND ")
 }
 
+/// What is done (`UPDATE … AS t SET …`, `DELETE FROM … AS t`) to the row that holds this unique value, if its key is one of
+/// these. Arrays: the value's columns, of one element each, then the key's.
+pub fn holder(what: &str, value: &[&Target], key: &[&Target]) -> String {
+    let arrays = |count: usize, first: usize| list((0..count).map(|i| format!("${}::text[]", i + first)));
+    let names = |count: usize| list((0..count).map(|i| format!("c{i}")));
+    let using = if what.starts_with("DELETE") { "USING" } else { "FROM" };
+    format!(
+        "{what} {using} unnest({}) AS u({}) WHERE {} AND EXISTS (SELECT 1 FROM unnest({}) AS u({}) WHERE {})",
+        arrays(value.len(), 1),
+        names(value.len()),
+        by_key(value),
+        arrays(key.len(), value.len() + 1),
+        names(key.len()),
+        by_key(key),
+    )
+}
+
 /// Parameters (single texts): the key. Answers whether the row is there.
 pub fn exists(table: &TargetName, key: &[&Target]) -> String {
     format!("SELECT EXISTS (SELECT 1 FROM {} AS t, {} WHERE {})", quoted(table), unnest(key.len(), 1), by_key(key))

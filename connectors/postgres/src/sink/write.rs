@@ -4,17 +4,20 @@
 //! before children, one statement per table and set of columns; deletes last, children before parents. **Source order**:
 //! row by row as the source did it, pipelined. The second is used when the group asks for it, when one key occurs twice
 //! or a row moves to another key with columns missing, and when the first fails with a unique or foreign-key error.
-//! A foreign key that refuses this, too, waits for the commit (`keys`).
+//! A foreign key that refuses this, too, waits for the commit (`keys`); rows that give each other a unique value give way
+//! (`yielding`).
 //!
 //! Rows of a snapshot go by COPY (`copy`), which is twice as fast, until a table refuses it once. A guarded group stands
 //! behind a savepoint of its own: a row that fails undoes that write alone.
 
 mod copy;
 mod keys;
+mod ordered;
 mod steps;
 mod texts;
+mod yielding;
 
-use super::error::{fault, is_reference, misuse, row_fault};
+use super::error::{fault, is_reference, is_taken, misuse, row_fault};
 use super::position;
 use super::sql::{self, Target, shown};
 use super::{Claimed, SinkConfig};
@@ -22,19 +25,14 @@ use crate::codes::sink as code;
 use crate::session::Session;
 use catchwater_base::crash_point;
 use catchwater_base::hash::{Map, Seeded};
-use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan, What};
+use catchwater_deliver::sink::{Ack, Apply, Group, Lane, Mark, SinkClass, SinkError, TargetName, TargetPlan};
 use catchwater_runtime::Fut;
 use catchwater_runtime::time::timeout;
 use keys::Keys;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
-use texts::{
-    Columns, Texts, cell_text, is_sent, key_targets, key_texts, missing_mask, moves_key, row_texts, update_texts,
-};
+use texts::Columns;
 use tokio_postgres::Statement;
 
 /// Prepared statements kept; above it all are dropped and made again as needed.
@@ -73,6 +71,8 @@ struct TargetInfo {
     parents: Vec<TargetName>,
     /// Foreign keys point to it.
     referred: bool,
+    /// Second unique keys that are checked at each row: names of their columns.
+    unique: Vec<Vec<String>>,
 }
 
 struct TargetColumn {
@@ -81,6 +81,20 @@ struct TargetColumn {
     /// Updates may not set it.
     fixed: bool,
     native: u32,
+    not_null: bool,
+    /// Name of its type, and how many characters a text of it has at most.
+    base: String,
+    length: Option<i32>,
+}
+
+/// Foreign keys that were made to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Waits {
+    None,
+    /// Of the group's tables.
+    Own,
+    /// Those that point to its tables, too.
+    All,
 }
 
 /// How many rows a statement must hit.
@@ -150,11 +164,17 @@ impl PgLane {
 
     async fn guarded(&mut self, group: &Group) -> Result<(), SinkError> {
         self.sql("SAVEPOINT cw_guard").await?;
-        let done = self.rows(group).await;
+        let keys = self.keys.clone();
+        let mut done = self.rows(group).await;
+        // Whether a row stands or falls is said now, and not by a deferred key at the commit.
+        if done.is_ok() && (self.has_keys(&group.applies) || self.are_referred(&group.applies)) {
+            done = self.check_keys().await;
+        }
         match &done {
             Ok(()) => self.sql("RELEASE SAVEPOINT cw_guard").await?,
             Err(e) if e.class == SinkClass::Row => {
                 self.sql("ROLLBACK TO SAVEPOINT cw_guard; RELEASE SAVEPOINT cw_guard").await?;
+                self.keys = keys;
                 self.state = State::Open;
             }
             Err(_) => {}
@@ -191,23 +211,49 @@ impl PgLane {
                 }
             }
         }
-        // What is guarded may be a row whose parent was refused: of whole states, the row is the one to set aside.
-        // A part's children may be in the next one, so that its tables show the key from the other side alone.
-        let may_wait = match group.partial {
-            true => self.has_keys(&group.applies) || self.are_referred(&group.applies),
-            false => !group.guarded && self.has_keys(&group.applies),
-        };
-        if !may_wait {
-            return self.in_order(&group.applies).await;
+        // A guarded write is of rows that may have to be set aside: each says by itself whether it fits, until they are
+        // tried together. A part's children may be in the next one, so that its tables show the key from the other side alone.
+        let may_wait = !group.guarded || group.together;
+        let (has_keys, referred) = (self.has_keys(&group.applies), self.are_referred(&group.applies));
+        let may_give = self.has_unique(&group.applies);
+        if !(may_wait && (has_keys || referred)) && !may_give {
+            return self.in_order(&group.applies, false).await;
         }
-        self.sql("SAVEPOINT cw").await?;
-        match self.in_order(&group.applies).await {
-            Ok(()) => self.sql("RELEASE SAVEPOINT cw").await,
-            Err(e) if is_reference(&e) => {
-                self.sql("ROLLBACK TO SAVEPOINT cw; RELEASE SAVEPOINT cw").await?;
-                self.with_waiting_keys(group, e).await
+        let (mut waits, mut gives) = (Waits::None, false);
+        loop {
+            self.sql("SAVEPOINT cw").await?;
+            let mut done = self.in_order(&group.applies, gives).await;
+            if waits != Waits::None && done.is_ok() && !group.partial {
+                done = self.check_keys().await;
             }
-            Err(e) => Err(e),
+            let e = match done {
+                Ok(()) => return self.sql("RELEASE SAVEPOINT cw").await,
+                Err(e) => e,
+            };
+            let next = match waits {
+                Waits::None if has_keys && !group.partial => Waits::Own,
+                Waits::None | Waits::Own => Waits::All,
+                Waits::All => Waits::None,
+            };
+            let by_key = may_wait && is_reference(&e) && next != Waits::None;
+            let by_value = may_give && !gives && is_taken(&e);
+            if !by_key && !by_value {
+                return Err(e);
+            }
+            self.sql("ROLLBACK TO SAVEPOINT cw; RELEASE SAVEPOINT cw").await?;
+            if !by_key {
+                gives = true;
+                continue;
+            }
+            waits = next;
+            let mut made = self.let_keys_wait(&group.applies, waits == Waits::All).await?;
+            if !made && waits == Waits::Own && referred {
+                waits = Waits::All;
+                made = self.let_keys_wait(&group.applies, true).await?;
+            }
+            if !made {
+                return Err(e);
+            }
         }
     }
 
@@ -249,8 +295,11 @@ impl PgLane {
             .session
             .client
             .query(
-                "SELECT a.attname::text, format_type(a.atttypid, -1), c.oid, coalesce(a.attidentity = 'a', false), a.atttypid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                "SELECT a.attname::text, format_type(a.atttypid, -1), c.oid, coalesce(a.attidentity = 'a', false), a.atttypid, coalesce(a.attnotnull, false), t.typname::text, \
+                 CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END \
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+                 LEFT JOIN pg_type t ON t.oid = a.atttypid \
                  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r','p','f','v')",
                 &[&schema, &table],
             )
@@ -260,7 +309,8 @@ impl PgLane {
         let oid: u32 = first.get(2);
         let column = |r: &tokio_postgres::Row| {
             let (name, cast, fixed, native) = (r.get::<_, Option<String>>(0)?, r.get(1), r.get(3), r.get(4));
-            Some((name, TargetColumn { cast, fixed, native }))
+            let (not_null, base, length) = (r.get(5), r.get(6), r.get(7));
+            Some((name, TargetColumn { cast, fixed, native, not_null, base, length }))
         };
         let columns = rows.iter().filter_map(column).collect();
         let parents = self
@@ -276,7 +326,9 @@ impl PgLane {
         let parents = parents.iter().map(|r| TargetName { schema: r.get(0), name: r.get(1) }).collect();
         let referred = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = $1::oid AND contype = 'f')";
         let referred = self.session.client.query_one(referred, &[&oid]).await.map_err(fail)?.get(0);
-        Ok(Some(TargetInfo { columns, parents, referred }))
+        let unique = self.session.client.query(yielding::UNIQUE_KEYS, &[&oid]).await.map_err(fail)?;
+        let unique = yielding::unique_keys(&unique);
+        Ok(Some(TargetInfo { columns, parents, referred, unique }))
     }
 
     /// The plan's columns with the target's types.
@@ -307,214 +359,6 @@ impl PgLane {
             rest = waiting;
         }
         out
-    }
-
-    /// Row by row. Statements of one window are sent at once; the server runs them in order.
-    async fn in_order(&mut self, applies: &[Apply]) -> Result<(), SinkError> {
-        let mut at = 0;
-        while at < applies.len() {
-            let mut window = Vec::new();
-            while at < applies.len() && window.len() < PIPELINE_MAX {
-                let (apply, next) = (&applies[at], applies.get(at + 1));
-                if matches!(apply.what, What::Truncate | What::Clear) {
-                    if window.is_empty() {
-                        at += self.truncate(&applies[at..]).await?;
-                        continue;
-                    }
-                    break;
-                }
-                if let Some(next) = next
-                    && moves_key(apply, next)
-                {
-                    // Whether the new key is there decides, so what came before has to be done.
-                    if window.is_empty() {
-                        self.move_key(apply, next).await?;
-                        at += 2;
-                        continue;
-                    }
-                    break;
-                }
-                window.push(self.single(apply)?);
-                at += 1;
-            }
-            self.run_window(window).await?;
-        }
-        Ok(())
-    }
-
-    async fn run_window(&mut self, window: Vec<Step>) -> Result<(), SinkError> {
-        let mut statements = Vec::with_capacity(window.len());
-        for step in &window {
-            statements.push(self.prepare(&step.table, &step.sql).await.map_err(|f| f.error)?);
-        }
-        let client = &self.session.client;
-        let parameters: Vec<_> = window.iter().map(|s| s.columns.parameters()).collect();
-        let calls = statements.iter().zip(&parameters).map(|(s, p)| client.execute(s, p)).collect();
-        for (step, hit) in window.iter().zip(all(calls).await) {
-            let hit = hit.map_err(|e| row_fault(&self.config, &shown(&step.table), e))?;
-            if step.hits == Hits::All && hit == 0 {
-                return Err(row_missing(&step.table, 1));
-            }
-        }
-        Ok(())
-    }
-
-    fn single(&self, apply: &Apply) -> Result<Step, SinkError> {
-        let plan = &apply.table;
-        let table = plan.target.clone();
-        let targets = self.columns_of(plan)?;
-        let one = |texts: Texts| {
-            let mut columns = Columns::new(texts.len());
-            columns.push(texts);
-            columns
-        };
-        Ok(match &apply.what {
-            What::Upsert(row) | What::Update(row) => match missing_mask(plan, row) {
-                None => Step {
-                    sql: sql::insert(&table, &targets, &plan.key),
-                    columns: one(row_texts(plan, row)),
-                    hits: Hits::Any,
-                    table,
-                },
-                Some(set) => {
-                    let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
-                    Step {
-                        sql: sql::update(&table, &key_targets(plan, &targets), &sets),
-                        columns: one(update_texts(plan, row, &set)?),
-                        hits: Hits::All,
-                        table,
-                    }
-                }
-            },
-            What::InsertNew(row) => Step {
-                sql: sql::insert_or(&table, &targets, &plan.key, sql::Meets::Keep),
-                columns: one(row_texts(plan, row)),
-                hits: Hits::Any,
-                table,
-            },
-            What::Retire(row) => {
-                let set = missing_mask(plan, row).unwrap_or_default();
-                let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
-                Step {
-                    sql: sql::update(&table, &key_targets(plan, &targets), &sets),
-                    columns: one(update_texts(plan, row, &set)?),
-                    hits: Hits::Any,
-                    table,
-                }
-            }
-            What::RetireAll(row) => {
-                let set: Vec<u16> = (0..plan.columns.len() as u16).filter(|i| is_sent(plan, row, *i)).collect();
-                let sets: Vec<&Target> = set.iter().map(|i| &targets[usize::from(*i)]).collect();
-                Step {
-                    sql: sql::retire_all(&table, &sets),
-                    columns: one(set.iter().map(|i| cell_text(plan, row, *i)).collect()),
-                    hits: Hits::Any,
-                    table,
-                }
-            }
-            What::Delete(row) => Step {
-                sql: sql::delete(&table, &key_targets(plan, &targets)),
-                columns: one(key_texts(plan, row)?),
-                hits: Hits::Any,
-                table,
-            },
-            What::Truncate | What::Clear => Step {
-                sql: match apply.what {
-                    What::Clear => format!("DELETE FROM {}", sql::quoted(&table)),
-                    _ => format!("TRUNCATE {}", sql::quoted(&table)),
-                },
-                columns: Columns::new(0),
-                hits: Hits::Any,
-                table,
-            },
-            What::Insert(row) => Step {
-                sql: sql::insert(&table, &targets, &[]),
-                columns: one(row_texts(plan, row)),
-                hits: Hits::Any,
-                table,
-            },
-            What::DeleteOne(row) => Step {
-                sql: sql::delete_one(&table, &targets),
-                columns: one(row_texts(plan, row)),
-                hits: Hits::All,
-                table,
-            },
-        })
-    }
-
-    /// Children first.
-    async fn delete_all(&mut self, tables: &[&TargetName]) -> Result<(), SinkError> {
-        for table in self.parents_first(tables).iter().rev() {
-            let done = self.session.client.execute(&format!("DELETE FROM {}", sql::quoted(table)), &[]).await;
-            done.map_err(|e| row_fault(&self.config, &shown(table), e))?;
-        }
-        Ok(())
-    }
-
-    /// The truncates of one transaction at the front of `applies`, as one statement: tables that refer to each other may
-    /// only be truncated together. Where the target has more references than the source, the rows are deleted instead; so
-    /// they are at a `Clear`, during which others read on.
-    async fn truncate(&mut self, applies: &[Apply]) -> Result<usize, SinkError> {
-        let first = applies.first().map(|a| a.version.commit_seq);
-        let run = applies
-            .iter()
-            .take_while(|a| std::mem::discriminant(&a.what) == std::mem::discriminant(&applies[0].what))
-            .take_while(|a| Some(a.version.commit_seq) == first)
-            .count();
-        let mut tables: Vec<&TargetName> = applies[..run].iter().map(|a| &a.table.target).collect();
-        tables.sort();
-        tables.dedup();
-        let list: Vec<String> = tables.iter().map(|t| sql::quoted(t)).collect();
-        if matches!(applies.first().map(|a| &a.what), Some(What::Clear)) {
-            self.delete_all(&tables).await?;
-            return Ok(run);
-        }
-        self.sql("SAVEPOINT cw").await?;
-        let done = self.session.client.batch_execute(&format!("TRUNCATE {}", list.join(", "))).await;
-        match done {
-            Ok(()) => {}
-            Err(e) if e.code().is_some_and(|c| c.code() == "0A000") => {
-                self.sql("ROLLBACK TO SAVEPOINT cw").await?;
-                self.delete_all(&tables).await?;
-            }
-            Err(e) => return Err(row_fault(&self.config, &list.join(", "), e)),
-        }
-        self.sql("RELEASE SAVEPOINT cw").await?;
-        Ok(run)
-    }
-
-    /// A delete and an incomplete row of another key behind it: the source moved a row to a new key and did not send
-    /// columns it left alone (unchanged TOAST). The values are in the row that is about to go: move it.
-    async fn move_key(&mut self, delete: &Apply, update: &Apply) -> Result<(), SinkError> {
-        let (What::Delete(old), What::Update(new) | What::Upsert(new)) = (&delete.what, &update.what) else {
-            return Err(misuse("no key change"));
-        };
-        let plan = &update.table;
-        let targets = self.columns_of(plan)?;
-        let key = key_targets(plan, &targets);
-        let there = sql::exists(&plan.target, &key);
-        let statement = self.prepare(&plan.target, &there).await.map_err(|f| f.error)?;
-        let mut columns = Columns::new(key.len());
-        columns.push(key_texts(plan, new)?);
-        let row = self.session.client.query_one(&statement, &columns.parameters()).await;
-        let row = row.map_err(|e| row_fault(&self.config, &shown(&plan.target), e))?;
-        let steps = if row.get::<_, bool>(0) {
-            vec![self.single(delete)?, self.single(update)?]
-        } else {
-            let sent: Vec<u16> = (0..plan.columns.len() as u16).filter(|i| is_sent(plan, new, *i)).collect();
-            let sets: Vec<&Target> = sent.iter().map(|i| &targets[usize::from(*i)]).collect();
-            let mut texts = key_texts(plan, old)?;
-            texts.extend(sent.iter().map(|i| cell_text(plan, new, *i)));
-            let mut columns = Columns::new(texts.len());
-            columns.push(texts);
-            vec![Step {
-                table: plan.target.clone(),
-                sql: sql::rekey(&plan.target, &key, &sets),
-                columns,
-                hits: Hits::All,
-            }]
-        };
-        self.run_window(steps).await
     }
 
     async fn prepare(&mut self, table: &TargetName, text: &str) -> Result<Statement, Failed> {
@@ -594,25 +438,6 @@ fn row_missing(table: &TargetName, rows: u64) -> SinkError {
         format!("{}: {rows} rows that the source changed are not in the target", shown(table)),
         "somebody else changes the target's rows: repair them, or deliver the table again",
     )
-}
-
-/// Polls all, in order, until all are done: what is sent first is sent first.
-async fn all<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
-    let mut calls: Vec<Pin<Box<F>>> = calls.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
-    std::future::poll_fn(move |cx| {
-        let mut waiting = false;
-        for (call, slot) in calls.iter_mut().zip(&mut done) {
-            if slot.is_none() {
-                match call.as_mut().poll(cx) {
-                    Poll::Ready(v) => *slot = Some(v),
-                    Poll::Pending => waiting = true,
-                }
-            }
-        }
-        if waiting { Poll::Pending } else { Poll::Ready(done.iter_mut().filter_map(Option::take).collect()) }
-    })
-    .await
 }
 
 impl Lane for PgLane {

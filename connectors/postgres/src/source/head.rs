@@ -4,9 +4,13 @@ use super::SourceConfig;
 use super::errors::source_error;
 use super::login::session;
 use super::open::slot_row;
+use super::slot;
+use crate::session::Session;
 use catchwater_capture::source::SourceError;
 use catchwater_change::Native;
 
+const HEAD: &str = "SELECT ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END) \
+    - '0/0'::pg_lsn)::int8, pg_size_bytes(current_setting('wal_segment_size'))";
 /// Bytes of a page of WAL, of its header, and of the header of a segment's first page. Source: PostgreSQL's
 /// `xlog_internal.h` (`XLOG_BLCKSZ`, `SizeOfXLogShortPHD`, `SizeOfXLogLongPHD`), sizes with 8-byte alignment.
 const PAGE: u64 = 8192;
@@ -16,23 +20,31 @@ const LONG_HEADER: u64 = 40;
 /// Reads only; a connection of its own.
 pub async fn head(config: &SourceConfig) -> Result<Native, SourceError> {
     let session = session(config).await?;
-    let row = session
-        .client
-        .query_one(
-            "SELECT ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END) \
-               - '0/0'::pg_lsn)::int8, pg_size_bytes(current_setting('wal_segment_size'))",
-            &[],
-        )
-        .await
-        .map_err(|e| source_error(config, e.into()))?;
+    let row = session.client.query_one(HEAD, &[]).await.map_err(|e| source_error(config, e.into()))?;
+    Ok(Native::postgres(end_of(&row)))
+}
+
+/// The server's end of WAL now, as a stream counts; `None` = it gave no answer.
+pub(super) async fn wal_end(sql: &Session) -> Option<u64> {
+    let row = sql.client.query_one(HEAD, &[]).await.ok()?;
+    Some(end_of(&row))
+}
+
+fn end_of(row: &tokio_postgres::Row) -> u64 {
     let (lsn, segment): (i64, i64) = (row.get(0), row.get(1));
-    Ok(Native::postgres(end_of_records(lsn.unsigned_abs(), segment.unsigned_abs())))
+    end_of_records(lsn.unsigned_abs(), segment.unsigned_abs())
 }
 
 /// Whether somebody streams from the source's slot now; `None` = it does not exist. Reads only.
+///
+/// # Errors
+/// A slot that belongs to another database or plugin, besides what a connection says.
 pub async fn is_slot_held(config: &SourceConfig) -> Result<Option<bool>, SourceError> {
     let session = session(config).await?;
-    Ok(slot_row(config, &session).await?.map(|row| row.active_pid.is_some()))
+    let Some(row) = slot_row(config, &session).await? else { return Ok(None) };
+    // Of another database or plugin it is not the source's, and nobody could start from it.
+    slot::judge_owner(&config.slot(), &row, &config.connect.database)?;
+    Ok(Some(row.active_pid.is_some()))
 }
 
 /// The next record of an empty page is inserted behind the page's header, which no stream position ever says of what lies

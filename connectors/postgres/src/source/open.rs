@@ -3,6 +3,7 @@
 //! next step. The one exception: a slot whose IDENTITY in the log has no consistent point never gave a row to the log,
 //! so it is ours, half made, and is made again.
 
+use super::ahead::Ahead;
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
 use super::entries::Entries;
@@ -735,6 +736,7 @@ impl PgSource {
             binary,
             sql,
             end: from,
+            ahead: Ahead::default(),
             version,
             clock: SystemClock::default(),
             compared: Mono::ZERO,

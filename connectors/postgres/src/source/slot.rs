@@ -46,6 +46,23 @@ fn epoch_of(application_name: &str, source: &str) -> Option<CaptureEpoch> {
     (application(source, epoch) == application_name).then_some(epoch)
 }
 
+/// Refuses a slot of another database or plugin.
+pub fn judge_owner(slot: &str, row: &SlotRow, database: &str) -> Result<(), SourceError> {
+    if row.plugin == "pgoutput" && row.database == database {
+        return Ok(());
+    }
+    let what = format!(
+        "replication slot {slot} belongs to plugin '{}' in database '{}', not to pgoutput in '{database}'",
+        row.plugin, row.database
+    );
+    Err(SourceError::new(
+        SourceClass::Config,
+        code::SLOT_FOREIGN,
+        what,
+        "give the source another slot name, or the slot's database",
+    ))
+}
+
 /// What this slot row means for a start after `position` (`None` = only who holds it is asked).
 pub fn judge(
     slot: &str,
@@ -64,17 +81,7 @@ pub fn judge(
             "find out who dropped it; the source must be read again",
         );
     };
-    if row.plugin != "pgoutput" || row.database != database {
-        return fail(
-            SourceClass::Config,
-            code::SLOT_FOREIGN,
-            format!(
-                "replication slot {slot} belongs to plugin '{}' in database '{}', not to pgoutput in '{database}'",
-                row.plugin, row.database
-            ),
-            "give the source another slot name",
-        );
-    }
+    judge_owner(slot, row, database)?;
     if row.wal_status == "lost" || (row.confirmed.is_none() && position.is_some()) {
         return fail(
             SourceClass::Gap,

@@ -71,3 +71,40 @@ async fn heartbeats_come_and_their_query_runs() {
     assert!(values.is_sorted() && values[0] == 0, "{values:?}");
     db.drop().await;
 }
+
+/// A server process that stands still goes on when it is dropped.
+struct Stopped(String);
+
+impl Stopped {
+    fn signal(&self, what: &str) {
+        let done = std::process::Command::new("kill").args([what, &self.0]).status();
+        assert!(done.is_ok_and(|s| s.success()), "kill {what} {}", self.0);
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sends_nothing_for_now_is_asked_how_far_it_is() {
+    let Some(db) = database("silent").await else { return };
+    db.exec("CREATE TABLE t(id int PRIMARY KEY, pad text)").await;
+    let mut rig = Rig::new(db.config(&["t"])).await;
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+    let pid = format!("SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = 'catchwater_{}'", db.name);
+    // As while it decodes what it kept.
+    let silent = Stopped(db.one(&pid).await);
+    silent.signal("-STOP");
+    db.exec("INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 2000) n").await;
+    running.until("behind", |s| s.get().behind_since.is_some() && s.get().lag_bytes > Some(1_000_000)).await;
+    assert_eq!(running.status.get().rows, 0);
+    drop(silent);
+    running.until("all there", |s| s.get().rows == 2000 && s.get().behind_since.is_none()).await;
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    db.drop().await;
+}

@@ -33,25 +33,33 @@ pub fn describe(db: &Connection, name: &TargetName) -> Result<Option<TargetTable
         columns.iter_mut().for_each(|c| c.identity = false);
     }
     let mut statement = db
-        .prepare("SELECT id, \"from\", \"table\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq")
+        .prepare("SELECT id, \"from\", \"table\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq")
         .map_err(failed)?;
     let mut rows = statement.query([&table.name]).map_err(failed)?;
     let mut foreign_keys: Vec<(i64, ForeignKey)> = Vec::new();
     while let Some(r) = rows.next().map_err(failed)? {
-        let get = || -> rusqlite::Result<(i64, String, String)> { Ok((r.get(0)?, r.get(1)?, r.get(2)?)) };
-        let (id, column, parent) = get().map_err(failed)?;
+        let get = || -> rusqlite::Result<(i64, String, String, Option<String>)> {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
+        };
+        let (id, column, parent, to) = get().map_err(failed)?;
         match foreign_keys.last_mut() {
-            Some((last, key)) if *last == id => key.columns.push(column),
+            Some((last, key)) if *last == id => {
+                key.columns.push(column);
+                key.parent_columns.extend(to);
+            }
             _ => foreign_keys.push((
                 id,
                 ForeignKey {
                     columns: vec![column],
                     parent: TargetName { schema: name.schema.clone(), name: parent },
-                    parent_columns: Vec::new(),
+                    parent_columns: to.into_iter().collect(),
                     at_commit: false,
                 },
             )),
         }
+    }
+    for (_, key) in foreign_keys.iter_mut().filter(|(_, k)| k.parent_columns.is_empty()) {
+        key.parent_columns = super::keys::primary_key(db, &key.parent.name).map_err(failed)?;
     }
     Ok(Some(TargetTable {
         name: name.clone(),

@@ -1,7 +1,8 @@
 //! Rows of a group as statements of SQLite, inside the lane's transaction.
 //!
 //! Walk of a row beside PostgreSQL's step 15. Row by row, in the group's order: a prepared statement costs microseconds
-//! here, and no round trip is saved by batching. Foreign keys are checked at the commit (`defer_foreign_keys`).
+//! here, and no round trip is saved by batching. Foreign keys are checked at the commit (`defer_foreign_keys`), of a guarded
+//! write behind its rows (`keys`).
 
 use crate::codes;
 use crate::fault;
@@ -153,15 +154,15 @@ fn insert(plan: &TargetPlan) -> String {
     format!("INSERT INTO {} ({}) VALUES ({marks})", target(plan), names.join(", "))
 }
 
-fn target(plan: &TargetPlan) -> String {
+pub(super) fn target(plan: &TargetPlan) -> String {
     quoted(&plan.target.name)
 }
 
-fn key_names(plan: &TargetPlan) -> impl Iterator<Item = String> {
+pub(super) fn key_names(plan: &TargetPlan) -> impl Iterator<Item = String> {
     plan.key.iter().filter_map(|k| plan.columns.get(usize::from(*k)).map(|(_, n)| quoted(n)))
 }
 
-fn key_equal(plan: &TargetPlan) -> String {
+pub(super) fn key_equal(plan: &TargetPlan) -> String {
     key_names(plan).map(|n| format!("{n} = ?")).collect::<Vec<_>>().join(" AND ")
 }
 
@@ -176,8 +177,13 @@ fn whole(plan: &TargetPlan, row: &Row) -> Vec<Sql> {
         .collect()
 }
 
+/// The column of this index came with the row.
+pub(super) fn is_sent(row: &Row, index: u16) -> bool {
+    row.cells.get(usize::from(index)).is_some_and(|c| !matches!(c, Cell::Unavailable | Cell::Absent))
+}
+
 /// Columns and values of the cells that are there.
-fn sent(plan: &TargetPlan, row: &Row) -> (Vec<String>, Vec<Sql>) {
+pub(super) fn sent(plan: &TargetPlan, row: &Row) -> (Vec<String>, Vec<Sql>) {
     plan.columns
         .iter()
         .filter_map(|(index, name)| {
@@ -187,7 +193,7 @@ fn sent(plan: &TargetPlan, row: &Row) -> (Vec<String>, Vec<Sql>) {
         .unzip()
 }
 
-fn key(plan: &TargetPlan, row: &Row) -> Result<Vec<Sql>, SinkError> {
+pub(super) fn key(plan: &TargetPlan, row: &Row) -> Result<Vec<Sql>, SinkError> {
     plan.key
         .iter()
         .map(|k| {

@@ -9,20 +9,20 @@
 //! the commit. So it comes last, after columnar and source order have failed. It needs the table's owner; who is not the
 //! owner gets the error of the row as ever.
 
-use super::{Failed, PgLane};
+use super::PgLane;
 use crate::config::quote_ident;
 use crate::sink::error::row_fault;
 use crate::sink::sql::{self, quoted, shown};
-use catchwater_deliver::sink::{Apply, Group, SinkError, TargetName};
+use catchwater_deliver::sink::{Apply, SinkError, TargetName};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What this lane's transaction has made of the keys.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Keys {
     /// Made deferrable, to be put back: table and constraint.
     waiting: Vec<(TargetName, String)>,
     /// Tables that were seen to in this transaction.
-    seen: BTreeSet<TargetName>,
+    seen: BTreeSet<(TargetName, bool)>,
 }
 
 impl Keys {
@@ -34,12 +34,14 @@ impl Keys {
 }
 
 impl PgLane {
-    /// Lets the foreign keys of the tables wait for the commit, as far as the user may. Of a part of a transaction those that
-    /// point to its tables, too: the children's rows may be in a later part.
-    async fn let_keys_wait(&mut self, applies: &[Apply], partial: bool) -> Result<(), SinkError> {
+    /// Lets the foreign keys of the tables wait for the commit, as far as the user may. `pointing`: those that point to them, too,
+    /// for the children's rows may be in a later part, or stay as they are.
+    /// False = none was made to.
+    pub(super) async fn let_keys_wait(&mut self, applies: &[Apply], pointing: bool) -> Result<bool, SinkError> {
+        let before = self.keys.waiting.len();
         for apply in applies {
             let table = &apply.table.target;
-            if !self.keys.seen.insert(table.clone()) {
+            if !self.keys.seen.insert((table.clone(), pointing)) {
                 continue;
             }
             let rows = self
@@ -51,7 +53,7 @@ impl PgLane {
                      JOIN pg_constraint f ON f.conrelid = t.oid OR ($3 AND f.confrelid = t.oid) \
                      JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
                      WHERE tn.nspname = $1 AND t.relname = $2 AND f.contype = 'f' AND NOT f.condeferrable AND f.conparentid = 0 ORDER BY 1",
-                    &[&sql::schema_of(table), &table.name.as_str(), &partial],
+                    &[&sql::schema_of(table), &table.name.as_str(), &pointing],
                 )
                 .await
                 .map_err(|e| row_fault(&self.config, &shown(table), e))?;
@@ -77,36 +79,17 @@ impl PgLane {
                 }
             }
         }
-        Ok(())
+        Ok(self.keys.waiting.len() > before)
     }
 
     /// Checks what waits.
-    async fn check_keys(&self, table: &str) -> Result<(), Failed> {
-        self.session.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED").await.map_err(
-            |e| Failed {
-                sqlstate: e.code().map(|c| c.code().to_owned()).unwrap_or_default(),
-                error: row_fault(&self.config, table, e),
-            },
-        )
-    }
-
-    /// Writes a group again, in the source's order, after a foreign key of the target refused it so. `refused` is the
-    /// error if it does not fit in spite of it: of whole transactions that is known at once.
-    pub(super) async fn with_waiting_keys(&mut self, group: &Group, refused: SinkError) -> Result<(), SinkError> {
-        let before = self.keys.waiting.len();
-        self.let_keys_wait(&group.applies, group.partial).await?;
-        if self.keys.waiting.len() == before {
-            return Err(refused);
-        }
-        self.in_order(&group.applies).await?;
-        if group.partial {
-            return Ok(());
-        }
-        match self.check_keys("").await {
-            Ok(()) => Ok(()),
-            Err(Failed { sqlstate, .. }) if sqlstate == "23503" => Err(refused),
-            Err(Failed { error, .. }) => Err(error),
-        }
+    pub(super) async fn check_keys(&self) -> Result<(), SinkError> {
+        let done =
+            self.session.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED").await;
+        done.map_err(|e| {
+            let of = e.as_db_error().and_then(|db| Some(format!("{}.{}", db.schema()?, db.table()?)));
+            row_fault(&self.config, of.as_deref().unwrap_or("deferred constraint"), e)
+        })
     }
 
     /// Before the commit: checks the keys, and puts them back as they were.
@@ -114,7 +97,7 @@ impl PgLane {
         if self.keys.waiting.is_empty() {
             return Ok(());
         }
-        self.check_keys("foreign key checked before the commit").await.map_err(|f| f.error)?;
+        self.check_keys().await?;
         for (table, name) in std::mem::take(&mut self.keys.waiting) {
             let done = self.session.client.batch_execute(&alter(&table, &[name], "NOT DEFERRABLE")).await;
             done.map_err(|e| row_fault(&self.config, &shown(&table), e))?;
