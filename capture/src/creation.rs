@@ -7,16 +7,20 @@
 //! topic.creation.big.retention.ms: "86400000"             a setting of the topic
 //! topic.creation.default.replication.factor: "-1"         of all others; groups take it over, and nothing else
 //! ```
-//! A captured topic has one partition, so that its transactions stand in order. Source: Kafka 4.3, `TopicCreationConfig`, KIP-158.
+//! A captured topic has one partition, so that its transactions stand in order; those that an outbox router makes have as many
+//! as is said. Source: Kafka 4.3, `TopicCreationConfig`, KIP-158.
 
 use regex_lite::Regex;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 /// What these properties begin with.
 pub const FAMILY: &str = "topic.creation.";
 const DEFAULT: &str = "default";
 /// Most groups of a source.
 const GROUPS_MAX: usize = 64;
+/// Most partitions of a topic of events.
+const PARTITIONS_MAX: u32 = 1000;
 
 /// See the file head.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,8 @@ struct Group {
 pub struct Setup {
     /// None = the cluster's default.
     pub replication: Option<u16>,
+    /// Of the topic of events; more than one of no other.
+    pub partitions: Option<NonZeroU32>,
     pub configs: BTreeMap<String, String>,
 }
 
@@ -59,14 +65,15 @@ type Faults = Vec<(String, String)>;
 
 impl Creation {
     /// From all properties of a source; others are passed over.
-    pub fn parse(all: &BTreeMap<&str, &str>) -> Result<Self, Faults> {
+    /// `has_events`: topics may be made that are no table's.
+    pub fn parse(all: &BTreeMap<&str, &str>, has_events: bool) -> Result<Self, Faults> {
         let mut faults = Vec::new();
         let named = all.get("topic.creation.groups").copied().unwrap_or_default();
         let mut names: Vec<&str> = named.split(',').map(str::trim).filter(|n| !n.is_empty() && *n != DEFAULT).collect();
         if names.len() > GROUPS_MAX {
             faults.push(("topic.creation.groups".to_owned(), format!("at most {GROUPS_MAX} groups")));
         }
-        let rest = setup(all, DEFAULT, None, &mut faults);
+        let rest = setup(all, DEFAULT, &Setup::default(), has_events, &mut faults);
         let mut groups = Vec::new();
         for name in &names {
             let key = format!("{FAMILY}{name}.include");
@@ -76,7 +83,7 @@ impl Creation {
             groups.push(Group {
                 include: expressions(all, name, "include", &mut faults),
                 exclude: expressions(all, name, "exclude", &mut faults),
-                setup: setup(all, name, rest.replication, &mut faults),
+                setup: setup(all, name, &rest, has_events, &mut faults),
             });
         }
         names.push(DEFAULT);
@@ -96,14 +103,18 @@ impl Creation {
     }
 }
 
-fn setup(all: &BTreeMap<&str, &str>, group: &str, inherited: Option<u16>, faults: &mut Faults) -> Setup {
+fn setup(all: &BTreeMap<&str, &str>, group: &str, rest: &Setup, has_events: bool, faults: &mut Faults) -> Setup {
     let prefix = format!("{FAMILY}{group}.");
-    let mut out = Setup { replication: inherited, configs: BTreeMap::new() };
+    let mut out = Setup { configs: BTreeMap::new(), ..rest.clone() };
     for (key, value) in all.iter().filter_map(|(k, v)| Some((k.strip_prefix(&prefix)?, v.trim()))) {
         let mut wrong = |why: &str| faults.push((format!("{prefix}{key}"), why.to_owned()));
         match (key, value.parse::<i64>()) {
             ("include" | "exclude", _) if group != DEFAULT => {}
-            ("partitions", Ok(-1 | 1)) => {}
+            ("partitions", Ok(-1)) => out.partitions = None,
+            ("partitions", Ok(n)) if n == 1 || has_events && (1..=i64::from(PARTITIONS_MAX)).contains(&n) => {
+                out.partitions = NonZeroU32::new(n as u32);
+            }
+            ("partitions", _) if has_events => wrong("a number up to 1000, or -1 for the cluster's default"),
             ("partitions", Ok(2..)) => {
                 wrong("a captured topic has one partition, so that its transactions stand in order: 1 or -1");
             }
@@ -136,7 +147,7 @@ mod tests {
     use super::*;
 
     fn parsed(given: &[(&'static str, &'static str)]) -> Result<Creation, Faults> {
-        Creation::parse(&given.iter().copied().collect())
+        Creation::parse(&given.iter().copied().collect(), false)
     }
 
     #[test]

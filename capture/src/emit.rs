@@ -11,6 +11,8 @@
 //! goes on from the position the log names ([`Emitter::rewound`]). Per record: one encode, one copy into the batch. A sealed batch is
 //! compressed if the source says so (`producer.override.compression.type`).
 
+mod events;
+
 use crate::bulk::{Bulk, Page, Shared};
 use crate::track::{BatchId, Track};
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use catchwater_record::compress::{self, SnappyFraming};
 use catchwater_record::{
     CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, PartitionId, Position, TopicId, TopicPartition, TxnId,
 };
+pub use events::{Put, Target};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bounds of the lanes.
@@ -309,8 +312,8 @@ impl Emitter {
                 _ => None,
             };
             self.encoder.encode_into(&mut parts, change, *piece, stamp, now.wall, block)?;
-            let record = parts.record(has_key);
-            self.push(now, at, unit, (version, &native), last, record, track);
+            let (record, millis) = (parts.record(has_key), now.wall.as_millis());
+            self.push(now, at, unit, (version, &native), last, (record, millis), track);
         }
         self.parts = parts;
         Ok(pieces.len() as u64)
@@ -323,8 +326,9 @@ impl Emitter {
         if !self.may_be_too_large(row_bytes) {
             return Ok(None);
         }
-        let mut most = 0;
-        for piece in self.encoder.pieces(change) {
+        let mut most = self.event_bytes(change)?;
+        let pieces = if most > 0 { &[][..] } else { self.encoder.pieces(change) };
+        for piece in pieces {
             let stamp = Stamp {
                 op: Encoder::letter(change, *piece),
                 flags: 0,
@@ -372,7 +376,7 @@ impl Emitter {
             return;
         }
         let encoded = self.encoder.boundary(end.counts, end.is_end, stamp);
-        self.push(now, at, unit, (version, &native), last, encoded.record(), track);
+        self.push(now, at, unit, (version, &native), last, (encoded.record(), now.wall.as_millis()), track);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -383,7 +387,7 @@ impl Emitter {
         unit: &Unit,
         (version, native): (Version, &Native),
         ends: bool,
-        record: Record<'_>,
+        (record, millis): (Record<'_>, i64),
         track: &mut Track,
     ) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
@@ -413,12 +417,7 @@ impl Emitter {
         }
         let Some(open) = &mut lane.open else { return };
         let before = open.builder.bytes();
-        open.builder.push(
-            now.wall.as_millis(),
-            record.key,
-            record.value,
-            record.headers.iter().map(|(k, v)| (&k[..], v.as_deref())),
-        );
+        open.builder.push(millis, record.key, record.value, record.headers.iter().map(|(k, v)| (&k[..], v.as_deref())));
         self.bytes += open.builder.bytes() - before;
         if open.last_seq != unit.seq {
             open.txn = unit.txn.clone();

@@ -40,6 +40,8 @@ pub mod code {
     pub const SWITCH: u16 = 590;
     /// A signal that cannot be followed, or an ad hoc snapshot that was given up.
     pub const SIGNAL: u16 = 591;
+    /// A row of an outbox table that cannot be an event, or a table that cannot be an outbox.
+    pub const OUTBOX: u16 = 592;
 }
 
 /// Why an attempt ended.

@@ -10,6 +10,7 @@ pub mod adhoc;
 pub mod backfill;
 pub mod bulk;
 pub mod conformance;
+pub mod converters;
 pub mod creation;
 pub mod emit;
 pub mod error;

@@ -3,6 +3,7 @@
 //!
 //! A property we do not know is an error with the nearest one we do: a misspelt mask would show what it should hide.
 
+use crate::converters;
 use crate::creation::{self, Creation};
 pub use crate::notification::Channels as Notifications;
 use crate::reading::{self, Guardrail, Reading, SELECTS};
@@ -64,7 +65,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 55] = [
+pub const KNOWN: [&str; 61] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -84,6 +85,9 @@ pub const KNOWN: [&str; 55] = [
     "include.unknown.datatypes",
     "incremental.snapshot.chunk.size",
     "interval.handling.mode",
+    "key.converter",
+    "key.converter.delegate.converter.type",
+    "key.converter.delegate.converter.type.schemas.enable",
     "key.converter.replace.null.with.default",
     "key.converter.schemas.enable",
     "lsn.flush.mode",
@@ -118,6 +122,9 @@ pub const KNOWN: [&str; 55] = [
     "topic.transaction",
     "transforms",
     "unavailable.value.placeholder",
+    "value.converter",
+    "value.converter.delegate.converter.type",
+    "value.converter.delegate.converter.type.schemas.enable",
     "value.converter.replace.null.with.default",
     "value.converter.schemas.enable",
 ];
@@ -137,7 +144,8 @@ pub fn shapes_records(key: &str) -> bool {
             | "tombstones.on.delete"
             | "transforms"
     ) || (key.starts_with("column.") && key.ends_with(".list"))
-        || transforms::FAMILIES.iter().any(|f| key.starts_with(f))
+        // What is done about a change that is no event makes no other events.
+        || transforms::FAMILIES.iter().any(|f| key.starts_with(f)) && !key.ends_with(".table.op.invalid.behavior")
 }
 
 impl Properties {
@@ -201,6 +209,12 @@ impl Properties {
                 }
                 // With the others of theirs, below.
                 "transforms" | "predicates" => Ok(()),
+                key if converters::KEYS.iter().any(|k| {
+                    key.strip_prefix("key.").or_else(|| key.strip_prefix("value.")).is_some_and(|rest| rest == *k)
+                }) =>
+                {
+                    Ok(())
+                }
                 key if key.starts_with(creation::FAMILY) => Ok(()),
                 key if transforms::FAMILIES.iter().any(|f| key.starts_with(f)) => Ok(()),
                 key if key.strip_prefix(SELECTS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) => Ok(()),
@@ -212,7 +226,19 @@ impl Properties {
         }
         let faults = out.reading.take_selects(given.get(SELECTS).copied(), &given);
         errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why }));
-        match Creation::parse(&given) {
+        let has_outbox = given.values().any(|class| *class == transforms::OUTBOX);
+        for side in ["key", "value"] {
+            let options = &mut out.options;
+            let (converter, schema) = match side {
+                "key" => (&mut options.key_converter, &mut options.key_schema),
+                _ => (&mut options.value_converter, &mut options.value_schema),
+            };
+            match converters::parse(&given, side, has_outbox) {
+                Ok(of) => (*converter, *schema) = (of.converter, of.schema.unwrap_or(*schema)),
+                Err((key, why)) => errors.push(PropertyError { key, why }),
+            }
+        }
+        match Creation::parse(&given, has_outbox) {
             Ok(creation) => out.creation = Arc::new(creation),
             Err(faults) => errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why })),
         }

@@ -91,21 +91,44 @@ impl Router {
         self.taken.get(topic).is_some_and(|takers| takers.len() > 1)
     }
 
-    /// The topic of a table; the same table gets the same answer.
-    pub fn claim(&mut self, table: &TableSchema) -> Result<TopicName, RouteError> {
+    /// A topic that events of outbox tables go to: several tables may share it, and none that is no outbox. The error is what is
+    /// wrong with it, without the name, which is a value of a row.
+    pub fn claim_events(&mut self, topic: &str) -> Result<TopicName, String> {
+        if !TopicName::is_legal(topic) {
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let odd = topic.chars().position(|c| !legal(c)).map(|at| format!(", of which number {} is none", at + 1));
+            let length = topic.chars().count();
+            let odd = odd.unwrap_or_default();
+            return Err(format!(
+                "is no topic: one has up to 249 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`; this has {length}{odd}"
+            ));
+        }
+        let name = TopicName::from(topic);
+        let by = "(events)".to_owned();
+        match self.take(&name, Taken { by, key_fields: Vec::new(), keyed: false }) {
+            Err(RouteError::Meet { first, .. }) => Err(format!("is the topic of {first}")),
+            other => other.map(|()| name).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// The topic of a table; the same table gets the same answer. None = its rows are events, each with a topic of its own.
+    pub fn claim(&mut self, table: &TableSchema) -> Result<Option<TopicName>, RouteError> {
         let name = topic_name(&self.prefix, &self.delimiter, table);
         let placed = match &self.placing.0 {
             Some(of) => of.table(&name),
             None => Placed { topic: name, ..Placed::default() },
         };
-        let Placed { topic: name, key_fields, .. } = placed;
+        let Placed { topic: name, key_fields, outbox, .. } = placed;
+        if outbox.is_some() {
+            return Ok(None);
+        }
         if !TopicName::is_legal(&name) {
             return Err(RouteError::Illegal { table: table.qualified(), topic: name });
         }
         let topic = TopicName::from(name);
         let keyed = !table.key.is_empty();
         self.take(&topic, Taken { by: table.qualified(), key_fields, keyed })?;
-        Ok(topic)
+        Ok(Some(topic))
     }
 }
 
@@ -137,8 +160,8 @@ mod tests {
     #[test]
     fn names_are_debeziums_and_collisions_are_refused() {
         let mut r = Router::new("pg", ".", Placing::default());
-        assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok("pg.public.Odd_N_me-1".into()));
-        assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok("pg.public.Odd_N_me-1".into()));
+        assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok(Some("pg.public.Odd_N_me-1".into())));
+        assert_eq!(r.claim(&table("public", "Odd Näme-1")), Ok(Some("pg.public.Odd_N_me-1".into())));
         assert_eq!(
             r.claim(&table("public", "Odd Nöme-1")),
             Err(RouteError::Meet {
@@ -147,7 +170,7 @@ mod tests {
                 second: "public.Odd Nöme-1".into()
             })
         );
-        assert_eq!(r.claim(&table("", "t")), Ok("pg.t".into()));
+        assert_eq!(r.claim(&table("", "t")), Ok(Some("pg.t".into())));
         assert!(matches!(r.claim(&table("s", &"x".repeat(250))), Err(RouteError::Illegal { .. })));
     }
 
@@ -168,17 +191,39 @@ mod tests {
         };
         let all: TopicName = "pg.public.all".into();
         let mut r = of("true", "$2");
-        assert_eq!(r.claim(&table("public", "s_a")), Ok(all.clone()));
+        assert_eq!(r.claim(&table("public", "s_a")), Ok(Some(all.clone())));
         assert!(!r.is_shared(&all));
-        assert_eq!(r.claim(&table("public", "s_b")), Ok(all.clone()));
-        assert_eq!(r.claim(&table("public", "s_a")), Ok(all.clone()), "the same answer again");
+        assert_eq!(r.claim(&table("public", "s_b")), Ok(Some(all.clone())));
+        assert_eq!(r.claim(&table("public", "s_a")), Ok(Some(all.clone())), "the same answer again");
         assert!(r.is_shared(&all));
         let keyless = TableSchema { key: Vec::new(), ..table("public", "s_c") };
         assert!(matches!(r.claim(&keyless), Err(RouteError::Meet { .. })));
         assert!(matches!(r.reserve("pg.public.s_d".into()), Err(RouteError::Transform(_))));
         for mut r in [of("false", "$2"), of("true", "one")] {
-            assert_eq!(r.claim(&table("public", "s_a")), Ok(all.clone()));
+            assert_eq!(r.claim(&table("public", "s_a")), Ok(Some(all.clone())));
             assert!(matches!(r.claim(&table("public", "s_b")), Err(RouteError::Meet { .. })));
+        }
+    }
+
+    #[test]
+    fn topics_of_events_are_looked_at_and_nobody_elses() {
+        let given = [("transforms", "o"), ("transforms.o.type", "io.debezium.transforms.outbox.EventRouter")];
+        let given = given.into_iter().chain([
+            ("transforms.o.predicate", "p"),
+            ("predicates", "p"),
+            ("predicates.p.type", "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"),
+            ("predicates.p.pattern", ".*outbox"),
+        ]);
+        let properties = crate::Properties::parse(given).expect("properties");
+        let mut r = Router::new("pg", ".", properties.options.placing);
+        assert_eq!(r.claim(&table("public", "outbox")), Ok(None));
+        assert_eq!(r.claim(&table("public", "t")), Ok(Some("pg.public.t".into())));
+        assert_eq!(r.claim_events("outbox.event.order"), Ok("outbox.event.order".into()));
+        assert_eq!(r.claim_events("outbox.event.order"), Ok("outbox.event.order".into()), "another table, too");
+        assert_eq!(r.claim_events("pg.public.t"), Err("is the topic of public.t".into()));
+        for (odd, says) in [("a b", "number 2"), ("", "this has 0"), (&"x".repeat(250), "this has 250"), ("..", "")] {
+            let why = r.claim_events(odd).expect_err("no topic");
+            assert!(why.contains(says) && !why.contains("a b"), "{why}");
         }
     }
 

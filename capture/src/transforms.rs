@@ -7,11 +7,14 @@
 //! transforms.route.type: org.apache.kafka.connect.transforms.RegexRouter → another topic
 //! ```
 //! They run in the order in which they are listed; each sees the topic that those before it gave. What one of them decides
-//! depends on the topic's name alone, so it is decided once per table. A name's expression must fit the whole topic, and the
+//! depends on the topic's name alone, so it is decided once per table; but for an outbox router, behind which each row has a
+//! topic of its own. A name's expression must fit the whole topic, and the
 //! first place that it fits is replaced: `Matcher.matches`, then `replaceFirst`. Source: Kafka 4.3 `RegexRouter`, `TopicNameMatches`;
 //! Debezium 3.7 `ToLogicalTopicRouter`, `ExtractNewRecordState`.
 
-use catchwater_change::encode::debezium_json::{Added, Deletes, Flat, NameMode, Part, Placed, Places};
+mod outbox;
+
+use catchwater_change::encode::debezium_json::{Added, Deletes, Flat, NameMode, Outbox, Part, Placed, Places};
 use regex_lite::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +23,8 @@ const REGEX_ROUTER: &str = "org.apache.kafka.connect.transforms.RegexRouter";
 const BY_TABLE: &str = "io.debezium.transforms.ByLogicalTableRouter";
 const TO_TOPIC: &str = "io.debezium.transforms.ToLogicalTopicRouter";
 const UNWRAP: &str = "io.debezium.transforms.ExtractNewRecordState";
+/// The class of outbox routers.
+pub const OUTBOX: &str = "io.debezium.transforms.outbox.EventRouter";
 const TOPIC_MATCHES: &str = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches";
 /// Most transforms of a source.
 const STEPS_MAX: usize = 32;
@@ -45,6 +50,7 @@ enum What {
     Rename(Rename),
     Logical(Box<Logical>),
     Unwrap(Arc<Flat>),
+    Outbox(Arc<Outbox>, Box<Rename>),
 }
 
 #[derive(Clone, Debug)]
@@ -267,8 +273,14 @@ impl Transforms {
                     }
                     Some(What::Unwrap(Arc::new(unwrap(&mut own))))
                 }
+                OUTBOX => {
+                    if out.steps.iter().any(|s| matches!(s.what, What::Outbox(..))) {
+                        own.wrong("type", "one router of outbox tables");
+                    }
+                    outbox::outbox(&mut own).map(|(outbox, rename)| What::Outbox(Arc::new(outbox), Box::new(rename)))
+                }
                 other => {
-                    let served = [REGEX_ROUTER, BY_TABLE, TO_TOPIC, UNWRAP].join(", ");
+                    let served = [REGEX_ROUTER, BY_TABLE, TO_TOPIC, UNWRAP, OUTBOX].join(", ");
                     faults.push((own.prefix + "type", format!("`{other}` is not served here; {served} are")));
                     continue;
                 }
@@ -303,6 +315,13 @@ impl Places for Transforms {
                 What::Rename(rename) => placed.topic = rename.apply(&placed.topic).unwrap_or(placed.topic),
                 What::Unwrap(flat) => placed.flat = Some(flat.clone()),
                 What::Logical(logical) => logical.place(&mut placed),
+                // A row without its envelope is not looked at.
+                What::Outbox(..) if placed.flat.is_some() => {}
+                What::Outbox(outbox, _) => {
+                    placed.outbox = Some(outbox.clone());
+                    // What follows sees events, each with its topic.
+                    break;
+                }
             }
         }
         placed
@@ -320,7 +339,37 @@ impl Places for Transforms {
                 What::Logical(logical) if logical.rename.apply(&topic).is_some_and(|t| !t.is_empty()) => {
                     return Err(format!("topic.regex of a logical router fits {topic}, which is no table's topic"));
                 }
-                What::Logical(_) | What::Unwrap(_) => {}
+                What::Logical(_) | What::Unwrap(_) | What::Outbox(..) => {}
+            }
+        }
+        Ok(topic)
+    }
+
+    fn has_events(&self) -> bool {
+        self.steps.iter().any(|s| matches!(s.what, What::Outbox(..)))
+    }
+
+    fn routed(&self, topic: &str, by: &str) -> Result<String, String> {
+        let (mut topic, mut is_event) = (topic.to_owned(), false);
+        for step in &self.steps {
+            if !step.fits(&topic) {
+                continue;
+            }
+            match &step.what {
+                What::Rename(rename) => topic = rename.apply(&topic).unwrap_or(topic),
+                What::Outbox(_, rename) => {
+                    topic = rename.apply(by).unwrap_or_else(|| by.to_owned());
+                    is_event = true;
+                }
+                What::Logical(logical) if is_event => {
+                    if logical.rename.apply(&topic).is_some_and(|t| !t.is_empty()) {
+                        return Err("topic.regex of a logical router fits the topic of its events".into());
+                    }
+                }
+                What::Logical(logical) => {
+                    topic = logical.rename.apply(&topic).filter(|t| !t.is_empty()).unwrap_or(topic);
+                }
+                What::Unwrap(_) => {}
             }
         }
         Ok(topic)

@@ -15,6 +15,7 @@
 
 mod adhoc;
 mod beat;
+mod events;
 mod fill;
 mod session;
 mod start;

@@ -35,6 +35,7 @@ pub mod code {
     pub const TARGET_GONE: u16 = 695;
     pub const COLUMN_GONE: u16 = 696;
     pub const SHARED_TOPIC: u16 = 697;
+    pub const OUTBOX_TABLE: u16 = 698;
     pub const NO_TABLE: u16 = 692;
 }
 
@@ -166,7 +167,6 @@ pub(crate) fn columns_gone(target: &str, columns: &[&str]) -> Failure {
     )
 }
 
-/// Something that is no table has the name `target`.
 pub(crate) fn shared_topic(first: &str, second: &str) -> Failure {
     Failure::new(
         code::SHARED_TOPIC,
@@ -175,6 +175,17 @@ pub(crate) fn shared_topic(first: &str, second: &str) -> Failure {
     )
 }
 
+pub(crate) fn outbox_table(table: &str) -> Failure {
+    Failure::new(
+        code::OUTBOX_TABLE,
+        format!(
+            "the rows of {table} are events of an outbox: no topic holds the table, and a sink has nothing to copy"
+        ),
+        "leave the table out of the sink's `tables`, or capture it for this sink by a source without the router",
+    )
+}
+
+/// Something that is no table has the name `target`.
 pub(crate) fn no_table(target: &str) -> Failure {
     Failure::new(
         code::NO_TABLE,

@@ -44,7 +44,7 @@ use std::sync::Arc;
 /// Order and number of records that our code makes of a change; another one switches by R8.
 pub(super) const EMIT_VERSION: u32 = 1;
 /// Topics made by one call.
-const TOPICS_PER_CALL: usize = 256;
+pub(super) const TOPICS_PER_CALL: usize = 256;
 
 /// Everything an attempt works with.
 pub(super) struct Begun<'a> {
@@ -73,6 +73,18 @@ pub(super) struct Begun<'a> {
     /// Where transactions are said to begin and end, if anywhere.
     pub transactions: Option<TopicPartition>,
     pub unchanged: super::unchanged::Unchanged,
+    pub events: super::events::Events,
+}
+
+/// What a topic is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The rows of a table, in one partition so that its transactions stand in order.
+    Table,
+    /// What a source says of itself.
+    Own,
+    /// Events of outbox tables.
+    Events,
 }
 
 /// A row of the signal table, and the transaction that brought it.
@@ -197,7 +209,9 @@ pub(super) async fn begin<'a>(
         has_snapshot: capabilities.has_snapshot,
         transactions: None,
         unchanged: super::unchanged::Unchanged::default(),
+        events: super::events::Events::default(),
     };
+    begun.events.is_on = config.options.placing.0.as_ref().is_some_and(|p| p.has_events());
     // Partitions of topics that no table of today goes to still take part in cuts.
     let known: Vec<Tail> = begun.tails.values().filter(|t| !internal.contains(&t.at.topic)).cloned().collect();
     for tail in known {
@@ -361,25 +375,31 @@ impl Begun<'_> {
             })?;
             named.push((table.clone(), name));
         }
-        let mut missing: Vec<(TopicName, bool)> = named
-            .iter()
-            .filter(|(_, name)| !self.topics.contains_key(name))
-            .map(|(table, name)| (name.clone(), is_compacted(&self.session.config.options, table)))
-            .collect();
-        missing.sort();
-        missing.dedup_by(|a, b| a.0 == b.0);
-        for (table, name) in named.iter().filter(|(t, name)| t.key.is_empty() && !self.topics.contains_key(name)) {
+        let to_make = |(table, name): &(Arc<TableSchema>, Option<TopicName>)| {
+            let name = name.clone().filter(|name| !self.topics.contains_key(name))?;
+            Some((table.clone(), name))
+        };
+        let missing: Vec<(Arc<TableSchema>, TopicName)> = named.iter().filter_map(to_make).collect();
+        for (table, name) in missing.iter().filter(|(table, _)| table.key.is_empty()) {
             if self.session.config.creation.of(name.as_str()).compacts() {
                 let what =
                     format!("topic {name}: cleanup.policy is compact, and table {} has no key", table.qualified());
                 return Err(Trouble::fail(code::TOPIC, what, "leave it out of that group of topic.creation.groups"));
             }
         }
+        let compacted = |(table, name): &(Arc<TableSchema>, TopicName)| {
+            (name.clone(), is_compacted(&self.session.config.options, table))
+        };
+        let mut missing: Vec<(TopicName, bool)> = missing.iter().map(compacted).collect();
+        missing.sort();
+        missing.dedup_by(|a, b| a.0 == b.0);
         for some in missing.chunks(TOPICS_PER_CALL) {
-            self.create_topics(some).await?;
+            self.create_topics(some, Kind::Table).await?;
         }
         for (table, name) in named {
-            let Some((topic, partitions)) = self.topics.get(&name).copied() else { continue };
+            // An outbox has no topic of its own.
+            let place = name.map_or(Some((TopicId::NONE, 0)), |name| self.topics.get(&name).copied());
+            let Some((topic, partitions)) = place else { continue };
             let numbered = match self.tables.resolve(&table, topic) {
                 Shape::Known(known) => known,
                 Shape::New(schema) => {
@@ -395,6 +415,7 @@ impl Begun<'_> {
                     schema
                 }
             };
+            self.check_events(&numbered)?;
             let at = Arc::as_ptr(&table) as usize;
             self.numbered.insert(at, Numbered { given: table, table: numbered, partitions });
         }
@@ -417,7 +438,7 @@ impl Begun<'_> {
             Trouble::fail(code::ROUTE, e.to_string(), "leave the messages out by message.prefix.exclude.list: .*")
         })?;
         if !self.topics.contains_key(&name) {
-            self.create_topics(&[(name.clone(), false)]).await?;
+            self.create_topics(&[(name.clone(), false)], Kind::Own).await?;
         }
         if let Some((topic, partitions)) = self.topics.get(&name).copied() {
             let table = Arc::new(TableSchema { topic, ..(*given).clone() });
@@ -435,7 +456,7 @@ impl Begun<'_> {
             .router
             .reserve(name)
             .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.transaction another name"))?;
-        self.create_topics(&[(name.clone(), false)]).await?;
+        self.create_topics(&[(name.clone(), false)], Kind::Own).await?;
         self.transactions = self.topics.get(&name).map(|(topic, _)| TopicPartition::new(*topic, 0));
         Ok(())
     }
@@ -448,7 +469,7 @@ impl Begun<'_> {
             .router
             .reserve(name)
             .map_err(|e| Trouble::fail(code::ROUTE, e.to_string(), "give topic.heartbeat.prefix another value"))?;
-        self.create_topics(&[(name.clone(), false)]).await?;
+        self.create_topics(&[(name.clone(), false)], Kind::Own).await?;
         if let Some((topic, _)) = self.topics.get(&name).copied() {
             self.session.beat_at(TopicPartition::new(topic, 0), beat.every_ms);
         }
@@ -460,7 +481,7 @@ impl Begun<'_> {
         let name = self.router.reserve(TopicName::from(topic.as_str())).map_err(|e| {
             Trouble::fail(code::ROUTE, e.to_string(), "give notification.sink.topic.name another value")
         })?;
-        self.create_topics(&[(name.clone(), false)]).await?;
+        self.create_topics(&[(name.clone(), false)], Kind::Own).await?;
         if let Some((topic, _)) = self.topics.get(&name).copied() {
             self.session.tell_at(TopicPartition::new(topic, 0));
         }
@@ -478,16 +499,26 @@ impl Begun<'_> {
         }
     }
 
-    async fn create_topics(&mut self, wanted: &[(TopicName, bool)]) -> Result<(), Trouble> {
+    /// Names, and whether they are compacted.
+    pub(super) async fn create_topics(&mut self, wanted: &[(TopicName, bool)], kind: Kind) -> Result<(), Trouble> {
         let config = &self.session.config;
         let owner = Owner::Capture(config.capture, config.epoch);
+        let many = |name: &TopicName| config.creation.of(name.as_str()).partitions.filter(|n| n.get() > 1);
+        if kind == Kind::Table
+            && let Some((name, n)) = wanted.iter().find_map(|(name, _)| Some((name, many(name)?)))
+        {
+            let what = format!("topic {name}: {n} partitions, and a table's topic has one");
+            return Err(Trouble::fail(code::TOPIC, what, "leave it out of that group of topic.creation.groups"));
+        }
         let new = wanted
             .iter()
             .map(|(name, keyed)| {
                 let setup = config.creation.of(name.as_str());
                 let configs = setup.over(route::topic_configs(*keyed));
                 let replication = setup.replication;
-                NewTopic { name: name.clone(), partitions: Some(config.partitions), replication, configs, owner }
+                let events = setup.partitions.filter(|_| kind == Kind::Events);
+                let partitions = Some(events.map_or(config.partitions, |n| n.get()));
+                NewTopic { name: name.clone(), partitions, replication, configs, owner }
             })
             .collect();
         crash_point!("capture.before_topic");

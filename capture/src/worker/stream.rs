@@ -53,10 +53,18 @@ pub(super) struct Stream {
     pub made: Vec<Made>,
     /// Room for the rows of the next transaction.
     spare: Vec<RowChange>,
+    /// Of the transaction, to be said at its end.
+    odd: super::events::Odd,
 }
 
 pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Result<(), Trouble> {
-    let mut stream = Stream { txn: None, at: begun.opened.native.clone(), made: Vec::new(), spare: Vec::new() };
+    let mut stream = Stream {
+        txn: None,
+        at: begun.opened.native.clone(),
+        made: Vec::new(),
+        spare: Vec::new(),
+        odd: Default::default(),
+    };
     let mut fill = super::fill::begin(begun, source, &mut stream).await?;
     let mut ad_hoc = super::adhoc::AdHoc::begin(begun).await?;
     if begun.session.is_stopping() {
@@ -128,7 +136,8 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
                 },
                 item => stream.take(begun, item).await,
             };
-            if matches!(&taken, Err(Trouble::End(End::Failed { code, .. })) if code.0 == code::APPEND) {
+            if matches!(&taken, Err(Trouble::End(End::Failed { code, .. })) if matches!(code.0, code::APPEND | code::OUTBOX))
+            {
                 bring_in(begun).await;
             }
             let boundary = taken?;
@@ -226,8 +235,13 @@ impl Stream {
         let Some(txn) = &mut self.txn else { return Err(contract("a row outside of a transaction")) };
         // Before anything is counted: the last record of a transaction says that it is the last.
         let numbered = begun.numbered.get(&(Arc::as_ptr(&row.table) as usize));
-        if numbered.is_some_and(|n| begun.session.emitter.leaves_out(&row, &n.table)) {
-            return Ok(false);
+        if let Some(n) = numbered.filter(|n| begun.session.emitter.leaves_out(&row, &n.table)) {
+            if let Some(how) = begun.session.emitter.odd_update(&n.table, row.op) {
+                self.odd.update(&n.table, &row, how)?;
+            }
+            if begun.transactions.is_none() || !begun.session.emitter.leaves_counted(&row, &n.table) {
+                return Ok(false);
+            }
         }
         let bytes = row.before.as_ref().map_or(0, |r| r.bytes()) + row.after.as_ref().map_or(0, |r| r.bytes());
         txn.largest = txn.largest.max(bytes);
@@ -300,6 +314,7 @@ impl Stream {
         txn.bytes = 0;
         if !rows.is_empty() {
             fit(begun, &rows, txn.largest)?;
+            begun.prepare(&rows).await?;
             let seq = match txn.seq {
                 Some(seq) => seq,
                 None => begun.resume.assign(&txn.id).map_err(history)?,
@@ -340,12 +355,14 @@ impl Stream {
         let emitter = &begun.session.emitter;
         let told = begun.transactions.is_some() && emitter.has_defects() && txn.first_lsn.is_some();
         if rows.is_empty() && txn.seq.is_none() && !told {
+            self.odd.tell(begun);
             if begun.resume.is_caught_up() {
                 begun.session.track.idle(native);
             }
             return Ok(());
         }
         fit(begun, &rows, txn.largest)?;
+        begun.prepare(&rows).await?;
         let seq = match txn.seq {
             Some(seq) => seq,
             None => begun.resume.assign(&txn.id).map_err(history)?,
@@ -378,6 +395,7 @@ impl Stream {
         crash_point!("capture.before_track");
         begun.session.track.completed(Mark { seq, native, commit_time });
         crash_point!("capture.after_track");
+        self.odd.tell(begun);
         Ok(())
     }
 
@@ -426,6 +444,9 @@ impl Stream {
     ) -> Result<u64, Trouble> {
         let count = rows.len();
         let snapshot = unit.flags & flag::SNAPSHOT != 0;
+        if when.is_none() {
+            begun.prepare(&rows).await?;
+        }
         let mut replayed = 0;
         // One look at the clock for a turn, which takes well under a millisecond.
         let mut now = begun.session.now();
@@ -440,6 +461,29 @@ impl Stream {
             };
             let (table_no, partitions) = (numbered.table.table_no, numbered.partitions);
             let given = std::mem::replace(&mut row.table, numbered.table.clone());
+            if counted.is_some() && begun.session.emitter.count_left_out(&row, &mut counted) {
+                continue;
+            }
+            if let Some(target) = begun.target(&row)? {
+                let place = Place { ordinal, last: ends && i + 1 == count };
+                let session = &mut begun.session;
+                let before = session.emitter.bytes();
+                let put = session.emitter.put_event(
+                    now,
+                    unit,
+                    place,
+                    &row,
+                    target,
+                    counted.as_deref_mut(),
+                    &mut session.track,
+                );
+                let put = put.map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;
+                session.wrote(session.emitter.bytes().saturating_sub(before) as u64);
+                self.odd.no_json(put.is_no_json);
+                replayed += u64::from(put.replayed);
+                ordinal += 1;
+                continue;
+            }
             let is_row = row.op != Op::Message;
             let filled =
                 when.is_some() && is_row && super::unchanged::fill(begun, unit, ordinal, &mut row, partitions).await?;

@@ -247,6 +247,11 @@ impl Running {
             let what = format!("{} offset {}: its table is not described", place.topic, record.offset);
             Failure::new(Exit::Runtime, "CW0009", what).next("is this the cluster that captured it?")
         })?;
+        // An event of an outbox table is what its row says, and no row.
+        if schema.topic.is_none() {
+            let is_asked = self.filter.is_none();
+            return Ok(is_asked.then(|| event(place, record, &stamp, &schema, self.output)));
+        }
         let change = ChangeWire.row(record, &stamp, &schema).map_err(|why| {
             Failure::new(Exit::Runtime, "CW0009", format!("{} offset {}: {why}", place.topic, record.offset))
         })?;
@@ -274,6 +279,40 @@ impl Running {
 
 fn damaged(topic: &str, e: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Runtime, "CW0009", format!("{topic}: {e}"))
+}
+
+/// An event of an outbox table: its key and value as they are, bytes that are no text as hex.
+fn event(place: &Place, record: &RawRecord, stamp: &Stamp, table: &TableSchema, output: Output) -> String {
+    let shown = |bytes: &Option<bytes::Bytes>| {
+        let bytes = bytes.as_ref()?;
+        Some(match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().map(|b| format!("{b:02x}")).collect(),
+        })
+    };
+    let (key, value) = (shown(&record.key), shown(&record.value));
+    let time = |digits| catchwater_change::calendar::instant_text(stamp.commit_time.as_micros(), digits);
+    if output == Output::Table {
+        let short = |text: &Option<String>| {
+            let text = text.as_deref().unwrap_or("(none)").escape_debug().to_string();
+            text.chars().take(VALUE_CHARS_MAX).collect::<String>()
+        };
+        return format!("{} e {} key={} value={}\n", time(3), place.topic, short(&key), short(&value));
+    }
+    let line = json!({
+        "topic": place.topic,
+        "partition": place.partition,
+        "offset": record.offset.0,
+        "op": "e",
+        "table": table.qualified(),
+        "key": key,
+        "committed": time(6),
+        "position": stamp.native.to_string(),
+        "version": stamp.version.to_string(),
+        "snapshot": stamp.is_snapshot(),
+        "value": value,
+    });
+    format!("{line}\n")
 }
 
 /// `2026-11-27T12:03:01.5Z u shop.public.orders id=7 status='new'→'paid' total=5.00`

@@ -26,6 +26,7 @@ use defects::Road;
 pub use defects::{cut_units, is_domain_array, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
+pub use outbox::{Converter, Event, Expand, Outbox, Place, Placement, Route, Updates};
 use parts::{OfTable, Times};
 pub use parts::{Parts, Record};
 pub use placed::{Added, Deletes, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
@@ -80,6 +81,9 @@ pub struct Options {
     pub skips_unchanged: bool,
     /// `transforms`.
     pub placing: Placing,
+    /// `key.converter`, `value.converter`: of events of outbox tables; all else is JSON.
+    pub key_converter: Converter,
+    pub value_converter: Converter,
 }
 
 /// A function of table and column that gives names and values; none = nothing.
@@ -135,6 +139,8 @@ impl Default for Options {
             skips_deletes: false,
             skips_unchanged: false,
             placing: Placing::default(),
+            key_converter: Converter::Json,
+            value_converter: Converter::Json,
         }
     }
 }
@@ -158,6 +164,7 @@ pub struct Encoder {
     places: Arc<Mutex<BTreeMap<u32, Arc<Placed>>>>,
     /// With the defects: what is cut of a column's values, by the number of its schema.
     cuts: Arc<Mutex<BTreeMap<u32, Arc<Cuts>>>>,
+    outbox_plans: Arc<outbox::Plans>,
 }
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.
@@ -207,6 +214,8 @@ pub enum EncodeError {
     NoRow { table: String, op: char },
     #[error("table {table}: the transform adds a field {field}, and a column has that name")]
     Clash { table: String, field: String },
+    #[error("outbox table {table}: {what}")]
+    Outbox { table: String, what: String },
 }
 
 impl Encoder {
@@ -215,8 +224,16 @@ impl Encoder {
     }
 
     pub fn with(connector: &'static str, name: impl Into<String>, options: Options) -> Self {
-        let (inline, places, cuts) = (Arc::default(), Arc::default(), Arc::default());
-        Encoder { connector, version: "3.7.0.Final".into(), name: name.into(), options, inline, places, cuts }
+        Encoder {
+            connector,
+            version: "3.7.0.Final".into(),
+            name: name.into(),
+            options,
+            inline: Arc::default(),
+            places: Arc::default(),
+            cuts: Arc::default(),
+            outbox_plans: Arc::default(),
+        }
     }
 
     fn inline(&self, table: &TableSchema, road: Road) -> Arc<Inline> {
@@ -237,6 +254,9 @@ impl Encoder {
     pub fn pieces(&self, change: &RowChange) -> &'static [Piece] {
         let all = self.all_pieces(change);
         let placed = self.placed(&change.table).filter(|_| Flat::applies(change.op));
+        if placed.as_ref().is_some_and(|p| p.outbox.is_some()) {
+            return outbox::pieces(change.op);
+        }
         placed.and_then(|p| p.flat.clone()).map_or(all, |flat| flat.pieces(change.op, all))
     }
 
@@ -363,15 +383,7 @@ impl Encoder {
             let header = if old { OLD_KEY_HEADER } else { NEW_KEY_HEADER };
             headers.push((Bytes::from_static(header), Some(self.key_header(change, old)?)));
         }
-        if self.options.context_headers {
-            for (name, value) in [
-                (&b"__debezium.context.connectorLogicalName"[..], Bytes::copy_from_slice(self.name.as_bytes())),
-                (b"__debezium.context.taskId", Bytes::from_static(b"0")),
-                (b"__debezium.context.connectorName", Bytes::from_static(self.connector.as_bytes())),
-            ] {
-                headers.push((Bytes::from_static(name), Some(value)));
-            }
-        }
+        self.context_headers(&mut headers);
         let mut marks = Vec::new();
         let placed = self.placed(&change.table);
         let flat = placed.as_ref().and_then(|p| p.flat.as_deref());
@@ -761,6 +773,7 @@ mod message;
 mod names;
 mod nothing;
 mod notification;
+pub(crate) mod outbox;
 mod parts;
 pub(crate) mod placed;
 mod schema;

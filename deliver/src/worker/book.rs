@@ -5,7 +5,7 @@ use crate::wire::{Told, Wire, WireError, records};
 use bytes::Bytes;
 use catchwater_change::TableSchema;
 use catchwater_record::{CaptureId, CommitSeq, Incarnation, Offset, TopicId, TopicPartition};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub(super) struct Book {
     topics: BTreeMap<TopicId, bool>,
     /// Number of the first schema of each topic's table.
     shaped: BTreeMap<TopicId, u32>,
+    /// Tables that we take whose rows are events: they have no topic.
+    outboxes: BTreeSet<String>,
     /// A TABLE record came: there may be tables whose target is not ready.
     pub grown: bool,
     /// Tables of the first snapshot, by number: where the log holds all of it.
@@ -39,6 +41,11 @@ impl Book {
     /// Number of the first schema of a topic's table.
     pub fn first_shape(&self, topic: TopicId) -> Option<u32> {
         self.shaped.get(&topic).copied()
+    }
+
+    /// An outbox table that we are to take.
+    pub fn outbox(&self) -> Option<&str> {
+        self.outboxes.first().map(String::as_str)
     }
 
     /// Two tables of which we take one at least, and whose records are in one topic.
@@ -102,6 +109,9 @@ impl Book {
     fn learn(&mut self, told: Told, of: &Of<'_>) {
         match told {
             Told::Table(table) => {
+                if table.topic.is_none() && of.tables.takes(&table) {
+                    self.outboxes.insert(table.qualified());
+                }
                 if !table.topic.is_none() {
                     // Of several tables that share a topic one is enough.
                     let took = self.shares(&table) && self.takes(table.topic) == Some(true);

@@ -2,7 +2,7 @@
 //! no sink transaction is open.
 
 use super::{Session, Trouble, Worker, sink_trouble};
-use crate::error::{Failure, columns_gone, no_table, shared_topic, target_gone};
+use crate::error::{Failure, columns_gone, no_table, outbox_table, shared_topic, target_gone};
 use crate::evolve;
 use crate::mode::Mode;
 use crate::plan;
@@ -22,6 +22,9 @@ impl Worker {
         self.book.grown = false;
         if let Some((first, second)) = self.book.shared() {
             return Err(Trouble::Fatal(shared_topic(&first, &second)));
+        }
+        if let Some(table) = self.book.outbox() {
+            return Err(Trouble::Fatal(outbox_table(table)));
         }
         let mut due: Vec<(Arc<TableSchema>, TargetName)> = Vec::new();
         for schema in self.book.newest() {

@@ -116,6 +116,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0589", include_str!("../../../../docs/errors/CW0589.md")),
     ("CW0590", include_str!("../../../../docs/errors/CW0590.md")),
     ("CW0591", include_str!("../../../../docs/errors/CW0591.md")),
+    ("CW0592", include_str!("../../../../docs/errors/CW0592.md")),
     ("CW0601", include_str!("../../../../docs/errors/CW0601.md")),
     ("CW0602", include_str!("../../../../docs/errors/CW0602.md")),
     ("CW0603", include_str!("../../../../docs/errors/CW0603.md")),
@@ -174,4 +175,5 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0695", include_str!("../../../../docs/errors/CW0695.md")),
     ("CW0696", include_str!("../../../../docs/errors/CW0696.md")),
     ("CW0697", include_str!("../../../../docs/errors/CW0697.md")),
+    ("CW0698", include_str!("../../../../docs/errors/CW0698.md")),
 ];

@@ -21,8 +21,11 @@ const FAMILIES: [&str; 6] = [
 ];
 /// What the connector's list of properties lacks and Debezium reads all the same: those of a signal channel, of the naming
 /// of topics and of a type; how the worker's producer compresses; and ours.
-const UNLISTED: [&str; 8] = [
+const UNLISTED: [&str; 14] = [
     "compat.defects",
+    "key.converter",
+    "key.converter.delegate.converter.type",
+    "key.converter.delegate.converter.type.schemas.enable",
     "money.fraction.digits",
     "producer.override.compression.type",
     "signal.file",
@@ -30,6 +33,9 @@ const UNLISTED: [&str; 8] = [
     "topic.delimiter",
     "topic.heartbeat.prefix",
     "topic.transaction",
+    "value.converter",
+    "value.converter.delegate.converter.type",
+    "value.converter.delegate.converter.type.schemas.enable",
 ];
 /// Ours: where the connector stood in Kafka Connect when it was taken over.
 pub const OFFSET: &str = "catchwater.offset";
@@ -256,6 +262,17 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
     for key in CONVERTERS {
         let value = given.config.get(key).map_or("true", |v| v.trim());
         out.insert(key.to_owned(), value.to_owned());
+    }
+    for side in ["key", "value"] {
+        let converter = format!("{side}.converter");
+        let delegate = format!("{converter}.delegate.converter.type");
+        // JSON is what a source writes.
+        if out.get(&converter).is_some_and(|class| class.rsplit('.').next() == Some("JsonConverter")) {
+            out.remove(&converter);
+        }
+        if out.contains_key(&delegate) {
+            out.entry(format!("{delegate}.schemas.enable")).or_insert_with(|| "true".to_owned());
+        }
     }
     // Asked for byte for byte: one that was given goes into Debezium's publication, its default does not.
     if !given.is_given("skipped.operations") && out.get("compat.defects").is_some_and(|v| v == "true") {

@@ -95,6 +95,19 @@ fn put_decimal(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value:
     }
 }
 
+/// Puts entries into the order in which a `java.util.HashMap` of these keys gives them out, but for keys that meet in one of
+/// its buckets: they stay as they are, there they come as they were put in.
+pub(super) fn as_java_map<T>(entries: &mut [(&String, T)]) {
+    let mut buckets: u32 = 16;
+    while entries.len() as u32 > buckets / 4 * 3 {
+        buckets *= 2;
+    }
+    entries.sort_by_key(|(key, _)| {
+        let hash = key.encode_utf16().fold(0u32, |h, unit| h.wrapping_mul(31).wrapping_add(u32::from(unit)));
+        (hash ^ (hash >> 16)) & (buckets - 1)
+    });
+}
+
 /// The scale that Debezium believes a column with a negative one has.
 pub(super) fn wide_scale(kind: &Type) -> Option<i32> {
     match kind {

@@ -42,7 +42,7 @@ impl Encoder {
 }
 
 /// As `java.math.BigDecimal.toString`.
-fn big_decimal(value: &Decimal, scale: i32) -> Option<String> {
+pub(super) fn big_decimal(value: &Decimal, scale: i32) -> Option<String> {
     let exact = value.rescale(scale)?;
     let plain = exact.to_string();
     let digits: String = plain.bytes().filter(u8::is_ascii_digit).map(char::from).collect();

@@ -6,7 +6,7 @@
 //! Source: Debezium 3.7 (`ExtractNewRecordState`, `ToLogicalTopicRouter`), recordings `unwrap-*`, `routed-*`.
 
 use super::defects::Road;
-use super::{Block, EncodeError, Encoder, Parts, Piece, Times, schema, snapshot_text, topic_name};
+use super::{Block, EncodeError, Encoder, Outbox, Parts, Piece, Times, outbox, schema, snapshot_text, topic_name};
 use crate::event::{Op, RowChange, SnapshotMark, SourceInfo};
 use crate::exact::ExactCell;
 use crate::json;
@@ -31,6 +31,14 @@ pub trait Places: Send + Sync {
     fn table(&self, topic: &str) -> Placed;
     /// Of others; the error says which transform cannot be followed.
     fn other(&self, topic: &str) -> Result<String, String>;
+    /// Of an event of the outbox table that has that topic without transforms: where its router sends it by a column's text.
+    fn routed(&self, _topic: &str, by: &str) -> Result<String, String> {
+        Ok(by.to_owned())
+    }
+    /// True if there is a router of outbox tables.
+    fn has_events(&self) -> bool {
+        false
+    }
 }
 
 impl std::fmt::Debug for Placing {
@@ -61,6 +69,8 @@ pub struct Placed {
     /// Fields at the end of a key: their names and texts.
     pub key_fields: Vec<(String, String)>,
     pub flat: Option<Arc<Flat>>,
+    /// The rows become events, and go where each of them says; `topic` is then what the router saw.
+    pub outbox: Option<Arc<Outbox>>,
 }
 
 /// `delete.tombstone.handling.mode`, as far as the delete goes.
@@ -298,11 +308,29 @@ impl Encoder {
 
     /// True if a transform leaves out every record of a change of the source; `numbered` = its table with its number.
     pub fn leaves_out(&self, change: &RowChange, numbered: &TableSchema) -> bool {
-        if self.options.skips_unchanged && self.is_unchanged(change) {
-            return true;
+        self.options.skips_unchanged && self.is_unchanged(change) || self.is_dropped(change, numbered)
+    }
+
+    /// As [`Encoder::leaves_out`], of a change that Debezium hands to its transforms: it has counted it then.
+    pub fn is_left_to_transforms(&self, change: &RowChange, numbered: &TableSchema) -> bool {
+        !(self.options.skips_unchanged && self.is_unchanged(change)) && self.is_dropped(change, numbered)
+    }
+
+    fn is_dropped(&self, change: &RowChange, numbered: &TableSchema) -> bool {
+        let Some(placed) = self.placed(numbered).filter(|_| Flat::applies(change.op)) else { return false };
+        if placed.outbox.is_some() {
+            return outbox::pieces(change.op).is_empty();
         }
-        let placed = self.placed(numbered).filter(|_| Flat::applies(change.op));
-        placed.and_then(|p| p.flat.clone()).is_some_and(|flat| flat.leaves_out(change.op, self.all_pieces(change)))
+        placed.flat.as_ref().is_some_and(|flat| flat.leaves_out(change.op, self.all_pieces(change)))
+    }
+
+    /// Events of a change of which a transform leaves nothing; Debezium has counted them when its transforms come.
+    pub fn left_out_events(&self, change: &RowChange) -> usize {
+        if change.op == Op::Message {
+            return 0;
+        }
+        let events = |pieces: &[Piece]| pieces.iter().filter(|p| **p != Piece::Tombstone).count();
+        events(self.all_pieces(change)).saturating_sub(events(self.pieces(change)))
     }
 
     /// The value of a flat record, and of its header the row before.

@@ -80,11 +80,7 @@ pub(super) fn inline(
         if i > 0 {
             row.push(b',');
         }
-        let mut more = options.parameters.0.as_ref().map(|of| of(table, column)).unwrap_or_default();
-        if options.defects {
-            defects::parameters(&mut more, column, road);
-        }
-        put_column(&mut row, options, column, more);
+        put_column(&mut row, options, column, parameters_of(options, table, column, road));
     }
     let (mut flat, mut flat_null) = (Vec::new(), Vec::new());
     let name = routed(|p| &p.row_name, "Value");
@@ -174,6 +170,31 @@ pub(super) fn items_optional(element: &Type, native: &str) -> bool {
 
 /// `more` = parameters besides the shape's own.
 fn put_column(out: &mut Vec<u8>, options: &Options, column: &Column, more: Vec<(String, String)>) {
+    put_open(out, options, column, more);
+    put_field(out, &column.name);
+}
+
+/// Ends a schema that is a field's.
+pub(super) fn put_field(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"field\":");
+    json::put_string(out, name);
+    out.push(b'}');
+}
+
+/// What a column's field is in the row's schema, but for its name and the closing brace.
+pub(super) fn put_of(out: &mut Vec<u8>, options: &Options, table: &TableSchema, column: &Column, road: Road) {
+    put_open(out, options, column, parameters_of(options, table, column, road));
+}
+
+fn parameters_of(options: &Options, table: &TableSchema, column: &Column, road: Road) -> Vec<(String, String)> {
+    let mut more = options.parameters.0.as_ref().map(|of| of(table, column)).unwrap_or_default();
+    if options.defects {
+        defects::parameters(&mut more, column, road);
+    }
+    more
+}
+
+fn put_open(out: &mut Vec<u8>, options: &Options, column: &Column, more: Vec<(String, String)>) {
     let optional = is_optional(column);
     let mut shape = shape_of(options, column);
     let mut more: Vec<(Cow<'static, str>, String)> = more.into_iter().map(|(k, v)| (k.into(), v)).collect();
@@ -185,9 +206,6 @@ fn put_column(out: &mut Vec<u8>, options: &Options, column: &Column, more: Vec<(
     if shape.takes_default() {
         put_default(out, options, column);
     }
-    out.extend_from_slice(b",\"field\":");
-    json::put_string(out, &column.name);
-    out.push(b'}');
 }
 
 /// A Connect schema, as far as ours go.
@@ -427,6 +445,15 @@ fn put_default(out: &mut Vec<u8>, options: &Options, column: &Column) {
 fn shape_of(options: &Options, column: &Column) -> Shape {
     let other = if options.defects { defects::shape(&options.form, column) } else { None };
     other.unwrap_or_else(|| shape(&options.form, &column.kind, &column.native_type))
+}
+
+/// Connect's type of a column's field.
+pub(super) fn kind(options: &Options, column: &Column) -> &'static str {
+    match shape_of(options, column) {
+        Shape::Plain { kind, .. } => kind,
+        Shape::Array { .. } => "array",
+        Shape::Fixed { before, .. } => before.split('"').nth(3).unwrap_or("struct"),
+    }
 }
 
 /// True if the column's schema has room for a default.

@@ -87,7 +87,11 @@ impl Encoder {
         if ended {
             json::put_u64(&mut value, counts.events);
             value.extend_from_slice(b",\"data_collections\":[");
-            for (i, (table, events)) in counts.tables.iter().enumerate() {
+            let mut tables: Vec<(&String, &u64)> = counts.tables.iter().collect();
+            if self.options.defects {
+                defects::as_java_map(&mut tables);
+            }
+            for (i, (table, events)) in tables.into_iter().enumerate() {
                 if i > 0 {
                     value.push(b',');
                 }

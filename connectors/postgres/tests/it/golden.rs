@@ -194,9 +194,24 @@ pub async fn capture_sql(
     properties: Properties,
     defects: bool,
 ) -> MemoryCluster {
+    capture_until(server, name, run, scenario, properties, defects, None).await
+}
+
+/// As [`capture_sql`]; `until` = so many records and no more, where a table of ours would be an outbox, too.
+pub async fn capture_until(
+    server: &str,
+    name: &str,
+    run: &str,
+    scenario: &Scenario,
+    properties: Properties,
+    defects: bool,
+    until: Option<usize>,
+) -> MemoryCluster {
     let db = database_on(server, name).await;
     db.exec(&scenario.setup).await;
-    db.exec(&format!("CREATE TABLE {MARKER}(id int PRIMARY KEY)")).await;
+    if until.is_none() {
+        db.exec(&format!("CREATE TABLE {MARKER}(id int PRIMARY KEY)")).await;
+    }
     let leaves = properties.reading.leaves;
     let tables = db
         .client
@@ -269,10 +284,27 @@ pub async fn capture_sql(
     for part in &scenario.changes {
         // Statements sent together are one transaction, and a message of none stands before it: they were recorded alone.
         let alone = matches!(run, "message" | "transaction");
-        let each = run.starts_with("unwrap-") || run.starts_with("routed-");
+        let each = run.starts_with("unwrap-") || run.starts_with("routed-") || until.is_some();
         for some in part.split(|c| alone && c == '\n' || each && c == ';') {
             db.exec(some).await;
         }
+    }
+    if let Some(count) = until {
+        let records = || {
+            let topics = cluster.topics().into_iter().filter(|(t, ..)| !t.as_str().starts_with("__catchwater"));
+            let batches = topics.flat_map(|(_, id, _)| cluster.batches(TopicPartition::new(id, 0)));
+            batches.map(|(_, b)| BatchView::new(&b).unwrap().records_count() as usize).sum::<usize>()
+        };
+        let begun = std::time::Instant::now();
+        while records() < count && begun.elapsed() < LIMIT {
+            assert!(!task.is_finished(), "{run}: the capture ended: {:?}", status.get().last_error);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stop.stop();
+        task.await.unwrap();
+        db.drop().await;
+        return cluster;
     }
     db.exec(&format!("INSERT INTO {MARKER} VALUES (1)")).await;
     let marked = async {

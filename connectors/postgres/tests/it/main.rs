@@ -14,6 +14,7 @@ mod login;
 mod messages;
 mod modes;
 mod notifications;
+mod outbox;
 mod pipeline;
 mod prepared;
 mod quiet;

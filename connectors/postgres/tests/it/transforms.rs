@@ -77,7 +77,7 @@ fn records(lines: &str) -> Topics {
 }
 
 /// Without what is another in each run.
-fn masked(text: &str) -> String {
+pub fn masked(text: &str) -> String {
     let mut out = text.to_owned();
     for mark in ["first", "last", "first_in_data_collection", "last_in_data_collection"] {
         out = out.replace(&format!("\"{mark}\""), "\"true\"");
