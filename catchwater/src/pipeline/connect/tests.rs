@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::pipeline::model::Component;
-use catchwater_capture::SnapshotMode;
+use catchwater_capture::{Properties, SnapshotMode};
+use catchwater_change::encode::debezium_json::Converter;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -221,6 +222,27 @@ fn transforms_and_topics_of_a_connector_reach_the_source() {
         &[("transforms", "m"), ("transforms.m.type", "org.apache.kafka.connect.transforms.MaskField$Value")],
     );
     assert!(why.unwrap_err()[0].contains("RegexRouter"), "what is served is said");
+}
+
+#[test]
+fn converters_of_outbox_tables_are_taken_with_their_router_alone() {
+    let router = [("transforms", "o"), ("transforms.o.type", "io.debezium.transforms.outbox.EventRouter")];
+    let text = ("value.converter", "org.apache.kafka.connect.storage.StringConverter");
+    let binary = ("value.converter", "io.debezium.converters.BinaryDataConverter");
+    let delegate = ("value.converter.delegate.converter.type", "org.apache.kafka.connect.json.JsonConverter");
+    let wrong = with(&SOURCE, &[text]).unwrap_err();
+    assert!(wrong.len() == 1 && wrong[0].contains("EventRouter"), "{wrong:?}");
+    let of = |more: &[(&'static str, &'static str)]| {
+        let all: Vec<_> = router.iter().chain(more).copied().collect();
+        let of = source(&all);
+        Properties::parse(of.debezium.iter().map(|(k, v)| (k.as_str(), v.as_str()))).unwrap().options
+    };
+    assert_eq!((of(&[text]).value_converter, of(&[text]).value_schema), (Converter::Text, false));
+    let json = Converter::Binary(Some(Box::new(Converter::Json)));
+    let all = of(&[binary, delegate]);
+    assert_eq!((all.value_converter, all.value_schema, all.key_converter), (json, true, Converter::Json));
+    let many = ("topic.creation.default.partitions", "6");
+    assert!(of(&[many]).placing.0.is_some_and(|p| p.has_events()), "topics of events may have several");
 }
 
 #[test]
