@@ -278,7 +278,7 @@ fn resolve_component(c: &Component, base: &Path, secrets: &Path) -> Result<Compo
             .map_err(|e| format!("secret {path}: {e}; put the connector's configuration again, with it")),
     };
     let mut one = |text: &str| {
-        secret::resolve(text, &mut read).map_err(|why| {
+        secret::resolve_url(text, &mut read).map_err(|why| {
             Failure::new(Exit::Refused, "CW0332", "a reference cannot be read")
                 .cause(why)
                 .next("set the variable, or write the file")

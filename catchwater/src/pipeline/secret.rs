@@ -109,6 +109,50 @@ pub fn resolve(text: &str, read: &mut dyn FnMut(Reference<'_>) -> Result<String,
     Ok(out)
 }
 
+/// As [`resolve`], of a URL: a reference that stands in its login may hold a password as it is, with `/`, `?` or `#` in it, or
+/// with those percent-encoded.
+pub fn resolve_url(
+    text: &str,
+    read: &mut dyn FnMut(Reference<'_>) -> Result<String, String>,
+) -> Result<String, String> {
+    const HERE: char = '\u{1}';
+    let template: String = parts(text)
+        .iter()
+        .map(|p| match p {
+            Part::Text(t) => (*t).to_owned(),
+            Part::Reference(_) => HERE.to_string(),
+            Part::Literal | Part::Open => String::new(),
+        })
+        .collect();
+    let count = |t: &str| t.chars().filter(|c| *c == HERE).count();
+    let login = template.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split(['/', '?']).next()?;
+        let (login, _) = authority.rsplit_once('@')?;
+        Some(count(scheme)..count(scheme) + count(login))
+    });
+    let mut at = 0;
+    resolve(text, &mut |r| {
+        let in_login = login.as_ref().is_some_and(|l| l.contains(&at));
+        at += 1;
+        let value = read(r)?;
+        Ok(if in_login { login_part(&value) } else { value })
+    })
+}
+
+/// Percent-encodes what would end a login. Sequences of it that are there stay.
+fn login_part(text: &str) -> String {
+    let mut out = String::new();
+    for (i, c) in text.char_indices() {
+        let is_sequence = || text.as_bytes().get(i + 1..i + 3).is_some_and(|b| b.iter().all(u8::is_ascii_hexdigit));
+        match c {
+            '%' if !is_sequence() => out.push_str("%25"),
+            '/' | '?' | '#' | '@' | '[' | ']' | ' ' => out.push_str(&format!("%{:02X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +168,25 @@ mod tests {
         assert!(resolve("${env:PW", &mut read).is_err());
         assert_eq!(problems("${x}").len(), 1);
         assert_eq!(problems("${secret:a}").len(), 1);
+    }
+
+    #[test]
+    fn a_password_behind_a_reference_may_be_as_it_is() {
+        let mut read = |r: Reference<'_>| match r {
+            Reference::Env("PW") => Ok("a/b?c@d#e:f%g%41".to_owned()),
+            Reference::File("/run/host") => Ok("h:1/x".to_owned()),
+            Reference::Env("URL") => Ok("postgres://u:p%2Fq@h/db?sslmode=disable".to_owned()),
+            other => Err(format!("{other:?} is not set")),
+        };
+        for (text, want) in [
+            ("postgres://u:${env:PW}@h:5/db", "postgres://u:a%2Fb%3Fc%40d%23e:f%25g%41@h:5/db"),
+            ("postgres://u:x${env:PW}@${file:/run/host}", "postgres://u:xa%2Fb%3Fc%40d%23e:f%25g%41@h:1/x"),
+            ("${env:URL}", "postgres://u:p%2Fq@h/db?sslmode=disable"),
+            ("postgres://${file:/run/host}", "postgres://h:1/x"),
+            ("postgres://u@h/db?password=${env:PW}", "postgres://u@h/db?password=a/b?c@d#e:f%g%41"),
+        ] {
+            assert_eq!(resolve_url(text, &mut read).as_deref(), Ok(want), "{text}");
+        }
     }
 
     #[test]
