@@ -222,6 +222,9 @@ fn a_repair_lets_a_closed_directory_go_on() {
     assert_eq!((exit, &out["result"]["done"]), (0, &serde_json::json!(false)), "{out}");
     let ends: u64 = partitions.iter().filter_map(|p| p["end_offset"].as_u64()).filter(|end| *end >= 300).sum();
     assert!(ends == 1000 && partitions.iter().all(|p| p["verdict"] == "suspect"), "{out}");
+    let text = String::from_utf8_lossy(&run(&["storage", "repair", &dir], "").stdout).into_owned();
+    let lost = format!("lost: {} offset ", partitions[0]["gid"].as_str().expect("gid"));
+    assert!(text.contains(&lost) && text.ends_with("Nothing was changed: --yes does it.\n"), "{text}");
     // It only looked.
     refused(&["start", "--listen", kafka, "--http", http, "--data-dir", &dir], 1, "CW0203");
 

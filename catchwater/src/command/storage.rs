@@ -116,6 +116,9 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
     for name in &aside {
         text.push_str(&format!("kept: {name}\n"));
     }
+    if goes_on > 0 && !done {
+        text.push_str("Nothing was changed: --yes does it.\n");
+    }
     if refused > 0 {
         if output == Output::Table {
             report::print(&text);
@@ -137,6 +140,19 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
     Ok(Done::new(summary, result, text))
 }
 
+/// A partition that goes on from an end that is proved may have had more, and gives those offsets again.
+fn behind_text(g: &ClosedGroup) -> String {
+    let (gid, end) = (g.gid.0, g.end);
+    match g.kept {
+        0 if g.verdict == Verdict::Damaged => String::new(),
+        0 => format!("lost: {gid:016x} offset {end} and behind it, if there was more; those offsets are given again\n"),
+        kept => format!(
+            "lost: {gid:016x} offset {end} and behind it; those offsets are given again. {kept} entries of it are whole, do not \
+             follow on, and stay in a file beside\n"
+        ),
+    }
+}
+
 /// What is lost of one partition's files, line by line.
 fn lost_text(g: &ClosedGroup) -> String {
     let mut text = String::new();
@@ -148,6 +164,9 @@ fn lost_text(g: &ClosedGroup) -> String {
             range.from,
             range.to.0.saturating_sub(1)
         ));
+    }
+    if matches!(g.verdict, Verdict::Suspect | Verdict::Damaged) {
+        text.push_str(&behind_text(g));
     }
     let more = g.lost.offsets.len().saturating_sub(RANGES_SHOWN);
     if more > 0 {
