@@ -15,9 +15,11 @@ use crate::sink::{Apply, Group, SinkClass, SinkError};
 use crate::together::sets;
 use catchwater_base::crash_point;
 use catchwater_change::Version;
-use catchwater_record::{Offset, TopicPartition};
-use std::collections::BTreeSet;
-use std::ops::Range;
+use catchwater_record::{CommitSeq, Offset, TopicPartition};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Of more sets of one transaction than these no pairs are tried.
+const PAIRS_OF_MAX: usize = 24;
 
 /// What was refused alone: the applies of one change, or of one key's dead letters.
 pub(super) struct Unit {
@@ -81,30 +83,20 @@ impl Worker {
         units: Vec<Unit>,
     ) -> Result<Vec<Unit>, Trouble> {
         let mut units: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
-        let mut left: Vec<Vec<usize>> = {
-            let applies: Vec<&[Apply]> = units.iter().flatten().map(|u| &u.applies[..]).collect();
-            let swaps: Vec<Option<u64>> = units.iter().flatten().map(|u| u.swap).collect();
-            sets(&applies, &swaps)
-        };
+        let mut left = sets_of(&units, (0..units.len()).collect());
         let (mut refused, mut gone): (Vec<Unit>, BTreeSet<KeyOf>) = Default::default();
+        let mut told = 0;
         while !left.is_empty() {
             let before = left.iter().map(Vec::len).sum::<usize>();
             let mut failed = self.round(session, &units, &left).await?;
-            if failed.iter().map(|f| f.set.len()).sum::<usize>() == before {
-                // Nothing helped anybody: what has a row that is refused by itself goes without it, the rest is refused.
-                for Failed { set, error, row } in &mut failed {
-                    let is_it = |n: &usize| {
-                        let of = units[*n].as_ref().map(|u| keys_of(&u.applies)).unwrap_or_default();
-                        row.is_empty() || of.iter().any(|k| row.contains(k))
-                    };
-                    let (out, rest): (Vec<usize>, Vec<usize>) = set.iter().copied().partition(is_it);
-                    *set = rest;
-                    for n in out {
-                        let Some(unit) = units[n].take() else { continue };
-                        gone.extend(keys_of(&unit.applies));
-                        refused.push(Unit { error: error.clone(), ..unit });
-                    }
+            let helped = failed.iter().map(|f| f.set.len()).sum::<usize>() < before;
+            if !helped && !self.joined(session, &units, &mut failed).await? {
+                let parts = loosened(&mut units, &mut failed);
+                if parts.is_empty() {
+                    refuse(&mut units, &mut failed, &mut refused);
+                    gone.extend(refused[told..].iter().flat_map(|u| keys_of(&u.applies)));
                 }
+                failed.extend(parts);
             }
             // Nothing overtakes.
             for Failed { set, .. } in &mut failed {
@@ -119,7 +111,13 @@ impl Worker {
                     false
                 });
             }
+            let count = refused.len();
             left = failed.into_iter().map(|f| f.set).filter(|set| !set.is_empty()).collect();
+            if count > told {
+                // Without what is gone, what hung together by it does so no more.
+                left = sets_of(&units, left.concat());
+            }
+            told = count;
         }
         Ok(refused)
     }
@@ -133,40 +131,127 @@ impl Worker {
     ) -> Result<Vec<Failed>, Trouble> {
         let (mut bisect, mut failed) = (Bisect::new(sets.len()), Vec::new());
         while let Some(range) = bisect.take() {
-            let applies = applies_of(units, sets, range.clone());
-            let (Some(first), Some(last)) = (applies.first(), applies.last()) else { continue };
-            let (first_seq, last_seq) = (first.version.commit_seq, last.version.commit_seq);
-            let group = Group {
-                first_seq,
-                last_seq,
-                applies,
-                source_order: true,
-                guarded: true,
-                together: true,
-                ..Group::default()
-            };
-            crash_point!("deliver.before_group");
-            session.lane_open = true;
-            session.wrote_at = self.now().mono;
-            let work = session.lane.write(&group);
-            match session.flight.beside(work).await {
-                Ok(()) => {}
-                Err(e) if e.class == SinkClass::Row => {
-                    if let Some(n) = bisect.refused(range) {
-                        // The row that was refused by itself; not known of a key that is looked at behind them all.
-                        let row = e.at.and_then(|at| group.applies.get(at..=at)).map(keys_of).unwrap_or_default();
-                        failed.push(Failed { set: sets[n].clone(), error: e, row });
-                    }
-                }
-                Err(e) => return Err(Trouble::Sink(e, None)),
+            let all: Vec<usize> = sets[range.clone()].iter().flatten().copied().collect();
+            if let Some((error, row)) = self.attempt(session, units, all).await?
+                && let Some(n) = bisect.refused(range)
+            {
+                failed.push(Failed { set: sets[n].clone(), error, row });
             }
         }
         Ok(failed)
     }
+
+    /// Writes units as one, in the order of the list. `Some` = refused, with the keys of the row that was refused by itself; none of
+    /// a foreign key that is looked at behind them all.
+    async fn attempt(
+        &mut self,
+        session: &mut Session<'_>,
+        units: &[Option<Unit>],
+        mut set: Vec<usize>,
+    ) -> Result<Option<(SinkError, Vec<KeyOf>)>, Trouble> {
+        set.sort_unstable();
+        let applies = fold(set.iter().filter_map(|n| units[*n].as_ref()).flat_map(|u| u.applies.clone()).collect());
+        let (Some(first), Some(last)) = (applies.first(), applies.last()) else { return Ok(None) };
+        let (first_seq, last_seq) = (first.version.commit_seq, last.version.commit_seq);
+        let group = Group {
+            first_seq,
+            last_seq,
+            applies,
+            source_order: true,
+            guarded: true,
+            together: true,
+            ..Group::default()
+        };
+        crash_point!("deliver.before_group");
+        session.lane_open = true;
+        session.wrote_at = self.now().mono;
+        let work = session.lane.write(&group);
+        match session.flight.beside(work).await {
+            Ok(()) => Ok(None),
+            Err(e) if e.class == SinkClass::Row => {
+                let row = e.at.and_then(|at| group.applies.get(at..=at)).map(keys_of).unwrap_or_default();
+                Ok(Some((e, row)))
+            }
+            Err(e) => Err(Trouble::Sink(e, None)),
+        }
+    }
+
+    /// What needs what is not all seen in the rows: which rows refer to one that is deleted, and who holds a value, stands in the
+    /// target. So of what is left of one transaction all is tried as one, and then two by two. True = something was written.
+    async fn joined(
+        &mut self,
+        session: &mut Session<'_>,
+        units: &[Option<Unit>],
+        failed: &mut Vec<Failed>,
+    ) -> Result<bool, Trouble> {
+        let mut of: BTreeMap<CommitSeq, Vec<usize>> = BTreeMap::new();
+        for (i, f) in failed.iter().enumerate().filter(|(_, f)| f.error.others.is_some()) {
+            let first = f.set.iter().find_map(|n| units[*n].as_ref());
+            // Dead letters are all tried at one place.
+            let seq = first.filter(|u| u.from.is_some()).map_or(CommitSeq(0), |u| u.version.commit_seq);
+            of.entry(seq).or_default().push(i);
+        }
+        let mut done: BTreeSet<usize> = BTreeSet::new();
+        for places in of.into_values().filter(|p| p.len() > 1) {
+            let mut tries = vec![places.clone()];
+            if (3..=PAIRS_OF_MAX).contains(&places.len()) {
+                let pairs = places.iter().enumerate().flat_map(|(n, a)| places[n + 1..].iter().map(|b| vec![*a, *b]));
+                tries.extend(pairs);
+            }
+            for places in tries {
+                if places.iter().any(|i| done.contains(i)) {
+                    continue;
+                }
+                let all = places.iter().flat_map(|i| failed[*i].set.iter().copied()).collect();
+                if self.attempt(session, units, all).await?.is_none() {
+                    done.extend(places);
+                }
+            }
+        }
+        let mut i = 0;
+        failed.retain(|_| {
+            i += 1;
+            !done.contains(&(i - 1))
+        });
+        Ok(!done.is_empty())
+    }
 }
 
-fn applies_of(units: &[Option<Unit>], sets: &[Vec<usize>], range: Range<usize>) -> Vec<Apply> {
-    let mut places: Vec<usize> = sets[range].iter().flatten().copied().collect();
+/// Sets that no row of theirs refused by itself, without what is only thought: that all of them want each other's values. Those
+/// that fall apart by it.
+fn loosened(units: &mut [Option<Unit>], failed: &mut [Failed]) -> Vec<Failed> {
+    let mut parts = Vec::new();
+    for f in failed.iter_mut().filter(|f| f.row.is_empty() && f.set.len() > 1) {
+        f.set.iter().for_each(|n| units[*n].iter_mut().for_each(|u| u.swap = None));
+        let smaller = sets_of(units, f.set.clone());
+        if smaller.len() > 1 {
+            f.set.clear();
+            parts.extend(smaller.into_iter().map(|set| Failed { set, error: f.error.clone(), row: Vec::new() }));
+        }
+    }
+    parts
+}
+
+/// Nothing helped anybody: what has a row that is refused by itself goes on without it, of the rest all is refused.
+fn refuse(units: &mut [Option<Unit>], failed: &mut [Failed], refused: &mut Vec<Unit>) {
+    for Failed { set, error, row } in failed {
+        let is_it = |n: &usize| {
+            let of = units[*n].as_ref().map(|u| keys_of(&u.applies)).unwrap_or_default();
+            row.is_empty() || of.iter().any(|k| row.contains(k))
+        };
+        let (out, rest): (Vec<usize>, Vec<usize>) = set.iter().copied().partition(is_it);
+        *set = rest;
+        let out = out.into_iter().filter_map(|n| units[n].take());
+        refused.extend(out.map(|unit| Unit { error: error.clone(), ..unit }));
+    }
+}
+
+/// Of the units of these places, what needs each other as one.
+fn sets_of(units: &[Option<Unit>], mut places: Vec<usize>) -> Vec<Vec<usize>> {
     places.sort_unstable();
-    fold(places.iter().filter_map(|n| units[*n].as_ref()).flat_map(|u| u.applies.iter().cloned()).collect())
+    let of: Vec<(usize, &Unit)> = places.iter().filter_map(|n| Some((*n, units[*n].as_ref()?))).collect();
+    let applies: Vec<&[Apply]> = of.iter().map(|(_, u)| &u.applies[..]).collect();
+    let swaps: Vec<Option<u64>> = of.iter().map(|(_, u)| u.swap).collect();
+    let sets = sets(&applies, &swaps);
+    sets.into_iter().map(|set| set.into_iter().map(|n| of[n].0).collect()).collect()
 }
