@@ -25,7 +25,8 @@ pub trait Source: Send {
     /// `known` = the IDENTITY the log holds. `Fresh` makes slot, publication, triggers; the answer carries the new
     /// identity, which the worker commits before the first row.
     fn open(&mut self, start: Start, known: Option<Identity>) -> Fut<'_, Result<Opened, SourceError>>;
-    /// Appends items to `out` until it is full or nothing is there; waits for the first. Cancel-safe.
+    /// Appends items to `out` until it is full or nothing is there; waits for the first. Cancel-safe. May end with none, at the
+    /// first call and then once in seconds, for the worker to look at what the source says of itself ([`Source::lag_bytes`]).
     fn next<'a>(&'a mut self, out: &'a mut EventBatch) -> Fut<'a, Result<Progress, SourceError>>;
     /// Returns at once; the latest wins; monotone.
     fn confirm(&mut self, upto: &Native);
