@@ -349,11 +349,13 @@ impl Running {
     /// The next block; `None` = none came, and how far the source is behind was looked at.
     async fn heard(&mut self, config: &SourceConfig) -> Option<Option<Result<Bytes, Fault>>> {
         let pause = self.ahead.pause(self.clock.now().mono);
-        // Cancel-safe, and so is a look: it is made again.
+        // Cancel-safe, and so is a look: it is made again later.
         if let Ok(block) = timeout(pause, self.stream.blocks.recv()).await {
             self.ahead.heard(self.clock.now().mono);
             return Some(block);
         }
+        // A call that is dropped in the middle of the look asks no sooner again: the stream goes first.
+        self.ahead.heard(self.clock.now().mono);
         if self.sql.client.is_closed()
             && let Ok(session) = login::session(config).await
         {
