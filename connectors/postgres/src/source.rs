@@ -51,7 +51,7 @@ use catchwater_runtime::spawn::Task;
 use catchwater_runtime::time::{SystemClock, timeout};
 pub use config::{ROW_BYTES_MAX, SourceConfig};
 use decode::{Message, OldTuple};
-use entries::Entries;
+use entries::{Entries, warn_written, was_away};
 pub(crate) use errors::source_error;
 pub use errors::url_error;
 use errors::{broken, large_error, not_open, not_understood, row_error, stream_error};
@@ -334,10 +334,10 @@ impl Running {
         let entries = Entries::of(config, &self.sql, self.version, found.oid, &relations).await?;
         if let Some(relation) = Entries::was_away(&self.entries, &entries) {
             let name = self.tables.get(&relation).map_or_else(|| relation.to_string(), |k| k.schema.qualified());
-            return Err(open::was_away(config, &name));
+            return Err(was_away(config, &name));
         }
         if self.entries.written_by != entries.written_by {
-            open::warn_written(config);
+            warn_written(config);
         }
         self.entries.learn(entries);
         // For people to see; a server that does not answer this is asked again.

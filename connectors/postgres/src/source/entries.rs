@@ -3,8 +3,10 @@
 //! it too. So a look at two moments tells whether a table was away in between, when the list is the same at both: the
 //! server judges each change by the publication of its own place in the WAL, so changes of that time never come.
 
+use super::open::publication_differs;
 use super::{SourceConfig, source_error};
 use crate::session::Session;
+use catchwater_base::log;
 use catchwater_capture::source::SourceError;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,6 +90,26 @@ impl Entries {
         }
         Some(out)
     }
+}
+
+/// A table that is in the publication now was not in it for a while.
+pub(super) fn was_away(config: &SourceConfig, table: &str) -> SourceError {
+    let what = format!(
+        "table {table} was taken out of it and put back, or its row filter or columns were changed: changes made meanwhile are \
+         not in the stream"
+    );
+    publication_differs(config, &what, "the source must be read again".into())
+}
+
+/// Its options may have been narrower in between; nothing says which they were, and a change of its owner looks the same.
+pub(super) fn warn_written(config: &SourceConfig) {
+    log!(
+        Warn,
+        "source.publication",
+        "publication {} was altered (its options, owner or name); if it published fewer kinds of changes for a while, those are \
+         missing, and the source must be read again",
+        config.publication()
+    );
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use super::ahead::Ahead;
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
-use super::entries::Entries;
+use super::entries::{Entries, warn_written, was_away};
 use super::former::{self, publish};
 use super::large::Large;
 use super::login::{replication, session};
@@ -404,33 +404,13 @@ fn oids(tables: &[CatalogTable]) -> Vec<u32> {
     tables.iter().map(|t| t.oid).collect()
 }
 
-fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {
+pub(super) fn publication_differs(config: &SourceConfig, what: &str, sql: String) -> SourceError {
     SourceError::new(
         SourceClass::Config,
         code::PUBLICATION,
         format!("publication {} does not fit the source: {what}", config.publication()),
         sql,
     )
-}
-
-/// A table that is in the publication now was not in it for a while.
-pub(super) fn was_away(config: &SourceConfig, table: &str) -> SourceError {
-    let what = format!(
-        "table {table} was taken out of it and put back, or its row filter or columns were changed: changes made meanwhile are \
-         not in the stream"
-    );
-    publication_differs(config, &what, "the source must be read again".into())
-}
-
-/// Its options may have been narrower in between; nothing says which they were, and a change of its owner looks the same.
-pub(super) fn warn_written(config: &SourceConfig) {
-    log!(
-        Warn,
-        "source.publication",
-        "publication {} was altered (its options, owner or name); if it published fewer kinds of changes for a while, those are \
-         missing, and the source must be read again",
-        config.publication()
-    );
 }
 
 impl PgSource {
