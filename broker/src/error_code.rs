@@ -45,6 +45,7 @@ codes! {
     COORDINATOR_NOT_AVAILABLE = 15,
     NOT_COORDINATOR = 16,
     INVALID_TOPIC_EXCEPTION = 17,
+    RECORD_LIST_TOO_LARGE = 18,
     NOT_ENOUGH_REPLICAS = 19,
     NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20,
     INVALID_REQUIRED_ACKS = 21,
@@ -124,7 +125,6 @@ const BATCH_LENGTH_MIN: i32 = 49;
 fn refused(refusal: &Refusal) -> i16 {
     match refusal {
         // As Kafka: what cannot be a batch at all is damage, what is not one batch is a wrong request.
-        Refusal::Shape(BatchError::Magic(magic)) if !(0..=2).contains(magic) => CORRUPT_MESSAGE,
         Refusal::Shape(BatchError::Length { length, .. }) if *length < BATCH_LENGTH_MIN => CORRUPT_MESSAGE,
         Refusal::Null
         | Refusal::Shape(_)
@@ -132,12 +132,19 @@ fn refused(refusal: &Refusal) -> i16 {
         | Refusal::Count { .. }
         | Refusal::Control
         | Refusal::Sequence { .. }
+        | Refusal::Second
         | Refusal::Compressed(_) => INVALID_RECORD,
         Refusal::Record { why: RecordFault::NoKey | RecordFault::Structure(_), .. } => INVALID_RECORD,
         Refusal::UnknownCodec(_) | Refusal::ZstdTooEarly => UNSUPPORTED_COMPRESSION_TYPE,
         Refusal::TooLarge { .. } => MESSAGE_TOO_LARGE,
-        Refusal::Crc(_) => CORRUPT_MESSAGE,
+        Refusal::AboveSegment { .. } => RECORD_LIST_TOO_LARGE,
+        Refusal::Crc(_) | Refusal::NoBatch(_) => CORRUPT_MESSAGE,
         Refusal::AppendTime | Refusal::Timestamp { .. } => INVALID_TIMESTAMP,
+        // As Kafka: one wrong time among them gives all its code.
+        Refusal::Records(several) if several.iter().any(|r| matches!(r, Refusal::Timestamp { .. })) => {
+            INVALID_TIMESTAMP
+        }
+        Refusal::Records(_) => INVALID_RECORD,
     }
 }
 

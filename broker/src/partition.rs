@@ -21,7 +21,7 @@ use catchwater_record::batch::validate::Refusal;
 use catchwater_record::{BatchView, CaptureEpoch, CaptureId, EntryIndex, LeaderEpoch, NodeId, Offset, Position};
 use catchwater_storage::format::context::{CaptureContext, Fence, LogStart, TrimReason};
 use catchwater_storage::retain::{Retention, choose};
-use catchwater_storage::{Aborted, Check, Hard, NewEntry, ReadPlan};
+use catchwater_storage::{Aborted, Check, Hard, Log, NewEntry, ReadPlan};
 
 /// Bytes of batches above the commit index, per partition: beyond it producers wait.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
@@ -283,9 +283,9 @@ impl<W> PartitionCore<W> {
         self.perform(None, out);
     }
 
-    /// Forgets producers idle since before `before_ms`.
-    pub fn expire_producers(&mut self, before_ms: i64) -> usize {
-        self.group.log_mut().expire_producers(before_ms)
+    /// For what is no part of the replicated state: who of the producers is remembered.
+    pub fn log_mut(&mut self) -> &mut Log {
+        self.group.log_mut()
     }
     pub fn group(&self) -> &GroupCore {
         &self.group

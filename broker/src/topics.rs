@@ -76,7 +76,11 @@ impl Settings {
         let number = |key| value(key).trim().parse::<i64>().ok();
         let policies = value("cleanup.policy");
         let policy = |name| policies.split(',').any(|p| p.trim() == name);
+        let small = number("internal.segment.bytes").and_then(|n| u32::try_from(n).ok());
+        let segment_bytes =
+            small.or_else(|| number("segment.bytes").and_then(|n| u32::try_from(n).ok())).unwrap_or(1 << 30);
         let rules = Rules {
+            segment_bytes,
             batch_bytes_max: number("max.message.bytes")
                 .and_then(|n| u32::try_from(n).ok())
                 .unwrap_or(d.batch_bytes_max),
@@ -92,9 +96,6 @@ impl Settings {
             zstd_allowed: true,
         };
         let insync_min = number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-        let small = number("internal.segment.bytes").and_then(|n| u32::try_from(n).ok());
-        let segment_bytes =
-            small.or_else(|| number("segment.bytes").and_then(|n| u32::try_from(n).ok())).unwrap_or(1 << 30);
         let segment_ms = number("segment.ms").and_then(|n| u64::try_from(n).ok()).unwrap_or(7 * 24 * 3_600_000);
         // Below zero = without limit.
         let limit = |key| number(key).and_then(|n| u64::try_from(n).ok());
@@ -282,26 +283,30 @@ impl Topics {
         Ok(())
     }
 
-    /// Forgets producers that wrote nothing for `idle_ms` (`producer.id.expiration.ms`).
+    /// Forgets producers that nothing was heard of for `idle_ms` (`producer.id.expiration.ms`).
     pub fn expire_producers(&self, now_ms: i64, idle_ms: u64) {
-        let before_ms = now_ms.saturating_sub(i64::try_from(idle_ms).unwrap_or(i64::MAX));
-        let gone: usize = self.partitions().iter().map(|p| p.expire_producers(before_ms)).sum();
+        let idle_ms = i64::try_from(idle_ms).unwrap_or(i64::MAX);
+        let gone: usize = self.partitions().iter().map(|p| p.expire_producers(now_ms, idle_ms)).sum();
         PRODUCERS_EXPIRED.add(gone as u64);
     }
 
     /// Above the node's limit: forgets the longest idle ones, whatever their age. Cheap while there is room.
-    pub fn evict_producers(&self) {
+    pub fn evict_producers(&self, now_ms: i64, idle_ms: u64) {
         let excess = usize::try_from(self.producers.excess()).unwrap_or(usize::MAX);
         PRODUCERS.set(i64::try_from(self.producers.known()).unwrap_or(i64::MAX));
         if excess == 0 {
             return;
         }
+        let idle_ms = i64::try_from(idle_ms).unwrap_or(i64::MAX);
         let (partitions, mut idle) = (self.partitions(), Vec::new());
-        partitions.iter().for_each(|p| p.producers_idle_since(&mut idle));
+        partitions.iter().for_each(|p| p.idle_producers(now_ms, idle_ms, &mut idle));
         let Some(last) = excess.min(idle.len()).checked_sub(1) else { return };
-        let before_ms = idle.select_nth_unstable(last).1.saturating_add(1);
-        let gone: usize = partitions.iter().map(|p| p.expire_producers(before_ms)).sum();
-        PRODUCERS_EVICTED.add(gone as u64);
+        let before_ms = *idle.select_nth_unstable(last).1;
+        let mut left = excess;
+        for partition in partitions {
+            left -= partition.evict_producers(before_ms, left);
+        }
+        PRODUCERS_EVICTED.add((excess - left) as u64);
     }
 
     /// Lets go of what no topic keeps any longer, on all partitions led here.

@@ -76,9 +76,10 @@ impl Default for UpkeepConfig {
 pub async fn tick(node: Arc<Node>, controller_log: Arc<Partition>, dir: LogDir, config: UpkeepConfig) {
     for tick in 1u32.. {
         time::sleep(TICK).await;
-        node.topics.evict_producers();
+        let now_ms = node.clock.now().wall.as_millis();
+        node.topics.evict_producers(now_ms, config.producer_expiration_ms);
         if tick.is_multiple_of(EXPIRE_TICKS) {
-            node.topics.expire_producers(node.clock.now().wall.as_millis(), config.producer_expiration_ms);
+            node.topics.expire_producers(now_ms, config.producer_expiration_ms);
             // What topics that went and bursts that are over leave in the allocator.
             let _ = spawn::blocking(memory::give_back).await;
         }

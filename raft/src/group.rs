@@ -346,7 +346,7 @@ impl GroupCore {
         }
         if role != self.told_role {
             if role.0 == Role::Leader && mutant!("producer_state_lost_on_leader_change") {
-                self.log_mut().expire_producers(i64::MAX);
+                self.log_mut().expire_producers(0, 0);
             }
             self.told_role = role;
             let leader = Some(PeerId(role.2)).filter(|p| p.0 != 0);

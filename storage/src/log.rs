@@ -803,10 +803,22 @@ impl Log {
         Thinned { below, whole_from, deletes_gone: self.deletes_gone }
     }
 
-    /// Forgets producers idle since before `before_ms`.
-    pub fn expire_producers(&mut self, before_ms: i64) -> usize {
+    /// Forgets producers that nothing was heard of for `idle_ms`.
+    pub fn expire_producers(&mut self, now_ms: i64, idle_ms: i64) -> usize {
+        self.producers.look(now_ms, idle_ms);
+        self.evict_producers(now_ms.saturating_sub(idle_ms), usize::MAX)
+    }
+
+    /// Adds when each producer that may be forgotten was heard of last, ms.
+    pub fn idle_producers(&mut self, now_ms: i64, idle_ms: i64, out: &mut Vec<i64>) {
+        self.producers.look(now_ms, idle_ms);
+        out.extend(self.producers.idle_since());
+    }
+
+    /// Forgets at most so many producers that nothing was heard of since `before_ms`, as of the last look.
+    pub fn evict_producers(&mut self, before_ms: i64, most: usize) -> usize {
         // What an undo record names may come back by a truncation; it goes the next time.
-        let gone = self.producers.expire(before_ms);
+        let gone = self.producers.forget(before_ms, most);
         self.tell_producers();
         gone
     }

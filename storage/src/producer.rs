@@ -67,9 +67,28 @@ impl Batch {
     }
 }
 
+/// When this node last heard of a producer, by its own clock: the timestamps of records are the client's, and may be as old
+/// as what it copies. Not stored, and no part of what a replay gives again: equal to any other.
+#[derive(Clone, Copy, Debug)]
+enum Heard {
+    /// Since the last look.
+    New,
+    /// Read from a snapshot: its newest record may tell.
+    Restored,
+    At(i64),
+}
+
+impl PartialEq for Heard {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Heard {}
+
 /// One producer, as remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Producer {
+    heard: Heard,
     epoch: i16,
     count: u8,
     batches: [Batch; BATCHES_KEPT],
@@ -189,6 +208,7 @@ impl Producers {
         let id = batch.producer?;
         let before = self.known.get(&id.0).copied();
         let mut next = before.unwrap_or(Producer {
+            heard: Heard::New,
             epoch: batch.epoch.0,
             count: 0,
             batches: [Batch::default(); BATCHES_KEPT],
@@ -201,6 +221,7 @@ impl Producers {
             next.count = 0;
             next.batches = [Batch::default(); BATCHES_KEPT];
         }
+        next.heard = Heard::New;
         next.last_ts = next.last_ts.max(batch.max_ts);
         if batch.is_control() {
             next.txn_first_offset = -1;
@@ -228,9 +249,25 @@ impl Producers {
     pub fn open_transactions(&self) -> impl Iterator<Item = (Offset, ProducerId)> {
         self.known.iter().filter_map(|(id, p)| Some((p.open_transaction()?, ProducerId(*id))))
     }
-    /// When each producer that may be forgotten wrote last, ms.
+    /// Notes who was heard of since the last look. One read from a snapshot is as idle as its newest record is old, or, if that
+    /// says nothing (older than `idle_ms`, from the future, none), as if it were heard of now.
+    pub fn look(&mut self, now_ms: i64, idle_ms: i64) {
+        let oldest_ms = now_ms.saturating_sub(idle_ms);
+        for p in self.known.values_mut() {
+            let said = p.last_ts > oldest_ms && p.last_ts <= now_ms;
+            p.heard = match p.heard {
+                Heard::Restored if said => Heard::At(p.last_ts),
+                Heard::New | Heard::Restored => Heard::At(now_ms),
+                at @ Heard::At(_) => at,
+            };
+        }
+    }
+    /// When each producer that may be forgotten was last heard of, ms; behind [`Producers::look`].
     pub fn idle_since(&self) -> impl Iterator<Item = i64> {
-        self.known.values().filter(|p| p.txn_first_offset < 0).map(|p| p.last_ts)
+        self.known.values().filter(|p| p.txn_first_offset < 0).filter_map(|p| match p.heard {
+            Heard::At(ms) => Some(ms),
+            Heard::New | Heard::Restored => None,
+        })
     }
     /// The coordinator whose marker ended this producer's transaction.
     pub fn marked(&mut self, id: ProducerId, coordinator_epoch: i32) {
@@ -246,10 +283,15 @@ impl Producers {
         })
     }
 
-    /// Forgets producers without an open transaction that wrote nothing since `before_ms`.
-    pub fn expire(&mut self, before_ms: i64) -> usize {
+    /// Forgets at most so many producers without an open transaction that were not heard of since `before_ms`, as of the last look.
+    pub fn forget(&mut self, before_ms: i64, most: usize) -> usize {
         let had = self.known.len();
-        self.known.retain(|_, p| p.txn_first_offset >= 0 || p.last_ts >= before_ms);
+        let mut gone = 0;
+        self.known.retain(|_, p| {
+            let idle = p.txn_first_offset < 0 && matches!(p.heard, Heard::At(ms) if ms <= before_ms);
+            gone += usize::from(idle);
+            !idle || gone > most
+        });
         had - self.known.len()
     }
 
@@ -310,7 +352,8 @@ impl Producers {
                     return None;
                 }
             }
-            let p = Producer { epoch, count: n as u8, batches, coordinator_epoch, last_ts, txn_first_offset };
+            let heard = Heard::Restored;
+            let p = Producer { heard, epoch, count: n as u8, batches, coordinator_epoch, last_ts, txn_first_offset };
             known.insert(id, p);
         }
         (!bytes.has_remaining()).then_some(Producers { known })
@@ -400,13 +443,48 @@ mod tests {
         let mut m = mark(0, 0, 1);
         m.attributes = ATTR_TRANSACTIONAL;
         p.append(&m, Offset(0));
-        assert_eq!(p.expire(1000), 0);
+        p.look(1000, 10);
+        assert_eq!(p.forget(1000, 9), 0);
         m.attributes = ATTR_TRANSACTIONAL | ATTR_CONTROL;
         m.base_sequence = -1;
         p.append(&m, Offset(1));
         assert_eq!(p.check(&mark(0, 1, 1)), Sequence::New);
-        assert_eq!(p.expire(5), 0);
-        assert_eq!(p.expire(6), 1);
+        p.look(2000, 10);
+        assert_eq!(p.forget(1999, 9), 0);
+        assert_eq!(p.forget(2000, 9), 1);
+    }
+
+    /// What a client copies is as old as it is: a retry must find its batch all the same.
+    #[test]
+    fn a_producer_is_as_idle_as_this_node_heard_nothing_of_it() {
+        let mut p = Producers::default();
+        p.append(&mark(0, 0, 1), Offset(0)); // written at 5 ms of the client's time
+        p.look(1_000_000, 1000);
+        assert_eq!((p.forget(999_999, 9), p.idle_since().collect::<Vec<_>>()), (0, vec![1_000_000]));
+        p.look(1_000_500, 1000);
+        p.append(&mark(0, 1, 1), Offset(1));
+        assert_eq!(p.idle_since().count(), 0, "not looked at since");
+        p.look(1_000_700, 1000);
+        assert_eq!(p.idle_since().collect::<Vec<_>>(), [1_000_700]);
+        // From a snapshot: its newest record tells if it can.
+        let mut bytes = BytesMut::new();
+        p.encode(&mut bytes);
+        for (now_ms, heard_ms) in [(900, 5), (1_004, 5), (1_005, 1_005), (9_999, 9_999), (4, 4)] {
+            let mut again = Producers::decode(bytes.clone().freeze()).unwrap();
+            assert_eq!(again, p);
+            again.look(now_ms, 1000);
+            assert_eq!(again.idle_since().collect::<Vec<_>>(), [heard_ms], "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn no_more_are_forgotten_than_asked() {
+        let mut p = Producers::default();
+        for id in 0..5 {
+            p.append(&BatchMark { producer: Some(ProducerId(id)), ..mark(0, 0, 1) }, Offset(id as u64));
+        }
+        p.look(10, 1000);
+        assert_eq!((p.forget(10, 2), p.len(), p.forget(9, 2), p.forget(10, 9)), (2, 3, 0, 3));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
     // The connection gave the body away, so this is free; a copy otherwise.
     let body = body.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     let request = split(body, version).map_err(|e| Refuse::Malformed(e.to_string()))?;
-    let ProduceParts { transactional_id, acks, timeout_ms, topics, partitions } = request;
+    let ProduceParts { transactional_id: _, acks, timeout_ms, topics, partitions } = request;
     let now = ctx.now();
     let until = match acks {
         0 => Ok(Until::Proposed),
@@ -65,12 +65,11 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         -1 => Ok(Until::Committed),
         other => Err(other),
     };
-    // The whole request falls with one transactional batch that may not be.
-    let transactional = transactional_id.is_some()
-        || partitions
-            .iter()
-            .filter_map(|p| p.records.as_deref())
-            .any(|records| BatchView::split(records).is_ok_and(|(batch, _)| batch.is_transactional()));
+    // The whole request falls with one transactional batch that may not be. An id without such a batch is nothing, as in Kafka.
+    let transactional = partitions
+        .iter()
+        .filter_map(|p| p.records.as_deref())
+        .any(|records| BatchView::split(records).is_ok_and(|(batch, _)| batch.is_transactional()));
     let deadline = now.mono.plus_millis(u64::try_from(timeout_ms).unwrap_or(0));
     let mut parts = Vec::with_capacity(partitions.len());
     for partition in partitions {
@@ -179,7 +178,10 @@ async fn take(
 }
 
 fn checked(mut batch: BytesMut, settings: &Settings, now_ms: i64) -> Result<BytesMut, ProduceError> {
-    if let Some(max) = validate(Some(&batch), &settings.rules, now_ms)?.true_max_timestamp {
+    let taken = validate(Some(&batch), &settings.rules, now_ms)?;
+    let (bytes, true_max_timestamp) = (taken.batch.len(), taken.true_max_timestamp);
+    batch.truncate(bytes);
+    if let Some(max) = true_max_timestamp {
         set_max_timestamp(&mut batch, max);
     }
     Ok(batch)
@@ -234,10 +236,7 @@ fn answer(ctx: &RequestContext, version: i16, topics: &[TopicPart], parts: Vec<P
                 out.error_code = error_code::produce(&error);
                 if version >= 8 {
                     out.error_message = Some(error.to_string().into());
-                    if let Some((batch_index, why)) = record_error(&error) {
-                        let batch_index_error_message = Some(why.into());
-                        out.record_errors = vec![BatchIndexAndErrorMessage { batch_index, batch_index_error_message }];
-                    }
+                    out.record_errors = record_errors(&error);
                 }
                 if version >= 10
                     && matches!(error, ProduceError::NotLeader | ProduceError::Ack(AckError::LeadershipLost))
@@ -268,13 +267,24 @@ fn answer(ctx: &RequestContext, version: i16, topics: &[TopicPart], parts: Vec<P
     response
 }
 
-/// The record that made the batch fall (KIP-467).
-fn record_error(error: &ProduceError) -> Option<(i32, String)> {
-    match error {
-        ProduceError::Refused(Refusal::Record { record, why }) => Some((i32::try_from(*record).ok()?, why.to_string())),
-        ProduceError::Refused(refusal @ Refusal::Timestamp { record, .. }) => {
-            Some((i32::try_from(record.unwrap_or(0)).ok()?, refusal.to_string()))
-        }
-        _ => None,
-    }
+/// The records that made the batch fall (KIP-467).
+fn record_errors(error: &ProduceError) -> Vec<BatchIndexAndErrorMessage> {
+    let refused = match error {
+        ProduceError::Refused(Refusal::Records(several)) => several,
+        ProduceError::Refused(one) => std::slice::from_ref(one),
+        _ => return Vec::new(),
+    };
+    refused.iter().filter_map(record_error).collect()
+}
+
+fn record_error(refusal: &Refusal) -> Option<BatchIndexAndErrorMessage> {
+    let (record, why) = match refusal {
+        Refusal::Record { record, why } => (*record, why.to_string()),
+        Refusal::Timestamp { record, .. } => (record.unwrap_or(0), refusal.to_string()),
+        _ => return None,
+    };
+    Some(BatchIndexAndErrorMessage {
+        batch_index: i32::try_from(record).ok()?,
+        batch_index_error_message: Some(why.into()),
+    })
 }

@@ -399,14 +399,19 @@ impl Partition {
         Ok(moves.then_some(done))
     }
 
-    /// Forgets producers without an open transaction that wrote nothing since `before_ms`; how many.
-    pub fn expire_producers(&self, before_ms: i64) -> usize {
-        self.with(|core, _, _| core.expire_producers(before_ms)).unwrap_or(0)
+    /// Forgets producers without an open transaction that nothing was heard of for `idle_ms`; how many.
+    pub fn expire_producers(&self, now_ms: i64, idle_ms: i64) -> usize {
+        self.with(|core, _, _| core.log_mut().expire_producers(now_ms, idle_ms)).unwrap_or(0)
     }
 
-    /// Adds when each producer that may be forgotten wrote last, ms.
-    pub fn producers_idle_since(&self, out: &mut Vec<i64>) {
-        out.extend(self.lock().core.group().log().producers().idle_since());
+    /// Adds when each producer that may be forgotten was heard of last, ms.
+    pub fn idle_producers(&self, now_ms: i64, idle_ms: i64, out: &mut Vec<i64>) {
+        self.with(|core, _, _| core.log_mut().idle_producers(now_ms, idle_ms, out));
+    }
+
+    /// Forgets at most so many of those.
+    pub fn evict_producers(&self, before_ms: i64, most: usize) -> usize {
+        self.with(|core, _, _| core.log_mut().evict_producers(before_ms, most)).unwrap_or(0)
     }
 
     /// Whether and how much of its log is due for compaction.

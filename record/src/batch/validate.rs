@@ -8,7 +8,7 @@
 
 use crate::Offset;
 use crate::batch::iterate::records;
-use crate::batch::{ATTR_LOG_APPEND_TIME, BatchError, BatchView, Codec, HEADER_BYTES};
+use crate::batch::{ATTR_LOG_APPEND_TIME, BatchError, BatchView, Codec, LOG_OVERHEAD};
 use crate::compress::{CompressError, section};
 
 /// How far a batch is opened on produce (topic setting `produce.validation`).
@@ -27,6 +27,8 @@ pub enum Depth {
 pub struct Rules {
     /// `max.message.bytes`: bytes of the batch as sent, header included.
     pub batch_bytes_max: u32,
+    /// `segment.bytes`: a batch is never larger than the file it would be in.
+    pub segment_bytes: u32,
     pub depth: Depth,
     /// `cleanup.policy` contains `compact`: every record needs a key, so every batch is walked, compressed or not.
     pub compacted: bool,
@@ -44,6 +46,7 @@ impl Default for Rules {
     fn default() -> Self {
         Rules {
             batch_bytes_max: 1_048_588,
+            segment_bytes: 1 << 30,
             depth: Depth::Header,
             compacted: false,
             append_time: false,
@@ -79,6 +82,12 @@ pub enum Refusal {
     ZstdTooEarly,
     #[error("batch of {bytes} bytes exceeds {limit}")]
     TooLarge { bytes: usize, limit: u32 },
+    #[error("batch of {bytes} bytes exceeds segment.bytes, {limit}")]
+    AboveSegment { bytes: usize, limit: u32 },
+    #[error("{0} bytes begin with a size or magic that no batch has")]
+    NoBatch(usize),
+    #[error("more than one batch")]
+    Second,
     #[error("batch is damaged: {0}")]
     Crc(BatchError),
     #[error("{count} records and last offset delta {last_offset_delta} do not agree")]
@@ -95,6 +104,9 @@ pub enum Refusal {
     Timestamp { record: Option<u32>, timestamp: i64, now_ms: i64, before_max_ms: i64, after_max_ms: i64 },
     #[error("record {record}: {why}")]
     Record { record: u32, why: RecordFault },
+    /// More than one record: each is [`Refusal::Record`] or [`Refusal::Timestamp`].
+    #[error("{} and {} more", .0.first().map_or_else(String::new, ToString::to_string), .0.len().saturating_sub(1))]
+    Records(Vec<Refusal>),
     #[error("records do not decompress: {0}")]
     Compressed(CompressError),
 }
@@ -108,7 +120,7 @@ pub enum RecordFault {
     Structure(crate::batch::iterate::RecordError),
 }
 
-/// A batch that may be appended.
+/// A batch that may be appended; what came behind it is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Checked<'a> {
     pub batch: BatchView<'a>,
@@ -151,15 +163,36 @@ pub fn validate<'a>(bytes: Option<&'a [u8]>, rules: &Rules, now_ms: i64) -> Resu
     }
     let walks = rules.open_all() || (rules.depth == Depth::Walk && batch.codec() == Some(Codec::None));
     let true_max_timestamp = if walks { walk(&batch, rules, now_ms)? } else { None };
+    if batch.len() > rules.segment_bytes as usize {
+        return Err(Refusal::AboveSegment { bytes: batch.len(), limit: rules.segment_bytes });
+    }
     Ok(Checked { batch, true_max_timestamp })
 }
 
-/// One whole batch and nothing else; magic is told apart from length, as Kafka answers.
+/// One whole batch; magic is told apart from length, as Kafka answers. What comes behind it is dropped if it may be the
+/// beginning of another one that was cut.
 fn shape(bytes: &[u8]) -> Result<BatchView<'_>, Refusal> {
-    if bytes.len() < HEADER_BYTES {
+    if !is_whole(bytes)? {
         return Err(Refusal::Shape(BatchError::Short { have: bytes.len() }));
     }
-    BatchView::new(bytes).map_err(Refusal::Shape)
+    let (batch, rest) = BatchView::split(bytes).map_err(Refusal::Shape)?;
+    if is_whole(rest)? { Err(Refusal::Second) } else { Ok(batch) }
+}
+
+/// Do the bytes begin with a whole batch of any magic? Source: `ByteBufferLogInputStream` of Kafka 4.3 (a size is at least that
+/// of a record of magic 0; the magic is looked at once its byte is there).
+fn is_whole(bytes: &[u8]) -> Result<bool, Refusal> {
+    const RECORD_V0_BYTES_MIN: i32 = 14;
+    const MAGIC_AT: usize = 16;
+    let Some(size) = bytes.get(8..LOG_OVERHEAD).and_then(|size| size.try_into().ok()).map(i32::from_be_bytes) else {
+        return Ok(false);
+    };
+    let whole = usize::try_from(size).unwrap_or(0).saturating_add(LOG_OVERHEAD);
+    match bytes.get(MAGIC_AT).map(|magic| *magic as i8) {
+        _ if size < RECORD_V0_BYTES_MIN => Err(Refusal::NoBatch(bytes.len())),
+        Some(magic) if !(0..=2).contains(&magic) => Err(Refusal::NoBatch(bytes.len())),
+        magic => Ok(magic.is_some() && whole <= bytes.len()),
+    }
 }
 
 fn in_time(rules: &Rules, now_ms: i64, record: Option<u32>, timestamp: i64) -> Result<(), Refusal> {
@@ -180,11 +213,16 @@ fn in_time(rules: &Rules, now_ms: i64, record: Option<u32>, timestamp: i64) -> R
     Ok(())
 }
 
+/// Records of a batch that are named, when so many may not be taken.
+const RECORDS_NAMED_MAX: usize = 1_000;
+
 fn walk(batch: &BatchView<'_>, rules: &Rules, now_ms: i64) -> Result<Option<i64>, Refusal> {
     let section = section(batch, rules.output_bytes_max()).map_err(Refusal::Compressed)?;
     let count = u32::try_from(batch.records_count()).unwrap_or(0);
     let mut walked = records(&section, count);
     let (mut seen, mut max) = (0u32, -1i64);
+    // A client drops those that are named and sends the others again: all of them, as Kafka does.
+    let mut refused: Vec<Refusal> = Vec::new();
     for record in walked.by_ref() {
         let fault = |why| Refusal::Record { record: seen, why };
         let record = record.map_err(|e| fault(RecordFault::Structure(e)))?;
@@ -192,12 +230,18 @@ fn walk(batch: &BatchView<'_>, rules: &Rules, now_ms: i64) -> Result<Option<i64>
         if got != want {
             return Err(fault(RecordFault::Structure(crate::batch::iterate::RecordError::OffsetDelta { got, want })));
         }
-        if rules.compacted && record.key.is_none() {
-            return Err(fault(RecordFault::NoKey));
-        }
         // A batch without timestamps has base -1 and deltas 0.
         let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
-        in_time(rules, now_ms, Some(seen), timestamp)?;
+        let judged = if rules.compacted && record.key.is_none() {
+            Err(fault(RecordFault::NoKey))
+        } else {
+            in_time(rules, now_ms, Some(seen), timestamp)
+        };
+        if let Err(refusal) = judged
+            && refused.len() < RECORDS_NAMED_MAX
+        {
+            refused.push(refusal);
+        }
         max = max.max(timestamp);
         seen += 1;
     }
@@ -205,6 +249,14 @@ fn walk(batch: &BatchView<'_>, rules: &Rules, now_ms: i64) -> Result<Option<i64>
     walked.finish().map_err(fault)?;
     if seen != count {
         return Err(fault(crate::batch::iterate::RecordError::Short { missing: 1 }));
+    }
+    match (refused.pop(), refused.is_empty()) {
+        (Some(only), true) => return Err(only),
+        (Some(last), false) => {
+            refused.push(last);
+            return Err(Refusal::Records(refused));
+        }
+        (None, _) => {}
     }
     Ok(Some(max).filter(|max| *max != batch.max_timestamp() && !rules.append_time))
 }
@@ -253,15 +305,22 @@ mod tests {
         let d = Rules::default();
         check(&changed(|_| ()), d, "Ok");
         assert_eq!(name(validate(None, &d, NOW)), "Null");
-        check(&[0; 60], d, "Shape(Short");
+        check(&[0; 60], d, "NoBatch(60");
+        check(&[0; 11], d, "Shape(Short");
+        check(&changed(|_| ())[..60], d, "Shape(Short");
+        check(&changed(|b| b[8..12].copy_from_slice(&48i32.to_be_bytes())), d, "Shape(Length");
+        check(&changed(|b| b[16] = 3), d, "NoBatch(79");
         check(&changed(|b| b[16] = 1), d, "Shape(Magic(1");
         let mut two = changed(|_| ());
         two.extend_from_slice(&changed(|_| ()));
-        check(&two, d, "Shape(Length");
-        check(&changed(|b| b[8..12].copy_from_slice(&(-1i32).to_be_bytes())), d, "Shape(Length");
+        check(&two, d, "Second");
+        check(&changed(|b| b[8..12].copy_from_slice(&(-1i32).to_be_bytes())), d, "NoBatch(79");
         check(&changed(|b| b[22] |= 5), d, "UnknownCodec(5");
         check(&changed(|b| b[22] |= 4), Rules { zstd_allowed: false, ..d }, "ZstdTooEarly");
         check(&changed(|_| ()), Rules { batch_bytes_max: 61, ..d }, "TooLarge");
+        let bytes = changed(|_| ()).len() as u32;
+        check(&changed(|_| ()), Rules { segment_bytes: bytes - 1, ..d }, "AboveSegment");
+        check(&changed(|_| ()), Rules { segment_bytes: bytes, ..d }, "Ok");
         let mut flipped = changed(|_| ());
         let last = flipped.len() - 1;
         flipped[last] ^= 1;
@@ -272,6 +331,30 @@ mod tests {
         check(&changed(|b| b[22] |= ATTR_CONTROL as u8), d, "Control");
         check(&changed(|b| b[43..51].copy_from_slice(&9i64.to_be_bytes())), d, "Sequence");
         check(&changed(|b| b[22] |= ATTR_LOG_APPEND_TIME as u8), d, "AppendTime");
+    }
+
+    #[test]
+    fn what_may_be_the_beginning_of_another_batch_is_left_out() {
+        let d = Rules::default();
+        let whole = batch(&[Some(b"c")]);
+        let followed = |rest: &[u8]| [&changed(|_| ())[..], rest].concat();
+        for cut in 1..whole.len() {
+            let bytes = followed(&whole[..cut]);
+            assert_eq!(validate(Some(&bytes), &d, NOW).unwrap().batch.bytes(), &changed(|_| ())[..], "{cut}");
+        }
+        check(&followed(&[0; 11]), d, "Ok");
+        check(&followed(&[0; 12]), d, "NoBatch(12");
+        check(&followed(&[0xff; 100]), d, "NoBatch(100");
+        let sized = |size: i32, magic: u8| {
+            let mut rest = vec![0; 17];
+            rest[8..12].copy_from_slice(&size.to_be_bytes());
+            rest[16] = magic;
+            followed(&rest)
+        };
+        check(&sized(13, 2), d, "NoBatch(17");
+        check(&sized(14, 2), d, "Ok");
+        check(&sized(14, 3), d, "NoBatch(17");
+        check(&sized(14, 3)[..changed(|_| ()).len() + 16], d, "Ok");
     }
 
     #[test]
@@ -324,6 +407,9 @@ mod tests {
                 |bytes: &BytesMut| compress_batch(&BatchView::new(bytes).unwrap(), codec, SnappyFraming::Raw).unwrap();
             check(&pack(&batch(&[Some(b"a"), None])), rules, "Record");
             check(&pack(&batch(&[Some(b"a"), Some(b"")])), rules, "Ok");
+            let refused = validate(Some(&pack(&batch(&[None, Some(b"a"), None]))), &rules, NOW).unwrap_err();
+            let Refusal::Records(refused) = refused else { panic!("{refused}") };
+            assert!(matches!(refused[..], [Refusal::Record { record: 0, .. }, Refusal::Record { record: 2, .. }]));
             check(&pack(&batch(&[None])), Rules::default(), "Ok");
         }
     }

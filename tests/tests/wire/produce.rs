@@ -100,6 +100,32 @@ fn wire_037_a_batch_above_max_message_bytes_is_refused_as_sent() {
     wire.lives();
 }
 
+#[test]
+fn wire_048_a_batch_fits_into_a_segment_and_what_is_cut_behind_it_is_left_out() {
+    let broker = Broker::start();
+    let mut wire = Wire::to(&broker);
+    let topic = unique("fits");
+    wire.call(
+        7,
+        &create_all(vec![create(&topic, &[("max.message.bytes", "3000000"), ("segment.bytes", "1048576")])], false),
+    );
+    wire.topic(&topic);
+    let empty = batch(&[""]).len();
+    // A record's length and its value's length take two bytes more each than those of an empty one.
+    let fitting = batch(&[&"x".repeat(1_048_576 - empty - 4)]);
+    assert_eq!(fitting.len(), 1_048_576);
+    let above = batch(&[&"x".repeat(1_048_576 - empty - 3)]);
+    assert_eq!((wire.produce(&topic, above).error_code, latest(&mut wire, &topic)), (18, 0));
+    assert_eq!(wire.produce(&topic, fitting).error_code, 0);
+    let good = batch(&["a"]);
+    let followed = |rest: &[u8]| Bytes::from([&good[..], rest].concat());
+    assert_eq!(wire.produce(&topic, followed(&good[..good.len() - 1])).error_code, 0);
+    assert_eq!(wire.produce(&topic, followed(&[0; 11])).error_code, 0);
+    assert_eq!(wire.produce(&topic, followed(&[0; 12])).error_code, 2);
+    assert_eq!(latest(&mut wire, &topic), 3);
+    assert_eq!(values(&wire.fetch(&topic, 1), 0), ["a", "a"]);
+}
+
 fn producer_id(wire: &mut Wire) -> (i64, i16) {
     let request = kp!(InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: i32::MAX });
     for _ in 0..100 {
@@ -287,7 +313,7 @@ fn wire_045_046_consumers_get_the_producers_bytes() {
 }
 
 #[test]
-fn wire_038_a_null_key_on_a_compacted_topic_names_the_record() {
+fn wire_038_null_keys_on_a_compacted_topic_name_their_records() {
     let broker = Broker::start();
     let mut wire = Wire::to(&broker);
     let topic = unique("compact");
@@ -296,12 +322,14 @@ fn wire_038_a_null_key_on_a_compacted_topic_names_the_record() {
     let mut builder = Builder::new();
     builder.push(now_ms(), Some(b"k"), Some(b"v"), []);
     builder.push(now_ms(), None, Some(b"v"), []);
+    builder.push(now_ms(), Some(b"l"), Some(b"v"), []);
+    builder.push(now_ms(), None, None, []);
     let plain = builder.finish().freeze();
     let packed = compress_batch(&BatchView::new(&plain).unwrap(), Codec::Lz4, SnappyFraming::Raw).unwrap().freeze();
     for batch in [plain, packed] {
         let part = wire.produce(&topic, batch);
         assert_eq!(part.error_code, 87);
-        assert_eq!(part.record_errors.iter().map(|e| e.batch_index).collect::<Vec<_>>(), [1]);
+        assert_eq!(part.record_errors.iter().map(|e| e.batch_index).collect::<Vec<_>>(), [1, 3]);
     }
     assert_eq!(latest(&mut wire, &topic), 0);
 }
