@@ -23,6 +23,7 @@ mod login;
 mod open;
 mod pace;
 mod preflight;
+mod settled;
 pub mod signal_file;
 mod slot;
 pub mod snapshot;

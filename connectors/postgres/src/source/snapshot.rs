@@ -414,6 +414,10 @@ impl PgSnapshot {
         let condition = if reads { within(chunk) } else { "false".to_owned() };
         let sql = format!("COPY (SELECT {list} FROM {from} WHERE {condition}) TO STDOUT");
         let reader = self.reader().await?;
+        if chunk.table.key.is_empty() {
+            // Of what the log held before the stream's start nothing is known by a key: the view has to show all of it.
+            super::settled::wait_for_commits(&config, reader).await?;
+        }
         let seen = begin_view(&config, reader).await?;
         let rows = match copy(&config, reader, &sql, &chunk.table, out).await {
             Ok(rows) => rows,

@@ -13,13 +13,9 @@ use crate::types::literal;
 use bytes::Bytes;
 use catchwater_capture::source::{Expected, SourceClass, SourceError, Stretch, StretchEnd, View};
 use catchwater_change::{RowChange, Value};
-use catchwater_runtime::time::sleep;
-use std::time::Duration;
 
 /// A stretch is meant to have no more bytes, by the server's statistics.
 const STRETCH_BYTES: u64 = 16 * 1024 * 1024;
-/// Between looks whether transactions still wait for a synchronous standby.
-const STANDBY_PAUSE: Duration = Duration::from_millis(50);
 
 fn number(rows: &[Vec<Option<Bytes>>], at: usize) -> u64 {
     let text = rows.first().and_then(|r| r.get(at)?.as_ref());
@@ -99,22 +95,12 @@ pub(super) async fn prepare(
     Ok(expected)
 }
 
-/// A commit is in the WAL, hence in our stream, while its backend waits for a synchronous standby; views see it only after.
-/// Where there are such standbys: waits until all transactions have ended that had an id before the call. (Who may not see
-/// others' activity cannot tell those that wait for a standby from those that work.)
+/// Waits for commits that stand before a synchronous standby, where there are such. (The others are visible by the time that
+/// a person's wish has come here.)
 async fn wait_for_standbys(config: &SourceConfig, reader: &mut Transport) -> Result<(), SourceError> {
-    let fail = |f: Fault| source_error(config, f);
     let sql = "SELECT (pg_catalog.current_setting('synchronous_standby_names') <> '')::int4";
-    if number(&reader.query(sql).await.map_err(fail)?, 0) == 0 {
-        return Ok(());
-    }
-    let own = reader.query("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").await.map_err(fail)?;
-    let own = number(&own, 0);
-    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text";
-    while number(&reader.query(sql).await.map_err(fail)?, 0) <= own {
-        sleep(STANDBY_PAUSE).await;
-    }
-    Ok(())
+    let found = reader.query(sql).await.map_err(|f| source_error(config, f))?;
+    if number(&found, 0) == 0 { Ok(()) } else { super::settled::wait_for_commits(config, reader).await }
 }
 
 /// An error of the person's SQL ends the snapshot of the table; of the connection, an attempt.

@@ -107,15 +107,15 @@ async fn a_new_column_beside_a_lagging_synchronous_standby_is_as_the_catalogue_s
 }
 
 /// A server of its own, and a `pg_receivewal` beside it that its commits wait for and that is stopped again and again.
-struct Standby {
-    url: String,
+pub struct Standby {
+    pub url: String,
     work: std::path::PathBuf,
     xtask: std::path::PathBuf,
     receiver: Option<std::process::Child>,
 }
 
 impl Standby {
-    async fn start() -> Option<Standby> {
+    pub async fn start() -> Option<Standby> {
         const RECEIVER: &str = "/usr/lib/postgresql/15/bin/pg_receivewal";
         std::env::var_os("CW_PG15_URL")?;
         let Some(xtask) = std::env::var_os("CW_XTASK").filter(|_| std::path::Path::new(RECEIVER).exists()) else {
@@ -147,7 +147,7 @@ impl Standby {
     }
 
     /// From here on commits wait for it.
-    async fn attach(&mut self) {
+    pub async fn attach(&mut self) {
         let url = self.url.rsplit_once('/').unwrap().0;
         let wal = self.work.join("wal");
         std::fs::create_dir_all(&wal).unwrap();
@@ -167,6 +167,11 @@ impl Standby {
             assert!(start.elapsed() < LIMIT, "the standby is synchronous");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    pub fn signal(&self, which: &str) {
+        let id = self.receiver.as_ref().unwrap().id().to_string();
+        drop(std::process::Command::new("kill").args([which, &id]).status());
     }
 
     /// Stops and goes on at random, until told to end; it runs then.

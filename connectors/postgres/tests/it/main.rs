@@ -9,6 +9,7 @@ mod conformance;
 mod differential;
 mod golden;
 mod history;
+mod keyless;
 mod large;
 mod login;
 mod messages;
