@@ -18,7 +18,7 @@
 use crate::source::View;
 use bytes::Bytes;
 use catchwater_base::hash::{self, Map};
-use catchwater_change::{Native, RowChange};
+use catchwater_change::{Native, Op, RowChange};
 use catchwater_record::CommitSeq;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -165,7 +165,12 @@ impl Backfill {
         if again.forgotten.as_ref().is_some_and(|(_, when)| !shown(when)) {
             return Restart::Again;
         }
-        let later = again.later.iter().filter(|l| !is_visible(&l.when, view)).map(|l| l.change.clone());
+        let mut later: Vec<&Later> = again.later.iter().filter(|l| !is_visible(&l.when, view)).collect();
+        // What stands before a truncate is of rows that the view may have lost to it, and counts no more.
+        if let Some(at) = later.iter().rposition(|l| l.change.op == Op::Truncate) {
+            later.drain(..at);
+        }
+        let later = later.into_iter().map(|l| l.change.clone());
         let emitted = again.forgotten.is_some() || !again.later.is_empty();
         Restart::From { truncate: again.has_records || emitted, later: later.collect() }
     }
@@ -345,7 +350,7 @@ mod tests {
     }
 
     fn change(id: i64) -> RowChange {
-        use catchwater_change::{Cell, Op, Row, SnapshotMark, SourceInfo, Value};
+        use catchwater_change::{Cell, Row, SnapshotMark, SourceInfo, Value};
         let tables = crate::testing::memory_source::MemoryDb::new(1, &[("t", false)]);
         RowChange {
             table: tables.tables()[0].clone(),
@@ -372,6 +377,12 @@ mod tests {
         assert_eq!(got, Restart::From { truncate: true, later: vec![change(50)] });
         let got = b.restart(1, &view(51, 51, &[], 0));
         assert_eq!(got, Restart::From { truncate: true, later: vec![change(51)] });
+        // The view may be of the time before a truncate, and the read of the time behind it.
+        let truncate = RowChange { op: Op::Truncate, before: None, after: None, ..change(52) };
+        b.emitted_again(1, CommitSeq(7), truncate.clone(), at(52));
+        b.emitted_again(1, CommitSeq(8), change(53), at(53));
+        let got = b.restart(1, &view(50, 60, &[50, 52, 53], 0));
+        assert_eq!(got, Restart::From { truncate: true, later: vec![truncate, change(53)] });
         b.done(1);
         assert_eq!((b.begins_again(1), b.later_bytes), (false, 0));
     }

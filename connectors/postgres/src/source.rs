@@ -23,7 +23,6 @@ mod login;
 mod open;
 mod pace;
 mod preflight;
-mod settled;
 pub mod signal_file;
 mod slot;
 pub mod snapshot;
@@ -32,6 +31,7 @@ mod stretch;
 pub mod taken;
 mod transport;
 pub mod values;
+mod view;
 
 use crate::catalog::{self, Wanted};
 use crate::codes::source as code;

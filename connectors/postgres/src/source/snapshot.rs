@@ -6,7 +6,7 @@
 //! A unit is planned for at most 50,000 rows or 16 MiB; a table without a key is one unit when it is read after a kill.
 
 use super::transport::{Mode, Transport};
-use super::{SourceConfig, source_error, stretch};
+use super::{SourceConfig, source_error, stretch, view};
 use crate::codes::source as code;
 use crate::config::{quote_ident, quote_literal};
 use crate::fault::Fault;
@@ -365,7 +365,9 @@ impl PgSnapshot {
         let Some(reader) = &mut self.reader else {
             return Err(source_error(&config, Fault::Closed("no reader".into())));
         };
-        copy_each(&config, reader, &sql, format, table, &info, each).await
+        copy_each(&config, reader, &sql, format, table, &info, each).await?;
+        // Once it was read, the lock of a first read keeps it as it is.
+        if view::is_rewritten(&config, reader, table).await? { Err(view::rewritten(table)) } else { Ok(()) }
     }
 
     /// The statement that copies a range of pages.
@@ -416,17 +418,10 @@ impl PgSnapshot {
         let reader = self.reader().await?;
         if chunk.table.key.is_empty() {
             // Of what the log held before the stream's start nothing is known by a key: the view has to show all of it.
-            super::settled::wait_for_commits(&config, reader).await?;
+            view::wait_for_commits(&config, reader).await?;
         }
-        let seen = begin_view(&config, reader).await?;
-        let rows = match copy(&config, reader, &sql, &chunk.table, out).await {
-            Ok(rows) => rows,
-            Err(e) => {
-                let _ = reader.query("ROLLBACK").await;
-                return Err(e);
-            }
-        };
-        Ok(ChunkEnd { view: end_view(&config, reader, seen).await?, rows })
+        let (rows, view) = view::copy_in_view(&config, reader, &sql, &chunk.table, out).await?;
+        Ok(ChunkEnd { view, rows })
     }
 }
 
@@ -445,53 +440,6 @@ fn within(chunk: &Chunk) -> String {
     if all.is_empty() { "true".to_owned() } else { all.join(" AND ") }
 }
 
-/// Where the server's WAL ends.
-const PLACE: &str = "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.text";
-
-/// On a quiet server nothing would ever be committed at or above that place: this is, and flushed here. No standby needs to
-/// have it. One string of statements is one transaction.
-fn push() -> String {
-    format!(
-        "SET LOCAL synchronous_commit = 'local'; SELECT pg_catalog.pg_logical_emit_message(true, '{}', '')",
-        super::OWN_PREFIX
-    )
-}
-
-/// Opens a view of its own; the server's word for it.
-pub(super) async fn begin_view(config: &SourceConfig, reader: &mut Transport) -> Result<Bytes, SourceError> {
-    let fail = |f: Fault| source_error(config, f);
-    reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(fail)?;
-    let seen = reader.query("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text").await.map_err(fail)?;
-    Ok(seen.first().and_then(|r| r.first()?.clone()).unwrap_or_default())
-}
-
-/// Ends the view; it may be placed behind everything the server has written by now.
-pub(super) async fn end_view(config: &SourceConfig, reader: &mut Transport, seen: Bytes) -> Result<View, SourceError> {
-    let fail = |f: Fault| source_error(config, f);
-    let place = reader.query(&format!("{PLACE}; COMMIT")).await.map_err(fail)?;
-    reader.query(&push()).await.map_err(fail)?;
-    view_of(config, &seen, &place)
-}
-
-/// Keeps the view open; else as [`end_view`].
-pub(super) async fn keep_view(config: &SourceConfig, reader: &mut Transport, seen: Bytes) -> Result<View, SourceError> {
-    let fail = |f: Fault| source_error(config, f);
-    let place = reader.query(PLACE).await.map_err(fail)?;
-    let session = super::login::session(config).await?;
-    session.client.batch_execute(&push()).await.map_err(|e| fail(Fault::from(e)))?;
-    view_of(config, &seen, &place)
-}
-
-fn view_of(config: &SourceConfig, seen: &[u8], place: &[Vec<Option<Bytes>>]) -> Result<View, SourceError> {
-    let place = place.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
-    match (std::str::from_utf8(seen).ok().and_then(parse_snapshot), place) {
-        (Some((xmin, xmax, running)), Some(place)) => {
-            Ok(View::Visibility { xmin, xmax, running, place: Native::postgres(place) })
-        }
-        _ => Err(source_error(config, Fault::Protocol("the view of a chunk has no answer".into()))),
-    }
-}
-
 /// Pages of a unit: as many as hold `UNIT_ROWS_MAX` rows and `UNIT_BYTES_MAX` bytes, TOAST included, by the server's
 /// estimates; without them by the worst case.
 fn pages_per_unit(pages: u64, bytes_with_toast: u64, tuples: i64) -> u64 {
@@ -501,15 +449,6 @@ fn pages_per_unit(pages: u64, bytes_with_toast: u64, tuples: i64) -> u64 {
     };
     let page_bytes = (bytes_with_toast / pages.max(1)).max(PAGE_BYTES);
     (UNIT_ROWS_MAX / density).min(UNIT_BYTES_MAX / page_bytes).max(1)
-}
-
-/// `xmin:xmax:xid,xid`.
-fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
-    let mut parts = text.splitn(3, ':');
-    let (xmin, xmax) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let list = parts.next()?;
-    let running = if list.is_empty() { Ok(Vec::new()) } else { list.split(',').map(str::parse).collect() };
-    Some((xmin, xmax, running.ok()?))
 }
 
 fn relation(table: &TableSchema) -> String {
@@ -751,13 +690,6 @@ mod tests {
         assert_eq!(pages_per_unit(1000, 10_000 * 8192, 1000), 204);
         assert_eq!(pages_per_unit(0, 0, 0), UNIT_ROWS_MAX / ROWS_PER_PAGE_MAX);
         assert_eq!(pages_per_unit(1, 1 << 40, 1), 1);
-    }
-
-    #[test]
-    fn snapshots_as_the_server_prints_them() {
-        assert_eq!(parse_snapshot("10:20:11,15"), Some((10, 20, vec![11, 15])));
-        assert_eq!(parse_snapshot("10:10:"), Some((10, 10, vec![])));
-        assert_eq!(parse_snapshot("10"), None);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! ahead, so it goes on from any key after a crash. Its filter is a person's SQL: looked at as one expression by the extended
 //! protocol (which takes one statement), read in read-only transactions, with the rights of the source's user.
 
-use super::snapshot::{begin_view, copy, end_view, keep_view, key_columns, select_list, whole_relation};
+use super::snapshot::{copy, key_columns, select_list, whole_relation};
 use super::transport::Transport;
+use super::view::{self, begin_view, end_view, keep_view};
 use super::{SourceConfig, login, source_error};
 use crate::config::quote_literal;
 use crate::fault::Fault;
@@ -100,7 +101,7 @@ pub(super) async fn prepare(
 async fn wait_for_standbys(config: &SourceConfig, reader: &mut Transport) -> Result<(), SourceError> {
     let sql = "SELECT (pg_catalog.current_setting('synchronous_standby_names') <> '')::int4";
     let found = reader.query(sql).await.map_err(|f| source_error(config, f))?;
-    if number(&found, 0) == 0 { Ok(()) } else { super::settled::wait_for_commits(config, reader).await }
+    if number(&found, 0) == 0 { Ok(()) } else { view::wait_for_commits(config, reader).await }
 }
 
 /// An error of the person's SQL ends the snapshot of the table; of the connection, an attempt.
@@ -121,19 +122,23 @@ pub(super) async fn read(
     out: &mut Vec<RowChange>,
 ) -> Result<StretchEnd, SourceError> {
     let from = whole_relation(config, reader, &of.table).await?;
-    let seen = begin_view(config, reader).await?;
-    let done = read_in_view(config, reader, of, &from, out).await;
-    let upto = match done {
-        Ok(upto) => upto,
-        Err(e) => {
-            let _ = reader.query("ROLLBACK").await;
-            return Err(e);
+    let first = out.len();
+    for _ in 0..view::VIEWS_MAX {
+        let seen = begin_view(config, reader).await?;
+        match read_in_view(config, reader, of, &from, out).await {
+            Ok(Some(upto)) => return Ok(StretchEnd { view: end_view(config, reader, seen).await?, upto }),
+            Ok(None) => out.truncate(first),
+            Err(e) => {
+                let _ = reader.query("ROLLBACK").await;
+                return Err(e);
+            }
         }
-    };
-    Ok(StretchEnd { view: end_view(config, reader, seen).await?, upto })
+        reader.query("ROLLBACK").await.map_err(|f| source_error(config, f))?;
+    }
+    Err(view::rewritten(&of.table))
 }
 
-/// As [`read`], in the view that `held` has, or takes one for it. An error ends it.
+/// As [`read`], in the view that `held` has, or takes one for it. An error ends it, and a table that is rewritten meanwhile.
 pub(super) async fn read_held(
     config: &SourceConfig,
     reader: &mut Transport,
@@ -156,15 +161,31 @@ pub(super) async fn read_held(
     {
         out.iter_mut().skip(first).for_each(|row| row.info = super::snapshot::place(Some(*xmax), lsn));
     }
-    if upto.is_err() {
-        let _ = reader.query("ROLLBACK").await;
-    }
-    let end = StretchEnd { view: view.clone(), upto: upto? };
+    let upto = match upto {
+        Ok(Some(upto)) => upto,
+        ended => {
+            let _ = reader.query("ROLLBACK").await;
+            return Err(ended.err().unwrap_or_else(|| view::rewritten(&of.table)));
+        }
+    };
+    let end = StretchEnd { view: view.clone(), upto };
     *held = Some(view);
     Ok(end)
 }
 
+/// Up to which key it came; `None` = the view does not show the table any more.
 async fn read_in_view(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    of: &Stretch,
+    from: &str,
+    out: &mut Vec<RowChange>,
+) -> Result<Option<Vec<String>>, SourceError> {
+    let upto = read_rows(config, reader, of, from, out).await?;
+    Ok(if view::is_rewritten(config, reader, &of.table).await? { None } else { Some(upto) })
+}
+
+async fn read_rows(
     config: &SourceConfig,
     reader: &mut Transport,
     of: &Stretch,
