@@ -15,7 +15,7 @@ use bytes::Bytes;
 use catchwater_capture::source::{
     Chunk, ChunkEnd, ChunkMethod, Each, Expected, Snapshot, SourceClass, SourceError, Stretch, StretchEnd, View,
 };
-use catchwater_change::{Native, Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
+use catchwater_change::{Op, RowChange, SnapshotMark, SourceInfo, TableSchema};
 use catchwater_runtime::Fut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
