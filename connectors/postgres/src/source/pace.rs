@@ -1,24 +1,32 @@
 //! Pure. When the socket of a stream is read next. A walsender sends each message by itself, so a reader that is told of each
 //! wakes for every row or two, and a wake costs more than a row; so do the append, the flush, the answer to each consumer
 //! and the turn of each sink that follow from it. So: what comes after a pause is read at once; where reads follow each
-//! other closely, there is a rest of a millisecond behind each, until one ends and nothing is there.
+//! other closely, there is a rest of a millisecond behind each, until one ends and nothing is there; and where a rest finds
+//! megabytes a second, as a stream does that catches up, four milliseconds, in which nobody misses a row.
 //!
 //! ```text
-//!  now and then:   r······r·r·····r···   read at once
-//!  dense:          rrrrrrrr──r──r──r──r──·r···    a rest behind each read; the last one ended with nothing there
+//!  now and then:   r······r·r·····r···       read at once
+//!  dense:          rrrrrrrr──r──r──r──·r···  a rest behind each read; the last one ended with nothing there
+//!  bulk:           rrrrrrrr──R────────R────  R found BULK_BYTES or more
 //! ```
-//! A rest ends early when [`REST_BYTES`] wait; there is none behind a read that found so much.
+//! A rest ends early when [`Pace::tell_from`] bytes wait; there is none behind a read that found so much.
 
 use catchwater_base::Mono;
 use std::time::Duration;
 
 /// Between two reads of a dense stream; timers round it up to their own millisecond.
 const REST: Duration = Duration::from_millis(1);
+/// The same where much comes: each read is followed by an append and a flush, which cost as much as fifty rows.
+const BULK_REST: Duration = Duration::from_millis(4);
+/// Found behind a rest, so much is no traffic of single commits (2,000 of them a second send 1 KiB in a millisecond).
+const BULK_BYTES: usize = 8 * 1024;
 /// Reads within [`WINDOW`] that make a stream dense: three small messages of a lone transaction are not.
 const DENSE_READS: u32 = 8;
 const WINDOW: Duration = Duration::from_millis(4);
-/// A rest ends when so much waits. Above half of the smallest usual receive buffer the kernel would bound the window by it.
-pub const REST_BYTES: u32 = 32 * 1024;
+/// A rest ends when so much waits: within the smallest usual receive buffer.
+const REST_BYTES: usize = 32 * 1024;
+/// The same of a longer rest. The kernel makes the receive buffer large enough for it.
+pub const BULK_REST_BYTES: usize = 128 * 1024;
 
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -26,6 +34,7 @@ pub struct Pace {
     window: Mono,
     reads: u32,
     is_dense: bool,
+    is_bulk: bool,
     /// The rest in work ends then; `None` = none.
     rest: Option<Mono>,
     /// When the last one had ended.
@@ -47,14 +56,21 @@ impl Pace {
             self.reads += 1;
             self.is_dense = self.reads >= DENSE_READS;
         }
+        self.is_bulk = self.is_dense && bytes >= BULK_BYTES;
         self.rested = now;
-        self.rest = (self.is_dense && bytes < REST_BYTES as usize).then(|| now.plus(REST));
+        let rest = if self.is_bulk { BULK_REST } else { REST };
+        self.rest = (self.is_dense && bytes < self.tell_from()).then(|| now.plus(rest));
         self.rest
     }
 
     /// The rest in work.
     pub fn rest(&self) -> Option<Mono> {
         self.rest
+    }
+
+    /// Bytes that end the rest in work.
+    pub fn tell_from(&self) -> usize {
+        if self.is_bulk { BULK_REST_BYTES } else { REST_BYTES }
     }
 
     /// The rest is over.
@@ -96,12 +112,36 @@ mod tests {
         }
         // A rest that ended early, for enough was there, and more than that: no rest behind it.
         assert!(pace.read(at(now + 100), 4_000).is_some());
-        assert_eq!(pace.read(at(now + 200), REST_BYTES as usize), None);
+        assert_eq!(pace.read(at(now + 200), BULK_REST_BYTES), None);
         assert!(pace.read(at(now + 300), 100).is_some(), "and it is dense still");
         // Nothing there when the rest ends: the next one is read at once, and so is what follows it.
         pace.rested(at(now + 1_300));
         for n in 0..DENSE_READS - 1 {
             assert_eq!(pace.read(at(now + 3_000 + u64::from(n) * 100), 100), None);
         }
+    }
+    #[test]
+    fn much_behind_a_rest_makes_the_next_one_longer_and_little_shortens_it_again() {
+        let mut pace = Pace::default();
+        // However much comes at once after a pause: it is read, and what follows it, too.
+        for n in 0..u64::from(DENSE_READS) - 1 {
+            assert_eq!(pace.read(at(n * 100), 2 * BULK_BYTES), None, "{n}");
+        }
+        assert_eq!(pace.read(at(800), BULK_BYTES - 1), Some(at(1_800)));
+        assert_eq!(pace.tell_from(), REST_BYTES);
+        let mut now = 1_800;
+        for _ in 0..5 {
+            pace.rested(at(now));
+            assert_eq!(pace.read(at(now), BULK_BYTES), Some(at(now + 4_000)));
+            assert_eq!(pace.tell_from(), BULK_REST_BYTES);
+            now += 4_000;
+        }
+        pace.rested(at(now));
+        assert_eq!(pace.read(at(now), 100), Some(at(now + 1_000)));
+        assert_eq!(pace.tell_from(), REST_BYTES);
+        // Nothing there when it ends.
+        pace.rested(at(now + 1_000));
+        assert_eq!(pace.read(at(now + 2_000), 100), None);
+        assert_eq!(pace.read(at(now + 2_100), BULK_BYTES), None);
     }
 }

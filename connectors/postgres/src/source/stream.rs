@@ -8,7 +8,7 @@
 use crate::dial::Wire;
 use crate::fault::Fault;
 use crate::source::ack::Ack;
-use crate::source::pace::{Pace, REST_BYTES};
+use crate::source::pace::Pace;
 use crate::source::transport::{self, Reader};
 use crate::tls::fault_of;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -140,7 +140,7 @@ impl Pump {
                     }
                     _ => Turn::End,
                 },
-                // During a rest it is not told of less than `REST_BYTES`.
+                // During a rest it is not told of less than the pace says.
                 filled = self.reader.fill(), if waiting.is_none() => Turn::Heard(filled?),
                 () = sleep(rest.map_or(Duration::MAX, |at| at.since(now()))), if rest.is_some() => Turn::Rested,
                 changed = self.wish.changed() => if changed.is_ok() { Turn::Wish } else { Turn::End },
@@ -150,11 +150,10 @@ impl Pump {
                 Turn::Handed => {}
                 Turn::Heard(bytes) => {
                     heard = now();
-                    let rested = self.pace.rest().is_some();
-                    match (self.pace.read(heard, bytes).is_some(), rested) {
-                        (true, false) => self.reader.tell_from(REST_BYTES),
-                        (false, true) => self.reader.tell_from(1),
-                        _ => {}
+                    let told_from = self.pace.rest().map(|_| self.pace.tell_from());
+                    let tell_from = self.pace.read(heard, bytes).map(|_| self.pace.tell_from());
+                    if tell_from != told_from {
+                        self.reader.tell_from(tell_from.unwrap_or(1));
                     }
                 }
                 Turn::Rested => {

@@ -5,6 +5,7 @@
 use crate::config::ConnectConfig;
 use crate::dial::{Dialer, Shown, Wire, silent};
 use crate::fault::Fault;
+use crate::source::pace::BULK_REST_BYTES;
 use crate::tls::fault_of;
 use crate::types::SESSION;
 use bytes::{Buf, Bytes, BytesMut};
@@ -24,8 +25,11 @@ const READ_BYTES: usize = 256 * 1024;
 /// With less room than this a new buffer is taken. (TLS gives at most 16 KiB at a time: a buffer for each would be as many
 /// allocations as reads, and rows would keep far more memory alive than they have bytes.)
 const ROOM_BYTES_MIN: usize = 16 * 1024;
-/// What is there already is read together up to here: each block wakes another task.
-const BLOCK_BYTES: usize = 64 * 1024;
+/// What is there already is read together up to here: each block wakes another task, and becomes an append. A stream's pace
+/// takes so much for the sign that there is more.
+const BLOCK_BYTES: usize = BULK_REST_BYTES;
+/// Others have a turn behind so much of a COPY.
+const COPY_TURN_BYTES: usize = 64 * 1024;
 /// Longest message outside COPY: errors, notices, rows of catalogue queries.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest message before the login is done.
@@ -239,7 +243,7 @@ impl Transport {
                         error = each(frame.body).err();
                     }
                     // Rows are worked at here, and others want to run.
-                    if taken >= BLOCK_BYTES {
+                    if taken >= COPY_TURN_BYTES {
                         taken = 0;
                         turn().await;
                     }
@@ -304,9 +308,9 @@ impl Reader {
     }
 
     /// From now on [`Reader::fill`] is told of what comes when so many bytes wait; 1 = of anything.
-    pub fn tell_from(&self, bytes: u32) {
+    pub fn tell_from(&self, bytes: usize) {
         if let Some(socket) = &self.socket {
-            set_receive_low_water(socket.as_fd(), bytes);
+            set_receive_low_water(socket.as_fd(), u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
