@@ -85,6 +85,39 @@ fn seconds(text: &str) -> Option<i64> {
 
 /// `2024-02-29 12:00:00.5`, with `+00` in [`Zone::Utc`]. `None` also for what leaves the range of i64 microseconds.
 pub fn parse_timestamp(text: &str, zone: Zone) -> Option<i64> {
+    usual_timestamp(text.as_bytes(), zone).or_else(|| any_timestamp(text, zone))
+}
+
+/// One of the years 0000 to 9999, as nearly all are, each digit read where it stands; `None` = it is none, or out of range.
+fn usual_timestamp(text: &[u8], zone: Zone) -> Option<i64> {
+    let text = match zone {
+        Zone::None => text,
+        Zone::Utc => text.strip_suffix(b"+00")?,
+    };
+    let (head, fraction) = text.split_first_chunk::<19>()?;
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b' ', h0, h1, b':', n0, n1, b':', s0, s1] = *head else {
+        return None;
+    };
+    let (year, month, day) = (digits(&[y0, y1, y2, y3])?, digits(&[m0, m1])?, digits(&[d0, d1])?);
+    let (hour, minute, second) = (digits(&[h0, h1])?, digits(&[n0, n1])?, digits(&[s0, s1])?);
+    let micros = match fraction {
+        [] => 0,
+        [b'.', fraction @ ..] if (1..=6).contains(&fraction.len()) => {
+            digits(fraction)? * 10i64.pow(6 - fraction.len() as u32)
+        }
+        _ => return None,
+    };
+    let is_usual = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    let clock = ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros;
+    is_usual.then(|| days_from_civil(year, month, day) * DAY_MICROS + clock)
+}
+
+/// A few digits and nothing else.
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number, b| b.is_ascii_digit().then(|| number * 10 + i64::from(b - b'0')))
+}
+
+fn any_timestamp(text: &str, zone: Zone) -> Option<i64> {
     match text {
         "infinity" => return Some(i64::MAX),
         "-infinity" => return Some(i64::MIN),
@@ -237,4 +270,42 @@ pub fn print_interval(months: i32, days: i32, micros: i64) -> String {
     }
     write_clock(&mut out, micros.unsigned_abs());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_form_is_read_as_any_other() {
+        let mut seen = 0;
+        // A step that meets every month, hour and number of digits behind the point.
+        for n in 0..20_000i64 {
+            let micros = n * 15_700_003_123_457 - 60_000_000_000_000_000 + [0, 500_000, 120, 1][n as usize % 4];
+            let micros = if n % 5 == 0 { micros / 1_000_000 * 1_000_000 } else { micros };
+            for zone in [Zone::None, Zone::Utc] {
+                let text = print_timestamp(micros, zone);
+                let usual = usual_timestamp(text.as_bytes(), zone);
+                assert_eq!(any_timestamp(&text, zone), Some(micros), "{text}");
+                assert!(usual.is_none_or(|us| us == micros), "{text}: {usual:?}");
+                seen += u32::from(usual.is_some());
+            }
+        }
+        assert!(seen > 30_000, "{seen}");
+        // Each other byte at each place: no more is taken for usual than for legal, and as the same.
+        let text = "2024-02-29 23:59:58.120457";
+        for at in 0..text.len() {
+            for other in b"0159-:. +x" {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[at] = *other;
+                let text = String::from_utf8_lossy(&bytes);
+                let usual = usual_timestamp(&bytes, Zone::None);
+                assert!(usual.is_none() || usual == any_timestamp(&text, Zone::None), "{text}: {usual:?}");
+            }
+        }
+        for text in ["2024-02-29 23:59:58.", "2024-02-29 23:59:58.1234567", "2024-02-29 23:59:5", "2024-02-29", ""] {
+            assert_eq!(usual_timestamp(text.as_bytes(), Zone::None), None, "{text}");
+        }
+        assert_eq!(usual_timestamp(b"2024-02-29 23:59:58", Zone::Utc), None, "without its zone");
+    }
 }
