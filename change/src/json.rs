@@ -6,7 +6,6 @@
 
 use crate::value::Text;
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 /// Deepest nesting the reader follows.
 pub const DEPTH_MAX: usize = 64;
@@ -134,55 +133,70 @@ impl Digits {
     }
 }
 
-/// Room for a float in scientific form: at most 17 digits, a point, two signs, an `e` and three digits.
-#[derive(Default)]
+/// A finite float as `d.ddd × 10^exponent`, in the shortest digits that give the number back. One digit is as good as another
+/// then, so of the numbers with two the nearest: `4.9E-324`. Source: `java.lang.Double.toString`.
+#[derive(Debug, PartialEq)]
 struct Scientific {
-    text: [u8; 32],
+    negative: bool,
+    /// At most 17.
+    digits: [u8; 20],
     len: usize,
+    exponent: i32,
 }
 
 impl Scientific {
-    /// `12.5` → `1.25e1`: the shortest digits that give the number back. One digit is as good as another then, so of the
-    /// numbers with two the nearest: `4.9E-324`. Source: `java.lang.Double.toString`.
-    fn of<F: std::fmt::LowerExp + std::str::FromStr + PartialEq>(v: F) -> Self {
-        let mut short = Scientific::default();
-        let _ = write!(short, "{v:e}");
-        if !short.as_str().contains('.') {
-            let mut two = Scientific::default();
-            let _ = write!(two, "{v:.1e}");
-            if !two.as_str().contains(".0e") && two.as_str().parse().is_ok_and(|same: F| same == v) {
-                return two;
+    fn of<F: zmij::Float + std::fmt::LowerExp + std::str::FromStr + PartialEq>(v: F) -> Self {
+        let short = Self::read(zmij::Buffer::new().format_finite(v));
+        // Others than the very smallest have digits enough for the nearest of two to end in 0.
+        if short.len == 1 && short.exponent < -40 {
+            let two = format!("{v:.1e}");
+            if !two.contains(".0e") && two.parse().is_ok_and(|same: F| same == v) {
+                return Self::read(&two);
             }
         }
         short
     }
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..self.len]).unwrap_or("0")
-    }
-}
 
-impl std::fmt::Write for Scientific {
-    fn write_str(&mut self, s: &str) -> std::fmt::Result {
-        let end = self.len + s.len();
-        self.text.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(s.as_bytes());
-        self.len = end;
-        Ok(())
-    }
-}
-
-/// Appends a float from its shortest scientific form, as Java's `toString` would print it.
-fn put_scientific(out: &mut Vec<u8>, shortest: &str) {
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let mantissa = match mantissa.strip_prefix('-') {
-        Some(m) => {
-            out.push(b'-');
-            m.as_bytes()
+    /// Of `-12.5`, `0.00125`, `1.25e-7`.
+    fn read(text: &str) -> Self {
+        let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
+        let (mut digits, mut len, mut exponent, mut point) = ([b'0'; 20], 0, -1, false);
+        for (at, b) in text.bytes().enumerate() {
+            match b {
+                b'.' => point = true,
+                b'e' => {
+                    exponent += text[at + 1..].parse::<i32>().unwrap_or(0);
+                    break;
+                }
+                // Zeros in front only move the point.
+                b'0' if len == 0 => exponent -= i32::from(point),
+                digit => {
+                    exponent += i32::from(!point);
+                    if let Some(place) = digits.get_mut(len) {
+                        *place = digit;
+                        len += 1;
+                    }
+                }
+            }
         }
-        None => mantissa.as_bytes(),
-    };
+        while len > 1 && digits[len - 1] == b'0' {
+            len -= 1;
+        }
+        if len == 0 {
+            return Scientific { negative, digits, len: 1, exponent: 0 };
+        }
+        Scientific { negative, digits, len, exponent }
+    }
+}
+
+/// Appends a float as Java's `toString` would print it.
+fn put_scientific(out: &mut Vec<u8>, shortest: &Scientific) {
+    let exponent = shortest.exponent;
+    if shortest.negative {
+        out.push(b'-');
+    }
     // The first digit, and those behind the point.
-    let (first, rest) = (mantissa[0], mantissa.get(2..).unwrap_or_default());
+    let (first, rest) = (shortest.digits[0], &shortest.digits[1..shortest.len]);
     match exponent {
         0.. if exponent < 7 => {
             let whole = (exponent as usize).min(rest.len());
@@ -211,7 +225,7 @@ fn put_scientific(out: &mut Vec<u8>, shortest: &str) {
 /// Appends a double.
 pub fn put_f64(out: &mut Vec<u8>, v: f64) {
     if v.is_finite() {
-        put_scientific(out, Scientific::of(v).as_str());
+        put_scientific(out, &Scientific::of(v));
     } else {
         put_non_finite(out, v);
     }
@@ -220,7 +234,7 @@ pub fn put_f64(out: &mut Vec<u8>, v: f64) {
 /// Appends a float.
 pub fn put_f32(out: &mut Vec<u8>, v: f32) {
     if v.is_finite() {
-        put_scientific(out, Scientific::of(v).as_str());
+        put_scientific(out, &Scientific::of(v));
     } else {
         put_non_finite(out, f64::from(v));
     }
@@ -741,6 +755,19 @@ mod tests {
             put_string(&mut out, &s);
             prop_assert_eq!(parse(&out).unwrap(), Node::String(s.clone().into()));
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), s);
+        }
+
+        #[test]
+        fn floats_have_the_digits_that_the_library_gives_them(bits in any::<u64>(), low in 0u64..1_000_000) {
+            for v in [f64::from_bits(bits), f64::from_bits(low), low as f64 / 3.0, low as f64, low as f64 * 1e-3] {
+                prop_assume!(v.is_finite());
+                let (ours, theirs) = (Scientific::of(v), Scientific::read(&format!("{v:e}")));
+                prop_assert!(ours.len == 2 && theirs.len == 1 || ours == theirs, "{v:e}: {ours:?}");
+                let v = f32::from_bits(bits as u32);
+                prop_assume!(v.is_finite());
+                let (ours, theirs) = (Scientific::of(v), Scientific::read(&format!("{v:e}")));
+                prop_assert!(ours.len == 2 && theirs.len == 1 || ours == theirs, "{v:e}: {ours:?}");
+            }
         }
 
         #[test]
