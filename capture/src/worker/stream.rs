@@ -622,8 +622,8 @@ fn fit(begun: &Begun<'_>, rows: &[RowChange], largest: usize) -> Result<(), Trou
 
 /// An incomplete update of a row that a chunk will bring. Not one to a new key: that key's chunk may be done.
 fn row_comes(begun: &Begun<'_>, row: &RowChange) -> Result<bool, Trouble> {
-    let partial = row.after.as_ref().is_some_and(|r| !r.is_whole());
-    if !partial || row.op != Op::Update || !begun.backfill.watches(row.table.table_no) || key_changed(row) {
+    let partial = || row.after.as_ref().is_some_and(|r| !r.is_whole());
+    if row.op != Op::Update || !partial() || !begun.backfill.watches(row.table.table_no) || key_changed(row) {
         return Ok(false);
     }
     let key = begun.session.emitter.key(row).map_err(|e| Trouble::fail(code::ENCODE, e.to_string(), ""))?;

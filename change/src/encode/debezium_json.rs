@@ -374,7 +374,7 @@ impl Encoder {
         if change.op == Op::Message {
             parts.value = self.message_value(change, &stamp, processed, block)?.into();
             parts.has_value = true;
-            headers.push((Bytes::from_static(STAMP_HEADER), Some(stamp.encode())));
+            headers.push((Bytes::from_static(STAMP_HEADER), Some(stamp.encode_in(&mut parts.stamps))));
             parts.headers = headers;
             return Ok(());
         }
@@ -401,7 +401,7 @@ impl Encoder {
         if marks.iter().any(|m| m.after && m.what == Exact::Unavailable) {
             stamp.flags |= flag::INCOMPLETE;
         }
-        headers.push((Bytes::from_static(STAMP_HEADER), Some(stamp.encode())));
+        headers.push((Bytes::from_static(STAMP_HEADER), Some(stamp.encode_in(&mut parts.stamps))));
         if piece != Piece::Tombstone
             && let Some(form) = self.options.form.encode()
         {
@@ -562,7 +562,7 @@ impl Encoder {
             let exact = |v: &Value| Exact::Text(exact::text_of(&column.kind, v));
             let what = match cell {
                 Cell::Null => self.put_null(out, column),
-                Cell::Value(v) if self.put_cut(out, &cuts, at, column, v, road) => Some(exact(v)),
+                Cell::Value(v) if self.put_cut(out, cuts.as_deref(), at, column, v, road) => Some(exact(v)),
                 Cell::Value(v) if self.options.defects && defects::put_value(out, &self.options, column, v, road) => {
                     Some(exact(v))
                 }

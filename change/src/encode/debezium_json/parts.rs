@@ -8,7 +8,7 @@ use crate::event::{RowChange, SnapshotMark, SourceInfo};
 use crate::json;
 use crate::schema::TableSchema;
 use crate::stamp::Stamp;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use catchwater_base::Wall;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,6 +30,7 @@ pub struct Parts {
     pub(super) has_value: bool,
     key: Vec<u8>,
     pub(super) headers: Vec<(Bytes, Option<Bytes>)>,
+    pub(super) stamps: BytesMut,
 }
 
 /// A finished record, in the buffers of [`Parts`].

@@ -32,10 +32,9 @@ pub(in super::super) fn parameters(of: &mut Vec<(String, String)>, column: &Colu
 }
 
 impl Encoder {
-    pub(in super::super) fn cuts(&self, table: &TableSchema) -> Arc<Cuts> {
-        let Some(of) = self.options.parameters.0.as_ref().filter(|_| self.options.defects) else {
-            return Arc::default();
-        };
+    /// `None` = nothing is cut in this source.
+    pub(in super::super) fn cuts(&self, table: &TableSchema) -> Option<Arc<Cuts>> {
+        let of = self.options.parameters.0.as_ref().filter(|_| self.options.defects)?;
         let make = || {
             let all: Cuts = table
                 .columns
@@ -45,23 +44,24 @@ impl Encoder {
             Arc::new(if all.iter().any(Option::is_some) { all } else { Cuts::new() })
         };
         if table.schema_no == 0 {
-            return make();
+            return Some(make());
         }
         let mut known = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(table.schema_no).or_insert_with(make).clone()
+        Some(known.entry(table.schema_no).or_insert_with(make).clone())
     }
 
     /// Writes a value of which something is cut. False = nothing is, and nothing was written.
     pub(in super::super) fn put_cut(
         &self,
         out: &mut Vec<u8>,
-        cuts: &Cuts,
+        cuts: Option<&Cuts>,
         at: usize,
         column: &Column,
         value: &Value,
         road: Road,
     ) -> bool {
-        let Some(most) = cuts.get(at).copied().flatten().filter(|_| is_cut(column, road)) else { return false };
+        let most = cuts.and_then(|cuts| cuts.get(at).copied().flatten());
+        let Some(most) = most.filter(|_| is_cut(column, road)) else { return false };
         let from = out.len();
         if !super::put_value(out, &self.options, column, value, road) {
             put_shown(out, &self.options.form, column, value);

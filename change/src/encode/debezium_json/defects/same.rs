@@ -13,6 +13,7 @@ impl Encoder {
     pub(in super::super) fn is_unchanged(&self, change: &RowChange) -> bool {
         let (Op::Update, Some(before), Some(after)) = (change.op, &change.before, &change.after) else { return false };
         let cuts = self.cuts(&change.table);
+        let cuts = cuts.as_deref();
         let columns = change.table.columns.iter().enumerate();
         columns.zip(before.cells.iter().zip(&after.cells)).all(|((at, column), (old, new))| match (old, new) {
             // Not captured.
@@ -21,11 +22,11 @@ impl Encoder {
             // What was not sent is what stood there.
             (Cell::Value(_) | Cell::Null | Cell::Unavailable, Cell::Unavailable) => true,
             (_, Cell::Unavailable) => false,
-            (old, new) => self.compared(&cuts, at, column, old) == self.compared(&cuts, at, column, new),
+            (old, new) => self.compared(cuts, at, column, old) == self.compared(cuts, at, column, new),
         })
     }
 
-    fn compared(&self, cuts: &Cuts, at: usize, column: &Column, cell: &Cell) -> Vec<u8> {
+    fn compared(&self, cuts: Option<&Cuts>, at: usize, column: &Column, cell: &Cell) -> Vec<u8> {
         let mut out = Vec::new();
         match cell {
             Cell::Value(v) if self.put_cut(&mut out, cuts, at, column, v, Road::Stream) => {}

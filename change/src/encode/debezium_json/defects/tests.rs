@@ -256,7 +256,7 @@ fn what_is_a_text_or_bytes_in_the_record_is_cut() {
         let cuts = encoder.cuts(&table(vec![column.clone()]));
         let of = |road| {
             let mut out = Vec::new();
-            let done = encoder.put_cut(&mut out, &cuts, 0, &column, &value, road);
+            let done = encoder.put_cut(&mut out, cuts.as_deref(), 0, &column, &value, road);
             if done { String::from_utf8_lossy(&out).into_owned() } else { "-".into() }
         };
         let stream = if stream == "same" { jdbc } else { stream };

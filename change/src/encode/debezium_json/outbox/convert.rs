@@ -131,7 +131,7 @@ impl Encoder {
         };
         let form = &self.options.form;
         match cell {
-            Cell::Value(v) if self.put_cut(out, &self.cuts(of.table), at, column, v, of.road) => {}
+            Cell::Value(v) if self.put_cut(out, self.cuts(of.table).as_deref(), at, column, v, of.road) => {}
             Cell::Value(v) if self.options.defects && defects::put_value(out, &self.options, column, v, of.road) => {}
             Cell::Value(v) if self.options.value_schema && nothing::has_no_place(column, v) => {
                 nothing::put(out, form, false, column);
