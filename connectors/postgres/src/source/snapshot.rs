@@ -56,7 +56,7 @@ pub(super) fn place(next: Option<u64>, lsn: u64) -> SourceInfo {
 pub struct PgSnapshot {
     config: SourceConfig,
     export: Option<Arc<Export>>,
-    /// Inside the exported snapshot; made at the first use.
+    /// Made at the first use.
     reader: Option<Transport>,
     /// A use began and did not end well, or was dropped: the connection is in the middle of something.
     busy: bool,
@@ -91,34 +91,49 @@ impl PgSnapshot {
         Ok(made)
     }
 
-    /// The connection; inside the exported snapshot if there is one.
+    /// The connection, outside of any transaction.
     async fn reader(&mut self) -> Result<&mut Transport, SourceError> {
         if self.reader.is_none() {
-            let mut reader = self.connect().await?;
-            if let Some(export) = &self.export {
-                let begin = format!(
-                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-                    quote_literal(&export.name)
-                );
-                reader.query(&begin).await.map_err(|fault| match fault.sqlstate() {
-                    "22023" | "42704" | "55000" => SourceError::new(
-                        SourceClass::Retry,
-                        code::SNAPSHOT_GONE,
-                        format!("the snapshot exported with the slot is gone: {fault}"),
-                        "the rest is read by key ranges",
-                    ),
-                    _ => self.fail(fault),
-                })?;
-                // The next id there is: as with Debezium, whose snapshot takes one for itself.
-                let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text";
-                let rows = reader.query(sql).await.map_err(|f| self.fail(f))?;
-                let next =
-                    rows.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
-                self.info = place(next, export.point);
-            }
-            self.reader = Some(reader);
+            self.reader = Some(self.connect().await?);
         }
-        self.reader.as_mut().ok_or_else(|| source_error(&self.config, Fault::Closed("no reader".into())))
+        let config = &self.config;
+        self.reader.as_mut().ok_or_else(|| source_error(config, Fault::Closed("no reader".into())))
+    }
+
+    /// Begins a transaction inside the exported snapshot. One for each unit: no table is locked for longer than it is read, so
+    /// nobody's DDL waits for the whole of the first snapshot, and nobody's for a table that waits for another one's.
+    async fn enter(&mut self) -> Result<(), SourceError> {
+        let Some(export) = self.export.clone() else {
+            return Err(SourceError::new(
+                SourceClass::Bug,
+                code::SNAPSHOT_GONE,
+                "a chunk of an exported snapshot is read after the export ended",
+                "",
+            ));
+        };
+        let config = self.config.clone();
+        let reader = self.reader().await?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            quote_literal(&export.name)
+        );
+        reader.query(&begin).await.map_err(|fault| match fault.sqlstate() {
+            "22023" | "42704" | "55000" => SourceError::new(
+                SourceClass::Retry,
+                code::SNAPSHOT_GONE,
+                format!("the snapshot exported with the slot is gone: {fault}"),
+                "the rest is read by key ranges",
+            ),
+            _ => source_error(&config, fault),
+        })?;
+        if self.info == NO_PLACE {
+            // The next id there is: as with Debezium, whose snapshot takes one for itself.
+            let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text";
+            let rows = self.reader().await?.query(sql).await.map_err(|f| source_error(&config, f))?;
+            let next = rows.first().and_then(|r| std::str::from_utf8(r.first()?.as_ref()?).ok()?.parse::<u64>().ok());
+            self.info = place(next, export.point);
+        }
+        Ok(())
     }
 
     async fn plan_now(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Chunk>, SourceError> {
@@ -343,14 +358,6 @@ impl PgSnapshot {
     }
 
     async fn copy_exported(&mut self, chunk: &Chunk, each: &mut Each<'_>) -> Result<(), SourceError> {
-        if self.export.is_none() {
-            return Err(SourceError::new(
-                SourceClass::Bug,
-                code::SNAPSHOT_GONE,
-                "a chunk of an exported snapshot is read after the export ended",
-                "",
-            ));
-        }
         let config = self.config.clone();
         let table = &chunk.table;
         let (sql, format) = match self.override_of(table).await? {
@@ -359,15 +366,15 @@ impl PgSnapshot {
             }
             None => self.copy_of(chunk).await?,
         };
-        self.reader().await?;
-        // Known once there is a reader.
+        self.enter().await?;
         let info = self.info.clone();
-        let Some(reader) = &mut self.reader else {
-            return Err(source_error(&config, Fault::Closed("no reader".into())));
-        };
+        let reader = self.reader().await?;
         copy_each(&config, reader, &sql, format, table, &info, each).await?;
-        // Once it was read, the lock of a first read keeps it as it is.
-        if view::is_rewritten(&config, reader, table).await? { Err(view::rewritten(table)) } else { Ok(()) }
+        if view::is_rewritten(&config, reader, table).await? {
+            return Err(view::rewritten(table));
+        }
+        reader.query("COMMIT").await.map_err(|f| source_error(&config, f))?;
+        Ok(())
     }
 
     /// The statement that copies a range of pages.
