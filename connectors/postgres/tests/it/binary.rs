@@ -6,6 +6,7 @@ use catchwater_capture::source::{EventBatch, Source, SourceClass, Start, View};
 use catchwater_change::{Cell, Row, RowChange, Value};
 use catchwater_connector_postgres::{PgSource, SourceConfig};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Column type → texts of values at its edges. Random ones are made by the server.
 const TYPES: &[(&str, &[&str], &str)] = &[
@@ -374,7 +375,10 @@ async fn binary_gives_what_text_gives() {
         let every = tables.iter().find(|t| t.name == "every").unwrap().clone();
         let mut readers = [source.snapshot().unwrap(), source.snapshot().unwrap()];
         let chunks = readers[0].plan(&[every]).await.unwrap();
-        for (chunk, reader) in chunks.iter().zip([1, 0].into_iter().cycle()) {
+        // The first COPY waits for a lock, so that the server tells its text.
+        let lock = connect(&db.url).await;
+        lock.batch_execute("BEGIN; LOCK TABLE every IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        for (n, (chunk, reader)) in chunks.iter().zip([1, 0].into_iter().cycle()).enumerate() {
             let mut each = |row: RowChange| {
                 let got = row.after.unwrap();
                 let want = rows.remove(&bits(&got.cells[0])).expect("a row that the stream has, once");
@@ -383,11 +387,22 @@ async fn binary_gives_what_text_gives() {
                 }
                 Ok(())
             };
-            assert_eq!(readers[reader].read_each(chunk, &mut each).await.unwrap(), View::Exported);
+            let copied = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() \
+                 AND wait_event_type = 'Lock' AND query LIKE 'COPY%(FORMAT binary)'";
+            let look = async {
+                let start = Instant::now();
+                while n == 0 && db.one(copied).await != "1" {
+                    assert!(start.elapsed() < LIMIT, "the copy is binary");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                if n == 0 {
+                    lock.batch_execute("COMMIT").await.unwrap();
+                }
+            };
+            let (read, ()) = tokio::join!(readers[reader].read_each(chunk, &mut each), look);
+            assert_eq!(read.unwrap(), View::Exported);
         }
         assert!(rows.is_empty(), "{} rows are in no unit", rows.len());
-        let copied = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%(FORMAT binary)'";
-        assert_eq!(db.one(copied).await, chunks.len().min(2).to_string(), "the copies were binary");
         for mut reader in readers {
             reader.close().await;
         }
