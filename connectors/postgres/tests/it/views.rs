@@ -188,11 +188,11 @@ async fn a_table_that_is_rewritten_under_a_chunk_is_read_in_a_newer_view() {
 async fn a_table_that_is_read_is_not_locked_for_the_rest_of_the_first_snapshot() {
     let Some(db) = database("unlocked").await else { return };
     db.exec(
-        "CREATE TABLE first(id int PRIMARY KEY); CREATE TABLE second(a int PRIMARY KEY);
-         INSERT INTO first VALUES (1); INSERT INTO second SELECT generate_series(1, 9)",
+        "CREATE TABLE early(a int PRIMARY KEY); CREATE TABLE first(id int PRIMARY KEY);
+         INSERT INTO first VALUES (1); INSERT INTO early SELECT generate_series(1, 9)",
     )
     .await;
-    let mut rig = Rig::new(db.config(&["second", "first"])).await;
+    let mut rig = Rig::new(db.config(&["early", "first"])).await;
     // It waits where rows are read, not where they are planned.
     let statement = "SELECT f.* FROM first f, (SELECT CASE WHEN current_setting('transaction_read_only') = 'on' \
          THEN pg_advisory_lock_shared(7) END) AS x";
@@ -204,11 +204,12 @@ async fn a_table_that_is_read_is_not_locked_for_the_rest_of_the_first_snapshot()
     db.exec("SELECT pg_advisory_lock(7)").await;
     let mut running = rig.start();
     until(&db, &format!("{WAITS} 'advisory'")).await;
-    db.exec("SET lock_timeout = '5s'; ALTER TABLE second ADD COLUMN n int").await;
-    db.exec("INSERT INTO second VALUES (10, 10)").await;
+    running.until("the table before it", |_| rig.records("shop.public.early").len() == 9).await;
+    db.exec("SET lock_timeout = '5s'; ALTER TABLE early ADD COLUMN n int").await;
+    db.exec("INSERT INTO early VALUES (10, 10)").await;
     db.exec("SELECT pg_advisory_unlock(7)").await;
-    running.until("all rows", |_| rig.records("shop.public.second").len() == 10).await;
-    assert_eq!(rig.records("shop.public.second").iter().filter(|r| r.value["op"] == "r").count(), 9);
+    running.until("all rows", |_| rig.records("shop.public.early").len() == 10).await;
+    assert_eq!(rig.records("shop.public.early").iter().filter(|r| r.value["op"] == "r").count(), 9);
     running.stop.stop();
     assert_eq!((&mut running.task).await.unwrap(), "Stopped");
     db.drop().await;
