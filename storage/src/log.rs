@@ -163,6 +163,8 @@ pub struct Log {
     /// Bytes of them, and of those that are in files too.
     cache_bytes: u64,
     cache_placed_bytes: u64,
+    /// Entries up to here came from the journal at the start.
+    borrowed_to: EntryIndex,
     producers: Producers,
     /// As told to the node's budget.
     producers_told: u64,
@@ -218,6 +220,7 @@ impl Log {
             cache: VecDeque::new(),
             cache_bytes: 0,
             cache_placed_bytes: 0,
+            borrowed_to: found.journaled.last().map_or(EntryIndex::ZERO, |e| e.index),
             producers: Producers::default(),
             producers_told: 0,
             captures: Captures::default(),
@@ -650,6 +653,7 @@ impl Log {
             _ => self.config.tail_bytes_max,
         };
         self.shrink_tail(keep);
+        self.own(before.next(), now);
     }
 
     /// A compacted segment is in force: its rows are the truth, and old bytes in memory are not served any more.
@@ -667,33 +671,6 @@ impl Log {
                 self.cache_bytes -= entry_bytes(&entry);
                 self.release(entry_bytes(&entry));
             }
-        }
-    }
-
-    /// Lets go of bytes that are in files, oldest first, down to `keep_bytes`. Called under memory pressure too.
-    pub fn shrink_tail(&mut self, keep_bytes: u64) {
-        let placed = self.table.placed_end();
-        while mutant!("tail_drops_what_no_file_has") && !self.cache.is_empty() {
-            if let Some(entry) = self.cache.pop_front() {
-                self.cache_bytes -= entry_bytes(&entry);
-                self.release(if entry.index <= placed { entry_bytes(&entry) } else { 0 });
-            }
-        }
-        while self.cache_placed_bytes > keep_bytes && self.cache.front().is_some_and(|e| e.index <= placed) {
-            if let Some(entry) = self.cache.pop_front() {
-                self.cache_bytes -= entry_bytes(&entry);
-                self.release(entry_bytes(&entry));
-            }
-        }
-        if self.cache.is_empty() {
-            self.cache = VecDeque::new();
-        }
-    }
-
-    fn release(&mut self, bytes: u64) {
-        self.cache_placed_bytes -= bytes;
-        if let Some(budget) = &self.config.budget {
-            budget.sub(bytes);
         }
     }
 
@@ -801,26 +778,6 @@ impl Log {
         let whole_from = segments.last().map_or(below, |s| s.base_offset.max(below));
         let whole_from = whole_from.min(self.last_stable_offset()).max(below);
         Thinned { below, whole_from, deletes_gone: self.deletes_gone }
-    }
-
-    /// Forgets producers that nothing was heard of for `idle_ms`.
-    pub fn expire_producers(&mut self, now_ms: i64, idle_ms: i64) -> usize {
-        self.producers.look(now_ms, idle_ms);
-        self.evict_producers(now_ms.saturating_sub(idle_ms), usize::MAX)
-    }
-
-    /// Adds when each producer that may be forgotten was heard of last, ms.
-    pub fn idle_producers(&mut self, now_ms: i64, idle_ms: i64, out: &mut Vec<i64>) {
-        self.producers.look(now_ms, idle_ms);
-        out.extend(self.producers.idle_since());
-    }
-
-    /// Forgets at most so many producers that nothing was heard of since `before_ms`, as of the last look.
-    pub fn evict_producers(&mut self, before_ms: i64, most: usize) -> usize {
-        // What an undo record names may come back by a truncation; it goes the next time.
-        let gone = self.producers.forget(before_ms, most);
-        self.tell_producers();
-        gone
     }
 
     /// Entries tell of something that no later entry tells again: without a snapshot of it, what is trimmed takes it along.
@@ -956,6 +913,7 @@ fn entry_bytes(entry: &NewEntry) -> u64 {
     (entry.body.len() + entry.context.len()) as u64 + ENTRY_COST
 }
 
+mod memory;
 mod prefix;
 #[cfg(test)]
 mod tests;

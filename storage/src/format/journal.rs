@@ -304,7 +304,8 @@ fn decode_create(body: &Bytes) -> Option<GroupSpec> {
         topic: TopicId(le.b16(0)),
         partition: PartitionId(le.u32(16)),
         incarnation: le.u32(20),
-        conf: body.slice(32..),
+        // Kept as long as the group lives: not as a part of a whole journal file.
+        conf: Bytes::copy_from_slice(&body[32..]),
         conf_index: EntryIndex(le.u64(24) >> 8),
     })
 }

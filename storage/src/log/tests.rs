@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const GID: Gid = Gid(9);
 
-fn spec() -> GroupSpec {
+pub(super) fn spec() -> GroupSpec {
     GroupSpec {
         topic: TopicId([1; 16]),
         partition: PartitionId(0),
@@ -20,7 +20,7 @@ fn spec() -> GroupSpec {
     }
 }
 
-fn fresh(config: LogConfig) -> Log {
+pub(super) fn fresh(config: LogConfig) -> Log {
     Log::open_with(RecoveredGroup::fresh(GID, spec()), config).unwrap()
 }
 
@@ -88,7 +88,7 @@ fn internal(log: &Log, term: u32, kind: EntryKind, context: Bytes) -> NewEntry {
     }
 }
 
-fn push(log: &mut Log, term: u32, records: usize, ts: i64) {
+pub(super) fn push(log: &mut Log, term: u32, records: usize, ts: i64) {
     let e = data(log, term, batch(records, ts, None), Bytes::new());
     log.append(vec![e]);
 }
@@ -108,13 +108,13 @@ fn capture(epoch: u32, prev: u32, first: u32, last: u32) -> CaptureContext {
 }
 
 /// A segment writer: gives rows places, `per_segment` to a segment.
-struct Writer {
-    per_segment: usize,
-    placed: Vec<PlacedRow>,
+pub(super) struct Writer {
+    pub(super) per_segment: usize,
+    pub(super) placed: Vec<PlacedRow>,
 }
 
 impl Writer {
-    fn place(&mut self, log: &Log, upto: EntryIndex) -> Vec<PlacedRow> {
+    pub(super) fn place(&mut self, log: &Log, upto: EntryIndex) -> Vec<PlacedRow> {
         self.placed.retain(|p| log.row(p.row.index).is_some_and(|r| r.term == p.row.term));
         let from = self.placed.last().map_or(log.first_index(), |p| p.row.index.next());
         let mut new = Vec::new();

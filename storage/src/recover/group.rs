@@ -226,8 +226,7 @@ pub(super) fn build(
             };
             match entry {
                 Some((mut entry, lsn)) if entry.base_offset == next.offset && entry.term.0 >= next.term => {
-                    // Copied: a slice would keep the whole journal file in memory as long as the tail cache has it.
-                    entry.body = Bytes::copy_from_slice(&entry.body);
+                    // Parts of it are kept for long. The body stays a slice of its journal file until it is in a segment: see `Log::own`.
                     entry.context = Bytes::copy_from_slice(&entry.context);
                     next = End { index: at, offset: entry.end_offset(), term: entry.term.0 };
                     journaled.push((entry, lsn));
