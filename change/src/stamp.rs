@@ -290,7 +290,7 @@ mod tests {
             let bytes = stamp.encode_in(&mut buffer);
             assert_eq!(bytes, stamp.encode(), "{n}");
             // Those that somebody keeps stay as they are.
-            kept.extend((n % 7 == 0).then(|| (stamp, bytes)));
+            kept.extend((n % 7 == 0).then_some((stamp, bytes)));
         }
         assert!(kept.iter().all(|(stamp, bytes)| stamp.encode() == *bytes));
         assert!(buffer.is_empty());
