@@ -10,7 +10,6 @@ use crate::reading::{self, Guardrail, Reading, SELECTS};
 use crate::shape::{Mask, Pattern, Rules};
 pub use crate::signal::{SignalFile, Signals};
 use crate::transforms::{self, Transforms};
-pub use catchwater_change::encode::debezium_json::Parameters;
 use catchwater_change::encode::debezium_json::{Deletes, NameMode, Options, Placeholder, Placing};
 use catchwater_change::encode::form::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, MONEY_DIGITS_MAX, TimeMode};
 use catchwater_record::batch::Codec;

@@ -12,8 +12,9 @@ use crate::source::{
     Source, SourceClass, SourceError, Start, Stretch, StretchEnd, View,
 };
 use catchwater_base::hash;
+use catchwater_change::encode::debezium_json as encode;
 use catchwater_change::encode::debezium_json::{
-    NameMode, cut_units, is_domain_array, is_known, key_changed, source_type,
+    NameMode, Options, cut_units, is_domain_array, is_key_there, is_known, key_changed, source_type,
 };
 use catchwater_change::value::Text;
 use catchwater_change::{Cell, Column, KeyFrom, Native, Op, Row, RowChange, TableSchema, Type, Value};
@@ -120,7 +121,8 @@ impl Mask {
     fn within(self, column: &Column, defects: bool) -> Self {
         match (self, &column.kind) {
             (Mask::Hash { algorithm, salt, v2, .. }, Type::Text { length }) => {
-                Mask::Hash { algorithm, salt, v2, length: *length }
+                let length = if column.native_type == "\"char\"" { 1 } else { *length };
+                Mask::Hash { algorithm, salt, v2, length }
             }
             (Mask::Truncate(n), _) if defects => Mask::TruncateUnits(n),
             (mask, _) => mask,
@@ -271,9 +273,7 @@ impl Rules {
 
     /// Parameters of a column's inline schema. Of what applies to it Debezium takes the first: a mask says that it is one.
     pub fn parameters(&self, table: &TableSchema, column: &Column) -> Vec<(String, String)> {
-        let renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = renamed.get(&table.fingerprint).and_then(|names| names.get(&column.name));
-        let column = &Column { name: before.unwrap_or(&column.name).clone(), ..column.clone() };
+        let column = &self.column_of_source(table, column);
         let name = format!("{}.{}", table.qualified(), column.name);
         // Said of every column that a list names, also where there is nothing to mask.
         let of = source_type(column);
@@ -296,6 +296,28 @@ impl Rules {
             ("name", Some(column.name.clone())),
         ];
         said.into_iter().filter_map(|(k, v)| Some((format!("__debezium.source.column.{k}"), v?))).collect()
+    }
+
+    /// Tells the encoder what it has to know of the rules.
+    pub fn tell(&self, options: &mut Options) {
+        if !self.has_parameters() {
+            return;
+        }
+        let (rules, masks) = (self.clone(), self.clone());
+        options.parameters.0 = Some(Arc::new(move |table, column| rules.parameters(table, column)));
+        options.masks.0 = Some(Arc::new(move |table, column| {
+            let column = masks.column_of_source(table, column);
+            let mask = masks.mask(table, &column)?.clone().within(&column, masks.defects);
+            let whole = matches!(mask, Mask::Stars(_) | Mask::Hash { .. });
+            whole.then(|| -> encode::Mask { Arc::new(move |text| mask.apply(text)) })
+        }));
+    }
+
+    /// Under its name at the source.
+    fn column_of_source(&self, table: &TableSchema, column: &Column) -> Column {
+        let renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = renamed.get(&table.fingerprint).and_then(|names| names.get(&column.name));
+        Column { name: before.unwrap_or(&column.name).clone(), ..column.clone() }
     }
 
     /// True if messages of that prefix are taken.
@@ -346,7 +368,7 @@ impl Rules {
             })
             .collect();
         let mask = |column: &Column| self.mask(given, column).cloned().map(|m| m.within(column, self.defects));
-        let masks: Vec<Option<Mask>> = keep.iter().map(|at| mask(&given.columns[*at])).collect();
+        let mut masks: Vec<Option<Mask>> = keep.iter().map(|at| mask(&given.columns[*at])).collect();
         let renamed: Vec<(String, String)> = keep
             .iter()
             .map(|at| &given.columns[*at].name)
@@ -386,14 +408,17 @@ impl Rules {
             let mut known = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(table.fingerprint, renamed.into_iter().collect());
         }
+        if self.defects {
+            // The key has it in clear there; the encoder masks it in the row.
+            masks.iter_mut().enumerate().filter(|(at, _)| is_key_there(&table, *at)).for_each(|(_, mask)| *mask = None);
+        }
         Plan { table: Arc::new(table), keep, masks, clash }
     }
 }
 
-/// Debezium masks what JDBC calls a text, and `ltree`: no `citext`, JSON, XML, uuid, address.
+/// Debezium masks what JDBC calls a text: no `citext`, `ltree`, JSON, XML, uuid, address.
 fn is_text_of_jdbc(column: &Column) -> bool {
     match (&column.kind, column.native_type.rsplit('.').next()) {
-        (Type::Other, name) => name == Some("ltree"),
         (Type::Text { .. } | Type::Enum { .. }, name) => name != Some("citext"),
         _ => false,
     }

@@ -101,6 +101,7 @@ pub mod tests {
                 id: 1,
                 name: "id".into(),
                 native_type: "integer".into(),
+                domain: String::new(),
                 native_id: 23,
                 modifier: -1,
                 kind: Type::Int { bits: 32, unsigned: false },

@@ -397,7 +397,7 @@ fn put_column(w: &mut Writer, c: &Column) {
     w.0.put_i32(c.modifier);
     put_type(w, &c.kind);
     w.text(&c.default);
-    w.text("");
+    w.text(&c.domain);
     w.text("");
     w.text(&c.comment);
     if let Some(missing) = &c.missing {
@@ -407,10 +407,11 @@ fn put_column(w: &mut Writer, c: &Column) {
 
 fn take_column(r: &mut Reader<'_>) -> Result<Column, StoredError> {
     let (id, flags) = (r.u32()?, r.u16()?);
-    let column = Column {
+    let mut column = Column {
         id,
         name: r.text()?,
         native_type: r.text()?,
+        domain: String::new(),
         native_id: r.u32()?,
         modifier: r.i32()?,
         kind: take_type(r, 0)?,
@@ -418,13 +419,16 @@ fn take_column(r: &mut Reader<'_>) -> Result<Column, StoredError> {
         generated: flags & GENERATED != 0,
         identity: flags & IDENTITY != 0,
         default: r.text()?,
-        comment: {
-            // Collation and character set: MySQL's, not used yet.
-            let (_collation, _charset) = (r.text()?, r.text()?);
-            r.text()?
-        },
-        missing: if flags & HAS_MISSING != 0 { Some(r.text()?) } else { None },
+        comment: String::new(),
+        missing: None,
     };
+    column.domain = r.text()?;
+    // Character set: MySQL's, not used yet.
+    let _charset = r.text()?;
+    column.comment = r.text()?;
+    if flags & HAS_MISSING != 0 {
+        column.missing = Some(r.text()?);
+    }
     Ok(column)
 }
 
@@ -508,6 +512,7 @@ mod tests {
             id: 2,
             name: name.into(),
             native_type: "numeric(12,2)".into(),
+            domain: String::new(),
             native_id: 1700,
             modifier: 786_438,
             kind,

@@ -64,6 +64,8 @@ pub struct Column {
     pub name: String,
     /// As the server prints it: `numeric(12,2)`, `character varying(20)`.
     pub native_type: String,
+    /// The domain's name as the server prints it, where [`Column::native_type`] is what the domain stands on; empty = none.
+    pub domain: String,
     /// oid or the like; 0 = none.
     pub native_id: u32,
     /// typmod or the like; -1 = none.
@@ -125,6 +127,7 @@ impl TableSchema {
             id,
             name: name.to_owned(),
             native_type: String::new(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind,

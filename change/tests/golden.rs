@@ -73,6 +73,7 @@ fn table(columns: &str) -> Arc<TableSchema> {
             id: i as u32 + 1,
             name: name.into(),
             native_type: kind_text.into(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind: kind(kind_text),

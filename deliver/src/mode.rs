@@ -42,6 +42,7 @@ fn column(name: &str, kind: Type, native_type: &str) -> Column {
         id: 0,
         name: name.to_owned(),
         native_type: native_type.to_owned(),
+        domain: String::new(),
         native_id: 0,
         modifier: -1,
         kind,

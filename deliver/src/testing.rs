@@ -24,6 +24,7 @@ pub fn table(schema: &str, name: &str, columns: &[(&str, Type)], key: &[&str]) -
             id: i as u32,
             name: (*name).to_owned(),
             native_type: String::new(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind: kind.clone(),

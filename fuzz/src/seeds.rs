@@ -47,6 +47,7 @@ pub fn table() -> Arc<TableSchema> {
                 id: at as u32 + 1,
                 name: name.into(),
                 native_type: String::new(),
+                domain: String::new(),
                 native_id: 0,
                 modifier: -1,
                 kind,

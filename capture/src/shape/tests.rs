@@ -298,3 +298,31 @@ fn what_is_skipped_by_default_is_published_and_what_is_named_is_not() {
     assert_eq!(of(&[("compat.defects", "true")]), ("t".into(), false));
     assert_eq!(of(&[("compat.defects", "true"), ("skipped.operations", "t")]), ("t".into(), true));
 }
+
+#[test]
+fn with_the_defects_the_key_and_what_jdbc_has_no_text_of_stay_whole() {
+    let mut given = (*table()).clone();
+    given.columns[0].kind = Type::Text { length: 0 };
+    given.columns[0].native_type = "text".into();
+    given.columns[4].native_type = "public.ltree".into();
+    given.columns[2].native_type = "\"char\"".into();
+    let given = Arc::new(given);
+    let hash = Mask::hash("SHA-256", "s", true).unwrap();
+    let rules =
+        |defects| Rules { masks: vec![(Pattern::parse(".*").unwrap(), hash.clone())], defects, ..Rules::default() };
+    let lengths = |defects| {
+        let plan = rules(defects).plan(&given);
+        assert_ne!(plan.table.fingerprint, given.fingerprint);
+        let row = Row::new(vec![value("k"), value("v"), value("c"), Cell::Null, value("A.b")]);
+        let length = |c: &Cell| if let Cell::Value(Value::Text(t)) = c { t.as_str().len() } else { 0 };
+        plan.row(row).cells.iter().map(length).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(true), [1, 10, 1, 0, 3], "key and ltree in clear, a digit for a `char`");
+    assert_eq!(lengths(false), [64, 10, 1, 0, 64]);
+    // The encoder is told of what is left to it.
+    let mut options = Options::default();
+    rules(true).tell(&mut options);
+    let mask = options.masks.0.unwrap();
+    assert_eq!(mask(&given, &given.columns[0]).unwrap()(Some("k")).unwrap().len(), 64);
+    assert!(mask(&given, &given.columns[4]).is_none());
+}

@@ -296,6 +296,7 @@ fn schema(at: usize, name: &str, keyed: bool) -> TableSchema {
         id,
         name: name.into(),
         native_type: "x".into(),
+        domain: String::new(),
         native_id: 0,
         modifier: -1,
         kind,

@@ -30,7 +30,7 @@ use catchwater_change::decode::debezium_json;
 use catchwater_change::encode::debezium_json::{Encoder, Options, keys_hold};
 use catchwater_change::json;
 use catchwater_change::stamp::flag;
-use catchwater_change::{Cut, Native, Stamp, TableSchema, Value, Version};
+use catchwater_change::{Column, Cut, Native, Stamp, TableSchema, Value, Version};
 use catchwater_client::{
     ControlClient, ControlError, Fetch, FetchPart, Isolation, LogClient, LogError, NewTopic, Owner, PartitionError,
     Tail, TopicsWanted,
@@ -359,9 +359,16 @@ async fn first_open(
     Ok(opened)
 }
 
-/// Compaction needs keys, and that all records of a row have the same: with Debezium's defects some tables' have not.
+/// Compaction needs keys, that all records of a row have the same, and no other row's: with Debezium's defects some tables'
+/// have not, and without them a mask leaves many rows one key where it gives all values one form, or cuts them.
 fn is_compacted(options: &Options, table: &TableSchema) -> bool {
-    !table.key.is_empty() && (!options.defects || keys_hold(table))
+    let merges = |column: &Column| {
+        let is_one = options.masks.0.as_ref().and_then(|of| of(table, column)).is_some_and(|mask| mask(None).is_some());
+        let is_cut = |of: Vec<(String, String)>| of.iter().any(|(name, _)| name == "truncateLength");
+        is_one || options.parameters.0.as_ref().is_some_and(|of| is_cut(of(table, column)))
+    };
+    let mut key = table.key.iter().filter_map(|k| table.columns.get(usize::from(*k)));
+    !table.key.is_empty() && if options.defects { keys_hold(table) } else { !key.any(merges) }
 }
 
 impl Begun<'_> {

@@ -14,7 +14,6 @@ use catchwater_record::{CaptureEpoch, CaptureId, Incarnation, SourceName};
 use catchwater_runtime::time::timeout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a database's preflight may take.
@@ -252,11 +251,7 @@ pub(super) fn properties(source: &Source, node: &str) -> Result<capture::Propert
         Failure::new(Exit::Refused, "CW0303", format!("source {node}: {why}"))
     })?;
     properties.options.fill_unchanged &= source.fill_unchanged;
-    if properties.rules.has_parameters() {
-        let rules = properties.rules.clone();
-        let of = move |table: &_, column: &_| rules.parameters(table, column);
-        properties.options.parameters = capture::properties::Parameters(Some(Arc::new(of)));
-    }
+    properties.rules.tell(&mut properties.options);
     Ok(properties)
 }
 

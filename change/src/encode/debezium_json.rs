@@ -21,15 +21,15 @@ use crate::stamp::{STAMP_HEADER, Stamp, flag};
 use crate::value::Value;
 use bytes::Bytes;
 use catchwater_base::Wall;
-use defects::Cuts;
-use defects::Road;
-pub use defects::{cut_units, is_domain_array, is_known, keys_hold};
+use defects::{Cuts, Road, Spot};
+pub use defects::{cut_units, is_domain_array, is_key_there, is_known, keys_hold};
 pub use names::NameMode;
 pub use notification::Notification;
 pub use outbox::{Converter, Event, Expand, Outbox, Place, Placement, Route, Updates};
 use parts::{OfTable, Times};
 pub use parts::{Parts, Record};
 pub use placed::{Added, Deletes, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
+pub use said::{Mask, Masks, Parameters};
 use schema::Inline;
 pub use source_type::{SourceType, source_type};
 use std::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct Options {
     pub delimiter: String,
     /// Parameters that a column's inline schema has besides its own.
     pub parameters: Parameters,
+    /// With [`Options::defects`] used where rows come unmasked ([`is_key_there`]) or have no value to mask.
+    pub masks: Masks,
     /// Columns that were not sent are filled from the log before a record is made; else the placeholder stands there.
     pub fill_unchanged: bool,
     /// `compat.defects`: Debezium's bytes also where it is wrong.
@@ -86,29 +88,6 @@ pub struct Options {
     pub value_converter: Converter,
 }
 
-/// A function of table and column that gives names and values; none = nothing.
-#[derive(Clone, Default)]
-pub struct Parameters(pub Option<Arc<ParametersOf>>);
-
-type ParametersOf = dyn Fn(&TableSchema, &Column) -> Vec<(String, String)> + Send + Sync;
-
-impl std::fmt::Debug for Parameters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Parameters({})", if self.0.is_some() { "some" } else { "none" })
-    }
-}
-
-impl PartialEq for Parameters {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        }
-    }
-}
-
-impl Eq for Parameters {}
-
 /// Place of an event in its transaction: the envelope's `transaction`, with `provide.transaction.metadata`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Block<'a> {
@@ -130,6 +109,7 @@ impl Default for Options {
             schema_names: NameMode::None,
             delimiter: ".".into(),
             parameters: Parameters::default(),
+            masks: Masks::default(),
             fill_unchanged: true,
             defects: false,
             key_defaults: false,
@@ -162,7 +142,7 @@ pub struct Encoder {
     inline: Arc<Mutex<Inlines>>,
     /// What the transforms make of a table's records, by the number of its schema.
     places: Arc<Mutex<BTreeMap<u32, Arc<Placed>>>>,
-    /// With the defects: what is cut of a column's values, by the number of its schema.
+    /// With the defects: what is cut of a column's values, or masked, by the number of its schema.
     cuts: Arc<Mutex<BTreeMap<u32, Arc<Cuts>>>>,
     outbox_plans: Arc<outbox::Plans>,
 }
@@ -559,6 +539,7 @@ impl Encoder {
             }
             first = false;
             out.extend_from_slice(of.name(at));
+            let from = out.len();
             let exact = |v: &Value| Exact::Text(exact::text_of(&column.kind, v));
             let what = match cell {
                 Cell::Null => self.put_null(out, column),
@@ -583,6 +564,10 @@ impl Encoder {
                     self.put_unknown(out, column);
                     (key_alone.is_none() || table.is_key(at)).then_some(Exact::Absent)
                 }
+            };
+            let what = match &cuts {
+                None => what,
+                Some(cuts) => self.hidden(out, from, cuts, Spot { table, at, cell, road }, what),
             };
             if let Some(what) = what {
                 marks.push(ExactCell { after, column: at as u16, what });
@@ -733,9 +718,17 @@ fn cell_at(row: &Option<Row>, at: usize) -> Option<&Cell> {
 
 /// True if an update moves its row to another key. A before image without a key cell says it did not.
 pub fn key_changed(change: &RowChange) -> bool {
+    key_changed_in(change, |_| true)
+}
+
+/// As [`key_changed`], in those columns of the key.
+fn key_changed_in(change: &RowChange, counts: impl Fn(&Column) -> bool) -> bool {
     let (Some(before), Some(after)) = (&change.before, &change.after) else { return false };
     change.table.key.iter().any(|k| {
         let at = usize::from(*k);
+        if !change.table.columns.get(at).is_some_and(&counts) {
+            return false;
+        }
         match (before.cells.get(at), after.cells.get(at)) {
             (Some(Cell::Value(b)), Some(Cell::Value(a))) => b != a,
             (Some(Cell::Null), Some(Cell::Value(_))) | (Some(Cell::Value(_)), Some(Cell::Null)) => true,
@@ -776,6 +769,7 @@ mod notification;
 pub(crate) mod outbox;
 mod parts;
 pub(crate) mod placed;
+mod said;
 mod schema;
 mod source_type;
 mod transaction;

@@ -52,6 +52,8 @@ pub struct CatalogColumn {
     pub modifier: i32,
     pub type_text: String,
     pub not_null: bool,
+    /// By its domain; unlike the column's own, it may be got round (`(SELECT x FROM t WHERE false)`).
+    pub domain_not_null: bool,
     pub generated: bool,
     /// Generated, and kept in the row.
     pub stored: bool,
@@ -153,7 +155,8 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
                format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text, \
                a.attidentity::text <> '', coalesce(pg_get_expr(d.adbin, d.adrelid), ''), \
                coalesce(col_description(a.attrelid, a.attnum), ''), \
-               CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END \
+               CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, \
+               coalesce((SELECT t.typtype = 'd' AND t.typnotnull FROM pg_type t WHERE t.oid = a.atttypid), false) \
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
              WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2",
             &[&oids],
@@ -175,6 +178,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             default: r.get(9),
             comment: r.get(10),
             missing: r.get(11),
+            domain_not_null: r.get(12),
         };
         if let Some(i) = place.get(&r.get::<_, u32>(0)) {
             tables[*i].columns.push(column);
@@ -373,15 +377,17 @@ impl CatalogTable {
 fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
     let kind = schema::kind(types, c.type_oid, c.modifier);
     let missing = c.missing.as_ref().and_then(|text| decode(&kind, Bytes::copy_from_slice(text.as_bytes())).ok());
+    let base = schema::stands_on(types, c.type_oid);
     Column {
         id: c.number.max(0) as u32,
         name: c.name.clone(),
-        native_type: schema::stands_on(types, c.type_oid).unwrap_or(&c.type_text).to_owned(),
+        native_type: base.unwrap_or(&c.type_text).to_owned(),
+        domain: base.map_or_else(String::new, |_| c.type_text.clone()),
         native_id: c.type_oid,
         modifier: c.modifier,
         missing: missing.map(|value| exact::text_of(&kind, &value)),
         kind,
-        nullable: Some(!c.not_null),
+        nullable: Some(!(c.not_null || c.domain_not_null)),
         generated: c.generated,
         identity: c.identity,
         default: if c.generated { String::new() } else { c.default.clone() },
@@ -400,20 +406,24 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
         .map(|(i, c)| match find(catalog, c) {
             // What is sent is a value as any other, also if the server made it.
             Some(known) => Column { generated: false, ..column(known, types) },
-            None => Column {
-                id: i as u32 + 1,
-                name: c.name.clone(),
-                native_type: texts.next().cloned().unwrap_or_default(),
-                native_id: c.type_oid,
-                modifier: c.modifier,
-                kind: schema::kind(types, c.type_oid, c.modifier),
-                nullable: None,
-                generated: false,
-                identity: false,
-                default: String::new(),
-                missing: None,
-                comment: String::new(),
-            },
+            None => {
+                let (text, base) = (texts.next().cloned().unwrap_or_default(), schema::stands_on(types, c.type_oid));
+                Column {
+                    id: i as u32 + 1,
+                    name: c.name.clone(),
+                    domain: if base.is_some() { text.clone() } else { String::new() },
+                    native_type: base.map_or(text, str::to_owned),
+                    native_id: c.type_oid,
+                    modifier: c.modifier,
+                    kind: schema::kind(types, c.type_oid, c.modifier),
+                    nullable: None,
+                    generated: false,
+                    identity: false,
+                    default: String::new(),
+                    missing: None,
+                    comment: String::new(),
+                }
+            }
         })
         .collect();
     let read = catalog.filter(|t| t.generated_read);

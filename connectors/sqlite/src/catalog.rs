@@ -218,6 +218,7 @@ impl Table {
                 id: i as u32 + 1,
                 name: c.name.clone(),
                 native_type: c.declared.clone(),
+                domain: String::new(),
                 native_id: 0,
                 modifier: -1,
                 kind: kind_of(&c.declared),

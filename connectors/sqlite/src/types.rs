@@ -271,6 +271,7 @@ mod tests {
             id: 0,
             name: "c".into(),
             native_type: declared.into(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind: kind_of(declared),

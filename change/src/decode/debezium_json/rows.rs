@@ -113,6 +113,7 @@ mod tests {
             id: 1,
             name: name.into(),
             native_type: String::new(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind,

@@ -24,7 +24,7 @@ use crate::row::{Cell, Row};
 use crate::schema::{Column, KeyFrom, TableSchema, Type};
 use crate::value::{Decimal, Value};
 pub use cut::cut_units;
-pub(super) use cut::{Cuts, parameters};
+pub(super) use cut::{Cuts, Spot, parameters};
 pub(super) use shape::shape;
 
 /// How a row reached Debezium: its snapshots read through JDBC, its stream through a parser of its own, and they err
@@ -57,8 +57,8 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
         (Type::Timestamp { digits }, Value::Timestamp(micros)) => time::put_timestamp(out, form, *digits, *micros),
         (Type::Timestamp { digits }, Value::Text(t)) => time::put_far(out, form, *digits, t.as_str()),
         (Type::Decimal { .. }, Value::Decimal(d)) => put_decimal(out, form, &column.kind, native, d),
-        (Type::Text { .. }, _) if native == "name" && road == Road::Stream && !options.unknown_types => {
-            out.extend_from_slice(b"null");
+        _ if is_lost(options, column, road) => {
+            nothing::put(out, form, false, column);
             true
         }
         (Type::Array { .. }, value) if is_domain_array(column) => array::put_unknown(out, form, value),
@@ -72,6 +72,12 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
         return false;
     }
     done
+}
+
+/// The parser of its stream has no values of type `name`, unless unknown types are asked for.
+pub(super) fn is_lost(options: &Options, column: &Column, road: Road) -> bool {
+    let is_name = matches!(column.kind, Type::Text { .. }) && column.native_type == "name";
+    is_name && road == Road::Stream && !options.unknown_types
 }
 
 fn put_decimal(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &Decimal) -> bool {
@@ -239,6 +245,11 @@ pub(super) fn key_columns(table: &TableSchema) -> Option<&[u16]> {
     (table.identity == b'i' && table.key_from == KeyFrom::IdentityIndex && name.is_empty()).then_some(columns)
 }
 
+/// True if the column at that place is part of Debezium's key: masks and cuts are of the row, not of the key beside it.
+pub fn is_key_there(table: &TableSchema, at: usize) -> bool {
+    table.is_key(at) || key_columns(table).is_some_and(|key| key.iter().any(|k| usize::from(*k) == at))
+}
+
 /// True if an update moves its row to another key, as Debezium sees it: what was not sent is zero, or the default.
 fn key_changed(options: &Options, change: &RowChange, key: &[u16]) -> bool {
     let (Some(before), Some(after)) = (&change.before, &change.after) else { return false };
@@ -260,7 +271,7 @@ pub(super) fn pieces(options: &Options, change: &RowChange) -> &'static [Piece] 
     use Piece::{NewKey, OldKey, Tombstone, Whole};
     let changed = match key_columns(&change.table) {
         Some(key) => key_changed(options, change, key),
-        None => super::key_changed(change),
+        None => super::key_changed_in(change, |column| !is_lost(options, column, Road::of(change))),
     };
     match (changed, options.skips_deletes, options.skips_creates, options.tombstones) {
         (false, ..) => &[Whole],

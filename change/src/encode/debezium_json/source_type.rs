@@ -29,8 +29,9 @@ pub fn source_type(column: &Column) -> SourceType {
         Type::Array { element } => element,
         kind => kind,
     };
-    let name = name(items);
-    let (length, scale) = size(kind, &name, column.modifier);
+    let base = name(items);
+    let (length, scale) = size(kind, &base, column.modifier);
+    let name = if column.domain.is_empty() { base } else { name(&column.domain) };
     let serial = if column.default.contains("nextval(") { serial(&name) } else { None };
     let length = match (bare(items), first_number(items)) {
         ("vector" | "halfvec" | "sparsevec", dimensions) => dimensions,
@@ -153,6 +154,7 @@ mod tests {
             id: 1,
             name: "c".into(),
             native_type: native.into(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind,
@@ -179,6 +181,10 @@ mod tests {
         ] {
             assert_eq!(source_type(&column(native, Type::Other)).name, expected, "{native}");
         }
+        let domain = Column { domain: "shop.addr".into(), ..column("inet", Type::Other) };
+        assert_eq!(source_type(&domain).name, "addr", "what it stands on is the value's affair");
+        let money = Column { domain: "price".into(), ..column("money", Type::Decimal { precision: 0, scale: 0 }) };
+        assert_eq!((source_type(&money).name.as_str(), source_type(&money).length), ("price", Some(NO_LENGTH)));
         let mut serial = column("bigint", Type::Int { bits: 64, unsigned: false });
         serial.default = "nextval('t_id_seq'::regclass)".into();
         assert_eq!(source_type(&serial).name, "bigserial");

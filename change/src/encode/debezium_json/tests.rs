@@ -17,6 +17,7 @@ fn column(id: usize, kind: Type) -> Column {
         id: id as u32,
         name: format!("c{id}"),
         native_type: "any".into(),
+        domain: String::new(),
         native_id: 0,
         modifier: -1,
         kind,
@@ -242,7 +243,7 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
-fn stamp(change: &RowChange, piece: Piece) -> Stamp {
+pub(super) fn stamp(change: &RowChange, piece: Piece) -> Stamp {
     Stamp {
         op: Encoder::letter(change, piece),
         flags: 0,

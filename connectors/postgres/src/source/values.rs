@@ -247,6 +247,7 @@ mod tests {
             id: i as u32 + 1,
             name: format!("c{i}"),
             native_type: String::new(),
+            domain: String::new(),
             native_id: 0,
             modifier: -1,
             kind: kind.clone(),

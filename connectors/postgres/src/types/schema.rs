@@ -128,13 +128,19 @@ fn kind_at(types: &PgTypes, oid: u32, modifier: i32, depth: u8) -> Type {
     }
 }
 
-/// What a domain over a type that is known by its name alone is written as: that type's text. `None` = it is no such domain.
+/// What a domain over a type that is known by its name alone (no [`Type`] of its own, or one that `money`, `oid`, `name`,
+/// `"char"` and `citext` share with others) is written as: that type's text. `None` = it is no such domain.
 pub fn stands_on(types: &PgTypes, oid: u32) -> Option<&str> {
-    let mut t = types.get(&oid).filter(|t| t.kind == b'd' && kind(types, oid, -1) == Type::Other)?;
+    let mut t = types.get(&oid).filter(|t| t.kind == b'd')?;
     for _ in 0..DEPTH_MAX {
         match types.get(&t.base) {
             Some(base) if base.kind == b'd' => t = base,
-            Some(base) => return Some(&base.text),
+            Some(base) => {
+                let by_name = matches!(t.base, oid::MONEY | oid::OID | oid::NAME | oid::CHAR)
+                    || (base.kind == b'b' && base.category == b'S' && t.base >= oid::FIRST_NORMAL)
+                    || kind(types, oid, -1) == Type::Other;
+                return by_name.then_some(base.text.as_str());
+            }
             None => return None,
         }
     }

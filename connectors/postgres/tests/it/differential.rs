@@ -19,7 +19,7 @@
 mod random;
 
 use crate::support::*;
-use catchwater_capture::properties::{Parameters, Properties};
+use catchwater_capture::properties::Properties;
 use catchwater_capture::shape::shaped;
 use catchwater_capture::worker as capture;
 use catchwater_client::ControlClient;
@@ -133,15 +133,13 @@ async fn start(db: &Db, properties: &BTreeMap<String, String>, defects: bool) ->
     let mut properties = Properties::parse(given.iter().map(|(k, v)| (k.as_str(), v.as_str()))).unwrap();
     properties.options.fill_unchanged = false;
     let rules = properties.rules.clone();
-    let of = rules.clone();
-    properties.options.parameters = Parameters(Some(Arc::new(move |t: &_, c: &_| of.parameters(t, c))));
+    rules.tell(&mut properties.options);
     let name = format!("{}_{}", db.name, if defects { "d" } else { "r" });
     let mut source = db.config(&[]);
-    let tables = db
-        .client
-        .query("SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace", &[])
-        .await
-        .unwrap();
+    // Without the defects a table that updates would fail on is refused (CW0512).
+    let sql = "SELECT relname::text FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND ($1 OR \
+               relreplident IN ('f', 'i') OR relreplident = 'd' AND EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary))";
+    let tables = db.client.query(sql, &[&defects]).await.unwrap();
     source.tables = tables.iter().map(|r| TableRef { schema: "public".into(), name: r.get(0) }).collect();
     (source.slot, source.publication) = (Some(name.clone()), Some(name.clone()));
     source.source = name.as_str().into();

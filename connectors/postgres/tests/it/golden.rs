@@ -8,7 +8,7 @@
 
 use crate::support::*;
 use catchwater_capture::TableLists;
-use catchwater_capture::properties::{Parameters, Properties};
+use catchwater_capture::properties::Properties;
 use catchwater_capture::shape::shaped;
 use catchwater_capture::worker as capture;
 use catchwater_client::ControlClient;
@@ -143,8 +143,7 @@ fn properties(run: &Run, setting: Setting) -> Properties {
     let mut out = Properties::parse(given.iter().map(|(k, v)| (k.as_str(), v.as_str()))).unwrap();
     // The recordings have placeholders where ours have the values.
     out.options.fill_unchanged = false;
-    let rules = out.rules.clone();
-    out.options.parameters = Parameters(Some(Arc::new(move |t: &_, c: &_| rules.parameters(t, c))));
+    out.rules.tell(&mut out.options);
     out
 }
 

@@ -9,7 +9,7 @@
 
 use crate::golden::{Scenario, capture_until};
 use crate::rig::Rig;
-use catchwater_capture::properties::{Parameters, Properties};
+use catchwater_capture::properties::Properties;
 use catchwater_client::memory::MemoryCluster;
 use catchwater_record::TopicPartition;
 use catchwater_record::batch::{BatchView, iterate};
@@ -194,8 +194,7 @@ async fn events_of_outbox_tables_are_debeziums() {
                 given.insert("compat.defects".into(), defects.to_string());
                 given.insert("replace.null.with.default".into(), "true".into());
                 let mut properties = Properties::parse(given.iter().map(|(k, v)| (k.as_str(), v.as_str()))).unwrap();
-                let rules = properties.rules.clone();
-                properties.options.parameters = Parameters(Some(Arc::new(move |t: &_, c: &_| rules.parameters(t, c))));
+                properties.rules.tell(&mut properties.options);
                 let name = format!("{}_{schemas}_{defects}", run.name.replace('-', "_"));
                 let scenario = Scenario::parse(&run.sql);
                 let count = recorded.topics.values().map(Vec::len).sum::<usize>();

@@ -37,6 +37,7 @@ pub(super) fn put(out: &mut Vec<u8>, form: &Form, element: &Type, native: &str, 
                 Some(items) => (items, false),
                 None => return false,
             },
+            Some(_) if *element == Type::Other && !super::is_known(native) => return null(out),
             // The driver reads all items at once, and a numeric's NaN or infinity is none it reads.
             Some((_, text)) if matches!(element, Type::Decimal { .. }) && names_no_number(text) => return null(out),
             Some((dimensions, text)) => return put_nested(out, element, native, dimensions, text),
@@ -85,7 +86,16 @@ pub(super) fn put_unknown(out: &mut Vec<u8>, form: &Form, value: &Value) -> bool
         };
         Some(Some(Value::Text(text.into())))
     };
-    let Value::Array(items) = value else { return false };
+    let items = match value {
+        Value::Array(items) => Some(items.clone()),
+        Value::Text(t) => match shape(t.as_str()) {
+            Some((1, text)) => items_of(&Type::Text { length: 0 }, text),
+            Some(_) => Some(vec![None]),
+            None => None,
+        },
+        _ => None,
+    };
+    let Some(items) = items else { return false };
     match items.iter().map(text).collect::<Option<Vec<_>>>() {
         Some(texts) => put_items(out, form, &Type::Bytes, "bytea", &as_bytes(&texts)),
         None => {

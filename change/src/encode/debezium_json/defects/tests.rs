@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::encode::debezium_json::schema::Shape;
-use crate::encode::debezium_json::{Encoder, Parameters};
+use crate::encode::debezium_json::{Encoder, Mask, Masks, Parameters};
 use crate::encode::form::{BinaryMode, Form, TimeMode};
 use crate::event::{Op, SourceInfo};
 
@@ -11,6 +11,7 @@ fn column(kind: Type, native: &str) -> Column {
         id: 1,
         name: "c".into(),
         native_type: native.into(),
+        domain: String::new(),
         native_id: 0,
         modifier: -1,
         kind,
@@ -207,7 +208,7 @@ fn encoder(form: Form, cut: &'static [(&'static str, u32)]) -> Encoder {
         let of = cut.iter().filter(|(name, _)| *name == c.name);
         of.map(|(_, n)| ("truncateLength".to_owned(), n.to_string())).collect::<Vec<_>>()
     };
-    let parameters = Parameters(Some(std::sync::Arc::new(parameters)));
+    let parameters = Parameters::new(parameters);
     Encoder::with("postgresql", "pg", Options { form, parameters, defects: true, ..Options::default() })
 }
 
@@ -331,4 +332,93 @@ fn items_of_arrays_are_described_as_debezium_describes_them() {
     let of = |mode| shown(TimeMode::Adaptive, mode, &array, "numeric(6,-2)[]", &value, Road::Stream);
     assert_eq!(of(DecimalMode::String), format!("[\"12300.{}\",null]", "0".repeat(2046)));
     assert!(of(DecimalMode::Precise).len() > 1000, "so many digits");
+}
+
+/// Source: a real Debezium 3.7.0.Final, `column.mask.with.3.chars`, and a hash, of every text column (2026-11-28).
+#[test]
+fn a_mask_is_of_the_row_and_of_what_stands_for_a_value() {
+    let text = |name: &str, nullable: bool, native: &str| Column {
+        name: name.into(),
+        nullable: Some(nullable),
+        ..column(Type::Text { length: 0 }, native)
+    };
+    let mut of = table(vec![
+        text("k", false, "text"),
+        text("r", false, "text"),
+        text("o", true, "text"),
+        Column { default: "'def'::text".into(), ..text("d", false, "text") },
+        text("n", false, "name"),
+    ]);
+    (of.key, of.key_from, of.identity) = (vec![0], KeyFrom::PrimaryKey, b'd');
+    let of = std::sync::Arc::new(of);
+    let value = |t: &str| Cell::Value(Value::Text(t.into()));
+    let stars: fn(Option<&str>) -> Option<String> = |_| Some("***".into());
+    let hash: fn(Option<&str>) -> Option<String> = |t| t.map(|t| format!("#{t}"));
+    let shown = |mask: fn(Option<&str>) -> Option<String>, before: Option<Vec<Cell>>, after: Option<Vec<Cell>>| {
+        let of_column = move |_: &TableSchema, _: &Column| -> Option<Mask> { Some(std::sync::Arc::new(mask)) };
+        let options =
+            Options { masks: Masks::new(of_column), defects: true, unknown_types: false, ..Options::default() };
+        let change = RowChange {
+            table: of.clone(),
+            op: if after.is_some() { Op::Update } else { Op::Delete },
+            before: before.map(Row::new),
+            after: after.map(Row::new),
+            snapshot: SnapshotMark::No,
+            info: SourceInfo::None,
+        };
+        let encoder = Encoder::with("postgresql", "pg", options);
+        let stamp = crate::encode::debezium_json::tests::stamp(&change, Piece::Whole);
+        let made = encoder.encode(&change, Piece::Whole, stamp, catchwater_base::Wall::from_micros(0)).unwrap();
+        let utf8 = |b: &Option<bytes::Bytes>| String::from_utf8(b.clone().unwrap().to_vec()).unwrap();
+        let value = utf8(&made.value);
+        let rows = value.split(",\"source\"").next().unwrap().to_owned();
+        format!("{} {rows}", utf8(&made.key))
+    };
+    // The source masks what it has, but for the key; a delete under the default identity has the key alone.
+    let gone = || Some(vec![value("a"), Cell::Absent, Cell::Absent, Cell::Absent, Cell::Absent]);
+    assert_eq!(
+        shown(stars, gone(), None),
+        r#"{"k":"a"} {"before":{"k":"***","r":"***","o":"***","d":"***","n":"***"},"after":null"#
+    );
+    assert_eq!(
+        shown(hash, gone(), None),
+        r##"{"k":"a"} {"before":{"k":"#a","r":"#","o":null,"d":"#def","n":"#"},"after":null"##
+    );
+    // The third was not sent, as it is unchanged; the stream loses names.
+    let now = || Some(vec![value("a"), value("#r"), Cell::Unavailable, value("#d"), value("#n")]);
+    assert_eq!(
+        shown(hash, None, now()),
+        r##"{"k":"a"} {"before":null,"after":{"k":"#a","r":"#r","o":"#__debezium_unavailable_value","d":"#d","n":"#"}"##
+    );
+}
+
+#[test]
+fn a_name_in_the_key_is_the_same_in_all_rows_of_the_stream() {
+    let mut of = update(vec![column(Type::Text { length: 0 }, "name")], Vec::new(), Vec::new());
+    let value = |t: &str| Row::new(vec![Cell::Value(Value::Text(t.into()))]);
+    (of.before, of.after) = (Some(value("a")), Some(value("b")));
+    let mut key = (*of.table).clone();
+    (key.key, key.columns[0].nullable) = (vec![0], Some(false));
+    of.table = std::sync::Arc::new(key);
+    let options = |unknown_types| Options { unknown_types, defects: true, ..Options::default() };
+    assert_eq!(pieces(&options(false), &of), [Piece::Whole], "theirs is empty in both");
+    assert_eq!(pieces(&options(true), &of), [Piece::OldKey, Piece::Tombstone, Piece::NewKey]);
+}
+
+#[test]
+fn what_is_said_of_numerics_at_the_source() {
+    let said = |kind: Type, native: &str, road| {
+        let mut of: Vec<(String, String)> = [("length", "9"), ("scale", "-2")]
+            .map(|(k, v)| (format!("__debezium.source.column.{k}"), v.to_owned()))
+            .to_vec();
+        parameters(&mut of, &column(kind, native), road);
+        of.into_iter().map(|(_, v)| v).collect::<Vec<_>>().join(" ")
+    };
+    let number = |precision, scale| Type::Decimal { precision, scale };
+    assert_eq!(said(number(0, 0), "numeric", Road::Jdbc), "0");
+    assert_eq!(said(number(0, 0), "numeric", Road::Stream), "9 -2");
+    assert_eq!(said(number(0, 0), "a_domain", Road::Jdbc), "9 -2");
+    assert_eq!(said(number(6, -2), "numeric(6,-2)", Road::Jdbc), "9 2046");
+    let array = Type::Array { element: Box::new(number(6, -2)) };
+    assert_eq!(said(array, "numeric(6,-2)[]", Road::Stream), "9 2046");
 }

@@ -5,6 +5,7 @@
 //! (`BinaryDataConverter`), recordings `typed-*`, `raw-*`.
 
 use super::{Of, value_of};
+use crate::encode::debezium_json::defects::Spot;
 use crate::encode::debezium_json::header::big_decimal;
 use crate::encode::debezium_json::value::{fixed_scale, put_value};
 use crate::encode::debezium_json::{Encoder, Options, defects, nothing, schema};
@@ -130,8 +131,9 @@ impl Encoder {
             return out.extend_from_slice(b"null");
         };
         let form = &self.options.form;
+        let (from, cuts) = (out.len(), self.cuts(of.table));
         match cell {
-            Cell::Value(v) if self.put_cut(out, self.cuts(of.table).as_deref(), at, column, v, of.road) => {}
+            Cell::Value(v) if self.put_cut(out, cuts.as_deref(), at, column, v, of.road) => {}
             Cell::Value(v) if self.options.defects && defects::put_value(out, &self.options, column, v, of.road) => {}
             Cell::Value(v) if self.options.value_schema && nothing::has_no_place(column, v) => {
                 nothing::put(out, form, false, column);
@@ -141,6 +143,9 @@ impl Encoder {
             // Connect's structure gives the default, whatever the converter is told.
             Cell::Null | Cell::Absent if self.options.defects && nothing::put_default(out, form, column) => {}
             Cell::Null | Cell::Absent => drop(self.put_null(out, column)),
+        }
+        if let Some(cuts) = &cuts {
+            self.hidden(out, from, cuts, Spot { table: of.table, at, cell, road: of.road }, None);
         }
     }
 
