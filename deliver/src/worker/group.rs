@@ -260,16 +260,20 @@ impl Worker {
         }
         // Before the log has answered nobody knows what waits there.
         if session.has_looked && !behind && !session.regroup.has_backlog() {
-            let (seq, native) = (session.at.seq, session.at.native.clone());
+            // Inside the first snapshot (or a rebuild) what was read is not to be seen, nor what came beside it.
+            let reached = (!self.is_held(session)).then(|| (session.at.seq, session.at.native.clone()));
             self.status.update(|s| {
                 s.lag_ms = 0;
                 s.oldest = None;
-                s.seq = seq;
-                s.position = native;
                 s.bytes = 0;
                 // A cut was reached without trouble.
                 s.last_error = None;
-                s.state = State::Running;
+                s.state = State::Snapshot;
+                if let Some((seq, native)) = reached {
+                    s.seq = seq;
+                    s.position = native;
+                    s.state = State::Running;
+                }
             });
         }
         Ok(())

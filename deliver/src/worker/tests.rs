@@ -627,6 +627,31 @@ async fn the_first_snapshot_is_one_transaction_of_the_sink() {
     assert_eq!((end, status.rows), (End::Stopped, 23));
 }
 
+/// `catchwater wait` would take it for reached: the target has nothing of what the source held before.
+#[tokio::test(start_paused = true)]
+async fn a_cut_before_the_first_snapshot_is_whole_is_no_position() {
+    let cluster = MemoryCluster::new(11);
+    let mut source = TestSource::new(&cluster).await;
+    let target = MemoryTarget::new();
+    source.table("a", &["id"], &["id"], 1).await;
+    source.first("a", None).await;
+    source.cut(true).await;
+    let status = StatusHandle::new();
+    let (stop, stopped) = shutdown::channel();
+    let work = Worker::run(deps(&cluster, &target), config(1), status.clone(), stopped);
+    let task = catchwater_runtime::spawn::spawn("worker", work);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(status.read().position, Native::default());
+    source.begin();
+    source.row("a", Op::Read, None, Some(&[1])).await;
+    source.cut(false).await;
+    source.first("a", Some(1)).await;
+    wait(|| status.read().rows == 1).await;
+    assert_ne!(status.read().position, Native::default());
+    stop.stop();
+    assert_eq!(task.join().await.unwrap(), End::Stopped);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_first_snapshot_that_stalls_leaves_no_open_transaction_behind() {
     let cluster = MemoryCluster::new(10);
