@@ -10,7 +10,7 @@ use crate::report::{Exit, Failure};
 use bytes::Bytes;
 use catchwater_runtime::shutdown::Stopped;
 use catchwater_runtime::spawn::Tasks;
-use catchwater_runtime::sync::Semaphore;
+use catchwater_runtime::sync::{Semaphore, oneshot};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -104,6 +104,7 @@ where
     A: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
 {
     let (connections, permits) = (Tasks::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let changes = Arc::new(Tasks::new());
     loop {
         let accepted = tokio::select! {
             a = listener.accept() => a,
@@ -114,10 +115,25 @@ where
             continue;
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
-        let answer = answer.clone();
+        let (answer, changes, permit) = (answer.clone(), Arc::clone(&changes), Arc::new(permit));
         connections.spawn("http.connection", async move {
-            let _permit = permit;
-            let service = service_fn(answer);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+                let (work, changes, permit) = (answer(request), Arc::clone(&changes), Arc::clone(&permit));
+                async move {
+                    if reads {
+                        return work.await;
+                    }
+                    // A change goes to its end also when its client goes away (Ctrl-C): half of it may be worse than none.
+                    let (tell, told) = oneshot::channel();
+                    changes.spawn("http.change", async move {
+                        let _ = tell.send(work.await);
+                        drop(permit);
+                    });
+                    told.await
+                        .unwrap_or_else(|_| Ok(reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", String::new())))
+                }
+            });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(HEADER_BYTES_MAX);
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
@@ -390,6 +406,55 @@ mod tests {
         {
             assert!(!local_host(host), "{host}");
         }
+    }
+
+    /// Two steps; between them the client is gone.
+    struct Steps(std::sync::atomic::AtomicU32, tokio::sync::Notify);
+
+    impl View for Steps {
+        fn metrics(&self) -> String {
+            String::new()
+        }
+        fn impaired(&self) -> String {
+            String::new()
+        }
+        fn not_ready(&self) -> Option<String> {
+            None
+        }
+        fn checks(&self) -> String {
+            String::new()
+        }
+        fn pipelines(&self) -> Pipelines {
+            Pipelines::default()
+        }
+        fn api<'a>(&'a self, _: Call) -> catchwater_runtime::Fut<'a, Result<Value, Failure>> {
+            Box::pin(async move {
+                use std::sync::atomic::Ordering::SeqCst;
+                self.0.store(1, SeqCst);
+                self.1.notify_one();
+                catchwater_runtime::time::sleep(Duration::from_millis(100)).await;
+                self.0.store(2, SeqCst);
+                self.1.notify_one();
+                Ok(Value::Null)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_goes_to_its_end_when_its_client_goes_away() {
+        use tokio::io::AsyncWriteExt;
+        let (listener, address) = bind(([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let (_stop, stopped) = catchwater_runtime::shutdown::channel();
+        let view = Arc::new(Steps(Default::default(), tokio::sync::Notify::new()));
+        let server = catchwater_runtime::spawn::spawn("server", serve(listener, view.clone(), stopped));
+        let mut client = TcpStream::connect(address).await.expect("connects");
+        let head = "POST /api/v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        client.write_all(head.as_bytes()).await.expect("sends");
+        view.1.notified().await;
+        drop(client);
+        let end = catchwater_runtime::time::timeout(Duration::from_secs(5), view.1.notified()).await;
+        assert!(end.is_ok(), "it stopped at step {:?}", view.0);
+        drop(server);
     }
 
     #[test]
