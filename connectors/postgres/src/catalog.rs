@@ -155,9 +155,13 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
                format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text, \
                a.attidentity::text <> '', coalesce(pg_get_expr(d.adbin, d.adrelid), ''), \
                coalesce(col_description(a.attrelid, a.attnum), ''), \
-               CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, \
+               CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] \
+                 WHEN c.relkind = 'p' THEN (SELECT min(m.v) FROM (SELECT DISTINCT (l.attmissingval::text::text[])[1] AS v \
+                   FROM pg_partition_tree(a.attrelid) p JOIN pg_attribute l ON l.attrelid = p.relid AND l.attname = a.attname \
+                   WHERE p.isleaf AND l.atthasmissing AND l.atttypid = a.atttypid) m HAVING count(*) = 1) END, \
                coalesce((SELECT t.typtype = 'd' AND t.typnotnull FROM pg_type t WHERE t.oid = a.atttypid), false) \
-             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+               LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
              WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2",
             &[&oids],
         )

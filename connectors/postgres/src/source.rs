@@ -19,6 +19,7 @@ mod errors;
 pub mod former;
 mod head;
 mod large;
+mod late;
 mod login;
 mod open;
 mod pace;
@@ -29,6 +30,7 @@ pub mod snapshot;
 mod stream;
 mod stretch;
 pub mod taken;
+mod timeline;
 mod transport;
 pub mod values;
 mod view;
@@ -59,6 +61,7 @@ use errors::{broken, large_error, not_open, not_understood, row_error, stream_er
 pub use head::{head, is_slot_held};
 pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
+use late::Late;
 use snapshot::Export;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -132,6 +135,7 @@ struct Running {
     compared: Mono,
     /// What brought the tables, as it was known then.
     entries: Entries,
+    late: Late,
     slot: Option<SlotState>,
     _beat: Option<Task<()>>,
 }
@@ -326,12 +330,22 @@ impl Running {
             return missing(format!("publication {} publishes less than it did", config.publication()));
         }
         let lost = self.tables.values().map(|k| k.schema.qualified()).find(|name| !found.tables.contains(name));
-        // A table may be renamed or dropped on purpose; what the file asks for must be there.
+        // A table may be renamed or dropped on purpose; what the file names, or a pattern takes still, must be there.
         let lost = lost.filter(|name| config.tables.iter().any(|t| t.to_string() == *name));
+        let shown = late::patterned(config, &self.sql).await?;
+        let taken_out =
+            |(oid, name): &(&u32, &String)| self.entries.of.contains_key(oid) && !found.tables.contains(name);
+        let lost = lost.or_else(|| shown.iter().find(taken_out).map(|(_, name)| name.clone()));
         if let Some(name) = lost {
             return missing(format!("table {name} is not in publication {} any more", config.publication()));
         }
-        let relations: Vec<u32> = self.tables.keys().copied().collect();
+        let known = |oid: u32| self.tables.contains_key(&oid);
+        let joined = self.late.look(config, &self.sql, &found, &shown, known).await?;
+        let mut relations: BTreeSet<u32> = self.tables.keys().copied().collect();
+        if joined {
+            relations.extend(shown.keys());
+        }
+        let relations: Vec<u32> = relations.into_iter().collect();
         let entries = Entries::of(config, &self.sql, self.version, found.oid, &relations).await?;
         if let Some(relation) = Entries::was_away(&self.entries, &entries) {
             let name = self.tables.get(&relation).map_or_else(|| relation.to_string(), |k| k.schema.qualified());

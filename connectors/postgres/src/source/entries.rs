@@ -18,7 +18,7 @@ const SCHEMAS_MIN: i32 = 150_000;
 pub(super) struct Entries {
     /// Transaction that wrote the row of the publication itself: its options, its owner, its name.
     pub written_by: u32,
-    of: BTreeMap<u32, BTreeSet<u32>>,
+    pub(super) of: BTreeMap<u32, BTreeSet<u32>>,
 }
 
 impl Entries {

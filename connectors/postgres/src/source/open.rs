@@ -9,10 +9,12 @@ use super::detach::remove_sql;
 use super::entries::{Entries, warn_written, was_away};
 use super::former::{self, publish};
 use super::large::Large;
+use super::late::{Late, full, is_late, is_named};
 use super::login::{replication, session};
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
-use super::stream::{Ask, Stream, lsn_text, parse_lsn};
+use super::stream::{Ask, Stream, parse_lsn};
+use super::timeline::{check_timeline, history};
 use super::transport::{Rows, Transport};
 use super::{Known, PgSource, Running, SYSTEM, SourceConfig, Taken, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
@@ -198,9 +200,21 @@ pub(super) async fn tables(
     config: &SourceConfig,
     sql: &Session,
     types: &mut PgTypes,
+    before: Option<(&Entries, &mut Late)>,
 ) -> Result<Vec<CatalogTable>, SourceError> {
     let found = catalog::load(&sql.client, Wanted::Captured(config), types).await;
-    let found = found.map_err(|f| source_error(config, f))?;
+    let mut found = found.map_err(|f| source_error(config, f))?;
+    if let Some((before, late)) = before {
+        // One that a pattern takes and that came later does not stop the others.
+        let unfit = |t: &CatalogTable| t.lacks_identity() && !config.without_identity;
+        found.retain(|t| {
+            let left_out = unfit(t) && is_late(config, t, Some(before));
+            if left_out {
+                late.tell_without_identity(config, t);
+            }
+            !left_out
+        });
+    }
     limited(config, found.len())?;
     let missing = config.missing(found.iter().map(|f| (f.schema.as_str(), f.name.as_str())));
     if !missing.is_empty() {
@@ -337,11 +351,13 @@ pub(super) fn difference(
     publication: &Publication,
     tables: &[CatalogTable],
     fresh: bool,
+    before: Option<&Entries>,
     version: i32,
 ) -> Option<(String, String)> {
-    let name = |t: &CatalogTable| format!("{}.{}", t.schema, t.name);
-    // A table that a pattern matches and that came later joins by a re-snapshot.
-    let asked = |t: &CatalogTable| fresh || config.tables.iter().any(|r| r.schema == t.schema && r.name == t.name);
+    let name = full;
+    // A table that a pattern takes and that came later may be missing; one that was there may not.
+    let was_there = |t: &CatalogTable| before.is_some_and(|b| b.of.contains_key(&t.oid));
+    let asked = |t: &CatalogTable| fresh || is_named(config, t) || was_there(t);
     let named = |t: &&CatalogTable| asked(t) && !publication.implies(t);
     let missing: Vec<String> =
         tables.iter().filter(named).map(name).filter(|n| !publication.tables.contains(n)).collect();
@@ -430,7 +446,7 @@ impl PgSource {
             return Err(no_failover(version));
         }
         let mut types = PgTypes::new();
-        let mut tables = tables(config, &sql, &mut types).await?;
+        let mut tables = tables(config, &sql, &mut types, None).await?;
         if tables.is_empty() {
             return Err(SourceError::new(
                 SourceClass::Config,
@@ -468,7 +484,7 @@ impl PgSource {
         let mut publication_made = known.as_ref().is_some_and(|k| k.tags.contains_key(&tag::PUBLICATION_MADE));
         let (publication_oid, generated) = match publication(config, &sql, version).await? {
             Some(found) => {
-                if let Some((what, sql)) = difference(config, &found, &tables, true, version) {
+                if let Some((what, sql)) = difference(config, &found, &tables, true, None, version) {
                     return Err(publication_differs(config, &what, sql));
                 }
                 (found.oid, found.generated)
@@ -565,7 +581,7 @@ impl PgSource {
                 "name the publication that the slot was used with",
             ));
         };
-        if let Some((what, sql)) = difference(config, &found, &tables, true, version) {
+        if let Some((what, sql)) = difference(config, &found, &tables, true, None, version) {
             return Err(publication_differs(config, &what, sql));
         }
         tables.iter_mut().for_each(|t| t.generated_sent = found.generated);
@@ -618,7 +634,9 @@ impl PgSource {
         transport.close().await;
         claim_slot(config, &sql, Some(position)).await?;
         let mut types = PgTypes::new();
-        let tables = tables(config, &sql, &mut types).await?;
+        let before = known.as_ref().and_then(|k| Entries::decode(k.tags.get(&tag::PUBLICATION_ENTRIES)?));
+        let mut late = Late::new(identity.tags.contains_key(&tag::PUBLICATION_MADE));
+        let tables = tables(config, &sql, &mut types, before.as_ref().map(|b| (b, &mut late))).await?;
         let Some(mut found) = publication(config, &sql, version).await? else {
             return Err(SourceError::new(
                 SourceClass::Config,
@@ -627,13 +645,20 @@ impl PgSource {
                 "changes made since it was dropped are not in the stream: the source must be read again",
             ));
         };
-        if identity.tags.contains_key(&tag::PUBLICATION_MADE)
+        if late.made
             && let Some(followed) = former::follow(config, &sql, version, &found, &tables).await
         {
             found = followed;
         }
-        if let Some((what, sql)) = difference(config, &found, &tables, false, version) {
+        if let Some((what, sql)) = difference(config, &found, &tables, false, before.as_ref(), version) {
             return Err(publication_differs(config, &what, sql));
+        }
+        let is_new = |t: &&CatalogTable| is_late(config, t, before.as_ref()) && !found.tables.contains(&full(t));
+        let new: Vec<CatalogTable> = tables.iter().filter(is_new).cloned().collect();
+        if late.join(config, &sql, &found, &new).await
+            && let Some(joined) = publication(config, &sql, version).await?
+        {
+            found = joined;
         }
         let made_as = identity.tags.get(&tag::PUBLICATION_OID).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
         if made_as.map(u32::from_be_bytes).is_some_and(|oid| oid != found.oid) {
@@ -641,7 +666,6 @@ impl PgSource {
             return Err(publication_differs(config, what, "the source must be read again".into()));
         }
         let entries = Entries::of(config, &sql, version, found.oid, &oids(&tables)).await?;
-        let before = known.as_ref().and_then(|k| Entries::decode(k.tags.get(&tag::PUBLICATION_ENTRIES)?));
         if let Some(before) = before {
             if let Some(relation) = Entries::was_away(&before, &entries) {
                 let name = tables.iter().find(|t| t.oid == relation).map(|t| format!("{}.{}", t.schema, t.name));
@@ -652,7 +676,7 @@ impl PgSource {
             }
         }
         identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
-        let is_in = |t: &CatalogTable| found.tables.contains(&format!("{}.{}", t.schema, t.name));
+        let is_in = |t: &CatalogTable| found.tables.contains(&full(t));
         let mut published: Vec<CatalogTable> = tables.into_iter().filter(|t| is_in(t) || found.implies(t)).collect();
         published.iter_mut().for_each(|t| t.generated_sent = found.generated);
         self.run(sql, version, position, &published, types, identity).await
@@ -720,6 +744,7 @@ impl PgSource {
             version,
             clock: SystemClock::default(),
             compared: Mono::ZERO,
+            late: Late::new(identity.tags.contains_key(&tag::PUBLICATION_MADE)),
             entries: identity.tags.get(&tag::PUBLICATION_ENTRIES).and_then(|b| Entries::decode(b)).unwrap_or_default(),
             slot: None,
             _beat: super::beat::start(config),
@@ -744,54 +769,4 @@ pub(super) fn too_old(version: i32) -> SourceError {
         format!("PostgreSQL {}.{} is too old: 14 is the oldest we read from", version / 10_000, version % 10_000),
         "",
     )
-}
-
-async fn history(config: &SourceConfig, transport: &mut Transport, timeline: u32) -> Result<Vec<u8>, SourceError> {
-    let rows = transport.query(&format!("TIMELINE_HISTORY {timeline}")).await.map_err(|f| source_error(config, f))?;
-    let content = rows.first().and_then(|r| r.get(1)?.as_ref().map(|b| b.to_vec()));
-    Ok(content.unwrap_or_default())
-}
-
-/// The new timeline must have left ours at or after our position.
-/// Source: PostgreSQL 15, `src/backend/access/transam/timeline.c`: lines `<parent timeline> <switch point> <reason>`.
-fn check_timeline(before: u32, now: u32, position: u64, history: &[u8]) -> Result<(), SourceError> {
-    let text = String::from_utf8_lossy(history);
-    let switch = text.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let parent: u32 = words.next()?.parse().ok()?;
-        (parent == before).then(|| parse_lsn(words.next()?))?
-    });
-    match switch {
-        Some(switch) if position <= switch => Ok(()),
-        Some(switch) => Err(SourceError::new(
-            SourceClass::Gap,
-            code::TIMELINE,
-            format!(
-                "the server switched from timeline {before} to {now} at {}, and the log holds changes up to {}: the new primary lacks them",
-                lsn_text(switch),
-                lsn_text(position)
-            ),
-            "the log and the new primary have different histories: the source must be read again",
-        )),
-        None => Err(SourceError::new(
-            SourceClass::Gap,
-            code::TIMELINE,
-            format!("the server is on timeline {now}, whose history does not contain ours, {before}"),
-            "the source must be read again",
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_promoted_server_must_hold_what_the_log_holds() {
-        let history = b"1\t0/3000000\tno recovery target specified\n\n2\t0/5000000\tbefore 2026\n";
-        assert!(check_timeline(1, 3, 0x300_0000, history).is_ok());
-        assert_eq!(check_timeline(1, 3, 0x300_0001, history).map_err(|e| e.class), Err(SourceClass::Gap));
-        assert!(check_timeline(2, 3, 0x4ff_ffff, history).is_ok());
-        assert_eq!(check_timeline(7, 3, 1, history).map_err(|e| e.class), Err(SourceClass::Gap));
-    }
 }

@@ -126,7 +126,7 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
     }
     match publication(config, &sql, version).await? {
         Some(p) => {
-            if let Some((what, cure)) = difference(config, &p, &capturable, true, version) {
+            if let Some((what, cure)) = difference(config, &p, &capturable, true, None, version) {
                 out.push(finding(
                     code::PUBLICATION,
                     format!("publication {} does not fit the source", config.publication()),

@@ -10,6 +10,7 @@ mod differential;
 mod golden;
 mod history;
 mod large;
+mod late;
 mod login;
 mod messages;
 mod modes;

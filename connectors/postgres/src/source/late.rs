@@ -1,0 +1,170 @@
+//! Tables that a pattern takes and that were made after the source began: they join the publication, at a start and while
+//! the source streams. What they hold by then is not read: the line that says so names the command that does it.
+//!
+//! A publication that Catchwater did not make is not changed; a line says what it lacks.
+
+use super::entries::Entries;
+use super::open::{Publication, quoted};
+use super::{SourceConfig, source_error};
+use crate::catalog::{self, CatalogTable, Wanted};
+use crate::config::{STATE_SCHEMA, quote_ident};
+use crate::fault::Fault;
+use crate::session::Session;
+use crate::types::schema::PgTypes;
+use catchwater_base::log;
+use catchwater_capture::source::SourceError;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A table that somebody locks is tried again at the next look: the stream does not wait for it.
+const LOCK_LIMIT: &str = "1s";
+
+/// What was said of late tables, and whether the publication may be changed.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    /// The publication was made by this source.
+    pub made: bool,
+    /// Relations of which a line was written.
+    told: BTreeSet<u32>,
+}
+
+pub(super) fn full(t: &CatalogTable) -> String {
+    format!("{}.{}", t.schema, t.name)
+}
+
+/// The file names it, not by a pattern alone.
+pub(super) fn is_named(config: &SourceConfig, t: &CatalogTable) -> bool {
+    config.tables.iter().any(|r| r.schema == t.schema && r.name == t.name)
+}
+
+/// It was not there when the tables were last looked at. Without notes of that nobody knows; a publication of all tables has
+/// no entries.
+pub(super) fn is_late(config: &SourceConfig, t: &CatalogTable, before: Option<&Entries>) -> bool {
+    let known = before.filter(|b| !b.of.is_empty());
+    known.is_some_and(|b| !b.of.contains_key(&t.oid)) && !is_named(config, t)
+}
+
+/// Tables that patterns take now, by relation: names alone.
+pub(super) async fn patterned(config: &SourceConfig, sql: &Session) -> Result<BTreeMap<u32, String>, SourceError> {
+    let every = config.lists.adds();
+    let schemas: Vec<&str> = config.tables.iter().filter(|t| t.is_pattern()).map(|t| t.schema.as_str()).collect();
+    if !every && schemas.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (leaves, roots) = (config.leaves || config.reading.leaves, config.takes_roots());
+    let text = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE ($1 OR n.nspname = ANY($2::text[])) AND (c.relkind = 'r' OR c.relkind = 'p' AND $4) AND c.relpersistence = 'p' \
+           AND ($3 OR NOT c.relispartition) AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' \
+           AND n.nspname <> $5";
+    let rows = sql.client.query(text, &[&every, &schemas, &leaves, &roots, &STATE_SCHEMA]).await;
+    let rows = rows.map_err(|e| source_error(config, Fault::from(e)))?;
+    let name = |r: &tokio_postgres::Row| (r.get::<_, String>(1), r.get::<_, String>(2));
+    let taken = rows.iter().filter(|r| {
+        let (schema, table) = name(r);
+        config.captures(&schema, &table)
+    });
+    Ok(taken.map(|r| (r.get(0), format!("{}.{}", r.get::<_, String>(1), r.get::<_, String>(2)))).collect())
+}
+
+impl Late {
+    pub fn new(made: bool) -> Self {
+        Late { made, told: BTreeSet::new() }
+    }
+
+    /// Of `shown`, what is neither known nor published joins. True if the publication was changed.
+    pub async fn look(
+        &mut self,
+        config: &SourceConfig,
+        sql: &Session,
+        found: &Publication,
+        shown: &BTreeMap<u32, String>,
+        known: impl Fn(u32) -> bool,
+    ) -> Result<bool, SourceError> {
+        let is_new = |(oid, name): &(&u32, &String)| !known(**oid) && !found.tables.contains(name);
+        let oids: Vec<u32> = shown.iter().filter(is_new).map(|(oid, _)| *oid).collect();
+        if oids.is_empty() {
+            return Ok(false);
+        }
+        let late = catalog::load(&sql.client, Wanted::Oids(&oids), &mut PgTypes::new()).await;
+        let late = late.map_err(|f| source_error(config, f))?;
+        Ok(self.join(config, sql, found, &late).await)
+    }
+
+    /// True if the publication has them now.
+    pub async fn join(
+        &mut self,
+        config: &SourceConfig,
+        sql: &Session,
+        found: &Publication,
+        late: &[CatalogTable],
+    ) -> bool {
+        let late = late.iter().filter(|t| !found.implies(t));
+        let (without, fit): (Vec<&CatalogTable>, Vec<&CatalogTable>) =
+            late.partition(|t| t.lacks_identity() && !config.without_identity);
+        for t in without {
+            self.tell_without_identity(config, t);
+        }
+        if fit.is_empty() {
+            return false;
+        }
+        let list = fit.iter().map(|t| quoted(t)).collect::<Vec<_>>().join(", ");
+        let names = fit.iter().map(|t| full(t)).collect::<Vec<_>>().join(", ");
+        let (source, publication) = (config.source.as_str(), config.publication());
+        let change = format!("ALTER PUBLICATION {} ADD TABLE {list}", quote_ident(&publication));
+        // Said once; what is in the way is looked at again.
+        let news = fit.iter().any(|t| !self.told.contains(&t.oid));
+        self.told.extend(fit.iter().map(|t| t.oid));
+        if !self.made {
+            if !news {
+                return false;
+            }
+            log!(
+                Warn,
+                "source.late_table",
+                "source {source}: {names} came later and fits the file's tables, but publication {publication} has it not: nothing of \
+                 it is captured; to do so: {change}"
+            );
+            return false;
+        }
+        let batch = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_LIMIT}'; {change}; COMMIT");
+        match sql.client.batch_execute(&batch).await {
+            Ok(()) => {
+                log!(
+                    Warn,
+                    "source.late_table",
+                    "source {source}: {names} came later and is captured from now on; the rows it has already are not read: catchwater \
+                     pipeline snapshot PIPELINE --table {}",
+                    fit.iter().map(|t| full(t)).collect::<Vec<_>>().join(" --table ")
+                );
+                true
+            }
+            Err(e) => {
+                let _ = sql.client.batch_execute("ROLLBACK").await;
+                let fault = Fault::from(e);
+                if news {
+                    log!(
+                        Warn,
+                        "source.late_table",
+                        "source {source}: {names} came later and is not captured yet, the publication could not be changed (tried again): \
+                         {fault}; to do so: {change}"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    /// Published, the application's own UPDATE and DELETE on it would fail; not a reason to stop what runs.
+    pub fn tell_without_identity(&mut self, config: &SourceConfig, t: &CatalogTable) {
+        if self.told.insert(t.oid) {
+            log!(
+                Warn,
+                "source.late_table",
+                "source {}: {} came later and is not captured, for it has no replica identity: give it a primary key, or: ALTER TABLE {} \
+                 REPLICA IDENTITY FULL; then it joins",
+                config.source.as_str(),
+                full(t),
+                quoted(t)
+            );
+        }
+    }
+}

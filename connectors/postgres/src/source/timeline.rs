@@ -1,0 +1,61 @@
+//! A server that was promoted: whether its history holds what the log holds.
+
+use super::stream::{lsn_text, parse_lsn};
+use super::transport::Transport;
+use super::{SourceConfig, source_error};
+use crate::codes::source as code;
+use catchwater_capture::source::{SourceClass, SourceError};
+
+pub(super) async fn history(
+    config: &SourceConfig,
+    transport: &mut Transport,
+    timeline: u32,
+) -> Result<Vec<u8>, SourceError> {
+    let rows = transport.query(&format!("TIMELINE_HISTORY {timeline}")).await.map_err(|f| source_error(config, f))?;
+    let content = rows.first().and_then(|r| r.get(1)?.as_ref().map(|b| b.to_vec()));
+    Ok(content.unwrap_or_default())
+}
+
+/// The new timeline must have left ours at or after our position.
+/// Source: PostgreSQL 15, `src/backend/access/transam/timeline.c`: lines `<parent timeline> <switch point> <reason>`.
+pub(super) fn check_timeline(before: u32, now: u32, position: u64, history: &[u8]) -> Result<(), SourceError> {
+    let text = String::from_utf8_lossy(history);
+    let switch = text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let parent: u32 = words.next()?.parse().ok()?;
+        (parent == before).then(|| parse_lsn(words.next()?))?
+    });
+    match switch {
+        Some(switch) if position <= switch => Ok(()),
+        Some(switch) => Err(SourceError::new(
+            SourceClass::Gap,
+            code::TIMELINE,
+            format!(
+                "the server switched from timeline {before} to {now} at {}, and the log holds changes up to {}: the new primary lacks them",
+                lsn_text(switch),
+                lsn_text(position)
+            ),
+            "the log and the new primary have different histories: the source must be read again",
+        )),
+        None => Err(SourceError::new(
+            SourceClass::Gap,
+            code::TIMELINE,
+            format!("the server is on timeline {now}, whose history does not contain ours, {before}"),
+            "the source must be read again",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promoted_server_must_hold_what_the_log_holds() {
+        let history = b"1\t0/3000000\tno recovery target specified\n\n2\t0/5000000\tbefore 2026\n";
+        assert!(check_timeline(1, 3, 0x300_0000, history).is_ok());
+        assert_eq!(check_timeline(1, 3, 0x300_0001, history).map_err(|e| e.class), Err(SourceClass::Gap));
+        assert!(check_timeline(2, 3, 0x4ff_ffff, history).is_ok());
+        assert_eq!(check_timeline(7, 3, 1, history).map_err(|e| e.class), Err(SourceClass::Gap));
+    }
+}
