@@ -727,8 +727,8 @@ mod tests {
         put_f32(&mut out, -3.402_823_5e38);
         assert_eq!(out, b"-3.4028235E38");
         out.clear();
-        // Exactly between two of eight digits.
-        put_f32(&mut out, 2_747_518.25);
+        // It is 2747518.25, exactly between two of eight digits.
+        put_f32(&mut out, 2_747_518.2);
         assert_eq!(out, b"2747518.2");
     }
 
