@@ -12,7 +12,9 @@ use catchwater_client::memory::MemoryCluster;
 use catchwater_connector_postgres::{ConnectConfig, PgSink, PgSource, SinkConfig, SourceConfig};
 use catchwater_deliver::{status, wire::ChangeWire, worker as deliver};
 use catchwater_record::batch::{BatchView, iterate};
-use catchwater_record::{Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, RevisionNo, TaskEpoch, TopicPartition};
+use catchwater_record::{
+    Caller, CaptureEpoch, CaptureId, Incarnation, NodeId, Offset, RevisionNo, TaskEpoch, TopicPartition,
+};
 use catchwater_runtime::shutdown::{self, Stop};
 use catchwater_runtime::time::SystemClock;
 use std::sync::Arc;
@@ -172,42 +174,32 @@ impl Rig {
     /// What the log itself makes of the table without a key: its rows, or the first change of a row that it does not have.
     fn folded(&self, topic: &str) -> Result<std::collections::BTreeMap<String, u64>, String> {
         let mut rows = std::collections::BTreeMap::<String, u64>::new();
-        let Some((_, id, _)) = self.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == topic) else {
-            return Ok(rows);
-        };
         let mut newest = None;
-        for (offset, batch) in self.cluster.batches(TopicPartition::new(id, 0)) {
-            let view = BatchView::new(&batch).unwrap();
-            for record in iterate::records(view.records(), view.records_count() as u32) {
-                let record = record.unwrap();
-                let stamp = Stamp::decode(record.header(STAMP_HEADER).unwrap().unwrap()).unwrap();
-                let Some(value) = record.value else { continue };
-                let value: serde_json::Value = serde_json::from_slice(value).unwrap();
-                if newest.is_some_and(|n| n >= stamp.version) {
-                    return Err(format!("{:?} after {newest:?} at {offset:?}", stamp.version));
-                }
-                newest = Some(stamp.version);
-                let is_truncate = value["op"] == "t";
-                if stamp.flags & flag::ROW_COMES != 0 && !is_truncate {
-                    continue;
-                }
-                if is_truncate {
-                    rows.clear();
-                }
-                if !value["before"].is_null() {
-                    match rows.get_mut(&value["before"].to_string()) {
-                        Some(n) if *n > 0 => *n -= 1,
-                        _ => {
-                            return Err(format!(
-                                "{:?} at {offset:?} changes a row that is not there: {value}",
-                                stamp.version
-                            ));
-                        }
+        for (offset, stamp, value) in changes(&self.cluster, topic) {
+            if newest.is_some_and(|n| n >= stamp.version) {
+                return Err(format!("{:?} after {newest:?} at {offset:?}", stamp.version));
+            }
+            newest = Some(stamp.version);
+            let is_truncate = value["op"] == "t";
+            if stamp.flags & flag::ROW_COMES != 0 && !is_truncate {
+                continue;
+            }
+            if is_truncate {
+                rows.clear();
+            }
+            if !value["before"].is_null() {
+                match rows.get_mut(&value["before"].to_string()) {
+                    Some(n) if *n > 0 => *n -= 1,
+                    _ => {
+                        return Err(format!(
+                            "{:?} at {offset:?} changes a row that is not there: {value}",
+                            stamp.version
+                        ));
                     }
                 }
-                if !value["after"].is_null() {
-                    *rows.entry(value["after"].to_string()).or_default() += 1;
-                }
+            }
+            if !value["after"].is_null() {
+                *rows.entry(value["after"].to_string()).or_default() += 1;
             }
         }
         rows.retain(|_, n| *n > 0);
@@ -279,26 +271,31 @@ fn transaction(rng: &mut Rng, writer: u64, n: u64, moves: bool) -> String {
     format!("BEGIN; {transfer} {extra} {end}")
 }
 
-/// Values of column `body` of every record that has a new row of topic `doc`, in order, with the stamp's flags.
-fn bodies(cluster: &MemoryCluster) -> Vec<(String, u16)> {
-    let topic = cluster.topics().into_iter().find(|(name, ..)| name.as_str() == "shop.public.doc");
-    let Some((_, id, partitions)) = topic else { return Vec::new() };
+/// Every record of a topic that has a value: where its batch begins, its stamp, the value; partition by partition.
+fn changes(cluster: &MemoryCluster, topic: &str) -> Vec<(Offset, Stamp, serde_json::Value)> {
+    let found = cluster.topics().into_iter().find(|(name, ..)| name.as_str() == topic);
+    let Some((_, id, partitions)) = found else { return Vec::new() };
     let mut out = Vec::new();
     for partition in 0..partitions {
-        for (_, batch) in cluster.batches(TopicPartition::new(id, partition)) {
+        for (offset, batch) in cluster.batches(TopicPartition::new(id, partition)) {
             let view = BatchView::new(&batch).unwrap();
             for record in iterate::records(view.records(), view.records_count() as u32) {
                 let record = record.unwrap();
                 let stamp = Stamp::decode(record.header(STAMP_HEADER).unwrap().unwrap()).unwrap();
                 let Some(value) = record.value else { continue };
-                let value: serde_json::Value = serde_json::from_slice(value).unwrap();
-                if let Some(body) = value["after"]["body"].as_str() {
-                    out.push((body.to_owned(), stamp.flags));
-                }
+                out.push((offset, stamp, serde_json::from_slice(value).unwrap()));
             }
         }
     }
     out
+}
+
+/// Values of column `body` of every record that has a new row of topic `doc`, in order, with the stamp's flags.
+fn bodies(cluster: &MemoryCluster) -> Vec<(String, u16)> {
+    let body = |(_, stamp, value): (Offset, Stamp, serde_json::Value)| {
+        Some((value["after"]["body"].as_str()?.to_owned(), stamp.flags))
+    };
+    changes(cluster, "shop.public.doc").into_iter().filter_map(body).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,18 +350,10 @@ async fn columns_that_were_not_sent_are_filled_from_the_log_over_restarts() {
     assert_eq!(filled, updates - 12, "all but the new bodies and the inserts");
     assert!(all.iter().all(|(body, flags)| flags & flag::INCOMPLETE == 0 && body.contains('=')), "every row is whole");
     // And they are the right ones: the last of each row is what the table has.
-    let topic = rig.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == "shop.public.doc").unwrap();
     let mut last = std::collections::BTreeMap::new();
-    for partition in 0..topic.2 {
-        for (_, batch) in rig.cluster.batches(TopicPartition::new(topic.1, partition)) {
-            let view = BatchView::new(&batch).unwrap();
-            for record in iterate::records(view.records(), view.records_count() as u32) {
-                let Some(value) = record.unwrap().value else { continue };
-                let value: serde_json::Value = serde_json::from_slice(value).unwrap();
-                if let (Some(id), Some(body)) = (value["after"]["id"].as_i64(), value["after"]["body"].as_str()) {
-                    last.insert(id, body.to_owned());
-                }
-            }
+    for (_, _, value) in changes(&rig.cluster, "shop.public.doc") {
+        if let (Some(id), Some(body)) = (value["after"]["id"].as_i64(), value["after"]["body"].as_str()) {
+            last.insert(id, body.to_owned());
         }
     }
     for row in db.client.query("SELECT id, body FROM doc", &[]).await.unwrap() {

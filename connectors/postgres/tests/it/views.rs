@@ -2,7 +2,7 @@
 //! and what was in a table before a TRUNCATE or an ALTER TABLE that rewrote it.
 
 use crate::adhoc::Standby;
-use crate::rig::Rig;
+use crate::rig::{Rig, Running};
 use crate::support::*;
 use catchwater_capture::{State, StatusHandle};
 use catchwater_change::stamp::flag;
@@ -110,6 +110,12 @@ async fn until(db: &Db, sql: &str) {
     }
 }
 
+async fn end(mut running: Running, db: Db) {
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    db.drop().await;
+}
+
 const WAITS: &str = "SELECT (count(*) > 0)::text FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
      WHERE d.datname = current_database() AND NOT l.granted AND l.locktype = ";
 
@@ -151,9 +157,7 @@ async fn a_table_that_is_rewritten_under_the_first_snapshot_is_read_in_a_newer_v
     assert_eq!(keys("shop.public.wide"), (1..=9).map(|a| (a, json!({"a": a, "n": a}))).collect());
     let moved: Vec<i64> = keys("shop.public.part").into_keys().collect();
     assert_eq!(moved, (11..=19).collect::<Vec<i64>>(), "a delete takes what a row before it brought");
-    running.stop.stop();
-    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
-    db.drop().await;
+    end(running, db).await;
 }
 
 /// The same between the view of a chunk and its read.
@@ -178,9 +182,7 @@ async fn a_table_that_is_rewritten_under_a_chunk_is_read_in_a_newer_view() {
     alters.batch_execute("COMMIT").await.unwrap();
     running.until("the snapshot", |s| s.get().state == State::Streaming).await;
     running.until("its rows", |_| rows_of(&rig, "shop.public.nokey").len() == 9).await;
-    running.stop.stop();
-    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
-    db.drop().await;
+    end(running, db).await;
 }
 
 /// A reader locks what it reads, and that until the unit is read: nobody's DDL waits for the whole snapshot.
@@ -210,7 +212,5 @@ async fn a_table_that_is_read_is_not_locked_for_the_rest_of_the_first_snapshot()
     db.exec("SELECT pg_advisory_unlock(7)").await;
     running.until("all rows", |_| rig.records("shop.public.early").len() == 10).await;
     assert_eq!(rig.records("shop.public.early").iter().filter(|r| r.value["op"] == "r").count(), 9);
-    running.stop.stop();
-    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
-    db.drop().await;
+    end(running, db).await;
 }
