@@ -15,6 +15,7 @@ pub mod local;
 pub mod metadata;
 pub mod metrics;
 pub mod node;
+pub mod owners;
 pub mod partition;
 pub mod server;
 pub mod session;

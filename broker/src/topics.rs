@@ -232,21 +232,10 @@ impl Topics {
 
     /// Opens the replica of `gid` on this node, new or found, and lets it act.
     pub fn open(&self, gid: Gid, at: TopicPartition, name: TopicName) -> Result<Arc<Partition>, String> {
-        let peer = PeerId::new(self.node, 1);
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&gid);
         let found = match found {
             Some(found) => found,
-            None => {
-                let conf = ConfState::of_voters([peer]).encode();
-                let spec = GroupSpec {
-                    topic: at.topic,
-                    partition: at.partition,
-                    incarnation: 1,
-                    conf,
-                    conf_index: EntryIndex::ZERO,
-                };
-                self.dir.create(gid, spec)
-            }
+            None => self.dir.create(gid, new_spec(at, self.node)),
         };
         let group = self.group(found)?;
         let partition = Partition::new((gid, at, name), group, self.dir.clone(), self.clock.clone());
@@ -370,6 +359,12 @@ impl Topics {
     }
 }
 
+/// What a replica of one voter is, on the node that it lives on.
+pub(crate) fn new_spec(at: TopicPartition, node: NodeId) -> GroupSpec {
+    let conf = ConfState::of_voters([PeerId::new(node, 1)]).encode();
+    GroupSpec { topic: at.topic, partition: at.partition, incarnation: 1, conf, conf_index: EntryIndex::ZERO }
+}
+
 /// Returns once the partition leads and knows its high watermark.
 async fn led(partition: Arc<Partition>) {
     let watch = Watch::new(vec![partition.clone()]);
@@ -392,7 +387,7 @@ impl ClusterListener for Topics {
             match self.open(place.gid, at, topic.name.clone()) {
                 Ok(partition) => Some(partition),
                 Err(why) => {
-                    log!(Error, "partition.open", "partition {}-{number} could not be opened: {why}", topic.name);
+                    log!(Error, "partition.open", "CW0208 partition {}-{number} stays closed: {why}", topic.name);
                     None
                 }
             }

@@ -220,6 +220,9 @@ impl Work<'_> {
 
     fn verdict(&mut self, dir: &str, group: &RecoveredGroup, files: &FoundGroup) -> Result<(), DiskError> {
         let gid = Some(group.gid);
+        if files.gone {
+            self.find(Weight::Damage, "gone", gid, dir, "the partition's files were here, and are not any more");
+        }
         match group.verdict {
             Verdict::Ok => {}
             Verdict::HardStateUncertain => {

@@ -280,7 +280,7 @@ fn frame_line(frame: &Frame) -> Line {
     let gid = format!("{:016x}", frame.gid().0);
     match frame {
         Frame::Entry(_, e) => entry_values(Line::new("entry").with("gid", gid), e),
-        Frame::Hard(_, h) => {
+        Frame::Hard(_, h) | Frame::HardInFiles(_, h) => {
             let vote = format!("{:016x}", h.vote);
             Line::new("hard").with("gid", gid).with("term", h.term).with("vote", vote).with("commit", h.commit)
         }

@@ -208,6 +208,8 @@ pub struct PrefixSnapshot {
 pub enum Frame {
     Entry(Gid, NewEntry),
     Hard(Gid, Hard),
+    /// The same of a group that has files: its manifest was durable when this was written.
+    HardInFiles(Gid, Hard),
     Snapshot(Gid, Box<PrefixSnapshot>),
     Create(Gid, GroupSpec),
     Drop(Gid),
@@ -218,6 +220,7 @@ impl Frame {
     pub fn gid(&self) -> Gid {
         match self {
             Frame::Entry(g, _) | Frame::Hard(g, _) | Frame::Create(g, _) | Frame::Drop(g) | Frame::Mark(g, _) => *g,
+            Frame::HardInFiles(g, _) => *g,
             Frame::Snapshot(g, _) => *g,
         }
     }

@@ -189,6 +189,10 @@ pub struct Head {
     pub hard: Option<(Hard, u64)>,
     /// Until the group's manifest is durable.
     pub create: Option<(GroupSpec, u64)>,
+    /// It has files, or had them: nobody may take it for a new one.
+    pub in_files: bool,
+    /// And no HARD frame says so yet, while a record of its making may be in the journal still.
+    pub unsaid: bool,
     /// What a relaxed group's marks come to.
     pub loose: Option<(Loose, u64)>,
 }
@@ -461,7 +465,7 @@ impl Head {
     fn is_within(&self, last: u64) -> bool {
         let hard = self.hard.filter(|_| !mutant!("hard_frame_not_forwarded"));
         let loose = self.loose.filter(|_| !mutant!("mark_frame_not_forwarded"));
-        hard.is_some_and(|(_, l)| l <= last)
+        hard.is_some_and(|(_, l)| l <= last || self.unsaid)
             || self.create.as_ref().is_some_and(|(_, l)| *l <= last)
             || loose.is_some_and(|(_, l)| l <= last)
     }
@@ -477,13 +481,15 @@ impl Local for Journal {
             JournalEvent::Done(token, result) => self.done(now, token, result, out),
             JournalEvent::Drained(gid, lsn) => {
                 // The newest pin of a group is always younger than what was said drained before it was written.
+                let mut placed = false;
                 for file in self.files.iter_mut().filter(|f| f.pins.get(&gid).is_some_and(|pin| *pin <= lsn)) {
-                    file.pins.remove(&gid);
+                    placed |= file.pins.remove(&gid).is_some();
                 }
+                // The record of its making may have been copied behind its first entries: it has files all the same.
                 if let Some(head) = self.heads.get_mut(&gid)
-                    && head.create.as_ref().is_some_and(|(_, l)| *l <= lsn)
+                    && head.create.as_ref().is_some_and(|(_, l)| placed || *l <= lsn)
                 {
-                    head.create = None;
+                    (head.create, head.in_files, head.unsaid) = (None, true, true);
                 }
             }
             JournalEvent::Wake => {}

@@ -110,6 +110,8 @@ pub struct Report {
     pub lost_frames: u64,
     /// Journal files that are shorter than they were made.
     pub cut_files: u64,
+    /// Frames are lost and nobody knows whose.
+    pub unknown_loss: bool,
     pub journal_bytes: u64,
     pub entries_from_journal: u64,
     /// Journal files that nothing in them says are ours: kept as they are, never read again.
@@ -327,14 +329,24 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
     };
     let mut report = Report::default();
     let mut leftovers = Leftovers::default();
-    let scan = journal::scan(disk, layout, (&meta, &boot, survivor), &mut report, &mut leftovers)?;
-    let mut replay = scan.replay;
-
-    let mut gids: BTreeSet<Gid> = replay.groups.keys().copied().collect();
     let names = match disk.list(&layout.groups()) {
         Err(e) if e.kind == DiskFault::NotFound => Vec::new(),
         other => other?,
     };
+    // Those that have files: of the others the journal is all there is, below the checkpoint, too.
+    let mut held = BTreeSet::new();
+    for name in names.iter().filter(|name| name.len() == 16) {
+        let Ok(gid) = u64::from_str_radix(name, 16) else { continue };
+        let files = disk.list(&format!("{}/{name}", layout.groups()))?;
+        if files.iter().any(|file| file.starts_with("manifest.") || file.ends_with(".ent")) {
+            held.insert(Gid(gid));
+        }
+    }
+    let scan = journal::scan(disk, layout, (&meta, &boot, survivor), held, &mut report, &mut leftovers)?;
+    let mut replay = scan.replay;
+    report.unknown_loss = replay.unknown_loss;
+
+    let mut gids: BTreeSet<Gid> = replay.groups.keys().copied().collect();
     for name in names {
         let path = format!("{}/{name}", layout.groups());
         match u64::from_str_radix(&name, 16) {
@@ -358,12 +370,18 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
             unknown: replay.unknown_loss,
             files: replay.files_lost,
             power: survivor != Survivor::Process,
+            checkpoint_lsn: boot.checkpoint_lsn,
         };
         let built = group::build(disk, layout, gid, frames, loss)?;
         if built.found.manifest_whole
             && let Some(head) = journal.heads.get_mut(&gid)
         {
-            head.create = None; // the manifest says it
+            // The manifest says whose it is; that it has files, a HARD frame must say while CREATE may be in the journal.
+            head.unsaid = head.create.take().is_some() && !head.in_files;
+            head.in_files = true;
+        }
+        if let Some(head) = journal.heads.get_mut(&gid).filter(|_| built.found.gone) {
+            (head.unsaid, head.in_files) = (!head.in_files, true);
         }
         for piece in &built.found.journaled {
             report.entries_from_journal += piece.entries.len() as u64;
@@ -412,7 +430,7 @@ pub fn reopen(
     head: Head,
 ) -> Result<(RecoveredGroup, FoundGroup), RecoverError> {
     let frames = journal::GroupFrames::of_head(head);
-    let loss = group::Loss { unknown: false, files: false, power: false };
+    let loss = group::Loss { unknown: false, files: false, power: false, checkpoint_lsn: u64::MAX };
     let built = group::build(disk, layout, gid, frames, loss)?;
     if built.found.quarantine.is_none() {
         write_again(disk, &built.rebuilt)?;

@@ -18,8 +18,9 @@ use self::cut_out::Cut;
 pub use self::cut_out::{Lost, LostRange};
 use crate::compact::rows::last_index;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp};
-use crate::entry::{EntryKind, Frame, Hard, NewEntry, RecoveredGroup, Verdict};
+use crate::entry::{EntryKind, Frame, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
 use crate::format::journal::{FileHeader, FlushBuilder, FlushHeader, HEADER_BYTES, decode_flush, frame_bytes};
+use crate::format::row;
 use crate::format::slot::BootState;
 use crate::journal::{NEW, Persisted};
 use crate::recover::{
@@ -30,7 +31,8 @@ use crate::segment::{
 };
 use bytes::Bytes;
 use catchwater_base::{Effects, Local, Now};
-use catchwater_record::{EntryIndex, Gid, Offset, PartitionId, TopicId};
+use catchwater_record::{EntryIndex, Gid, NodeId, Offset, PartitionId, TopicId};
+use std::collections::BTreeMap;
 
 /// Length of the new journal file if there was none before, bytes.
 const FILE_BYTES: u64 = 64 << 20;
@@ -38,6 +40,11 @@ const FILE_BYTES: u64 = 64 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 /// Copies of one file that are kept.
 const COPIES_MAX: u32 = 1000;
+
+/// Why a partition without files and without entries in the journal cannot go on: it would give offsets a second time.
+const GONE: &str = "its files are gone, and the journal has nothing of it any more: nobody knows where its offsets end";
+/// Why one cannot go on whose owner [`Plan::adopt`] may know.
+const WHOSE: &str = "nothing says any more which topic it belongs to";
 
 /// What a repair would do, and to what.
 #[derive(Debug)]
@@ -67,6 +74,10 @@ pub struct ClosedGroup {
     cuts: Vec<Cut>,
     /// Saved entries that follow on and that the journal does not have any more.
     saved: Vec<NewEntry>,
+    /// Its files are gone, and it begins with `saved`: behind this index and offset, of this term. Nothing before is given again.
+    begins: Option<(EntryIndex, Offset, u32)>,
+    /// `end` is where it ended: nothing behind it is missing.
+    pub whole_end: bool,
 }
 
 /// What a repair did.
@@ -83,6 +94,49 @@ impl Plan {
     pub fn does_something(&self) -> bool {
         self.closed.iter().any(|g| g.refused.is_none())
     }
+
+    /// The node whose directory it is.
+    pub fn node(&self) -> NodeId {
+        NodeId(self.found.meta.node)
+    }
+
+    /// True if some partitions are refused only because neither they nor the journal say whose they are.
+    pub fn lacks_owners(&self) -> bool {
+        self.closed.iter().any(|g| g.refused == Some(WHOSE))
+    }
+
+    /// Told by somebody who knows (the cluster's own log) whose partitions are: those can go on that had nobody else to say it.
+    pub fn adopt(&mut self, owners: &BTreeMap<Gid, GroupSpec>) {
+        for closed in self.closed.iter_mut().filter(|g| g.refused == Some(WHOSE)) {
+            let Some(spec) = owners.get(&closed.gid) else { continue };
+            let Some((group, files)) = self.found.groups.iter_mut().find(|(g, _)| g.gid == closed.gid) else {
+                continue;
+            };
+            (closed.topic, closed.partition) = (spec.topic, spec.partition);
+            closed.refused = (files.gone && closed.begins.is_none()).then_some(GONE);
+            (group.spec, files.spec) = (spec.clone(), spec.clone());
+        }
+    }
+
+    /// The batches of a partition that a start would open, in order; none if one of them is damaged. For the cluster's own log.
+    pub fn batches(&self, disk: &dyn Disk, layout: &Layout, gid: Gid) -> Result<Vec<Bytes>, DiskError> {
+        let mut out = Vec::new();
+        let open = |g: &&(RecoveredGroup, FoundGroup)| g.0.gid == gid && g.1.quarantine.is_none();
+        let Some((group, _)) = self.found.groups.iter().find(open) else { return Ok(out) };
+        let dir = group_dir(&layout.groups(), gid);
+        for segment in &group.segments {
+            let path = format!("{dir}/{}.log", segment_stem(segment.base_offset, segment.generation));
+            for row in segment.rows.iter().filter(|r| r.kind == EntryKind::Data) {
+                let batch = disk.read(&path, u64::from(row.pos), row.len as usize)?;
+                if !row::batch_matches(row, &batch) {
+                    return Ok(Vec::new()); // what follows would say something else without it
+                }
+                out.push(batch);
+            }
+        }
+        out.extend(group.journaled.iter().filter(|e| e.kind == EntryKind::Data).map(|e| e.body.clone()));
+        Ok(out)
+    }
 }
 
 /// Takes the directory's lock (it is held until [`let_go`] or [`carry_out`] returns) and looks.
@@ -91,7 +145,7 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
     let mut closed = Vec::new();
     for (group, files) in &found.groups {
         let mut lost = Lost::default();
-        let cuts = match cuts(disk, layout, group, files, &mut lost) {
+        let mut cuts = match cuts(disk, layout, group, files, &mut lost) {
             Ok(cuts) => cuts,
             Err(e) => {
                 let_go(disk, layout);
@@ -119,6 +173,28 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
         if salvage.is_empty() {
             salvage = files.quarantine.clone().unwrap_or_default();
         }
+        // What the journal has left is the end of it: entries go from the journal in the order in which they came.
+        let absent = files.segments.is_empty() && journaled.is_none() && files.manifest_exists == [false, false];
+        let tail = salvage
+            .first()
+            .filter(|first| absent && files.loose.is_none() && first.index > index.next() && first.base_offset >= end);
+        let mut begins = tail.map(|first| (first.index.prev(), first.base_offset, first.term.0));
+        // A repair before this one died when it had begun: the saved entries are all there is of it, and its files are of them.
+        let redo = salvage.first().is_some_and(|first| {
+            let whole = salvage.windows(2).take_while(|w| w[1].index == w[0].index.next()).count();
+            group.first_index > EntryIndex(1) && first.index == group.first_index && salvage[whole].index >= index
+        });
+        if redo && files.quarantine.is_some() && files.loose.is_none() {
+            begins = Some((group.first_index.prev(), files.first_offset, group.prev_term));
+            (index, end, term) = (EntryIndex::ZERO, Offset::ZERO, 0);
+            (lost, cuts) = (Lost::default(), Vec::new());
+        }
+        if let Some((before, offset, of_term)) = begins {
+            lost.entries += before.0 - index.0;
+            lost.offsets.extend((offset > end).then_some(LostRange { from: end, to: offset }));
+            (index, end, term) = (before, offset, of_term);
+        }
+        let tables = files.stale.iter().any(|name| name.ends_with(".ent"));
         let mut saved = Vec::new();
         for entry in &salvage {
             if entry.index == index.next() && entry.base_offset == end && entry.term.0 >= term {
@@ -127,27 +203,32 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
             }
         }
         let refused = match group.verdict {
-            Verdict::Damaged if group.spec.topic == TopicId::NONE && group.gid.0 != 0 => {
-                Some("nothing says any more which topic it belongs to")
+            _ if absent && tables => {
+                Some("both copies of its manifest are lost, and its files do not begin at the beginning")
             }
+            Verdict::Damaged if group.spec.topic == TopicId::NONE && group.gid.0 != 0 => Some(WHOSE),
             Verdict::Damaged if files.begins_unknown => {
                 Some("the snapshot that its log begins with is lost, or a copy of its manifest cannot be read")
             }
+            _ if files.gone && begins.is_none() => Some(GONE),
             _ => None,
         };
+        let kept = salvage.iter().filter(|e| e.index > index).count();
         closed.push(ClosedGroup {
             gid: group.gid,
             topic: group.spec.topic,
             partition: group.spec.partition,
             verdict: group.verdict,
-            log_start: group.log_start,
+            log_start: begins.map_or(group.log_start, |(_, offset, _)| offset),
             end,
             last_index: index,
-            kept: salvage.iter().filter(|e| e.index > index).count(),
+            kept,
             refused,
             lost,
             cuts,
             saved,
+            begins,
+            whole_end: begins.is_some() && kept == 0 && !found.report.unknown_loss,
         });
     }
     Ok(Plan { closed, found })
@@ -232,6 +313,20 @@ impl Work<'_> {
             let Some((_, files)) = found.groups.iter_mut().find(|(g, _)| g.gid == closed.gid) else { continue };
             self.keep_names(files)?;
             files.quarantine = None;
+            if let Some((before, offset, term)) = closed.begins {
+                let dir = group_dir(&self.layout.groups(), files.gid);
+                for segment in files.segments.drain(..) {
+                    let stem = format!("{dir}/{}", segment_stem(segment.base_offset, segment.generation));
+                    for ext in ["log", "ext", "ent", "txn"] {
+                        self.put_aside(&format!("{stem}.{ext}"))?;
+                    }
+                }
+                (files.mend, files.journaled) = (Vec::new(), Vec::new());
+                (files.first_index, files.first_offset, files.log_start) = (before.next(), offset, offset);
+                files.prev_term = term;
+                // Before a file of it is made: a table that stands alone would not be known for the beginning.
+                write_manifests(self.disk, self.layout.groups(), files)?;
+            }
             found.leftovers.rebuilt.append(&mut files.mend);
             let lsn = files.journaled.last().map_or(last_lsn, |p| p.lsn.max(last_lsn));
             if !closed.saved.is_empty() {
@@ -457,13 +552,15 @@ fn frames(found: &Recovered, going_on: &[&ClosedGroup]) -> Vec<Frame> {
         out.extend(files.loose.map(|loose| Frame::Mark(gid, loose.mark())));
         let known = found.journal.heads.get(&gid).is_some_and(|head| head.hard.is_some());
         let going = going_on.iter().find(|g| g.gid == gid);
+        let held = group.last_index() >= group.first_index || files.gone || going.is_some_and(|g| !g.saved.is_empty());
+        let hard_frame = |hard| if held { Frame::HardInFiles(gid, hard) } else { Frame::Hard(gid, hard) };
         if group.verdict != Verdict::Ok {
             // Votes may be lost with the rest: the next term has none.
             let last = going.map_or(group.hard.commit, |g| g.last_index);
             let term = group.hard.term.max(going.and_then(|g| g.saved.last()).map_or(0, |e| e.term.0)) + 1;
-            out.push(Frame::Hard(gid, Hard { term, vote: 0, commit: group.hard.commit.min(last) }));
+            out.push(hard_frame(Hard { term, vote: 0, commit: group.hard.commit.min(last) }));
         } else if known || group.hard != Hard::default() {
-            out.push(Frame::Hard(gid, group.hard));
+            out.push(hard_frame(group.hard));
         }
     }
     out

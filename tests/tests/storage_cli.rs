@@ -312,3 +312,59 @@ fn a_repair_cuts_out_what_is_damaged_and_the_rest_is_read() {
     let ends: u64 = partitions.iter().filter_map(|p| p["end_offset"].as_u64()).filter(|end| *end >= 300).sum();
     assert_eq!(ends, 1010, "{out}");
 }
+
+/// A partition's directory is removed while the node is down. It never goes on as if it were new: the journal still has all of it, or
+/// it stays closed until the repair, which takes its name from the cluster's own log and its end from the journal.
+#[test]
+fn a_partition_whose_directory_is_gone_gives_no_offset_twice() {
+    let settings = Settings::default().with("storage.journal.file.bytes", "1048576").with("num.partitions", "1");
+    let mut broker = Broker::start_with(settings);
+    if broker.is_foreign() {
+        return;
+    }
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    let produce = |broker: &Broker, lines: usize| {
+        let text = format!("{}\n", "of a line that has some length ".repeat(300)).repeat(lines);
+        let out = run(&["-o", "json", "topic", "produce", "words", "-b", broker.kafka(), "-p", "0"], &text);
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let consume = |broker: &Broker| {
+        let out = run(&["-o", "json", "topic", "consume", "words", "-b", broker.kafka()], "");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let of = |l: &str| serde_json::from_str::<serde_json::Value>(l).ok()?["offset"].as_u64();
+        text.lines().filter_map(of).collect::<Vec<u64>>()
+    };
+    assert!(produce(&broker, 10).0);
+    broker.stop().expect("stop"); // so that it is in files
+    std::fs::remove_dir_all(largest(&data, ".log").parent().expect("a folder")).expect("removed");
+    broker.restart().expect("the journal has all of it");
+    assert_eq!(consume(&broker), (0..10).collect::<Vec<u64>>());
+
+    let mut end = 10;
+    for _ in 0..2 {
+        assert!(produce(&broker, 400).0);
+        end += 400;
+    }
+    broker.kill();
+    std::fs::remove_dir_all(largest(&data, ".log").parent().expect("a folder")).expect("removed");
+    broker.restart().expect("the others open");
+    assert!(!produce(&broker, 1).0, "it took a record, at an offset that was given before");
+    broker.kill();
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!(exit, 1, "{out}");
+    let findings = out["error"]["details"]["findings"].as_array().expect("findings");
+    assert!(findings.iter().any(|f| f["kind"] == "gone"), "{out}");
+    let (exit, out) = json(&["-o", "json", "storage", "repair", "--yes", &dir]);
+    let [named] = &out["result"]["partitions"].as_array().expect("partitions")[..] else { panic!("{out}") };
+    let begins = named["log_start"].as_u64().expect("a number");
+    assert_eq!((exit, named["end_offset"].as_u64()), (0, Some(end)), "{out}");
+    assert!(begins > 10 && named["lost_offsets"] == serde_json::json!([{"from": 0, "to": begins}]), "{out}");
+
+    broker.restart().expect("all open");
+    assert_eq!(consume(&broker), (begins..end).collect::<Vec<u64>>());
+    assert!(produce(&broker, 1).0);
+    broker.kill();
+    broker.restart().expect("and again after a death");
+    assert_eq!(consume(&broker), (begins..=end).collect::<Vec<u64>>());
+}

@@ -362,7 +362,8 @@ fn encode<R: Stored>(records: &[R], now: Now) -> BytesMut {
 }
 
 /// The records of one batch and the offset behind it; `None` = it lies below `from`.
-fn decode<R: Stored>(batch: &[u8], from: Offset) -> Result<Option<(Vec<R>, Offset)>, String> {
+/// The records of one batch and where it ends; `None` if that is not behind `from`.
+pub(crate) fn decode<R: Stored>(batch: &[u8], from: Offset) -> Result<Option<(Vec<R>, Offset)>, String> {
     let view = BatchView::new(batch).map_err(|e| format!("at {from}: {e}"))?;
     let base = view.offset();
     let taken = u64::try_from(view.last_offset_delta()).map_err(|_| format!("at {from}: a batch without records"))?;

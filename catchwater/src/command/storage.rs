@@ -5,7 +5,8 @@ use super::refused::{recover_failure, unreadable};
 use crate::cli::Storage;
 use crate::report::{self, Done, Exit, Failure, Output, table};
 use catchwater_base::Clock;
-use catchwater_record::TopicId;
+use catchwater_broker::owners::owners;
+use catchwater_record::{Gid, TopicId};
 use catchwater_storage::Verdict;
 use catchwater_storage::check::{Checked, Finding, GroupState, Weight, check};
 use catchwater_storage::disk::real::RealDisk;
@@ -15,6 +16,8 @@ use catchwater_storage::repair::{ClosedGroup, carry_out, let_go, plan};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// The group that holds the cluster's own log: topics and where their partitions are.
+const CLUSTER: Gid = Gid(0);
 /// Findings shown in table form; JSON has all.
 const FINDINGS_SHOWN: usize = 50;
 /// Lost ranges of one partition shown in table form.
@@ -68,7 +71,14 @@ fn run_check(dir: &Path, output: Output) -> Result<Done, Failure> {
 fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
     let shown = dir.display().to_string();
     let (disk, layout) = (RealDisk::new(), Layout::new(&shown));
-    let plan = plan(&disk, &layout).map_err(|e| recover_failure(&shown, &e))?;
+    let mut plan = plan(&disk, &layout).map_err(|e| recover_failure(&shown, &e))?;
+    if plan.lacks_owners() {
+        let known = plan.batches(&disk, &layout, CLUSTER).map_err(|e| e.to_string());
+        match known.and_then(|batches| owners(&batches, plan.node())) {
+            Ok(owners) => plan.adopt(&owners),
+            Err(why) => eprintln!("the cluster's own log does not say whose the partitions are: {why}"),
+        }
+    }
     let closed = plan.closed.clone();
     let refused = closed.iter().filter(|g| g.refused.is_some()).count();
     let goes_on = closed.len() - refused;
@@ -89,7 +99,7 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
             "verdict": verdict_word(g.verdict), "log_start": g.log_start.0, "end_offset": g.end.0,
             "last_index": g.last_index.0, "entries_kept_aside": g.kept, "refused": g.refused,
             "lost_offsets": g.lost.offsets.iter().map(|r| json!({"from": r.from.0, "to": r.to.0})).collect::<Vec<_>>(),
-            "lost_entries": g.lost.entries, "lost_contexts": g.lost.contexts,
+            "offsets_given_again": !g.whole_end && matches!(g.verdict, Verdict::Suspect), "lost_entries": g.lost.entries, "lost_contexts": g.lost.contexts,
         })
     };
     let done = yes && goes_on > 0;
@@ -125,7 +135,7 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
         }
         let message = format!("{shown}: {refused} partition(s) cannot go on, {goes_on} can");
         let mut failure = Failure::new(Exit::Runtime, "CW0231", message)
-            .cause("nothing says any more whose they are, or where their logs begin")
+            .cause("nothing says any more whose they are, where their logs begin, or where their offsets end")
             .next("restore the directory from a copy, or capture into a new topic; the page says more");
         failure.details = Some(Box::new(result));
         return Err(failure);
@@ -144,6 +154,7 @@ fn run_repair(dir: &Path, yes: bool, output: Output) -> Result<Done, Failure> {
 fn behind_text(g: &ClosedGroup) -> String {
     let (gid, end) = (g.gid.0, g.end);
     match g.kept {
+        _ if g.whole_end => String::new(),
         0 if g.verdict == Verdict::Damaged => String::new(),
         0 => format!("lost: {gid:016x} offset {end} and behind it, if there was more; those offsets are given again\n"),
         kept => format!(

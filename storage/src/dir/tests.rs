@@ -973,6 +973,7 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
 mod damage;
 mod every;
 mod gone;
+mod missing;
 mod reads;
 mod repair;
 mod trim;

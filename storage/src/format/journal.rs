@@ -141,11 +141,14 @@ const KIND_SYNCED: u8 = 7;
 const KIND_MODE: u8 = 9;
 const KIND_DROP: u8 = 10;
 
+/// `count` of a HARD frame of a group that has files; builds before it neither wrote nor looked at it.
+const IN_FILES: u32 = 1;
+
 /// The number under which a frame is stored.
 pub fn frame_kind(frame: &Frame) -> u8 {
     match frame {
         Frame::Entry(..) => KIND_ENTRY,
-        Frame::Hard(..) => KIND_HARD,
+        Frame::Hard(..) | Frame::HardInFiles(..) => KIND_HARD,
         Frame::Create(..) => KIND_CREATE,
         Frame::Snapshot(..) => KIND_SNAP,
         Frame::Drop(..) => KIND_DROP,
@@ -161,7 +164,7 @@ pub fn frame_kind(frame: &Frame) -> u8 {
 pub fn frame_bytes(frame: &Frame) -> usize {
     let content = match frame {
         Frame::Entry(_, entry) => entry.context.len() + entry.body.len(),
-        Frame::Hard(..) | Frame::Drop(..) | Frame::Mark(..) => 0,
+        Frame::Hard(..) | Frame::HardInFiles(..) | Frame::Drop(..) | Frame::Mark(..) => 0,
         Frame::Create(_, spec) => 32 + spec.conf.len(),
         Frame::Snapshot(_, s) => prefix::encoded_len(s),
     };
@@ -219,6 +222,7 @@ impl FlushBuilder {
                 (e.kind as u8, e.index.0, e.term.0, e.count, e.base_offset.0, e.max_ts, &e.context, &e.body)
             }
             Frame::Hard(_, h) => (0, h.commit.0, h.term, 0, h.vote, 0, &empty, &empty),
+            Frame::HardInFiles(_, h) => (0, h.commit.0, h.term, IN_FILES, h.vote, 0, &empty, &empty),
             Frame::Create(_, spec) => {
                 encode_create(spec, &mut create);
                 (0, 0, 0, 0, 0, 0, &empty, &create)
@@ -403,7 +407,10 @@ pub fn decode_frame(bytes: &Bytes) -> Option<Found> {
             )
         }
         _ if crc32c(&body) != body_crc => return None,
-        KIND_HARD => Frame::Hard(gid, Hard { term, vote: base_offset, commit: EntryIndex(index) }),
+        KIND_HARD => {
+            let hard = Hard { term, vote: base_offset, commit: EntryIndex(index) };
+            if count == IN_FILES { Frame::HardInFiles(gid, hard) } else { Frame::Hard(gid, hard) }
+        }
         KIND_CREATE => Frame::Create(gid, decode_create(&body)?),
         KIND_SNAP => Frame::Snapshot(gid, Box::new(prefix::decode(&body)?)),
         KIND_DROP => Frame::Drop(gid),

@@ -55,8 +55,10 @@ impl Journal {
             let create = create.map(move |(spec, _)| Frame::Create(gid, spec.clone()));
             let loose = head.loose.iter().filter(move |(_, l)| *l <= last && !mutant!("mark_frame_not_forwarded"));
             let marks = loose.map(move |(l, _)| Frame::Mark(gid, l.mark()));
-            let hard = head.hard.iter().filter(move |(_, l)| *l <= last);
-            let hard = hard.map(move |(hard, _)| Frame::Hard(gid, *hard));
+            let hard = head.hard.iter().filter(move |(_, l)| *l <= last || head.unsaid);
+            let in_files = head.in_files || head.create.is_none();
+            let frame = if in_files { Frame::HardInFiles } else { Frame::Hard };
+            let hard = hard.map(move |(hard, _)| frame(gid, *hard));
             create.chain(marks).chain(hard).map(move |frame| (gid, frame))
         })
     }
@@ -139,6 +141,10 @@ impl Journal {
                     self.heads.entry(gid).or_default().create = Some((spec.clone(), lsn));
                 }
                 Some(Frame::Hard(_, hard)) => self.heads.entry(gid).or_default().hard = Some((*hard, lsn)),
+                Some(Frame::HardInFiles(_, hard)) => {
+                    let head = self.heads.entry(gid).or_default();
+                    (head.hard, head.unsaid) = (Some((*hard, lsn)), false);
+                }
                 Some(Frame::Mark(_, mark)) => {
                     let head = self.heads.entry(gid).or_default();
                     head.loose = Loose::fold(head.loose.map(|(l, _)| l), *mark).map(|l| (l, lsn));
@@ -178,7 +184,7 @@ impl Journal {
                     p.body_bytes += entry.body.len() as u64;
                     p.entries.push(entry);
                 }
-                What::Frame(Frame::Hard(..) | Frame::Mark(..)) => {}
+                What::Frame(Frame::Hard(..) | Frame::HardInFiles(..) | Frame::Mark(..)) => {}
             }
             p.tags.extend(item.tag);
         }

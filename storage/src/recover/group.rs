@@ -29,6 +29,8 @@ pub(super) struct Loss {
     pub files: bool,
     /// The page cache is lost, or nobody can tell.
     pub power: bool,
+    /// Entries in flushes up to here were durable in files.
+    pub checkpoint_lsn: u64,
 }
 
 pub(super) struct Built {
@@ -216,6 +218,23 @@ pub(super) fn build(
     // The journal's frames over the rows, in order and without a hole.
     let mut journaled: Vec<(NewEntry, u64)> = Vec::new();
     let mut next = end;
+    // It had files, and has none: what the journal still has is not all there was.
+    let absent = generation == 0 && segments.is_empty() && begins.is_none();
+    let first = cut.is_none_or(|first| first > end.index.next());
+    let gone = absent && first && {
+        // A commit index in a flush that every file is durable beyond: relaxed ones may have lost theirs rightly.
+        let settled = frames.hard.is_some_and(|(h, lsn)| h.commit > EntryIndex::ZERO && lsn <= loss.checkpoint_lsn);
+        cut.is_some()
+            || frames.create.is_none()
+            || frames.in_files
+            || match loose {
+                Some(loose) => loose.synced > EntryIndex::ZERO,
+                None => settled,
+            }
+    };
+    if gone {
+        reader.worse(Verdict::Suspect);
+    }
     let last_claimed = [frames.entries.keys().next_back(), frames.lost.keys().next_back()].into_iter().flatten().max();
     if let Some(last) = last_claimed.copied() {
         let mut at = next.index.next();
@@ -338,6 +357,7 @@ pub(super) fn build(
         segments: segments.into_iter().map(|f| f.segment).collect(),
         quarantine,
         begins_unknown: frames.snapshot_lost || manifest_unread,
+        gone,
         mend: Vec::new(),
         loose,
         stale: all_names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),

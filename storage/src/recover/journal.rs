@@ -4,7 +4,7 @@ use super::{Layout, Leftovers, RecoverError, Report, Survivor};
 use crate::disk::{BLOCK_BYTES, Disk, DiskExt, DiskFault};
 use crate::entry::{Frame, GroupSpec, Hard, Loose, MarkKind, NewEntry, PrefixSnapshot};
 use crate::format::NUMBER_MAX;
-use crate::format::journal::{FileHeader, FlushContent, FlushHeader, decode_flush, salvage_flush};
+use crate::format::journal::{DirectoryRow, FileHeader, FlushContent, FlushHeader, decode_flush, salvage_flush};
 use crate::format::slot::{BootState, DirMeta};
 use crate::journal::{FoundFile, FoundJournal, Head, NEW};
 use bytes::Bytes;
@@ -28,6 +28,9 @@ pub(super) struct Replay {
     pub files_lost: bool,
     /// Flushes up to here hold no entry or mark that is needed: what of them is lost can only be a hard state.
     settled_lsn: u64,
+    /// Entries up to here are in files, of groups that have files.
+    checkpoint_lsn: u64,
+    held: BTreeSet<Gid>,
 }
 
 /// A prepared file is never shorter, bytes.
@@ -38,6 +41,8 @@ const FILE_BYTES_MIN: u64 = 4 * BLOCK_BYTES as u64;
 pub(super) struct GroupFrames {
     pub create: Option<(GroupSpec, u64)>,
     pub hard: Option<(Hard, u64)>,
+    /// It was said to have files.
+    pub in_files: bool,
     /// A HARD frame behind `hard` is lost.
     pub hard_lost: bool,
     /// The CREATE frame is lost.
@@ -58,11 +63,13 @@ pub(super) struct GroupFrames {
 impl GroupFrames {
     /// Of a group whose entries are all in files.
     pub fn of_head(head: Head) -> Self {
-        GroupFrames { create: head.create, hard: head.hard, loose: head.loose, ..GroupFrames::default() }
+        let Head { hard, create, in_files, loose, .. } = head;
+        GroupFrames { create, hard, in_files, loose, ..GroupFrames::default() }
     }
 
     pub fn head(&self) -> Head {
-        Head { hard: self.hard, create: self.create.clone(), loose: self.loose }
+        let GroupFrames { hard, create, in_files, loose, .. } = self;
+        Head { hard: *hard, create: create.clone(), in_files: *in_files, unsaid: false, loose: *loose }
     }
 
     fn cut(&mut self, from: EntryIndex) {
@@ -86,11 +93,17 @@ impl Replay {
         }
     }
 
-    fn frame(&mut self, lsn: u64, frame: Frame, entries_count: bool) {
+    /// An entry that is in files needs no replay; what has no files has nothing but the journal.
+    fn entries_count(&self, gid: Gid, lsn: u64) -> bool {
+        lsn > self.checkpoint_lsn || !self.held.contains(&gid)
+    }
+
+    fn frame(&mut self, lsn: u64, frame: Frame) {
         let gid = frame.gid();
         if self.dropped.contains(&gid) {
             return;
         }
+        let entries_count = self.entries_count(gid, lsn);
         match frame {
             Frame::Create(_, spec) => {
                 let group = self.groups.entry(gid).or_default();
@@ -99,6 +112,10 @@ impl Replay {
             Frame::Hard(_, hard) => {
                 let group = self.groups.entry(gid).or_default();
                 (group.hard, group.hard_lost) = (Some((hard, lsn)), false);
+            }
+            Frame::HardInFiles(_, hard) => {
+                let group = self.groups.entry(gid).or_default();
+                (group.hard, group.hard_lost, group.in_files) = (Some((hard, lsn)), false, true);
             }
             Frame::Snapshot(_, snapshot) => {
                 if entries_count {
@@ -132,13 +149,14 @@ impl Replay {
         }
     }
 
-    fn content(&mut self, lsn: u64, content: FlushContent, entries_count: bool) {
+    fn content(&mut self, lsn: u64, content: FlushContent) {
         // Lost frames first: a lost entry makes what was behind it void just as the entry would have.
         for lost in &content.lost {
             match lost {
                 None => self.lost_of_nobody(lsn),
                 Some(row) if self.dropped.contains(&row.gid) => {}
                 Some(row) => {
+                    let entries_count = self.entries_count(row.gid, lsn);
                     let group = self.groups.entry(row.gid).or_default();
                     if row.is_entry() {
                         if entries_count {
@@ -156,9 +174,10 @@ impl Replay {
                 }
             }
         }
-        let lost: Vec<_> = content.lost.into_iter().flatten().filter(|row| row.is_entry() && entries_count).collect();
+        let counts = |row: &DirectoryRow| row.is_entry() && self.entries_count(row.gid, lsn);
+        let lost: Vec<_> = content.lost.into_iter().flatten().filter(counts).collect();
         for frame in content.frames {
-            self.frame(lsn, frame, entries_count);
+            self.frame(lsn, frame);
         }
         for row in lost {
             if let Some(group) = self.groups.get_mut(&row.gid) {
@@ -193,6 +212,7 @@ pub(super) fn scan(
     disk: &dyn Disk,
     layout: &Layout,
     (meta, boot, survivor): (&DirMeta, &BootState, Survivor),
+    held: BTreeSet<Gid>,
     report: &mut Report,
     leftovers: &mut Leftovers,
 ) -> Result<Scan, RecoverError> {
@@ -252,7 +272,7 @@ pub(super) fn scan(
     files.sort_by_key(|f| f.file_gen);
     // Entries up to the checkpoint are in segments; what relaxed groups claimed is too, unless the power went.
     let settled_lsn = if survivor == Survivor::Power { 0 } else { boot.checkpoint_lsn };
-    let mut replay = Replay { settled_lsn, ..Replay::default() };
+    let mut replay = Replay { settled_lsn, checkpoint_lsn: boot.checkpoint_lsn, held, ..Replay::default() };
     for pair in files.windows(2).filter(|w| w[1].file_gen != w[0].file_gen + 1) {
         replay.files_lost = true;
         replay.lost_of_nobody(pair[1].first_lsn.saturating_sub(1));
@@ -317,7 +337,6 @@ pub(super) fn scan(
         if let Some(next) = files.iter().position(|f| f.first_lsn == lsn) {
             place = Some((next, BLOCK_BYTES));
         }
-        let entries_count = lsn > boot.checkpoint_lsn;
         report.flushes += 1;
         let content = match contents.get(&lsn) {
             Some((file, n)) => {
@@ -345,7 +364,7 @@ pub(super) fn scan(
             report.lost_frames += content.lost.len() as u64;
         }
         // A seal that is lost lost nothing; salvage of an empty flush proves itself by its empty directory.
-        replay.content(lsn, content, entries_count);
+        replay.content(lsn, content);
     }
     report.torn_flushes = contents.keys().filter(|lsn| **lsn > end).count() as u64;
 

@@ -93,6 +93,8 @@ pub struct FoundGroup {
     pub quarantine: Option<Vec<NewEntry>>,
     /// The frame with the snapshot that its log begins with is lost, or a manifest cannot be read.
     pub begins_unknown: bool,
+    /// Its files were there and are not: what the journal has of it is not all there was.
+    pub gone: bool,
     /// Tables of such a group that were made again: written if it goes on all the same.
     pub mend: Vec<(String, Bytes)>,
     /// Names in the group's directory that belong to nothing: removed before the next append.
@@ -126,6 +128,7 @@ impl FoundGroup {
             segments: Vec::new(),
             quarantine: None,
             begins_unknown: false,
+            gone: false,
             mend: Vec::new(),
             stale: Vec::new(),
             snaps: Vec::new(),

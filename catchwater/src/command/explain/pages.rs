@@ -21,6 +21,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0205", include_str!("../../../../docs/errors/CW0205.md")),
     ("CW0206", include_str!("../../../../docs/errors/CW0206.md")),
     ("CW0207", include_str!("../../../../docs/errors/CW0207.md")),
+    ("CW0208", include_str!("../../../../docs/errors/CW0208.md")),
     ("CW0220", include_str!("../../../../docs/errors/CW0220.md")),
     ("CW0221", include_str!("../../../../docs/errors/CW0221.md")),
     ("CW0222", include_str!("../../../../docs/errors/CW0222.md")),
