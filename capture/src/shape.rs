@@ -360,7 +360,8 @@ impl Rules {
                 let known = match self.defects {
                     true => {
                         let known = debezium_knows(column) && !is_domain_array(column);
-                        !is_lost_array(column) && (self.unknown_types || known)
+                        let is_lost = is_lost_array(column) && !is_domain_array(column);
+                        !is_lost && (self.unknown_types || known)
                     }
                     false => self.unknown_types || debezium_knows(column),
                 };

@@ -280,7 +280,7 @@ impl Encoder {
             out.extend_from_slice(&self.message_key(change)?);
             return Ok(true);
         }
-        if change.table.key.is_empty() || change.op == Op::Truncate {
+        if self.key_columns(&change.table).is_empty() || change.op == Op::Truncate {
             return Ok(false);
         }
         let old = matches!(piece, Piece::OldKey | Piece::Tombstone) || change.op == Op::Delete;
@@ -496,7 +496,7 @@ impl Encoder {
                     debug_assert!(c.name == name);
                     out.extend_from_slice(b"null");
                 }
-                (_, Some(c)) => nothing::put(out, &self.options.form, self.options.key_defaults, c),
+                (_, Some(c)) => nothing::put(out, &self.options, self.options.key_defaults, c),
                 (_, None) => out.extend_from_slice(b"null"),
             }
         }
@@ -548,7 +548,7 @@ impl Encoder {
                     Some(exact(v))
                 }
                 Cell::Value(v) if self.options.value_schema && nothing::has_no_place(column, v) => {
-                    nothing::put(out, &self.options.form, false, column);
+                    nothing::put(out, &self.options, false, column);
                     Some(exact(v))
                 }
                 Cell::Value(v) => (!put_value(out, &self.options.form, column, v)).then(|| exact(v)),
@@ -580,17 +580,17 @@ impl Encoder {
     /// A column of the row before that was not sent.
     fn put_unknown(&self, out: &mut Vec<u8>, column: &Column) {
         match self.options.value_schema || self.options.defects || self.options.value_defaults {
-            true => nothing::put(out, &self.options.form, self.options.value_defaults, column),
+            true => nothing::put(out, &self.options, self.options.value_defaults, column),
             false => out.extend_from_slice(b"null"),
         }
     }
 
     fn put_null(&self, out: &mut Vec<u8>, column: &Column) -> Option<Exact> {
-        if self.options.value_defaults && nothing::put_default(out, &self.options.form, column) {
+        if self.options.value_defaults && default::put(out, &self.options, column, b"") {
             return Some(Exact::Null);
         }
         if self.options.defects && !schema::is_optional(column) {
-            nothing::put(out, &self.options.form, self.options.value_defaults, column);
+            nothing::put(out, &self.options, self.options.value_defaults, column);
             return Some(Exact::Null);
         }
         out.extend_from_slice(b"null");
@@ -756,6 +756,7 @@ fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
     found
 }
 
+mod default;
 mod defects;
 pub(crate) mod extension;
 mod geometry;

@@ -38,6 +38,9 @@ pub struct CatalogTable {
     pub partition: bool,
     pub columns: Vec<CatalogColumn>,
     pub indexes: Vec<CatalogIndex>,
+    /// attnums of the key that Debezium takes where there is no primary one: of the first unique index by name, a clustered
+    /// one before all, also if it is partial or invalid, with the columns it only includes. Empty: none, or not asked for.
+    pub unique_there: Vec<i16>,
     /// The publication carries stored generated columns (PostgreSQL 18); false until it was looked at.
     pub generated_sent: bool,
     /// Stored generated columns that are not sent stand in the schema: snapshots have them, the stream has not.
@@ -140,6 +143,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             rows_hidden: r.get(12),
             columns: Vec::new(),
             indexes: Vec::new(),
+            unique_there: Vec::new(),
             generated_sent: false,
             generated_read: matches!(wanted, Wanted::Captured(config) if config.without_identity),
         })
@@ -202,6 +206,22 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
         let index = CatalogIndex { name: r.get(1), primary: r.get(2), identity: r.get(3), columns: r.get(4) };
         if let Some(i) = place.get(&r.get::<_, u32>(0)) {
             tables[*i].indexes.push(index);
+        }
+    }
+    if tables.iter().any(|t| t.generated_read) {
+        for r in client
+            .query(
+                "SELECT DISTINCT ON (i.indrelid) i.indrelid, i.indkey::int2[] \
+                 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid \
+                 WHERE i.indrelid = ANY($1::oid[]) AND i.indisunique AND i.indexprs IS NULL \
+                 ORDER BY i.indrelid, NOT i.indisclustered, ic.relname",
+                &[&oids],
+            )
+            .await?
+        {
+            if let Some(i) = place.get(&r.get::<_, u32>(0)) {
+                tables[*i].unique_there = r.get(1);
+            }
         }
     }
     let used: Vec<u32> = tables.iter().flat_map(|t| t.columns.iter().map(|c| c.type_oid)).collect();
@@ -385,8 +405,8 @@ fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
     Column {
         id: c.number.max(0) as u32,
         name: c.name.clone(),
-        native_type: base.unwrap_or(&c.type_text).to_owned(),
-        domain: base.map_or_else(String::new, |_| c.type_text.clone()),
+        domain: base.as_ref().map_or_else(String::new, |_| c.type_text.clone()),
+        native_type: base.unwrap_or_else(|| c.type_text.clone()),
         native_id: c.type_oid,
         modifier: c.modifier,
         missing: missing.map(|value| exact::text_of(&kind, &value)),
@@ -416,7 +436,7 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
                     id: i as u32 + 1,
                     name: c.name.clone(),
                     domain: if base.is_some() { text.clone() } else { String::new() },
-                    native_type: base.map_or(text, str::to_owned),
+                    native_type: base.unwrap_or(text),
                     native_id: c.type_oid,
                     modifier: c.modifier,
                     kind: schema::kind(types, c.type_oid, c.modifier),
@@ -461,13 +481,14 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
             others.filter_map(|i| Some((i.name.clone(), numbers_to_places(t, &i.columns)?))).collect()
         })
         .unwrap_or_default();
-    // Under an index identity the primary key is one of the others: the first, and without a name.
-    if key_from == KeyFrom::IdentityIndex
-        && let Some(t) = catalog
-        && let Some(primary) = t.indexes.iter().find(|i| i.primary).and_then(|i| numbers_to_places(t, &i.columns))
-        && primary != key
-    {
-        unique.insert(0, (String::new(), primary));
+    // Under an index identity the primary key is one of the others: the first, and without a name. So is what Debezium takes
+    // for the key where there is none.
+    let other = catalog.and_then(|t| match t.indexes.iter().find(|i| i.primary) {
+        Some(primary) => numbers_to_places(t, &primary.columns).filter(|_| key_from == KeyFrom::IdentityIndex),
+        None => numbers_to_places(t, &t.unique_there),
+    });
+    if let Some(other) = other.filter(|o| !o.is_empty() && *o != key) {
+        unique.insert(0, (String::new(), other));
     }
     TableSchema {
         schema_no: 0,

@@ -9,6 +9,8 @@
 
 mod array;
 mod cut;
+mod default;
+mod interval;
 mod same;
 mod shape;
 mod time;
@@ -25,6 +27,7 @@ use crate::schema::{Column, KeyFrom, TableSchema, Type};
 use crate::value::{Decimal, Value};
 pub use cut::cut_units;
 pub(super) use cut::{Cuts, Spot, parameters};
+pub(super) use default::put as put_default;
 pub(super) use shape::shape;
 
 /// How a row reached Debezium: its snapshots read through JDBC, its stream through a parser of its own, and they err
@@ -57,11 +60,16 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
         (Type::Timestamp { digits }, Value::Timestamp(micros)) => time::put_timestamp(out, form, *digits, *micros),
         (Type::Timestamp { digits }, Value::Text(t)) => time::put_far(out, form, *digits, t.as_str()),
         (Type::Decimal { .. }, Value::Decimal(d)) => put_decimal(out, form, &column.kind, native, d),
-        _ if is_lost(options, column, road) => {
-            nothing::put(out, form, false, column);
+        (Type::Interval, Value::Interval { months, days, micros }) => interval::put(out, form, *months, *days, *micros),
+        (Type::Bits { length: 1, varying: true }, Value::Text(t)) if t.as_str().is_empty() => {
+            out.extend_from_slice(b"null");
             true
         }
-        (Type::Array { .. }, value) if is_domain_array(column) => array::put_unknown(out, form, value),
+        _ if is_lost(options, column, road) => {
+            nothing::put(out, options, false, column);
+            true
+        }
+        (_, value) if is_domain_array(column) => array::put_unknown(out, form, &column.native_type, value),
         (Type::Array { element }, value) => array::put(out, form, element, native, value),
         (Type::Other, Value::Text(t)) => put_other(out, options, native, t.as_str()),
         _ => false,
@@ -176,10 +184,13 @@ pub fn is_known(native: &str) -> bool {
 }
 
 /// True for arrays of a domain: to Debezium a type it does not know. (The column's kind is what the domain stands on, its
-/// name the domain's.)
+/// name the domain's, unless what it stands on is known by its name alone.)
 pub fn is_domain_array(column: &Column) -> bool {
-    let Type::Array { element } = &column.kind else { return false };
     let Some(native) = column.native_type.strip_suffix("[]") else { return false };
+    if !column.domain.is_empty() {
+        return true;
+    }
+    let Type::Array { element } = &column.kind else { return false };
     let name = native.split('(').next().unwrap_or(native);
     let plain: &[&str] = match &**element {
         Type::Bool => &["boolean"],
@@ -239,10 +250,11 @@ pub(super) fn put_unavailable(out: &mut Vec<u8>, form: &Form, column: &Column, p
     true
 }
 
-/// Under an index identity the key is the primary key still, which old rows do not have: `None` = the table's own key.
+/// Under an index identity the key is the primary key still, which old rows do not have; without a primary key it is that of
+/// the first unique index, NULL or not. `None` = the table's own key.
 pub(super) fn key_columns(table: &TableSchema) -> Option<&[u16]> {
     let (name, columns) = table.unique.first()?;
-    (table.identity == b'i' && table.key_from == KeyFrom::IdentityIndex && name.is_empty()).then_some(columns)
+    (table.key_from != KeyFrom::MessageKeyColumns && name.is_empty()).then_some(columns)
 }
 
 /// True if the column at that place is part of Debezium's key: masks and cuts are of the row, not of the key beside it.
@@ -255,7 +267,7 @@ fn key_changed(options: &Options, change: &RowChange, key: &[u16]) -> bool {
     let (Some(before), Some(after)) = (&change.before, &change.after) else { return false };
     let put = |out: &mut Vec<u8>, row: &Row, column: &Column, at: usize| match row.cells.get(at) {
         Some(Cell::Value(v)) => drop(put_shown(out, &options.form, column, v)),
-        _ => nothing::put(out, &options.form, options.key_defaults, column),
+        _ => nothing::put(out, options, options.key_defaults, column),
     };
     key.iter().map(|k| usize::from(*k)).any(|at| {
         let Some(column) = change.table.columns.get(at) else { return false };

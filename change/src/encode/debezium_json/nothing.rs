@@ -3,45 +3,43 @@
 //! field is optional, else the column's default or the type's zero. `cw.exact` says what it really is.
 //! Source: deletes of a real Debezium 3.7.0.Final under the default replica identity.
 
-use super::schema::{default_of, is_optional, items_optional, shape_takes_default};
-use super::value::{bare, put_value};
-use crate::encode::form::Form;
+use super::schema::{is_optional, items_optional};
+use super::value::{bare, fixed_scale, put_value};
+use super::{Options, default};
 use crate::json;
 use crate::schema::{Column, Type};
 use crate::value::{Decimal, Value};
 
-/// Writes the column's default, if its schema shows one.
-pub(super) fn put_default(out: &mut Vec<u8>, form: &Form, column: &Column) -> bool {
-    let default = if shape_takes_default(form, column) { default_of(column) } else { None };
-    default.map(|value| put_value(out, form, column, &value)).is_some()
-}
-
 /// Appends it. `defaults`: a default stands also where null could.
-pub(super) fn put(out: &mut Vec<u8>, form: &Form, defaults: bool, column: &Column) {
-    if defaults && put_default(out, form, column) {
+pub(super) fn put(out: &mut Vec<u8>, options: &Options, defaults: bool, column: &Column) {
+    let is_optional = is_optional(column);
+    if (defaults || !is_optional) && default::put(out, options, column, b"") {
         return;
     }
-    if is_optional(column) {
+    if is_optional {
         out.extend_from_slice(b"null");
         return;
     }
     let empty = || Value::Text("".into());
-    let value = match (&column.kind, default_of(column)) {
-        (_, Some(value)) => value,
-        (Type::Bool, _) => Value::Bool(false),
-        (Type::Int { unsigned: false, .. }, _) => Value::Int(0),
-        (Type::Int { unsigned: true, .. }, _) => Value::UInt(0),
-        (Type::Float { bits: 32 }, _) => Value::Float32(0.0),
-        (Type::Float { .. }, _) => Value::Float64(0.0),
-        (Type::Decimal { .. }, _) => Value::Decimal(Decimal::parse("0").unwrap_or(Decimal::NaN)),
-        (Type::Bytes, _) => Value::Bytes(Vec::new().into()),
-        (Type::Date, _) => Value::Date(0),
-        (Type::Time { zone: false, .. }, _) => Value::Time(0),
-        (Type::Timestamp { .. }, _) => Value::Timestamp(0),
-        (Type::Instant { .. }, _) => return json::put_string(out, "1970-01-01T00:00:00Z"),
-        (Type::Interval, _) => Value::Interval { months: 0, days: 0, micros: 0 },
-        (Type::Array { .. }, _) => Value::Array(Vec::new()),
-        (Type::Other, _) => {
+    let value = match &column.kind {
+        Type::Bool => Value::Bool(false),
+        Type::Int { unsigned: false, .. } => Value::Int(0),
+        Type::Int { unsigned: true, .. } => Value::UInt(0),
+        Type::Float { bits: 32 } => Value::Float32(0.0),
+        Type::Float { .. } => Value::Float64(0.0),
+        Type::Decimal { .. } => {
+            let zero = Decimal::parse("0").unwrap_or(Decimal::NaN);
+            let scale = fixed_scale(&options.form, &column.kind, &column.native_type);
+            Value::Decimal(scale.and_then(|scale| zero.rescale(scale)).unwrap_or(zero))
+        }
+        Type::Bytes => Value::Bytes(Vec::new().into()),
+        Type::Date => Value::Date(0),
+        Type::Time { zone: false, .. } => Value::Time(0),
+        Type::Timestamp { .. } => Value::Timestamp(0),
+        Type::Instant { .. } => return json::put_string(out, "1970-01-01T00:00:00Z"),
+        Type::Interval => Value::Interval { months: 0, days: 0, micros: 0 },
+        Type::Array { .. } => Value::Array(Vec::new()),
+        Type::Other => {
             let native = column.native_type.as_str();
             if native.ends_with("[]") {
                 return out.extend_from_slice(b"[]");
@@ -56,7 +54,7 @@ pub(super) fn put(out: &mut Vec<u8>, form: &Form, defaults: bool, column: &Colum
         }
         _ => empty(),
     };
-    put_value(out, form, column, &value);
+    put_value(out, &options.form, column, &value);
 }
 
 /// True if the value has a NULL where the schema has no room for one: among the items of an array of enums and the like.

@@ -4,13 +4,11 @@
 //! version, doc, parameters, default, field. Source: recordings `*.schemas.jsonl` (Debezium 3.7.0.Final).
 
 use super::defects::Road;
-use super::value::{bare, delimiter, fixed_scale, put_value};
-use super::{Options, Placed, defects, source_type};
-use crate::calendar;
+use super::value::{bare, delimiter, fixed_scale};
+use super::{Options, Placed, default, defects};
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::json;
 use crate::schema::{Column, TableSchema, Type};
-use crate::value::{Decimal, Value};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -204,7 +202,7 @@ fn put_open(out: &mut Vec<u8>, options: &Options, column: &Column, more: Vec<(St
     put_shape(out, &shape, optional);
     put_parameters(out, &more);
     if shape.takes_default() {
-        put_default(out, options, column);
+        default::put(out, options, column, b",\"default\":");
     }
 }
 
@@ -241,7 +239,7 @@ pub(super) fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
     let connect = form.time == TimeMode::Connect;
     match kind {
         Type::Bool => plain("boolean", ""),
-        Type::Bits { length: 1, varying: false } => plain("boolean", ""),
+        Type::Bits { length: 1, .. } => plain("boolean", ""),
         Type::Int { bits: 0..=16, unsigned: false } => plain("int16", ""),
         Type::Int { bits: 17..=32, unsigned: false } | Type::Int { bits: 0..=16, unsigned: true } => plain("int32", ""),
         Type::Int { .. } => plain("int64", ""),
@@ -434,14 +432,6 @@ fn put_parameters(out: &mut Vec<u8>, parameters: &[(Cow<'static, str>, String)])
     }
 }
 
-/// A literal default is written in the column's form; of a function (now(), nextval) numbers and times say 0.
-fn put_default(out: &mut Vec<u8>, options: &Options, column: &Column) {
-    if let Some(value) = default_of(column) {
-        out.extend_from_slice(b",\"default\":");
-        put_value(out, &options.form, column, &value);
-    }
-}
-
 fn shape_of(options: &Options, column: &Column) -> Shape {
     let other = if options.defects { defects::shape(&options.form, column) } else { None };
     other.unwrap_or_else(|| shape(&options.form, &column.kind, &column.native_type))
@@ -457,115 +447,6 @@ pub(super) fn kind(options: &Options, column: &Column) -> &'static str {
 }
 
 /// True if the column's schema has room for a default.
-pub(super) fn shape_takes_default(form: &Form, column: &Column) -> bool {
-    shape(form, &column.kind, &column.native_type).takes_default()
-}
-
-/// The default that the column's schema shows.
-pub(super) fn default_of(column: &Column) -> Option<Value> {
-    if column.default.is_empty() || !shows_default(column) {
-        return None;
-    }
-    match literal(&column.default) {
-        Some("NULL") => None,
-        Some(text) => default_value(&column.kind, text),
-        None => match column.kind {
-            Type::Int { unsigned: false, .. } => Some(Value::Int(0)),
-            Type::Instant { .. } => Some(Value::Instant(0)),
-            Type::Timestamp { .. } => Some(Value::Timestamp(0)),
-            Type::Date => Some(Value::Date(0)),
-            _ => None,
-        },
-    }
-}
-
-/// Types whose defaults Debezium shows: built-in ones by name, and enums. A domain's, an `oid`'s, a `money`'s is not shown.
-/// Source: recordings `binary-*`, `extensions-*`, `propagate-*`.
-fn shows_default(column: &Column) -> bool {
-    const SHOWN: &str = " bit varbit bool bpchar varchar text numeric float4 float8 int2 int4 int8 smallserial serial bigserial \
-                         json jsonb xml uuid date time timestamp timestamptz interval ";
-    let named = column.native_type.is_empty() || SHOWN.contains(&format!(" {} ", source_type(column).name));
-    // A source that is not PostgreSQL has names of its own.
-    named || column.native_id == 0 || matches!(column.kind, Type::Enum { .. })
-}
-
-/// `'text'::type`, `42`, `(-1)`, `true`: the text inside; `None` = an expression.
-fn literal(default: &str) -> Option<&str> {
-    let inner = default.strip_prefix('(').and_then(|d| d.strip_suffix(')')).unwrap_or(default);
-    // `('101'::"bit")::bit varying`.
-    let bits = default.strip_prefix('(').and_then(|d| d.split_once("::\"bit\")::bit varying"));
-    let inner = bits.map_or(inner, |(text, _)| text);
-    if let Some(rest) = inner.strip_prefix('\'') {
-        let mut at = 0;
-        let bytes = rest.as_bytes();
-        while at < bytes.len() {
-            if bytes[at] == b'\'' {
-                if bytes.get(at + 1) != Some(&b'\'') {
-                    // A cast alone may follow; its type may have brackets, `numeric(5,2)`.
-                    let after = &rest[at + 1..];
-                    let alone = after.is_empty() || after.starts_with("::") && !after.contains([' ', '|', '+', '\'']);
-                    let spaced =
-                        ["character varying", "without time zone", "with time zone", "bit varying", "double precision"];
-                    let spaced = spaced.iter().any(|s| after.ends_with(s)) || after.starts_with("::interval ");
-                    return (alone || after.starts_with("::") && spaced).then_some(&rest[..at]);
-                }
-                at += 1;
-            }
-            at += 1;
-        }
-        return None;
-    }
-    let number = inner.split("::").next().unwrap_or(inner);
-    let number = number.strip_prefix('(').and_then(|d| d.strip_suffix(')')).unwrap_or(number);
-    let word = matches!(number, "true" | "false" | "NULL");
-    (word || Decimal::parse(number).is_ok()).then_some(number)
-}
-
-fn default_value(kind: &Type, text: &str) -> Option<Value> {
-    let plain = text.replace("''", "'");
-    Some(match kind {
-        Type::Bool => Value::Bool(matches!(text, "true" | "t")),
-        Type::Int { unsigned: false, .. } => Value::Int(text.parse().ok()?),
-        Type::Float { bits: 32 } => Value::Float32(text.parse().ok()?),
-        Type::Float { .. } => Value::Float64(text.parse().ok()?),
-        Type::Decimal { precision, scale } => {
-            let d = Decimal::parse(text).ok()?;
-            Value::Decimal(if *precision > 0 { d.rescale(*scale).or_else(|| d.rounded(*scale))? } else { d })
-        }
-        Type::Date => Value::Date(i32::try_from(calendar::parse_date(text)?).ok()?),
-        Type::Time { zone: false, .. } => Value::Time(calendar::parse_clock(text)?),
-        Type::Timestamp { .. } => {
-            Value::Timestamp(calendar::parse_instant(&format!("{}Z", text.replacen(' ', "T", 1)))?)
-        }
-        Type::Instant { .. } => {
-            let utc = text.strip_suffix("+00")?;
-            Value::Instant(calendar::parse_instant(&format!("{}Z", utc.replacen(' ', "T", 1)))?)
-        }
-        Type::Interval => interval(text)?,
-        Type::Json { .. } => Value::Json(plain.as_str().into()),
-        Type::Text { .. } | Type::Enum { .. } | Type::Uuid | Type::Xml => Value::Text(plain.as_str().into()),
-        Type::Bits { .. } => Value::Text(plain.as_str().into()),
-        _ => return None,
-    })
-}
-
-/// `1 year 2 mons -3 days 04:05:06.5`, as the server prints a default.
-fn interval(text: &str) -> Option<Value> {
-    let (mut months, mut days, mut micros) = (0i32, 0i32, 0i64);
-    let mut words = text.split_whitespace();
-    while let Some(word) = words.next() {
-        if word.contains(':') {
-            let (sign, clock) = word.strip_prefix('-').map_or((1, word), |c| (-1, c));
-            micros = sign * calendar::parse_clock(clock)?;
-            continue;
-        }
-        let n: i32 = word.parse().ok()?;
-        match words.next()? {
-            "year" | "years" => months += n.checked_mul(12)?,
-            "mon" | "mons" => months += n,
-            "day" | "days" => days += n,
-            _ => return None,
-        }
-    }
-    Some(Value::Interval { months, days, micros })
+pub(super) fn takes_default(options: &Options, column: &Column) -> bool {
+    shape_of(options, column).takes_default()
 }

@@ -31,7 +31,8 @@ pub fn source_type(column: &Column) -> SourceType {
     };
     let base = name(items);
     let (length, scale) = size(kind, &base, column.modifier);
-    let name = if column.domain.is_empty() { base } else { name(&column.domain) };
+    let domain = column.domain.strip_suffix("[]").unwrap_or(&column.domain);
+    let name = if domain.is_empty() { base } else { name(domain) };
     let serial = if column.default.contains("nextval(") { serial(&name) } else { None };
     let length = match (bare(items), first_number(items)) {
         ("vector" | "halfvec" | "sparsevec", dimensions) => dimensions,
@@ -51,7 +52,7 @@ fn serial(name: &str) -> Option<&'static str> {
 
 /// The catalogue's name of a type as `format_type` prints it: `timestamp(3) without time zone` → `timestamp`,
 /// `other."Mood"` → `Mood`.
-fn name(text: &str) -> String {
+pub(super) fn name(text: &str) -> String {
     let plain = without_brackets(text);
     let known = match plain.as_str() {
         "smallint" => "int2",

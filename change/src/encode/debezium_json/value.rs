@@ -410,15 +410,15 @@ fn put_precise(out: &mut Vec<u8>, fixed: Option<i32>, value: &Decimal) -> bool {
     }
 }
 
-/// Little-endian bytes without leading zeros, as `java.util.BitSet.toByteArray`; one bit is a boolean.
+/// Little-endian bytes without leading zeros, as `java.util.BitSet.toByteArray`; of a column of one bit a boolean.
 fn put_bits(out: &mut Vec<u8>, length: u32, varying: bool, text: &str) -> bool {
     if !text.bytes().all(|b| matches!(b, b'0' | b'1')) {
         json::put_string(out, text);
         return false;
     }
     let whole = text.len() == length as usize;
-    if length == 1 && !varying {
-        return put_bool(out, text == "1") && whole;
+    if length == 1 {
+        return put_bool(out, text.contains('1')) && whole;
     }
     let mut bytes: Vec<u8> =
         text.as_bytes().rchunks(8).map(|bits| bits.iter().fold(0u8, |byte, bit| byte << 1 | (bit - b'0'))).collect();

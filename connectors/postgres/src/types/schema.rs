@@ -129,17 +129,25 @@ fn kind_at(types: &PgTypes, oid: u32, modifier: i32, depth: u8) -> Type {
 }
 
 /// What a domain over a type that is known by its name alone (no [`Type`] of its own, or one that `money`, `oid`, `name`,
-/// `"char"` and `citext` share with others) is written as: that type's text. `None` = it is no such domain.
-pub fn stands_on(types: &PgTypes, oid: u32) -> Option<&str> {
-    let mut t = types.get(&oid).filter(|t| t.kind == b'd')?;
+/// `"char"` and `citext` share with others) is written as: that type's text; of an array of such domains with `[]`.
+/// `None` = it is no such type.
+pub fn stands_on(types: &PgTypes, oid: u32) -> Option<String> {
+    let mut t = types.get(&oid)?;
+    let is_array = t.kind == b'b' && t.category == b'A' && t.element != 0;
+    if is_array {
+        t = types.get(&t.element)?;
+    }
     for _ in 0..DEPTH_MAX {
+        if t.kind != b'd' {
+            return None;
+        }
         match types.get(&t.base) {
             Some(base) if base.kind == b'd' => t = base,
             Some(base) => {
                 let by_name = matches!(t.base, oid::MONEY | oid::OID | oid::NAME | oid::CHAR)
                     || (base.kind == b'b' && base.category == b'S' && t.base >= oid::FIRST_NORMAL)
-                    || kind(types, oid, -1) == Type::Other;
-                return by_name.then_some(base.text.as_str());
+                    || kind(types, t.base, -1) == Type::Other;
+                return by_name.then(|| format!("{}{}", base.text, if is_array { "[]" } else { "" }));
             }
             None => return None,
         }

@@ -12,7 +12,7 @@
 //!                                     value as the JSON that was read, null where there is none
 //! ```
 //! `CW_DIFF_SEEDS` = `FIRST..LAST` or one number (default `1..10`); `CW_DIFF_PLAN` = tables and statements of one's own
-//! instead ([`given_plan`]). With `compat.defects` nothing may differ but what
+//! instead ([`given_plan`]); `CW_DIFF_KEEP` leaves the dump behind where nothing differs, too. With `compat.defects` nothing may differ but what
 //! [`masked`] takes away: times of processing, places and times of the two snapshots, object addresses. Without it, only
 //! columns may differ that also differ between our two settings: every such difference is one the defects explain.
 
@@ -390,7 +390,7 @@ async fn one(server: &str, seed: u64) -> Vec<String> {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     db.drop().await;
-    if report.is_empty() {
+    if report.is_empty() && std::env::var_os("CW_DIFF_KEEP").is_none() {
         let _ = std::fs::remove_dir_all(dir);
     }
     report

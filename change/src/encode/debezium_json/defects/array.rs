@@ -5,6 +5,7 @@ use super::{ADDRESS, bare, time};
 use crate::calendar;
 use crate::encode::debezium_json::value::{delimiter, put_typed};
 use crate::encode::form::Form;
+use crate::float_text;
 use crate::json;
 use crate::schema::{Column, Type};
 use crate::value::{Decimal, Value};
@@ -68,24 +69,9 @@ pub(super) fn put(out: &mut Vec<u8>, form: &Form, element: &Type, native: &str, 
     put_items(out, form, element, native, &items)
 }
 
-/// Items of a type that Debezium does not know: bytes of their texts, and no NULL among them.
-pub(super) fn put_unknown(out: &mut Vec<u8>, form: &Form, value: &Value) -> bool {
-    let text = |item: &Option<Value>| -> Option<Option<Value>> {
-        let text = match item.as_ref()? {
-            Value::Int(v) => v.to_string(),
-            Value::Bool(v) => if *v { "t" } else { "f" }.to_owned(),
-            Value::Decimal(d) => d.to_string(),
-            Value::Text(t) | Value::Json(t) => t.as_str().to_owned(),
-            Value::Date(i32::MAX) => "infinity".to_owned(),
-            Value::Date(i32::MIN) => "-infinity".to_owned(),
-            Value::Date(days) => match calendar::civil(i64::from(*days)) {
-                (year @ ..=0, month, day) => format!("{:04}-{month:02}-{day:02} BC", 1 - year),
-                (year, month, day) => format!("{year:04}-{month:02}-{day:02}"),
-            },
-            _ => return None,
-        };
-        Some(Some(Value::Text(text.into())))
-    };
+/// Items of a type that Debezium does not know: bytes of their texts, and no NULL among them. `native` = of the array.
+pub(super) fn put_unknown(out: &mut Vec<u8>, form: &Form, native: &str, value: &Value) -> bool {
+    let text = |item: &Option<Value>| Some(Some(Value::Text(server_text(native, item.as_ref()?)?.into())));
     let items = match value {
         Value::Array(items) => Some(items.clone()),
         Value::Text(t) => match shape(t.as_str()) {
@@ -103,6 +89,81 @@ pub(super) fn put_unknown(out: &mut Vec<u8>, form: &Form, value: &Value) -> bool
             true
         }
     }
+}
+
+/// A value as the server prints it to Debezium: dates by ISO, at UTC, money in its locale `C`.
+fn server_text(native: &str, value: &Value) -> Option<String> {
+    let day = |days: i64| {
+        let (year, month, day) = calendar::civil(days);
+        let (year, era) = if year <= 0 { (1 - year, " BC") } else { (year, "") };
+        (format!("{year:04}-{month:02}-{day:02}"), era)
+    };
+    let moment = |micros: i64, zone: &str| {
+        let (date, era) = day(micros.div_euclid(DAY_US));
+        format!("{date} {}{zone}{era}", calendar::clock_text(micros.rem_euclid(DAY_US), 0))
+    };
+    Some(match value {
+        Value::Int(v) => v.to_string(),
+        Value::Bool(v) => if *v { "t" } else { "f" }.to_owned(),
+        Value::Decimal(d) if native == "money[]" => money(&d.to_string()),
+        Value::Decimal(d) => d.to_string(),
+        Value::Float32(v) => float_text::of_f32(*v),
+        Value::Float64(v) => float_text::of_f64(*v),
+        Value::Text(t) | Value::Json(t) => t.as_str().to_owned(),
+        Value::Bytes(b) => b.iter().fold("\\x".to_owned(), |hex, b| format!("{hex}{b:02x}")),
+        Value::Date(i32::MAX) | Value::Timestamp(i64::MAX) | Value::Instant(i64::MAX) => "infinity".to_owned(),
+        Value::Date(i32::MIN) | Value::Timestamp(i64::MIN) | Value::Instant(i64::MIN) => "-infinity".to_owned(),
+        Value::Date(days) => {
+            let (date, era) = day(i64::from(*days));
+            date + era
+        }
+        Value::Time(micros) => calendar::clock_text(*micros, 0),
+        Value::Timestamp(micros) => moment(*micros, ""),
+        Value::Instant(micros) => moment(*micros, "+00"),
+        Value::Interval { months, days, micros } => interval(*months, *days, *micros),
+        _ => return None,
+    })
+}
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// `-$1,234.50`.
+fn money(plain: &str) -> String {
+    let (sign, plain) = plain.strip_prefix('-').map_or(("", plain), |p| ("-", p));
+    let (whole, fraction) = plain.split_once('.').unwrap_or((plain, ""));
+    let mut grouped = String::new();
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}${grouped}.{fraction:0<2}")
+}
+
+/// `1 year 2 mons -3 days +04:05:06.5`: a part behind a negative one has its sign.
+fn interval(months: i32, days: i32, micros: i64) -> String {
+    let mut out = String::new();
+    let mut minus = false;
+    for (n, one) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+        if n != 0 {
+            let (space, plus) = (if out.is_empty() { "" } else { " " }, if minus && n > 0 { "+" } else { "" });
+            out.push_str(&format!("{space}{plus}{n} {one}{}", if n == 1 { "" } else { "s" }));
+            minus = n < 0;
+        }
+    }
+    if micros != 0 || out.is_empty() {
+        let sign = match micros {
+            ..0 => "-",
+            _ if minus => "+",
+            _ => "",
+        };
+        let space = if out.is_empty() { "" } else { " " };
+        let (hours, rest) = (micros.unsigned_abs() / 3_600_000_000, micros.unsigned_abs() % 3_600_000_000);
+        let clock = calendar::clock_text(rest as i64, 0);
+        out.push_str(&format!("{space}{sign}{hours:02}{}", &clock[2..]));
+    }
+    out
 }
 
 fn as_bytes(items: &[Option<Value>]) -> Vec<Option<Value>> {

@@ -122,7 +122,7 @@ impl Encoder {
         // The converter's default for a null comes behind the mask.
         let mut shown = Vec::new();
         match cell {
-            Cell::Null | Cell::Absent => nothing::put(&mut shown, &self.options.form, false, column),
+            Cell::Null | Cell::Absent => nothing::put(&mut shown, &self.options, false, column),
             _ => shown.extend_from_slice(&out[from..]),
         }
         let text = match json::parse(&shown) {

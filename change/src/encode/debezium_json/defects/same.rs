@@ -33,7 +33,7 @@ impl Encoder {
             Cell::Value(v) if super::put_value(&mut out, &self.options, column, v, Road::Stream) => {}
             Cell::Value(v) => drop(put_shown(&mut out, &self.options.form, column, v)),
             // The converter's defaults come behind the comparison.
-            _ => nothing::put(&mut out, &self.options.form, false, column),
+            _ => nothing::put(&mut out, &self.options, false, column),
         }
         out
     }

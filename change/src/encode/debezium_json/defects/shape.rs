@@ -14,7 +14,7 @@ pub(in super::super) fn shape(form: &Form, column: &Column) -> Option<Shape> {
     match &column.kind {
         // That of a single one: its arrays come to no value.
         Type::Array { element } if matches!(**element, Type::Bits { .. }) => Some(ours(form, element, "")),
-        Type::Array { .. } if is_domain_array(column) => array(unknown),
+        _ if is_domain_array(column) => array(unknown),
         Type::Array { element } if **element == Type::Other => {
             let element = native.strip_suffix("[]").unwrap_or(native);
             if is_known(element) { None } else { array(unknown) }

@@ -3,8 +3,12 @@
 
 use super::Road;
 use crate::calendar;
+use crate::encode::debezium_json::default::moment;
+use crate::encode::debezium_json::value::put_value;
 use crate::encode::form::{Form, Unit};
 use crate::json;
+use crate::schema::{Column, Type};
+use crate::value::Value;
 
 const DAY_US: i64 = 86_400_000_000;
 /// 1582-10-15, the first day of Java's Gregorian calendar; the ten before it are none.
@@ -105,6 +109,74 @@ pub(super) fn put_far(out: &mut Vec<u8>, form: &Form, digits: u32, text: &str) -
         Unit::Millis | Unit::Iso => return false,
     }
     true
+}
+
+/// `LocalDateTime.MAX` and `MIN`, infinities of defaults: days cut to 32 bits, and their texts.
+const FAR_DEFAULT: (i32, &str) = (169_560_311, "+999999999-12-31Z");
+const FAR_BACK_DEFAULT: (i32, &str) = (-170_999_002, "-999999999-01-01Z");
+/// `LocalTime.MAX`, nanoseconds: what 24:00 is as a default.
+const LAST_NS: i64 = 86_399_999_999_999;
+
+/// A default; false = Debezium finds none in the text.
+pub(super) fn put_default_date(out: &mut Vec<u8>, form: &Form, column: &Column, text: &str) -> bool {
+    match text {
+        "infinity" => put_pair(out, form, FAR_DEFAULT),
+        "-infinity" => put_pair(out, form, FAR_BACK_DEFAULT),
+        text => {
+            let days = moment(text).and_then(|us| i32::try_from(us.div_euclid(i128::from(DAY_US))).ok());
+            let Some(days) = days else { return false };
+            put_value(out, form, column, &Value::Date(days));
+        }
+    }
+    true
+}
+
+pub(super) fn put_default_time(out: &mut Vec<u8>, form: &Form, column: &Column, text: &str) -> bool {
+    let Type::Time { digits, .. } = column.kind else { return false };
+    match calendar::parse_clock(text) {
+        Some(DAY_US) => match form.time.time(digits) {
+            Unit::Iso => json::put_string(out, "23:59:59.999999999Z"),
+            Unit::Millis => json::put_i64(out, LAST_NS / 1_000_000),
+            Unit::Micros => json::put_i64(out, LAST_NS / 1000),
+            Unit::Nanos => json::put_i64(out, LAST_NS),
+        },
+        Some(micros) => drop(put_value(out, form, column, &Value::Time(micros))),
+        None => return false,
+    }
+    true
+}
+
+pub(super) fn put_default_timestamp(out: &mut Vec<u8>, form: &Form, column: &Column, text: &str) -> bool {
+    let Type::Timestamp { digits } = column.kind else { return false };
+    match (text, form.time.timestamp(digits)) {
+        ("infinity", Unit::Iso) => json::put_string(out, "+999999999-12-31T23:59:59.999999999Z"),
+        ("-infinity", Unit::Iso) => json::put_string(out, "-999999999-01-01T00:00:00Z"),
+        ("infinity", Unit::Micros) => json::put_i64(out, i64::MAX.wrapping_add(999_999)),
+        ("-infinity", Unit::Micros) => json::put_i64(out, i64::MIN),
+        ("infinity" | "-infinity", _) => return false,
+        (text, _) => {
+            let Some(micros) = moment(text) else { return false };
+            let from = out.len();
+            let value = i64::try_from(micros).map_or_else(|_| Value::Text(text.into()), Value::Timestamp);
+            let done = match &value {
+                Value::Timestamp(us) => put_timestamp(out, form, digits, *us),
+                _ => put_far(out, form, digits, text),
+            };
+            if !done {
+                put_value(out, form, column, &value);
+            }
+            return &out[from..] != b"null";
+        }
+    }
+    true
+}
+
+/// Its infinities are beyond what another zone has room for.
+pub(super) fn put_default_instant(out: &mut Vec<u8>, column: &Column, text: &str) -> bool {
+    let Type::Instant { digits } = column.kind else { return false };
+    let unit = 10i128.pow(6u32.saturating_sub(digits));
+    let shown = moment(text).and_then(|us| calendar::wide_text(us.div_euclid(unit) * unit, digits));
+    shown.map(|text| json::put_string(out, &text)).is_some()
 }
 
 pub(super) fn put_date_item(out: &mut Vec<u8>, form: &Form, days: i32) {

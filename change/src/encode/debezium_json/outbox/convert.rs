@@ -8,7 +8,7 @@ use super::{Of, value_of};
 use crate::encode::debezium_json::defects::Spot;
 use crate::encode::debezium_json::header::big_decimal;
 use crate::encode::debezium_json::value::{fixed_scale, put_value};
-use crate::encode::debezium_json::{Encoder, Options, defects, nothing, schema};
+use crate::encode::debezium_json::{Encoder, Options, default, defects, nothing, schema};
 use crate::encode::form::{BinaryMode, DecimalMode, TimeMode};
 use crate::json;
 use crate::row::Cell;
@@ -46,7 +46,7 @@ impl Converter {
 pub(super) fn is_bytes(options: &Options, column: &Column) -> bool {
     match &column.kind {
         Type::Bytes => options.form.binary == BinaryMode::Bytes,
-        Type::Bits { length, varying } => *varying || *length != 1,
+        Type::Bits { length, .. } => *length != 1,
         _ => false,
     }
 }
@@ -136,12 +136,12 @@ impl Encoder {
             Cell::Value(v) if self.put_cut(out, cuts.as_deref(), at, column, v, of.road) => {}
             Cell::Value(v) if self.options.defects && defects::put_value(out, &self.options, column, v, of.road) => {}
             Cell::Value(v) if self.options.value_schema && nothing::has_no_place(column, v) => {
-                nothing::put(out, form, false, column);
+                nothing::put(out, &self.options, false, column);
             }
             Cell::Value(v) => drop(put_value(out, form, column, v)),
             Cell::Unavailable => self.put_placeholder(out, column),
             // Connect's structure gives the default, whatever the converter is told.
-            Cell::Null | Cell::Absent if self.options.defects && nothing::put_default(out, form, column) => {}
+            Cell::Null | Cell::Absent if self.options.defects && default::put(out, &self.options, column, b"") => {}
             Cell::Null | Cell::Absent => drop(self.put_null(out, column)),
         }
         if let Some(cuts) = &cuts {
