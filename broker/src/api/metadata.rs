@@ -39,8 +39,9 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
             topics
                 .iter()
                 .map(|t| match &t.name {
+                    // Java's AdminClient sends an empty name beside an id.
+                    _ if version >= 12 && !t.topic_id.is_none() => Asked::Id(t.topic_id),
                     Some(name) => Asked::Name(name.to_string()),
-                    None if version >= 12 && !t.topic_id.is_none() => Asked::Id(t.topic_id),
                     None => Asked::Malformed,
                 })
                 .collect(),

@@ -77,18 +77,24 @@ fn wire_017_topic_ids_are_shown_and_looked_up() {
     let name = unique("ids");
     let topic = wire.topic(&name);
     assert!(!topic.topic_id.is_nil());
-    let ask = |id| {
+    let ask_with = |name: Option<&str>, id| {
         kp!(MetadataRequest {
-            topics: Some(vec![kp!(MetadataRequestTopic { name: None, topic_id: id })]),
+            topics: Some(vec![kp!(MetadataRequestTopic { name: name.map(topic_name), topic_id: id })]),
             allow_auto_topic_creation: false,
         })
     };
-    let found = wire.call(12, &ask(topic.topic_id));
-    assert_eq!(found.topics[0].name, Some(topic_name(&name)));
+    let ask = |id| ask_with(None, id);
+    // Java's AdminClient sends an empty name beside the id; the id counts.
+    for beside in [None, Some("")] {
+        let found = wire.call(12, &ask_with(beside, topic.topic_id));
+        assert_eq!(found.topics[0].name, Some(topic_name(&name)));
+    }
     let gone = wire.topic(&unique("gone"));
     delete(&mut wire, gone.name.as_ref().unwrap().as_str());
     let lost = wire.call(12, &ask(gone.topic_id));
     assert_eq!((lost.topics[0].error_code, lost.topics[0].name.is_none()), (100, true));
+    let lost = wire.call(13, &ask_with(Some(""), gone.topic_id));
+    assert_eq!((lost.topics[0].error_code, lost.topics[0].topic_id), (100, gone.topic_id));
     // v13: by name as before.
     let reply = wire.call(13, &by_name(&[&name], false));
     assert_eq!((reply.error_code, reply.topics[0].topic_id), (0, topic.topic_id));
