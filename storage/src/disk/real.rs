@@ -7,6 +7,7 @@
 //! If the sync before such a close fails, nobody who asked for that file hears of it: from then on every write and sync of
 //! this disk fails. If the process is out of descriptors, the budget is halved and the open tried once more.
 
+use super::cached::Cached;
 use super::{
     AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity,
     JournalWrites, Space, sys,
@@ -17,6 +18,7 @@ use catchwater_base::mutant;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::{IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,13 +66,32 @@ struct Key {
     direct: bool,
 }
 
-/// An open file, and whether bytes of it wait for a sync.
-type Kept = (Arc<OwnedFd>, Arc<AtomicBool>);
+/// An open file, and what is known of it.
+type Kept = (Arc<OwnedFd>, Arc<Marks>);
 
 struct Open {
     fd: Arc<OwnedFd>,
     used: u64,
-    dirty: Arc<AtomicBool>,
+    marks: Arc<Marks>,
+}
+
+#[derive(Default)]
+struct Marks {
+    /// Bytes wait for a sync.
+    dirty: AtomicBool,
+    cached: Mutex<Cached>,
+}
+
+impl Marks {
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+    fn set_dirty(&self, dirty: bool) {
+        self.dirty.store(dirty, Ordering::Release);
+    }
+    fn cached(&self) -> MutexGuard<'_, Cached> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for RealDisk {
@@ -128,7 +149,7 @@ impl RealDisk {
                 let mut files = self.files();
                 if let Some(open) = files.open.get_mut(&key) {
                     open.used = used;
-                    return Ok((open.fd.clone(), open.dirty.clone()));
+                    return Ok((open.fd.clone(), open.marks.clone()));
                 }
                 files.changes
             };
@@ -162,8 +183,8 @@ impl RealDisk {
 
     /// `changes` as they were before it was opened; `None`: there are more now, so nobody knows what was opened.
     fn keep(&self, key: &Key, fd: OwnedFd, used: u64, changes: u64) -> Result<Option<Kept>, Errno> {
-        let open = Open { fd: Arc::new(fd), used, dirty: Arc::default() };
-        let out = (open.fd.clone(), open.dirty.clone());
+        let open = Open { fd: Arc::new(fd), used, marks: Arc::default() };
+        let out = (open.fd.clone(), open.marks.clone());
         let over = {
             let mut files = self.files();
             if files.changes != changes {
@@ -171,7 +192,7 @@ impl RealDisk {
             }
             // Another thread may have opened it too; whoever came first stays, so that dirt is never split.
             if let Some(first) = files.open.get(key) {
-                return Ok(Some((first.fd.clone(), first.dirty.clone())));
+                return Ok(Some((first.fd.clone(), first.marks.clone())));
             }
             files.open.insert(key.clone(), open);
             (files.open.len() > files.budget).then_some(files.budget * 3 / 4)
@@ -198,7 +219,7 @@ impl RealDisk {
 
     /// Syncs those that are dirty; then all of them go.
     fn close(&self, mut victims: Vec<(FilePath, Open)>) -> Result<(), Errno> {
-        victims.retain(|(_, open)| open.dirty.load(Ordering::Acquire));
+        victims.retain(|(_, open)| open.marks.is_dirty());
         // One by one each waits for the filesystem's journal: with ten thousand partitions that is minutes.
         let together = victims.len() >= SYNC_TOGETHER_MIN;
         let lock = victims.first().filter(|_| together).and_then(|(path, _)| self.lock_above(path));
@@ -222,17 +243,14 @@ impl RealDisk {
     /// so this uses the one that holds the lock, opened before the first write, if `path` lies below it.
     fn sync_filesystem(&self, path: &FilePath) -> Result<(), Errno> {
         let Some((root, fd)) = self.lock_above(path) else { return rustix::fs::syncfs(self.open_dir(path)?) };
-        let covered: Vec<Arc<AtomicBool>> = {
+        let covered: Vec<Arc<Marks>> = {
             let files = self.files();
-            let dirty = files
-                .open
-                .iter()
-                .filter(|(key, open)| key.path.starts_with(&*root) && open.dirty.load(Ordering::Acquire));
-            dirty.map(|(_, open)| open.dirty.clone()).collect()
+            let dirty = files.open.iter().filter(|(key, open)| key.path.starts_with(&*root) && open.marks.is_dirty());
+            dirty.map(|(_, open)| open.marks.clone()).collect()
         };
         // Cleared first: what is written during the sync may not be in it.
-        covered.iter().for_each(|dirty| dirty.store(false, Ordering::Release));
-        rustix::fs::syncfs(fd).inspect_err(|_| covered.iter().for_each(|dirty| dirty.store(true, Ordering::Release)))
+        covered.iter().for_each(|marks| marks.set_dirty(false));
+        rustix::fs::syncfs(fd).inspect_err(|_| covered.iter().for_each(|marks| marks.set_dirty(true)))
     }
 
     /// The locked directory that `path` lies in, and the descriptor that holds its lock.
@@ -251,8 +269,8 @@ impl RealDisk {
     }
 
     fn write_bufs(&self, path: &FilePath, mut at: u64, bufs: &[Bytes]) -> Result<(), Errno> {
-        let (fd, dirty) = self.get(path, false)?;
-        dirty.store(true, Ordering::Release);
+        let (fd, marks) = self.get(path, false)?;
+        marks.set_dirty(true);
         let mut rest: Vec<&[u8]> = bufs.iter().map(|b| &b[..]).filter(|b| !b.is_empty()).collect();
         rest.reverse();
         while !rest.is_empty() {
@@ -305,8 +323,8 @@ impl RealDisk {
                 self.keep(&Key { path, direct: false }, fd, used, changes)?;
             }
             DiskOp::Fallocate { path, len } => {
-                let (fd, dirty) = self.get(&path, false)?;
-                dirty.store(true, Ordering::Release);
+                let (fd, marks) = self.get(&path, false)?;
+                marks.set_dirty(true);
                 match rustix::fs::fallocate(&*fd, FallocateFlags::empty(), 0, len) {
                     // A filesystem without it: the length alone.
                     Err(Errno::OPNOTSUPP) if rustix::fs::fstat(&*fd)?.st_size < len as i64 => {
@@ -322,7 +340,8 @@ impl RealDisk {
                 return Ok(DiskDone::Buffer(buf));
             }
             DiskOp::Read { path, at, len } => {
-                let (fd, _) = self.get(&path, false)?;
+                let (fd, marks) = self.get(&path, false)?;
+                marks.cached().read(at);
                 // Never allocate for bytes that are not there.
                 let size = u64::try_from(rustix::fs::fstat(&*fd)?.st_size).unwrap_or(0);
                 let len = len.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
@@ -347,15 +366,15 @@ impl RealDisk {
                 return Ok(DiskDone::Length(u64::try_from(size).unwrap_or(0)));
             }
             DiskOp::Truncate { path, len } => {
-                let (fd, dirty) = self.get(&path, false)?;
-                dirty.store(true, Ordering::Release);
+                let (fd, marks) = self.get(&path, false)?;
+                marks.set_dirty(true);
                 rustix::fs::ftruncate(&*fd, len)?;
             }
             DiskOp::Fdatasync { path } => {
-                let (fd, dirty) = self.get(&path, false)?;
+                let (fd, marks) = self.get(&path, false)?;
                 // Cleared first: somebody may write to the end of the file during this call.
-                dirty.store(false, Ordering::Release);
-                rustix::fs::fdatasync(&*fd).inspect_err(|_| dirty.store(true, Ordering::Release))?;
+                marks.set_dirty(false);
+                rustix::fs::fdatasync(&*fd).inspect_err(|_| marks.set_dirty(true))?;
             }
             DiskOp::SyncDir { .. } if mutant!("no_directory_fsync") => {}
             DiskOp::SyncDir { path } => {
@@ -395,8 +414,12 @@ impl RealDisk {
             DiskOp::StartWriteback { path, at, len } => {
                 // A hint; a filesystem without it writes back when it pleases. An error of earlier pages is not taken
                 // here: the sync that follows reports it.
-                if let Ok((fd, _)) = self.get(&path, false) {
+                if let Ok((fd, marks)) = self.get(&path, false) {
                     sys::start_writeback(&fd, at, len);
+                    let gone = marks.cached().written(at.saturating_add(len));
+                    if let Some(len) = NonZeroU64::new(gone.end - gone.start) {
+                        let _ = rustix::fs::fadvise(&*fd, gone.start, Some(len), rustix::fs::Advice::DontNeed);
+                    }
                 }
             }
             DiskOp::Lock { path } => {
@@ -511,17 +534,18 @@ impl Disk for RealDisk {
         let before = self.shed_at.swap(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut files = self.files();
         let idle = |open: &Open| open.used < before;
-        let dirty = files.open.values().filter(|open| idle(open) && open.dirty.load(Ordering::Acquire)).count();
+        let dirty = files.open.values().filter(|open| idle(open) && open.marks.is_dirty()).count();
         // A few with bytes to sync stay until somebody syncs them: one by one, each would wait for the device.
         let all = dirty >= SYNC_TOGETHER_MIN;
-        let gone = |open: &mut Open| idle(open) && (all || !open.dirty.load(Ordering::Acquire));
+        let gone = |open: &mut Open| idle(open) && (all || !open.marks.is_dirty());
         let victims = files.open.extract_if(|_, open| gone(open)).map(|(key, open)| (key.path, open)).collect();
         drop(files);
         self.close(victims).map_err(|errno| DiskError { op: "shed", path: "".into(), kind: fault(errno) })
     }
 
     fn try_hot(&self, path: &FilePath, at: u64, buf: &mut [u8]) -> Hot {
-        let Ok((fd, _)) = self.get(path, false) else { return Hot::Unsupported };
+        let Ok((fd, marks)) = self.get(path, false) else { return Hot::Unsupported };
+        marks.cached().read(at);
         match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
             Ok(n) => Hot::Hit(n),
             Err(Errno::AGAIN) => Hot::Cold,
@@ -558,218 +582,4 @@ pub(crate) fn scratch(name: &str) -> Scratch {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::disk::DiskExt;
-
-    /// A reader has opened a file, and before it keeps it the file goes and another comes under its name.
-    #[test]
-    fn a_file_that_goes_while_it_is_opened_is_not_what_its_name_means_later() {
-        let root = scratch("changes");
-        let disk = RealDisk::new();
-        let path = format!("{}/file", root.path());
-        let key = Key { path: path.as_str().into(), direct: false };
-        for again in [false, true] {
-            disk.create_new(&path).unwrap();
-            disk.write(&path, 0, Bytes::from_static(b"old")).unwrap();
-            disk.make_room(0).unwrap();
-            let changes = disk.files().changes;
-            let opened = disk.open(&path, OFlags::RDWR, Mode::empty()).unwrap();
-            disk.unlink(&path).unwrap();
-            if again {
-                disk.create_new(&path).unwrap();
-                disk.make_room(0).unwrap();
-            }
-            assert!(disk.keep(&key, opened, 0, changes).unwrap().is_none());
-            if again {
-                disk.write(&path, 0, Bytes::from_static(b"newer")).unwrap();
-                assert_eq!(std::fs::read(&path).unwrap(), b"newer", "the writer writes where readers look");
-                disk.unlink(&path).unwrap();
-            }
-            assert_eq!(disk.length(&path).unwrap_err().kind, DiskFault::NotFound);
-        }
-    }
-
-    /// The same by chance: one thread makes and removes, the other asks for the length.
-    #[test]
-    fn what_is_made_and_removed_beside_a_reader_is_what_its_name_says() {
-        let root = scratch("beside");
-        let (disk, path) = (RealDisk::new(), format!("{}/file", root.path()));
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let _ = disk.length(&path);
-                }
-            });
-            for n in 0..300u32 {
-                disk.create_new(&path).unwrap();
-                disk.write(&path, 0, Bytes::copy_from_slice(&n.to_le_bytes())).unwrap();
-                let there = std::fs::read(&path).unwrap();
-                if there != n.to_le_bytes() {
-                    over.store(true, Ordering::Relaxed);
-                    panic!("round {n}: what was written went elsewhere, there is {there:?}");
-                }
-                disk.unlink(&path).unwrap();
-            }
-            over.store(true, Ordering::Relaxed);
-        });
-        assert_eq!(disk.length(&path).unwrap_err().kind, DiskFault::NotFound);
-    }
-
-    #[test]
-    fn few_descriptors_serve_many_files() {
-        let root = scratch("descriptors");
-        let disk = RealDisk::with_descriptor_budget(8);
-        for i in 0..50 {
-            let path = format!("{}/{i}", root.path());
-            disk.create_new(&path).unwrap();
-            disk.write(&path, 0, Bytes::from(vec![i; 10])).unwrap();
-        }
-        assert!(disk.files().open.len() <= 8);
-        for i in 0..50 {
-            assert_eq!(disk.read(&format!("{}/{i}", root.path()), 0, 10).unwrap(), vec![i; 10]);
-        }
-    }
-
-    #[test]
-    fn many_files_with_bytes_to_sync_are_closed_together() {
-        let root = scratch("together");
-        let disk = RealDisk::with_descriptor_budget(4 * SYNC_TOGETHER_MIN + 20);
-        disk.run(DiskOp::Lock { path: root.path().into() }).unwrap();
-        for i in 0..400u32 {
-            let path = format!("{}/{i}", root.path());
-            disk.create_new(&path).unwrap();
-            disk.write(&path, 0, Bytes::copy_from_slice(&i.to_le_bytes())).unwrap();
-        }
-        assert!(disk.files().open.len() <= 4 * SYNC_TOGETHER_MIN + 20);
-        for i in 0..400u32 {
-            assert_eq!(disk.read(&format!("{}/{i}", root.path()), 0, 4).unwrap()[..], i.to_le_bytes());
-        }
-        // The lock is still held, and goes when it is given back.
-        let other = RealDisk::new();
-        let taken = other.run(DiskOp::Lock { path: root.path().into() });
-        assert_eq!(taken.unwrap_err().kind, DiskFault::Locked);
-        disk.run(DiskOp::Unlock { path: root.path().into() }).unwrap();
-        other.run(DiskOp::Lock { path: root.path().into() }).unwrap();
-    }
-
-    #[test]
-    fn files_that_nobody_uses_are_closed_and_those_with_bytes_to_sync_only_together() {
-        let root = scratch("shed");
-        let disk = RealDisk::with_descriptor_budget(1000);
-        disk.run(DiskOp::Lock { path: root.path().into() }).unwrap();
-        let path = |i: usize| format!("{}/{i}", root.path());
-        for i in 0..10 {
-            disk.create_new(&path(i)).unwrap();
-            disk.write(&path(i), 0, Bytes::from(vec![7; 10])).unwrap();
-        }
-        disk.fdatasync(&path(0)).unwrap();
-        disk.shed().unwrap();
-        assert_eq!(disk.files().open.len(), 10, "all were used since the call before");
-        assert_eq!(disk.read(&path(1), 0, 10).unwrap(), vec![7; 10]);
-        disk.shed().unwrap();
-        assert_eq!(disk.files().open.len(), 9, "the clean one that was not used");
-        for i in 10..10 + SYNC_TOGETHER_MIN {
-            disk.create_new(&path(i)).unwrap();
-            disk.write(&path(i), 0, Bytes::from(vec![7; 10])).unwrap();
-        }
-        disk.shed().unwrap();
-        disk.shed().unwrap();
-        assert_eq!(disk.files().open.len(), 0, "enough of them for one sync of the filesystem");
-        disk.write(&path(3), 10, Bytes::from_static(b"x")).unwrap();
-        disk.run(DiskOp::SyncFs { path: root.path().into() }).unwrap();
-        assert!(disk.files().open.values().all(|open| !open.dirty.load(Ordering::Acquire)));
-        assert_eq!(disk.length(&path(3)).unwrap(), 11);
-    }
-
-    #[test]
-    fn a_failed_sync_at_a_close_that_nobody_asked_for_ends_all_writing() {
-        let root = scratch("lost");
-        let disk = RealDisk::with_descriptor_budget(8);
-        let path = format!("{}/f", root.path());
-        disk.create_new(&path).unwrap();
-        disk.write(&path, 0, Bytes::from_static(b"x")).unwrap();
-        // A descriptor that cannot be synced stands in for a device that failed.
-        {
-            let (pipe, _) = std::io::pipe().unwrap();
-            let mut files = disk.files();
-            let open = files.open.values_mut().next().unwrap();
-            open.fd = Arc::new(pipe.into());
-        }
-        assert!(disk.make_room(0).is_err());
-        assert_eq!(&disk.read(&path, 0, 1).unwrap()[..], b"x", "reads go on");
-        assert_eq!(disk.fdatasync(&path).unwrap_err().kind, DiskFault::Io, "the file's own sync may not say yes");
-        assert!(disk.write(&path, 0, Bytes::from_static(b"y")).is_err());
-    }
-
-    #[test]
-    fn the_probe_says_how_the_journal_is_written_and_leaves_nothing() {
-        let root = scratch("probe");
-        assert_eq!(RealDisk::buffered().probe(root.path()).unwrap(), JournalWrites::Buffered);
-        let disk = RealDisk::new();
-        let said = disk.probe(root.path()).unwrap();
-        assert_eq!(said == JournalWrites::Buffered, disk.is_buffered());
-        assert_eq!(disk.list(root.path()).unwrap(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_large_read_gives_the_bytes_of_the_file() {
-        let root = scratch("large");
-        let disk = RealDisk::new();
-        let path = format!("{}/f", root.path());
-        disk.create_new(&path).unwrap();
-        let bytes: Vec<u8> = (0..LARGE_READ_BYTES + 5000).map(|i| (i / 7) as u8).collect();
-        disk.write(&path, 0, Bytes::from(bytes.clone())).unwrap();
-        assert!(disk.read(&path, 0, usize::MAX).unwrap() == bytes);
-        assert!(disk.read(&path, 3, LARGE_READ_BYTES + 1).unwrap() == bytes[3..LARGE_READ_BYTES + 4]);
-    }
-
-    #[test]
-    fn write_back_is_a_hint() {
-        let root = scratch("writeback");
-        let disk = RealDisk::new();
-        let path = format!("{}/f", root.path());
-        disk.create_new(&path).unwrap();
-        disk.write(&path, 0, Bytes::from(vec![1; 100_000])).unwrap();
-        disk.run(DiskOp::StartWriteback { path: path.as_str().into(), at: 0, len: 100_000 }).unwrap();
-        disk.run(DiskOp::StartWriteback { path: format!("{path}.none").into(), at: 0, len: 1 }).unwrap();
-        assert_eq!(disk.length(&path).unwrap(), 100_000);
-    }
-
-    #[test]
-    fn the_buffered_path_conforms_too() {
-        let root = scratch("buffered");
-        crate::disk::conformance::run_all(&RealDisk::buffered(), root.path());
-    }
-
-    #[test]
-    fn two_disks_are_two_owners() {
-        let root = scratch("lock");
-        let (a, b) = (RealDisk::new(), RealDisk::new());
-        a.run(DiskOp::Lock { path: root.path().into() }).unwrap();
-        assert_eq!(b.run(DiskOp::Lock { path: root.path().into() }).unwrap_err().kind, DiskFault::Locked);
-        drop(a);
-        b.run(DiskOp::Lock { path: root.path().into() }).unwrap();
-    }
-
-    #[test]
-    fn network_filesystems_are_known_by_their_number() {
-        assert_eq!(filesystem(0x6969), FsKind::Unsafe("NFS"));
-        assert_eq!(filesystem(0xff53_4d42), FsKind::Unsafe("SMB/CIFS"));
-        assert_eq!(filesystem(0x6573_5546), FsKind::Unsafe("FUSE"));
-        assert_eq!(filesystem(0xef53), FsKind::Local); // ext4
-        let root = scratch("kind");
-        let kind = RealDisk::new().run(DiskOp::FsKind { path: root.path().into() });
-        assert!(matches!(kind, Ok(DiskDone::FsKind(FsKind::Local))));
-    }
-
-    #[test]
-    fn boot_and_mount_are_known_here() {
-        let root = scratch("identity");
-        let identity = RealDisk::new().identity(root.path()).unwrap();
-        assert_ne!(identity.boot_id, [0; 16]);
-    }
-}
+mod tests;
