@@ -194,6 +194,20 @@ fn short(text: &str) -> String {
     text.chars().take(300).collect()
 }
 
+/// What an APPEND or SUBTRACT names, as Java splits: nothing is trimmed, an empty text is one empty item (which no list takes),
+/// empty items at the end of another are none. Source: ConfigurationControlManager of Kafka 4.3.1, tried.
+fn given(value: &str) -> Vec<&str> {
+    if value.is_empty() {
+        return vec![""];
+    }
+    value.trim_end_matches(',').split(',').filter(|_| !value.chars().all(|c| c == ',')).collect()
+}
+
+/// What stands there.
+fn parts(value: &str) -> Vec<&str> {
+    value.split(',').filter(|part| !part.is_empty()).collect()
+}
+
 fn step_entry(entries: &mut BTreeMap<String, String>, key: &str, step: &ConfigStep) -> Result<(), ConfigError> {
     let Some(definition) = topic_key(key) else {
         return match step {
@@ -221,8 +235,8 @@ fn step_entry(entries: &mut BTreeMap<String, String>, key: &str, step: &ConfigSt
         }
         ConfigStep::Append(more) => {
             let present = present();
-            let mut items = list(&present);
-            for item in list(more) {
+            let mut items = parts(&present);
+            for item in given(more) {
                 if !items.contains(&item) {
                     items.push(item);
                 }
@@ -231,8 +245,8 @@ fn step_entry(entries: &mut BTreeMap<String, String>, key: &str, step: &ConfigSt
         }
         ConfigStep::Subtract(less) => {
             let present = present();
-            let less = list(less);
-            list(&present).into_iter().filter(|item| !less.contains(item)).collect::<Vec<_>>().join(",")
+            let less = given(less);
+            parts(&present).into_iter().filter(|item| !less.contains(item)).collect::<Vec<_>>().join(",")
         }
     };
     entries.insert(key.to_owned(), value);

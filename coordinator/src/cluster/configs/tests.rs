@@ -245,3 +245,26 @@ fn synonyms_are_those_of_kafka() {
     assert_eq!(without, kafkas);
     assert!(all.iter().all(|d| d.source == ConfigSource::Default && !(d.value.is_empty() && d.kind != Kind::List)));
 }
+
+/// As a Kafka 4.3.1 was seen to answer: an empty text is an item, which no list takes; commas alone are none.
+#[test]
+fn what_is_appended_and_subtracted_is_split_as_java_splits() {
+    let cases = [
+        (None, "", "delete,", "delete"),
+        (None, ",", "delete", "delete"),
+        (None, "delete", "delete", ""),
+        (None, "compact,,", "delete,compact", "delete"),
+        (None, "compact, delete", "delete,compact, delete", "delete"),
+        (Some("compact,delete"), "", "compact,delete,", "compact,delete"),
+        (Some("compact,delete"), "delete,compact", "compact,delete", ""),
+        (Some(""), "compact", "compact", ""),
+    ];
+    for (there, text, more, less) in cases {
+        for (step, want) in [(ConfigStep::Append(text.into()), more), (ConfigStep::Subtract(text.into()), less)] {
+            let mut entries: BTreeMap<String, String> =
+                there.map(|value| ("cleanup.policy".to_owned(), value.to_owned())).into_iter().collect();
+            step_entry(&mut entries, "cleanup.policy", &step).unwrap();
+            assert_eq!(entries["cleanup.policy"], want, "{there:?} {step:?}");
+        }
+    }
+}
