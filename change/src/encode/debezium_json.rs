@@ -455,16 +455,20 @@ impl Encoder {
                 put_value(out, &self.options.form, column, value);
             }
         };
-        self.put_key(out, change, old, put)
+        let nothing = |out: &mut Vec<u8>, column: &Column| {
+            nothing::put(out, &self.options, self.options.key_defaults, column);
+        };
+        self.put_key(out, change, old, put, nothing)
     }
 
-    /// A key's columns and their values, each written by `put`.
+    /// A key's columns and their values, each written by `put`; what stands where there is none is written by `nothing`.
     fn put_key(
         &self,
         out: &mut Vec<u8>,
         change: &RowChange,
         old: bool,
         put: impl Fn(&mut Vec<u8>, &Column, &Value, Road),
+        nothing: impl Fn(&mut Vec<u8>, &Column),
     ) -> Result<(), EncodeError> {
         let table = &*change.table;
         let road = Road::of(change);
@@ -496,7 +500,7 @@ impl Encoder {
                     debug_assert!(c.name == name);
                     out.extend_from_slice(b"null");
                 }
-                (_, Some(c)) => nothing::put(out, &self.options, self.options.key_defaults, c),
+                (_, Some(c)) => nothing(out, c),
                 (_, None) => out.extend_from_slice(b"null"),
             }
         }

@@ -61,8 +61,9 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
         (Type::Timestamp { digits }, Value::Text(t)) => time::put_far(out, form, *digits, t.as_str()),
         (Type::Decimal { .. }, Value::Decimal(d)) => put_decimal(out, form, &column.kind, native, d),
         (Type::Interval, Value::Interval { months, days, micros }) => interval::put(out, form, *months, *days, *micros),
+        // No bit is a null, with all that becomes of one.
         (Type::Bits { length: 1, varying: true }, Value::Text(t)) if t.as_str().is_empty() => {
-            out.extend_from_slice(b"null");
+            nothing::put(out, options, options.value_defaults, column);
             true
         }
         _ if is_lost(options, column, road) => {

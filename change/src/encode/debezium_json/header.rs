@@ -4,9 +4,10 @@
 
 use super::defects::{self, Road};
 use super::value::{fixed_scale, put_value};
-use super::{EncodeError, Encoder};
+use super::{EncodeError, Encoder, nothing};
 use crate::encode::form::DecimalMode;
 use crate::event::RowChange;
+use crate::json;
 use crate::schema::{Column, Type};
 use crate::value::{Decimal, Value};
 use bytes::Bytes;
@@ -14,8 +15,24 @@ use bytes::Bytes;
 impl Encoder {
     pub(super) fn key_header(&self, change: &RowChange, old: bool) -> Result<Bytes, EncodeError> {
         let mut out = Vec::with_capacity(32);
-        self.put_key(&mut out, change, old, |out, column, value, road| self.put_plain(out, column, value, road))?;
+        let plain = |out: &mut Vec<u8>, column: &Column, value: &Value, road| self.put_plain(out, column, value, road);
+        self.put_key(&mut out, change, old, plain, |out, column| self.put_nothing(out, column))?;
         Ok(out.into())
+    }
+
+    /// A default, or a zero, in the place of a value.
+    fn put_nothing(&self, out: &mut Vec<u8>, column: &Column) {
+        let mut shown = Vec::new();
+        nothing::put(&mut shown, &self.options, self.options.key_defaults, column);
+        let form = &self.options.form;
+        let scale =
+            fixed_scale(form, &column.kind, &column.native_type).filter(|_| form.decimal == DecimalMode::Precise);
+        let number = match (scale, json::parse(&shown)) {
+            (Some(scale), Ok(json::Node::String(text))) => json::from_base64(&text)
+                .and_then(|bytes| big_decimal(&Decimal::Finite { unscaled: bytes.into(), scale }, scale)),
+            _ => None,
+        };
+        out.extend_from_slice(number.as_deref().map_or(&shown[..], str::as_bytes));
     }
 
     fn put_plain(&self, out: &mut Vec<u8>, column: &Column, value: &Value, road: Road) {

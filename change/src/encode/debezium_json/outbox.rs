@@ -218,7 +218,17 @@ impl Encoder {
                 is_no_json = made.is_none();
                 made
             });
+            let as_text = self.options.value_converter.is_text();
             match (expanded, outbox.has_envelope()) {
+                (expanded, true) if as_text => {
+                    value.extend_from_slice(self.envelope_text(&plan, &of, expanded).as_bytes());
+                    true
+                }
+                (Some(expanded), false) if as_text => {
+                    let text = json::parse(&expanded.value).map(|node| convert::java_text(&node)).unwrap_or_default();
+                    value.extend_from_slice(text.as_bytes());
+                    true
+                }
                 (expanded, true) => {
                     self.put_envelope(&mut value, &plan, &of, expanded);
                     true
@@ -287,6 +297,17 @@ impl Encoder {
         }
         value.push(b'}');
         convert::frame(out, with_schema.then_some(&fields[..]), &value);
+    }
+
+    /// [`Encoder::put_envelope`]'s structure as Java prints it.
+    fn envelope_text(&self, plan: &Plan, of: &Of<'_>, expanded: Option<expand::Expanded>) -> String {
+        let payload = match expanded {
+            Some(expanded) => json::parse(&expanded.value).ok().map(|node| convert::java_text(&node)),
+            None => self.string_of(of, plan.payload),
+        };
+        let columns = plan.envelope.iter().map(|(alias, at)| (alias.as_str(), self.string_of(of, *at)));
+        let all = std::iter::once((PAYLOAD, payload)).chain(columns);
+        convert::java_struct(all.filter_map(|(name, text)| Some((name, text?))))
     }
 
     /// A text of nothing but space is nothing, too.

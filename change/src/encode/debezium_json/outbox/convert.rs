@@ -27,6 +27,15 @@ pub enum Converter {
 }
 
 impl Converter {
+    /// True if structures come out as what Java prints of them.
+    pub(super) fn is_text(&self) -> bool {
+        match self {
+            Converter::Text => true,
+            Converter::Binary(Some(other)) => other.is_text(),
+            _ => false,
+        }
+    }
+
     /// `has_text`: the column has a text that is the same in Java; `is_bytes`: its values are bytes there.
     pub(super) fn fits(&self, has_text: bool, is_bytes: bool) -> Result<(), &'static str> {
         match self {
@@ -79,7 +88,7 @@ impl Encoder {
         match converter {
             Converter::Binary(_) | Converter::Bytes if is_bytes(&self.options, column) => self.put_raw(out, of, at),
             Converter::Binary(Some(other)) => self.convert(out, other, with_schema, of, at),
-            Converter::Text => match self.text_of(of, at) {
+            Converter::Text => match self.string_of(of, at) {
                 Some(text) => {
                     out.extend_from_slice(text.as_bytes());
                     true
@@ -151,40 +160,54 @@ impl Encoder {
 
     /// What Java's `toString` gives of a column's value in Connect; none = null.
     pub(super) fn text_of(&self, of: &Of<'_>, at: usize) -> Option<String> {
-        let column = of.table.columns.get(at)?;
-        if let Some(text) = self.decimal_text(column, value_of(of, at)) {
-            return Some(text);
-        }
-        let mut out = Vec::new();
-        self.put_json(&mut out, of, at);
-        match json::parse(&out) {
-            Ok(json::Node::Null) => None,
-            Ok(json::Node::String(text)) => Some(text.into_owned()),
-            Ok(json::Node::Array(_)) => listed(&out),
-            _ => Some(String::from_utf8_lossy(&out).into_owned()),
-        }
+        self.printed(of, at, |node, json| match node {
+            json::Node::Array(_) => java_text(node),
+            _ => json,
+        })
     }
 
     /// As SimpleHeaderConverter: of a text the text, all else as it stands in JSON, but for numbers and moments.
     pub(super) fn header_of(&self, of: &Of<'_>, at: usize) -> Option<String> {
         let column = of.table.columns.get(at)?;
-        let value = value_of(of, at);
         let mut moment = Vec::new();
-        if let Some(value) = value
+        if let Some(value) = value_of(of, at)
             && defects::put_moment(&mut moment, &self.options.form, column, value)
         {
             return String::from_utf8(moment).ok();
         }
-        if let Some(text) = self.decimal_text(column, value) {
+        self.printed(of, at, |_, json| json)
+    }
+
+    /// `other` prints what is neither a text nor a decimal: it is given the value, and as JSON.
+    fn printed(&self, of: &Of<'_>, at: usize, other: fn(&json::Node<'_>, String) -> String) -> Option<String> {
+        if let Some(text) = self.decimal_text(of.table.columns.get(at)?, value_of(of, at)) {
             return Some(text);
         }
         let mut out = Vec::new();
         self.put_json(&mut out, of, at);
+        let plain = || String::from_utf8_lossy(&out).into_owned();
         match json::parse(&out) {
             Ok(json::Node::Null) => None,
             Ok(json::Node::String(text)) => Some(text.into_owned()),
-            _ => Some(String::from_utf8_lossy(&out).into_owned()),
+            Ok(node) => Some(other(&node, plain())),
+            Err(_) => Some(plain()),
         }
+    }
+
+    /// What StringConverter writes: as [`Encoder::text_of`], of bytes the name of the object that holds them in Connect.
+    pub(super) fn string_of(&self, of: &Of<'_>, at: usize) -> Option<String> {
+        let column = of.table.columns.get(at)?;
+        if !is_bytes(&self.options, column) {
+            return self.text_of(of, at);
+        }
+        let mut bytes = Vec::new();
+        self.put_raw(&mut bytes, of, at)
+            .then(|| format!("java.nio.HeapByteBuffer[pos=0 lim={n} cap={n}]", n = bytes.len()))
+    }
+
+    /// True if StringConverter is to write the column: it has a text, or the one that Debezium's bytes have there.
+    pub(super) fn has_string(&self, column: &Column) -> bool {
+        self.text_form(column) || self.options.defects && column.kind == Type::Bytes && is_bytes(&self.options, column)
     }
 
     /// A decimal that is one in Connect, too.
@@ -222,17 +245,22 @@ impl Encoder {
     }
 }
 
-/// `[1,null,"a"]` → `[1, null, a]`, as a Java list prints itself.
-fn listed(array: &[u8]) -> Option<String> {
-    let Ok(json::Node::Array(items)) = json::parse(array) else { return None };
-    let texts: Vec<String> = items
-        .iter()
-        .map(|item| match item {
-            json::Node::String(text) => text.clone().into_owned(),
-            json::Node::Number(n) => (*n).to_owned(),
-            json::Node::Bool(b) => b.to_string(),
-            _ => "null".to_owned(),
-        })
-        .collect();
-    Some(format!("[{}]", texts.join(", ")))
+/// A value of JSON as Java prints it in Connect: `[1, null, a]`, `Struct{id=1,name=x}` without the fields that are null.
+pub(super) fn java_text(node: &json::Node<'_>) -> String {
+    match node {
+        json::Node::Null => "null".to_owned(),
+        json::Node::Bool(b) => b.to_string(),
+        json::Node::Number(n) => (*n).to_owned(),
+        json::Node::String(text) => text.clone().into_owned(),
+        json::Node::Array(items) => format!("[{}]", items.iter().map(java_text).collect::<Vec<_>>().join(", ")),
+        json::Node::Object(fields) => {
+            let there = fields.iter().filter(|(_, value)| !matches!(value, json::Node::Null));
+            java_struct(there.map(|(name, value)| (name.as_ref(), java_text(value))))
+        }
+    }
+}
+
+/// `Struct.toString` of the fields that are not null.
+pub(super) fn java_struct<'n>(fields: impl Iterator<Item = (&'n str, String)>) -> String {
+    format!("Struct{{{}}}", fields.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","))
 }

@@ -121,7 +121,7 @@ impl Encoder {
             }
         }
         let of = |column: &Column| {
-            (column.name.clone(), self.text_form(column), super::convert::is_bytes(&self.options, column))
+            (column.name.clone(), self.has_string(column), super::convert::is_bytes(&self.options, column))
         };
         let fits = |property: &str, converter: &Converter, column: &Column| {
             let (name, has_text, is_bytes) = of(column);
@@ -130,9 +130,14 @@ impl Encoder {
         fits("key.converter", &self.options.key_converter, key_column)?;
         let is_struct = outbox.has_envelope() || outbox.expand.is_some();
         match is_struct {
+            true if self.options.value_converter.is_text() => {
+                for at in envelope.iter().map(|(_, at)| *at).chain(outbox.expand.is_none().then_some(payload)) {
+                    fits("value.converter", &Converter::Text, &table.columns[at])?;
+                }
+            }
             true => self.options.value_converter.fits(false, false).map_err(|_| {
                 let why = "table.expand.json.payload and columns in the envelope make a structure";
-                format!("value.converter: {why}, which JsonConverter alone writes as JSON")
+                format!("value.converter: {why}, which JsonConverter and StringConverter alone write")
             })?,
             false => fits("value.converter", &self.options.value_converter, payload_column)?,
         }

@@ -12,8 +12,8 @@ CREATE TABLE nn(id int PRIMARY KEY, a numeric NOT NULL DEFAULT 7, b timestamptz 
   p timestamp(3) NOT NULL DEFAULT 'infinity', q timestamp(3) NOT NULL DEFAULT '2020-01-01 00:00:00.9999', r bytea NOT NULL DEFAULT '\x00',
   s inet NOT NULL DEFAULT '1.2.3.4', t text[] NOT NULL DEFAULT '{a}', u bit(1) NOT NULL DEFAULT B'1', v money NOT NULL DEFAULT 1,
   w xml NOT NULL DEFAULT '<a/>', x bigint NOT NULL DEFAULT 5::bigint*2, y "char" NOT NULL DEFAULT 'c', z oid NOT NULL DEFAULT 5);
-INSERT INTO nn(id) VALUES (1),(2);
+INSERT INTO nn(id,f,o) VALUES (1,'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',0.5),(2,'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12',0.25);
 CREATE TABLE nul(id int PRIMARY KEY, f uuid DEFAULT gen_random_uuid(), g text DEFAULT 'x'||'y', h text DEFAULT CURRENT_USER,
   i bool DEFAULT 1=1, j jsonb DEFAULT jsonb_build_array(), k bit(3) DEFAULT 5::bit(3), l varbit DEFAULT B'1', m interval DEFAULT '1.235 s',
   n numeric(6,2) DEFAULT 1.55, o float8 DEFAULT random(), p time DEFAULT '24:00', q date DEFAULT '-infinity', r text DEFAULT f() ); 
-INSERT INTO nul(id) VALUES (1); INSERT INTO nul VALUES (2,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO nul VALUES (2,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL);
