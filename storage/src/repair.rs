@@ -43,6 +43,9 @@ const COPIES_MAX: u32 = 1000;
 
 /// Why a partition without files and without entries in the journal cannot go on: it would give offsets a second time.
 const GONE: &str = "its files are gone, and the journal has nothing of it any more: nobody knows where its offsets end";
+/// The cluster's own log: half of it is another cluster, in which topics are missing whose partitions are there.
+const CLUSTER: Gid = Gid(0);
+const CLUSTER_GONE: &str = "it is the cluster's own log, and the beginning of it is gone";
 /// Why one cannot go on whose owner [`Plan::adopt`] may know.
 const WHOSE: &str = "nothing says any more which topic it belongs to";
 
@@ -203,6 +206,7 @@ pub fn plan(disk: &dyn Disk, layout: &Layout) -> Result<Plan, RecoverError> {
             }
         }
         let refused = match group.verdict {
+            _ if group.gid == CLUSTER && (files.gone || begins.is_some()) => Some(CLUSTER_GONE),
             _ if absent && tables => {
                 Some("both copies of its manifest are lost, and its files do not begin at the beginning")
             }

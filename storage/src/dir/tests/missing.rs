@@ -17,10 +17,9 @@ struct Seen {
 }
 
 /// One more group, made early and written late, and then the others alone until the journal has come round.
-fn a_late_one(world: &mut World, between: u64, behind: u64) {
-    let gid = Gid(4);
+fn a_late_one(world: &mut World, gid: Gid, between: u64, behind: u64) {
     world.groups.insert(gid, Model { term: 1, ..Model::default() });
-    world.tell(DirEvent::Create(gid, spec(4)));
+    world.tell(DirEvent::Create(gid, spec(gid.0)));
     world.journal_only();
     let others = |world: &mut World, n: u64| {
         for _ in 0..n {
@@ -94,7 +93,7 @@ fn a_group_whose_files_are_gone_never_gives_an_offset_twice() {
             world.mark(n % 8 == 3, world.last_lsn.max(world.noted_lsn).max(world.began_lsn), world.noted_lsn);
         }
         if n % 2 == 1 {
-            a_late_one(&mut world, 10 + 11 * n as u64, 30 + 9 * n as u64);
+            a_late_one(&mut world, Gid(4), 10 + 11 * n as u64, 30 + 9 * n as u64);
         }
         for gid in world.groups.keys().copied() {
             if world.groups[&gid].now().is_empty() {
@@ -192,4 +191,25 @@ fn a_repair_of_a_group_whose_files_are_gone_can_die_and_be_run_again() {
         at += 1;
     }
     assert!(died > 20, "a repair has {died} writes");
+}
+
+/// Half of the cluster's own log would be another cluster: nobody goes on with that.
+#[test]
+fn the_clusters_own_log_is_not_begun_in_its_middle() {
+    let mut refused = 0;
+    for behind in [20, 60, 120] {
+        let mut world = World::new(behind);
+        a_late_one(&mut world, Gid(0), 5, behind);
+        (0..3).for_each(|_| world.append_to(Gid(0)));
+        world.settle();
+        let disk = world.disk.memory().fork();
+        disk.kill();
+        remove(&disk, &world, Gid(0), true);
+        disk.kill();
+        let look = plan(&disk, &world.layout).unwrap();
+        let Some(closed) = look.closed.iter().find(|c| c.gid == Gid(0)) else { continue };
+        assert!(closed.refused.is_some(), "{closed:?}");
+        refused += 1;
+    }
+    assert!(refused > 0);
 }
