@@ -680,6 +680,9 @@ impl Source for Shaped {
         let inner = self.inner.snapshot()?;
         Ok(Box::new(ShapedSnapshot { inner, shaper: self.shaper.clone() }))
     }
+    fn statements(&self) -> std::collections::BTreeSet<String> {
+        self.inner.statements()
+    }
     fn readers_max(&self) -> usize {
         self.inner.readers_max()
     }
@@ -737,6 +740,10 @@ impl Snapshot for ShapedSnapshot {
             let mut shaped = |row| if skipped { Ok(()) } else { each(plan.change(row)) };
             self.inner.read_each(&own, &mut shaped).await
         })
+    }
+    fn joined(&mut self, tables: &[Arc<TableSchema>]) {
+        let given: Vec<Arc<TableSchema>> = tables.iter().map(|t| self.shaper.given(t)).collect();
+        self.inner.joined(&given);
     }
     fn share(&mut self, readers: usize) {
         self.inner.share(readers);

@@ -14,6 +14,7 @@ use catchwater_base::Wall;
 use catchwater_change::{Native, Row, RowChange, TableSchema, Value};
 use catchwater_record::{ErrorCode, TxnId};
 use catchwater_runtime::Fut;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub trait Source: Send {
@@ -33,6 +34,10 @@ pub trait Source: Send {
     /// A reader with connections of its own, to be used beside `next`. After `open(Fresh)` it reads at exactly the
     /// stream's start ([`View::Exported`]); later it reads chunk by chunk.
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, SourceError>;
+    /// Tables, `schema.table`, of which a person's statement says which rows are read: not in the order of their keys.
+    fn statements(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
     /// So many readers may be made that all read at exactly the stream's start, each with a connection of its own.
     fn readers_max(&self) -> usize {
         1
@@ -78,6 +83,11 @@ pub trait Snapshot: Send {
             rows.into_iter().try_for_each(each)?;
             Ok(end.view)
         })
+    }
+    /// Tables that came to the stream after it began: before the first row of one is read, whoever wrote into it and had not
+    /// ended when it came is waited for. Of such a transaction the stream may have a part alone.
+    fn joined(&mut self, tables: &[Arc<TableSchema>]) {
+        let _ = tables;
     }
     /// Units are that much smaller, because so many readers hold one each.
     fn share(&mut self, readers: usize) {
@@ -316,6 +326,8 @@ pub struct Capabilities {
     pub superset: bool,
     pub truncate: bool,
     pub has_snapshot: bool,
+    /// Its snapshots read tables in the order of their keys ([`Snapshot::stretch`]).
+    pub has_stretches: bool,
 }
 
 /// One thing preflight found. `sql` is what a person runs to cure it.

@@ -43,6 +43,11 @@ impl Tables {
         schema
     }
 
+    /// The shape is the first one of its table.
+    pub fn is_first(&self, schema: &TableSchema) -> bool {
+        !self.numbers.values().any(|no| *no == schema.table_no)
+    }
+
     /// The shape of a number.
     pub fn numbered(&self, schema_no: u32) -> Option<Arc<TableSchema>> {
         self.shapes.values().find(|s| s.schema_no == schema_no).cloned()
@@ -124,12 +129,14 @@ pub mod tests {
         let topic = TopicId([5; 16]);
         let mut t = Tables::default();
         let Shape::New(first) = t.resolve(&table("s", "a"), topic) else { panic!("nothing is known yet") };
+        assert!(t.is_first(&first));
         assert_eq!((first.table_no, first.schema_no), (1, 1));
         let first = t.learn(*first);
         assert_eq!(t.resolve(&table("s", "a"), topic), Shape::Known(first));
         let changed = TableSchema { fingerprint: [2; 16], ..table("s", "a") };
         let Shape::New(second) = t.resolve(&changed, topic) else { panic!("another shape") };
         assert_eq!((second.table_no, second.schema_no), (1, 2));
+        assert!(!t.is_first(&second));
         t.learn(*second);
         let Shape::New(other) = t.resolve(&table("s", "b"), topic) else { panic!("another table") };
         assert_eq!((other.table_no, other.schema_no), (2, 3));

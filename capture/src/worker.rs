@@ -17,6 +17,7 @@ mod adhoc;
 mod beat;
 mod events;
 mod fill;
+mod late;
 mod session;
 mod start;
 mod stream;

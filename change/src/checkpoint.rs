@@ -119,6 +119,9 @@ pub mod table_flag {
     pub const INFERRED: u16 = 1 << 1;
     pub const DROPPED: u16 = 1 << 2;
     pub const LABELS_LEFT_OUT: u16 = 1 << 3;
+    /// The first record of a table that came to a source which had begun: its rows are to be read beside the stream. Until a
+    /// CHUNK record of the whole table says so, nobody has asked for it.
+    pub const LATE: u16 = 1 << 4;
 }
 
 /// Who the server is.

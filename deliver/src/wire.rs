@@ -3,7 +3,7 @@
 //! [`Wire`] is the seam to the formats of `change`; everything it reads is foreign until it is checked.
 
 use bytes::Bytes;
-use catchwater_change::checkpoint::{ChunkPhase, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE};
+use catchwater_change::checkpoint::{ChunkPhase, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE, table_flag};
 use catchwater_change::decode::debezium_json::rows;
 use catchwater_change::encode::debezium_json::FLAT_HEADER;
 use catchwater_change::encode::form::FORM_HEADER;
@@ -59,13 +59,13 @@ pub enum WireError {
 /// What a capture tells of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
-    Table(Box<TableSchema>),
+    /// `late` = it came to the capture after that had begun, in this incarnation: the log has not all of it until
+    /// [`Told::Again`] says so.
+    Table { table: Box<TableSchema>, late: Option<Incarnation> },
     /// A table of the capture's first snapshot: the log holds all of it from `whole` on; `None` = not yet.
-    First {
-        table_no: u32,
-        incarnation: Incarnation,
-        whole: Option<CommitSeq>,
-    },
+    First { table_no: u32, incarnation: Incarnation, whole: Option<CommitSeq> },
+    /// A table of another snapshot, which is over: the log holds all that it brought from `whole` on.
+    Again { table_no: u32, incarnation: Incarnation, whole: CommitSeq },
 }
 
 /// Reads the formats that captures write.
@@ -85,16 +85,24 @@ pub struct ChangeWire;
 impl Wire for ChangeWire {
     fn told(&self, key: &[u8], value: &[u8]) -> Result<Option<(CaptureId, Told)>, String> {
         let (capture, key) = StoredKey::decode(key).map_err(|e| e.to_string())?;
-        let first = match key {
+        let of = match key {
             StoredKey::Table { .. } => None,
-            StoredKey::Chunk { snapshot: FIRST_SNAPSHOT, table, unit: WHOLE_TABLE } => Some(table),
+            StoredKey::Chunk { snapshot, table, unit: WHOLE_TABLE } => Some((snapshot, table)),
             _ => return Ok(None),
         };
-        Ok(match (Stored::decode(key, value).map_err(|e| e.to_string())?, first) {
-            (Stored::Table(table), _) => Some((capture, Told::Table(Box::new(table.schema)))),
-            (Stored::Chunk(c), Some(table_no)) => {
+        Ok(match (Stored::decode(key, value).map_err(|e| e.to_string())?, of) {
+            (Stored::Table(t), _) => {
+                let late = (t.flags & table_flag::LATE != 0).then_some(t.from.incarnation);
+                Some((capture, Told::Table { table: Box::new(t.schema), late }))
+            }
+            (Stored::Chunk(c), Some((snapshot, table_no))) => {
+                let incarnation = c.incarnation;
                 let whole = matches!(c.phase, ChunkPhase::Finished | ChunkPhase::GivenUp).then_some(c.commit_seq);
-                Some((capture, Told::First { table_no, incarnation: c.incarnation, whole }))
+                let told = match snapshot {
+                    FIRST_SNAPSHOT => Some(Told::First { table_no, incarnation, whole }),
+                    _ => whole.map(|whole| Told::Again { table_no, incarnation, whole }),
+                };
+                told.map(|told| (capture, told))
             }
             _ => None,
         })

@@ -549,7 +549,7 @@ impl Worker {
                 };
                 session.flight.start(log, want, decoding);
             }
-            if !self.patient || self.book.whole_from().is_some() {
+            if !self.patient || self.book.whole_from().is_some() && !self.lacks_parents(None) {
                 self.drain(session).await?;
             }
             self.post_letters(session).await?;

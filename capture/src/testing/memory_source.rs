@@ -442,7 +442,7 @@ impl MemorySource {
 
 impl Source for MemorySource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { superset: false, truncate: true, has_snapshot: true }
+        Capabilities { superset: false, truncate: true, has_snapshot: true, has_stretches: false }
     }
     fn preflight(&mut self) -> Fut<'_, Vec<Finding>> {
         let finding = |code, retry| Finding {

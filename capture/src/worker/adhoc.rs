@@ -56,6 +56,7 @@ pub(super) struct AdHoc<'a> {
 mod again;
 mod hold;
 mod job;
+mod late;
 mod moved;
 mod told;
 mod topic;
@@ -90,7 +91,8 @@ pub(super) fn look(begun: &mut Begun<'_>, seq: CommitSeq, row: &RowChange) {
 impl<'a> AdHoc<'a> {
     /// What was asked for and is not at its end.
     pub async fn begin(begun: &mut Begun<'a>) -> Result<AdHoc<'a>, Trouble> {
-        let next_snapshot = begun.history.chunks.keys().map(|(snapshot, ..)| snapshot + 1).max().unwrap_or(2).max(2);
+        let next_snapshot =
+            begun.history.chunks.keys().map(|(snapshot, ..)| snapshot + 1).max().unwrap_or(2).max(2) + 1; // one is the rest's (`fill`)
         let config = &begun.session.config;
         let topic = config.signals.kafka.clone().map(|name| {
             let name = TopicName::from(name.unwrap_or_else(|| format!("{}-signal", config.prefix)));
@@ -120,6 +122,9 @@ impl<'a> AdHoc<'a> {
             job.failed = (!has_order(&table)).then_some(Ended::NoPrimaryKey);
             job.restore_moved(&table, &record);
             job.learn(begun).await?;
+            if job.is_late() {
+                begun.late.open.insert(table_no);
+            }
             match job.blocking {
                 true => out.blocking.entry(snapshot).or_default().push(job.name.clone()),
                 false => out.id = job.id.clone().or(out.id),
@@ -198,6 +203,7 @@ impl<'a> AdHoc<'a> {
         may_read: bool,
     ) -> Result<(), Trouble> {
         self.note_moved(begun);
+        self.ask_late(begun);
         self.follow(begun).await?;
         self.poll_topic(begun);
         if stream.is_between() && begun.resume.is_caught_up() {
@@ -246,6 +252,9 @@ impl<'a> AdHoc<'a> {
     }
 
     fn forget(&self, begun: &mut Begun<'_>, job: &Job) {
+        if !self.jobs.iter().any(|j| j.table_no == job.table_no && j.is_late()) {
+            begun.late.open.remove(&job.table_no);
+        }
         if !self.jobs.iter().any(|j| j.table_no == job.table_no && (j.reader.is_some() || self.is_held(j))) {
             begun.touched.done(job.table_no);
         }
@@ -441,7 +450,11 @@ impl<'a> AdHoc<'a> {
             let Some(of) = job.stretch(begun) else { continue };
             begun.touched.watch(job.table_no);
             let name = format!("capture.{}.adhoc.{}", begun.session.config.source, job.name);
-            let reader = Reader::start(name, source.snapshot()?);
+            let mut snapshot = source.snapshot()?;
+            if begun.late.open.contains(&job.table_no) {
+                snapshot.joined(std::slice::from_ref(&of.table));
+            }
+            let reader = Reader::start(name, snapshot);
             reader.ask(Ask::Stretches(Box::new(of)));
             job.reader = Some(reader);
             job.busy = true;
@@ -476,7 +489,7 @@ fn refuse(begun: &Begun<'_>, what: &str) {
 }
 
 /// Its rows can be read in the order of a key.
-fn has_order(table: &TableSchema) -> bool {
+pub(super) fn has_order(table: &TableSchema) -> bool {
     !table.key.is_empty() && !table.key.iter().any(|k| may_be_null(table, *k))
 }
 

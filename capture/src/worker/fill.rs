@@ -20,7 +20,7 @@ use crate::source::{Chunk, Expected, Snapshot, Source, SourceError, Stretch, Str
 use crate::status::TableProgress;
 use crate::track::Mark;
 use bytes::{BufMut, Bytes, BytesMut};
-use catchwater_base::{Wall, crash_point};
+use catchwater_base::{Wall, crash_point, log};
 use catchwater_change::checkpoint::{
     ChunkPhase, ChunkRecord, FIRST_SNAPSHOT, Stored, StoredKey, WHOLE_TABLE, chunk_flag,
 };
@@ -159,8 +159,6 @@ pub(super) async fn begin(
         }
         return Ok(None);
     }
-    let name = format!("capture.{}.snapshot", begun.session.config.source);
-    let reader = Reader::start(name, source.snapshot()?);
     let tables: Vec<Arc<TableSchema>> = begun
         .opened
         .tables
@@ -169,24 +167,8 @@ pub(super) async fn begin(
         .cloned()
         .collect();
     let newest = begun.history.chunks.keys().map(|(snapshot, ..)| *snapshot).max().unwrap_or(0);
-    let mut fill = Fill {
-        reader: Some(reader),
-        snapshot: if begun.fresh { FIRST_SNAPSHOT } else { newest + 1 },
-        left,
-        plan: VecDeque::new(),
-        planned: false,
-        sizes: BTreeMap::new(),
-        busy: true,
-        ready: None,
-        failed: None,
-        retries: 0,
-        first: true,
-        unit: 0,
-        of_table: None,
-        exported: begun.fresh,
-        names: tables.iter().map(|t| t.qualified()).collect(),
-        scanned: BTreeMap::new(),
-    };
+    let snapshot = if begun.fresh { FIRST_SNAPSHOT } else { newest + 1 };
+    let mut fill = Fill::new(begun, source, snapshot, left, &tables)?;
     tell(begun, &fill.names, &News::Started);
     tell(begun, &fill.names, &News::Resolved);
     if begun.fresh {
@@ -212,6 +194,27 @@ pub(super) async fn begin(
         reader.ask(Ask::Plan(tables, 1));
     }
     Ok(Some(fill))
+}
+
+/// Tables that came late and that are not read in the order of a key, beside the stream. They are watched since they came.
+pub(super) fn begin_late(begun: &mut Begun<'_>, source: &mut dyn Source, snapshot: u32) -> Result<Fill, Trouble> {
+    let tables = std::mem::take(&mut begun.late.others);
+    let left: BTreeSet<u32> = tables.iter().filter_map(|t| begun.number_of(t)).collect();
+    begun.plan_late(snapshot, &left);
+    let fill = Fill::new(begun, source, snapshot, left, &tables)?;
+    log!(
+        Info,
+        "capture.late_table",
+        "source {}: {} came later: its rows are read beside the stream",
+        begun.session.config.source,
+        fill.names.join(", ")
+    );
+    tell(begun, &fill.names, &News::Started);
+    tell(begun, &fill.names, &News::Resolved);
+    if let Some(reader) = &fill.reader {
+        reader.ask(Ask::Plan(tables, 1));
+    }
+    Ok(fill)
 }
 
 fn sizes(plan: &[Chunk]) -> BTreeMap<String, TableProgress> {
@@ -263,6 +266,38 @@ pub(super) struct Fill {
 }
 
 impl Fill {
+    fn new(
+        begun: &Begun<'_>,
+        source: &mut dyn Source,
+        snapshot: u32,
+        left: BTreeSet<u32>,
+        tables: &[Arc<TableSchema>],
+    ) -> Result<Fill, Trouble> {
+        let name = format!("capture.{}.snapshot", begun.session.config.source);
+        let mut reader = source.snapshot()?;
+        let is_late = |t: &&Arc<TableSchema>| begun.number_of(t).is_some_and(|no| begun.late.came.contains(&no));
+        let late: Vec<Arc<TableSchema>> = tables.iter().filter(is_late).cloned().collect();
+        reader.joined(&late);
+        Ok(Fill {
+            reader: Some(Reader::start(name, reader)),
+            snapshot,
+            left,
+            plan: VecDeque::new(),
+            planned: false,
+            sizes: BTreeMap::new(),
+            busy: true,
+            ready: None,
+            failed: None,
+            retries: 0,
+            first: true,
+            unit: 0,
+            of_table: None,
+            exported: begun.fresh && snapshot == FIRST_SNAPSHOT,
+            names: tables.iter().map(|t| t.qualified()).collect(),
+            scanned: BTreeMap::new(),
+        })
+    }
+
     /// Waits until there is something to do. Cancel-safe.
     pub async fn ready(&mut self) {
         if !self.busy || self.ready.is_some() {
@@ -426,7 +461,7 @@ impl Fill {
             row.table = chunk.table.clone();
             (row.op, row.before) = (Op::Read, None);
             let last = at + 1 == read_rows;
-            row.snapshot = match begun.fresh {
+            row.snapshot = match self.exported {
                 true => self.mark(at == 0 && begins, last && chunk.last_of_table, last && last_of_all),
                 false => SnapshotMark::Incremental,
             };
@@ -444,7 +479,7 @@ impl Fill {
             if chunk.last_of_table {
                 flags |= chunk_flag::LAST_OF_TABLE;
             }
-            if table.key.is_empty() && !begun.fresh {
+            if table.key.is_empty() && !self.exported {
                 flags |= chunk_flag::AGAIN;
             }
             let record = ChunkRecord {

@@ -23,7 +23,7 @@ use crate::track::Mark;
 use catchwater_base::crash_point;
 use catchwater_change::checkpoint::{
     CAPTURES_TOPIC, Checkpoint, ChunkPhase, ChunkRecord, Config as StoredConfig, FIRST_SNAPSHOT, IdentityRecord,
-    Stored, StoredKey, TableRecord, WHOLE_TABLE, chunk_flag,
+    Stored, StoredKey, TableRecord, WHOLE_TABLE, chunk_flag, table_flag,
 };
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::decode::debezium_json;
@@ -68,6 +68,7 @@ pub(super) struct Begun<'a> {
     pub signals: Vec<Inserted>,
     /// Rows that moved to these keys with a column that nobody knows, not noted yet.
     pub moved: Vec<(CommitSeq, u32, Vec<Value>)>,
+    pub late: super::late::Late,
     pub superset: bool,
     pub has_snapshot: bool,
     /// Where transactions are said to begin and end, if anywhere.
@@ -205,6 +206,12 @@ pub(super) async fn begin<'a>(
         touched: Touched::default(),
         signals: Vec::new(),
         moved: Vec::new(),
+        late: super::late::Late {
+            is_on: !fresh,
+            statements: source.statements(),
+            has_stretches: capabilities.has_stretches,
+            ..Default::default()
+        },
         superset: capabilities.superset,
         has_snapshot: capabilities.has_snapshot,
         transactions: None,
@@ -220,6 +227,10 @@ pub(super) async fn begin<'a>(
     }
     let given = begun.opened.tables.clone();
     begun.ensure_tables(&given).await?;
+    begun.late.is_on = true;
+    if !fresh {
+        begun.find_late();
+    }
     begun.ensure_transactions().await?;
     begun.ensure_heartbeats().await?;
     begun.ensure_notifications().await?;
@@ -407,16 +418,20 @@ impl Begun<'_> {
             // An outbox has no topic of its own.
             let place = name.map_or(Some((TopicId::NONE, 0)), |name| self.topics.get(&name).copied());
             let Some((topic, partitions)) = place else { continue };
+            let mut joined = false;
             let numbered = match self.tables.resolve(&table, topic) {
                 Shape::Known(known) => known,
                 Shape::New(schema) => {
+                    let late = self.late.is_on && self.tables.is_first(&schema) && self.reads_late(&schema);
                     let schema = self.tables.learn(*schema);
                     let from = Version {
                         incarnation: self.session.config.incarnation,
                         commit_seq: self.resume.next(),
                         ordinal: 0,
                     };
-                    let record = TableRecord { schema: (*schema).clone(), from, flags: 0 };
+                    joined = late;
+                    let flags = if late { table_flag::LATE } else { 0 };
+                    let record = TableRecord { schema: (*schema).clone(), from, flags };
                     let key = StoredKey::Table { schema_no: schema.schema_no };
                     self.session.store([(key, Stored::Table(record))]);
                     schema
@@ -424,9 +439,14 @@ impl Begun<'_> {
             };
             self.check_events(&numbered)?;
             let at = Arc::as_ptr(&table) as usize;
+            if joined {
+                self.comes_late(&table, &numbered, partitions);
+            }
             self.numbered.insert(at, Numbered { given: table, table: numbered, partitions });
         }
-        self.session.flush_stored().await
+        self.session.flush_stored().await?;
+        crash_point!("capture.after_tables");
+        Ok(())
     }
 
     /// True if other tables' records go to the table's topic, too.
@@ -560,11 +580,19 @@ impl Begun<'_> {
         }
         if self.reads_again && self.has_snapshot {
             // They cannot be read in the order of a key: each again as a whole, as after a crash.
-            let next =
-                self.history.chunks.keys().map(|(snapshot, ..)| snapshot + 1).max().unwrap_or(FIRST_SNAPSHOT + 1);
+            let next = self.next_snapshot();
             let tables = config.snapshot_tables.clone();
             let is_read = |t: &TableSchema| tables.as_ref().is_none_or(|p| p.fits(&t.qualified()));
             self.plan_tables(next, |t| t.key.is_empty() && is_read(t));
+            // All of them, those that came late among them.
+            self.late.ordered.clear();
+            self.late.others.clear();
+            self.late.open.clear();
+        }
+        let others: BTreeSet<u32> =
+            std::mem::take(&mut self.late.others).iter().filter_map(|t| self.number_of(t)).collect();
+        if !others.is_empty() {
+            self.plan_late(self.next_snapshot(), &others);
         }
         if identity_is_new {
             let record = IdentityRecord {
@@ -597,6 +625,16 @@ impl Begun<'_> {
             crash_point!("capture.after_config");
         }
         Ok(())
+    }
+
+    /// A number that no snapshot has.
+    pub(super) fn next_snapshot(&self) -> u32 {
+        self.history.chunks.keys().map(|(snapshot, ..)| snapshot + 1).max().unwrap_or(FIRST_SNAPSHOT + 1)
+    }
+
+    /// These tables are not complete.
+    pub(super) fn plan_late(&mut self, snapshot: u32, numbers: &BTreeSet<u32>) {
+        self.plan_tables(snapshot, |t| numbers.contains(&t.table_no));
     }
 
     /// One record per table: its snapshot is not complete.

@@ -169,6 +169,9 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
                 begun.session.status.update(|s| s.state = State::Streaming);
             }
         }
+        if fill.is_none() && stream.is_between() && begun.resume.is_caught_up() && !begun.late.others.is_empty() {
+            fill = Some(super::fill::begin_late(begun, source, ad_hoc.take_number())?);
+        }
         ad_hoc.turn(begun, source, &mut stream, fill.is_none()).await?;
         let (lag, since, slot) = (source.lag_bytes(), source.behind_since(), source.slot());
         begun.session.status.update(|s| (s.lag_bytes, s.behind_since, s.slot) = (lag, since, slot));
@@ -630,6 +633,12 @@ fn fit(begun: &Begun<'_>, rows: &[RowChange], largest: usize) -> Result<(), Trou
 /// An incomplete update of a row that a chunk will bring. Not one to a new key: that key's chunk may be done.
 fn row_comes(begun: &Begun<'_>, row: &RowChange) -> Result<bool, Trouble> {
     let partial = || row.after.as_ref().is_some_and(|r| !r.is_whole());
+    let table_no = row.table.table_no;
+    if row.op == Op::Update && partial() && begun.late.open.contains(&table_no) {
+        // Whatever has no record in the log comes by its chunk, at its new key too (`adhoc::moved`); what the log has and
+        // cannot say for want of memory is read by its key as well.
+        return Ok(true);
+    }
     if row.op != Op::Update || !partial() || !begun.backfill.watches(row.table.table_no) || key_changed(row) {
         return Ok(false);
     }

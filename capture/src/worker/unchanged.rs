@@ -61,6 +61,13 @@ struct Seen {
     row: Row,
 }
 
+impl Unchanged {
+    /// What the log has of the table's keys is known: a key that is not is not in the log.
+    pub fn knows(&self, table_no: u32) -> bool {
+        self.tables.contains_key(&table_no) && !self.given_up
+    }
+}
+
 /// Columns of the new row that were not sent.
 fn is_partial(change: &RowChange) -> bool {
     change.op == Op::Update && change.after.as_ref().is_some_and(|r| !r.is_whole())

@@ -225,7 +225,7 @@ impl Running {
                 let (found, after) = records(at, from, &fetched.batches).map_err(|e| damaged(CAPTURES, e))?;
                 for record in found {
                     let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
-                    if let Ok(Some((capture, Told::Table(table)))) = ChangeWire.told(key, value) {
+                    if let Ok(Some((capture, Told::Table { table, .. }))) = ChangeWire.told(key, value) {
                         self.schemas.insert((capture.0, table.schema_no), Arc::new(*table));
                     }
                 }

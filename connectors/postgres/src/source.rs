@@ -64,7 +64,6 @@ use large::{Large, Replay};
 use late::Late;
 use snapshot::Export;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use stream::Stream;
@@ -74,8 +73,6 @@ use taken::{Part, Taken};
 pub const SYSTEM: u8 = 1;
 /// How long the catalogue may lag behind the stream before its word on a new column is taken as it is.
 const CATALOGUE_LATE_MAX: Duration = Duration::from_secs(2);
-/// How often the publication is looked at while the source runs.
-const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// A server that does not say within this where it stands has said nothing.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// Prefix of our own logical messages: they give the stream something to end a view or an idle time with.
@@ -191,7 +188,7 @@ impl PgSource {
                 return Ok(Progress::Items);
             }
             if out.items.len() == before {
-                running.compare_publication(config).await?;
+                running.compare_publication(config, out).await?;
             }
             let block = match running.stream.blocks.try_recv() {
                 Ok(block) => block,
@@ -310,9 +307,9 @@ impl Running {
 
     /// A table that is dropped leaves the publication without a word in the stream, and one made again under its name is
     /// not in it: without this look its changes would be missing in silence.
-    async fn compare_publication(&mut self, config: &SourceConfig) -> Result<(), SourceError> {
+    async fn compare_publication(&mut self, config: &SourceConfig, out: &mut EventBatch) -> Result<(), SourceError> {
         let now = self.clock.now().mono;
-        if now.since(self.compared) < COMPARE_EVERY || self.txn.is_some() {
+        if now.since(self.compared) < config.compare_every || self.txn.is_some() {
             return Ok(());
         }
         if self.sql.client.is_closed() {
@@ -341,10 +338,11 @@ impl Running {
         }
         let known = |oid: u32| self.tables.contains_key(&oid);
         let joined = self.late.look(config, &self.sql, &found, &shown, known).await?;
+        // What it says of a table that came is at hand from now on, whether a row of it comes or not.
+        let is_new = |(oid, name): &(&u32, &String)| !known(**oid) && (joined || found.tables.contains(name));
+        let new: Vec<u32> = shown.iter().filter(is_new).map(|(oid, _)| *oid).collect();
         let mut relations: BTreeSet<u32> = self.tables.keys().copied().collect();
-        if joined {
-            relations.extend(shown.keys());
-        }
+        relations.extend(&new);
         let relations: Vec<u32> = relations.into_iter().collect();
         let entries = Entries::of(config, &self.sql, self.version, found.oid, &relations).await?;
         if let Some(relation) = Entries::was_away(&self.entries, &entries) {
@@ -354,7 +352,9 @@ impl Running {
         if self.entries.written_by != entries.written_by {
             warn_written(config);
         }
+        let published: Vec<u32> = new.into_iter().filter(|oid| entries.of.contains_key(oid)).collect();
         self.entries.learn(entries);
+        self.announce(config, &published, found.generated, out).await?;
         // For people to see; a server that does not answer this is asked again.
         self.slot = open::slot_state(config, &self.sql).await;
         self.compared = now;
@@ -549,12 +549,7 @@ impl Running {
                 texts.map_err(|fault| source_error(config, fault))?
             };
             if self.binary && !relation.columns.iter().all(|c| types::binary::fits(&self.types, c.type_oid)) {
-                config.text_only.store(true, Ordering::Relaxed);
-                let what = format!(
-                    "table {}.{} has a column now whose binary form is not known: the stream goes on as text",
-                    relation.namespace, relation.name
-                );
-                return Err(SourceError::new(SourceClass::Retry, code::LOST, what, ""));
+                return Err(late::text_from_now_on(config, &format!("{}.{}", relation.namespace, relation.name)));
             }
             let mut schema = catalog::merge(&relation, current, &self.types, &texts);
             if schema.database.is_empty() {
@@ -680,7 +675,7 @@ fn row_fits(config: &SourceConfig, table: &TableSchema, bytes: usize) -> Result<
 
 impl Source for PgSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { superset: false, truncate: true, has_snapshot: true }
+        Capabilities { superset: false, truncate: true, has_snapshot: true, has_stretches: true }
     }
 
     fn preflight(&mut self) -> Fut<'_, Vec<Finding>> {
@@ -716,6 +711,10 @@ impl Source for PgSource {
         self.lent = export.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let types = self.open.as_ref().map(|running| running.copied.clone()).unwrap_or_default();
         Ok(Box::new(snapshot::PgSnapshot::new(self.config.clone(), export, types)))
+    }
+
+    fn statements(&self) -> BTreeSet<String> {
+        self.config.reading.snapshot_selects.keys().cloned().collect()
     }
 
     fn readers_max(&self) -> usize {

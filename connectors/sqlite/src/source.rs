@@ -89,7 +89,7 @@ async fn pool<T: Send + 'static>(
 
 impl Source for SqliteSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { superset: true, truncate: false, has_snapshot: true }
+        Capabilities { superset: true, truncate: false, has_snapshot: true, has_stretches: false }
     }
 
     fn preflight(&mut self) -> Fut<'_, Vec<Finding>> {

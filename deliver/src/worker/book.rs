@@ -23,6 +23,8 @@ pub(super) struct Book {
     pub grown: bool,
     /// Tables of the first snapshot, by number: where the log holds all of it.
     first: BTreeMap<u32, Option<CommitSeq>>,
+    /// The same of tables that came later, whose rows are read beside the stream.
+    late: BTreeMap<u32, Option<CommitSeq>>,
 }
 
 /// Whose records count.
@@ -81,6 +83,13 @@ impl Book {
         tables.map(|(_, whole)| *whole).try_fold(CommitSeq(0), |at, whole| Some(at.max(whole?)))
     }
 
+    /// Tables that came later, and of which rows that were there before them may be missing at `at`; `None` = at any place that
+    /// is known today.
+    pub fn incomplete(&self, at: Option<CommitSeq>) -> impl Iterator<Item = u32> + '_ {
+        let is_open = move |whole: &Option<CommitSeq>| whole.is_none_or(|whole| at.is_some_and(|at| at < whole));
+        self.late.iter().filter(move |(_, whole)| is_open(whole)).map(|(no, _)| *no)
+    }
+
     /// The capture has said which tables its first snapshot has.
     pub fn has_begun(&self) -> bool {
         !self.first.is_empty()
@@ -108,7 +117,10 @@ impl Book {
 
     fn learn(&mut self, told: Told, of: &Of<'_>) {
         match told {
-            Told::Table(table) => {
+            Told::Table { table, late } => {
+                if late == Some(of.incarnation) {
+                    self.late.entry(table.table_no).or_default();
+                }
                 if table.topic.is_none() && of.tables.takes(&table) {
                     self.outboxes.insert(table.qualified());
                 }
@@ -125,7 +137,10 @@ impl Book {
             Told::First { table_no, incarnation, whole } if incarnation == of.incarnation => {
                 self.first.insert(table_no, whole);
             }
-            Told::First { .. } => {}
+            Told::Again { table_no, incarnation, whole } if incarnation == of.incarnation => {
+                self.late.entry(table_no).and_modify(|at| *at = Some(whole));
+            }
+            Told::First { .. } | Told::Again { .. } => {}
         }
     }
 }

@@ -19,6 +19,7 @@ use catchwater_base::{Wall, crash_point};
 use catchwater_change::Op;
 use catchwater_change::stamp::flag;
 use catchwater_record::{CommitSeq, TopicPartition};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +143,19 @@ impl Worker {
         self.rebuild.is_some_and(|at| session.at.seq < at)
             || self.book.whole_from().is_none_or(|at| session.at.seq < at)
             || session.thin.holds(|at| session.regroup.given_out(at))
+            || self.lacks_parents(Some(session.at.seq))
+    }
+
+    /// A foreign key of the target points to a table that came later and whose rows are still being read: what refers to one
+    /// that has not come cannot be committed, and nothing that came with it.
+    pub(super) fn lacks_parents(&self, at: Option<CommitSeq>) -> bool {
+        let open: BTreeSet<u32> = self.book.incomplete(at).collect();
+        if open.is_empty() {
+            return false;
+        }
+        let of_open = self.plans.values().filter(|p| open.contains(&p.source.table_no)).map(|p| p.meets.table);
+        let seeds: BTreeSet<u64> = of_open.collect();
+        self.plans.values().any(|p| p.meets.parent_tables.iter().any(|t| seeds.contains(t)))
     }
 
     /// Writes the rest and commits: rows, position and fence become visible as one.

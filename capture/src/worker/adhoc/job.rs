@@ -170,6 +170,11 @@ impl Job {
         })
     }
 
+    /// A table that came late, to be read from its beginning.
+    pub(super) fn is_late(&self) -> bool {
+        self.id.as_deref() == Some(super::late::ID)
+    }
+
     /// For good; what waits to be told of its progress would come behind it.
     pub(super) fn give_up(&self, begun: &mut Begun<'_>) {
         let key = self.key();
@@ -272,6 +277,9 @@ impl Job {
         if end.upto.is_empty() && !by_key {
             if !self.again.is_empty() {
                 return Ok(Placed::On); // those first; then whether there is something behind is asked again
+            }
+            if self.is_late() {
+                self.seq = last; // from there on the log has all of it
             }
             begun.session.finished.push((last, self.key(), self.stored(begun, ChunkPhase::Finished)));
             return Ok(Placed::End);

@@ -17,7 +17,13 @@ const MOVED_MAX: usize = 1_000;
 /// A row as it leaves, its columns filled as far as they could be.
 pub(in crate::worker) fn look(begun: &mut Begun<'_>, seq: CommitSeq, row: &RowChange) {
     let Some(after) = &row.after else { return };
-    if row.op != Op::Update || !after.cells.contains(&Cell::Unavailable) || !key_changed(row) {
+    if row.op != Op::Update || !after.cells.contains(&Cell::Unavailable) {
+        return;
+    }
+    // Of a table that came late, a record that says nothing whole is passed over: where it is not certain that the row's chunk
+    // is still to come, the row is read by its key, too.
+    let may_be_behind = || begun.late.open.contains(&row.table.table_no) && !begun.unchanged.knows(row.table.table_no);
+    if !key_changed(row) && !may_be_behind() {
         return;
     }
     let value = |k: &u16| after.cells.get(usize::from(*k))?.value().cloned();

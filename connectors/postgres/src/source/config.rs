@@ -10,6 +10,7 @@ use catchwater_capture::reading::{Guardrail, Reading};
 use catchwater_record::{CaptureEpoch, SourceName};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Default of `row.max.bytes`: what one record of the log takes. Two such rows (an update under `REPLICA IDENTITY FULL`), or
 /// one whose text needs escapes, may be above that, which the log says itself.
@@ -18,6 +19,8 @@ pub const ROW_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LARGE_MEMORY_MAX: usize = 64 * 1024 * 1024;
 /// Disk for them.
 const LARGE_DISK_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// How often the publication is looked at while the source runs.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
 
 /// What a source needs to know.
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ pub struct SourceConfig {
     pub without_identity: bool,
     /// A pattern takes partitions beside their root: the snapshot has their rows twice, the stream under the root alone.
     pub leaves: bool,
+    /// How often the publication is looked at while the source runs.
+    pub compare_every: Duration,
 }
 
 impl SourceConfig {
@@ -80,6 +85,7 @@ impl SourceConfig {
             former: Former::default(),
             without_identity: false,
             leaves: false,
+            compare_every: COMPARE_EVERY,
         }
     }
     /// The file means this table.

@@ -1,19 +1,22 @@
 //! Tables that a pattern takes and that were made after the source began: they join the publication, at a start and while
-//! the source streams. What they hold by then is not read: the line that says so names the command that does it.
+//! the source streams. What they hold by then the worker reads (`capture::worker::late`), but where the snapshot mode says no.
 //!
 //! A publication that Catchwater did not make is not changed; a line says what it lacks.
 
 use super::entries::Entries;
 use super::open::{Publication, quoted};
-use super::{SourceConfig, source_error};
+use super::{Known, Running, SourceConfig, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
+use crate::codes::source as code;
 use crate::config::{STATE_SCHEMA, quote_ident};
 use crate::fault::Fault;
 use crate::session::Session;
-use crate::types::schema::PgTypes;
+use crate::types::{binary, schema::PgTypes};
 use catchwater_base::log;
-use catchwater_capture::source::SourceError;
+use catchwater_capture::source::{EventBatch, Item, SourceClass, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A table that somebody locks is tried again at the next look: the stream does not wait for it.
 const LOCK_LIMIT: &str = "1s";
@@ -63,6 +66,41 @@ pub(super) async fn patterned(config: &SourceConfig, sql: &Session) -> Result<BT
         config.captures(&schema, &table)
     });
     Ok(taken.map(|r| (r.get(0), format!("{}.{}", r.get::<_, String>(1), r.get::<_, String>(2)))).collect())
+}
+
+impl Running {
+    /// Tables that came to the publication: their shapes are given out before any row of theirs, so that what they have already
+    /// can be read.
+    pub(super) async fn announce(
+        &mut self,
+        config: &SourceConfig,
+        new: &[u32],
+        generated: bool,
+        out: &mut EventBatch,
+    ) -> Result<(), SourceError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let found = catalog::load(&self.sql.client, Wanted::Oids(new), &mut self.types).await;
+        for mut table in found.map_err(|fault| source_error(config, fault))? {
+            if self.binary && !table.captured().all(|c| binary::fits(&self.types, c.type_oid)) {
+                return Err(text_from_now_on(config, &full(&table)));
+            }
+            table.generated_sent = generated;
+            table.generated_read = config.without_identity;
+            let schema = Arc::new(table.table_schema(&self.types));
+            self.tables.insert(table.oid, Known { schema: schema.clone(), told: true });
+            out.push(Item::Schema(schema));
+        }
+        Ok(())
+    }
+}
+
+/// The server chooses one form for all columns of a stream.
+pub(super) fn text_from_now_on(config: &SourceConfig, table: &str) -> SourceError {
+    config.text_only.store(true, Ordering::Relaxed);
+    let what = format!("table {table} has a column now whose binary form is not known: the stream goes on as text");
+    SourceError::new(SourceClass::Retry, code::LOST, what, "")
 }
 
 impl Late {
@@ -129,11 +167,9 @@ impl Late {
         match sql.client.batch_execute(&batch).await {
             Ok(()) => {
                 log!(
-                    Warn,
+                    Info,
                     "source.late_table",
-                    "source {source}: {names} came later and is captured from now on; the rows it has already are not read: catchwater \
-                     pipeline snapshot PIPELINE --table {}",
-                    fit.iter().map(|t| full(t)).collect::<Vec<_>>().join(" --table ")
+                    "source {source}: {names} came later, is in publication {publication} and captured from now on"
                 );
                 true
             }

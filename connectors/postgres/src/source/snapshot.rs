@@ -70,12 +70,26 @@ pub struct PgSnapshot {
     copied: Arc<BTreeSet<u32>>,
     /// Units are that much smaller.
     share: u64,
+    /// Tables that came to the stream later, by relation.
+    joined: BTreeSet<u64>,
 }
 
 impl PgSnapshot {
     pub(super) fn new(config: SourceConfig, export: Option<Arc<Export>>, copied: Arc<BTreeSet<u32>>) -> Self {
         let selected = BTreeMap::new();
-        PgSnapshot { config, export, reader: None, busy: false, held: None, info: NO_PLACE, selected, copied, share: 1 }
+        let joined = BTreeSet::new();
+        PgSnapshot {
+            config,
+            export,
+            reader: None,
+            busy: false,
+            held: None,
+            info: NO_PLACE,
+            selected,
+            copied,
+            share: 1,
+            joined,
+        }
     }
 
     fn fail(&self, fault: Fault) -> SourceError {
@@ -422,8 +436,12 @@ impl PgSnapshot {
         let reads = config.reading.reads(&chunk.table.qualified());
         let condition = if reads { within(chunk) } else { "false".to_owned() };
         let sql = format!("COPY (SELECT {list} FROM {from} WHERE {condition}) TO STDOUT");
+        let is_joined = chunk.unit == 0 && self.joined.contains(&chunk.table.native_id);
         let reader = self.reader().await?;
-        if chunk.table.key.is_empty() {
+        if is_joined {
+            view::wait_for_writers(&config, reader, &chunk.table).await?;
+        }
+        if chunk.table.key.is_empty() || is_joined {
             // Of what the log held before the stream's start nothing is known by a key: the view has to show all of it.
             view::wait_for_commits(&config, reader).await?;
         }
@@ -607,6 +625,10 @@ impl Snapshot for PgSnapshot {
         })
     }
 
+    fn joined(&mut self, tables: &[Arc<TableSchema>]) {
+        self.joined.extend(tables.iter().map(|t| t.native_id));
+    }
+
     fn share(&mut self, readers: usize) {
         self.share = readers.max(1) as u64;
     }
@@ -619,7 +641,13 @@ impl Snapshot for PgSnapshot {
             self.reader = None;
             self.held = None;
             let config = self.config.clone();
-            let expected = stretch::prepare(&config, self.reader().await?, of).await?;
+            let is_joined = self.joined.contains(&of.table.native_id);
+            let reader = self.reader().await?;
+            if is_joined {
+                view::wait_for_writers(&config, reader, &of.table).await?;
+                view::wait_for_commits(&config, reader).await?;
+            }
+            let expected = stretch::prepare(&config, reader, of).await?;
             self.busy = false;
             Ok(expected)
         })

@@ -174,6 +174,51 @@ pub(super) async fn wait_for_commits(config: &SourceConfig, reader: &mut Transpo
     }
 }
 
+/// Waits for the end of every transaction that has written into the table, or may have, and had not ended when this was
+/// called. A publication is asked at each change: what such a transaction wrote before its table was published, the stream does
+/// not have, and what it wrote behind that it has. No lock is taken.
+pub(super) async fn wait_for_writers(
+    config: &SourceConfig,
+    reader: &mut Transport,
+    table: &TableSchema,
+) -> Result<(), SourceError> {
+    let fail = |f| source_error(config, f);
+    // A lock is kept to the end of its transaction, and let go when its commit is visible; of a prepared one, too.
+    let sql = format!(
+        "SELECT DISTINCT l.virtualtransaction || ' ' || coalesce('of process ' || l.pid, 'prepared') FROM pg_catalog.pg_locks l \
+         WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() \
+           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
+           AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
+           AND (l.relation = {0} OR l.relation IN (SELECT t.relid FROM pg_catalog.pg_partition_tree({0}) t))",
+        table.native_id
+    );
+    let mut waits: Option<BTreeSet<String>> = None;
+    let mut looks = 0u32;
+    loop {
+        let found = reader.query(&sql).await.map_err(fail)?;
+        let now: BTreeSet<String> = found.iter().filter_map(|r| text(r.first()?)).collect();
+        let left: BTreeSet<String> = match waits {
+            None => now,
+            Some(before) => before.intersection(&now).cloned().collect(),
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        looks = looks.saturating_add(1);
+        if looks == LOOKS {
+            let (name, who) = (&config.source, left.iter().cloned().collect::<Vec<_>>().join(", "));
+            log!(
+                Warn,
+                "source.waits_for_commits",
+                "source {name}: the rows of {}, which came later, wait for the end of transactions that wrote into it before: {who}",
+                table.qualified()
+            );
+        }
+        waits = Some(left);
+        sleep(PAUSE).await;
+    }
+}
+
 fn text(value: &Option<Bytes>) -> Option<String> {
     Some(String::from_utf8_lossy(value.as_ref()?).into_owned())
 }

@@ -1,8 +1,11 @@
 //! Tables that a pattern takes: those that came later join, those that were taken out stop the source.
 
+use crate::rig::Rig;
 use crate::support::*;
+use catchwater_capture::SnapshotMode;
 use catchwater_capture::source::{Opened, Source, SourceClass, SourceError, Start};
-use catchwater_connector_postgres::PgSource;
+use catchwater_connector_postgres::{PgSource, SourceConfig};
+use std::time::Duration;
 
 async fn again(db: &Db, before: &Opened) -> Result<(PgSource, Opened), SourceError> {
     let mut source = PgSource::new(db.config(&["app.*"]));
@@ -45,5 +48,64 @@ async fn a_later_table_of_a_pattern_joins_and_one_that_was_taken_out_stops_the_s
     db.exec(&format!("ALTER PUBLICATION catchwater_{} DROP TABLE app.late", db.name)).await;
     let Err(error) = again(&db, &opened).await else { panic!("its changes are missing from now on") };
     assert_eq!((error.code.0, error.class), (521, SourceClass::Config), "{error}");
+    db.drop().await;
+}
+
+/// What a first snapshot would not read, nobody reads of a table that came later either; what it would read in part comes in part.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_later_table_are_read_as_a_first_snapshot_would() {
+    let Some(db) = database("late_mode").await else { return };
+    let cases: [(SnapshotMode, &[(&str, &str)], &[i64]); 4] = [
+        (SnapshotMode::Initial, &[], &[1, 2, 3]),
+        (SnapshotMode::NoData, &[], &[3]),
+        (SnapshotMode::Initial, &[("snapshot.include.collection.list", r"app\..*a")], &[3]),
+        (
+            SnapshotMode::Initial,
+            &[
+                ("snapshot.select.statement.overrides", "app.late"),
+                ("snapshot.select.statement.overrides.app.late", "SELECT * FROM app.late WHERE id > 1"),
+            ],
+            &[2, 3],
+        ),
+    ];
+    for (mode, properties, want) in cases {
+        db.exec("CREATE SCHEMA app; CREATE TABLE app.a(id int PRIMARY KEY)").await;
+        let config = SourceConfig { compare_every: Duration::from_millis(50), ..db.config(&["app.*"]) };
+        let mut rig = Rig::new(config).await;
+        rig.snapshot = mode;
+        rig.properties = properties.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        let mut running = rig.start();
+        running.until("it streams", |s| s.get().state == catchwater_capture::State::Streaming).await;
+        db.exec("CREATE TABLE app.late(id int PRIMARY KEY); INSERT INTO app.late VALUES (1), (2)").await;
+        let joined = "SELECT count(*)::text FROM pg_publication_tables WHERE tablename = 'late'";
+        while db.one(joined).await != "1" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        db.exec("INSERT INTO app.late VALUES (3); INSERT INTO app.a VALUES (1)").await;
+        let ids = |rig: &Rig| {
+            let of = rig.records("shop.app.late").into_iter().map(|r| r.value["after"]["id"].as_i64().unwrap());
+            let mut ids: Vec<i64> = of.collect();
+            ids.sort_unstable();
+            // What changed since it came may be read, too.
+            ids.dedup();
+            ids
+        };
+        running
+            .until("its rows come", |_| ids(&rig).len() >= want.len() && !rig.records("shop.app.a").is_empty())
+            .await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(ids(&rig), want, "{mode:?} {properties:?}");
+        drop(running);
+        let slot = format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}'",
+            rig.source.slot()
+        );
+        db.exec(&slot).await;
+        let gone = format!("SELECT pg_drop_replication_slot('{}')", rig.source.slot());
+        while db.client.batch_execute(&gone).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        db.exec(&format!("DROP PUBLICATION {}; DROP SCHEMA app CASCADE", rig.source.publication())).await;
+    }
     db.drop().await;
 }

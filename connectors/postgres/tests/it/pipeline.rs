@@ -528,3 +528,162 @@ async fn storm(name: &str, late: bool) {
     target.drop().await;
     source.drop().await;
 }
+
+const LATE_TABLES: &str = "
+    CREATE TABLE prep.parent(id int PRIMARY KEY, v text);
+    CREATE TABLE prep.child(id int PRIMARY KEY, parent int NOT NULL REFERENCES prep.parent);
+    CREATE TABLE prep.toast(id int PRIMARY KEY, n int, body text NOT NULL); ALTER TABLE prep.toast ALTER body SET STORAGE EXTERNAL;
+    CREATE TABLE prep.bare(a int, b text); ALTER TABLE prep.bare REPLICA IDENTITY FULL";
+
+const LATE_ROWS: &str = "
+    INSERT INTO prep.parent SELECT g, 'old' FROM generate_series(1, 2500) g; INSERT INTO prep.child SELECT g, g FROM generate_series(1, 1500) g;
+    INSERT INTO prep.toast SELECT g, 0, g || repeat(md5(g::text), 70) FROM generate_series(1, 1500) g;
+    INSERT INTO prep.bare SELECT g % 50, 'old' FROM generate_series(1, 2000) g";
+
+/// One transaction of those who write into the tables of a schema that came later.
+fn of_late(rng: &mut Rng, schema: &str, id: u64) -> String {
+    let (old, new) = (1 + rng.below(1500), 100_000 + id * 10);
+    let what = match rng.below(8) {
+        0 => format!(
+            "INSERT INTO {schema}.parent VALUES ({new}, 'new'); INSERT INTO {schema}.child VALUES ({new}, {new})"
+        ),
+        1 => format!(
+            "UPDATE {schema}.parent SET v = v || 'x' WHERE id = {old}; DELETE FROM {schema}.child WHERE id = {old}"
+        ),
+        2 | 3 => format!("UPDATE {schema}.toast SET n = n + 1 WHERE id = {old}"),
+        4 => format!(
+            "UPDATE {schema}.toast SET id = {new}, n = -1 WHERE id = {old}; UPDATE {schema}.toast SET n = 5 WHERE id = {new}"
+        ),
+        5 => format!(
+            "DELETE FROM {schema}.toast WHERE id = {old}; INSERT INTO {schema}.toast VALUES ({new}, 1, repeat('new', 900))"
+        ),
+        6 => format!(
+            "UPDATE {schema}.bare SET b = b || 'x' WHERE ctid = (SELECT ctid FROM {schema}.bare LIMIT 1 OFFSET {})",
+            rng.below(500)
+        ),
+        _ => format!(
+            "INSERT INTO {schema}.bare VALUES ({old}, 'new'); DELETE FROM {schema}.bare WHERE a = {} AND b = 'oldx'",
+            old % 50
+        ),
+    };
+    format!("BEGIN; {what}; COMMIT")
+}
+
+async fn alive(when: &str, capture: &mut Running, deliver: &mut Running) {
+    for (name, worker) in [("capture", capture), ("deliver", deliver)] {
+        if worker.task.is_finished() {
+            panic!("{when}: {name} ended: {:?}", (&mut worker.task).await);
+        }
+    }
+}
+
+/// Tables with rows come to patterns while the capture is down (`down`) and while it streams (`live`), under writers; one
+/// transaction of each had written into them before, and goes on after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_tables_that_come_later_arrive_once_over_kills() {
+    let Some(source) = database("from_later").await else { return };
+    let target = database("to_later").await.unwrap();
+    source
+        .exec("CREATE SCHEMA down; CREATE SCHEMA live; CREATE SCHEMA prep; CREATE TABLE down.first(id int PRIMARY KEY)")
+        .await;
+    source.exec("INSERT INTO down.first VALUES (1); CREATE TABLE live.first(id int PRIMARY KEY)").await;
+    for schema in ["down", "live"] {
+        let tables = LATE_TABLES.replace("prep.", &format!("{schema}.")).replace("IDENTITY FULL", "IDENTITY DEFAULT");
+        target.exec(&format!("CREATE SCHEMA {schema}; {tables}")).await;
+    }
+    let mut rig = Rig::new(&source, &target).await;
+    rig.source = SourceConfig { compare_every: Duration::from_millis(100), ..source.config(&["down.*", "live.*"]) };
+    let (mut capture, mut deliver) = (rig.capture(), rig.deliver());
+    let start = Instant::now();
+    let sees = "SELECT CASE WHEN to_regclass('down.first') IS NULL THEN '0' ELSE \
+        (xpath('//c/text()', query_to_xml('SELECT count(*) AS c FROM down.first', true, true, '')))[1]::text END";
+    while target.one(sees).await != "1" {
+        assert!(start.elapsed() < LIMIT);
+        alive("first", &mut capture, &mut deliver).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    let mut open = Vec::new();
+    let mut rng = Rng::new(7);
+    for (no, schema) in ["down", "live"].into_iter().enumerate() {
+        if schema == "down" {
+            drop(std::mem::replace(&mut capture, rig.deliver()));
+        }
+        source.exec(&format!("{LATE_TABLES}; {LATE_ROWS}")).await;
+        let moves: String =
+            ["parent", "child", "toast", "bare"].map(|t| format!("ALTER TABLE prep.{t} SET SCHEMA {schema};")).concat();
+        source.exec(&format!("BEGIN; {moves} COMMIT")).await;
+        // Before the publication has them, if it is down; as a rule, if it is live.
+        let client = connect(&source.url).await;
+        let before = format!("BEGIN; INSERT INTO {schema}.parent VALUES (-1, 'before'); UPDATE {schema}.bare SET b = 'before' WHERE a = 7;
+            UPDATE {schema}.toast SET n = 3 WHERE id = 3");
+        client.batch_execute(&before).await.unwrap();
+        open.push((client, schema));
+        for writer in 0..2u64 {
+            let (url, stop) = (source.url.clone(), stop.clone());
+            writers.push(tokio::spawn(async move {
+                let client = connect(&url).await;
+                let mut rng = Rng::new(writer + no as u64 * 10);
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    match client.batch_execute(&of_late(&mut rng, schema, n * 2 + writer)).await {
+                        Ok(()) => {}
+                        Err(e) if e.as_db_error().is_some() => client.batch_execute("ROLLBACK").await.unwrap(),
+                        Err(e) => panic!("{e:?}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(12)).await;
+                }
+                n
+            }));
+        }
+        if schema == "down" {
+            capture = rig.capture();
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(20 + rng.below(150))).await;
+            match rng.below(3) {
+                0 => drop(std::mem::replace(&mut deliver, rig.deliver())),
+                _ => drop(std::mem::replace(&mut capture, rig.capture())),
+            }
+        }
+        // What it wrote before nobody has, what it writes now the stream has.
+        let (client, _) = &open[no];
+        let after = format!(
+            "UPDATE {schema}.parent SET v = v || ' and after' WHERE id = -1; UPDATE {schema}.toast SET n = 4 WHERE id = 3; COMMIT"
+        );
+        client.batch_execute(&after).await.unwrap();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(20 + rng.below(150))).await;
+            drop(std::mem::replace(&mut capture, rig.capture()));
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut done = 0;
+    for w in writers {
+        done += w.await.unwrap();
+    }
+    let start = Instant::now();
+    for schema in ["down", "live"] {
+        for (table, order) in [("parent", "id"), ("child", "id"), ("toast", "id"), ("bare", "a, b")] {
+            let table = format!("{schema}.{table}");
+            let want = source.rows(&table, order).await;
+            let mut got = target.rows(&table, order).await;
+            while got != want && start.elapsed() < LIMIT {
+                alive(&table, &mut capture, &mut deliver).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                got = target.rows(&table, order).await;
+            }
+            assert_eq!(got.len(), want.len(), "{table}");
+            for (g, w) in got.iter().zip(&want) {
+                assert_eq!(g, w, "{table}");
+            }
+        }
+    }
+    assert!(done > 100, "{done} transactions");
+    drop((capture, deliver));
+    target.drop().await;
+    source.drop().await;
+}
