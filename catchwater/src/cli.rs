@@ -19,6 +19,20 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Of a command line that is not understood: whether it asks for JSON.
+pub fn wants_json(words: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).take_while(|w| w != "--").collect();
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    let apart = |pair: &[String]| matches!(pair, [name, value] if matches!(name.as_str(), "-o" | "--output") && value == "json");
+    words.iter().any(|w| joined.contains(&w.as_str())) || words.windows(2).any(apart)
+}
+
+/// What clap says first, without its own `error:`.
+pub fn first_line(text: &str) -> String {
+    let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().trim();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Broker and pipeline in one process; without FILE a demo shop on SQLite

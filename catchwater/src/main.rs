@@ -26,9 +26,20 @@ fn main() -> ExitCode {
     catchwater_runtime::memory::bound_arenas();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => {
+        Err(e) if e.use_stderr() => {
+            if cli::wants_json(std::env::args_os()) {
+                let failure = Failure::new(Exit::Refused, "CW0015", cli::first_line(&e.to_string()))
+                    .cause(e.render().to_string().trim_end().to_owned())
+                    .next("catchwater --help, or catchwater VERB --help");
+                return ExitCode::from(report::finish("", report::Output::Json, Err(failure)));
+            }
             let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+            return ExitCode::from(2);
+        }
+        // Help and version.
+        Err(e) => {
+            report::print(&e.render().to_string());
+            return ExitCode::SUCCESS;
         }
     };
     observe::start_crash_points();

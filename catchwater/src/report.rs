@@ -58,6 +58,18 @@ impl Failure {
         self.next = next.into();
         self
     }
+    /// For people.
+    fn text(&self) -> String {
+        let mut text = format!("error[{}]: {}\n", self.code, self.message);
+        if !self.cause.is_empty() {
+            text.push_str(&format!("  cause: {}\n", self.cause));
+        }
+        if !self.next.is_empty() {
+            text.push_str(&format!("  next:  {}\n", self.next));
+        }
+        text.push_str(&format!("  more:  catchwater explain {}\n", self.code));
+        text
+    }
 }
 
 /// What a command gives back: a line for people, a value for scripts.
@@ -104,27 +116,37 @@ pub fn finish(command: &str, output: Output, outcome: Result<Done, Failure>) -> 
                     json!({"command": command, "ok": false, "summary": f.message, "result": null, "error": error});
                 print(&format!("{envelope}\n"));
             } else if !f.shown {
-                let mut text = format!("error[{}]: {}\n", f.code, f.message);
-                if !f.cause.is_empty() {
-                    text.push_str(&format!("  cause: {}\n", f.cause));
-                }
-                if !f.next.is_empty() {
-                    text.push_str(&format!("  next:  {}\n", f.next));
-                }
-                text.push_str(&format!("  more:  catchwater explain {}\n", f.code));
-                eprint!("{text}");
+                eprint!("{}", f.text());
             }
             f.exit as u8
         }
     }
 }
 
-/// Standard output; a reader that went away (`| head`) is no error.
+/// Standard output of a command; a reader that went away (`| head`) is no error. What cannot be written for another reason (a full
+/// disk) ends the command: whoever reads the file later must not take what is there for all of it.
 pub fn print(text: &str) {
-    use std::io::Write;
+    if let Err(e) = write(text) {
+        let failure = Failure::new(Exit::Environment, "CW0014", "standard output cannot be written")
+            .cause(e.to_string())
+            .next("make room, or write elsewhere; what the command changed, it has changed");
+        eprint!("{}", failure.text());
+        std::process::exit(i32::from(failure.exit as u8));
+    }
+}
+
+/// As [`print`], by a node: it goes on.
+pub fn show(text: &str) {
+    let _ = write(text);
+}
+
+fn write(text: &str) -> std::io::Result<()> {
+    use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
 }
 
 fn ensure_newline(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! What `dev` shows while it runs: on a terminal a live view, else one JSON line per second on standard output.
 
 use crate::assemble::{State, WorkerLine};
-use crate::report::{print, table};
+use crate::report::{show, table};
 use catchwater_client::remote::decode_records;
 use catchwater_client::{At, Fetch, FetchPart, Isolation, LogClient, Topic};
 use catchwater_record::{Offset, TopicPartition};
@@ -46,7 +46,7 @@ impl Drop for Screen {
     fn drop(&mut self) {
         if self.terminal {
             // Cursor back, below the view.
-            print("\x1b[?25h\n");
+            show("\x1b[?25h\n");
         }
     }
 }
@@ -87,7 +87,7 @@ impl Painter {
             "rows_captured": sum("source"), "rows_delivered": sum("sink"),
             "captured_per_s": rate("source"), "delivered_per_s": rate("sink"), "lag_ms": lag, "tasks": nodes,
         });
-        print(&format!("{text}\n"));
+        show(&format!("{text}\n"));
     }
 
     async fn paint(&mut self) {
@@ -141,7 +141,7 @@ impl Painter {
             out.push_str("\x1b[K\n");
         }
         out.push_str("\x1b[J");
-        print(&out);
+        show(&out);
     }
 
     /// The newest records of the captured topics, as `topic op after`.

@@ -5,9 +5,9 @@ use catchwater_tests::broker::{Broker, binary};
 use catchwater_tests::dev::Dev;
 use catchwater_tests::pg::{Database, difference};
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -188,6 +188,39 @@ fn a_plan_is_applied_as_it_was_shown_and_survives_kill_9() {
     ];
     assert_eq!(said, wanted);
     assert_eq!(rig.done(&["audit", "verify"])["records"], wanted.len() as u64);
+}
+
+#[test]
+fn output_that_cannot_be_written_and_words_that_are_not_understood_are_errors() {
+    let run = |words: &[&str], to: Stdio| {
+        let out = Command::new(binary().expect("binary"))
+            .args(words)
+            .stdout(to)
+            .stderr(Stdio::piped())
+            .output()
+            .expect("run");
+        (
+            out.status.code(),
+            String::from_utf8_lossy(&out.stdout).into_owned(),
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        )
+    };
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full"));
+    for words in [&["version"][..], &["explain", "CW0001"], &["-o", "json", "version"], &["--help"], &["--version"]] {
+        let (code, _, told) = run(words, full());
+        assert_eq!(code, Some(3), "{words:?}: {told}");
+        assert!(told.contains("error[CW0014]"), "{words:?}: {told}");
+    }
+    let (code, out, told) = run(&["plan", "-o", "json", "--nonsense"], Stdio::piped());
+    let envelope: Value = serde_json::from_str(&out).expect("an envelope");
+    assert_eq!(
+        (code, &envelope["ok"], word(&envelope["error"]["code"])),
+        (Some(2), &json!(false), "CW0015"),
+        "{out} {told}"
+    );
+    assert!(word(&envelope["error"]["message"]).contains("--nonsense"), "{out}");
+    let (code, out, told) = run(&["plan", "--nonsense"], Stdio::piped());
+    assert!(code == Some(2) && out.is_empty() && told.contains("--nonsense"), "{out} {told}");
 }
 
 #[test]

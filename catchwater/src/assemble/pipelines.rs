@@ -431,7 +431,7 @@ impl State {
             self.local.change_pipeline(&self.who, PipelineChange::Resume { name: key }).await.map_err(failed)?;
         }
         self.wake.notify_one();
-        Ok(json!({"pipeline": name, "source": node, "topics": names}))
+        Ok(json!({"pipeline": name, "source": node, "topics": names, "paused": !was}))
     }
 
     /// What relative paths in the newest text are relative to.

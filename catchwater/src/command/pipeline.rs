@@ -199,11 +199,13 @@ pub async fn run(command: Pipeline) -> Result<Done, Failure> {
         Pipeline::Reset { name, source, allow_destructive, http } => {
             let body = json!({"source": source, "allow_destructive": allow_destructive, "author": author()});
             let done = post(&http, &name, "reset", body).await?;
-            let mut shown = format!("source {} is read again; made anew:\n", text(&done["source"]));
+            let mut shown = String::new();
             for t in items(&done["topics"]) {
                 shown.push_str(&format!("  topic {}\n", text(t)));
             }
-            Ok(Done::new(format!("{} is read again", text(&done["source"])), done, shown))
+            let when = if done["paused"] == true { " once the pipeline is resumed" } else { "" };
+            let shown = format!("source {} is read again{when}; made anew:\n{shown}", text(&done["source"]));
+            Ok(Done::new(format!("{} is read again{when}", text(&done["source"])), done, shown))
         }
         Pipeline::Delete { name, allow_destructive, http } => {
             let path = format!("pipelines/{}", escape(&name));
