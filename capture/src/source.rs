@@ -199,6 +199,8 @@ pub mod identity_tag {
     pub const PUBLICATION_MADE: u8 = 14;
     /// The entries of the publication that brought the captured tables when the source was opened.
     pub const PUBLICATION_ENTRIES: u8 = 15;
+    /// The partitions whose rows come under their root, as they were when the source was opened.
+    pub const PARTITIONS: u8 = 16;
 }
 
 /// One item of the stream, in order.

@@ -2,7 +2,7 @@
 
 use crate::order;
 use crate::sink::{TargetName, TargetPlan, TargetTable};
-use catchwater_change::TableSchema;
+use catchwater_change::{Column, TableSchema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -82,17 +82,36 @@ pub enum PlanError {
 
 /// The plan of one schema against the table as the target shows it.
 pub fn plan(source: &Arc<TableSchema>, target: &TargetTable) -> Result<TargetPlan, PlanError> {
+    plan_beside(source, target, None)
+}
+
+/// As [`plan`]. `newest` = the table's newest shape, if the numbers of
+/// columns say more than their names: what an older one had under a name that is another column's now is left out, and a
+/// column that was renamed since is written under its new name.
+pub fn plan_beside(
+    source: &Arc<TableSchema>,
+    target: &TargetTable,
+    newest: Option<&TableSchema>,
+) -> Result<TargetPlan, PlanError> {
     let mut columns = Vec::new();
+    let name_now = |column: &Column| match newest {
+        Some(newest) => name_now(column, newest),
+        None => Some(column.name.clone()),
+    };
     for (i, column) in source.columns.iter().enumerate() {
         // What the target makes itself cannot be written.
-        let made = target.columns.iter().any(|c| c.name == column.name && c.generated);
+        let Some(name) = name_now(column) else { continue };
+        // The newest shape waits for a person.
+        let is_there = target.columns.iter().any(|c| c.name == name);
+        let name = if is_there { name } else { column.name.clone() };
+        let made = target.columns.iter().any(|c| c.name == name && c.generated);
         if column.generated || made {
             continue;
         }
-        if !target.columns.iter().any(|c| c.name == column.name) {
-            return Err(PlanError::Column { table: source.qualified(), column: column.name.clone() });
+        if !target.columns.iter().any(|c| c.name == name) {
+            return Err(PlanError::Column { table: source.qualified(), column: name });
         }
-        columns.push((i as u16, column.name.clone()));
+        columns.push((i as u16, name));
     }
     let key: Vec<u16> =
         source.key.iter().filter_map(|k| columns.iter().position(|(c, _)| c == k)).map(|place| place as u16).collect();
@@ -107,6 +126,19 @@ pub fn plan(source: &Arc<TableSchema>, target: &TargetTable) -> Result<TargetPla
     }
     let meets = order::meets(source, target);
     Ok(TargetPlan { source: source.clone(), target: target.name.clone(), columns, key, meets })
+}
+
+/// What an older shape's column is called in the newest; `None` = its name is another column's.
+fn name_now(column: &Column, newest: &TableSchema) -> Option<String> {
+    let same = newest.columns.iter().find(|c| c.id == column.id);
+    match newest.column(&column.name).map(|(_, c)| c) {
+        Some(at) if at.id == column.id => Some(column.name.clone()),
+        taken => match same.filter(|c| c.kind == column.kind && !c.generated) {
+            Some(renamed) => Some(renamed.name.clone()),
+            None if taken.is_some() => None,
+            None => Some(column.name.clone()),
+        },
+    }
 }
 
 /// `schema.name`, or the name alone.

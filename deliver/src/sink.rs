@@ -339,6 +339,18 @@ pub enum DdlStep {
         name: TargetName,
         column: String,
     },
+    /// In every row that is there, all at once: these columns get what others have now, or [`Column::missing`] (later rows that do
+    /// not name the column, too, where the system can say so), or NULL.
+    Refill {
+        name: TargetName,
+        columns: Vec<Refilled>,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refilled {
+    pub column: Column,
+    pub from: Option<String>,
 }
 
 /// For people: what is done to their target.
@@ -353,6 +365,14 @@ impl std::fmt::Display for DdlStep {
             }
             DdlStep::DropNotNull { name, column } => {
                 write!(f, "column {column} of {} may be NULL now: the source does not have it", shown(name))
+            }
+            DdlStep::Refill { name, columns } => {
+                let one = |r: &Refilled| match &r.from {
+                    Some(from) => format!("{} has what {from} had, whose name it was", r.column.name),
+                    None => format!("{} is another one now, and begins anew", r.column.name),
+                };
+                let all: Vec<String> = columns.iter().map(one).collect();
+                write!(f, "table {}: column {}", shown(name), all.join("; column "))
             }
         }
     }

@@ -327,6 +327,8 @@ impl Sink for MemorySink {
                         }
                     }
                 }
+                // Its rows have no columns to fill.
+                DdlStep::Refill { .. } => {}
                 DdlStep::DropNotNull { name, column } => {
                     let shape = t.tables.get_mut(name).and_then(|t| t.shape.as_mut());
                     if let Some(c) = shape.and_then(|s| s.columns.iter_mut().find(|c| c.name == *column)) {

@@ -45,6 +45,8 @@ pub struct CatalogTable {
     pub generated_sent: bool,
     /// Stored generated columns that are not sent stand in the schema: snapshots have them, the stream has not.
     pub generated_read: bool,
+    /// Columns that were dropped: their numbers, and the transactions that did it.
+    pub dropped: Vec<(i16, u32)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -65,6 +67,8 @@ pub struct CatalogColumn {
     /// What rows older than the column have in it.
     pub missing: Option<String>,
     pub comment: String,
+    /// The transaction that made it, or changed it last.
+    pub written_by: u32,
 }
 
 /// A valid unique index without expressions and predicate.
@@ -76,6 +80,9 @@ pub struct CatalogIndex {
     /// attnums, in key order.
     pub columns: Vec<i16>,
 }
+
+/// In the number of a column that the catalogue does not show any more, beside its place: no column ever has it.
+const UNKNOWN_ID: u32 = 1 << 30;
 
 /// Which tables.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +149,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             partition: r.get(11),
             rows_hidden: r.get(12),
             columns: Vec::new(),
+            dropped: Vec::new(),
             indexes: Vec::new(),
             unique_there: Vec::new(),
             generated_sent: false,
@@ -163,14 +171,22 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
                  WHEN c.relkind = 'p' THEN (SELECT min(m.v) FROM (SELECT DISTINCT (l.attmissingval::text::text[])[1] AS v \
                    FROM pg_partition_tree(a.attrelid) p JOIN pg_attribute l ON l.attrelid = p.relid AND l.attname = a.attname \
                    WHERE p.isleaf AND l.atthasmissing AND l.atttypid = a.atttypid) m HAVING count(*) = 1) END, \
-               coalesce((SELECT t.typtype = 'd' AND t.typnotnull FROM pg_type t WHERE t.oid = a.atttypid), false) \
+               coalesce((SELECT t.typtype = 'd' AND t.typnotnull FROM pg_type t WHERE t.oid = a.atttypid), false), \
+               a.xmin::text::int8, a.attisdropped \
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
                LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-             WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2",
+             WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 ORDER BY 1, 2",
             &[&oids],
         )
         .await?
     {
+        let written_by = r.get::<_, i64>(13) as u32;
+        if r.get::<_, bool>(14) {
+            if let Some(i) = place.get(&r.get::<_, u32>(0)) {
+                tables[*i].dropped.push((r.get(1), written_by));
+            }
+            continue;
+        }
         let how: String = r.get(7);
         let generated = !how.is_empty();
         let column = CatalogColumn {
@@ -187,6 +203,7 @@ pub async fn load<'a>(client: &Client, wanted: Wanted<'a>, types: &mut PgTypes) 
             comment: r.get(10),
             missing: r.get(11),
             domain_not_null: r.get(12),
+            written_by,
         };
         if let Some(i) = place.get(&r.get::<_, u32>(0)) {
             tables[*i].columns.push(column);
@@ -373,7 +390,24 @@ impl CatalogTable {
 
     /// The schema of the table as it is now.
     pub fn table_schema(&self, types: &PgTypes) -> TableSchema {
-        merge(&self.relation(), Some(self), types, &[])
+        merge(&self.relation(), Some(self), types, &[], None)
+    }
+
+    /// Numbers of the relation's columns, for they come in the order of these, when transaction `at` wrote: the catalogue may be
+    /// newer, and a column that was dropped and made again under its name looks like the one before. `None` = nothing was
+    /// dropped, or it does not add up: names say it all then.
+    fn numbers_at(&self, r: &Relation, at: Option<u32>) -> Option<Vec<i16>> {
+        if self.dropped.is_empty() {
+            return None;
+        }
+        let is_later = |by: u32| at.is_some_and(|at| by.wrapping_sub(at).cast_signed() > 0);
+        let (later, there): (Vec<_>, Vec<_>) = self.captured().partition(|c| is_later(c.written_by));
+        let still = self.dropped.iter().filter(|(_, by)| is_later(*by)).map(|(number, _)| *number);
+        let mut numbers: Vec<i16> = there.iter().map(|c| c.number).chain(still).collect();
+        // Made later, or altered.
+        numbers.extend(later.iter().map(|c| c.number).take(r.columns.len().saturating_sub(numbers.len())));
+        numbers.sort_unstable();
+        (numbers.len() == r.columns.len()).then_some(numbers)
     }
 
     /// All columns, generated ones included: what a sink looks at.
@@ -420,8 +454,15 @@ fn column(c: &CatalogColumn, types: &PgTypes) -> Column {
 }
 
 /// What the wire says of a table, completed by the catalogue where both agree. `texts` = types of the columns that the
-/// catalogue does not show (see [`unknown_columns`]), in order.
-pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, texts: &[String]) -> TableSchema {
+/// catalogue does not show (see [`unknown_columns`]), in order. `at` = the transaction whose rows it describes; `None` = today's.
+pub fn merge(
+    r: &Relation,
+    catalog: Option<&CatalogTable>,
+    types: &PgTypes,
+    texts: &[String],
+    at: Option<u32>,
+) -> TableSchema {
+    let numbers = catalog.and_then(|t| t.numbers_at(r, at));
     let mut texts = texts.iter();
     let mut columns: Vec<Column> = r
         .columns
@@ -433,7 +474,7 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
             None => {
                 let (text, base) = (texts.next().cloned().unwrap_or_default(), schema::stands_on(types, c.type_oid));
                 Column {
-                    id: i as u32 + 1,
+                    id: UNKNOWN_ID | (i as u32 + 1),
                     name: c.name.clone(),
                     domain: if base.is_some() { text.clone() } else { String::new() },
                     native_type: base.unwrap_or(text),
@@ -450,6 +491,14 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
             }
         })
         .collect();
+    for (column, number) in columns.iter_mut().zip(numbers.iter().flatten()) {
+        let number = u32::from(number.unsigned_abs());
+        if column.id != number {
+            // Another column of that name: what it gives to old rows is not this one's.
+            column.missing = None;
+        }
+        column.id = number;
+    }
     let read = catalog.filter(|t| t.generated_read);
     for made in read.into_iter().flat_map(|t| &t.columns).filter(|c| c.stored) {
         let at = columns.iter().position(|c| c.id > made.number.max(0) as u32).unwrap_or(columns.len());
@@ -503,7 +552,7 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
         columns,
         key,
         unique,
-        fingerprint: fingerprint(&r.body, read.is_some()),
+        fingerprint: numbered(fingerprint(&r.body, read.is_some()), numbers.as_deref()),
         topic: TopicId::NONE,
     }
 }
@@ -512,6 +561,18 @@ pub fn merge(r: &Relation, catalog: Option<&CatalogTable>, types: &PgTypes, text
 pub fn fingerprint(body: &[u8], generated_read: bool) -> [u8; 16] {
     let hash = catchwater_base::hash::xxh3_128(body);
     (if generated_read { !hash } else { hash }).to_be_bytes()
+}
+
+/// What the wire says does not tell a column from one that is made again under its name: its number does. As long as
+/// nothing was dropped that mattered, numbers are places.
+fn numbered(body: [u8; 16], numbers: Option<&[i16]>) -> [u8; 16] {
+    match numbers {
+        Some(numbers) if numbers.iter().zip(1..).any(|(number, place)| *number != place) => {
+            let more: Vec<u8> = body.iter().copied().chain(numbers.iter().flat_map(|n| n.to_be_bytes())).collect();
+            catchwater_base::hash::xxh3_128(&more).to_be_bytes()
+        }
+        _ => body,
+    }
 }
 
 fn find<'a>(catalog: Option<&'a CatalogTable>, c: &RelationColumn) -> Option<&'a CatalogColumn> {

@@ -37,6 +37,7 @@ pub mod source {
     pub const NO_FAILOVER: u16 = 533;
     pub const INITIAL_STATEMENT: u16 = 534;
     pub const GUARDRAIL: u16 = 535;
+    pub const PARTITION: u16 = 536;
 }
 pub mod sink {
     pub const UNREACHABLE: u16 = 601;

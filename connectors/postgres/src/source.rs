@@ -20,6 +20,7 @@ pub mod former;
 mod head;
 mod large;
 mod late;
+mod leaves;
 mod login;
 mod open;
 mod pace;
@@ -62,6 +63,7 @@ pub use head::{head, is_slot_held};
 pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
 use late::Late;
+use leaves::Leaves;
 use snapshot::Export;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -133,6 +135,8 @@ struct Running {
     /// What brought the tables, as it was known then.
     entries: Entries,
     late: Late,
+    /// Partitions whose rows come under their root.
+    leaves: Leaves,
     slot: Option<SlotState>,
     _beat: Option<Task<()>>,
 }
@@ -161,6 +165,8 @@ struct OpenTxn {
 
 struct Known {
     schema: Arc<TableSchema>,
+    /// Of what the wire says.
+    body: [u8; 16],
     /// `Item::Schema` was given out since `open`.
     told: bool,
 }
@@ -355,6 +361,9 @@ impl Running {
         let published: Vec<u32> = new.into_iter().filter(|oid| entries.of.contains_key(oid)).collect();
         self.entries.learn(entries);
         self.announce(config, &published, found.generated, out).await?;
+        let roots: Vec<u32> = self.tables.keys().copied().collect();
+        let leaves = Leaves::look(config, &self.sql, &roots).await?;
+        self.leaves.learn(config, &self.sql, leaves).await?;
         // For people to see; a server that does not answer this is asked again.
         self.slot = open::slot_state(config, &self.sql).await;
         self.compared = now;
@@ -525,7 +534,9 @@ impl Running {
     ) -> Result<(), SourceError> {
         let fingerprint = catalog::fingerprint(&relation.body, config.without_identity);
         let known = self.tables.get(&relation.oid);
-        if known.is_none_or(|k| k.schema.fingerprint != fingerprint) {
+        let is_known = known.is_some_and(|k| k.body == fingerprint);
+        if !is_known || self.has_dropped(config, relation.oid).await? {
+            let known = self.tables.get(&relation.oid);
             if known.is_none() && !self.is_wanted(config, &relation) {
                 // The leaf of a captured partitioned table is described beside its root, and no row comes under it. A row
                 // under it means that somebody widened the publication.
@@ -551,11 +562,17 @@ impl Running {
             if self.binary && !relation.columns.iter().all(|c| types::binary::fits(&self.types, c.type_oid)) {
                 return Err(late::text_from_now_on(config, &format!("{}.{}", relation.namespace, relation.name)));
             }
-            let mut schema = catalog::merge(&relation, current, &self.types, &texts);
+            let mut schema = catalog::merge(&relation, current, &self.types, &texts, Some(self.xid as u32));
             if schema.database.is_empty() {
                 schema.database = config.connect.database.clone();
             }
-            self.tables.insert(relation.oid, Known { schema: Arc::new(schema), told: false });
+            match self.tables.get_mut(&relation.oid).filter(|k| k.schema.fingerprint == schema.fingerprint) {
+                Some(known) => known.body = fingerprint,
+                None => {
+                    let known = Known { schema: Arc::new(schema), body: fingerprint, told: false };
+                    self.tables.insert(relation.oid, known);
+                }
+            }
         }
         if let Some(known) = self.tables.get_mut(&relation.oid)
             && !known.told

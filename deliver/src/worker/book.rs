@@ -71,6 +71,13 @@ impl Book {
         newest
     }
 
+    /// The shapes of a table whose columns have numbers of their own, newest first; none where names are all there is.
+    pub fn shapes_of(&self, table: &TableSchema) -> impl Iterator<Item = &Arc<TableSchema>> {
+        let (no, topic) = (table.table_no, table.topic);
+        let has_numbers = table.native_id != 0;
+        self.schemas.values().rev().filter(move |s| has_numbers && s.table_no == no && s.topic == topic)
+    }
+
     /// From here on every table that we take is whole in the log; below it no boundary shows a state that the source had.
     /// `None` = the first snapshot is still being written.
     pub fn whole_from(&self) -> Option<CommitSeq> {

@@ -3,10 +3,10 @@
 
 use super::{Session, Trouble, Worker, sink_trouble};
 use crate::error::{Failure, columns_gone, no_table, outbox_table, shared_topic, target_gone};
-use crate::evolve;
+use crate::evolve::{self, EvolveError, OnSchemaChange};
 use crate::mode::Mode;
 use crate::plan;
-use crate::sink::{DdlStep, TargetName};
+use crate::sink::{DdlStep, Refilled, TargetName, TargetTable};
 use catchwater_base::{crash_point, log};
 use catchwater_change::TableSchema;
 use catchwater_record::TopicPartition;
@@ -77,8 +77,23 @@ impl Worker {
         let was = |column: &str| self.book.schemas.values().any(|s| s.topic == of.0 && s.column(column).is_some());
         let keyed = self.config.mode != Mode::Append;
         let columns = self.config.columns(&of.1);
+        let as_target = |s: &Arc<TableSchema>| {
+            let shaped = columns.shape(s, keyed, was).ok()?;
+            self.config.mode.shape(&shaped.schema).ok()
+        };
+        let newest = self.book.shapes_of(schema).next().filter(|n| n.schema_no > schema.schema_no).and_then(as_target);
+        let newest = newest.filter(|_| matches!(self.config.mode, Mode::Upsert | Mode::SoftDelete));
+        let given = schema;
         let shaped = columns.shape(schema, keyed, was).map_err(|e| fatal(e.into()))?;
         let schema = &self.config.mode.shape(&shaped.schema).map_err(|e| fatal(e.into()))?;
+        let refilled = match newest {
+            None => self.refilled(session, given, schema, as_target),
+            Some(_) => Vec::new(),
+        };
+        if !refilled.is_empty() && !session.batch.is_empty() {
+            // Rows that wait are planned by the names of before.
+            return Err(Trouble::Prepare(given.schema_no));
+        }
         let mut steps: Vec<DdlStep> =
             evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change, &shaped.types)
                 .map_err(|e| fatal(e.into()))?;
@@ -94,6 +109,12 @@ impl Worker {
             return Err(fatal(columns_gone(&plan::shown(name), &gone)));
         }
         self.forget_missing(session, schema, &mut steps);
+        if !refilled.is_empty() {
+            steps.extend(self.refill(name, refilled, session.described.get(name)).map_err(|e| fatal(e.into()))?);
+            // Older shapes are planned by the names of this one from now on.
+            let topic = given.topic;
+            self.plans.retain(|_, p| p.source.topic != topic);
+        }
         if !steps.is_empty() {
             for step in &steps {
                 crash_point!("sink.before_ddl");
@@ -110,9 +131,33 @@ impl Worker {
             // Made, or so the target says, and not there as a table: something else has its name.
             return Err(fatal(no_table(&plan::shown(name))));
         };
-        let plan = plan::plan(schema, target).map_err(|e| fatal(e.into()))?;
+        let plan = plan::plan_beside(schema, target, newest.as_deref()).map_err(|e| fatal(e.into()))?;
         self.plans.insert(schema.schema_no, Arc::new(plan));
         Ok(())
+    }
+
+    fn refill(
+        &self,
+        name: &TargetName,
+        columns: Vec<Refilled>,
+        target: Option<&TargetTable>,
+    ) -> Result<Vec<DdlStep>, EvolveError> {
+        if self.config.on_schema_change == OnSchemaChange::Fail {
+            let names: Vec<&str> = columns.iter().map(|r| r.column.name.as_str()).collect();
+            let what = format!("column {} is another one than rows were delivered with", names.join(", "));
+            return Err(EvolveError::Refused { target: plan::shown(name), what });
+        }
+        let needs_null = |r: &&Refilled| {
+            let of = target.and_then(|t| t.columns.iter().find(|c| c.name == r.column.name));
+            r.from.is_none() && r.column.missing.is_none() && of.is_some_and(|c| c.nullable == Some(false))
+        };
+        let mut steps: Vec<DdlStep> = columns
+            .iter()
+            .filter(needs_null)
+            .map(|r| DdlStep::DropNotNull { name: name.clone(), column: r.column.name.clone() })
+            .collect();
+        steps.push(DdlStep::Refill { name: name.clone(), columns });
+        Ok(steps)
     }
 
     pub(super) async fn describe(&mut self, session: &mut Session<'_>, names: &[TargetName]) -> Result<(), Trouble> {

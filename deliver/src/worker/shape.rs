@@ -7,9 +7,9 @@
 use super::{Session, Worker};
 use crate::columns::Columns;
 use crate::mode::Mode;
-use crate::sink::{DdlStep, ShapeTaken};
+use crate::sink::{DdlStep, Refilled, ShapeTaken};
 use catchwater_base::hash::xxh3_64;
-use catchwater_change::TableSchema;
+use catchwater_change::{Column, TableSchema};
 use catchwater_record::TopicId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +70,38 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Columns of the target that hold what another column of the source had: it was dropped, and one was made under its name;
+    /// or one was renamed. `shaped`: a shape as it is for the target.
+    pub(super) fn refilled(
+        &self,
+        session: &Session<'_>,
+        schema: &TableSchema,
+        shaped: &TableSchema,
+        as_target: impl Fn(&Arc<TableSchema>) -> Option<Arc<TableSchema>>,
+    ) -> Vec<Refilled> {
+        let current = matches!(self.config.mode, Mode::Upsert | Mode::SoftDelete) && self.rebuild.is_none();
+        let mark = session.commit.durable().filter(|m| current && m.has_rows_of(schema.topic));
+        let Some(mark) = mark else { return Vec::new() };
+        let taken = mark.shape_taken(schema.topic).map(|t| t.schema_no).or(self.book.first_shape(schema.topic));
+        let Some(had) = taken.filter(|no| *no < schema.schema_no) else { return Vec::new() };
+        let before: Vec<Arc<TableSchema>> =
+            self.book.shapes_of(schema).filter(|s| s.schema_no <= had).filter_map(as_target).collect();
+        let mut out = Vec::new();
+        for column in shaped.columns.iter().filter(|c| !c.generated) {
+            let is_live = |c: &&Column| !c.generated;
+            let by_name = before.iter().find_map(|s| s.column(&column.name).map(|(_, c)| c).filter(is_live));
+            let by_number = before.iter().find_map(|s| s.columns.iter().find(|c| c.id == column.id).filter(is_live));
+            if by_name.is_some_and(|c| c.id == column.id) || before.is_empty() {
+                continue;
+            }
+            let from = by_number.filter(|c| c.kind == column.kind && c.name != column.name).map(|c| c.name.clone());
+            if by_name.is_some() || from.is_some() {
+                out.push(Refilled { column: column.clone(), from });
+            }
+        }
+        out
     }
 
     /// The shape that the target took on of this table, by a choice that still holds; `None` = no row of it was delivered,

@@ -11,7 +11,7 @@ use crate::types::{literal, schema};
 use catchwater_base::crash_point;
 use catchwater_change::{Column, exact};
 use catchwater_deliver::columns::is_type;
-use catchwater_deliver::sink::{DdlStep, SinkError, Types};
+use catchwater_deliver::sink::{DdlStep, Refilled, SinkError, Types};
 
 pub async fn apply(config: &SinkConfig, session: &Session, step: &DdlStep) -> Result<(), SinkError> {
     let sql = statement(config, session, step).await?;
@@ -63,6 +63,34 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
                 return Ok(String::new());
             }
             format!("ALTER TABLE {} {}", quoted(name), parts.join(", "))
+        }
+        DdlStep::Refill { name, columns } => {
+            let (table, mut sets, mut filled, mut defaults) = (quoted(name), Vec::new(), Vec::new(), Vec::new());
+            for Refilled { column, from } in columns {
+                let c = quote_ident(&column.name);
+                let value = column.missing.as_deref().and_then(|text| exact::value_of(&column.kind, text));
+                match (from, value) {
+                    (Some(from), _) => {
+                        sets.push(format!("{c} = {}", quote_ident(from)));
+                        filled.push("true".to_owned());
+                    }
+                    (None, Some(v)) => {
+                        let v = quote_literal(&literal(&v));
+                        sets.push(format!("{c} = {v}"));
+                        filled.push("true".to_owned());
+                        defaults.push(format!("ALTER COLUMN {c} SET DEFAULT {v}"));
+                    }
+                    (None, None) => {
+                        sets.push(format!("{c} = NULL"));
+                        filled.push(format!("{c} IS NOT NULL"));
+                    }
+                }
+            }
+            let default = match defaults.is_empty() {
+                true => String::new(),
+                false => format!("; ALTER TABLE {table} {}", defaults.join(", ")),
+            };
+            format!("UPDATE {table} SET {} WHERE {}{default}", sets.join(", "), filled.join(" OR "))
         }
         DdlStep::DropNotNull { name, column } => {
             format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", quoted(name), quote_ident(column))

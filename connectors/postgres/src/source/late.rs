@@ -5,7 +5,7 @@
 
 use super::entries::Entries;
 use super::open::{Publication, quoted};
-use super::{Known, Running, SourceConfig, source_error};
+use super::{CATALOGUE_LATE_MAX, Known, Running, SourceConfig, login, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
 use crate::codes::source as code;
 use crate::config::{STATE_SCHEMA, quote_ident};
@@ -14,9 +14,11 @@ use crate::session::Session;
 use crate::types::{binary, schema::PgTypes};
 use catchwater_base::log;
 use catchwater_capture::source::{EventBatch, Item, SourceClass, SourceError};
+use catchwater_change::TableSchema;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// A table that somebody locks is tried again at the next look: the stream does not wait for it.
 const LOCK_LIMIT: &str = "1s";
@@ -69,6 +71,27 @@ pub(super) async fn patterned(config: &SourceConfig, sql: &Session) -> Result<BT
 }
 
 impl Running {
+    /// What the wire says of a table does not tell a column from one that is made anew under its name. As the open transaction
+    /// left it: a commit is in the stream before views show it (capture.md 7.4).
+    pub(super) async fn has_dropped(&mut self, config: &SourceConfig, oid: u32) -> Result<bool, SourceError> {
+        if self.sql.client.is_closed() {
+            self.sql = login::session(config).await?;
+        }
+        let text = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND attisdropped), \
+             pg_catalog.pg_visible_in_snapshot($2::pg_catalog.text::pg_catalog.xid8, pg_catalog.pg_current_snapshot())";
+        let until = Instant::now() + CATALOGUE_LATE_MAX;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let row = self.sql.client.query_one(text, &[&oid, &self.xid.to_string()]).await;
+            let row = row.map_err(|e| source_error(config, Fault::from(e)))?;
+            if row.get::<_, bool>(1) || Instant::now() >= until {
+                return Ok(row.get(0));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
     /// Tables that came to the publication: their shapes are given out before any row of theirs, so that what they have already
     /// can be read.
     pub(super) async fn announce(
@@ -89,7 +112,7 @@ impl Running {
             table.generated_sent = generated;
             table.generated_read = config.without_identity;
             let schema = Arc::new(table.table_schema(&self.types));
-            self.tables.insert(table.oid, Known { schema: schema.clone(), told: true });
+            self.tables.insert(table.oid, Known { told: true, ..Known::of(&table, schema.clone()) });
             out.push(Item::Schema(schema));
         }
         Ok(())
@@ -101,6 +124,14 @@ pub(super) fn text_from_now_on(config: &SourceConfig, table: &str) -> SourceErro
     config.text_only.store(true, Ordering::Relaxed);
     let what = format!("table {table} has a column now whose binary form is not known: the stream goes on as text");
     SourceError::new(SourceClass::Retry, code::LOST, what, "")
+}
+
+impl Known {
+    /// As the catalogue shows it.
+    pub(super) fn of(table: &CatalogTable, schema: Arc<TableSchema>) -> Known {
+        let body = catalog::fingerprint(&table.relation().body, table.generated_read);
+        Known { schema, body, told: false }
+    }
 }
 
 impl Late {

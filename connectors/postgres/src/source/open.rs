@@ -10,6 +10,7 @@ use super::entries::{Entries, warn_written, was_away};
 use super::former::{self, publish};
 use super::large::Large;
 use super::late::{Late, full, is_late, is_named};
+use super::leaves::Leaves;
 use super::login::{replication, session};
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
@@ -548,6 +549,7 @@ impl PgSource {
         }
         let entries = Entries::of(config, &sql, version, publication_oid, &oids(&tables)).await?;
         identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
+        Leaves::look(config, &sql, &oids(&tables)).await?.note(&mut identity);
         // The catalogue may have changed since the tables were read; the stream's Relations bring it right.
         let opened = self.run(sql, version, point, &tables, types, identity).await?;
         if let Some(running) = &mut self.open {
@@ -595,6 +597,7 @@ impl PgSource {
         }
         let entries = Entries::of(config, &sql, version, found.oid, &oids(&tables)).await?;
         identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
+        Leaves::look(config, &sql, &oids(&tables)).await?.note(&mut identity);
         self.run(sql, version, taken.commit, &tables, types, identity).await
     }
 
@@ -676,6 +679,10 @@ impl PgSource {
             }
         }
         identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
+        let mut leaves = known.and_then(|k| Some(Leaves::decode(k.tags.get(&tag::PARTITIONS)?))).unwrap_or_default();
+        let now = Leaves::look(config, &sql, &oids(&tables)).await?;
+        leaves.learn(config, &sql, now).await?;
+        leaves.note(&mut identity);
         let is_in = |t: &CatalogTable| found.tables.contains(&full(t));
         let mut published: Vec<CatalogTable> = tables.into_iter().filter(|t| is_in(t) || found.implies(t)).collect();
         published.iter_mut().for_each(|t| t.generated_sent = found.generated);
@@ -713,7 +720,7 @@ impl PgSource {
         for t in tables {
             let schema = Arc::new(t.table_schema(&types));
             schemas.push(schema.clone());
-            by_oid.insert(t.oid, Known { schema, told: false });
+            by_oid.insert(t.oid, Known::of(t, schema));
         }
         self.open = Some(Running {
             stream: Stream::start(
@@ -744,6 +751,7 @@ impl PgSource {
             version,
             clock: SystemClock::default(),
             compared: Mono::ZERO,
+            leaves: identity.tags.get(&tag::PARTITIONS).map(|b| Leaves::decode(b)).unwrap_or_default(),
             late: Late::new(identity.tags.contains_key(&tag::PUBLICATION_MADE)),
             entries: identity.tags.get(&tag::PUBLICATION_ENTRIES).and_then(|b| Entries::decode(b)).unwrap_or_default(),
             slot: None,

@@ -55,7 +55,8 @@ async fn a_later_table_of_a_pattern_joins_and_one_that_was_taken_out_stops_the_s
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_later_table_are_read_as_a_first_snapshot_would() {
     let Some(db) = database("late_mode").await else { return };
-    let cases: [(SnapshotMode, &[(&str, &str)], &[i64]); 4] = [
+    type Case = (SnapshotMode, &'static [(&'static str, &'static str)], &'static [i64]);
+    let cases: [Case; 4] = [
         (SnapshotMode::Initial, &[], &[1, 2, 3]),
         (SnapshotMode::NoData, &[], &[3]),
         (SnapshotMode::Initial, &[("snapshot.include.collection.list", r"app\..*a")], &[3]),

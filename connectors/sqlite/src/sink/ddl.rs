@@ -7,7 +7,7 @@ use crate::fault;
 use crate::types::{bound, declared_for, quoted};
 use catchwater_change::{Cell, Column, TableSchema, Type, exact};
 use catchwater_deliver::columns::is_type;
-use catchwater_deliver::sink::{DdlStep, ForeignKey, SinkClass, SinkError, TargetName, TargetTable, Types};
+use catchwater_deliver::sink::{DdlStep, ForeignKey, Refilled, SinkClass, SinkError, TargetName, TargetTable, Types};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -89,6 +89,19 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
                 tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}{default}", declared(column, types)))
                     .map_err(failed)?;
             }
+        }
+        DdlStep::Refill { name, columns } => {
+            let table = Table::read(&tx, &name.name).map_err(table_error)?;
+            let one = |r: &Refilled| {
+                let value = r.column.missing.as_deref().and_then(|text| default(&r.column.kind, text));
+                let value = match &r.from {
+                    Some(from) => quoted(from),
+                    None => value.as_deref().and_then(|d| d.strip_prefix(" DEFAULT ")).unwrap_or("NULL").to_owned(),
+                };
+                format!("{} = {value}", quoted(&r.column.name))
+            };
+            let sets: Vec<String> = columns.iter().map(one).collect();
+            tx.execute_batch(&format!("UPDATE {} SET {}", quoted(&table.name), sets.join(", "))).map_err(failed)?;
         }
         DdlStep::DropNotNull { name, column } => {
             let table = Table::read(&tx, &name.name).map_err(table_error)?;
