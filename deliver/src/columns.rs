@@ -25,6 +25,8 @@ pub struct Columns {
     pub lenient: bool,
     /// Names are written in small letters, as a target that is given them without quotes would.
     pub fold: bool,
+    /// What the table's key has to be; `None` = whatever it is.
+    pub key: Option<BTreeSet<String>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,6 +39,8 @@ pub enum ColumnsError {
     Same { table: String, first: String, second: String, name: String },
     #[error("no column of {table} is left")]
     Empty { table: String },
+    #[error("the sink's file names {named} as the key of {table}, and the key of its records is {key}")]
+    OtherKey { table: String, named: String, key: String },
 }
 
 /// What a table becomes, and the types that are given for its columns, by their names at the target.
@@ -72,6 +76,14 @@ impl Columns {
         {
             let have: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
             return Err(ColumnsError::Unknown { table: name(), column: unknown.clone(), have: have.join(", ") });
+        }
+        let key: BTreeSet<&String> =
+            table.key.iter().filter_map(|k| Some(&table.columns.get(usize::from(*k))?.name)).collect();
+        if let Some(named) = self.key.as_ref().filter(|named| keyed && !named.iter().eq(key.iter().copied())) {
+            let list = |of: &mut dyn Iterator<Item = &String>| of.map(String::as_str).collect::<Vec<_>>().join(", ");
+            let (named, key) = (list(&mut named.iter()), list(&mut key.into_iter()));
+            let key = if key.is_empty() { "none".to_owned() } else { key };
+            return Err(ColumnsError::OtherKey { table: name(), named, key });
         }
         let mut shape = (**table).clone();
         let (mut types, mut seen) = (BTreeMap::new(), BTreeMap::<String, String>::new());
@@ -193,6 +205,11 @@ mod tests {
             (
                 Columns { drop: set(&["id"]), ..default() },
                 "column id of public.t is part of the key and cannot be left out",
+            ),
+            (Columns { key: Some(set(&["id"])), ..default() }, "id,Total,note"),
+            (
+                Columns { key: Some(set(&["note", "Total"])), ..default() },
+                "the sink's file names Total, note as the key of public.t, and the key of its records is id",
             ),
             (
                 Columns { names: map(&[("Total", "note")]), ..default() },

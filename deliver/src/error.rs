@@ -110,7 +110,11 @@ impl From<ModeError> for Failure {
 
 impl From<ColumnsError> for Failure {
     fn from(e: ColumnsError) -> Self {
-        Failure::new(code::COLUMNS, e.to_string(), "correct `select` or `columns` of the table in the sink's file")
+        let next = match e {
+            ColumnsError::OtherKey { .. } => "rows are written by the key of their records: name its columns, or none",
+            _ => "correct `select` or `columns` of the table in the sink's file",
+        };
+        Failure::new(code::COLUMNS, e.to_string(), next)
     }
 }
 

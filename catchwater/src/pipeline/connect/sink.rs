@@ -27,13 +27,8 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
             "upsert"
         }
     };
-    if given.word(key_mode, &["none", "kafka", "record_key", "record_value"]) != "record_key" {
-        given.refuse(key_mode, "Catchwater writes by the record's key: record_key");
-    }
-    if given.is_given(key_fields) && given.list(key_fields).len() > 16 {
-        given.refuse(key_fields, "at most 16 columns");
-    }
     let deletes = given.flag("delete.enabled");
+    let key = key(&mut given, (key_mode, key_fields), deletes);
     let (truncates, additive) = match debezium {
         true => (given.flag("truncate.enabled"), given.word("schema.evolution", &["none", "basic"]) == "basic"),
         false => {
@@ -50,7 +45,7 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
         _ => "table.name.format",
     };
     let naming = Naming { format: given.get(format_key).unwrap_or_default(), flat: debezium, routers };
-    let (other_columns, by_topic) = columns(&mut given, debezium);
+    let (other_columns, by_topic) = columns(&mut given, debezium, key);
     let of_topic = |t: &String| by_topic.get(t).unwrap_or(&other_columns).clone();
     let mut tables: BTreeMap<String, TableOption> =
         by_topic.keys().map(|t| (t.clone(), TableOption { name: None, columns: of_topic(t) })).collect();
@@ -251,8 +246,29 @@ fn transforms(given: &mut Given<'_>) -> Vec<Router> {
     routers
 }
 
+/// What the key has to be. The fields of a record's key are in its value, too: a row found by those is found by the key.
+fn key(given: &mut Given<'_>, (mode, fields): (&str, &str), deletes: bool) -> Option<BTreeSet<String>> {
+    let named: BTreeSet<String> = given.list(fields).into_iter().collect();
+    match given.word(mode, &["none", "kafka", "record_key", "record_value"]) {
+        "record_key" | "" => {}
+        "record_value" if deletes => {
+            given.refuse("delete.enabled", format!("a deletion has no value to find its row by: {mode} = record_key"));
+        }
+        "record_value" if named.is_empty() => {
+            given.refuse(fields, "Catchwater writes by the record's key: name its columns here");
+        }
+        "record_value" => {}
+        _ => given.refuse(mode, "Catchwater writes by the record's key: record_key, or record_value with its columns"),
+    }
+    (!named.is_empty()).then_some(named)
+}
+
 /// Fields to take or to leave, and whether names are written without quotes. Key columns are always written, as there.
-fn columns(given: &mut Given<'_>, debezium: bool) -> (Columns, BTreeMap<String, Columns>) {
+fn columns(
+    given: &mut Given<'_>,
+    debezium: bool,
+    key: Option<BTreeSet<String>>,
+) -> (Columns, BTreeMap<String, Columns>) {
     let (keep_key, drop_key) = match debezium {
         true => ("field.include.list", Some("field.exclude.list")),
         false => ("fields.whitelist", None),
@@ -277,6 +293,7 @@ fn columns(given: &mut Given<'_>, debezium: bool) -> (Columns, BTreeMap<String, 
         drop: of(&drop, topic),
         lenient: true,
         fold,
+        key: key.clone(),
         ..Columns::default()
     };
     let topics = keep.iter().chain(&drop).filter_map(|e| Some(e.split_once(':')?.0.to_owned()));

@@ -379,6 +379,24 @@ fn a_sink_takes_the_names_its_format_gives() {
 }
 
 #[test]
+fn a_sink_that_names_its_key_writes_by_that_or_not_at_all() {
+    let key = |more: &[(&str, &str)]| sink(more).columns("inv.public.items").key.clone();
+    let id = Some(["id".to_owned()].into());
+    assert_eq!(key(&[]), None);
+    assert_eq!(key(&[("primary.key.fields", " id ")]), id);
+    let by_value = [("primary.key.mode", "record_value"), ("primary.key.fields", "id")];
+    assert_eq!(key(&by_value), id);
+    let refused = |more: &[(&str, &str)]| {
+        let Err(wrong) = with(&SINK, more) else { panic!("taken: {more:?}") };
+        let of = |message: &String| message.split('\'').nth(1).map(str::to_owned);
+        wrong.iter().map(|m| of(m).unwrap_or_else(|| m.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&[("primary.key.mode", "record_value")]), ["primary.key.fields"]);
+    assert_eq!(refused(&[&by_value[..], &[("delete.enabled", "true")]].concat()), ["delete.enabled"]);
+    assert_eq!(refused(&[("primary.key.mode", "kafka")]), ["primary.key.mode"]);
+}
+
+#[test]
 fn a_sink_takes_the_fields_and_the_quotes_that_are_said() {
     let of = |s: &Sink, topic: &str| {
         let c = s.columns(topic);
