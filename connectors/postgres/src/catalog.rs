@@ -401,7 +401,10 @@ impl CatalogTable {
             return None;
         }
         let is_later = |by: u32| at.is_some_and(|at| by.wrapping_sub(at).cast_signed() > 0);
-        let (later, there): (Vec<_>, Vec<_>) = self.captured().partition(|c| is_later(c.written_by));
+        // Whether generated ones are sent, the relation itself says.
+        let is_sent = |c: &&CatalogColumn| !c.generated || (c.stored && r.columns.iter().any(|k| k.name == c.name));
+        let (later, there): (Vec<_>, Vec<_>) =
+            self.columns.iter().filter(is_sent).partition(|c| is_later(c.written_by));
         let still = self.dropped.iter().filter(|(_, by)| is_later(*by)).map(|(number, _)| *number);
         let mut numbers: Vec<i16> = there.iter().map(|c| c.number).chain(still).collect();
         // Made later, or altered.
