@@ -11,7 +11,7 @@ use catchwater_storage::EntryKind;
 use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
 use catchwater_storage::disk::{Disk, DiskExt};
-use catchwater_storage::recover::Survivor;
+use catchwater_storage::recover::{Layout, Survivor, examine};
 use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -439,10 +439,15 @@ fn a_checkpoint_is_noted_without_a_close() {
         let pair = newest(SlotKind::BootState, slots[0].as_deref(), slots[1].as_deref());
         BootState::decode(&pair.newest.unwrap().payload).unwrap()
     };
+    // The last flush that a start finds. (`boot.state` may speak of one of the life that has just begun.)
+    let last_flush = || {
+        let copy = disk.fork();
+        copy.kill();
+        examine(&copy, &Layout::new("/d")).map_or(0, |found| found.journal.last_lsn)
+    };
     let life = |round: u64| {
+        let found_lsn = last_flush();
         let (dir, opened) = LogDir::open(disk.clone(), config("/d"), SEED).unwrap();
-        // The last flush that the start found.
-        let found_lsn = state().last_lsn;
         if round == 0 {
             dir.create(Gid(1), spec());
         }
