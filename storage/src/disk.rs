@@ -11,7 +11,6 @@
 //! - after an error of a write or a sync the caller never repeats it (the kernel reports once, then lies);
 //! - reads return fewer bytes than asked only at the end of the file.
 
-mod cached;
 pub mod conformance;
 pub mod faulty;
 pub mod memory;

@@ -7,7 +7,6 @@
 //! If the sync before such a close fails, nobody who asked for that file hears of it: from then on every write and sync of
 //! this disk fails. If the process is out of descriptors, the budget is halved and the open tried once more.
 
-use super::cached::Cached;
 use super::{
     AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity,
     JournalWrites, Space, sys,
@@ -18,7 +17,6 @@ use catchwater_base::mutant;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::{IoSlice, IoSliceMut};
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,7 +77,6 @@ struct Open {
 struct Marks {
     /// Bytes wait for a sync.
     dirty: AtomicBool,
-    cached: Mutex<Cached>,
 }
 
 impl Marks {
@@ -88,9 +85,6 @@ impl Marks {
     }
     fn set_dirty(&self, dirty: bool) {
         self.dirty.store(dirty, Ordering::Release);
-    }
-    fn cached(&self) -> MutexGuard<'_, Cached> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -340,8 +334,7 @@ impl RealDisk {
                 return Ok(DiskDone::Buffer(buf));
             }
             DiskOp::Read { path, at, len } => {
-                let (fd, marks) = self.get(&path, false)?;
-                marks.cached().read(at);
+                let (fd, _) = self.get(&path, false)?;
                 // Never allocate for bytes that are not there.
                 let size = u64::try_from(rustix::fs::fstat(&*fd)?.st_size).unwrap_or(0);
                 let len = len.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
@@ -414,12 +407,8 @@ impl RealDisk {
             DiskOp::StartWriteback { path, at, len } => {
                 // A hint; a filesystem without it writes back when it pleases. An error of earlier pages is not taken
                 // here: the sync that follows reports it.
-                if let Ok((fd, marks)) = self.get(&path, false) {
+                if let Ok((fd, _)) = self.get(&path, false) {
                     sys::start_writeback(&fd, at, len);
-                    let gone = marks.cached().written(at.saturating_add(len));
-                    if let Some(len) = NonZeroU64::new(gone.end - gone.start) {
-                        let _ = rustix::fs::fadvise(&*fd, gone.start, Some(len), rustix::fs::Advice::DontNeed);
-                    }
                 }
             }
             DiskOp::Lock { path } => {
@@ -544,8 +533,7 @@ impl Disk for RealDisk {
     }
 
     fn try_hot(&self, path: &FilePath, at: u64, buf: &mut [u8]) -> Hot {
-        let Ok((fd, marks)) = self.get(path, false) else { return Hot::Unsupported };
-        marks.cached().read(at);
+        let Ok((fd, _)) = self.get(path, false) else { return Hot::Unsupported };
         match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
             Ok(n) => Hot::Hit(n),
             Err(Errno::AGAIN) => Hot::Cold,

@@ -211,39 +211,3 @@ fn boot_and_mount_are_known_here() {
     let identity = RealDisk::new().identity(root.path()).unwrap();
     assert_ne!(identity.boot_id, [0; 16]);
 }
-
-/// What a growing file's newest part lies behind leaves the page cache once it is written back; with a reader in it, it stays.
-#[test]
-fn pages_leave_the_cache_behind_write_back_unless_somebody_comes_to_them() {
-    const MIB: usize = 1 << 20;
-    let root = scratch("cached");
-    let disk = RealDisk::new();
-    let hot = |path: &FilePath, at: usize| disk.try_hot(path, at as u64, &mut [0; 4096]);
-    let written = |name: &str, read: Option<usize>| -> FilePath {
-        let path: FilePath = format!("{}/{name}", root.path()).into();
-        disk.create_new(&path).unwrap();
-        let block = Bytes::from(vec![7; MIB]);
-        for n in 0..24 {
-            disk.write(&path, (n * MIB) as u64, block.clone()).unwrap();
-            // Pages that are not written back cannot go.
-            disk.fdatasync(&path).unwrap();
-            if let Some(at) = read {
-                hot(&path, at);
-            }
-            disk.run(DiskOp::StartWriteback { path: path.clone(), at: (n * MIB) as u64, len: MIB as u64 }).unwrap();
-        }
-        path
-    };
-    let probe = written("probe", Some(0));
-    if hot(&probe, 0) != Hot::Hit(4096) {
-        eprintln!("SKIP: this filesystem does not tell what is cached");
-        return;
-    }
-    assert_eq!(hot(&probe, 23 * MIB), Hot::Hit(4096), "a reader at its beginning keeps all of it");
-    let alone = written("alone", None);
-    assert_eq!(hot(&alone, 2 * MIB), Hot::Cold, "nobody reads it");
-    assert_eq!(hot(&alone, 12 * MIB), Hot::Hit(4096), "the newest 16 MiB stay");
-    let behind = written("behind", Some(6 * MIB));
-    assert_eq!((hot(&behind, 2 * MIB), hot(&behind, 7 * MIB)), (Hot::Cold, Hot::Hit(4096)));
-    assert_eq!(disk.read(&alone, 2 * MIB as u64, 4096).unwrap(), vec![7; 4096], "it is in the file all the same");
-}
