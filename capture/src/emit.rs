@@ -140,7 +140,7 @@ struct Lane {
     marks: VecDeque<(CommitSeq, Offset)>,
     stuck: Option<Mono>,
     failures: u32,
-    /// Bytes that a batch begins with room for: what those before it took.
+    /// Bytes that a batch begins with room for: those of the one before it.
     room: usize,
 }
 
@@ -745,8 +745,7 @@ impl Lane {
     /// Returns by how many bytes the batch became smaller.
     fn seal(&mut self, compression: Codec) -> usize {
         let Some(open) = self.open.take() else { return 0 };
-        // Batches differ by what came together: room for the larger ones of late, so that none is copied as it grows.
-        self.room = open.builder.bytes().max(self.room - self.room / 8);
+        self.room = open.builder.bytes();
         let batch = open.builder.finish().freeze();
         let before = batch.len();
         let batch = compressed(batch, compression);

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use catchwater_base::Wall;
-use catchwater_change::{Native, Row, RowChange, TableSchema, Value};
+use catchwater_change::{Native, RowChange, TableSchema, Value};
 use catchwater_record::{ErrorCode, TxnId};
 use catchwater_runtime::Fut;
 use std::collections::BTreeSet;
@@ -233,28 +233,11 @@ pub struct EventBatch {
     pub items: Vec<Item>,
     bytes: usize,
     bytes_max: usize,
-    /// Of rows that were worked at: their room is a row's largest allocation.
-    spare: Vec<Row>,
 }
-
-/// Rows whose room is kept, and the widest of them, cells: less than 4 MiB.
-const SPARE_ROWS_MAX: usize = 1024;
-const SPARE_CELLS_MAX: usize = 64;
 
 impl EventBatch {
     pub fn new(bytes_max: usize) -> Self {
-        EventBatch { items: Vec::new(), bytes: 0, bytes_max, spare: Vec::new() }
-    }
-    /// An empty row, with room that another had if there is any.
-    pub fn row(&mut self) -> Row {
-        self.spare.pop().unwrap_or_default()
-    }
-    /// The row is done with: the next one may have its room.
-    pub fn give_back(&mut self, mut row: Row) {
-        if self.spare.len() < SPARE_ROWS_MAX && row.cells.capacity() <= SPARE_CELLS_MAX {
-            row.cells.clear();
-            self.spare.push(row);
-        }
+        EventBatch { items: Vec::new(), bytes: 0, bytes_max }
     }
     /// Bytes that may still be added; one item may exceed it.
     pub fn room(&self) -> usize {
@@ -391,26 +374,5 @@ impl SourceError {
     /// True if trying again without a person may help.
     pub fn is_retry(&self) -> bool {
         self.class == SourceClass::Retry
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use catchwater_change::Cell;
-
-    #[test]
-    fn a_rows_room_serves_again_if_it_is_no_wide_one() {
-        let mut batch = EventBatch::new(1);
-        let row = |cells: usize| Row::new(vec![Cell::Null; cells]);
-        batch.give_back(row(SPARE_CELLS_MAX + 1));
-        assert_eq!(batch.row().cells.capacity(), 0, "too wide to be kept");
-        let given = row(10);
-        let at = given.cells.as_ptr();
-        batch.give_back(given);
-        let again = batch.row();
-        assert!(again.cells.is_empty() && again.cells.as_ptr() == at);
-        (0..2 * SPARE_ROWS_MAX).for_each(|_| batch.give_back(row(3)));
-        assert_eq!(batch.spare.len(), SPARE_ROWS_MAX);
     }
 }

@@ -16,7 +16,7 @@ use crate::track::Mark;
 use catchwater_base::{Wall, crash_point, log};
 use catchwater_change::encode::debezium_json::{Counts, key_changed};
 use catchwater_change::stamp::flag;
-use catchwater_change::{Native, Op, Row, RowChange, SourceInfo, TableSchema};
+use catchwater_change::{Native, Op, RowChange, SourceInfo, TableSchema};
 use catchwater_record::{CommitSeq, TopicId, TxnId};
 use catchwater_runtime::time;
 use std::sync::Arc;
@@ -53,8 +53,6 @@ pub(super) struct Stream {
     pub made: Vec<Made>,
     /// Room for the rows of the next transaction.
     spare: Vec<RowChange>,
-    /// Rows that records were made of.
-    done: Vec<Row>,
     /// Of the transaction, to be said at its end.
     odd: super::events::Odd,
 }
@@ -65,7 +63,6 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         at: begun.opened.native.clone(),
         made: Vec::new(),
         spare: Vec::new(),
-        done: Vec::new(),
         odd: Default::default(),
     };
     let mut fill = super::fill::begin(begun, source, &mut stream).await?;
@@ -158,7 +155,6 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
         }
         batch.items = items;
         batch.clear();
-        stream.done.drain(..).for_each(|row| batch.give_back(row));
         if let Some(running) = &mut fill {
             if stream.txn.is_none() {
                 running.place(begun, &mut stream).await?;
@@ -537,9 +533,6 @@ impl Stream {
             }
             if let Some(when) = when.as_ref().filter(|_| is_row) {
                 self.watch(begun, &row.table, row.op, when)?;
-            }
-            if self.done.len() < SPARE_MAX {
-                self.done.extend(row.after);
             }
         }
         if rows.capacity() <= SPARE_MAX {

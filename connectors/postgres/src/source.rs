@@ -436,7 +436,7 @@ impl Running {
                 let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
                 row_fits(config, &table, new.bytes())?;
                 crash_point!("source.before_values");
-                let after = values::new_row(&table, &new, None, out.row()).map_err(row_error)?;
+                let after = values::new_row(&table, &new, None).map_err(row_error)?;
                 crash_point!("source.after_values");
                 push(out, table, Op::Create, None, Some(after), info);
             }
@@ -447,7 +447,7 @@ impl Running {
                 let before = old.as_ref().map(|o| values::old_row(&table, o)).transpose().map_err(row_error)?;
                 let full = matches!(old, Some(OldTuple::Full(_)));
                 let known = before.as_ref().filter(|_| full);
-                let after = values::new_row(&table, &new, known, out.row()).map_err(row_error)?;
+                let after = values::new_row(&table, &new, known).map_err(row_error)?;
                 crash_point!("source.after_values");
                 push(out, table, Op::Update, before, Some(after), info);
             }

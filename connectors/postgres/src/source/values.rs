@@ -28,12 +28,10 @@ fn check(table: &TableSchema, got: usize, want: usize) -> Result<(), RowError> {
     if got == want { Ok(()) } else { Err(RowError::Columns { table: table.qualified(), got, want }) }
 }
 
-/// A cell for each column: those that a tuple has by `cell`, generated ones, which are not sent, `Absent`. `row` = an empty
-/// one to put them into.
+/// A cell for each column: those that a tuple has by `cell`, generated ones, which are not sent, `Absent`.
 fn cells(
     table: &TableSchema,
     tuple: &Tuple,
-    mut row: Row,
     cell: impl Fn(usize, ColumnData<'_>) -> Result<Cell, RowError>,
 ) -> Result<Row, RowError> {
     let columns = || {
@@ -41,14 +39,14 @@ fn cells(
         RowError::Columns { table: table.qualified(), got: tuple.len(), want }
     };
     let mut sent = tuple.columns();
-    row.cells.reserve_exact(table.columns.len());
+    let mut cells = Vec::with_capacity(table.columns.len());
     for (at, column) in table.columns.iter().enumerate() {
-        row.cells.push(match column.generated {
+        cells.push(match column.generated {
             true => Cell::Absent,
             false => cell(at, sent.next().ok_or_else(columns)?)?,
         });
     }
-    if sent.next().is_some() { Err(columns()) } else { Ok(row) }
+    if sent.next().is_some() { Err(columns()) } else { Ok(Row::new(cells)) }
 }
 
 /// A column that was sent as text.
@@ -69,9 +67,8 @@ fn bytes(table: &TableSchema, tuple: &Tuple, at: usize, data: &[u8]) -> Result<C
 }
 
 /// A new row. Unchanged TOAST is taken from `old` if that is complete, else it is `Unavailable`.
-/// It is made in `row`, which is empty.
-pub fn new_row(table: &TableSchema, tuple: &Tuple, old: Option<&Row>, row: Row) -> Result<Row, RowError> {
-    cells(table, tuple, row, |at, data| match data {
+pub fn new_row(table: &TableSchema, tuple: &Tuple, old: Option<&Row>) -> Result<Row, RowError> {
+    cells(table, tuple, |at, data| match data {
         ColumnData::Null => Ok(Cell::Null),
         ColumnData::Unchanged => Ok(old.and_then(|o| o.cells.get(at)).cloned().unwrap_or(Cell::Unavailable)),
         ColumnData::Text(data) => text(table, tuple, at, data),
@@ -85,7 +82,7 @@ pub fn old_row(table: &TableSchema, old: &OldTuple) -> Result<Row, RowError> {
         OldTuple::Full(t) => (t, true),
         OldTuple::Key(t) => (t, false),
     };
-    cells(table, tuple, Row::default(), |at, data| match data {
+    cells(table, tuple, |at, data| match data {
         ColumnData::Null if full => Ok(Cell::Null),
         // The identity's columns are NOT NULL, so a null of a key tuple means: not sent.
         ColumnData::Null => Ok(Cell::Absent),
