@@ -1,7 +1,9 @@
 //! Reading what is there. Two methods (capture.md 7): under the snapshot exported with the slot, at exactly the stream's
 //! start, by ctid ranges; after a kill that view is gone, so by key ranges, each in a view of its own whose visibility is
 //! told with it. Rows come by `COPY … TO STDOUT`: in the binary format if it is known of all columns' types, else in text; the
-//! values are the same (`tests/it/binary.rs`). Several readers may share an exported snapshot, each with its connection.
+//! values are the same (`tests/it/binary.rs`). Several readers may share an exported snapshot, each with its connection; each unit
+//! is a transaction of its own there, so that a table that is truncated or rewritten meanwhile is seen (`view.rs`) and not
+//! held up. Tables that join later come by key ranges, too, once nobody is left who wrote into them before.
 //!
 //! A unit is planned for at most 50,000 rows or 16 MiB; a table without a key is one unit when it is read after a kill.
 
