@@ -310,6 +310,12 @@ pub trait Disk: Send + Sync {
     /// The whole file will be read soon: the device may begin. A hint; may do nothing.
     fn will_read(&self, _path: &FilePath) {}
 
+    /// How many threads may read files at once, at least 1. Where the order of operations decides what happens (a
+    /// simulated disk, errors by count) it is 1, and everything is read by the caller's thread.
+    fn readers(&self) -> usize {
+        1
+    }
+
     /// Lets go of what is held for files that nobody has used since the call before this one. Waits for the device at most
     /// once; what it may not let go of stays. An error is that of a sync: nothing written before it may be relied on.
     fn shed(&self) -> Result<(), DiskError> {

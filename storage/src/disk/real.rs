@@ -34,6 +34,8 @@ const O_DSYNC: OFlags = OFlags::from_bits_retain(0o10000);
 const MOUNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// Reads of so many bytes go into memory of large pages, if the system gives any.
 const LARGE_READ_BYTES: usize = 4 << 20;
+/// Threads that read the journal at a start: more of them than the device serves at once gain nothing.
+const READERS_MAX: usize = 4;
 /// What one system call takes (IOV_MAX).
 const BUFFERS_PER_WRITE: usize = 1024;
 
@@ -517,6 +519,10 @@ impl Disk for RealDisk {
         if let Ok((fd, _)) = self.get(path, false) {
             let _ = rustix::fs::fadvise(&*fd, 0, None, rustix::fs::Advice::WillNeed);
         }
+    }
+
+    fn readers(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX))
     }
 
     fn shed(&self) -> Result<(), DiskError> {

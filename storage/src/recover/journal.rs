@@ -11,6 +11,7 @@ use bytes::Bytes;
 use catchwater_base::mutant;
 use catchwater_record::{EntryIndex, Gid};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(super) struct Scan {
     pub found: FoundJournal,
@@ -231,25 +232,19 @@ pub(super) fn scan(
     // A file has its length before it has its name, and keeps it: a shorter one was cut, and what stood behind the cut
     // nobody knows. Those that cannot be read any more are counted, the others known by their generation.
     let (mut stumps, mut cut) = (0, BTreeSet::new());
-    for (n, name) in names.iter().enumerate() {
+    for (name, looked) in names.iter().zip(look_at_all(disk, &dir, &names, meta)?) {
         let path = format!("{dir}/{name}");
-        // The device fetches the next file while this one is checked.
-        if let Some(next) = names.get(n + 1) {
-            disk.will_read(&format!("{dir}/{next}").into());
-        }
-        let number = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0).min(NUMBER_MAX);
-        found.last_name = found.last_name.max(number);
-        let len = disk.length(&path)?;
-        let start = disk.read(&path, 0, 2 * BLOCK_BYTES)?;
-        let short = len < FILE_BYTES_MIN || !len.is_multiple_of(BLOCK_BYTES as u64);
-        if start.iter().all(|b| *b == 0) && !short {
-            // Never used; zeros are only there to make writes cheap, so nothing depends on their being whole.
-            found.free.push((path.as_str().into(), len));
-            continue;
-        }
-        let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
+        found.last_name = found.last_name.max(number_of(name));
+        let (len, bytes, scanned) = match looked {
+            Looked::Free(len) => {
+                found.free.push((path.as_str().into(), len));
+                continue;
+            }
+            Looked::Used { len, bytes, scanned } => (len, bytes, scanned),
+        };
+        let short = is_short(len);
         report.journal_bytes += bytes.len() as u64;
-        match scan_file(path.clone(), bytes.clone(), meta) {
+        match scanned {
             Some(mut file) => {
                 let said = FileHeader::decode(&bytes).map_or(0, |h| u64::from(h.blocks) * BLOCK_BYTES as u64);
                 if short || len < said {
@@ -381,6 +376,66 @@ pub(super) fn scan(
         });
     }
     Ok(Scan { found, replay })
+}
+
+/// What one journal file holds, before anything is said of the others.
+enum Looked {
+    /// Never used, `len` bytes; zeros are only there to make writes cheap, so nothing depends on their being whole.
+    Free(u64),
+    /// `scanned`: `None` if nothing of this directory is in it.
+    Used { len: u64, bytes: Bytes, scanned: Option<Scanned> },
+}
+
+fn look_at(disk: &dyn Disk, path: String, meta: &DirMeta) -> Result<Looked, RecoverError> {
+    let len = disk.length(&path)?;
+    let start = disk.read(&path, 0, 2 * BLOCK_BYTES)?;
+    if start.iter().all(|b| *b == 0) && !is_short(len) {
+        return Ok(Looked::Free(len));
+    }
+    let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
+    let scanned = scan_file(path, bytes.clone(), meta);
+    Ok(Looked::Used { len, bytes, scanned })
+}
+
+/// Every file, in the order of their names. They say nothing of one another yet, and what costs time is the memory that
+/// they are read into and their checksums, not the device: as many threads as the disk allows share them.
+fn look_at_all(disk: &dyn Disk, dir: &str, names: &[&String], meta: &DirMeta) -> Result<Vec<Looked>, RecoverError> {
+    let readers = disk.readers().min(names.len()).max(1);
+    let look = |n: usize| {
+        // The device fetches a next file while this one is checked.
+        if let Some(next) = names.get(n + readers) {
+            disk.will_read(&format!("{dir}/{next}").into());
+        }
+        look_at(disk, format!("{dir}/{}", names[n]), meta)
+    };
+    if readers == 1 {
+        return (0..names.len()).map(look).collect();
+    }
+    let taken = AtomicUsize::new(0);
+    let work = || {
+        let take = || Some(taken.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < names.len());
+        std::iter::from_fn(take).map(|n| (n, look(n))).collect::<Vec<_>>()
+    };
+    let mut all = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..readers).map(|_| scope.spawn(work)).collect();
+        let mut all = work();
+        for other in others {
+            // A panic goes on where it would have without threads.
+            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    });
+    all.sort_by_key(|(n, _)| *n);
+    all.into_iter().map(|(_, looked)| looked).collect()
+}
+
+fn number_of(name: &str) -> u64 {
+    u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap_or(0).min(NUMBER_MAX)
+}
+
+/// Shorter than any that was prepared, or not of whole blocks: it was cut.
+fn is_short(len: u64) -> bool {
+    len < FILE_BYTES_MIN || !len.is_multiple_of(BLOCK_BYTES as u64)
 }
 
 /// Anything whole in it says that it belongs to another directory.
