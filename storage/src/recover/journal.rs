@@ -232,15 +232,14 @@ pub(super) fn scan(
     // A file has its length before it has its name, and keeps it: a shorter one was cut, and what stood behind the cut
     // nobody knows. Those that cannot be read any more are counted, the others known by their generation.
     let (mut stumps, mut cut) = (0, BTreeSet::new());
-    for (name, looked) in names.iter().zip(look_at_all(disk, &dir, &names, meta)?) {
-        let path = format!("{dir}/{name}");
-        found.last_name = found.last_name.max(number_of(name));
-        let (len, bytes, scanned) = match looked {
-            Looked::Free(len) => {
-                found.free.push((path.as_str().into(), len));
+    found.last_name = names.iter().map(|name| number_of(name)).max().unwrap_or(0);
+    for looked in look_at_all(disk, &dir, &names, meta)? {
+        let (path, len, bytes, scanned) = match looked {
+            Looked::Free { path, len } => {
+                found.free.push((path.into(), len));
                 continue;
             }
-            Looked::Used { len, bytes, scanned } => (len, bytes, scanned),
+            Looked::Used { path, len, bytes, scanned } => (path, len, bytes, scanned),
         };
         let short = is_short(len);
         report.journal_bytes += bytes.len() as u64;
@@ -381,20 +380,20 @@ pub(super) fn scan(
 /// What one journal file holds, before anything is said of the others.
 enum Looked {
     /// Never used, `len` bytes; zeros are only there to make writes cheap, so nothing depends on their being whole.
-    Free(u64),
+    Free { path: String, len: u64 },
     /// `scanned`: `None` if nothing of this directory is in it.
-    Used { len: u64, bytes: Bytes, scanned: Option<Scanned> },
+    Used { path: String, len: u64, bytes: Bytes, scanned: Option<Scanned> },
 }
 
 fn look_at(disk: &dyn Disk, path: String, meta: &DirMeta) -> Result<Looked, RecoverError> {
     let len = disk.length(&path)?;
     let start = disk.read(&path, 0, 2 * BLOCK_BYTES)?;
     if start.iter().all(|b| *b == 0) && !is_short(len) {
-        return Ok(Looked::Free(len));
+        return Ok(Looked::Free { path, len });
     }
     let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
-    let scanned = scan_file(path, bytes.clone(), meta);
-    Ok(Looked::Used { len, bytes, scanned })
+    let scanned = scan_file(path.clone(), bytes.clone(), meta);
+    Ok(Looked::Used { path, len, bytes, scanned })
 }
 
 /// Every file, in the order of their names. They say nothing of one another yet, and what costs time is the memory that

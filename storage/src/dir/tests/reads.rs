@@ -124,3 +124,59 @@ fn a_read_that_fails_twice_at_a_start_closes_nothing() {
         assert!(found.groups.iter().all(|(group, _)| group.verdict == Verdict::Ok), "{path}");
     }
 }
+
+/// A disk that lets several threads read, slow enough for each of them to get a file.
+struct Shared {
+    disk: BadFile,
+    readers: usize,
+}
+
+impl Disk for Shared {
+    fn run(&self, op: DiskOp) -> Result<crate::disk::DiskDone, crate::disk::DiskError> {
+        if matches!(op, DiskOp::Length { .. }) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.disk.run(op)
+    }
+
+    fn readers(&self) -> usize {
+        self.readers
+    }
+}
+
+#[test]
+fn several_readers_of_the_journal_find_what_one_finds() {
+    let (mut damaged, mut refused) = (0, 0);
+    let world = busy(21);
+    let memory = world.disk.memory().fork();
+    let journal: Vec<(String, Vec<u8>)> =
+        memory.files().into_iter().filter(|(name, _)| name.ends_with(".wal")).collect();
+    let files = journal.len();
+    let mut rng = Rng::new(21);
+    // Whole, each file with a bad byte, each file that cannot be read.
+    for n in 0..=2 * journal.len() {
+        let (of, bad) = (n.checked_sub(1).map(|n| n / 2), n % 2 == 1);
+        let (image, mut path) = (memory.fork(), String::new());
+        if let Some((name, bytes)) = of.map(|of| &journal[of]) {
+            if bad {
+                let at = rng.below(bytes.len() as u64);
+                image.write(name, at, Bytes::copy_from_slice(&[!bytes[usize::try_from(at).unwrap()]])).unwrap();
+            } else {
+                path.clone_from(name);
+            }
+        }
+        let found = [1, 3].map(|readers| {
+            let disk = BadFile { disk: image.fork(), path: path.clone(), left: AtomicU32::new(u32::MAX) };
+            disk.disk.kill();
+            let found = recover(&Shared { disk, readers }, &world.layout, NEW);
+            (found.as_ref().is_ok_and(|f| f.report.lost_frames > 0), found.is_err(), format!("{found:?}"))
+        });
+        damaged += u64::from(found[0].0);
+        refused += u64::from(found[0].1);
+        assert_eq!(found[1].2, found[0].2, "case {n}");
+    }
+    assert!(
+        files >= 3 && damaged > 0 && refused > 0,
+        "{files} files, {damaged} with lost frames, {refused} unreadable"
+    );
+}
