@@ -307,8 +307,13 @@ pub trait Disk: Send + Sync {
         Ok(JournalWrites::Direct)
     }
 
-    /// The whole file will be read soon: the device may begin. A hint; may do nothing.
-    fn will_read(&self, _path: &FilePath) {}
+    /// The first `len` bytes of a file that is read once and not soon again: past the page cache, where that can be.
+    fn read_once(&self, path: &FilePath, len: usize) -> Result<Bytes, DiskError> {
+        match self.run(DiskOp::Read { path: path.clone(), at: 0, len })? {
+            DiskDone::Read(bytes) => Ok(bytes),
+            _ => Ok(Bytes::new()),
+        }
+    }
 
     /// How many threads may read files at once, at least 1. Where the order of operations decides what happens (a
     /// simulated disk, errors by count) it is 1, and everything is read by the caller's thread.

@@ -8,7 +8,7 @@
 //! this disk fails. If the process is out of descriptors, the budget is halved and the open tried once more.
 
 use super::{
-    AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity,
+    AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity,
     JournalWrites, Space, sys,
 };
 use bytes::Bytes;
@@ -300,6 +300,22 @@ impl RealDisk {
         rustix::fs::fdatasync(&*fd)
     }
 
+    /// The first `len` bytes, or all if there are fewer, without a copy in the page cache.
+    fn read_direct(&self, path: &str, len: usize) -> Result<Bytes, Errno> {
+        if self.is_buffered() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let fd = self.open(path, OFlags::RDONLY | OFlags::DIRECT, Mode::empty())?;
+        let size = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(usize::MAX);
+        // The last block may be asked for beyond the end; the buffer begins at a block.
+        let room = len.min(size).next_multiple_of(BLOCK_BYTES);
+        let mut out = vec![0; room + BLOCK_BYTES];
+        let start = out.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
+        sys::want_large_pages(&mut out);
+        let done = read_whole(&fd, &mut out[start..start + room], 0)?;
+        Ok(Bytes::from(out).slice(start..start + done.min(len)))
+    }
+
     fn do_run(&self, op: DiskOp) -> Result<DiskDone, Errno> {
         if op.is_write() && self.lost.load(Ordering::SeqCst) {
             return Err(Errno::IO);
@@ -344,14 +360,7 @@ impl RealDisk {
                 if len >= LARGE_READ_BYTES {
                     sys::want_large_pages(&mut out);
                 }
-                let mut done = 0;
-                while done < len {
-                    let n = rustix::io::retry_on_intr(|| rustix::io::pread(&*fd, &mut out[done..], at + done as u64))?;
-                    if n == 0 {
-                        break;
-                    }
-                    done += n;
-                }
+                let done = read_whole(&fd, &mut out, at)?;
                 out.truncate(done);
                 return Ok(DiskDone::Read(out.into()));
             }
@@ -465,6 +474,19 @@ fn identity(path: &str) -> Result<Identity, Errno> {
     Ok(out)
 }
 
+/// As many bytes as there are, at most the buffer's.
+fn read_whole(fd: &OwnedFd, buf: &mut [u8], at: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buf.len() {
+        let n = rustix::io::retry_on_intr(|| rustix::io::pread(fd, &mut buf[done..], at + done as u64))?;
+        done += n;
+        if n == 0 {
+            break;
+        }
+    }
+    Ok(done)
+}
+
 /// By the number of `statfs`. Source: Linux, include/uapi/linux/magic.h and the filesystems' own headers.
 fn filesystem(magic: u64) -> FsKind {
     FsKind::Unsafe(match magic {
@@ -515,14 +537,17 @@ impl Disk for RealDisk {
         Ok(if self.is_buffered() { JournalWrites::Buffered } else { JournalWrites::Direct })
     }
 
-    fn will_read(&self, path: &FilePath) {
-        if let Ok((fd, _)) = self.get(path, false) {
-            let _ = rustix::fs::fadvise(&*fd, 0, None, rustix::fs::Advice::WillNeed);
+    fn read_once(&self, path: &FilePath, len: usize) -> Result<Bytes, DiskError> {
+        match self.read_direct(path, len) {
+            // Not every filesystem has direct reads, or takes any buffer.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => self.read(path, 0, len),
+            other => other.map_err(|errno| DiskError { op: "read", path: path.clone(), kind: fault(errno) }),
         }
     }
 
     fn readers(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX))
+        // Two of one core gain too: one waits for the device while the other works.
+        std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, READERS_MAX))
     }
 
     fn shed(&self) -> Result<(), DiskError> {

@@ -391,22 +391,16 @@ fn look_at(disk: &dyn Disk, path: String, meta: &DirMeta) -> Result<Looked, Reco
     if start.iter().all(|b| *b == 0) && !is_short(len) {
         return Ok(Looked::Free { path, len });
     }
-    let bytes = disk.read(&path, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
+    let bytes = disk.read_once(&path.as_str().into(), usize::try_from(len).unwrap_or(usize::MAX))?;
     let scanned = scan_file(path.clone(), bytes.clone(), meta);
     Ok(Looked::Used { path, len, bytes, scanned })
 }
 
-/// Every file, in the order of their names. They say nothing of one another yet, and what costs time is the memory that
-/// they are read into and their checksums, not the device: as many threads as the disk allows share them.
+/// Every file, in the order of their names. They say nothing of one another yet, so as many threads as the disk allows
+/// share them: while one waits for the device, others fill fresh memory and check sums.
 fn look_at_all(disk: &dyn Disk, dir: &str, names: &[&String], meta: &DirMeta) -> Result<Vec<Looked>, RecoverError> {
     let readers = disk.readers().min(names.len()).max(1);
-    let look = |n: usize| {
-        // The device fetches a next file while this one is checked.
-        if let Some(next) = names.get(n + readers) {
-            disk.will_read(&format!("{dir}/{next}").into());
-        }
-        look_at(disk, format!("{dir}/{}", names[n]), meta)
-    };
+    let look = |n: usize| look_at(disk, format!("{dir}/{}", names[n]), meta);
     if readers == 1 {
         return (0..names.len()).map(look).collect();
     }

@@ -167,6 +167,27 @@ fn a_large_read_gives_the_bytes_of_the_file() {
 }
 
 #[test]
+fn what_is_read_once_is_the_same_past_the_page_cache() {
+    let root = scratch("once");
+    for disk in [RealDisk::new(), RealDisk::buffered()] {
+        let path: FilePath = format!("{}/f{}", root.path(), disk.is_buffered()).into();
+        disk.create_new(&path).unwrap();
+        assert!(disk.read_once(&path, usize::MAX).unwrap().is_empty());
+        // In the page cache and not on the disk; with a last block that is not whole.
+        let bytes: Vec<u8> = (0..LARGE_READ_BYTES + 5000).map(|i| (i / 7) as u8).collect();
+        disk.write(&path, 0, Bytes::from(bytes.clone())).unwrap();
+        for len in
+            [0, 1, BLOCK_BYTES, 2 * BLOCK_BYTES - 1, LARGE_READ_BYTES + 4999, LARGE_READ_BYTES + 5000, usize::MAX]
+        {
+            let wanted = &bytes[..len.min(bytes.len())];
+            assert!(disk.read_once(&path, len).unwrap() == wanted, "{len} bytes, buffered: {}", disk.is_buffered());
+        }
+        let nothing = disk.read_once(&format!("{path}.not").into(), 1).unwrap_err();
+        assert_eq!((nothing.op, nothing.kind), ("read", DiskFault::NotFound));
+    }
+}
+
+#[test]
 fn write_back_is_a_hint() {
     let root = scratch("writeback");
     let disk = RealDisk::new();
