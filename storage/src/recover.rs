@@ -10,6 +10,7 @@
 //! - Nothing that was claimed durable is dropped in silence: what cannot be found again gives the group a verdict.
 //! - Generations of journal files on disk are one unbroken run (files are freed and used again in order): a hole is damage.
 
+mod anchors;
 pub(crate) mod forgiving;
 mod group;
 mod journal;

@@ -32,5 +32,18 @@ pub static RELAXED_WINDOW_US: Gauge = Gauge::new();
 pub static DISK_OFFLINE: Gauge = Gauge::new();
 /// 1 while flushes take ten times what they usually take.
 pub static DISK_SLOW: Gauge = Gauge::new();
+/// Time that the recovery of log directories took at the start, µs.
+pub static RECOVERY_US: Gauge = Gauge::new();
+/// Bytes of the journal that it read.
+pub static RECOVERY_BYTES: Gauge = Gauge::new();
+/// Partitions by the verdict that it gave them.
+pub static RECOVERY_VERDICTS: [(&str, Counter); 4] = [
+    ("ok", Counter::new()),
+    ("suspect", Counter::new()),
+    ("hard state uncertain", Counter::new()),
+    ("damaged", Counter::new()),
+];
+/// Files that were lost or damaged and were made again at the start.
+pub static DAMAGE_REPAIRED: Counter = Counter::new();
 /// Bytes of stored files that could not be read when the segment writer needed them.
 pub static DAMAGE_DETECTED: Counter = Counter::new();

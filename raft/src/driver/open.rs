@@ -9,7 +9,7 @@ use super::{
     Closed, EndThreads, IdentitySeed, Inner, JournalInbox, LogDir, LogDirConfig, OpenError, Opened, SegmentInbox, Slot,
     lock,
 };
-use catchwater_base::{crash_point, log};
+use catchwater_base::{Clock, crash_point, log};
 use catchwater_record::{NodeId, TopicId};
 use catchwater_runtime::thread::{self, Condvar, Mutex};
 use catchwater_runtime::time::SystemClock;
@@ -25,6 +25,7 @@ use catchwater_storage::segment::{SegmentConfig, SegmentEvent, Segments};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::time::Duration;
 
 /// So many groups that want to be durable at one time are made so by two syncs of the filesystem, fewer by a sync of each of
 /// their files: that waits for nobody else's bytes, and is faster up to about here.
@@ -38,7 +39,10 @@ impl LogDir {
         if !config.allow_unsafe_filesystem {
             check_filesystem(&*disk, &layout).map_err(open_error)?;
         }
+        let clock = SystemClock::default();
+        let begun = clock.now().mono;
         let found = recover(&*disk, &layout, new).map_err(open_error)?;
+        tell(&found, clock.now().mono.since(begun));
         let expected = expected(&config, &layout, &found);
         match expected.and_then(|()| Self::start(disk.clone(), config, layout.clone(), found)) {
             Ok(opened) => Ok(opened),
@@ -203,6 +207,18 @@ impl LogDir {
             groups,
         };
         Ok((dir, opened))
+    }
+}
+
+/// The figures of a recovery.
+fn tell(found: &Recovered, took: Duration) {
+    metrics::RECOVERY_US.set(i64::try_from(took.as_micros()).unwrap_or(i64::MAX));
+    metrics::RECOVERY_BYTES.set(i64::try_from(found.report.journal_bytes).unwrap_or(i64::MAX));
+    metrics::DAMAGE_REPAIRED.add(found.leftovers.rebuilt.len() as u64);
+    for (verdict, count) in &metrics::RECOVERY_VERDICTS {
+        let given = found.report.verdicts.values().filter(|given| *given == verdict).count();
+        let all = found.groups.len() - found.report.verdicts.len();
+        count.add(if *verdict == "ok" { all } else { given } as u64);
     }
 }
 

@@ -6,7 +6,6 @@
 //! records may be do it (a header says the first and the largest time, and a record between them may be older than both).
 //! Leader, epoch, producer state and transactions are judged behind this, under the partition's lock.
 
-use crate::Offset;
 use crate::batch::iterate::records;
 use crate::batch::{ATTR_LOG_APPEND_TIME, BatchError, BatchView, Codec, LOG_OVERHEAD};
 use crate::compress::{CompressError, section};
@@ -93,7 +92,7 @@ pub enum Refusal {
     #[error("{count} records and last offset delta {last_offset_delta} do not agree")]
     Count { count: i32, last_offset_delta: i32 },
     #[error("base offset {0} of a batch that has no offset yet is not 0")]
-    BaseOffset(u64),
+    BaseOffset(i64),
     #[error("control batches are not for clients")]
     Control,
     #[error("producer {producer_id} without a base sequence")]
@@ -142,8 +141,8 @@ pub fn validate<'a>(bytes: Option<&'a [u8]>, rules: &Rules, now_ms: i64) -> Resu
         return Err(Refusal::TooLarge { bytes: batch.len(), limit: rules.batch_bytes_max });
     }
     batch.check_crc().map_err(Refusal::Crc)?;
-    if batch.offset() != Offset::ZERO {
-        return Err(Refusal::BaseOffset(batch.offset().0));
+    if batch.base_offset() != 0 {
+        return Err(Refusal::BaseOffset(batch.base_offset()));
     }
     let (count, last_offset_delta) = (batch.records_count(), batch.last_offset_delta());
     if last_offset_delta < 0 || count < 1 || last_offset_delta.checked_add(1) != Some(count) {
@@ -328,6 +327,7 @@ mod tests {
         check(&changed(|b| b[26] = 7), d, "Count");
         check(&changed(|b| b[57..61].copy_from_slice(&0i32.to_be_bytes())), d, "Count");
         check(&changed(|b| b[7] = 77), d, "BaseOffset(77");
+        check(&changed(|b| b[..8].fill(0xff)), d, "BaseOffset(-1");
         check(&changed(|b| b[22] |= ATTR_CONTROL as u8), d, "Control");
         check(&changed(|b| b[43..51].copy_from_slice(&9i64.to_be_bytes())), d, "Sequence");
         check(&changed(|b| b[22] |= ATTR_LOG_APPEND_TIME as u8), d, "AppendTime");

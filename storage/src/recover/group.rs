@@ -57,6 +57,8 @@ pub(super) struct Reader<'a> {
     /// Where terms begin, as the manifest says.
     epochs: Vec<EpochStart>,
     rebuilt: Vec<(String, Bytes)>,
+    /// What the manifest says is not what is there any more.
+    manifest_stale: bool,
 }
 
 pub(super) fn build(
@@ -68,8 +70,15 @@ pub(super) fn build(
 ) -> Result<Built, RecoverError> {
     let dir = group_dir(&layout.groups(), gid);
     let forgiving = Forgiving::new(disk);
-    let mut reader =
-        Reader { disk: &forgiving, dir, gid, verdict: Verdict::Ok, epochs: Vec::new(), rebuilt: Vec::new() };
+    let mut reader = Reader {
+        disk: &forgiving,
+        dir,
+        gid,
+        verdict: Verdict::Ok,
+        epochs: Vec::new(),
+        rebuilt: Vec::new(),
+        manifest_stale: false,
+    };
     let names: BTreeSet<String> = match disk.list(&reader.dir) {
         Ok(names) => names.into_iter().collect(),
         Err(e) if e.kind == DiskFault::NotFound => BTreeSet::new(),
@@ -347,7 +356,7 @@ pub(super) fn build(
         manifest_whole: [&manifest_a, &manifest_b].into_iter().all(|copy| {
             let slot = copy.as_ref().and_then(|bytes| slot::decode(SlotKind::Manifest, bytes));
             slot.and_then(|s| Manifest::decode(&s.payload)).is_some_and(|m| m.gid == gid.0)
-        }),
+        }) && !reader.manifest_stale,
         log_start: fixed.log_start,
         deletes_gone: fixed.deletes_gone,
         first_index: fixed.first_index,
@@ -636,6 +645,10 @@ impl Reader<'_> {
         self.rebuilt.push((path, rebuild::encode(header, &made.rows, Some(footer))));
         found.rows = made.rows;
         let s = &mut found.segment;
+        if found.rows.len() != s.rows as usize {
+            // Laid out anew in another number of rows: the manifest must say so before long, until then they are made again.
+            (s.rows, self.manifest_stale) = (found.rows.len() as u32, true);
+        }
         (s.next_offset, s.log_len, s.ext_len) = (footer.next_offset, footer.log_len as u32, footer.ext_len);
         (s.min_ts, s.max_ts, s.created_ms) = (footer.min_ts, footer.max_ts, header.created_ms);
         s.gaps = (footer.last_index.0 + 1).saturating_sub(s.base_index.0 + u64::from(s.rows));

@@ -5,11 +5,12 @@
 //! index is one thing only: with a context that, else a noop if a term begins there, else the next batch. The result
 //! counts only if it ends exactly where the segment does; anything less is no table, and the segment is damaged.
 
+use super::anchors::{VALUES_MAX, kind_of};
 use super::group::Reader;
 use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, EpochStart, Row, derive_flags};
-use crate::format::context::{CONTEXT_BYTES_MAX, EntryContext, capture_flag};
+use crate::format::context::{CONTEXT_BYTES_MAX, EntryContext};
 use crate::format::journal::BODY_BYTES_MAX;
 use crate::format::row::{self, EXT_CRC_BYTES, EntHeader, Footer, HEADER_BYTES, ROW_BYTES};
 use bytes::Bytes;
@@ -19,8 +20,6 @@ use catchwater_record::{BatchView, EntryIndex, LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
 const PIECE_BYTES: usize = 4 << 20;
-/// Values of one context: eight tags exist, each at most once.
-const VALUES_MAX: usize = 16;
 
 /// What is known of a segment without its table.
 pub(super) struct Lost<'a> {
@@ -101,10 +100,7 @@ impl Reader<'_> {
                     Err(_) => return Ok(None),
                 },
             };
-            let internal = decoded.as_ref().and_then(|c| match &c.capture {
-                Some(capture) if capture.flags & capture_flag::NO_ROWS == 0 => None,
-                _ => Some(c.kind_without_body()),
-            });
+            let internal = decoded.as_ref().map(kind_of).filter(|kind| *kind != EntryKind::Data);
             let begins = epochs.get(&index).filter(|e| e.offset == offset && e.term > term);
             let batch = log.batch(pos)?;
             let (kind, body) = match (internal, begins, batch) {

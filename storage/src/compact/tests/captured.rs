@@ -42,7 +42,7 @@ impl Rig {
     }
 
     /// Key and operation of every record below the newest segment.
-    fn said(&self) -> Vec<(u64, Said)> {
+    pub(super) fn said(&self) -> Vec<(u64, Said)> {
         let end = self.log.segments().last().unwrap().base_offset;
         let ReadPlan::Files(ranges) = self.log.plan_read(Offset(0), end, 1 << 20) else { panic!() };
         let mut out = Vec::new();
