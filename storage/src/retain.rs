@@ -34,8 +34,9 @@ pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Reten
             break;
         }
         let record_ms = Some(last.max_ts).filter(|ms| *ms >= 0);
-        // Whatever was begun later was begun behind its roll.
+        // Whatever was begun later was begun behind its roll: unless the clock was put back meanwhile, then nobody knows when.
         let roll_ms = segments[i + 1..].iter().map(|s| s.created_ms).find(|ms| *ms > 0);
+        let roll_ms = roll_ms.filter(|ms| segments[..=i].iter().all(|s| s.created_ms <= *ms));
         let newest_ms = record_ms.into_iter().chain(roll_ms).min().unwrap_or(i64::MAX);
         let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
         let rest_bytes = kept_bytes - bytes(segment);
@@ -110,6 +111,16 @@ mod tests {
     }
 
     /// Found by the rig (S13): a table made again began at time 0, and everything before it went.
+    /// A machine without a clock of its own starts in the past, and rolls a segment before it is told the time.
+    #[test]
+    fn a_clock_that_was_put_back_makes_nothing_old() {
+        let now = 10_000;
+        let whole = [(now - 30, now - 200), (now - 20, now - 150), (now - 10, 7)];
+        check(&whole, Some(100), None, Some(10));
+        let back = [(now - 30, now - 90), (now - 20, 7), (now - 10, 8)];
+        check(&back, Some(100), None, None);
+    }
+
     #[test]
     fn a_time_that_nobody_knows_makes_nothing_old() {
         check(&[(9_000, 0), (9_100, 0), (9_200, 0)], Some(5_000), None, None);
