@@ -2,7 +2,7 @@
 
 use super::forgiving::Forgiving;
 use super::journal::GroupFrames;
-use super::rebuild::{self, Lost, LostEnd, Made};
+use super::rebuild::{self, Lost, LostEnd, open_found};
 use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
 use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
@@ -436,34 +436,6 @@ fn epochs(fixed: &Manifest, segments: &[Found]) -> Vec<EpochStart> {
     out
 }
 
-/// An open segment whose table was made again.
-fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
-    let segment = Segment {
-        base_index: header.base_index,
-        base_offset: header.base_offset,
-        generation: header.generation,
-        created_ms: header.created_ms,
-        state: SegmentState::Active,
-        rows: made.rows.len() as u32,
-        gaps: 0,
-        last_term: header.prev_term,
-        next_offset: header.base_offset,
-        max_ts: -1,
-        min_ts: i64::MAX,
-        first_ts: None,
-        log_len: 0,
-        ext_len: 0,
-        has_ext,
-        txn_len: 0,
-        control: false,
-        sealed_at_ms: 0,
-        cut: true,
-        dirty: true,
-        sums: None,
-    };
-    Found { segment, rows: made.rows, table_lost: false }
-}
-
 /// Bytes of `.log` up to the end of the row's batch.
 fn log_end(row: &Row) -> u32 {
     if row.kind == EntryKind::Gap { row.pos } else { row.pos.saturating_add(row.len) }
@@ -600,7 +572,8 @@ impl Reader<'_> {
                 generation: listed.generation,
                 created_ms: listed.sealed_at_ms,
             });
-            damaged = !self.sealed_again(&mut found, &header, (footer.filter(|_| !damaged), next), &stem)?;
+            let footers = (footer.filter(|_| !damaged), footer.filter(|f| f.rows == listed.rows));
+            damaged = !self.sealed_again(&mut found, &header, (listed, next), footers, &stem)?;
         } else if footer.is_none() && !rows.is_empty() {
             // The rows themselves say where the segment ends.
             let generation_end = found.rows.last().map(end_of);
@@ -619,11 +592,12 @@ impl Reader<'_> {
         &mut self,
         found: &mut Found,
         header: &EntHeader,
-        (footer, next): (Option<Footer>, Option<(EntryIndex, Offset)>),
+        (listed, next): (&ManifestSegment, Option<(EntryIndex, Offset)>),
+        (sure, footer): (Option<Footer>, Option<Footer>),
         stem: &str,
     ) -> Result<bool, DiskError> {
         let path = self.path(&format!("{stem}.ent"));
-        if let Some(footer) = footer {
+        if let Some(footer) = sure {
             let bytes = rebuild::encode(header, &found.rows, Some(footer));
             if Footer::decode(&bytes[bytes.len() - FOOTER_BYTES..]) == Some(footer) {
                 self.rebuilt.push((path, bytes));
@@ -634,7 +608,7 @@ impl Reader<'_> {
         let lost = Lost { stem, header: *header, epochs: &self.epochs, end };
         let mut made = self.rebuild(&lost)?;
         if let (None, Some(next), 1..) = (&made, next, header.generation) {
-            made = self.rebuild_thinned(&lost, (found.segment.rows, found.segment.last_term), next)?;
+            made = self.rebuild_thinned(&lost, listed, next, footer)?;
         }
         let Some(made) = made else { return Ok(false) };
         let mut ext_sum = Crc64::default();

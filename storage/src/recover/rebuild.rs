@@ -6,13 +6,15 @@
 //! counts only if it ends exactly where the segment does; anything less is no table, and the segment is damaged.
 
 use super::anchors::{VALUES_MAX, kind_of};
-use super::group::Reader;
+use super::group::{Found, Reader};
 use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, EpochStart, Row, derive_flags};
 use crate::format::context::{CONTEXT_BYTES_MAX, EntryContext};
 use crate::format::journal::BODY_BYTES_MAX;
+use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EXT_CRC_BYTES, EntHeader, Footer, HEADER_BYTES, ROW_BYTES};
+use crate::segment::Segment;
 use bytes::Bytes;
 use catchwater_record::batch::HEADER_BYTES as BATCH_HEADER_BYTES;
 use catchwater_record::crc::{Crc64, crc32c_of};
@@ -248,4 +250,32 @@ pub(super) fn footer(made: &Made, ext_sum: u64, base_offset: Offset) -> Footer {
         txn_len: 0,
         last_term: last.map_or(0, |r| r.term.0),
     }
+}
+
+/// An open segment whose table was made again.
+pub(super) fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
+    let segment = Segment {
+        base_index: header.base_index,
+        base_offset: header.base_offset,
+        generation: header.generation,
+        created_ms: header.created_ms,
+        state: SegmentState::Active,
+        rows: made.rows.len() as u32,
+        gaps: 0,
+        last_term: header.prev_term,
+        next_offset: header.base_offset,
+        max_ts: -1,
+        min_ts: i64::MAX,
+        first_ts: None,
+        log_len: 0,
+        ext_len: 0,
+        has_ext,
+        txn_len: 0,
+        control: false,
+        sealed_at_ms: 0,
+        cut: true,
+        dirty: true,
+        sums: None,
+    };
+    Found { segment, rows: made.rows, table_lost: false }
 }

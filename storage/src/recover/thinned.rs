@@ -19,6 +19,8 @@ use super::group::Reader;
 use super::rebuild::{LogReader, Lost, Made};
 use crate::disk::DiskError;
 use crate::entry::{EntryKind, Row, derive_flags};
+use crate::format::manifest::ManifestSegment;
+use crate::format::row::Footer;
 use bytes::Bytes;
 use catchwater_record::crc::Crc64;
 use catchwater_record::{BatchView, EntryIndex, LeaderEpoch, Offset};
@@ -87,15 +89,22 @@ struct Laid {
 }
 
 impl Reader<'_> {
-    /// `rows` and `last_term` as the manifest has them; `next` = where the next segment begins. `None`: beyond doubt it cannot
-    /// be made.
+    /// `listed` = what the manifest says of it; `next` = where the next segment begins; `footer` = that of the table, if it can be
+    /// read. `None`: beyond doubt it cannot be made.
+    ///
+    /// A batch that is missing leaves a hole as one that was compacted does. So the files must be what the footer says; without
+    /// it, the manifest's number of rows and largest time must come out.
     pub(super) fn rebuild_thinned(
         &self,
         lost: &Lost<'_>,
-        (rows, last_term): (u32, u32),
+        listed: &ManifestSegment,
         next: (EntryIndex, Offset),
+        footer: Option<Footer>,
     ) -> Result<Option<Made>, DiskError> {
+        let (rows, last_term) = (listed.rows, listed.last_term);
         let ext = self.all(&format!("{}.ext", lost.stem))?.unwrap_or_default();
+        let mut ext_sum = Crc64::default();
+        ext_sum.update(&ext);
         let Some(anchors) = anchors(&ext, lost.header.base_index, next.0) else { return Ok(None) };
         let mut log = LogReader::new(self, lost.stem);
         let (mut batches, mut pos, mut sum) = (Vec::new(), 0u32, Crc64::default());
@@ -108,6 +117,7 @@ impl Reader<'_> {
         if log.len()? != u64::from(pos) {
             return Ok(None);
         }
+        let inner = !anchors.is_empty();
         let bound = anchors.iter().filter(|a| a.kind == EntryKind::Data).count();
         if bound != 0 && bound != batches.len() {
             return Ok(None);
@@ -135,12 +145,22 @@ impl Reader<'_> {
             return Ok(None);
         }
         let have: usize = pieces.iter().map(|(_, of_term)| of_term.len()).sum();
-        // A repair keeps the noop that begins a term. More that is missing is of a context file that lost its end.
-        if bound != 0 && rows as usize > have + pieces.len() {
+        let whole = match footer {
+            Some(f) => {
+                (f.log_len, f.log_crc64, f.ext_crc64) == (u64::from(pos), sum.finish(), ext_sum.finish())
+                    && f.ext_len as usize == ext.len()
+            }
+            // A repair keeps the noop that begins a term.
+            None if bound != 0 => rows as usize <= have + pieces.len(),
+            None => rows as usize == have || (rows as usize) < have && inner,
+        };
+        if !whole {
             return Ok(None);
         }
         split_to(&mut pieces, rows);
-        Ok(Some(made(lost, pieces, sum.finish())))
+        let made = made(lost, pieces, sum.finish());
+        let newest = made.rows.last().map_or(-1, |r| r.max_ts);
+        Ok(Some(made).filter(|_| newest == listed.max_ts))
     }
 }
 
