@@ -28,6 +28,8 @@ use std::time::Duration;
 const PRODUCERS_MAX: u64 = 1_000_000;
 
 pub static PRODUCERS: Gauge = Gauge::new();
+/// Bytes of the tail caches that are in files too.
+pub static TAIL_BYTES: Gauge = Gauge::new();
 pub static PRODUCERS_EXPIRED: Counter = Counter::new();
 pub static PRODUCERS_EVICTED: Counter = Counter::new();
 
@@ -283,6 +285,7 @@ impl Topics {
     pub fn evict_producers(&self, now_ms: i64, idle_ms: u64) {
         let excess = usize::try_from(self.producers.excess()).unwrap_or(usize::MAX);
         PRODUCERS.set(i64::try_from(self.producers.known()).unwrap_or(i64::MAX));
+        TAIL_BYTES.set(i64::try_from(self.tail.used_bytes()).unwrap_or(i64::MAX));
         if excess == 0 {
             return;
         }

