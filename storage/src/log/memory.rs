@@ -6,6 +6,33 @@ use bytes::Bytes;
 use catchwater_base::mutant;
 use catchwater_record::EntryIndex;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of placed entries that all logs of a node keep in memory together, [`super::ENTRY_COST`] included.
+#[derive(Debug)]
+pub struct TailBudget {
+    used: AtomicU64,
+    limit_bytes: u64,
+}
+
+impl TailBudget {
+    pub fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(TailBudget { used: AtomicU64::new(0), limit_bytes })
+    }
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+    pub(super) fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+    pub(super) fn sub(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    pub(super) fn over(&self) -> bool {
+        self.used_bytes() > self.limit_bytes
+    }
+}
 
 impl Log {
     /// Forgets producers that nothing was heard of for `idle_ms`.

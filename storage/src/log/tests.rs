@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
+use super::state::put_section;
 use super::*;
 use crate::entry::{GroupSpec, Hard, derive_flags};
 use crate::format::context::{LogStart, TrimReason};
 use crate::table::Unknown;
+use bytes::{BufMut, BytesMut};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::patch;
 use catchwater_record::{CommitSeq, PartitionId, TopicId};
