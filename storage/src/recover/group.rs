@@ -449,6 +449,8 @@ impl Found {
         s.control = self.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
         s.rows = self.rows.len() as u32;
         s.gaps = 0;
+        // A row has the largest timestamp so far, not its own.
+        s.min_ts = if self.rows.iter().any(|r| r.kind == EntryKind::Data) { -1 } else { i64::MAX };
         s.first_ts = self.rows.iter().find(|r| r.kind == EntryKind::Data).map(|r| r.max_ts);
         s.sums = None;
         if let Some(last) = self.rows.last() {

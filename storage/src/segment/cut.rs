@@ -132,9 +132,10 @@ impl Segments {
             last.log_len = to.log_len;
             last.ext_len = to.ext_len;
             last.max_ts = to.max_ts;
-            last.min_ts = i64::MAX;
             last.last_term = to.last_term;
             last.next_offset = to.next_offset;
+            // That of the rows that stay is not known.
+            last.min_ts = if last.has_record() { -1 } else { i64::MAX };
             last.first_ts = last.first_ts.filter(|_| last.has_record());
             last.dirty = true;
             last.sums = None;
