@@ -8,6 +8,7 @@ use crate::disk::memory::{Cut, MemoryDisk};
 use crate::disk::{Disk, DiskExt};
 use crate::entry::{EntryKind, FileRange, Hard, NewEntry, RecoveredGroup, Verdict, derive_flags, row_flag};
 use crate::format::context::{CaptureContext, LogStart, TrimReason};
+use crate::format::row::{FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::slot::BootState;
 use crate::read::read_range;
 use crate::recover::{NewIdentity, quarantine, recover, settle, settle_relaxed, write_boot_state};
@@ -482,6 +483,7 @@ impl World {
             }
             assert_eq!(group.spec, spec(gid.0));
             let log = contents(&*self.disk, &self.layout, group);
+            check_least_times(&*self.disk, group, &log);
             // A trim whose manifest was read but never synced may come undone with the power; it is asked for again then.
             let known = model.base.first().map_or(EntryIndex(1), |e| e.index);
             let first = group.first_index.max(known);
@@ -647,6 +649,21 @@ fn try_contents(
     }
     out.extend(group.journaled.iter().cloned());
     Ok(out)
+}
+
+/// The least timestamp in a footer is that of the rows, or said to be unknown.
+fn check_least_times(disk: &dyn Disk, group: &RecoveredGroup, log: &[NewEntry]) {
+    let mut at = 0;
+    for segment in &group.segments {
+        let entries = &log[at..at + segment.rows.len()];
+        at += segment.rows.len();
+        let stem = crate::segment::segment_stem(segment.base_offset, segment.generation);
+        let ent = disk.read(&format!("/data/log/p/{:016x}/{stem}.ent", group.gid.0), 0, usize::MAX).unwrap();
+        let end = HEADER_BYTES + entries.len() * ROW_BYTES;
+        let Some(footer) = ent.get(end..end + FOOTER_BYTES).and_then(Footer::decode) else { continue };
+        let least = entries.iter().filter(|e| e.kind == EntryKind::Data).map(|e| e.max_ts).min().unwrap_or(-1);
+        assert!(footer.min_ts == -1 || footer.min_ts == least, "{stem}: {} in place of {least}", footer.min_ts);
+    }
 }
 
 /// Headers and contexts behind the snapshot are those of the log.
