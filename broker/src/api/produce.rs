@@ -237,7 +237,10 @@ fn answer(ctx: &RequestContext, version: i16, topics: &[TopicPart], parts: Vec<P
             State::Pending(_) => out.error_code = error_code::produce(&ProduceError::Ack(AckError::TimedOut)),
             State::Failed(error) => {
                 out.error_code = error_code::produce(&error);
-                if REFUSED_BY_LOG.contains(&out.error_code) {
+                // What is no batch, or more than one, no log was asked about.
+                let asked =
+                    !matches!(error, ProduceError::Refused(Refusal::Null | Refusal::Shape(_) | Refusal::Second));
+                if asked && REFUSED_BY_LOG.contains(&out.error_code) {
                     out.log_start_offset = partition.map_or(-1, |p| p.ends().log_start.wire());
                 }
                 if version >= 8 {
