@@ -15,6 +15,9 @@ pub(super) fn put(out: &mut Vec<u8>, options: &Options, column: &Column, before:
     if column.default.is_empty() || !schema::takes_default(options, column) || !is_shown(column) {
         return false;
     }
+    if defects::has_no_default(options, column) {
+        return false;
+    }
     let from = out.len();
     out.extend_from_slice(before);
     // Only PostgreSQL's expressions were ever read by Debezium's parser.

@@ -54,6 +54,10 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
     let form = &options.form;
     let native = column.native_type.as_str();
     let from = out.len();
+    if is_lost(options, column, road) {
+        nothing::put(out, options, false, column);
+        return &out[from..] != b"null" || super::schema::is_optional(column);
+    }
     let done = match (&column.kind, value) {
         (Type::Date, Value::Date(days)) => time::put_date(out, form, *days, road),
         (Type::Time { zone: false, .. }, Value::Time(micros)) => time::put_time(out, form, *micros),
@@ -64,10 +68,6 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
         // No bit is a null, with all that becomes of one.
         (Type::Bits { length: 1, varying: true }, Value::Text(t)) if t.as_str().is_empty() => {
             nothing::put(out, options, options.value_defaults, column);
-            true
-        }
-        _ if is_lost(options, column, road) => {
-            nothing::put(out, options, false, column);
             true
         }
         (_, value) if is_domain_array(column) => array::put_unknown(out, form, &column.native_type, value),
@@ -86,7 +86,32 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
 /// The parser of its stream has no values of type `name`, unless unknown types are asked for.
 pub(super) fn is_lost(options: &Options, column: &Column, road: Road) -> bool {
     let is_name = matches!(column.kind, Type::Text { .. }) && column.native_type == "name";
-    is_name && road == Road::Stream && !options.unknown_types
+    (is_name || is_dotted(&column.native_type)) && road == Road::Stream && !options.unknown_types
+}
+
+/// Its snapshot has no column of a type that it does not find by its name.
+pub(super) fn is_missing(options: &Options, column: &Column, road: Road) -> bool {
+    options.defects && road == Road::Jdbc && !options.unknown_types && is_dotted(&column.native_type)
+}
+
+/// A default of such a column is not found either.
+pub(super) fn has_no_default(options: &Options, column: &Column) -> bool {
+    options.defects && !options.unknown_types && is_dotted(&column.native_type)
+}
+
+/// True for `z."a.b"`, which it takes for three names; a type of `public` goes by its own name there.
+fn is_dotted(native: &str) -> bool {
+    let (schema, name) = match native.strip_prefix('"') {
+        Some(quoted) => match quoted.find("\".") {
+            Some(at) => (&quoted[..at], &quoted[at + 2..]),
+            None => return false,
+        },
+        None => match native.split_once('.') {
+            Some(both) => both,
+            None => return false,
+        },
+    };
+    schema != "public" && name.starts_with('"') && name.contains('.')
 }
 
 fn put_decimal(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &Decimal) -> bool {
@@ -304,7 +329,8 @@ pub fn keys_hold(table: &TableSchema) -> bool {
         Type::Decimal { scale, .. } => *scale >= 0,
         _ => false,
     };
-    let holds = |column: &Column| plain(&column.kind) && column.native_type != "name";
+    let holds =
+        |column: &Column| plain(&column.kind) && column.native_type != "name" && !is_dotted(&column.native_type);
     key_columns(table).is_none() && table.key.iter().all(|k| table.columns.get(usize::from(*k)).is_some_and(holds))
 }
 

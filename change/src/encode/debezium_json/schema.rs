@@ -49,14 +49,14 @@ pub(super) fn inline(
     let mut key = Vec::new();
     key.extend_from_slice(b"{\"schema\":{\"type\":\"struct\",\"fields\":[");
     let columns = if options.defects { defects::key_columns(table) } else { None };
-    for (i, at) in columns.unwrap_or(&table.key).iter().enumerate() {
-        if let Some(column) = table.columns.get(usize::from(*at)) {
-            if i > 0 {
-                key.push(b',');
-            }
-            // Debezium says nothing of masks and source types in a key.
-            put_column(&mut key, options, column, Vec::new());
+    let is_there = |c: &&Column| !defects::is_missing(options, c, road);
+    let columns = columns.unwrap_or(&table.key).iter().filter_map(|at| table.columns.get(usize::from(*at)));
+    for (i, column) in columns.filter(is_there).enumerate() {
+        if i > 0 {
+            key.push(b',');
         }
+        // Debezium says nothing of masks and source types in a key.
+        put_column(&mut key, options, column, Vec::new());
     }
     for (name, _) in placed.map_or(&[][..], |p| &p.key_fields) {
         key.extend_from_slice(b",{\"type\":\"string\",\"optional\":false,\"field\":");
@@ -73,7 +73,7 @@ pub(super) fn inline(
     let mut row = Vec::new();
     row.extend_from_slice(b"{\"type\":\"struct\",\"fields\":[");
     // The stream has no generated columns.
-    let shown = table.columns.iter().filter(|c| !c.generated || road == Road::Jdbc);
+    let shown = table.columns.iter().filter(|c| !c.generated || road == Road::Jdbc).filter(is_there);
     for (i, column) in shown.enumerate() {
         if i > 0 {
             row.push(b',');

@@ -335,7 +335,7 @@ async fn one(server: &str, seed: u64) -> Vec<String> {
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector", "tasks.max": "1",
         "database.hostname": "127.0.0.1", "database.port": port, "database.user": "postgres", "database.dbname": db.name,
         "topic.prefix": prefix, "plugin.name": "pgoutput", "slot.name": format!("{prefix}_dbz"),
-        "publication.name": format!("{prefix}_dbz"), "schema.include.list": "public",
+        "publication.name": format!("{prefix}_dbz"), "table.include.list": "public[.].*",
         "key.converter": "org.apache.kafka.connect.json.JsonConverter", "key.converter.schemas.enable": "true",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter", "value.converter.schemas.enable": "true",
     });

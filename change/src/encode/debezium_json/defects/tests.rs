@@ -1,5 +1,6 @@
 //! Values and what a real Debezium 3.7.0.Final wrote for them.
 
+#![allow(clippy::unwrap_used)]
 use super::*;
 use crate::encode::debezium_json::schema::Shape;
 use crate::encode::debezium_json::{Encoder, Mask, Masks, Parameters};
@@ -422,4 +423,34 @@ fn what_is_said_of_numerics_at_the_source() {
     assert_eq!(said(number(6, -2), "numeric(6,-2)", Road::Jdbc), "9 2046");
     let array = Type::Array { element: Box::new(number(6, -2)) };
     assert_eq!(said(array, "numeric(6,-2)[]", Road::Stream), "9 2046");
+}
+
+#[test]
+fn types_with_a_point_in_their_name_are_lost() {
+    for (native, lost) in [
+        ("z.\"a.b\"", true),
+        ("z.\"a.b\"[]", true),
+        ("\"s.t\".\"a.b\"", true),
+        ("\"a.b\"", false),
+        ("public.\"a.b\"", false),
+        ("z.mood", false),
+        ("\"s.t\".mood", false),
+        ("numeric(6,2)", false),
+    ] {
+        assert_eq!(is_dotted(native), lost, "{native}");
+    }
+    let labels = Type::Enum { labels: vec!["u".into()] };
+    let of = Column { default: "'u'::z.\"a.b\"".into(), native_id: 9, ..column(labels.clone(), "z.\"a.b\"") };
+    let required = Column { nullable: Some(false), ..column(Type::Int { bits: 32, unsigned: false }, "z.\"g.h\"") };
+    let options = |unknown_types| Options { defects: true, unknown_types, ..Options::default() };
+    let written = |column: &Column, value: &Value| {
+        let mut out = Vec::new();
+        put_value(&mut out, &options(false), column, value, Road::Stream).then(|| String::from_utf8(out).unwrap())
+    };
+    assert_eq!(written(&of, &Value::Text("u".into())).as_deref(), Some("null"));
+    assert_eq!(written(&required, &Value::Int(7)).as_deref(), Some("0"));
+    assert!(is_missing(&options(false), &of, Road::Jdbc) && !is_missing(&options(false), &of, Road::Stream));
+    assert!(!is_missing(&options(true), &of, Road::Jdbc) && has_no_default(&options(false), &of));
+    let whole = Options::default();
+    assert!(!is_missing(&whole, &of, Road::Jdbc) && !has_no_default(&whole, &of));
 }

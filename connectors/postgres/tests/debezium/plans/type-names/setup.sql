@@ -1,0 +1,14 @@
+CREATE SCHEMA a; CREATE SCHEMA z;
+CREATE TYPE z.mood AS ENUM ('z1', 'z2'); CREATE TYPE public.mood AS ENUM ('p1', 'p2'); CREATE TYPE a.mood AS ENUM ('a1', 'a2');
+CREATE TYPE public.late AS ENUM ('l1'); CREATE TYPE a.late AS ENUM ('m1');
+CREATE TYPE "a.b" AS ENUM ('x', 'y'); CREATE DOMAIN "d.e" AS int; CREATE TYPE "Odd" AS ENUM ('o1', 'o2'); CREATE TYPE a."Odd" AS ENUM ('q1'); CREATE TYPE "c d" AS ENUM ('c1'); CREATE TYPE z.alone AS ENUM ('al'); CREATE TYPE z."Alone" AS ENUM ('Al'); CREATE DOMAIN z.dom AS numeric(5,2); CREATE DOMAIN public.dom AS text; CREATE TYPE "a,b" AS ENUM ('cm');
+CREATE TYPE z.text AS ENUM ('no text'); CREATE TYPE z."a.b" AS ENUM ('u','v'); CREATE DOMAIN z."g.h" AS int; CREATE DOMAIN z."t.x" AS text;
+CREATE TABLE t1(id int PRIMARY KEY, p public.mood, z z.mood, a a.mood, pp public.mood[], zz z.mood[], aa a.mood[]);
+CREATE TABLE t2(id int PRIMARY KEY, b "a.b", v int, e "d.e", bb "a.b"[], o "Odd", q a."Odd", c "c d", w int NOT NULL DEFAULT 3);
+CREATE TABLE t3(id int PRIMARY KEY, l late, m a.late, al z.alone, al2 z."Alone", d1 z.dom, d2 public.dom, cm "a,b", x z.text, xx z.text[]);
+CREATE TABLE t4(k "a.b" PRIMARY KEY, v int); ALTER TABLE t2 REPLICA IDENTITY FULL;
+INSERT INTO t1 VALUES (1, 'p1', 'z1', 'a1', '{p2}', '{z2}', '{a2}'); INSERT INTO t2 VALUES (1, 'x', 2, 3, '{x,y}', 'o1', 'q1', 'c1');
+INSERT INTO t3 VALUES (1, 'l1', 'm1', 'al', 'Al', 1.5, 'q', 'cm', 'no text', '{no text}'); INSERT INTO t4 VALUES ('x', 1);
+CREATE TABLE t5(id int PRIMARY KEY, b z."a.b", n z."a.b" NOT NULL, g z."g.h" NOT NULL, t z."t.x" NOT NULL, d z."a.b" DEFAULT 'v', bb z."a.b"[], gg z."g.h"[], w int NOT NULL DEFAULT 3);
+CREATE TABLE t6(k z."a.b" PRIMARY KEY, v int); CREATE TABLE t7(k z."t.x", i int, v int, PRIMARY KEY (k, i));
+INSERT INTO t5 VALUES (1,'u','v',1,'x','u','{u}','{1}'); INSERT INTO t6 VALUES ('u', 1); INSERT INTO t7 VALUES ('u', 1, 1); ALTER TABLE t5 REPLICA IDENTITY FULL;
