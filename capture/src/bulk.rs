@@ -99,7 +99,8 @@ impl Bulk {
         // The newest row is held, so this is the one before it.
         let ordinal = self.made.rows - 2;
         let has_key = self.encoder.key_into(&mut self.parts, &row, Piece::Whole)?;
-        let partition = route::partition(has_key.then(|| self.parts.key()), shared.partitions).0;
+        let own_key = has_key && self.encoder.has_own_keys(&row.table);
+        let partition = route::partition(own_key.then(|| self.parts.key()), shared.partitions).0;
         let version = Version { incarnation: shared.incarnation, commit_seq: CommitSeq(0), ordinal };
         let stamp = Stamp {
             op: Encoder::letter(&row, Piece::Whole),
@@ -112,7 +113,8 @@ impl Bulk {
             native: shared.native.clone(),
             txn: Some(shared.txn.clone()).filter(|t| t.0 != shared.native.as_bytes()),
         };
-        self.encoder.encode_into(&mut self.parts, &row, Piece::Whole, stamp, now.wall, None)?;
+        let has_key =
+            self.encoder.record_into(&mut self.parts, &row, Piece::Whole, stamp, now.wall, (has_key, None))?;
         let record = self.parts.record(has_key);
         let limits = shared.limits;
         let full = self.open.get(&partition).is_some_and(|p| {

@@ -1,5 +1,5 @@
-//! Pure. `key.converter` and `value.converter`: JSON, or what users of outbox tables set, whose payloads are finished texts and
-//! bytes. Only rows that an outbox router makes events of are written by them; structures stay JSON.
+//! Pure. `key.converter` and `value.converter`: JSON, StringConverter, or what users of outbox tables set, whose payloads are
+//! finished texts and bytes.
 
 use catchwater_change::encode::debezium_json::Converter;
 use std::collections::BTreeMap;
@@ -51,9 +51,10 @@ pub fn parse(all: &BTreeMap<&str, &str>, side: &str, has_outbox: bool) -> Result
         (_, Some(_)) => return Err((delegate.0, "is read with BinaryDataConverter alone".into())),
         (_, None) => {}
     }
-    if !has_outbox && converter != Converter::Json {
-        let why = "records are Debezium's JSON here, org.apache.kafka.connect.json.JsonConverter; others are for events of outbox \
-                   tables, and `transforms` names no io.debezium.transforms.outbox.EventRouter";
+    if !has_outbox && !matches!(converter, Converter::Json | Converter::Text) {
+        let why = "of records of tables one of org.apache.kafka.connect.json.JsonConverter, \
+                   org.apache.kafka.connect.storage.StringConverter; others are for events of outbox tables, and `transforms` \
+                   names no io.debezium.transforms.outbox.EventRouter";
         return Err((class.0, why.into()));
     }
     Ok(Given { converter, schema })
@@ -96,6 +97,8 @@ mod tests {
         assert_eq!(parsed(&[binary], true).unwrap().converter, Converter::Binary(None));
         assert_eq!(parsed(&[delegate], true).err().unwrap().0, delegate.0);
         assert!(parsed(&[binary], false).err().unwrap().1.contains("EventRouter"), "of events alone");
+        let text = ("value.converter", "org.apache.kafka.connect.storage.StringConverter");
+        assert_eq!(parsed(&[text], false).unwrap().converter, Converter::Text, "of tables, too");
         assert_eq!(parsed(&[], false).unwrap().converter, Converter::Json);
     }
 }

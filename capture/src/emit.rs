@@ -12,14 +12,13 @@
 //! compressed if the source says so (`producer.override.compression.type`).
 
 mod events;
+mod own;
 
 use crate::bulk::{Bulk, Page, Shared};
 use crate::track::{BatchId, Track};
 use bytes::Bytes;
 use catchwater_base::{Mono, Now, Wall};
-use catchwater_change::encode::debezium_json::{
-    Block, Counts, EncodeError, Encoded, Encoder, Notification, Parts, Piece, Record,
-};
+use catchwater_change::encode::debezium_json::{Block, Counts, EncodeError, Encoder, Parts, Piece, Record};
 use catchwater_change::stamp::{STAMP_HEADER, flag};
 use catchwater_change::{Native, Row, RowChange, Stamp, TableSchema, Version};
 use catchwater_client::{Acks, Append, AppendOutcome, CaptureContext, Context, Why, capture_flag};
@@ -30,6 +29,7 @@ use catchwater_record::{
     CaptureEpoch, CaptureId, CommitSeq, Incarnation, Offset, PartitionId, Position, TopicId, TopicPartition, TxnId,
 };
 pub use events::{Put, Target};
+pub use own::OwnTopic;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bounds of the lanes.
@@ -188,6 +188,7 @@ pub struct Emitter {
     landed: Vec<Landed>,
     /// Where records are made before they are copied into their batch.
     parts: Parts,
+    own: own::Topics,
 }
 
 /// A batch that is in the log.
@@ -220,6 +221,7 @@ impl Emitter {
             watched: BTreeSet::new(),
             landed: Vec::new(),
             parts: Parts::default(),
+            own: own::Topics::default(),
         }
     }
 
@@ -266,9 +268,9 @@ impl Emitter {
             let ordinal = place.ordinal + i as u64;
             let last = place.last && i + 1 == pieces.len();
             let version = Version { incarnation: self.incarnation, commit_seq: unit.seq, ordinal };
-            let has_key = self.encoder.key_into(&mut parts, change, *piece)?;
+            let mut has_key = self.encoder.key_into(&mut parts, change, *piece)?;
             let key = has_key.then(|| parts.key());
-            let partition = crate::route::partition(key, partitions);
+            let partition = self.partition_of(change, key, partitions);
             let at = TopicPartition { topic: change.table.topic, partition };
             let mut flags = unit.flags;
             if ordinal == 0 {
@@ -311,7 +313,7 @@ impl Emitter {
                 (Some(id), Some((total_order, collection_order))) => Some(Block { id, total_order, collection_order }),
                 _ => None,
             };
-            self.encoder.encode_into(&mut parts, change, *piece, stamp, now.wall, block)?;
+            has_key = self.encoder.record_into(&mut parts, change, *piece, stamp, now.wall, (has_key, block))?;
             let (record, millis) = (parts.record(has_key), now.wall.as_millis());
             self.push(now, at, unit, (version, &native), last, (record, millis), track);
         }
@@ -375,7 +377,7 @@ impl Emitter {
         if lane.is_some_and(|l| l.tail.is_some_and(|t| version <= t)) {
             return;
         }
-        let encoded = self.encoder.boundary(end.counts, end.is_end, stamp);
+        let encoded = self.own_boundary(&end, stamp);
         self.push(now, at, unit, (version, &native), last, (encoded.record(), now.wall.as_millis()), track);
     }
 
@@ -475,16 +477,6 @@ impl Emitter {
     pub fn bulk(&self, shared: impl FnOnce(CaptureId, Incarnation, Limits) -> Shared) -> Option<Bulk> {
         let is_plain = self.encoder.options.placing.0.is_none();
         is_plain.then(|| Bulk::new(self.encoder.clone(), shared(self.capture, self.incarnation, self.limits)))
-    }
-
-    /// A record that says that the source is alive.
-    pub fn heartbeat(&self, at: Wall) -> Encoded {
-        self.encoder.heartbeat(at)
-    }
-
-    /// A record that tells how a snapshot goes.
-    pub fn notification(&self, of: &Notification) -> Encoded {
-        self.encoder.notification(of)
     }
 
     /// The key a piece of a change travels under.

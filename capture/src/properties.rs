@@ -290,7 +290,8 @@ impl Properties {
             self.options.placing = Placing(Some(self.transforms.clone()));
         }
         // The transform puts them there whatever the converter is told.
-        self.options.value_defaults |= defects && self.transforms.deletes() == Some(Deletes::Rewrite);
+        self.options.transform_defaults = defects && self.transforms.deletes() == Some(Deletes::Rewrite);
+        self.options.value_defaults |= self.options.transform_defaults;
         self.rules.defects = defects;
         if defects {
             // Its default: truncations are not decoded, though its publication has them.

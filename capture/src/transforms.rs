@@ -1,5 +1,6 @@
 //! Pure. `transforms` and `predicates` of a source: those of Kafka's and Debezium's that are served, by their names and in
-//! their words, and what they make of the records of a topic ([`Placed`]).
+//! their words, and what they make of the records of a topic ([`Placed`]). Those that change the records themselves are in
+//! `connect.rs`; what they do is done where records are made.
 //!
 //! ```text
 //! transforms: unwrap, route
@@ -12,9 +13,13 @@
 //! first place that it fits is replaced: `Matcher.matches`, then `replaceFirst`. Source: Kafka 4.3 `RegexRouter`, `TopicNameMatches`;
 //! Debezium 3.7 `ToLogicalTopicRouter`, `ExtractNewRecordState`.
 
+mod connect;
 mod outbox;
 
-use catchwater_change::encode::debezium_json::{Added, Deletes, Flat, NameMode, Outbox, Part, Placed, Places};
+use catchwater_change::connect::smt::Smt;
+use catchwater_change::encode::debezium_json::{
+    Added, Deletes, Flat, Link, NameMode, Outbox, Part, Placed, Places, When,
+};
 use regex_lite::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +30,10 @@ const TO_TOPIC: &str = "io.debezium.transforms.ToLogicalTopicRouter";
 const UNWRAP: &str = "io.debezium.transforms.ExtractNewRecordState";
 /// The class of outbox routers.
 pub const OUTBOX: &str = "io.debezium.transforms.outbox.EventRouter";
+const FILTER: &str = "org.apache.kafka.connect.transforms.Filter";
 const TOPIC_MATCHES: &str = "org.apache.kafka.connect.transforms.predicates.TopicNameMatches";
+const IS_TOMBSTONE: &str = "org.apache.kafka.connect.transforms.predicates.RecordIsTombstone";
+const HAS_HEADER: &str = "org.apache.kafka.connect.transforms.predicates.HasHeaderKey";
 /// Most transforms of a source.
 const STEPS_MAX: usize = 32;
 
@@ -40,9 +48,20 @@ pub struct Transforms {
 
 #[derive(Clone, Debug)]
 struct Step {
+    name: String,
     /// The topics that it is for; `true` = all others.
     only: Option<(Regex, bool)>,
+    /// The records that it is for.
+    when: When,
     what: What,
+}
+
+/// A predicate.
+#[derive(Clone, Debug)]
+enum Only {
+    Topic(Regex),
+    Tombstone,
+    Header(String),
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +70,8 @@ enum What {
     Logical(Box<Logical>),
     Unwrap(Arc<Flat>),
     Outbox(Arc<Outbox>, Box<Rename>),
+    Change(Box<Smt>),
+    Filter,
 }
 
 #[derive(Clone, Debug)]
@@ -185,6 +206,10 @@ impl<'p> Own<'p> {
         }
         found.unwrap_or_default()
     }
+    /// A list that is not empty.
+    fn names(&mut self, key: &'static str) -> Vec<String> {
+        list(self.required(key))
+    }
     fn flag(&mut self, key: &'static str, default: bool) -> bool {
         match self.get(key).map(|v| v.trim().to_ascii_lowercase()).as_deref() {
             None | Some("") => default,
@@ -236,21 +261,29 @@ impl Transforms {
             let twice = listed.iter().collect::<BTreeSet<_>>().len() < listed.len() || listed.len() > STEPS_MAX;
             faults.extend(twice.then(|| (family.to_owned(), format!("different names, at most {STEPS_MAX}"))));
         }
-        let mut topics = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for name in &predicates {
             let mut own = Own::of("predicates.", name, all);
             match own.given.get("type").copied().unwrap_or_default() {
                 TOPIC_MATCHES => {
                     let text = own.required("pattern");
                     match Regex::new(&format!("^(?:{text})$")) {
-                        Ok(regex) => drop(topics.insert(name.clone(), regex)),
+                        Ok(regex) => drop(known.insert(name.clone(), Only::Topic(regex))),
                         Err(e) => own.wrong("pattern", format!("`{text}` is no regular expression of Catchwater: {e}")),
                     }
                     own.done(&mut faults);
                 }
+                IS_TOMBSTONE => {
+                    known.insert(name.clone(), Only::Tombstone);
+                    own.done(&mut faults);
+                }
+                HAS_HEADER => {
+                    known.insert(name.clone(), Only::Header(own.required("name").to_owned()));
+                    own.done(&mut faults);
+                }
                 other => faults.push((
                     format!("predicates.{name}.type"),
-                    format!("`{other}` is not served here, {TOPIC_MATCHES} is"),
+                    format!("`{other}` is not served here; {TOPIC_MATCHES}, {IS_TOMBSTONE}, {HAS_HEADER} are"),
                 )),
             }
         }
@@ -258,11 +291,19 @@ impl Transforms {
             let mut own = Own::of("transforms.", name, all);
             let negate = own.flag("negate", false);
             let predicate = own.get("predicate").map(str::trim).filter(|p| !p.is_empty());
-            let only = predicate.and_then(|p| topics.get(p)).map(|regex| (regex.clone(), negate));
+            let (mut only, mut when) = (None, When::Always);
+            match predicate.and_then(|p| known.get(p)) {
+                Some(Only::Topic(regex)) => only = Some((regex.clone(), negate)),
+                Some(Only::Tombstone) => when = When::IsTombstone(negate),
+                Some(Only::Header(name)) => when = When::HasHeader(name.clone(), negate),
+                None => {}
+            }
             if let Some(p) = predicate.filter(|p| !predicates.iter().any(|known| known == p)) {
                 own.wrong("predicate", format!("`predicates` does not name {p}"));
             }
-            let what = match own.given.get("type").copied().unwrap_or_default() {
+            let class = own.given.get("type").copied().unwrap_or_default();
+            let is_change = |s: &Step| matches!(s.what, What::Change(_));
+            let what = match class {
                 REGEX_ROUTER => own.rename("regex", "replacement").map(What::Rename),
                 BY_TABLE => logical(&mut own, "__dbz__physicalTableIdentifier").map(|l| What::Logical(Box::new(l))),
                 TO_TOPIC => logical(&mut own, "__dbz__sourceIdentifier").map(|l| What::Logical(Box::new(l))),
@@ -271,22 +312,63 @@ impl Transforms {
                     if again {
                         own.wrong("type", "a row has one envelope");
                     }
+                    let early = out.steps.iter().find(|s| match &s.what {
+                        What::Change(smt) => !matches!(**smt, Smt::Changed { .. } | Smt::InsertHeader { .. }),
+                        _ => false,
+                    });
+                    if let Some(early) = early {
+                        own.wrong("type", format!("it must stand before {}, which would change envelopes", early.name));
+                    }
                     Some(What::Unwrap(Arc::new(unwrap(&mut own))))
                 }
+                FILTER => Some(What::Filter),
                 OUTBOX => {
                     if out.steps.iter().any(|s| matches!(s.what, What::Outbox(..))) {
                         own.wrong("type", "one router of outbox tables");
                     }
                     outbox::outbox(&mut own).map(|(outbox, rename)| What::Outbox(Arc::new(outbox), Box::new(rename)))
                 }
-                other => {
-                    let served = [REGEX_ROUTER, BY_TABLE, TO_TOPIC, UNWRAP, OUTBOX].join(", ");
-                    faults.push((own.prefix + "type", format!("`{other}` is not served here; {served} are")));
-                    continue;
-                }
+                other => match connect::parse(other, &mut own) {
+                    Some(smt) => smt.map(|smt| What::Change(Box::new(smt))),
+                    None => {
+                        let served = [REGEX_ROUTER, BY_TABLE, TO_TOPIC, UNWRAP, OUTBOX, FILTER].join(", ");
+                        let why = connect::refused(other).map_or_else(
+                            || format!("`{other}` is not served here; {served}, {} are", connect::served()),
+                            |why| format!("`{other}` is not served here: {why}"),
+                        );
+                        faults.push((own.prefix + "type", why));
+                        continue;
+                    }
+                },
             };
+            // Where a record goes is decided once for a topic.
+            let by_record = !matches!(what, Some(What::Change(_) | What::Filter) | None);
+            if when != When::Always && by_record {
+                own.wrong("predicate", format!("of {class} a {TOPIC_MATCHES} alone"));
+            }
+            if matches!(what, Some(What::Filter)) {
+                let unsure = |s: &Step| match &s.what {
+                    What::Change(smt) => matches!(**smt, Smt::ExtractField { .. } | Smt::HoistField { .. }),
+                    _ => false,
+                };
+                match &when {
+                    When::HasHeader(..) => {
+                        own.wrong("predicate", format!("of Filter {TOPIC_MATCHES} or {IS_TOMBSTONE}"))
+                    }
+                    When::IsTombstone(_) if out.steps.iter().any(unsure) => {
+                        own.wrong("predicate", "it must stand before what extracts or hoists a value")
+                    }
+                    When::Always if only.is_none() => own.wrong("predicate", "without one nothing would be left"),
+                    _ => {}
+                }
+            }
+            if matches!(what, Some(What::Outbox(..))) && out.steps.iter().any(is_change)
+                || matches!(what, Some(What::Change(_))) && out.steps.iter().any(|s| matches!(s.what, What::Outbox(..)))
+            {
+                own.wrong("type", "not beside a router of outbox tables, whose events are the row's");
+            }
             own.done(&mut faults);
-            out.steps.extend(what.map(|what| Step { only, what }));
+            out.steps.extend(what.map(|what| Step { name: name.clone(), only, when, what }));
         }
         if faults.is_empty() { Ok(out) } else { Err(faults) }
     }
@@ -313,7 +395,11 @@ impl Places for Transforms {
             }
             match &step.what {
                 What::Rename(rename) => placed.topic = rename.apply(&placed.topic).unwrap_or(placed.topic),
-                What::Unwrap(flat) => placed.flat = Some(flat.clone()),
+                What::Unwrap(flat) => {
+                    placed.flat = Some(flat.clone());
+                    placed.before = std::mem::take(&mut placed.chain);
+                    placed.early_drops = std::mem::take(&mut placed.drops);
+                }
                 What::Logical(logical) => logical.place(&mut placed),
                 // A row without its envelope is not looked at.
                 What::Outbox(..) if placed.flat.is_some() => {}
@@ -322,9 +408,32 @@ impl Places for Transforms {
                     // What follows sees events, each with its topic.
                     break;
                 }
+                What::Change(smt) => placed.chain.push(step.link(smt, &placed.topic)),
+                What::Filter => {
+                    let tombstone = |negate| step.when != When::IsTombstone(negate);
+                    placed.drops.tombstones |= tombstone(true);
+                    placed.drops.others |= tombstone(false);
+                }
             }
         }
         placed
+    }
+
+    fn chain(&self, topic: &str) -> Vec<Link> {
+        let (mut topic, mut out) = (topic.to_owned(), Vec::new());
+        for step in self.steps.iter() {
+            match &step.what {
+                _ if !step.fits(&topic) => {}
+                What::Rename(rename) => topic = rename.apply(&topic).unwrap_or(topic),
+                What::Change(smt) => out.push(step.link(smt, &topic)),
+                _ => {}
+            }
+        }
+        out
+    }
+
+    fn has_chains(&self) -> bool {
+        self.steps.iter().any(|s| matches!(s.what, What::Change(_)))
     }
 
     /// A logical router would change their keys, too.
@@ -339,7 +448,12 @@ impl Places for Transforms {
                 What::Logical(logical) if logical.rename.apply(&topic).is_some_and(|t| !t.is_empty()) => {
                     return Err(format!("topic.regex of a logical router fits {topic}, which is no table's topic"));
                 }
-                What::Logical(_) | What::Unwrap(_) | What::Outbox(..) => {}
+                What::Filter if step.when != When::IsTombstone(false) => {
+                    return Err(format!(
+                        "a Filter leaves out {topic}, which is no table's topic: give it a predicate of topics"
+                    ));
+                }
+                What::Logical(_) | What::Unwrap(_) | What::Outbox(..) | What::Change(_) | What::Filter => {}
             }
         }
         Ok(topic)
@@ -369,7 +483,7 @@ impl Places for Transforms {
                 What::Logical(logical) => {
                     topic = logical.rename.apply(&topic).filter(|t| !t.is_empty()).unwrap_or(topic);
                 }
-                What::Unwrap(_) => {}
+                What::Unwrap(_) | What::Change(_) | What::Filter => {}
             }
         }
         Ok(topic)
@@ -377,6 +491,9 @@ impl Places for Transforms {
 }
 
 impl Step {
+    fn link(&self, smt: &Smt, topic: &str) -> Link {
+        Link { name: self.name.clone(), smt: smt.clone(), when: self.when.clone(), topic: topic.to_owned() }
+    }
     fn fits(&self, topic: &str) -> bool {
         self.only.as_ref().is_none_or(|(regex, negate)| regex.is_match(topic) != *negate)
     }

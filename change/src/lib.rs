@@ -5,6 +5,7 @@
 
 pub mod calendar;
 pub mod checkpoint;
+pub mod connect;
 pub mod cut;
 pub mod decode;
 pub mod encode;

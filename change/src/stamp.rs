@@ -135,6 +135,8 @@ pub mod flag {
     /// An incomplete update of a row that the log holds no whole record of, because a snapshot chunk that is still to come
     /// brings it, this change included: who builds state from the log passes over it.
     pub const ROW_COMES: u16 = 1 << 9;
+    /// Transforms of the source changed the value: it is no row any more.
+    pub const TRANSFORMED: u16 = 1 << 10;
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

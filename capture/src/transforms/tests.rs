@@ -87,10 +87,16 @@ fn modes_of_deletes_are_those_of_debezium_3_and_of_2() {
 
 #[test]
 fn what_is_not_served_says_what_is() {
-    let insert = "org.apache.kafka.connect.transforms.InsertField$Value";
-    let all = wrong(&[("transforms", "i"), ("transforms.i.type", insert), ("transforms.i.static.field", "x")]);
-    assert_eq!(all.len(), 1, "{all:?}");
-    assert!(all[0].starts_with("transforms.i.type: ") && all[0].contains("RegexRouter"), "{all:?}");
+    for (class, why) in [
+        ("com.acme.Own", "RegexRouter"),
+        ("org.apache.kafka.connect.transforms.Cast", "Cast$Key"),
+        ("org.apache.kafka.connect.transforms.TimestampRouter", "no time"),
+        ("io.debezium.transforms.ContentBasedRouter", "script"),
+    ] {
+        let all = wrong(&[("transforms", "i"), ("transforms.i.type", class), ("transforms.i.static.field", "x")]);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].starts_with("transforms.i.type: ") && all[0].contains(why), "{all:?}");
+    }
     let all = wrong(&[
         ("transforms", "u, r"),
         ("transforms.u.type", UNWRAP),
@@ -103,7 +109,7 @@ fn what_is_not_served_says_what_is() {
         ("transforms.r.regex", "("),
         ("transforms.x.type", UNWRAP),
         ("predicates", "p"),
-        ("predicates.p.type", "org.apache.kafka.connect.transforms.predicates.RecordIsTombstone"),
+        ("predicates.p.type", "com.acme.Predicate"),
     ]);
     for key in ["u.add.feilds", "u.add.headers", "u.route.by.field", "u.delete.tombstone", "u.predicate", "r.regex"] {
         assert!(all.iter().any(|w| w.starts_with(&format!("transforms.{key}"))), "{key}: {all:?}");
@@ -113,4 +119,72 @@ fn what_is_not_served_says_what_is() {
     assert!(all.iter().any(|w| w.starts_with("predicates.p.type")), "{all:?}");
     let twice = [("transforms", "u"), ("transforms.u.type", UNWRAP), ("transforms.u.add.fields", "op,source.op:op")];
     assert!(wrong(&twice)[0].contains("one name"));
+}
+
+/// One transform of that class with those options, and a predicate of tombstones.
+fn changing<'p>(class: &'p str, options: &[(&'p str, &'p str)]) -> Result<Transforms, Faults> {
+    let keys: Vec<String> = options.iter().map(|(key, _)| format!("transforms.x.{key}")).collect();
+    let mut all = vec![("transforms", "x"), ("transforms.x.type", class), ("predicates", "tomb")];
+    all.push(("predicates.tomb.type", IS_TOMBSTONE));
+    all.extend(keys.iter().zip(options).map(|(key, (_, value))| (key.as_str(), *value)));
+    Transforms::parse(&all.into_iter().collect())
+}
+
+#[test]
+fn what_changes_records_has_connects_options() {
+    let kafka = |name: &str| format!("org.apache.kafka.connect.transforms.{name}");
+    for (class, options, fault) in [
+        ("Cast$Value", &[("spec", "a:int8, b : string")][..], ""),
+        ("Cast$Value", &[("spec", "int8,a:int8")], "spec"),
+        ("Cast$Value", &[("spec", "a:decimal")], "spec"),
+        ("Cast$Key", &[], "spec"),
+        ("ExtractField$Key", &[("field", "id")], ""),
+        ("ExtractField$Key", &[("field", "`open"), ("field.syntax.version", "V2")], "field"),
+        ("InsertField$Value", &[("static.field", "a!"), ("static.value", "v")], ""),
+        ("InsertField$Value", &[("static.field", "a")], "static.value"),
+        ("InsertField$Value", &[("timestamp.field", "a!")], "timestamp.field"),
+        ("InsertField$Value", &[("offset.field", "a"), ("topic.field", "t")], "offset.field"),
+        ("ReplaceField$Value", &[("renames", "a:b,c")], "renames"),
+        ("TimestampConverter$Value", &[("field", "t"), ("target.type", "string")], "format"),
+        ("TimestampConverter$Value", &[("target.type", "unix"), ("format", "EEE")], "format"),
+        ("HeaderFrom$Value", &[("fields", "a,b"), ("headers", "h"), ("operation", "copy")], "headers"),
+        ("InsertHeader", &[("header", "h"), ("value.literal", "1.50")], "value.literal"),
+        ("InsertHeader", &[("header", "h"), ("value.literal", "shop 1")], ""),
+        ("ValueToKey", &[("fields", "id"), ("field", "id")], "field"),
+        ("Filter", &[("predicate", "tomb")], ""),
+        ("Filter", &[], "predicate"),
+        ("RegexRouter", &[("regex", "a"), ("replacement", "b"), ("predicate", "tomb")], "predicate"),
+    ] {
+        let class = kafka(class);
+        let made = changing(&class, options);
+        let faults: Vec<String> = made.as_ref().err().into_iter().flatten().map(|(key, _)| key.clone()).collect();
+        let want: Vec<String> = (!fault.is_empty()).then(|| format!("transforms.x.{fault}")).into_iter().collect();
+        assert_eq!(faults, want, "{class} {options:?}: {:?}", made.err());
+    }
+    let topic = ("transforms.r.replacement", "k");
+    let all = [
+        ("transforms", "i,r,f"),
+        ("transforms.i.type", "org.apache.kafka.connect.transforms.InsertField$Key"),
+        ("transforms.i.topic.field", "of"),
+        ("transforms.r.type", REGEX_ROUTER),
+        ("transforms.r.regex", ".*"),
+        topic,
+        ("transforms.f.type", FILTER),
+        ("transforms.f.predicate", "tomb"),
+        ("predicates", "tomb"),
+        ("predicates.tomb.type", IS_TOMBSTONE),
+    ];
+    let t = parsed(&all).unwrap();
+    let placed = t.table("s.t");
+    assert_eq!((placed.chain.len(), placed.chain[0].topic.as_str(), placed.topic.as_str()), (1, "s.t", "k"));
+    assert!(placed.drops.tombstones && !placed.drops.others);
+    assert!(placed.chain[0].changes_key() && !placed.chain[0].changes_value());
+    assert_eq!(t.chain("heartbeat").len(), 1);
+    let late = [
+        ("transforms", "m,u"),
+        ("transforms.m.type", "org.apache.kafka.connect.transforms.MaskField$Value"),
+        ("transforms.m.fields", "a"),
+        ("transforms.u.type", UNWRAP),
+    ];
+    assert!(wrong(&late)[0].starts_with("transforms.u.type: it must stand before m"));
 }

@@ -10,7 +10,7 @@ use super::session::{Place, Session};
 use super::{Config, Worker};
 use crate::adhoc::Touched;
 use crate::backfill::{Backfill, When};
-use crate::emit::Emitter;
+use crate::emit::{Emitter, OwnTopic};
 use crate::error::{End, Trouble, code};
 use crate::properties::shapes_records;
 use crate::reading::SnapshotMode;
@@ -20,14 +20,14 @@ use crate::source::{Finding, Identity, Opened, Severity, Source, Start, identity
 use crate::status::State;
 use crate::tables::{Shape, Tables};
 use crate::track::Mark;
-use catchwater_base::crash_point;
+use catchwater_base::{Wall, crash_point};
 use catchwater_change::checkpoint::{
     CAPTURES_TOPIC, Checkpoint, ChunkPhase, ChunkRecord, Config as StoredConfig, FIRST_SNAPSHOT, IdentityRecord,
     Stored, StoredKey, TableRecord, WHOLE_TABLE, chunk_flag, table_flag,
 };
 use catchwater_change::cut::CUTS_TOPIC;
 use catchwater_change::decode::debezium_json;
-use catchwater_change::encode::debezium_json::{Encoder, Options, keys_hold};
+use catchwater_change::encode::debezium_json::{Encoder, Notification, Options, keys_hold};
 use catchwater_change::json;
 use catchwater_change::stamp::flag;
 use catchwater_change::{Column, Cut, Native, Stamp, TableSchema, Value, Version};
@@ -382,6 +382,16 @@ fn is_compacted(options: &Options, table: &TableSchema) -> bool {
     !table.key.is_empty() && if options.defects { keys_hold(table) } else { !key.any(merges) }
 }
 
+/// Says what a topic of our own is, and refuses transforms that cannot take its records.
+fn own_topic(session: &mut Session<'_>, of: OwnTopic, name: &TopicName) -> Result<(), Trouble> {
+    let sample =
+        Notification { id: String::new(), aggregate: "", kind: "", data: Vec::new(), at: Wall::from_micros(0) };
+    session.emitter.own_topic(of, name.as_str(), &sample).map_err(|e| {
+        let next = "give the transform a predicate of topics that this one does not fit";
+        Trouble::fail(code::ROUTE, e.to_string(), next)
+    })
+}
+
 impl Begun<'_> {
     /// Numbers and routes shapes, makes missing topics, and commits TABLE records before their first row.
     pub async fn ensure_tables(&mut self, given: &[Arc<TableSchema>]) -> Result<(), Trouble> {
@@ -406,7 +416,8 @@ impl Begun<'_> {
             }
         }
         let compacted = |(table, name): &(Arc<TableSchema>, TopicName)| {
-            (name.clone(), is_compacted(&self.session.config.options, table))
+            let keeps = self.session.emitter.keeps_keys(table);
+            (name.clone(), keeps && is_compacted(&self.session.config.options, table))
         };
         let mut missing: Vec<(TopicName, bool)> = missing.iter().map(compacted).collect();
         missing.sort();
@@ -479,6 +490,7 @@ impl Begun<'_> {
         let config = &self.session.config;
         let Some(topic) = &config.transaction_topic else { return Ok(()) };
         let name = TopicName::from([config.prefix.as_str(), topic].join(&config.options.delimiter));
+        own_topic(&mut self.session, OwnTopic::Transactions, &name)?;
         let name = self
             .router
             .reserve(name)
@@ -492,6 +504,7 @@ impl Begun<'_> {
         let config = &self.session.config;
         let Some(beat) = config.heartbeat.clone() else { return Ok(()) };
         let name = TopicName::from([beat.topic_prefix.as_str(), &config.prefix].join(&config.options.delimiter));
+        own_topic(&mut self.session, OwnTopic::Heartbeats, &name)?;
         let name = self
             .router
             .reserve(name)
@@ -505,7 +518,9 @@ impl Begun<'_> {
 
     async fn ensure_notifications(&mut self) -> Result<(), Trouble> {
         let Some(topic) = &self.session.config.notifications.topic else { return Ok(()) };
-        let name = self.router.reserve(TopicName::from(topic.as_str())).map_err(|e| {
+        let name = TopicName::from(topic.as_str());
+        own_topic(&mut self.session, OwnTopic::Notifications, &name)?;
+        let name = self.router.reserve(name).map_err(|e| {
             Trouble::fail(code::ROUTE, e.to_string(), "give notification.sink.topic.name another value")
         })?;
         self.create_topics(&[(name.clone(), false)], Kind::Own).await?;

@@ -84,8 +84,8 @@ pub(super) async fn fill(
     if !is_partial(change) || change.table.key.is_empty() || !begun.session.config.options.fill_unchanged {
         return Ok(false);
     }
-    // What is known of keys is known by partition, one table each.
-    if begun.shares_topic(&change.table) {
+    // What is known of keys is known by partition, one table each; behind some transforms records are no rows.
+    if begun.shares_topic(&change.table) || !begun.session.emitter.has_own_keys(&change.table) {
         return Ok(false);
     }
     let encode =

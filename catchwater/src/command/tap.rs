@@ -9,6 +9,7 @@ use crate::pipeline::{Options, check};
 use crate::report::{self, Done, Exit, Failure, Output};
 use crate::rows::filter::{self, Filter};
 use crate::rows::{cell_line, row_json};
+use catchwater_change::stamp::flag;
 use catchwater_change::{Cell, Op, Row, RowChange, Stamp, TableSchema};
 use catchwater_client::remote::{FetchFrom, FetchLimits, Kafka, OffsetAt, TopicInfo};
 use catchwater_deliver::wire::{ChangeWire, RawRecord, Told, Wire, records};
@@ -247,8 +248,8 @@ impl Running {
             let what = format!("{} offset {}: its table is not described", place.topic, record.offset);
             Failure::new(Exit::Runtime, "CW0009", what).next("is this the cluster that captured it?")
         })?;
-        // An event of an outbox table is what its row says, and no row.
-        if schema.topic.is_none() {
+        // An event of an outbox table is what its row says, and no row; so is what transforms have changed.
+        if schema.topic.is_none() || stamp.flags & flag::TRANSFORMED != 0 {
             let is_asked = self.filter.is_none();
             return Ok(is_asked.then(|| event(place, record, &stamp, &schema, self.output)));
         }

@@ -53,6 +53,8 @@ pub enum DecodeError {
     Op,
     #[error("column {column} does not hold a {kind}")]
     Cell { column: String, kind: &'static str },
+    #[error("transforms of the source changed the record: it is no row any more")]
+    Transformed,
 }
 
 impl From<ExactError> for DecodeError {
@@ -73,6 +75,9 @@ pub fn decode<'h>(
     schema: &Arc<TableSchema>,
 ) -> Result<Decoded, DecodeError> {
     let stamp = stamp(headers.clone()).ok_or(DecodeError::NoStamp)??;
+    if stamp.flags & flag::TRANSFORMED != 0 {
+        return Err(DecodeError::Transformed);
+    }
     let flat = headers.clone().into_iter().find(|(k, _)| *k == FLAT_HEADER).map(|(_, v)| v.unwrap_or_default());
     if value.is_none() && flat.is_none() {
         return Ok(Decoded::Tombstone(stamp));
@@ -126,7 +131,8 @@ pub fn rows<'h>(
             _ => {}
         }
     }
-    if let (false, Some(value), Some(op)) = (flat, value, Op::from_letter(stamp.op))
+    let is_row = !flat && stamp.flags & flag::TRANSFORMED == 0;
+    if let (true, Some(value), Some(op)) = (is_row, value, Op::from_letter(stamp.op))
         && let Some((before, after)) = rows::read(value, schema, &form.unwrap_or_default(), &marks.unwrap_or_default())
     {
         let (snapshot, info) = (SnapshotMark::No, SourceInfo::None);

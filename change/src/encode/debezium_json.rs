@@ -21,14 +21,16 @@ use crate::stamp::{STAMP_HEADER, Stamp, flag};
 use crate::value::Value;
 use bytes::Bytes;
 use catchwater_base::Wall;
+pub use chain::{Link, When};
 use defects::{Cuts, Road, Spot};
 pub use defects::{cut_units, is_domain_array, is_key_there, is_known, keys_hold};
+pub(crate) use header::big_decimal_of;
 pub use names::NameMode;
 pub use notification::Notification;
 pub use outbox::{Converter, Event, Expand, Outbox, Place, Placement, Route, Updates};
 use parts::{OfTable, Times};
 pub use parts::{Parts, Record};
-pub use placed::{Added, Deletes, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
+pub use placed::{Added, Deletes, Drops, FLAT_HEADER, Flat, Part, Placed, Places, Placing};
 pub use said::{Mask, Masks, Parameters};
 use schema::Inline;
 pub use source_type::{SourceType, source_type};
@@ -83,9 +85,11 @@ pub struct Options {
     pub skips_unchanged: bool,
     /// `transforms`.
     pub placing: Placing,
-    /// `key.converter`, `value.converter`: of events of outbox tables; all else is JSON.
+    /// `key.converter`, `value.converter`: of events of outbox tables, and of records that transforms change.
     pub key_converter: Converter,
     pub value_converter: Converter,
+    /// A transform puts a default where a value is NULL, whatever the converter is told.
+    pub transform_defaults: bool,
 }
 
 /// Place of an event in its transaction: the envelope's `transaction`, with `provide.transaction.metadata`.
@@ -121,6 +125,7 @@ impl Default for Options {
             placing: Placing::default(),
             key_converter: Converter::Json,
             value_converter: Converter::Json,
+            transform_defaults: false,
         }
     }
 }
@@ -145,6 +150,9 @@ pub struct Encoder {
     /// With the defects: what is cut of a column's values, or masked, by the number of its schema.
     cuts: Arc<Mutex<BTreeMap<u32, Arc<Cuts>>>>,
     outbox_plans: Arc<outbox::Plans>,
+    /// Makes the records that transforms take apart; none where there are no such transforms.
+    raw: Option<Arc<Encoder>>,
+    chains: Arc<chain::Chains>,
 }
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.
@@ -196,6 +204,8 @@ pub enum EncodeError {
     Clash { table: String, field: String },
     #[error("outbox table {table}: {what}")]
     Outbox { table: String, what: String },
+    #[error("table {table}: transform {transform} cannot take a record: {what}")]
+    Transform { table: String, transform: String, what: String },
 }
 
 impl Encoder {
@@ -213,14 +223,18 @@ impl Encoder {
             places: Arc::default(),
             cuts: Arc::default(),
             outbox_plans: Arc::default(),
+            raw: None,
+            chains: Arc::default(),
         }
+        .with_chains()
     }
 
     fn inline(&self, table: &TableSchema, road: Road) -> Arc<Inline> {
         let mut known = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
         // They have other columns only where generated ones are read, other parameters only with the defects.
         let described = self.options.defects && self.options.parameters.0.is_some();
-        let road = if described || table.columns.iter().any(|c| c.generated) { road } else { Road::Stream };
+        let differs = |c: &Column| c.generated || defects::is_missing(&self.options, c, Road::Jdbc);
+        let road = if described || table.columns.iter().any(differs) { road } else { Road::Stream };
         let make = || {
             let topic = topic_name(&self.name, &self.options.delimiter, table);
             let placed = self.placed(table);
@@ -234,10 +248,12 @@ impl Encoder {
     pub fn pieces(&self, change: &RowChange) -> &'static [Piece] {
         let all = self.all_pieces(change);
         let placed = self.placed(&change.table).filter(|_| Flat::applies(change.op));
-        if placed.as_ref().is_some_and(|p| p.outbox.is_some()) {
+        let Some(placed) = placed else { return all };
+        if placed.outbox.is_some() {
             return outbox::pieces(change.op);
         }
-        placed.and_then(|p| p.flat.clone()).map_or(all, |flat| flat.pieces(change.op, all))
+        let left = placed.flat.as_ref().map_or(all, |flat| flat.pieces(change.op, all));
+        placed.filter(change, left)
     }
 
     fn all_pieces(&self, change: &RowChange) -> &'static [Piece] {
@@ -478,7 +494,10 @@ impl Encoder {
         };
         let own = std::ptr::eq(self.key_columns(table), &table.key[..]);
         out.push(b'{');
-        for (i, k) in self.key_columns(table).iter().enumerate() {
+        let shown = |k: &&u16| {
+            !table.columns.get(usize::from(**k)).is_some_and(|c| defects::is_missing(&self.options, c, road))
+        };
+        for (i, k) in self.key_columns(table).iter().filter(shown).enumerate() {
             let at = usize::from(*k);
             let sent = |row| cell_at(row, at).filter(|c| matches!(c, Cell::Value(_) | Cell::Null));
             let column = table.columns.get(at);
@@ -526,7 +545,7 @@ impl Encoder {
             let (cells, columns) = (row.cells.len(), table.columns.len());
             return Err(EncodeError::Shape { table: table.qualified(), cells, columns });
         }
-        let key_alone = if after { None } else { key_alone(table, row) };
+        let key_alone = if after { None } else { nothing::key_alone(table, row) };
         let cuts = self.cuts(table);
         if let Some(what) = &key_alone {
             marks.push(ExactCell { after, column: OUTSIDE_KEY, what: what.clone() });
@@ -535,7 +554,8 @@ impl Encoder {
         let mut first = true;
         for (at, (cell, column)) in row.cells.iter().zip(&table.columns).enumerate() {
             // In an after image a column that is not captured is left out, as Debezium does; a generated one also before.
-            if *cell == Cell::Absent && (after || column.generated) {
+            if *cell == Cell::Absent && (after || column.generated) || defects::is_missing(&self.options, column, road)
+            {
                 continue;
             }
             if !first {
@@ -741,25 +761,7 @@ fn key_changed_in(change: &RowChange, counts: impl Fn(&Column) -> bool) -> bool 
     })
 }
 
-/// The one kind of gap that fills every column outside the key of a before image.
-fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
-    let mut found = None;
-    for (at, (cell, column)) in row.cells.iter().zip(&table.columns).enumerate() {
-        if table.is_key(at) || (column.generated && *cell == Cell::Absent) {
-            continue;
-        }
-        let what = match cell {
-            Cell::Unavailable => Exact::Unavailable,
-            Cell::Absent => Exact::Absent,
-            _ => return None,
-        };
-        if found.get_or_insert(what.clone()) != &what {
-            return None;
-        }
-    }
-    found
-}
-
+pub(crate) mod chain;
 mod default;
 mod defects;
 pub(crate) mod extension;

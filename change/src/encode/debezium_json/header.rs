@@ -77,6 +77,11 @@ pub(super) fn big_decimal(value: &Decimal, scale: i32) -> Option<String> {
     Some(format!("{sign}{first}{point}{rest}E{exponent:+}"))
 }
 
+/// The same of a decimal's bytes.
+pub(crate) fn big_decimal_of(unscaled: &[u8], scale: i32) -> Option<String> {
+    big_decimal(&Decimal::Finite { unscaled: unscaled.to_vec().into(), scale }, scale)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

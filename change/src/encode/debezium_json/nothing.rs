@@ -6,8 +6,10 @@
 use super::schema::{is_optional, items_optional};
 use super::value::{bare, fixed_scale, put_value};
 use super::{Options, default};
+use crate::exact::Exact;
 use crate::json;
-use crate::schema::{Column, Type};
+use crate::row::{Cell, Row};
+use crate::schema::{Column, TableSchema, Type};
 use crate::value::{Decimal, Value};
 
 /// Appends it. `defaults`: a default stands also where null could.
@@ -62,4 +64,23 @@ pub(super) fn has_no_place(column: &Column, value: &Value) -> bool {
     let (Type::Array { element }, Value::Array(items)) = (&column.kind, value) else { return false };
     let native = column.native_type.strip_suffix("[]").unwrap_or(&column.native_type);
     !items_optional(element, native) && items.iter().any(Option::is_none)
+}
+
+/// The one kind of gap that fills every column outside the key of a before image.
+pub(super) fn key_alone(table: &TableSchema, row: &Row) -> Option<Exact> {
+    let mut found = None;
+    for (at, (cell, column)) in row.cells.iter().zip(&table.columns).enumerate() {
+        if table.is_key(at) || (column.generated && *cell == Cell::Absent) {
+            continue;
+        }
+        let what = match cell {
+            Cell::Unavailable => Exact::Unavailable,
+            Cell::Absent => Exact::Absent,
+            _ => return None,
+        };
+        if found.get_or_insert(what.clone()) != &what {
+            return None;
+        }
+    }
+    found
 }

@@ -6,7 +6,9 @@
 //! Source: Debezium 3.7 (`ExtractNewRecordState`, `ToLogicalTopicRouter`), recordings `unwrap-*`, `routed-*`.
 
 use super::defects::Road;
-use super::{Block, EncodeError, Encoder, Outbox, Parts, Piece, Times, outbox, schema, snapshot_text, topic_name};
+use super::{
+    Block, EncodeError, Encoder, Link, Outbox, Parts, Piece, Times, outbox, schema, snapshot_text, topic_name,
+};
 use crate::event::{Op, RowChange, SnapshotMark, SourceInfo};
 use crate::exact::ExactCell;
 use crate::json;
@@ -34,6 +36,14 @@ pub trait Places: Send + Sync {
     /// Of an event of the outbox table that has that topic without transforms: where its router sends it by a column's text.
     fn routed(&self, _topic: &str, by: &str) -> Result<String, String> {
         Ok(by.to_owned())
+    }
+    /// What is done to records of a topic that is no table's, as [`Placed::chain`].
+    fn chain(&self, _topic: &str) -> Vec<Link> {
+        Vec::new()
+    }
+    /// True if a record of any topic is taken apart.
+    fn has_chains(&self) -> bool {
+        false
     }
     /// True if there is a router of outbox tables.
     fn has_events(&self) -> bool {
@@ -71,6 +81,21 @@ pub struct Placed {
     pub flat: Option<Arc<Flat>>,
     /// The rows become events, and go where each of them says; `topic` is then what the router saw.
     pub outbox: Option<Arc<Outbox>>,
+    /// What is done to each record, in this order, when it is a record of `flat` or with its envelope.
+    pub chain: Vec<Link>,
+    /// What adds headers before `flat`.
+    pub before: Vec<Link>,
+    /// `Filter`: tombstones are left out, or all that are none.
+    pub drops: Drops,
+    /// The same before `flat`, where a delete is no null yet.
+    pub early_drops: Drops,
+}
+
+/// Records that a `Filter` leaves out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drops {
+    pub tombstones: bool,
+    pub others: bool,
 }
 
 /// `delete.tombstone.handling.mode`, as far as the delete goes.
@@ -258,6 +283,41 @@ impl Flat {
     }
 }
 
+impl Placed {
+    /// The records that a `Filter` leaves. What is a tombstone is decided by what the record is, not by its bytes.
+    pub(super) fn filter(&self, change: &RowChange, left: &'static [Piece]) -> &'static [Piece] {
+        use Piece::{NewKey, OldKey, Tombstone, Whole};
+        // A truncate that is there is one of ours.
+        let nothing = Drops::default();
+        if (self.drops, self.early_drops) == (nothing, nothing) || change.op == Op::Truncate {
+            return left;
+        }
+        let is_null = |piece: Piece| {
+            let is_delete = piece == OldKey || piece == Whole && change.op == Op::Delete;
+            let is_nulled = self.flat.as_ref().is_some_and(|flat| flat.deletes != Deletes::Rewrite);
+            piece == Tombstone || is_delete && is_nulled
+        };
+        let leaves = |drops: Drops, is_null: bool| if is_null { drops.tombstones } else { drops.others };
+        let stays = |piece: Piece| {
+            left.contains(&piece)
+                && !leaves(self.drops, is_null(piece))
+                && !leaves(self.early_drops, piece == Piece::Tombstone)
+        };
+        match (stays(Whole), stays(OldKey), stays(Tombstone), stays(NewKey)) {
+            (true, _, true, _) => &[Whole, Tombstone],
+            (true, ..) => &[Whole],
+            (_, true, true, true) => &[OldKey, Tombstone, NewKey],
+            (_, true, true, false) => &[OldKey, Tombstone],
+            (_, true, false, true) => &[OldKey, NewKey],
+            (_, true, false, false) => &[OldKey],
+            (_, false, true, true) => &[Tombstone, NewKey],
+            (_, false, true, false) => &[Tombstone],
+            (_, false, false, true) => &[NewKey],
+            (_, false, false, false) => &[],
+        }
+    }
+}
+
 /// What the parts of an envelope are taken from.
 pub(super) struct Of<'a> {
     pub change: &'a RowChange,
@@ -321,7 +381,10 @@ impl Encoder {
         if placed.outbox.is_some() {
             return outbox::pieces(change.op).is_empty();
         }
-        placed.flat.as_ref().is_some_and(|flat| flat.leaves_out(change.op, self.all_pieces(change)))
+        let all = self.all_pieces(change);
+        let left = placed.flat.as_ref().map_or(all, |flat| flat.pieces(change.op, all));
+        let drops = placed.filter(change, left).is_empty();
+        drops || placed.flat.as_ref().is_some_and(|flat| flat.leaves_out(change.op, all))
     }
 
     /// Events of a change of which a transform leaves nothing; Debezium has counted them when its transforms come.

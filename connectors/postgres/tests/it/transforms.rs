@@ -14,7 +14,10 @@ use catchwater_record::batch::{BatchView, iterate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const RECORDED: &str = include_str!("../golden/transforms.txt");
+/// Transforms that say where a record goes and what its envelope becomes, and those that change records themselves.
+const RECORDED: [&str; 2] = [include_str!("../golden/transforms.txt"), include_str!("../golden/changed.txt")];
+/// Runs with tombstones, of which a delete of a table without a key has one there.
+const WITH_TOMBSTONES: [&str; 5] = ["unwrap-where", "smt-insert", "smt-flatten", "smt-route", "smt-strings"];
 
 #[derive(Clone, Debug, PartialEq)]
 struct Record {
@@ -35,7 +38,7 @@ struct Run {
 
 fn runs() -> Vec<Run> {
     let mut out = Vec::new();
-    for part in RECORDED.split("#sql ").skip(1) {
+    for part in RECORDED.iter().flat_map(|file| file.split("#sql ").skip(1)) {
         let mut pieces = part.split("\n#run ");
         let sql = pieces.next().unwrap();
         for piece in pieces {
@@ -81,18 +84,21 @@ pub fn masked(text: &str) -> String {
     let mut out = text.to_owned();
     for mark in ["first", "last", "first_in_data_collection", "last_in_data_collection"] {
         out = out.replace(&format!("\"{mark}\""), "\"true\"");
+        out = out.replace(&format!("snapshot={mark},"), "snapshot=true,");
     }
     let mut shown = String::new();
     let mut rest = out.as_str();
     while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
         shown.push_str(&rest[..at]);
         let end = rest[at..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |n| at + n);
-        let is_id = shown.ends_with("txId\":") || rest[end..].starts_with(':') && shown.ends_with("id\":\"");
+        let is_id = shown.ends_with("txId\":")
+            || shown.ends_with("txId=")
+            || rest[end..].starts_with(':') && shown.ends_with("id\":\"");
         shown.push_str(if end - at >= 7 || is_id { "#" } else { &rest[at..end] });
         rest = &rest[end..];
     }
     shown.push_str(rest);
-    shown.replace("[null,\\\"#\\\"]", "[\\\"#\\\",\\\"#\\\"]")
+    shown.replace("[null,\\\"#\\\"]", "[\\\"#\\\",\\\"#\\\"]").replace("[null,\"#\"]", "[\"#\",\"#\"]")
 }
 
 fn all_masked(topics: Topics) -> Topics {
@@ -150,8 +156,9 @@ fn expected(run: &Run, schemas: bool, defects: bool) -> Topics {
     for (topic, records) in &mut topics {
         let before = records.len();
         // The tombstone of a delete without a key.
-        records.retain(|r| run.name != "unwrap-where" || topic != "pg.public.u3" || r.key != r.value);
-        met += before - records.len();
+        let is_keyless = ["u3", "c3", "k3"].iter().any(|table| topic.ends_with(table));
+        records.retain(|r| !is_keyless || r.key != r.value || !WITH_TOMBSTONES.contains(&run.name.as_str()));
+        met += if run.name.starts_with("smt-") { 0 } else { before - records.len() };
         for record in records {
             let is_null = record.value.as_ref().is_some_and(|v| v == "null" || v.ends_with(",\"payload\":null}"));
             met += usize::from(is_null);
@@ -181,7 +188,9 @@ async fn records_behind_transforms_are_debeziums() {
         // Both settings of each run, in one of the two forms: all four take twice as long and say no more.
         for (schemas, defects) in [(at % 2 == 0, false), (at % 2 == 1, true)] {
             // The transform puts a default for NULL whatever the converter is told; ours, with the defects alone.
-            if !defects && run.properties.contains_key("value.converter.replace.null.with.default") {
+            let is_told = run.properties.contains_key("value.converter.replace.null.with.default");
+            // Without the defects what is not set in `source` is said.
+            if !defects && (is_told && run.name.starts_with("unwrap") || run.name == "smt-strings") {
                 continue;
             }
             let (run, room, server) = (run.clone(), room.clone(), server.clone());

@@ -28,7 +28,7 @@ pub enum Converter {
 
 impl Converter {
     /// True if structures come out as what Java prints of them.
-    pub(super) fn is_text(&self) -> bool {
+    pub(in crate::encode::debezium_json) fn is_text(&self) -> bool {
         match self {
             Converter::Text => true,
             Converter::Binary(Some(other)) => other.is_text(),

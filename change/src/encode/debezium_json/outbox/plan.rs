@@ -159,8 +159,8 @@ impl Encoder {
         for (property, converter) in
             [("key.converter", &self.options.key_converter), ("value.converter", &self.options.value_converter)]
         {
-            if converter.fits(false, false).is_err() {
-                let what = format!("{property} writes no structures as JSON: it is for outbox tables alone");
+            if !converter.is_text() && converter.fits(false, false).is_err() {
+                let what = format!("{property} writes no structures: it is for outbox tables alone");
                 return Err(EncodeError::Outbox { table: table.qualified(), what });
             }
         }
