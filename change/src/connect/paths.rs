@@ -123,7 +123,7 @@ pub(super) fn header_to_value(mut record: Record, fields: &[(String, String)], m
         let (schema, data) = match &header.value {
             HeaderValue::Data(schema, data) => (schema.clone(), data.clone()),
             HeaderValue::Written(Some(text)) => {
-                (Schema::optional(Kind::String, false), Data::Text(String::from_utf8_lossy(text).into_owned()))
+                (Schema::optional(Kind::String, true), Data::Text(String::from_utf8_lossy(text).into_owned()))
             }
             HeaderValue::Written(None) => (Schema::optional(Kind::String, true), Data::Null),
         };

@@ -11,7 +11,7 @@ use super::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Options,
 use crate::connect::read::Schemas;
 use crate::connect::smt::{Side, Smt, Step};
 use crate::connect::write::{self, BytesText};
-use crate::connect::{Data, Header, HeaderValue, Part, Record};
+use crate::connect::{Data, Header, HeaderValue, Kind, Part, Record, Schema};
 use crate::encode::debezium_json::Converter;
 use crate::event::RowChange;
 use crate::schema::TableSchema;
@@ -264,6 +264,15 @@ impl Encoder {
         };
         let mut all = std::mem::take(&mut parts.headers);
         let (mut headers, own) = seen(&mut all);
+        let added = placed.flat.as_ref().map_or(&[][..], |flat| &flat.headers);
+        for header in headers.iter_mut().filter(|h| added.iter().any(|a| a.name == h.name && a.what.kind() == "int64"))
+        {
+            let number = match &header.value {
+                HeaderValue::Written(Some(text)) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
+                _ => None,
+            };
+            header.value = HeaderValue::Data(Schema::optional(Kind::Int64, true), number.map_or(Data::Null, Data::Int));
+        }
         if let Some((at, more)) = early {
             let rest = headers.split_off(at.min(headers.len()));
             headers.extend(more.into_iter().chain(rest));

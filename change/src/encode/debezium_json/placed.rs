@@ -194,7 +194,8 @@ impl Part {
         }
     }
 
-    fn kind(self) -> &'static str {
+    /// Connect's type of it.
+    pub(super) fn kind(self) -> &'static str {
         match self {
             Part::Op | Part::TransactionId => "string",
             Part::Source(at) => SOURCE_FIELDS.get(at).map_or("string", |(_, kind)| kind),
