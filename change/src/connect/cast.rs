@@ -25,6 +25,10 @@ pub fn cast(schema: &Schema, data: &Data, to: Kind) -> Result<Data, Refused> {
     let value = match data {
         Data::Int(n) => Java::Long(*n),
         Data::Bool(b) => Java::Bool(*b),
+        // A float is widened as its bits are: 0.1 becomes 0.10000000149011612.
+        Data::Float(f) if schema.kind == Kind::Float32 => {
+            Java::Double(f.parse::<f32>().map(f64::from).map_err(|_| not(schema))?)
+        }
         Data::Float(f) => Java::Double(f.parse().map_err(|_| not(schema))?),
         Data::Text(t) => Java::Text(t.clone()),
         Data::Bytes(raw) if schema.is_named(write::DECIMAL) => {
@@ -141,6 +145,8 @@ mod tests {
             (Kind::Float64, float("0.5"), Kind::Boolean, Data::Bool(false)),
             (Kind::Int32, Data::Int(7), Kind::Float64, float("7.0")),
             (Kind::Int64, Data::Int(16_777_217), Kind::Float32, float("1.6777216E7")),
+            (Kind::Float32, float("0.1"), Kind::Float64, float("0.10000000149011612")),
+            (Kind::Float32, float("0.1"), Kind::Float32, float("0.1")),
             (Kind::Boolean, Data::Bool(true), Kind::Int64, Data::Int(1)),
             (Kind::Boolean, Data::Bool(true), Kind::String, text("true")),
             (Kind::String, text("TRUE"), Kind::Boolean, Data::Bool(true)),
