@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod kcat;
+mod mixed;
 mod pythons;

@@ -1,0 +1,38 @@
+//! Random programs by a foreign client, with an oracle of what may be there: a share of each. The long form:
+//! `CATCHWATER_BIN=… python tests/clients/mixed.py SEED KILLS [damage]`.
+
+use catchwater_tests::{python, skip};
+use std::path::Path;
+use std::process::Command;
+
+fn program(kills: &str, more: &[&str]) {
+    if std::env::var_os("CW_TEST_KAFKA").is_some() {
+        return; // it kills what it runs
+    }
+    let Ok(python) = python::interpreter().map_err(|e| skip("clients", &e)) else { return };
+    let seed = std::env::var("CW_SEED").unwrap_or_else(|_| "15".to_owned());
+    let out = Command::new(python)
+        .arg("-B")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/mixed.py"))
+        .args([&seed, kills])
+        .args(more)
+        .env("CATCHWATER_BIN", catchwater_tests::broker::binary().expect("the binary"))
+        .env("PLACES", "6")
+        .output()
+        .expect("python runs");
+    let (said, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{said}");
+    assert!(out.status.success(), "seed {seed}: {}\n{said}\n{errors}", out.status);
+}
+
+/// Deletions of records and topics, compaction and settings beside kills: what was acknowledged is there, or was allowed to go.
+#[test]
+fn clients_a_random_program_under_kills_finds_what_was_acknowledged() {
+    program("3", &[]);
+}
+
+/// The same, and copies of its directory are damaged at random: what is served is right and whole, or it is refused.
+#[test]
+fn clients_after_random_damage_what_is_served_is_right_and_whole() {
+    program("2", &["damage"]);
+}
