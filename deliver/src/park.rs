@@ -17,6 +17,8 @@ use std::ops::Range;
 pub const PARKED_TOPIC: &str = "__catchwater_parked";
 /// Most keys one sink may have parked.
 pub const KEYS_MAX: usize = 100_000;
+/// Refused rows never stop the sink, but for [`KEYS_MAX`].
+pub const NO_LIMIT: u32 = u32::MAX;
 const FORMAT: u8 = 1;
 
 /// What happens to a row that the target refuses.
@@ -26,7 +28,7 @@ pub enum OnRowError {
     #[default]
     Stop,
     /// The row, and every later one of its key, goes to the dead letters. More than `most` refused rows among the last
-    /// `of` stop the sink: then it is not the rows.
+    /// `of` stop the sink: then it is not the rows. [`NO_LIMIT`]: however many.
     ParkKey { most: u32, of: u32 },
 }
 
@@ -212,6 +214,9 @@ impl Breaker {
     }
     /// A row was refused. True = more than `most` among the last `of` rows.
     pub fn hit(&mut self) -> bool {
+        if self.most == NO_LIMIT {
+            return false;
+        }
         self.hits.push_back(self.seen);
         while self.hits.front().is_some_and(|at| at + u64::from(self.of) < self.seen) {
             self.hits.pop_front();
@@ -343,5 +348,7 @@ mod tests {
         assert_eq!([b.hit(), b.hit()], [false, false]);
         b.rows(101);
         assert_eq!([b.hit(), b.hit(), b.hit()], [false, false, true]);
+        let mut never = Breaker::new(NO_LIMIT, NO_LIMIT);
+        assert!((0..1000).all(|_| !never.hit()) && never.hits.is_empty());
     }
 }

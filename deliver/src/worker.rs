@@ -72,7 +72,7 @@ use std::time::Duration;
 use thin::Thin;
 
 pub use asked::{Answer, Ask, Refusal, Request, Which, asks};
-pub use letters::{KEYS_HEADER, SINK_HEADER, letters_topic};
+pub use letters::{DeadLetters, HEADERS, KEYS_HEADER, LogRefused, SINK_HEADER, letters_topic};
 
 /// Rows between two looks at the other futures.
 const ROWS_PER_BREATH: usize = 256;
@@ -126,6 +126,7 @@ pub struct Config {
     /// Truncates are done at the target.
     pub truncates: bool,
     pub on_row_error: OnRowError,
+    pub dead_letters: DeadLetters,
     /// Who makes the topic of dead letters.
     pub who: Caller,
     pub batch: BatchLimits,
@@ -160,6 +161,7 @@ impl Config {
             deletes: true,
             truncates: true,
             on_row_error: OnRowError::Stop,
+            dead_letters: DeadLetters::default(),
             who: Caller::anonymous("127.0.0.1"),
             batch: BatchLimits::default(),
             credit_bytes: 64 << 20,

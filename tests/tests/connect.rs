@@ -304,6 +304,94 @@ fn connectors_carry_rows_and_go_on_where_they_were() {
     assert_eq!(holding(&data, CANARY.as_bytes()), [] as [PathBuf; 0], "deleted with their connectors");
 }
 
+/// Refused rows go to the topic that the connector names, of which another one may make use, too, with the headers that it asks for;
+/// the node's own commands find them there, also under a connector's name with a dot in it.
+#[test]
+fn refused_rows_are_in_the_topic_that_the_connector_names() {
+    let Some((a, b)) = Database::create("pg18", "letters_a").zip(Database::create("pg18", "letters_b")) else { return };
+    a.pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'a'), (2, 'toolong')")
+        .expect("rows");
+    b.pg.run("CREATE TABLE one (id int PRIMARY KEY, name varchar(3)); CREATE TABLE two (id int PRIMARY KEY, name varchar(3))")
+        .expect("tables");
+    let prefix = format!("d{}", std::process::id());
+    let (broker, at) = node();
+    let put = |name: &str, config: &Value| ask(&at, "PUT", &format!("/connectors/{name}/config"), Some(config), "");
+    assert_eq!(put("inv", &source(&a, &prefix)).0, 201);
+    let dlq = [("errors.tolerance", "all"), ("errors.deadletterqueue.topic.name", "shop-errors")];
+    let with = [&dlq[..], &[("errors.deadletterqueue.context.headers.enable", "true")]].concat();
+    let told = [&dlq[..], &[("errors.log.enable", "true"), ("errors.log.include.messages", "true")]].concat();
+    assert_eq!(put("copy.1", &sink(&b, &prefix, "one", &with)).0, 201);
+    assert_eq!(put("copy.2", &sink(&b, &prefix, "two", &told)).0, 201);
+    let (status, answer) = put(
+        "copy.3",
+        &sink(&b, &prefix, "x", &[("errors.deadletterqueue.topic.name", &format!("{prefix}.public.items"))]),
+    );
+    assert!(status == 400 && answer.to_string().contains("may not be included in the list of topics"), "{answer}");
+    a.pg.run("UPDATE items SET name = 'b' WHERE id = 1; INSERT INTO items VALUES (3, 'long, too'), (4, 'c')")
+        .expect("rows");
+    until("the others arrive", &broker, || rows(&b, "one") == "1b,4c" && rows(&b, "two") == "1b,4c");
+
+    let listed = |pipeline: &str| -> Vec<String> {
+        let out = cli(&broker, &["dlq", "list", pipeline]);
+        let letters = out["result"]["letters"].as_array().cloned().unwrap_or_default();
+        letters
+            .iter()
+            .map(|l| format!("{} {} {} {}", l["sink"], l["topic"], l["source_offset"].is_u64(), l["state"]))
+            .collect()
+    };
+    let topic = format!("{prefix}.public.items");
+    for name in ["copy.1", "copy.2"] {
+        let want = format!("\"{name}\" \"{topic}\" true \"parked\"");
+        let want = [want.clone(), want];
+        assert_eq!(listed(name), want);
+    }
+    let out = Command::new("timeout")
+        .args(["60", "kcat", "-b", broker.kafka(), "-C", "-t", "shop-errors", "-o", "beginning", "-e", "-q", "-J"])
+        .output()
+        .expect("kcat");
+    let lines = String::from_utf8_lossy(&out.stdout).into_owned();
+    let letters: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).expect("a line")).collect();
+    assert_eq!(letters.len(), 4);
+    for letter in letters {
+        let pairs = letter["headers"].as_array().cloned().unwrap_or_default();
+        let pairs: Vec<&str> = pairs.iter().filter_map(Value::as_str).collect();
+        let header = |name: &str| pairs.chunks(2).find(|p| p[0] == name).map(|p| p[1]);
+        let by_connect = ["topic", "partition", "offset", "connector.name", "task.id", "stage", "exception.message"]
+            .map(|k| header(&format!("__connect.errors.{k}")));
+        match header("cw.sink") {
+            Some("copy.1.copy.1") => {
+                assert_eq!(by_connect[0], Some(topic.as_str()));
+                assert_eq!((by_connect[3], by_connect[5]), (Some("copy.1"), Some("TASK_PUT")));
+                assert!(by_connect[6].is_some_and(|m| m.contains("too long")), "{pairs:?}");
+            }
+            Some("copy.2.copy.2") => assert!(by_connect.iter().all(Option::is_none), "{pairs:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let told = broker.log().matches("sink.refused").count();
+    assert!(told >= 2 && !broker.log().contains("copy.1.copy.1: CW"), "{told}");
+    // Repaired: replayed from there.
+    b.pg.run("ALTER TABLE one ALTER name TYPE text").expect("a wider column");
+    let done = cli(&broker, &["dlq", "replay", "copy.1"]);
+    assert_eq!(done["result"]["sinks"]["copy.1"]["keys"], 2, "{done}");
+    assert_eq!(
+        (rows(&b, "one"), listed("copy.1").len(), listed("copy.2").len()),
+        ("1b,2toolong,3long, too,4c".into(), 0, 2)
+    );
+}
+
+/// The command line against this node, as JSON.
+fn cli(broker: &Broker, args: &[&str]) -> Value {
+    let out = Command::new(catchwater_tests::broker::binary().expect("binary"))
+        .args(args)
+        .args(["--http", broker.http(), "-o", "json"])
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .expect("runs");
+    serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("{args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
+}
+
 /// Debezium's lists of regular expressions, an expression for a sink's topics, a router before its names, and a signal.
 #[test]
 fn expressions_mean_what_they_mean_to_debezium() {

@@ -3,12 +3,13 @@
 use super::State;
 use super::pipelines::{said, unknown};
 use super::supervisor::WorkerStatus;
+use crate::pipeline::Pipeline;
 use crate::report::{Exit, Failure};
 use bytes::Bytes;
 use catchwater_client::remote::{Record, decode_records};
 use catchwater_client::{At, ControlClient, Fetch, FetchPart, Isolation, LogClient, TaskKind, TopicsWanted};
 use catchwater_deliver::park::{KeyOf, PARKED_TOPIC, Parked, ParkedBy, decode_keys};
-use catchwater_deliver::worker::{Answer, Ask, KEYS_HEADER, Request, SINK_HEADER, Which, letters_topic};
+use catchwater_deliver::worker::{Answer, Ask, HEADERS, KEYS_HEADER, Request, SINK_HEADER, Which};
 use catchwater_record::{Offset, PipelineName, SinkName, SourceName, TopicId, TopicName, TopicPartition};
 use catchwater_runtime::sync::{Sender, oneshot};
 use catchwater_runtime::time::timeout;
@@ -112,8 +113,7 @@ impl State {
         Ok(())
     }
 
-    async fn standing(&self, name: &str) -> Result<Standing, Failure> {
-        let (_, pipeline) = self.stored(name).await?.ok_or_else(|| unknown(name))?;
+    async fn standing(&self, name: &str, pipeline: &Pipeline) -> Result<Standing, Failure> {
         let of = |sink: &String, source: &str| ParkedBy {
             pipeline: PipelineName::from(name),
             sink: SinkName::from(sink.as_str()),
@@ -146,14 +146,16 @@ impl State {
 
     /// Dead letters in the order of their topic. `next` = where to go on.
     pub(super) async fn letters_json(&self, name: &str, wanted: &Wanted) -> Result<Value, Failure> {
-        let standing = self.standing(name).await?;
-        let Some(at) = self.partition(letters_topic(&PipelineName::from(name))).await? else {
+        let (_, pipeline) = self.stored(name).await?.ok_or_else(|| unknown(name))?;
+        let standing = self.standing(name, &pipeline).await?;
+        let Some(at) = self.partition(pipeline.letters_topic()).await? else {
             return Ok(json!({"letters": [], "next": null}));
         };
         let limit = usize::try_from(wanted.limit.clamp(1, LETTERS_MAX)).unwrap_or(1);
         let (mut letters, mut next, mut seen) = (Vec::new(), None, BTreeSet::new());
         self.each(at, wanted.from, |record| {
-            let letter = letter_json(&record, &standing, at.topic, wanted.whole);
+            // Another pipeline may have the same topic, and so may anybody.
+            let Some(letter) = letter_json(&record, name, &standing, at.topic, wanted.whole) else { return Ok(true) };
             let sink = letter["sink"].as_str().unwrap_or_default();
             let other = wanted.sink.as_ref().is_some_and(|s| s != sink);
             let settled = matches!(letter["state"].as_str(), Some("settled"));
@@ -209,7 +211,7 @@ impl State {
                 }
             }
             match failed {
-                None => Ok(json!({"pipeline": name, "sinks": out})),
+                None => Ok(json!({"pipeline": name, "topic": pipeline.letters_topic().as_str(), "sinks": out})),
                 Some(failure) => Err(failure),
             }
         })
@@ -293,23 +295,24 @@ fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn letter_json(record: &Record, standing: &Standing, topic: TopicId, whole: bool) -> Value {
+/// `None` = it is no dead letter of this pipeline.
+fn letter_json(record: &Record, pipeline: &str, standing: &Standing, topic: TopicId, whole: bool) -> Option<Value> {
     let header = |name: &str| {
         let found = record.headers.iter().find(|(k, _)| k == name.as_bytes());
         found.and_then(|(_, v)| v.as_ref()).map(text)
     };
-    let number = |name: &str| header(name).and_then(|t| t.parse::<u64>().ok());
-    let named = header(SINK_HEADER).unwrap_or_default();
-    let sink = named.split_once('.').map_or(named.as_str(), |(_, sink)| sink).to_owned();
+    let number = |text: Option<String>| text.and_then(|t| t.parse::<u64>().ok());
+    let [of_topic, partition, offset, message] = HEADERS.map(|(name, ours)| header(name).or_else(|| header(ours)));
+    // A connector's name may have a dot.
+    let sink = header(SINK_HEADER)?.strip_prefix(pipeline)?.strip_prefix('.')?.to_owned();
     let (version, keys) = (header("cw.version").unwrap_or_default(), header(KEYS_HEADER));
     let keys = keys.as_deref().and_then(decode_keys);
     let at = (topic, Offset(record.offset.unsigned_abs()));
     let mut out = json!({
         "offset": record.offset, "at_ms": record.timestamp_ms, "sink": sink,
-        "topic": header("__connect.errors.topic"), "partition": number("__connect.errors.partition"),
-        "source_offset": number("__connect.errors.offset"),
+        "topic": of_topic, "partition": number(partition), "source_offset": number(offset),
         "key": record.key.as_ref().map(text), "version": version, "code": header("cw.error.code"),
-        "message": header("__connect.errors.exception.message"),
+        "message": message,
         "state": standing.of(&sink, keys.as_deref(), &version, at),
     });
     if whole {
@@ -323,5 +326,5 @@ fn letter_json(record: &Record, standing: &Standing, topic: TopicId, whole: bool
             Err(_) => text(v).into(),
         });
     }
-    out
+    Some(out)
 }

@@ -56,6 +56,7 @@ pub fn fill(config: &mut deliver::Config, sink: &Sink, node: &str, of: Option<&S
     if let Some((most, of)) = sink.park {
         config.on_row_error = deliver::OnRowError::ParkKey { most, of };
     }
+    config.dead_letters = sink.dead_letters.clone();
     if let Some(rows) = sink.batch_rows {
         config.batch.rows = usize::try_from(rows).unwrap_or(usize::MAX);
     }

@@ -26,7 +26,7 @@ pub async fn run(command: Dlq) -> Result<Done, Failure> {
             }
             let done = post(&http, &letters.pipeline, "dlq/discard", which(&letters)).await?;
             let keys = sum(&done, "keys");
-            let summary = format!("{keys} key(s) are parked no more; their letters stay in {}.dlq", letters.pipeline);
+            let summary = format!("{keys} key(s) are parked no more; their letters stay in {}", text(&done["topic"]));
             Ok(Done::new(summary, done, ""))
         }
     }

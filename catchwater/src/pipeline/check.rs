@@ -13,6 +13,7 @@ use catchwater_capture::{SnapshotMode, TableLists};
 use catchwater_connector_postgres::{ConnectConfig, UrlError};
 use catchwater_deliver::Columns;
 use catchwater_deliver::columns::is_type;
+use catchwater_deliver::worker::DeadLetters;
 use std::collections::BTreeMap;
 
 /// What the caller allows.
@@ -519,6 +520,7 @@ fn build(root: &Node) -> Pipeline {
                 additive: text(&e.value, "on_schema_change").as_deref() != Some("fail"),
                 park: parks
                     .then(|| on_error.and_then(|o| text(o, "max")).and_then(|t| schema::ratio(&t)).unwrap_or(PARK_MAX)),
+                dead_letters: DeadLetters::default(),
                 component: component(&e.value),
                 from: texts(e.value.get("from")).into_iter().map(|t| t.0).collect(),
                 topics: None,

@@ -3,6 +3,8 @@
 use super::connect::{Connector, Naming, Target};
 use catchwater_capture::{SnapshotMode, TableLists};
 use catchwater_deliver::Columns;
+use catchwater_deliver::worker::{DeadLetters, letters_topic};
+use catchwater_record::{PipelineName, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +20,12 @@ impl Pipeline {
     /// Sources that its sinks read and that another pipeline captures.
     pub fn borrowed(&self) -> BTreeSet<&str> {
         self.sinks.values().map(Sink::source).filter(|s| !self.sources.contains_key(*s)).collect()
+    }
+
+    /// Where its sinks set refused rows aside: they all name the same topic, if they name one.
+    pub fn letters_topic(&self) -> TopicName {
+        let given = self.sinks.values().find_map(|s| s.dead_letters.topic.clone());
+        given.unwrap_or_else(|| letters_topic(&PipelineName::from(self.name.as_str())))
     }
 
     /// Its tasks do not run, whatever else is said of it.
@@ -146,6 +154,7 @@ pub struct Sink {
     pub mode: String,
     /// Rows the target refuses are set aside with their key, at most so many of the last so many; else the sink stops.
     pub park: Option<(u32, u32)>,
+    pub dead_letters: DeadLetters,
     /// Deletes of rows are done; else the rows stay.
     pub deletes: bool,
     /// Truncates are done.

@@ -2,8 +2,8 @@
 //!
 //! A group that was refused is written again, not folded and *guarded*: a write that is refused leaves nothing, so halves
 //! are tried until the refused change stands alone. It, and every later change of its key, becomes a record of the topic
-//! `<pipeline>.dlq`: key and value as they stand in the log, headers that say why, with Kafka Connect's names for its
-//! tools. At least once: readers drop repeats by (`cw.sink`, `cw.version`).
+//! `<pipeline>.dlq`, or of the one that a connector names: key and value as they stand in the log, headers that say why, with
+//! Kafka Connect's names for its tools. At least once: readers drop repeats by (`cw.sink`, `cw.version`).
 //!
 //! Order: dead letters appended, parked keys appended, then the position commits.
 
@@ -16,7 +16,7 @@ use crate::park::{Bisect, KEYS_MAX, KeyOf, PARKED_TOPIC, Parked, ParkedBy, Since
 use crate::sink::{Apply, Group, Others, SinkClass, SinkError, What};
 use crate::wire::{RawRecord, records};
 use bytes::Bytes;
-use catchwater_base::crash_point;
+use catchwater_base::{crash_point, log};
 use catchwater_change::Version;
 use catchwater_change::encode::debezium_json::FLAT_HEADER;
 use catchwater_change::encode::form::FORM_HEADER;
@@ -42,6 +42,42 @@ pub const SINK_HEADER: &str = "cw.sink";
 pub const KEYS_HEADER: &str = "cw.keys";
 const APPEND_TIMEOUT_MS: u32 = 30_000;
 
+/// How refused rows are told of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetters {
+    /// `None` = [`letters_topic`].
+    pub topic: Option<TopicName>,
+    /// Headers say why under Kafka Connect's names, `__connect.errors.*`; else under ours alone.
+    pub context: bool,
+    /// What Kafka Connect would call the sink; `None` = `pipeline.sink`.
+    pub connector: Option<String>,
+    pub log: LogRefused,
+}
+
+/// Whether each refused row has a line in the node's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogRefused {
+    #[default]
+    Never,
+    Why,
+    /// With its place in the log of topics.
+    WhyAndWhere,
+}
+
+impl Default for DeadLetters {
+    fn default() -> Self {
+        DeadLetters { topic: None, context: true, connector: None, log: LogRefused::default() }
+    }
+}
+
+/// Header of a dead letter → the one that says the same where [`DeadLetters::context`] is off.
+pub const HEADERS: [(&str, &str); 4] = [
+    ("__connect.errors.topic", "cw.topic"),
+    ("__connect.errors.partition", "cw.partition"),
+    ("__connect.errors.offset", "cw.offset"),
+    ("__connect.errors.exception.message", "cw.error.message"),
+];
+
 /// Where dead letters and parked keys go.
 #[derive(Clone, Copy)]
 pub(super) struct LettersTo {
@@ -62,7 +98,7 @@ pub(super) struct Letter {
 /// Where the changes of the open batch stand in the log.
 pub(super) type Origins = BTreeMap<Version, (TopicPartition, Offset)>;
 
-/// Topic of a pipeline's dead letters, one partition.
+/// Topic of a pipeline's dead letters where no other is given, one partition.
 pub fn letters_topic(pipeline: &PipelineName) -> TopicName {
     TopicName::from(format!("{pipeline}.dlq"))
 }
@@ -80,9 +116,8 @@ impl Worker {
         format!("{}.{}", self.config.pipeline, self.config.sink)
     }
 
-    /// `<pipeline>.dlq`.
     fn letters_topic(&self) -> TopicName {
-        letters_topic(&self.config.pipeline)
+        self.config.dead_letters.topic.clone().unwrap_or_else(|| letters_topic(&self.config.pipeline))
     }
 
     pub(super) fn parked_by(&self) -> ParkedBy {
@@ -322,6 +357,7 @@ impl Worker {
             let headers = self.headers(letter, &record);
             let headers = headers.iter().map(|(k, v)| (&k[..], Some(&v[..])));
             batch.push(self.now().wall.as_millis(), record.key.as_deref(), record.value.as_deref(), headers);
+            self.say_refused(letter);
             if batch.bytes() > LETTERS_BATCH_BYTES {
                 append(&log, to.letters, std::mem::replace(&mut batch, Builder::new())).await?;
             }
@@ -343,27 +379,46 @@ impl Worker {
         Ok(())
     }
 
+    fn topic_of(&self, letter: &Letter) -> String {
+        self.topic_names.get(&letter.at.topic).map_or_else(String::new, ToString::to_string)
+    }
+
+    fn say_refused(&self, letter: &Letter) {
+        let (sink, Letter { code, what, at, offset, .. }) = (self.sink_name(), letter);
+        match self.config.dead_letters.log {
+            LogRefused::Never => {}
+            LogRefused::Why => log!(Warn, "sink.refused", "{sink}: {code} {what}"),
+            LogRefused::WhyAndWhere => {
+                let topic = self.topic_of(letter);
+                log!(Warn, "sink.refused", "{sink}: {code} {what}; {topic} partition {} offset {offset}", at.partition);
+            }
+        }
+    }
+
     fn headers(&self, letter: &Letter, record: &RawRecord) -> Vec<(Bytes, Bytes)> {
-        let sink = self.sink_name();
-        let topic = self.topic_names.get(&letter.at.topic).map_or_else(String::new, ToString::to_string);
+        let (sink, to) = (self.sink_name(), &self.config.dead_letters);
         let text = |k: &'static str, v: String| (Bytes::from_static(k.as_bytes()), Bytes::from(v));
-        let mut out = vec![
-            text("__connect.errors.topic", topic),
-            text("__connect.errors.partition", letter.at.partition.to_string()),
-            text("__connect.errors.offset", letter.offset.to_string()),
-            text("__connect.errors.connector.name", sink.clone()),
-            text("__connect.errors.task.id", "0".into()),
-            text("__connect.errors.stage", "TASK_PUT".into()),
-            text("__connect.errors.class.name", "catchwater.sink".into()),
-            text("__connect.errors.exception.class.name", letter.code.to_string()),
-            text("__connect.errors.exception.message", letter.what.clone()),
-            text("__connect.errors.exception.stacktrace", String::new()),
+        let place = [letter.at.partition.to_string(), letter.offset.to_string(), letter.what.clone()];
+        let values = std::iter::once(self.topic_of(letter)).chain(place);
+        let names = HEADERS.iter().map(|(connect, ours)| if to.context { *connect } else { *ours });
+        let mut out: Vec<(Bytes, Bytes)> = names.zip(values).map(|(k, v)| text(k, v)).collect();
+        if to.context {
+            out.extend([
+                text("__connect.errors.connector.name", to.connector.clone().unwrap_or_else(|| sink.clone())),
+                text("__connect.errors.task.id", "0".into()),
+                text("__connect.errors.stage", "TASK_PUT".into()),
+                text("__connect.errors.class.name", "catchwater.sink".into()),
+                text("__connect.errors.exception.class.name", letter.code.to_string()),
+                text("__connect.errors.exception.stacktrace", String::new()),
+            ]);
+        }
+        out.extend([
             text("cw.error.code", letter.code.to_string()),
             text(SINK_HEADER, sink),
             text(KEYS_HEADER, encode_keys(&letter.keys)),
             text("cw.version", letter.version.to_string()),
             text("cw.attempts", (self.retry.attempts() + 1).to_string()),
-        ];
+        ]);
         for (name, value) in [
             (STAMP_HEADER, &record.stamp),
             (EXACT_HEADER, &record.exact),

@@ -5,10 +5,15 @@ use super::{Given, Wrong, url_part};
 use crate::pipeline::model::{Component, Sink, TableOption};
 use crate::pipeline::secret::has_reference;
 use catchwater_deliver::Columns;
+use catchwater_deliver::park::NO_LIMIT;
+use catchwater_deliver::worker::{DeadLetters, LogRefused};
+use catchwater_record::TopicName;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows refused among the last ones, above which `errors.tolerance=all` does not tolerate them.
-const PARK_MAX: (u32, u32) = (25, 1000);
+/// `errors.tolerance=all` tolerates however many.
+const PARK_MAX: (u32, u32) = (NO_LIMIT, NO_LIMIT);
+/// Longest name of a topic. Source: Kafka, `Topic.MAX_NAME_LENGTH`.
+const TOPIC_NAME_MAX: usize = 249;
 
 pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
     let debezium = given.class == super::Class::DebeziumJdbc;
@@ -68,6 +73,7 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
     }
     let naming = expression.is_some().then_some(naming);
     let tolerates = given.word("errors.tolerance", &["none", "all"]) == "all";
+    let dead_letters = dead_letters(&mut given, &from, expression.as_deref());
     let batch_rows = given.get("batch.size").and_then(|t| t.parse::<u64>().ok()).filter(|n| *n > 0);
     let sink = Sink {
         component: Component::Postgres {
@@ -92,11 +98,54 @@ pub(super) fn jdbc(mut given: Given<'_>) -> Result<Sink, Vec<Wrong>> {
         lanes: None,
         mode: mode.to_owned(),
         park: tolerates.then_some(PARK_MAX),
+        dead_letters,
         deletes,
         truncates,
         additive,
     };
     given.done(sink)
+}
+
+/// Where refused rows go, and who is told.
+fn dead_letters(given: &mut Given<'_>, topics: &[String], expression: Option<&str>) -> DeadLetters {
+    const TOPIC: &str = "errors.deadletterqueue.topic.name";
+    let topic = given.get(TOPIC);
+    if let Some(name) = &topic {
+        // Connect's own rule, and its sentence.
+        let is_read = match expression {
+            None => topics.contains(name),
+            Some(expression) => whole(expression).is_ok_and(|e| e.is_match(name)),
+        };
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if is_read {
+            let (of, which) = match expression {
+                None => (
+                    "topics",
+                    format!("included in the list of topics ('topics={topics:?}') consumed by the connector"),
+                ),
+                Some(e) => (
+                    "topics.regex",
+                    format!("included in the regex matched topics ('topics.regex={e}') consumed by the connector"),
+                ),
+            };
+            let message = format!("The DLQ topic '{name}' may not be {which}");
+            given.wrong.push(Wrong { key: of.into(), message });
+        } else if name.len() > TOPIC_NAME_MAX || !name.chars().all(legal) || name.starts_with("__") {
+            given.refuse(TOPIC, "a topic's name has letters, digits, '.', '_', '-', and does not begin with '__'");
+        }
+    }
+    let log = match (given.flag("errors.log.enable"), given.flag("errors.log.include.messages")) {
+        (false, _) => LogRefused::Never,
+        (true, false) => LogRefused::Why,
+        (true, true) => LogRefused::WhyAndWhere,
+    };
+    DeadLetters {
+        // Without a topic of its own the rows are in ours, and so are their headers.
+        context: topic.is_none() || given.flag("errors.deadletterqueue.context.headers.enable"),
+        topic: topic.map(TopicName::from),
+        connector: given.get("name"),
+        log,
+    }
 }
 
 /// `jdbc:postgresql://host:5432/db?…` and the login → our URL.

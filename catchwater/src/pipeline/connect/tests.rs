@@ -1,8 +1,11 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::pipeline::Pipeline;
 use crate::pipeline::model::Component;
 use catchwater_capture::{Properties, SnapshotMode};
 use catchwater_change::encode::debezium_json::Converter;
+use catchwater_deliver::park::NO_LIMIT;
+use catchwater_deliver::worker::LogRefused;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -375,6 +378,34 @@ fn a_sink_takes_the_names_its_format_gives() {
     ];
     let Ok(Translated::Sink(s)) = translate(&map(&confluent)) else { panic!("Confluent's") };
     assert_eq!((s.target_name("inv.public.items"), s.additive, s.deletes), ("items".to_owned(), true, false));
+}
+
+#[test]
+fn refused_rows_go_where_connect_would_put_them() {
+    let of = |more: &[(&str, &str)]| {
+        let s = sink(more);
+        let to = s.dead_letters;
+        (s.park, to.topic.map(|t| t.to_string()), to.context, to.log)
+    };
+    let all = Some((NO_LIMIT, NO_LIMIT));
+    assert_eq!(of(&[]), (None, None, true, LogRefused::Never));
+    assert_eq!(of(&[("errors.tolerance", "all")]), (all, None, true, LogRefused::Never));
+    let named = [("errors.tolerance", "all"), ("errors.deadletterqueue.topic.name", "inv-errors")];
+    assert_eq!(of(&named), (all, Some("inv-errors".into()), false, LogRefused::Never));
+    let more = [
+        ("errors.deadletterqueue.context.headers.enable", "true"),
+        ("errors.log.enable", "true"),
+        ("errors.log.include.messages", "true"),
+    ];
+    assert_eq!(of(&[&named[..], &more].concat()), (all, Some("inv-errors".into()), true, LogRefused::WhyAndWhere));
+    for name in ["inv.public.items", "__consumer_offsets", "a b"] {
+        let wrong = with(&SINK, &[("topics", "inv.public.items"), ("errors.deadletterqueue.topic.name", name)]);
+        assert_eq!(wrong.unwrap_err().len(), 1, "{name}");
+    }
+    let mut pipeline = Pipeline { name: "copy.1".into(), sources: [].into(), sinks: [].into(), connect: None };
+    assert_eq!(pipeline.letters_topic().as_str(), "copy.1.dlq");
+    pipeline.sinks.insert("copy.1".into(), sink(&named));
+    assert_eq!(pipeline.letters_topic().as_str(), "inv-errors");
 }
 
 #[test]
