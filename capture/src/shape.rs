@@ -654,6 +654,11 @@ impl Source for Shaped {
                             break;
                         }
                     },
+                    Item::Again(given) => {
+                        if let Ok(table) = self.shaper.plan(&given).legal() {
+                            out.push(Item::Again(table.clone()));
+                        }
+                    }
                     Item::Row(change) if change.op == Op::Message => {
                         if self.shaper.takes(&change) {
                             out.push(Item::Row(change));

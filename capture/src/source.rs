@@ -217,6 +217,9 @@ pub enum Item {
     Row(RowChange),
     /// Precedes the first row that uses it.
     Schema(Arc<TableSchema>),
+    /// Behind the description of a table, in a transaction: which of its columns rows hold is not certain, so they are to be read
+    /// once more, behind it.
+    Again(Arc<TableSchema>),
     /// The transaction ends; resuming after `native` gives the next one.
     Commit {
         native: Native,

@@ -104,3 +104,50 @@ fn a_choice_of_columns_that_cannot_be_is_one_error() {
         dev.stop().expect("ends, and takes its slot with it");
     }
 }
+
+/// `on_schema_change: fail`: each change that the target would need is one error, and what a person did to the target is taken.
+#[test]
+fn with_fail_nobody_but_a_person_changes_the_target() {
+    let Some(a) = Database::create("pg18", "fail_a") else { return };
+    let Some(b) = Database::create("pg18", "fail_b") else { return };
+    a.pg.run("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')").expect("table");
+    let mut dev = Dev::new(&pipeline(&a, &b, "    on_schema_change: fail\n"));
+    dev.start().expect("start");
+    // (what the source does, what the sink says, what the person does to the target, columns that are equal then)
+    for (source, says, target, columns) in [
+        ("", "the table is missing", "CREATE TABLE t (id int PRIMARY KEY, a text)", "id, a"),
+        (
+            "ALTER TABLE t ADD COLUMN b int; INSERT INTO t VALUES (2, 'y', 2)",
+            "column b is missing",
+            "ALTER TABLE t ADD COLUMN b int",
+            "id, a, b",
+        ),
+        (
+            "ALTER TABLE t RENAME COLUMN a TO c; INSERT INTO t VALUES (3, 'z', 3)",
+            "column c is missing",
+            "ALTER TABLE t RENAME COLUMN a TO c",
+            "id, c, b",
+        ),
+        // What the source drops stays.
+        ("ALTER TABLE t DROP COLUMN b; INSERT INTO t VALUES (4, 'w')", "", "", "id, c"),
+    ] {
+        for sql in source.split("; ").filter(|s| !s.is_empty()) {
+            a.pg.run(sql).expect(sql);
+        }
+        if !says.is_empty() {
+            let said = || state(&dev);
+            dev.wait(LIMIT, || if said().contains("CW0680") && said().contains(says) { String::new() } else { said() })
+                .unwrap_or_else(|e| panic!("{says}: {e:#}"));
+            b.pg.run(target).expect(target);
+            let restart = ["pipeline", "restart", "p", "--http", &dev.http];
+            let binary = catchwater_tests::broker::binary().expect("binary");
+            let out = std::process::Command::new(binary).args(restart).output().expect("runs");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        let query = format!("SELECT {columns} FROM t ORDER BY id");
+        let rows = |db: &Database| format!("{:?}", db.pg.rows(&query).map_err(|e| e.to_string()));
+        dev.wait(LIMIT, || if rows(&a) == rows(&b) { String::new() } else { rows(&b) })
+            .unwrap_or_else(|e| panic!("{source}: {e:#}"));
+    }
+    dev.ledger().expect("rows in = rows out");
+}

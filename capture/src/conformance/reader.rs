@@ -99,6 +99,7 @@ impl Reader {
                 self.open = Some(Unit { txn, xid, time: commit_time, native, rows: Vec::new() });
             }
             Item::Schema(table) => self.shapes.push(table),
+            Item::Again(table) => assert!(self.shapes.contains(&table), "S4 {} before its shape", table.name),
             Item::Row(row) => {
                 assert!(self.shapes.contains(&row.table), "S4 a row of {} before its shape", row.table.name);
                 for side in [&row.before, &row.after].into_iter().flatten() {

@@ -48,23 +48,27 @@ impl Late {
 impl Begun<'_> {
     /// The rows of a table that came now are wanted.
     pub fn reads_late(&self, table: &TableSchema) -> bool {
-        let config = &self.session.config;
-        let name = table.qualified();
-        let of_snapshots = config.snapshot_tables.as_ref().is_none_or(|p| p.fits(&name));
-        let is_wanted = config.snapshot.reads_first()
-            && of_snapshots
-            && self.has_snapshot
-            && config.signals.table.as_ref() != Some(&name)
-            && table.topic != TopicId::NONE;
+        let is_wanted = self.wants_rows(table) && table.topic != TopicId::NONE;
         if !is_wanted {
             log!(
                 Info,
                 "capture.late_table",
-                "source {}: {name} is captured from now on; what it has already is not read, as the first snapshot would not",
-                config.source
+                "source {}: {} is captured from now on; what it has already is not read, as the first snapshot would not",
+                self.session.config.source,
+                table.qualified()
             );
         }
         is_wanted
+    }
+
+    /// The rows of the table are in the log, also those that nobody changes.
+    pub fn wants_rows(&self, table: &TableSchema) -> bool {
+        let (config, name) = (&self.session.config, table.qualified());
+        let of_snapshots = config.snapshot_tables.as_ref().is_none_or(|p| p.fits(&name));
+        config.snapshot.reads_first()
+            && of_snapshots
+            && self.has_snapshot
+            && config.signals.table.as_ref() != Some(&name)
     }
 
     /// A numbered table came, and its rows are to be read.

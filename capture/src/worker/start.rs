@@ -68,6 +68,8 @@ pub(super) struct Begun<'a> {
     pub signals: Vec<Inserted>,
     /// Rows that moved to these keys with a column that nobody knows, not noted yet.
     pub moved: Vec<(CommitSeq, u32, Vec<Value>)>,
+    /// Tables that the source wants to be read once more, not asked for yet.
+    pub again: Vec<Arc<TableSchema>>,
     pub late: super::late::Late,
     pub superset: bool,
     pub has_snapshot: bool,
@@ -206,6 +208,7 @@ pub(super) async fn begin<'a>(
         touched: Touched::default(),
         signals: Vec::new(),
         moved: Vec::new(),
+        again: Vec::new(),
         late: super::late::Late {
             is_on: !fresh,
             statements: source.statements(),

@@ -145,6 +145,7 @@ pub(super) async fn work(begun: &mut Begun<'_>, source: &mut dyn Source) -> Resu
             if boundary {
                 begun.pass_holes();
                 ad_hoc.note_moved(begun);
+                ad_hoc.ask_again(begun);
             }
             if boundary && let Some(running) = &mut fill {
                 running.place(begun, &mut stream).await?;
@@ -274,6 +275,7 @@ impl Stream {
                 });
             }
             Item::Schema(table) => begun.ensure_tables(&[table]).await?,
+            Item::Again(table) => begun.again.push(table),
             Item::Row(row) => {
                 if !begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize)) {
                     match row.op {

@@ -313,7 +313,7 @@ impl CatalogTable {
         self.columns.iter().filter(|c| !c.generated || (c.stored && self.generated_sent))
     }
 
-    fn key(&self) -> (KeyFrom, &[i16]) {
+    pub fn key(&self) -> (KeyFrom, &[i16]) {
         let find = |f: fn(&CatalogIndex) -> bool| self.indexes.iter().find(|i| f(i));
         // Under an index identity old rows carry that index's columns and nothing else: it has to be the key.
         if self.identity == b'i'
@@ -411,6 +411,19 @@ impl CatalogTable {
         numbers.extend(later.iter().map(|c| c.number).take(r.columns.len().saturating_sub(numbers.len())));
         numbers.sort_unstable();
         (numbers.len() == r.columns.len()).then_some(numbers)
+    }
+
+    /// The newest transaction that dropped a column, if it is `at` or younger and the relation looks as the table does today all the
+    /// same: a column was made again under its name, and whether rows of `at` are of the one or the other nobody can say. (What
+    /// `at` did in a savepoint has a younger number, too.)
+    pub fn made_again_since(&self, r: &Relation, at: u32) -> Option<u32> {
+        let is_young = |by: u32| by.wrapping_sub(at).cast_signed() >= 0;
+        let is_sent = |c: &&CatalogColumn| !c.generated || (c.stored && r.columns.iter().any(|k| k.name == c.name));
+        let sent: Vec<&CatalogColumn> = self.columns.iter().filter(is_sent).collect();
+        let is_todays = sent.len() == r.columns.len() && unknown_columns(r, Some(self)).is_empty();
+        let is_made = is_todays && sent.iter().any(|c| is_young(c.written_by));
+        let young = self.dropped.iter().map(|(_, by)| *by).filter(|by| is_made && is_young(*by));
+        young.max_by_key(|by| by.wrapping_sub(at))
     }
 
     /// All columns, generated ones included: what a sink looks at.

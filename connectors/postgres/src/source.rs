@@ -25,6 +25,7 @@ mod login;
 mod open;
 mod pace;
 mod preflight;
+mod remade;
 pub mod signal_file;
 mod slot;
 pub mod snapshot;
@@ -64,6 +65,7 @@ pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
 use late::Late;
 use leaves::Leaves;
+use remade::{Guess, Remade};
 use snapshot::Export;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -118,6 +120,7 @@ struct Running {
     sent: i64,
     /// Described on the wire, not captured.
     strangers: BTreeMap<u32, String>,
+    remade: Remade,
     types: PgTypes,
     /// Types of the tables' columns whose binary form is known: what COPY gives in binary.
     copied: Arc<BTreeSet<u32>>,
@@ -562,17 +565,13 @@ impl Running {
             if self.binary && !relation.columns.iter().all(|c| types::binary::fits(&self.types, c.type_oid)) {
                 return Err(late::text_from_now_on(config, &format!("{}.{}", relation.namespace, relation.name)));
             }
-            let mut schema = catalog::merge(&relation, current, &self.types, &texts, Some(self.xid as u32));
+            let guess = self.guess(config, &relation, current).await?;
+            let at = (guess != Guess::Today).then_some(self.xid as u32);
+            let mut schema = catalog::merge(&relation, current, &self.types, &texts, at);
             if schema.database.is_empty() {
                 schema.database = config.connect.database.clone();
             }
-            match self.tables.get_mut(&relation.oid).filter(|k| k.schema.fingerprint == schema.fingerprint) {
-                Some(known) => known.body = fingerprint,
-                None => {
-                    let known = Known { schema: Arc::new(schema), body: fingerprint, told: false };
-                    self.tables.insert(relation.oid, known);
-                }
-            }
+            self.learn(relation.oid, schema, fingerprint, guess);
         }
         if let Some(known) = self.tables.get_mut(&relation.oid)
             && !known.told
@@ -580,6 +579,7 @@ impl Running {
             known.told = true;
             out.push(Item::Schema(known.schema.clone()));
         }
+        self.again(relation.oid).into_iter().for_each(|item| out.push(item));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Tables that came to the source after it began (`worker::late`) and that can be read in the order of their key.
 
-use super::{AdHoc, refuse};
+use super::{AdHoc, has_order, last_given, refuse};
 use crate::signal::Execute;
 use crate::worker::start::Begun;
 use catchwater_base::log;
@@ -35,6 +35,41 @@ impl AdHoc<'_> {
             Err(why) => {
                 begun.give_up_late(&numbers.into_iter().collect());
                 refuse(begun, &format!("the rows of {names} are not read: {why}"));
+            }
+        }
+    }
+
+    /// Asks for tables that the source wants to be read once more: at the boundary behind the transaction that showed it, before
+    /// a checkpoint lies above that.
+    pub fn ask_again(&mut self, begun: &mut Begun<'_>) {
+        for given in std::mem::take(&mut begun.again) {
+            let (name, source) = (given.qualified(), begun.session.config.source.clone());
+            let is_read = begun.wants_rows(&given)
+                && begun.late.has_stretches
+                && has_order(&given)
+                && !begun.late.statements.contains(&name);
+            let number = begun.number_of(&given).filter(|_| is_read);
+            let execute = Execute {
+                id: Some("columns made again".into()),
+                tables: Vec::new(),
+                conditions: Vec::new(),
+                rows_per_second: 0,
+                blocking: false,
+            };
+            let seq = last_given(begun);
+            let asked = number.map(|no| self.ask_for(begun, &execute, vec![no], seq));
+            match asked {
+                Some(Ok(_)) => log!(
+                    Info,
+                    "source.columns",
+                    "source {source}: {name} had a column made again beside changes of its rows: they are read once more"
+                ),
+                Some(Err(_)) | None => log!(
+                    Warn,
+                    "source.columns",
+                    "source {source}: {name} had a column made again beside changes of its rows: targets may show what they had in \
+                     the one of before; compare, or read it again: catchwater pipeline reset"
+                ),
             }
         }
     }

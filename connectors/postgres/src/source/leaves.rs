@@ -135,7 +135,7 @@ async fn tell(config: &SourceConfig, sql: &Session, root: u32, leaf: u32, what: 
                 return Ok(()); // made as one, or attached without rows
             }
             let cure = match has_key {
-                true => format!("catchwater pipeline snapshot PIPELINE --table {table} --filter 'tableoid = {leaf}'"),
+                true => format!("catchwater pipeline snapshot PIPELINE --table {table} --where 'tableoid = {leaf}'"),
                 false => "catchwater pipeline reset PIPELINE (a table without a key is read as a whole)".to_owned(),
             };
             ("was attached with rows in it: they are not in the stream", cure)

@@ -12,6 +12,7 @@ use super::large::Large;
 use super::late::{Late, full, is_late, is_named};
 use super::leaves::Leaves;
 use super::login::{replication, session};
+use super::remade::Remade;
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
 use super::stream::{Ask, Stream, parse_lsn};
@@ -742,6 +743,7 @@ impl PgSource {
             messages: Arc::new(TableSchema::messages(&config.connect.database)),
             sent: 0,
             strangers: BTreeMap::new(),
+            remade: Remade::default(),
             types,
             copied,
             binary,

@@ -705,7 +705,7 @@ async fn columns_that_are_made_again_or_renamed_have_their_own_values() {
     rig.source = source.config(&["t", "bare"]);
     let (mut capture, mut deliver) = (rig.capture(), rig.deliver());
     // (what is done while both run, and while they are down; columns of `t`, of `bare`)
-    let steps: [(&str, &str, &str, &str); 6] = [
+    let steps: [(&str, &str, &str, &str); 9] = [
         ("", "", "id, d, e, a, b", "a, b"),
         (
             "ALTER TABLE t DROP b; ALTER TABLE t ADD b text; UPDATE t SET b = 'new' WHERE id = 5;
@@ -736,6 +736,28 @@ async fn columns_that_are_made_again_or_renamed_have_their_own_values() {
             "c, b",
         ),
         ("", "UPDATE t SET b = 'nine' WHERE id = 3; DELETE FROM t WHERE id = 4", "id, d, e, c, b", "c, b"),
+        // All of it in one transaction, in a savepoint of one, and in one that is read later: the table is read once more.
+        (
+            "BEGIN; UPDATE t SET b = 'ten' WHERE id < 4; ALTER TABLE t DROP b; ALTER TABLE t ADD b text;
+             UPDATE t SET b = 'eleven' WHERE id = 1; COMMIT",
+            "",
+            "id, d, e, c, b",
+            "c, b",
+        ),
+        (
+            "BEGIN; SAVEPOINT s; ALTER TABLE t DROP b; ALTER TABLE t ADD b text; RELEASE s; UPDATE t SET b = 'twelve' WHERE id < 3;
+             COMMIT; UPDATE t SET c = 7 WHERE id = 5",
+            "",
+            "id, d, e, c, b",
+            "c, b",
+        ),
+        (
+            "",
+            "BEGIN; UPDATE t SET b = 'old' WHERE id < 4; ALTER TABLE t DROP b; ALTER TABLE t ADD b text DEFAULT 'thirteen';
+             UPDATE t SET b = 'new' WHERE id = 1; COMMIT",
+            "id, d, e, c, b",
+            "c, b",
+        ),
     ];
     for (no, (live, down, of_t, of_bare)) in steps.into_iter().enumerate() {
         for sql in live.split(';') {

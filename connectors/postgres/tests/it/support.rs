@@ -150,6 +150,7 @@ pub async fn read_until(source: &mut PgSource, mut done: impl FnMut(&[Txn]) -> b
                             txns.push(txn);
                         }
                     }
+                    Item::Again(_) => assert!(open.is_some(), "a table is read again behind a transaction"),
                     Item::Idle(_) => assert!(open.is_none(), "idle inside a transaction"),
                 }
             }
