@@ -480,7 +480,7 @@ fn ext(disk: &dyn Disk, path: &str, out: &mut Out<'_>) -> Result<(), DiskError> 
             Some(context) => context_text(&Bytes::copy_from_slice(context)),
             None => "DAMAGED".to_owned(),
         };
-        if !out.line(Line::new("context").with("index", row.index).with("at", row.ext_pos).with("is", text)) {
+        if !out.line(Line::new("context").with("index", row.index).with("at", row.ext_pos).with("context", text)) {
             break;
         }
     }

@@ -316,6 +316,8 @@ def _column(v):
     out = {"id": v.u32(), "flags": v.u16(), "name": v.text(), "native_type": v.text(), "native_type_id": v.u32()}
     out.update(modifier=v.i32(), type=_type(v, 0), default=v.text(), collation=v.text(), charset=v.text())
     out["comment"] = v.text()
+    if out["flags"] >> 7 & 1:
+        out["old"] = v.text()
     return out
 
 
@@ -449,7 +451,7 @@ def exact(data):
     out = []
     while v.left():
         side = v.u8()
-        one = {"after": bool(side & 1), "mark": ["text", "not sent", "not captured"][side >> 1]}
+        one = {"after": bool(side & 1), "mark": ["text", "not sent", "not captured", "null"][side >> 1]}
         one.update(column=v.u16(), text=v.text())
         out.append(one)
     return out
