@@ -6,6 +6,8 @@ use crate::encode::debezium_json::big_decimal_of;
 use crate::json;
 
 pub const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
+const BITS: &str = "io.debezium.data.Bits";
+const DEBEZIUM_DATA: &str = "io.debezium.data.";
 
 /// JsonConverter, with `schemas.enable` and `replace.null.with.default`; false = nothing at all.
 pub fn json(out: &mut Vec<u8>, part: &Part, with_schema: bool, defaults: bool) -> bool {
@@ -170,6 +172,8 @@ pub fn java_text(schema: &Schema, data: &Data, bytes: BytesText) -> Option<Strin
         Data::Null => return None,
         Data::Int(n) => moment::java_date(schema, *n).unwrap_or_else(|| n.to_string()),
         Data::Bytes(raw) if schema.is_named(DECIMAL) => decimal_text(schema, raw)?,
+        // An array of bytes in Java, which prints its address: another one each time.
+        Data::Bytes(raw) if schema.is_named(BITS) => base64(raw),
         Data::Bytes(raw) => match bytes {
             BytesText::Base64 => base64(raw),
             BytesText::Object => format!("java.nio.HeapByteBuffer[pos=0 lim={n} cap={n}]", n = raw.len()),
@@ -181,6 +185,9 @@ pub fn java_text(schema: &Schema, data: &Data, bytes: BytesText) -> Option<Strin
             format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
         }
         Data::Struct(values) => {
+            // The same is in Debezium's own structures: decimals of no fixed scale, geometries.
+            let own = schema.name.as_deref().is_some_and(|name| name.starts_with(DEBEZIUM_DATA));
+            let bytes = if own { BytesText::Base64 } else { bytes };
             let fields = schema.fields.iter().zip(values);
             let text = |(f, v): (&super::Field, &Data)| Some(format!("{}={}", f.name, java_text(&f.schema, v, bytes)?));
             format!("Struct{{{}}}", fields.filter_map(text).collect::<Vec<_>>().join(","))
@@ -271,5 +278,43 @@ fn put_header(out: &mut String, schema: &Schema, data: &Data) {
             }
             out.push('}');
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::connect::{Field, Kind};
+    use std::sync::Arc;
+
+    fn schema(kind: Kind, name: Option<&str>, fields: Vec<(&str, Schema)>) -> Schema {
+        let field = |(name, schema): (&str, Schema)| Field { name: name.to_owned(), schema: Arc::new(schema) };
+        let fields = fields.into_iter().map(field).collect();
+        let name = name.map(str::to_owned);
+        let (version, doc, parameters, default) = (None, None, Vec::new(), None);
+        Schema { kind, optional: true, name, version, doc, parameters, default, fields, keys: None, items: None }
+    }
+
+    #[test]
+    fn what_java_prints_an_address_of_is_base64_and_buffers_are_named() {
+        let bytes = || schema(Kind::Bytes, None, Vec::new());
+        let scaled = schema(Kind::Struct, Some("io.debezium.data.VariableScaleDecimal"), vec![("value", bytes())]);
+        let row = schema(
+            Kind::Struct,
+            Some("s.Value"),
+            vec![
+                ("b", bytes()),
+                ("bits", schema(Kind::Bytes, Some(BITS), Vec::new())),
+                ("n", scaled),
+                ("gone", bytes()),
+            ],
+        );
+        let raw = || Data::Bytes(vec![1, 2, 3]);
+        let data = Data::Struct(vec![raw(), raw(), Data::Struct(vec![raw()]), Data::Null]);
+        let text = |bytes| java_text(&row, &data, bytes).unwrap();
+        assert_eq!(text(BytesText::Base64), "Struct{b=AQID,bits=AQID,n=Struct{value=AQID}}");
+        let buffer = "java.nio.HeapByteBuffer[pos=0 lim=3 cap=3]";
+        assert_eq!(text(BytesText::Object), format!("Struct{{b={buffer},bits=AQID,n=Struct{{value=AQID}}}}"));
     }
 }
