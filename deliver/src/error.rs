@@ -36,6 +36,7 @@ pub mod code {
     pub const COLUMN_GONE: u16 = 696;
     pub const SHARED_TOPIC: u16 = 697;
     pub const OUTBOX_TABLE: u16 = 698;
+    pub const TRANSFORMED: u16 = 699;
     pub const NO_TABLE: u16 = 692;
 }
 
@@ -186,6 +187,14 @@ pub(crate) fn outbox_table(table: &str) -> Failure {
             "the rows of {table} are events of an outbox: no topic holds the table, and a sink has nothing to copy"
         ),
         "leave the table out of the sink's `tables`, or capture it for this sink by a source without the router",
+    )
+}
+
+pub(crate) fn transformed(table: &str) -> Failure {
+    Failure::new(
+        code::TRANSFORMED,
+        format!("transforms of the source changed the records of {table}: they are no rows any more"),
+        "leave the table out of the sink's `tables`, or capture it for this sink by a source without these transforms",
     )
 }
 

@@ -7,6 +7,7 @@ use super::lanes::{Done, Tally};
 use super::{Place, Session, Trouble, Worker};
 use crate::batch::Taken;
 use crate::commit::mirror_group;
+use crate::error::transformed;
 use crate::lag::Way;
 use crate::park::OnRowError;
 use crate::plan;
@@ -39,6 +40,9 @@ impl Worker {
         let Some(schema) = self.book.schemas.get(&no).cloned() else {
             return Err(WireError::NoSchema { at, offset: run.offset, no }.into());
         };
+        if stamp.flags & flag::TRANSFORMED != 0 {
+            return Err(Trouble::Fatal(transformed(&schema.qualified())));
+        }
         if !self.plans.contains_key(&no) {
             if session.lane_open {
                 return Err(Trouble::Prepare(no));

@@ -180,4 +180,5 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0696", include_str!("../../../../docs/errors/CW0696.md")),
     ("CW0697", include_str!("../../../../docs/errors/CW0697.md")),
     ("CW0698", include_str!("../../../../docs/errors/CW0698.md")),
+    ("CW0699", include_str!("../../../../docs/errors/CW0699.md")),
 ];
