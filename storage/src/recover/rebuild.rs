@@ -252,15 +252,15 @@ pub(super) fn footer(made: &Made, ext_sum: u64, base_offset: Offset) -> Footer {
     }
 }
 
-/// An open segment whose table was made again.
-pub(super) fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found {
+/// An open segment with these rows, as it is before anything is known of where it ends.
+pub(super) fn open_found(header: &EntHeader, rows: Vec<Row>, has_ext: bool) -> Found {
     let segment = Segment {
         base_index: header.base_index,
         base_offset: header.base_offset,
         generation: header.generation,
         created_ms: header.created_ms,
         state: SegmentState::Active,
-        rows: made.rows.len() as u32,
+        rows: rows.len() as u32,
         gaps: 0,
         last_term: header.prev_term,
         next_offset: header.base_offset,
@@ -277,5 +277,5 @@ pub(super) fn open_found(header: &EntHeader, made: Made, has_ext: bool) -> Found
         dirty: true,
         sums: None,
     };
-    Found { segment, rows: made.rows, table_lost: false }
+    Found { segment, rows, table_lost: false }
 }

@@ -6,7 +6,7 @@ use super::{End, Found, Reader, end_of, log_end};
 use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, NewEntry, Row, Verdict, row_flag};
-use crate::format::manifest::{ManifestSegment, SegmentState};
+use crate::format::manifest::ManifestSegment;
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::snap::Snap;
 use crate::segment::{Segment, segment_stem};
@@ -224,7 +224,7 @@ impl Reader<'_> {
             Some(made) if made.rows.len() as u64 >= have.max(claimed) && !made.rows.is_empty() => {
                 let bytes = rebuild::encode(&header, &made.rows, None);
                 self.rebuilt.push((self.path(&format!("{stem}.ent")), bytes));
-                Ok(Some(open_found(&header, made, has_ext)))
+                Ok(Some(open_found(&header, made.rows, has_ext)))
             }
             _ => {
                 if have < claimed {
@@ -365,30 +365,7 @@ impl Reader<'_> {
             }
             at += ROW_BYTES;
         }
-        let segment = Segment {
-            base_index: header.base_index,
-            base_offset: header.base_offset,
-            generation: header.generation,
-            created_ms: header.created_ms,
-            state: SegmentState::Active,
-            rows: rows.len() as u32,
-            gaps: 0,
-            last_term: header.prev_term,
-            next_offset: header.base_offset,
-            max_ts: -1,
-            min_ts: i64::MAX,
-            first_ts: None,
-            log_len: 0,
-            ext_len: 0,
-            has_ext,
-            txn_len: 0,
-            control: false,
-            sealed_at_ms: 0,
-            cut: true,
-            dirty: true,
-            sums: None,
-        };
-        Ok(Some(Found { segment, rows, table_lost: false }))
+        Ok(Some(open_found(&header, rows, has_ext)))
     }
 
     /// True if the row behind a bad one is a valid successor.
