@@ -92,7 +92,7 @@ impl Tables {
     fn parse(text: &str) -> Result<Self, SignalError> {
         // A comma is a list's; a signal has one of its own.
         let made = Pattern::parse(&text.replace(',', "\\,"));
-        made.map(Tables).map_err(SignalError)
+        made.map(Tables).map_err(SignalError::Wrong)
     }
     pub fn fits(&self, table: &str) -> bool {
         self.0.fits(table)
@@ -101,11 +101,16 @@ impl Tables {
 
 /// What is wrong with a signal.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SignalError(pub String);
+pub enum SignalError {
+    #[error("{0}")]
+    Wrong(String),
+    /// The source's server does not take a condition of it.
+    #[error("{0}")]
+    Condition(String),
+}
 
 fn wrong<T>(what: impl Into<String>) -> Result<T, SignalError> {
-    Err(SignalError(what.into()))
+    Err(SignalError::Wrong(what.into()))
 }
 
 /// A signal of the table or the command line.
@@ -114,7 +119,7 @@ pub fn parse(kind: &str, data: &str) -> Result<Signal, SignalError> {
         return wrong(format!("its data has {} bytes, above {DATA_BYTES_MAX}", data.len()));
     }
     let text = if data.trim().is_empty() { "{}" } else { data };
-    let node = json::parse(text.as_bytes()).map_err(|e| SignalError(format!("its data is no JSON: {e}")))?;
+    let node = json::parse(text.as_bytes()).map_err(|e| SignalError::Wrong(format!("its data is no JSON: {e}")))?;
     of(kind, &node)
 }
 
@@ -123,7 +128,7 @@ pub fn parse_record(value: &[u8]) -> Result<Signal, SignalError> {
     if value.len() > DATA_BYTES_MAX {
         return wrong(format!("it has {} bytes, above {DATA_BYTES_MAX}", value.len()));
     }
-    let node = json::parse(value).map_err(|e| SignalError(format!("it is no JSON: {e}")))?;
+    let node = json::parse(value).map_err(|e| SignalError::Wrong(format!("it is no JSON: {e}")))?;
     let Some(kind) = node.get("type").and_then(Node::as_str) else { return wrong("it has no `type`") };
     let signal = of(kind, node.get("data").unwrap_or(&Node::Null))?;
     Ok(signal.named(node.get("id").and_then(Node::as_str).unwrap_or_default()))
@@ -183,7 +188,7 @@ fn execute(data: &Node<'_>) -> Result<Execute, SignalError> {
     }
     let rows_per_second = match data.get("rows-per-second") {
         None | Some(Node::Null) => 0,
-        Some(n) => n.as_u64().ok_or_else(|| SignalError("`rows-per-second` is no number".into()))?,
+        Some(n) => n.as_u64().ok_or_else(|| SignalError::Wrong("`rows-per-second` is no number".into()))?,
     };
     Ok(Execute { id: None, tables, conditions, rows_per_second, blocking })
 }

@@ -99,6 +99,12 @@ pub trait Snapshot: Send {
         let _ = of;
         Box::pin(async { Err(SourceError::no_stretches()) })
     }
+    /// Whether the server takes the stretch's filter as one condition over its table. Reads no row; an error that is none of the
+    /// connection says what is wrong with it.
+    fn look<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<(), SourceError>> {
+        let _ = of;
+        Box::pin(async { Err(SourceError::no_stretches()) })
+    }
     /// Rows in the order of their key, each call in a view of its own unless it is held.
     fn stretch<'a>(
         &'a mut self,

@@ -128,7 +128,7 @@ impl StatusHandle {
         if asked.len() < ASKED_MAX {
             asked.push(Asked { signal, answer });
         } else {
-            let _ = answer.send(Err(SignalError(TOO_MANY.into())));
+            let _ = answer.send(Err(SignalError::Wrong(TOO_MANY.into())));
         }
         self.0.news.notify_one();
         told

@@ -56,6 +56,13 @@ struct Step {
     what: What,
 }
 
+/// A topic has something else than rows, by these transforms.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoRows {
+    Changed(Vec<String>),
+    Events(String),
+}
+
 /// A predicate.
 #[derive(Clone, Debug)]
 enum Only {
@@ -375,6 +382,25 @@ impl Transforms {
 
     pub fn is_nothing(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Why a sink would find no rows in a table's topic; `None` = in every topic, whatever its name is.
+    pub fn no_rows(&self, topic: Option<&str>) -> Option<NoRows> {
+        let (mut at, mut changed) = (topic.map(str::to_owned), Vec::new());
+        for step in &self.steps {
+            let fits = at.as_ref().map_or(step.only.is_none(), |t| step.fits(t));
+            match &step.what {
+                _ if !fits => {}
+                What::Rename(rename) => at = at.map(|t| rename.apply(&t).unwrap_or(t)),
+                What::Logical(l) => at = at.map(|t| l.rename.apply(&t).filter(|to| !to.is_empty()).unwrap_or(t)),
+                // What stands before it may add headers only.
+                What::Unwrap(_) => changed.clear(),
+                What::Outbox(..) => return Some(NoRows::Events(step.name.clone())),
+                What::Change(smt) if step.link(smt, "").changes_value() => changed.push(step.name.clone()),
+                What::Change(_) | What::Filter => {}
+            }
+        }
+        (!changed.is_empty()).then_some(NoRows::Changed(changed))
     }
 
     /// What becomes of deletes where rows lose their envelope.

@@ -265,7 +265,7 @@ async fn rest(status: StatusHandle, stop: &mut Stopped) {
     loop {
         for asked in status.take_asked() {
             let why = "the source is complete: snapshot.mode is initial_only, and its snapshot is whole";
-            let _ = asked.answer.send(Err(SignalError(why.into())));
+            let _ = asked.answer.send(Err(SignalError::Wrong(why.into())));
         }
         let (mut stopped, mut asked) = (pin!(stop.wait()), pin!(status.asked()));
         let is_over = poll_fn(|cx| match (stopped.as_mut().poll(cx), asked.as_mut().poll(cx)) {

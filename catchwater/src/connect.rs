@@ -183,7 +183,9 @@ async fn route(state: &State, worker: &str, r: &Request) -> Result<Reply, Refuse
             }
             None => Err(refuse(404, format!("Unknown plugin {plugin}."))),
         },
-        (_, ["connector-plugins", plugin, "config", "validate"]) => validate(plugin, &properties(&object(r)?)?.0),
+        (_, ["connector-plugins", plugin, "config", "validate"]) => {
+            validate(state, plugin, &properties(&object(r)?)?.0).await
+        }
         (method, ["admin", "loggers", rest @ ..]) => loggers(r, method, rest),
         _ => Err(not_found()),
     }
@@ -535,13 +537,24 @@ async fn shown_offsets(state: &State, c: &Stored) -> Vec<Value> {
     topics.iter().map(one).collect()
 }
 
-fn validate(plugin: &str, config: &BTreeMap<String, String>) -> Result<Reply, Refused> {
+async fn validate(state: &State, plugin: &str, config: &BTreeMap<String, String>) -> Result<Reply, Refused> {
     let class = class_of(config)?;
     if Class::find(plugin).is_some_and(|p| p != class) || Class::find(plugin).is_none() {
         let given = config.get("connector.class").map_or("", String::as_str);
         return Err(refuse(400, format!("Included connector type {given} does not match request type {plugin}")));
     }
-    ok(200, show::validation(class, config))
+    let mut wrong = meaning::translate(config).err().unwrap_or_default();
+    if wrong.is_empty() {
+        let connector = Connector { target: Target::Running, config: config.clone() };
+        let name = config.get("name").map_or("", String::as_str);
+        // Without a name it is wrong already.
+        if let Some(p) = crate::pipeline::check(text(name, &connector).as_bytes(), Options { plain_secrets: true }).0 {
+            let key = if config.contains_key("topics.regex") { "topics.regex" } else { "topics" };
+            let found = state.rowless(&p).await.map_err(failed)?;
+            wrong.extend(found.into_iter().map(|message| meaning::Wrong { key: key.into(), message }));
+        }
+    }
+    ok(200, show::validation(class, config, wrong))
 }
 
 fn loggers(r: &Request, method: &str, rest: &[&str]) -> Result<Reply, Refused> {

@@ -7,6 +7,7 @@ pub mod model;
 pub mod offline;
 pub mod plan;
 pub mod render;
+pub mod rowless;
 pub mod schema;
 pub mod secret;
 pub mod tree;

@@ -9,10 +9,17 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn pipeline(a: &Database, b: &Database, transforms: &Value) -> String {
+/// The tables are a pattern, and the transform is for one topic: that the sink reads it is not known before.
+fn pipeline(a: &Database, b: &Database, mut transforms: Value, of_one: &str) -> String {
     let name = a.name();
+    transforms["predicates"] = json!("one");
+    transforms["predicates.one.type"] = json!("org.apache.kafka.connect.transforms.predicates.TopicNameMatches");
+    transforms["predicates.one.pattern"] = json!(format!("{name}[.]public[.]t"));
+    if !of_one.is_empty() {
+        transforms[format!("transforms.{of_one}.predicate")] = json!("one");
+    }
     format!(
-        "version: 1\npipeline: p\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [t] }}\n    debezium: {transforms}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{}\" }}\n",
+        "version: 1\npipeline: p\nsources:\n  {name}:\n    postgres: {{ url: \"{}\", tables: [\"public.*\"] }}\n    debezium: {transforms}\nsinks:\n  copy:\n    from: {name}\n    postgres: {{ url: \"{}\" }}\n",
         a.url(),
         b.url()
     )
@@ -50,7 +57,7 @@ fn changed_records_are_for_clients_and_stop_a_sink() {
         "transforms.line.static.field": "line",
         "transforms.line.static.value": "x",
     });
-    let mut dev = Dev::new(&pipeline(&a, &b, &transforms));
+    let mut dev = Dev::new(&pipeline(&a, &b, transforms, "line"));
     dev.throw_away = true;
     dev.start().expect("start");
     wait(&dev, "sink", &["CW0699", "public.t", "transforms of the source changed the records"]);
@@ -102,7 +109,7 @@ fn a_transform_that_cannot_take_a_record_stops_the_source_with_nothing_lost() {
         }
         all
     };
-    let mut dev = Dev::new(&pipeline(&a, &b, &cast(true)));
+    let mut dev = Dev::new(&pipeline(&a, &b, cast(true), "cast"));
     dev.start().expect("start");
     wait(&dev, "source", &["running"]);
     a.pg.run("INSERT INTO t VALUES (2, 'secret-word')").expect("a row that is no number");

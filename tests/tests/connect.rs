@@ -552,3 +552,44 @@ fn a_connector_is_not_stopped_before_it_can_go_on_here() {
     assert!(exit == 2 && text.contains("is on this node already"), "{text}");
     assert_eq!(there.lock().expect("no panic").changes, ["PUT /connectors/inv/stop"]);
 }
+
+/// What a sink would stop at is said when it is made, and when it is validated.
+#[test]
+fn a_sink_of_changed_records_is_refused_before_it_begins() {
+    let Some((a, b)) = Database::create("pg15", "changed_c").zip(Database::create("pg15", "changed_d")) else { return };
+    a.pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'a')").expect("rows");
+    let (_broker, rest) = node();
+    let mut of = source(&a, "chg");
+    let line = |side: &str| format!("org.apache.kafka.connect.transforms.InsertField${side}");
+    for (key, value) in [
+        ("transforms", "flat,line".to_owned()),
+        ("transforms.flat.type", "io.debezium.transforms.ExtractNewRecordState".into()),
+        ("transforms.line.type", line("Value")),
+        ("transforms.line.static.field", "line".into()),
+        ("transforms.line.static.value", "x".into()),
+    ] {
+        of[key] = json!(value);
+    }
+    assert_eq!(ask(&rest, "PUT", "/connectors/from/config", Some(&of), "").0, 201);
+    let to = sink(&b, "chg", "copy", &[("name", "to")]);
+    let (status, answer) = ask(&rest, "PUT", "/connectors/to/config", Some(&to), "");
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert!(status == 400 && message.contains("CW0699") && message.contains("public.items"), "{status} {answer}");
+    assert_eq!(ask(&rest, "GET", "/connectors/to/status", None, "").0, 404);
+    let path = "/connector-plugins/io.debezium.connector.jdbc.JdbcSinkConnector/config/validate";
+    let (status, answer) = ask(&rest, "PUT", path, Some(&to), "");
+    let configs = answer["configs"].as_array().expect("configs");
+    let topics = configs.iter().find(|c| c["value"]["name"] == "topics").expect("topics");
+    assert_eq!((status, &answer["error_count"]), (200, &json!(1)));
+    assert!(topics["value"]["errors"][0].as_str().is_some_and(|e| e.contains("CW0699")), "{topics}");
+
+    // Of the keys alone it is no matter: the sink reads the rows.
+    of["transforms.line.type"] = json!(line("Key"));
+    let source_of = json!({"topic.prefix": "chk", "slot.name": "chk_slot", "publication.name": "chk_pub"});
+    for (key, value) in source_of.as_object().expect("some") {
+        of[key.as_str()] = value.clone();
+    }
+    assert_eq!(ask(&rest, "PUT", "/connectors/keys/config", Some(&of), "").0, 201);
+    let to = sink(&b, "chk", "copy", &[("name", "to")]);
+    assert_eq!(ask(&rest, "PUT", path, Some(&to), "").1["error_count"], 0);
+}

@@ -464,11 +464,34 @@ fn a_source_at_another_url_is_asked_and_an_ad_hoc_snapshot_that_is_given_up_is_s
     assert!(code != 0 && plan.to_string().contains("CW0501"), "{plan}");
     assert_eq!(rig.refused(&["apply", &away]).0, "CW0501");
 
-    let asked = ["pipeline", "snapshot", "p", "--table", "public.t", "--where", "1 / (id - id) = 1"];
-    rig.until("asked", || rig.run(&asked).0 == 0);
+    // What the server does not take as a condition is the answer of the command; what is wrong with rows shows later.
+    let with = |filter| rig.run(&["pipeline", "snapshot", "p", "--table", "public.t", "--where", filter]);
+    rig.until("asked", || with("1 / (id - id) = 1").0 == 0);
+    let (code, answer) = with("nosuch = 1");
+    let error = &answer["error"];
+    assert_eq!((code, word(&error["code"])), (2, "CW0591"), "{answer}");
+    assert!(
+        word(&error["message"]).contains("condition for public.t") && error.to_string().contains("42703"),
+        "{answer}"
+    );
+    assert!(word(&error["next"]).contains("one SQL condition"), "{answer}");
     let refused = || rig.done(&["pipeline", "snapshot", "p"])[0]["refused"].clone();
     rig.until("given up", || refused()["count"].as_u64().is_some_and(|n| n > 0));
     assert!(word(&refused()["last"]).contains("public.t is given up: CW0528"), "{}", refused());
+
+    // Nor is what a sink would stop at: the records that transforms of its source change.
+    let cast = "    debezium: { transforms: cast, transforms.cast.type: \"org.apache.kafka.connect.transforms.InsertField$Value\", \
+                transforms.cast.static.field: f, transforms.cast.static.value: v }\n";
+    let text = std::fs::read_to_string(rig.path("here.yaml")).expect("text");
+    let sinks =
+        format!("sinks:\n  s:\n    from: {}\n    postgres: {{ url: \"{}\", schema: other }}\n", d.name(), d.url());
+    let changed = rig.write("changed.yaml", &format!("{text}{cast}{sinks}"));
+    let (code, warned) = rig.run(&["validate", &changed]);
+    assert!(code == 0 && warned.to_string().contains("CW0699"), "{warned}");
+    assert_eq!(rig.refused(&["plan", &changed]).0, "CW0341");
+    assert_eq!(rig.refused(&["apply", &changed]).0, "CW0699");
+    let alone = rig.write("alone.yaml", &format!("{text}{cast}"));
+    assert_eq!(rig.run(&["plan", &alone]).0, 0);
 
     // A target that takes no rows is no target: said before anything is stored.
     d.pg.run(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", d.name())).expect("read-only");

@@ -17,7 +17,7 @@ use crate::error::{Trouble, code};
 use crate::notification::Ended;
 use crate::signal::{self, Execute, Signal, SignalError};
 use crate::source::{Source, SourceError, Stretch, StretchEnd};
-use crate::status::{AdHoc as Shown, StatusHandle};
+use crate::status::{AdHoc as Shown, Asked, StatusHandle};
 use crate::track::Mark;
 use bytes::Bytes;
 use catchwater_base::hash::{Map, xxh3_128};
@@ -51,18 +51,21 @@ pub(super) struct AdHoc<'a> {
     blocking: BTreeMap<u32, Vec<String>>,
     /// The one of them in work.
     hold: Option<Box<Hold>>,
+    looks: Looks,
 }
 
 mod again;
 mod hold;
 mod job;
 mod late;
+mod look;
 mod moved;
 mod told;
 mod topic;
 pub(super) use again::is_begun;
 use hold::Hold;
 use job::Job;
+use look::Looks;
 pub(super) use moved::look as look_for_moved;
 use told::About;
 use topic::{Topic, look_into};
@@ -100,8 +103,8 @@ impl<'a> AdHoc<'a> {
             let (at, next) = taken.map_or((None, Offset::ZERO), |(at, next)| (Some(at), next));
             Topic { name, at, next, flight: None, got: None }
         });
-        let (id, blocking) = (None, BTreeMap::new());
-        let mut out = AdHoc { jobs: Vec::new(), next_snapshot, topic, shown: false, id, blocking, hold: None };
+        let (id, blocking, looks) = (None, BTreeMap::new(), Looks::default());
+        let mut out = AdHoc { jobs: Vec::new(), next_snapshot, topic, shown: false, id, blocking, hold: None, looks };
         let open: Vec<((u32, u32, u32), ChunkRecord)> = begun
             .history
             .chunks
@@ -148,7 +151,7 @@ impl<'a> AdHoc<'a> {
             .min();
         let mut timer = std::pin::pin!(time::sleep(due.map_or(Duration::from_secs(3600), |at| at.since(now))));
         let mut asked = std::pin::pin!(status.asked());
-        let (jobs, topic, hold) = (&mut self.jobs, &mut self.topic, &mut self.hold);
+        let (jobs, topic, hold, looks) = (&mut self.jobs, &mut self.topic, &mut self.hold, &mut self.looks);
         poll_fn(|cx| {
             let ended = || {
                 let what = "the reader ended";
@@ -169,6 +172,9 @@ impl<'a> AdHoc<'a> {
                     job.told = Some(told.unwrap_or_else(ended));
                     return Poll::Ready(());
                 }
+            }
+            if looks.poll(cx, ended).is_ready() {
+                return Poll::Ready(());
             }
             if let Some(topic) = topic
                 && let Some(flight) = &mut topic.flight
@@ -204,7 +210,7 @@ impl<'a> AdHoc<'a> {
     ) -> Result<(), Trouble> {
         self.note_moved(begun);
         self.ask_late(begun);
-        self.follow(begun).await?;
+        self.follow(begun, source).await?;
         self.poll_topic(begun);
         if stream.is_between() && begun.resume.is_caught_up() {
             let mut at = 0;
@@ -260,7 +266,7 @@ impl<'a> AdHoc<'a> {
         }
     }
 
-    async fn follow(&mut self, begun: &mut Begun<'a>) -> Result<(), Trouble> {
+    async fn follow(&mut self, begun: &mut Begun<'a>, source: &mut dyn Source) -> Result<(), Trouble> {
         for Inserted { seq, id, kind, data } in std::mem::take(&mut begun.signals) {
             // What Debezium writes there for itself.
             if kind.starts_with("snapshot-window-") {
@@ -287,14 +293,15 @@ impl<'a> AdHoc<'a> {
                 }
             }
         }
-        if begun.session.status.has_asked() {
-            for asked in begun.session.status.take_asked() {
-                let done = self.act(begun, asked.signal, CommitSeq(0));
-                begun.session.tell_finished().await?;
-                self.show(begun);
-                // Whoever asked may be gone.
-                let _ = asked.answer.send(done);
-            }
+        let asked = if begun.session.status.has_asked() { begun.session.status.take_asked() } else { Vec::new() };
+        let mut ready: Vec<Asked> = asked.into_iter().filter_map(|a| self.look_first(begun, a)).collect();
+        ready.extend(self.turn_looks(begun, source));
+        for asked in ready {
+            let done = self.act(begun, asked.signal, CommitSeq(0));
+            begun.session.tell_finished().await?;
+            self.show(begun);
+            // Whoever asked may be gone.
+            let _ = asked.answer.send(done);
         }
         Ok(())
     }
@@ -357,6 +364,9 @@ impl<'a> AdHoc<'a> {
     }
 
     fn execute(&mut self, begun: &mut Begun<'_>, execute: &Execute, seq: CommitSeq) -> Result<String, SignalError> {
+        if !begun.late.has_stretches {
+            return Err(SignalError::Wrong("this kind of source has no ad hoc snapshots".into()));
+        }
         // In the order of the list; what one expression fits, by name.
         let named: BTreeMap<String, u32> =
             begun.numbered.values().map(|n| (n.table.qualified(), n.table.table_no)).collect();
@@ -367,7 +377,7 @@ impl<'a> AdHoc<'a> {
             numbers.extend(fits.filter(|no| taken.insert(*no)));
         }
         if numbers.is_empty() {
-            return Err(SignalError("`data-collections` fits no captured table".into()));
+            return Err(SignalError::Wrong("`data-collections` fits no captured table".into()));
         }
         self.ask_for(begun, execute, numbers, seq)
     }
@@ -381,7 +391,7 @@ impl<'a> AdHoc<'a> {
         seq: CommitSeq,
     ) -> Result<String, SignalError> {
         if self.jobs.len() + numbers.len() > JOBS_MAX {
-            return Err(SignalError(format!("more than {JOBS_MAX} tables wait")));
+            return Err(SignalError::Wrong(format!("more than {JOBS_MAX} tables wait")));
         }
         let mut tables = Vec::new();
         let mut refused = Vec::new();
@@ -423,7 +433,7 @@ impl<'a> AdHoc<'a> {
             self.tell_taken(begun, execute, snapshot, was_quiet);
         }
         match (tables.is_empty(), refused.is_empty()) {
-            (true, _) => Err(SignalError(refused.join("; "))),
+            (true, _) => Err(SignalError::Wrong(refused.join("; "))),
             (false, true) => Ok(said("asked for", &tables)),
             (false, false) => Ok(format!("{}; not: {}", said("asked for", &tables), refused.join("; "))),
         }

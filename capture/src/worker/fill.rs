@@ -47,6 +47,8 @@ pub(super) enum Ask {
     /// Before the first stretch of a table, and one.
     Stretches(Box<Stretch>),
     Stretch(Box<Stretch>),
+    /// What the server thinks of its filter.
+    Look(Box<Stretch>),
 }
 
 pub(super) enum Told {
@@ -56,6 +58,7 @@ pub(super) enum Told {
     Bulk(usize, Box<Read>),
     Expected(Expected),
     Stretch(Vec<RowChange>, StretchEnd),
+    LookedAt,
     Failed(SourceError),
 }
 
@@ -112,6 +115,7 @@ impl Reader {
                     }
                     Ask::Bulk(of) => exported::read(&mut *snapshot, *of).await,
                     Ask::Stretches(of) => snapshot.stretches(&of).await.map_or_else(Told::Failed, Told::Expected),
+                    Ask::Look(of) => snapshot.look(&of).await.map_or_else(Told::Failed, |()| Told::LookedAt),
                     Ask::Stretch(of) => {
                         let mut rows = Vec::new();
                         match snapshot.stretch(&of, &mut rows).await {
@@ -319,7 +323,7 @@ impl Fill {
             }
             Some(Told::Read(read)) => self.ready = Some(*read),
             Some(Told::Failed(e)) => self.failed = Some(e),
-            Some(Told::Bulk(..) | Told::Expected(_) | Told::Stretch(..)) | None => {
+            Some(Told::Bulk(..) | Told::Expected(_) | Told::Stretch(..) | Told::LookedAt) | None => {
                 let what = "the snapshot reader ended";
                 self.failed = Some(SourceError::new(crate::source::SourceClass::Retry, code::LOG, what, ""));
             }

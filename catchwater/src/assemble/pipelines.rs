@@ -10,11 +10,11 @@ use super::supervisor::WorkerStatus;
 use super::{State, control_failure};
 use crate::audit::{Entry, digest};
 use crate::pipeline::plan::{self, Class, Step};
-use crate::pipeline::{self, Options, Pipeline};
+use crate::pipeline::{self, Options, Pipeline, rowless};
 use crate::report::{Exit, Failure};
 use catchwater_base::crash_point;
 use catchwater_capture::StatusHandle;
-use catchwater_capture::signal::Signal;
+use catchwater_capture::signal::{Signal, SignalError};
 use catchwater_capture::source::{Finding, Severity};
 use catchwater_client::{
     ControlClient, ControlError, PipelineChange, Revision, RevisionNote, Task, TaskState, TopicsWanted, Wish,
@@ -131,6 +131,40 @@ pub(super) fn unknown(name: &str) -> Failure {
         .next("catchwater pipeline list shows the names")
 }
 
+fn others_of(all: &[catchwater_client::Pipeline], name: &str) -> Vec<Pipeline> {
+    all.iter().filter(|p| p.name.as_str() != name).filter_map(|p| parse(&p.text, true).ok()).collect()
+}
+
+/// What its sinks would stop at, and, as warnings, what sinks of others that read its sources would. Sinks read sources of
+/// other pipelines only by Connect's face.
+fn rowless_of(new: &Pipeline, others: &[Pipeline]) -> Vec<(String, Finding)> {
+    let finding = |severity, r: rowless::Rowless, whose: String| Finding {
+        code: catchwater_record::ErrorCode(r.code),
+        severity,
+        fault: format!("{whose}{}", r.what),
+        evidence: String::new(),
+        cure: r.next.to_owned(),
+        sql: Vec::new(),
+        retry: false,
+    };
+    let mut out = Vec::new();
+    let source = |name: &str| new.sources.get(name).or_else(|| others.iter().find_map(|o| o.sources.get(name)));
+    for (name, sink) in &new.sinks {
+        let all = source(sink.source()).map(|s| rowless::problems(sink, s)).unwrap_or_default();
+        out.extend(all.into_iter().map(|r| (format!("sink {name}"), finding(Severity::Error, r, String::new()))));
+    }
+    for (other, name, sink) in others.iter().flat_map(|o| o.sinks.iter().map(move |(n, s)| (o, n, s))) {
+        let Some(of) = new.sources.get(sink.source()).filter(|_| !other.sources.contains_key(sink.source())) else {
+            continue;
+        };
+        let whose = format!("sink {name} of pipeline {}: ", other.name);
+        let all = rowless::problems(sink, of).into_iter();
+        let node = format!("source {}", sink.source());
+        out.extend(all.map(|r| (node.clone(), finding(Severity::Warning, r, whose.clone()))));
+    }
+    out
+}
+
 /// Would it be done? What is refused carries the whole plan.
 fn judge(wanted: &Wanted, planned: &Planned) -> Result<(), Failure> {
     let detailed = |mut f: Failure| {
@@ -167,6 +201,16 @@ impl State {
         all.into_iter().find(|p| p.name.as_str() == name).map(|p| Ok((p.revision, parse(&p.text, true)?))).transpose()
     }
 
+    /// What the sinks of a text that is not stored would stop at.
+    pub async fn rowless(&self, new: &Pipeline) -> Result<Vec<String>, Failure> {
+        let all = self.local.pipelines().await.map_err(control_failure)?;
+        let found = rowless_of(new, &others_of(&all, &new.name)).into_iter();
+        Ok(found
+            .filter(|(_, f)| f.severity == Severity::Error)
+            .map(|(_, f)| format!("{}: {}", f.code, f.fault))
+            .collect())
+    }
+
     pub async fn plan(&self, wanted: &Wanted) -> Result<Planned, Failure> {
         let new = parse(&wanted.text, wanted.dev)?;
         let name = new.name.clone();
@@ -175,10 +219,9 @@ impl State {
         let base = stored.map_or(RevisionNo(0), |p| p.revision);
         let old = stored.map(|p| parse(&p.text, true)).transpose()?;
         let mut steps = plan::steps(old.as_ref(), Some(&new));
-        for other in all.iter().filter(|p| p.name.as_str() != name) {
-            // One that this version does not understand runs nothing here, so nothing can clash.
-            steps.extend(parse(&other.text, true).map(|o| plan::clashes(&new, &o)).unwrap_or_default());
-        }
+        // One that this version does not understand runs nothing here, so nothing can clash.
+        let others = others_of(&all, &name);
+        steps.extend(others.iter().flat_map(|o| plan::clashes(&new, o)));
         let resolved = Arc::new(Resolved::resolve(new, Path::new(&wanted.note.base_dir), self.secrets.root())?);
         // Those that run need no asking, but for a target that is another one now.
         let sinks = old.iter().flat_map(|p| &p.sinks);
@@ -194,6 +237,7 @@ impl State {
         for (name, _) in moved.filter(|_| !refused) {
             findings.extend(resolved.ask_moved(name).await);
         }
+        findings.extend(rowless_of(&resolved.pipeline, &others));
         let mut hash = Sha256::new();
         hash.update(base.0.to_be_bytes());
         hash.update(Sha256::digest(wanted.text.as_bytes()));
@@ -475,8 +519,10 @@ impl State {
         self.audited(entry, Ok(()), async {
             match timeout(SIGNAL_LIMIT, status.signal(signal)).await {
                 Ok(Ok(Ok(told))) => Ok(told),
-                Ok(Ok(Err(why))) => Err(Failure::new(Exit::Refused, "CW0591", why.to_string())
-                    .next("catchwater topic list shows the captured tables, as source.schema.table; catchwater lag, what runs")),
+                Ok(Ok(Err(why))) => Err(Failure::new(Exit::Refused, "CW0591", why.to_string()).next(match why {
+                    SignalError::Condition(_) => "give one SQL condition over the columns of the table, as the source's server reads it; nothing was asked for",
+                    SignalError::Wrong(_) => "catchwater topic list shows the captured tables, as source.schema.table; catchwater lag, what runs",
+                })),
                 // The worker ended, or is busy with something long; the signal may be followed or not.
                 _ => Err(Failure::new(Exit::Runtime, "CW0350", format!("source {node} gave no answer"))
                     .next("look at `catchwater lag`, then say it again")),

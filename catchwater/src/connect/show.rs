@@ -2,7 +2,7 @@
 
 use super::secrets::password_of;
 use crate::assemble::WorkerLine;
-use crate::pipeline::connect::{Class, Definition, Target, Wrong, translate};
+use crate::pipeline::connect::{Class, Definition, Target, Wrong};
 use catchwater_client::{TaskState, Wish};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -104,8 +104,7 @@ pub fn definition(d: &Definition, order: usize) -> Value {
 }
 
 /// What is wrong with properties, property by property.
-pub fn validation(class: Class, config: &BTreeMap<String, String>) -> Value {
-    let mut wrong = translate(config).err().unwrap_or_default();
+pub fn validation(class: Class, config: &BTreeMap<String, String>, mut wrong: Vec<Wrong>) -> Value {
     if config.get("name").is_none_or(|n| n.trim().is_empty()) {
         let message = "Missing required configuration \"name\" which has no default value.".to_owned();
         wrong.push(Wrong { key: "name".into(), message });

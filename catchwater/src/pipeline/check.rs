@@ -6,6 +6,7 @@ mod columns;
 use super::connect::{self, Connector, Target, Translated};
 use super::finding::{Finding, Span, codes, nearest};
 use super::model::{Component, Pipeline, Sink, Source, TableOption};
+use super::rowless;
 use super::schema::{self, Field, Shape};
 use super::tree::{Entry, Kind, Node};
 use catchwater_capture::properties::{KNOWN, Properties};
@@ -654,6 +655,17 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
         if !sink_entries.is_empty() && !used.contains(&e.key) {
             let message = format!("no sink reads source `{}`; its topics are served all the same", e.key);
             findings.push(Finding::warning(codes::UNUSED, e.key_span, message).path(format!("sources.{}", e.key)));
+        }
+    }
+    for (entry, (name, sink)) in sink_entries.iter().zip(&p.sinks) {
+        let span = entry.value.get("from").map_or(entry.key_span, |f| f.key_span);
+        for r in p.sources.get(sink.source()).map(|s| rowless::problems(sink, s)).unwrap_or_default() {
+            let code = match r.code {
+                697 => codes::SHARED_TOPIC,
+                698 => codes::EVENTS,
+                _ => codes::TRANSFORMED,
+            };
+            findings.push(Finding::warning(code, span, r.what).path(format!("sinks.{name}.from")).suggest(r.next));
         }
     }
     let mut targets: BTreeMap<(String, String), String> = BTreeMap::new();

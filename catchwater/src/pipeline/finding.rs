@@ -43,6 +43,10 @@ pub mod codes {
     pub const SAME_SYSTEM: &str = "CW0324";
     pub const SECRET: &str = "CW0331";
     pub const REFERENCE: &str = "CW0332";
+    /// What a sink stops at, known before it begins.
+    pub const SHARED_TOPIC: &str = "CW0697";
+    pub const EVENTS: &str = "CW0698";
+    pub const TRANSFORMED: &str = "CW0699";
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

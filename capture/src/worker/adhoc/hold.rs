@@ -126,7 +126,7 @@ impl<'a> AdHoc<'a> {
                 }
                 Driven::Done(()) => {}
             }
-            self.follow(begun).await?;
+            self.follow(begun, source).await?;
             self.poll_topic(begun);
             self.step_hold(begun, stream).await?;
             self.show(begun);
@@ -167,7 +167,7 @@ impl<'a> AdHoc<'a> {
                 self.finished(begun, at, Some(Ended::SqlException));
                 return Ok(());
             }
-            Some(Told::Planned(_) | Told::Read(_) | Told::Bulk(..)) | None => {}
+            Some(Told::Planned(_) | Told::Read(_) | Told::Bulk(..) | Told::LookedAt) | None => {}
         }
         if hold.may_place(&stream.at)
             && let Some((rows, end)) = hold.ready.take()

@@ -246,7 +246,7 @@ impl Job {
                 self.give_up(begun);
                 return Ok(true);
             }
-            Some(Told::Planned(_) | Told::Read(_) | Told::Bulk(..)) | None => {}
+            Some(Told::Planned(_) | Told::Read(_) | Told::Bulk(..) | Told::LookedAt) | None => {}
         }
         if self.ready.as_ref().is_some_and(|(_, end)| may_place(&end.view, &stream.at))
             && let Some((rows, end)) = self.ready.take()

@@ -655,6 +655,18 @@ impl Snapshot for PgSnapshot {
         })
     }
 
+    fn look<'a>(&'a mut self, of: &'a Stretch) -> Fut<'a, Result<(), SourceError>> {
+        Box::pin(async move {
+            self.export = None;
+            self.begin();
+            let config = self.config.clone();
+            let reader = self.reader().await?;
+            let looked_at = stretch::look(&config, reader, of).await;
+            self.busy = false;
+            looked_at.map(drop)
+        })
+    }
+
     fn stretch<'a>(
         &'a mut self,
         of: &'a Stretch,

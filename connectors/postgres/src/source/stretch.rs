@@ -59,17 +59,22 @@ fn keyed(of: &Stretch) -> Option<String> {
     Some(format!("({}) IN ({})", keys.join(", "), rows?.join(", ")))
 }
 
+/// The server's word on the filter, before any row is read: it is one condition over the table. Returns what rows are read from.
+pub(super) async fn look(config: &SourceConfig, reader: &mut Transport, of: &Stretch) -> Result<String, SourceError> {
+    let from = whole_relation(config, reader, &of.table).await?;
+    let sql = format!("SELECT {} FROM {from} WHERE {}", select_list(&of.table), condition(of, &[]));
+    let session = login::session(config).await?;
+    session.client.prepare(&sql).await.map_err(|e| judged(config, Fault::from(e)))?;
+    Ok(from)
+}
+
 /// Looks at the filter, waits for what is committed and not visible yet, and estimates the rows.
 pub(super) async fn prepare(
     config: &SourceConfig,
     reader: &mut Transport,
     of: &Stretch,
 ) -> Result<Expected, SourceError> {
-    let from = whole_relation(config, reader, &of.table).await?;
-    let sql = format!("SELECT {} FROM {from} WHERE {}", select_list(&of.table), condition(of, &[]));
-    let session = login::session(config).await?;
-    session.client.prepare(&sql).await.map_err(|e| judged(config, Fault::from(e)))?;
-    drop(session);
+    let from = look(config, reader, of).await?;
     wait_for_standbys(config, reader).await?;
     let sql = format!(
         "SELECT greatest(sum(c.reltuples), 0)::int8 FROM pg_catalog.pg_class c \

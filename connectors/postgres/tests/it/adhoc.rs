@@ -343,13 +343,26 @@ async fn a_filter_a_pause_a_stop_and_a_wrong_signal() {
     let wrong = execute(r#"{"data-collections":["public.nokey"]}"#);
     assert!(ask(&running, wrong).await.unwrap_err().contains("no key"));
     assert!(ask(&running, execute(r#"{"data-collections":["public.x"]}"#)).await.unwrap_err().contains("no captured"));
-    for bad in ["nosuch = 1", "true); DROP TABLE u; SELECT (true", "1/(a-a) = 1"] {
-        let before = running.status.get().signals_refused;
-        let data = serde_json::json!({"data-collections": ["public.t"],
-            "additional-conditions": [{"data-collection": "public.t", "filter": bad}]});
-        ask(&running, execute(&data.to_string())).await.unwrap();
-        running.until(bad, |s| s.get().signals_refused > before && is_quiet(s)).await;
+    let with = |tables: &str, filter: &str| {
+        let data = serde_json::json!({"data-collections": [tables],
+            "additional-conditions": [{"data-collection": "public.t", "filter": filter}]});
+        execute(&data.to_string())
+    };
+    // What the server does not take as a condition is the answer, and no table of the signal is read.
+    for (bad, why) in
+        [("nosuch = 1", "42703"), ("true); DROP TABLE u; SELECT (true", "42601"), ("a = 'x'", "22P02"), ("a", "42804")]
+    {
+        let said = ask(&running, with("public.[tu]", bad)).await.unwrap_err();
+        assert!(
+            said.contains("condition for public.t") && said.contains("CW0528") && said.contains(why),
+            "{bad}: {said}"
+        );
     }
+    assert!(is_quiet(&running.status) && reads(&rig, "shop.public.u").is_empty());
+    assert_eq!(running.status.get().signals_refused, 0);
+    // What is wrong with the rows shows when they are read.
+    ask(&running, with("public.t", "1/(a-a) = 1")).await.unwrap();
+    running.until("given up", |s| s.get().signals_refused == 1 && is_quiet(s)).await;
     assert_eq!(db.one("SELECT count(*)::text FROM u").await, "1000");
     db.exec("INSERT INTO signals VALUES ('1', 'nonsense', '{}')").await;
     running.until("the wrong row", |s| s.get().last_refusal.is_some_and(|r| r.contains("nonsense"))).await;

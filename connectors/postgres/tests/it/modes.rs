@@ -40,7 +40,7 @@ async fn a_source_of_the_first_snapshot_alone_is_complete_and_leaves_nothing() {
     let execute = r#"{"data-collections":["public.t"]}"#;
     let asked = running.status.signal(catchwater_capture::signal::parse("execute-snapshot", execute).unwrap());
     let answer = tokio::time::timeout(LIMIT, asked).await.unwrap().unwrap();
-    assert!(answer.unwrap_err().0.contains("initial_only"));
+    assert!(answer.unwrap_err().to_string().contains("initial_only"));
     stop(running).await;
     // The source may be gone as it is: it is not opened again, only asked for what it still keeps.
     let mut running = rig.start();

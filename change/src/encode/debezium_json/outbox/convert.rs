@@ -27,8 +27,8 @@ pub enum Converter {
 }
 
 impl Converter {
-    /// True if structures come out as what Java prints of them.
-    pub(in crate::encode::debezium_json) fn is_text(&self) -> bool {
+    /// True if structures come out as what Java prints of them: no reader can tell a row from that.
+    pub fn is_text(&self) -> bool {
         match self {
             Converter::Text => true,
             Converter::Binary(Some(other)) => other.is_text(),
