@@ -8,12 +8,16 @@
 
 pub mod alter_configs;
 pub mod api_versions;
+pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
+pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_log_dirs;
+pub mod describe_producers;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -21,12 +25,14 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
+pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
 
@@ -253,6 +259,12 @@ async fn dispatch(ctx: &RequestContext, key: i16, version: i16, body: Bytes) -> 
         versions::DESCRIBE_CONFIGS => describe_configs::handle(ctx, version, body).await,
         versions::ALTER_CONFIGS => alter_configs::handle(ctx, version, body).await,
         versions::INCREMENTAL_ALTER_CONFIGS => incremental_alter_configs::handle(ctx, version, body).await,
+        versions::OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch::handle(ctx, version, body).await,
+        versions::DESCRIBE_CLUSTER => describe_cluster::handle(ctx, version, body).await,
+        versions::CREATE_PARTITIONS => create_partitions::handle(ctx, version, body).await,
+        versions::DESCRIBE_LOG_DIRS => describe_log_dirs::handle(ctx, version, body).await,
+        versions::DESCRIBE_PRODUCERS => describe_producers::handle(ctx, version, body).await,
+        versions::LIST_CONFIG_RESOURCES => list_config_resources::handle(ctx, version, body).await,
         other => Err(Refuse::UnknownApi(other)),
     }
 }

@@ -13,7 +13,7 @@ use crate::connection::Limits;
 use crate::host::cluster::{ClusterHost, ClusterListener};
 use crate::host::group::GroupHosts;
 use crate::local::LocalClient;
-use crate::node::{ControllerAccess, GroupsAccess, Node, NodeConfig};
+use crate::node::{ControllerAccess, GroupsAccess, Node, NodeConfig, Volume};
 use crate::partition::AckError;
 use crate::partition::shell::Partition;
 use crate::server::{Server, ServerConfig};
@@ -171,6 +171,7 @@ struct Parts {
     seed: u64,
     /// Of this process start.
     process: [u8; 16],
+    volume: Volume,
 }
 
 /// A running node.
@@ -221,12 +222,13 @@ impl Broker {
             min_free_bytes: config.min_free_bytes,
             ..LogDirConfig::default()
         };
+        let volume = Volume::new(disk.clone(), &config.data_dir);
         let random = random().map_err(StartError::Random)?;
         let identity = IdentitySeed { cluster_id: config.cluster_id.unwrap_or(random[0]), dir_id: random[1] };
         let (dir, opened) =
             spawn::blocking(move || LogDir::open(disk, dir_config, identity)).await.map_err(StartError::Bug)??;
         let seed = u64::from_le_bytes(random[2][..8].try_into().unwrap_or_default());
-        let parts = Parts { config, server, listeners, clock, seed, process: random[3] };
+        let parts = Parts { config, server, listeners, clock, seed, process: random[3], volume };
         // A disk that fails meanwhile answers nobody: what the start waits for would never come.
         let started = tokio::select! {
             started = Self::assemble(parts, dir.clone(), opened) => started,
@@ -244,7 +246,7 @@ impl Broker {
 
     /// Everything behind the open log directory.
     async fn assemble(parts: Parts, dir: LogDir, opened: Opened) -> Result<Broker, StartError> {
-        let Parts { config, server, listeners, clock, seed, process } = parts;
+        let Parts { config, server, listeners, clock, seed, process, volume } = parts;
         let node_id = opened.node_id;
         let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
         let file = facts(&config, node_id, port);
@@ -298,6 +300,7 @@ impl Broker {
             controller: cluster.clone() as Arc<dyn ControllerAccess>,
             groups: groups as Arc<dyn GroupsAccess>,
             auditor: config.auditor,
+            volume,
         });
         let server = Server::serve(listeners, node.clone(), server)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -93,6 +93,8 @@ codes! {
     PRODUCER_FENCED = 90,
     UNKNOWN_TOPIC_ID = 100,
     INCONSISTENT_TOPIC_ID = 103,
+    MISMATCHED_ENDPOINT_TYPE = 114,
+    UNSUPPORTED_ENDPOINT_TYPE = 115,
 }
 use code::*;
 
@@ -303,7 +305,7 @@ pub fn controller(error: ControllerError) -> i16 {
     }
 }
 
-/// A topic that was not created or deleted.
+/// A topic that was not created, widened or deleted.
 pub fn topic(error: &TopicError) -> i16 {
     match error {
         TopicError::IllegalName { .. } | TopicError::Collides { .. } | TopicError::Internal(_) => {
@@ -311,7 +313,7 @@ pub fn topic(error: &TopicError) -> i16 {
         }
         TopicError::Exists(_) | TopicError::Owned(_) | TopicError::OfNobody { .. } => TOPIC_ALREADY_EXISTS,
         TopicError::Duplicate(_) | TopicError::Invalid(_) | TopicError::Fenced { .. } => INVALID_REQUEST,
-        TopicError::Partitions { .. } => INVALID_PARTITIONS,
+        TopicError::Partitions { .. } | TopicError::NoIncrease { .. } | TopicError::Captured(_) => INVALID_PARTITIONS,
         TopicError::ReplicationBelowOne(_) | TopicError::Replication { .. } => INVALID_REPLICATION_FACTOR,
         TopicError::Assignment(_) => INVALID_REPLICA_ASSIGNMENT,
         TopicError::Config(error) => config(error),
@@ -383,4 +385,63 @@ pub fn describe(error: &DescribeError) -> i16 {
         DescribeError::UnknownTopic(_) => UNKNOWN_TOPIC_OR_PARTITION,
         DescribeError::UnknownBroker { .. } | DescribeError::Type(_) => INVALID_REQUEST,
     }
+}
+
+/// A kind of endpoint that DescribeCluster does not describe here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EndpointError {
+    #[error("the request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")]
+    Controller,
+    #[error("unsupported endpoint type {0}")]
+    Unknown(i8),
+}
+
+pub fn endpoint(error: EndpointError) -> i16 {
+    match error {
+        EndpointError::Controller => MISMATCHED_ENDPOINT_TYPE,
+        EndpointError::Unknown(_) => UNSUPPORTED_ENDPOINT_TYPE,
+    }
+}
+
+/// A log directory that is not described.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogDirError {
+    Stopped,
+}
+
+pub fn log_dir(error: LogDirError) -> i16 {
+    match error {
+        LogDirError::Stopped => KAFKA_STORAGE_ERROR,
+    }
+}
+
+/// A partition whose producers are not told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProducersError {
+    IllegalName,
+    UnknownTopic,
+    UnknownPartition,
+    /// Named before in this request.
+    Twice,
+    NotLeader,
+    /// It is there, and could not be opened or fell.
+    Storage,
+}
+
+pub fn producers(error: ProducersError) -> i16 {
+    match error {
+        ProducersError::IllegalName => INVALID_TOPIC_EXCEPTION,
+        ProducersError::UnknownTopic | ProducersError::UnknownPartition => UNKNOWN_TOPIC_OR_PARTITION,
+        ProducersError::Twice => INVALID_REQUEST,
+        ProducersError::NotLeader => NOT_LEADER_OR_FOLLOWER,
+        ProducersError::Storage => KAFKA_STORAGE_ERROR,
+    }
+}
+
+/// Kinds of resources that ListConfigResources does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownResource(pub i8);
+
+pub fn config_resources(UnknownResource(_): UnknownResource) -> i16 {
+    UNSUPPORTED_VERSION
 }

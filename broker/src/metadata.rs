@@ -7,6 +7,8 @@ use catchwater_coordinator::cluster::image::Topic;
 use catchwater_protocol::api::metadata::{MetadataResponsePartition, MetadataResponseTopic};
 use catchwater_record::TopicId;
 
+/// All operations there are on the cluster, as bits of Kafka's AclOperation.
+pub const CLUSTER_OPERATIONS: i32 = 8096;
 /// All operations there are on a topic, as bits of Kafka's AclOperation.
 pub const TOPIC_OPERATIONS: i32 = 3576;
 

@@ -9,6 +9,8 @@ use catchwater_coordinator::cluster::image::Image;
 use catchwater_coordinator::{controller, group};
 use catchwater_record::{GroupName, NodeId, ProducerId};
 use catchwater_runtime::Fut;
+use catchwater_storage::disk::{Disk, DiskExt, FilePath, Space};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Built once by `Broker::start`; handlers reach everything through it.
@@ -24,6 +26,28 @@ pub struct Node {
     pub groups: Arc<dyn GroupsAccess>,
     /// Who keeps what requests change; `None` = nobody does.
     pub auditor: Option<Arc<dyn Auditor>>,
+    pub volume: Volume,
+}
+
+/// Where the log directory is.
+#[derive(Clone)]
+pub struct Volume {
+    disk: Arc<dyn Disk>,
+    /// As the disk knows it.
+    root: FilePath,
+    /// Absolute.
+    pub path: PathBuf,
+}
+
+impl Volume {
+    pub fn new(disk: Arc<dyn Disk>, path: &Path) -> Self {
+        let root = path.to_string_lossy().into_owned().into();
+        Volume { disk, root, path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
+    }
+    /// What its filesystem has, and what of that is free. Blocking, but of no I/O of the data directory.
+    pub fn space(&self) -> Option<Space> {
+        self.disk.space(&self.root).ok()
+    }
 }
 
 /// Settings that handlers look at.

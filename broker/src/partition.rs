@@ -11,6 +11,7 @@
 //! (With other voters the high watermark may pass the own persisted end.) Until transactions exist the LSO is the high
 //! watermark. The shell is `partition/shell.rs`; `W` is what it answers a waiter through.
 
+mod epochs;
 pub mod shell;
 
 use crate::waiters::Waiters;
@@ -464,6 +465,25 @@ impl<W> PartitionCore<W> {
             Some((epoch, end)) if epoch.0 < last || end < ask.from => Some((epoch, end)),
             _ => None,
         }
+    }
+
+    /// OffsetForLeaderEpoch: the epoch that ends it, and where. `current` -1 = the client names none.
+    pub fn end_of_epoch(&self, current: i32, asked: i32) -> Result<Option<(i32, Offset)>, FetchError> {
+        if self.down {
+            return Err(if self.deleted { FetchError::UnknownTopic } else { FetchError::Storage });
+        }
+        let ends = self.ends();
+        // Kafka compares every number but -1, and looks at leadership afterwards.
+        match i64::from(current).cmp(&i64::from(ends.epoch.0)) {
+            _ if current == -1 => {}
+            std::cmp::Ordering::Less => return Err(FetchError::FencedEpoch),
+            std::cmp::Ordering::Greater => return Err(FetchError::UnknownEpoch),
+            std::cmp::Ordering::Equal => {}
+        }
+        if !ends.leads {
+            return Err(FetchError::NotLeader);
+        }
+        Ok(epochs::end_of(self.group.log().epochs(), ends.log_start..ends.spec_end, asked))
     }
 
     /// Its topic is gone: readers and writers learn just that.

@@ -47,6 +47,11 @@ impl Here {
         self.partitions.get(usize::try_from(index).ok()?)?.as_ref()
     }
 
+    /// It is one of the topic's, whether it could be opened or not.
+    pub fn has(&self, index: i32) -> bool {
+        usize::try_from(index).is_ok_and(|i| i < self.partitions.len())
+    }
+
     /// Returns once every partition of the topic on this node leads and knows its high watermark.
     pub async fn led(&self) {
         for partition in self.partitions.iter().flatten() {
@@ -207,6 +212,11 @@ impl Topics {
         self.read().by_id.values().flat_map(|here| here.partitions.iter().flatten().cloned()).collect()
     }
 
+    /// The log directory has failed: nothing in it is read or written any more.
+    pub fn is_stopped(&self) -> bool {
+        self.dir.is_stopped().is_some()
+    }
+
     /// Returns once every partition on this node leads and knows its high watermark, or after `limit`.
     pub async fn led(&self, limit: Duration) {
         let all = async {
@@ -354,6 +364,31 @@ impl Topics {
         }
     }
 
+    /// Opens the partitions behind those in `partitions`, then shows the topic.
+    fn stands(&self, topic: &Arc<Topic>, mut partitions: Vec<Option<Arc<Partition>>>) {
+        for (number, place) in topic.partitions.iter().enumerate().skip(partitions.len()) {
+            if !place.replicas.contains(&self.node) {
+                partitions.push(None);
+                continue;
+            }
+            let at = TopicPartition { topic: topic.id, partition: PartitionId(number as u32) };
+            let opened = self.open(place.gid, at, topic.name.clone()).inspect_err(|why| {
+                log!(Error, "partition.open", "CW0208 partition {}-{number} stays closed: {why}", topic.name);
+            });
+            partitions.push(opened.ok());
+        }
+        let here = Arc::new(Here {
+            topic: topic.clone(),
+            internal: topic.is_internal(),
+            partitions,
+            settings: RwLock::default(),
+        });
+        self.limit_segments(&here);
+        let mut index = self.write();
+        index.by_name.insert(topic.name.clone(), here.clone());
+        index.by_id.insert(topic.id, here);
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -379,33 +414,15 @@ async fn led(partition: Arc<Partition>) {
 
 impl ClusterListener for Topics {
     fn topic_created(&self, topic: &Arc<Topic>) {
-        if self.by_id(topic.id).is_some() {
-            return;
+        if self.by_id(topic.id).is_none() {
+            self.stands(topic, Vec::new());
         }
-        let open = |(number, place): (usize, &catchwater_coordinator::cluster::image::Place)| {
-            if !place.replicas.contains(&self.node) {
-                return None;
-            }
-            let at = TopicPartition { topic: topic.id, partition: PartitionId(number as u32) };
-            match self.open(place.gid, at, topic.name.clone()) {
-                Ok(partition) => Some(partition),
-                Err(why) => {
-                    log!(Error, "partition.open", "CW0208 partition {}-{number} stays closed: {why}", topic.name);
-                    None
-                }
-            }
-        };
-        let partitions = topic.partitions.iter().enumerate().map(open).collect();
-        let here = Arc::new(Here {
-            topic: topic.clone(),
-            internal: topic.is_internal(),
-            partitions,
-            settings: RwLock::default(),
-        });
-        self.limit_segments(&here);
-        let mut index = self.write();
-        index.by_name.insert(topic.name.clone(), here.clone());
-        index.by_id.insert(topic.id, here);
+    }
+
+    fn topic_changed(&self, topic: &Arc<Topic>) {
+        let Some(here) = self.by_id(topic.id) else { return };
+        // Partitions never leave a topic, and places do not move yet; owners are checked where captures append.
+        self.stands(topic, here.partitions.clone());
     }
 
     fn topic_deleted(&self, topic: TopicId) {

@@ -20,6 +20,7 @@ use catchwater_record::{
     TopicId, TopicName,
 };
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What never changes while the process lives: settings of this node that shape decisions, not state.
 #[derive(Clone, Debug)]
@@ -59,6 +60,10 @@ pub enum Request {
     Register(brokers::Registration),
     CreateTopics {
         topics: Vec<topics::CreateTopic>,
+        validate_only: bool,
+    },
+    CreatePartitions {
+        topics: Vec<topics::WidenTopic>,
         validate_only: bool,
     },
     DeleteTopics {
@@ -104,6 +109,8 @@ pub enum Reply {
         epoch: u64,
     },
     Topics(Vec<Result<topics::CreatedTopic, topics::TopicError>>),
+    /// How many partitions each has now.
+    Widened(Vec<Result<u32, topics::TopicError>>),
     Deleted(Vec<Result<(TopicId, TopicName), topics::TopicError>>),
     Configs(Vec<Result<(), configs::ConfigError>>),
     Source {
@@ -173,26 +180,28 @@ impl Controller {
                     let TaskEpoch(epoch) = self.tasks.capture_floor(capture);
                     (epoch > 0).then_some(CaptureEpoch(epoch))
                 };
-                let facts = topics::Facts {
-                    image: &self.image,
-                    partitions_default: self.settings.partitions_default,
-                    replication_default: self.settings.replication_default,
-                    partitions_max: self.settings.partitions_max,
-                    now_ms: now.wall.as_millis(),
-                    lease_epoch: &floor,
-                };
                 let mut records = Vec::new();
-                let results = topics::create(&facts, &topics, &mut records);
+                let results = topics::create(&self.facts(now, &floor), &topics, &mut records);
                 if !validate_only {
                     out.cluster.append(&mut records);
                 }
                 Reply::Topics(results)
             }
+            Request::CreatePartitions { topics, validate_only } => {
+                let mut records = Vec::new();
+                let results = topics::widen(&self.facts(now, &|_| None), &topics, &mut records);
+                if !validate_only {
+                    out.cluster.append(&mut records);
+                }
+                Reply::Widened(results)
+            }
             Request::DeleteTopics { topics } => Reply::Deleted(topics::delete(&self.image, &topics, &mut out.cluster)),
             Request::AlterConfigs { changes, validate_only } => {
-                let mut results = Vec::with_capacity(changes.len());
-                for (i, change) in changes.iter().enumerate() {
-                    let twice = changes.iter().enumerate().any(|(j, other)| j != i && other.of == change.of);
+                let mut results = Vec::new();
+                let mut asked = BTreeMap::new();
+                changes.iter().for_each(|change| *asked.entry(&change.of).or_insert(0u32) += 1);
+                for change in &changes {
+                    let twice = asked.get(&change.of) != Some(&1);
                     let result = match configs::decide(&self.image, change) {
                         _ if twice => Err(configs::ConfigError::ResourceTwice),
                         Ok(record) => {
@@ -235,6 +244,17 @@ impl Controller {
         }
     }
 
+    fn facts<'a>(&'a self, now: Now, lease_epoch: &'a dyn Fn(CaptureId) -> Option<CaptureEpoch>) -> topics::Facts<'a> {
+        topics::Facts {
+            image: &self.image,
+            partitions_default: self.settings.partitions_default,
+            replication_default: self.settings.replication_default,
+            partitions_max: self.settings.partitions_max,
+            now_ms: now.wall.as_millis(),
+            lease_epoch,
+        }
+    }
+
     /// The machine as it will be after `draft`. The image is large and seldom changed: copied only then.
     fn after(&self, draft: &Draft) -> (Cow<'_, Image>, Tasks) {
         let (mut image, mut tasks) = (Cow::Borrowed(&self.image), self.tasks.clone());
@@ -272,6 +292,7 @@ impl Replicated for Controller {
         let settles = !matches!(
             request,
             Request::CreateTopics { .. }
+                | Request::CreatePartitions { .. }
                 | Request::DeleteTopics { .. }
                 | Request::AlterConfigs { .. }
                 | Request::Source { .. }

@@ -24,11 +24,17 @@ pub const CREATE_TOPICS: i16 = 19;
 pub const DELETE_TOPICS: i16 = 20;
 pub const DELETE_RECORDS: i16 = 21;
 pub const INIT_PRODUCER_ID: i16 = 22;
+pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
 pub const DESCRIBE_CONFIGS: i16 = 32;
+pub const DESCRIBE_LOG_DIRS: i16 = 35;
+pub const CREATE_PARTITIONS: i16 = 37;
 pub const DELETE_GROUPS: i16 = 42;
 pub const OFFSET_DELETE: i16 = 47;
 pub const ALTER_CONFIGS: i16 = 33;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+pub const DESCRIBE_CLUSTER: i16 = 60;
+pub const DESCRIBE_PRODUCERS: i16 = 61;
+pub const LIST_CONFIG_RESOURCES: i16 = 74;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -94,7 +100,7 @@ pub const APIS: [Api; 75] = [
     row(20, "DeleteTopics", 1, 6, Some(4), 1, Served),
     row(21, "DeleteRecords", 0, 2, Some(2), 0, Served),
     row(22, "InitProducerId", 0, 5, Some(2), 0, Served),
-    row(23, "OffsetForLeaderEpoch", 2, 4, Some(4), 2, NotYet),
+    row(23, "OffsetForLeaderEpoch", 2, 4, Some(4), 2, Served),
     row(24, "AddPartitionsToTxn", 0, 5, Some(3), 0, NotYet),
     row(25, "AddOffsetsToTxn", 0, 4, Some(3), 0, NotYet),
     row(26, "EndTxn", 0, 5, Some(3), 0, NotYet),
@@ -106,9 +112,9 @@ pub const APIS: [Api; 75] = [
     row(32, "DescribeConfigs", 1, 4, Some(4), 1, Served),
     row(33, "AlterConfigs", 0, 2, Some(2), 0, Served),
     row(34, "AlterReplicaLogDirs", 1, 2, Some(2), 1, NotYet),
-    row(35, "DescribeLogDirs", 1, 5, Some(2), 1, NotYet),
+    row(35, "DescribeLogDirs", 1, 5, Some(2), 1, Served),
     row(36, "SaslAuthenticate", 0, 2, Some(2), 0, NotYet),
-    row(37, "CreatePartitions", 0, 3, Some(2), 0, NotYet),
+    row(37, "CreatePartitions", 0, 3, Some(2), 0, Served),
     row(38, "CreateDelegationToken", 1, 3, Some(2), 1, NotYet),
     row(39, "RenewDelegationToken", 1, 2, Some(2), 1, NotYet),
     row(40, "ExpireDelegationToken", 1, 2, Some(2), 1, NotYet),
@@ -125,14 +131,14 @@ pub const APIS: [Api; 75] = [
     row(51, "AlterUserScramCredentials", 0, 0, Some(0), 0, NotYet),
     row(55, "DescribeQuorum", 0, 2, Some(0), 0, NotYet),
     row(57, "UpdateFeatures", 0, 2, Some(0), 0, NotYet),
-    row(60, "DescribeCluster", 0, 2, Some(0), 0, NotYet),
-    row(61, "DescribeProducers", 0, 0, Some(0), 0, NotYet),
+    row(60, "DescribeCluster", 0, 2, Some(0), 0, Served),
+    row(61, "DescribeProducers", 0, 0, Some(0), 0, Served),
     row(64, "UnregisterBroker", 0, 0, Some(0), 0, NotYet),
     row(65, "DescribeTransactions", 0, 0, Some(0), 0, NotYet),
     row(66, "ListTransactions", 0, 2, Some(0), 0, NotYet),
     row(68, "ConsumerGroupHeartbeat", 0, 1, Some(0), 0, NotYet),
     row(69, "ConsumerGroupDescribe", 0, 1, Some(0), 0, NotYet),
-    row(74, "ListConfigResources", 0, 1, Some(0), 0, NotYet),
+    row(74, "ListConfigResources", 0, 1, Some(0), 0, Served),
     row(75, "DescribeTopicPartitions", 0, 0, Some(0), 0, NotYet),
     row(76, "ShareGroupHeartbeat", 1, 1, Some(0), 1, NotYet),
     row(77, "ShareGroupDescribe", 1, 1, Some(0), 1, NotYet),

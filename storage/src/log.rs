@@ -294,6 +294,10 @@ impl Log {
     pub fn uncommitted_bytes(&self) -> u64 {
         self.uncommitted_bytes
     }
+    /// Bytes of the batches in segment files.
+    pub fn file_bytes(&self) -> u64 {
+        self.segments().iter().map(crate::compact::log_bytes).sum()
+    }
     /// Bytes that memory must hold because no segment file has them yet.
     pub fn pinned_bytes(&self) -> u64 {
         self.cache_bytes - self.cache_placed_bytes

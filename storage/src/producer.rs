@@ -123,6 +123,20 @@ impl Producer {
     }
 }
 
+/// A producer as DescribeProducers tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerTold {
+    pub id: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// Of its newest batch; `None` = only a marker in this epoch.
+    pub last_sequence: Option<i32>,
+    /// Largest timestamp of its newest batch, ms.
+    pub last_ms: i64,
+    /// -1 = no transaction of it was ever ended here.
+    pub coordinator_epoch: i32,
+    pub open_transaction: Option<Offset>,
+}
+
 /// Producers that all logs of a node remember together. Above the limit the oldest idle ones go (the broker's ticks).
 #[derive(Debug)]
 pub struct ProducerBudget {
@@ -274,6 +288,19 @@ impl Producers {
         if let Some(producer) = self.known.get_mut(&id.0) {
             producer.coordinator_epoch = coordinator_epoch;
         }
+    }
+    pub fn told(&self) -> impl Iterator<Item = ProducerTold> + '_ {
+        self.known.iter().map(|(id, p)| {
+            let last = usize::from(p.count).checked_sub(1).and_then(|at| p.batches.get(at));
+            ProducerTold {
+                id: ProducerId(*id),
+                epoch: ProducerEpoch(p.epoch),
+                last_sequence: last.map(|b| b.last_seq),
+                last_ms: last.map_or(p.last_ts, |b| b.ts),
+                coordinator_epoch: p.coordinator_epoch,
+                open_transaction: p.open_transaction(),
+            }
+        })
     }
     /// The newest batch of each: epoch, and the last offset of its data (`None` = only a marker in this epoch).
     pub fn last_batches(&self) -> impl Iterator<Item = (i64, i16, Option<u64>)> + '_ {

@@ -10,7 +10,10 @@ use std::process::Command;
 const VERSION: &str = "4.3.1";
 
 /// Test of `catchwater-tests --test wire` by the name of the comparison.
-const COMPARISONS: [(&str, &str); 1] = [("compaction", "compaction_leaves_what_apache_kafka_leaves")];
+const COMPARISONS: [(&str, &str); 2] = [
+    ("compaction", "compaction_leaves_what_apache_kafka_leaves"),
+    ("tools", "apache_kafkas_tools_administer_the_node"),
+];
 
 pub fn run(args: &[String]) -> Result<()> {
     let test = args.first().and_then(|name| COMPARISONS.iter().find(|(n, _)| n == name));

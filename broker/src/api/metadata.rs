@@ -18,9 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// All operations there are on the cluster, as bits of Kafka's AclOperation.
-const CLUSTER_OPERATIONS: i32 = 8096;
-
 /// One topic asked for.
 enum Asked {
     Name(String),
@@ -88,7 +85,7 @@ pub async fn handle(ctx: &RequestContext, version: i16, body: Bytes) -> Result<R
         }
     }
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        response.cluster_authorized_operations = crate::metadata::CLUSTER_OPERATIONS;
     }
     respond(&response, version)
 }

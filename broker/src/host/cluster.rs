@@ -26,6 +26,8 @@ use std::time::Duration;
 pub trait ClusterListener: Send + Sync {
     /// Also called for every topic there is, once, when the image is loaded at start.
     fn topic_created(&self, topic: &Arc<Topic>);
+    /// Its owner is another, or it has more partitions.
+    fn topic_changed(&self, _topic: &Arc<Topic>) {}
     fn topic_deleted(&self, topic: TopicId);
     fn config_changed(&self, topic: TopicId);
     /// As [`ClusterListener::topic_deleted`], for those who need its name.
@@ -208,8 +210,8 @@ impl Published {
                 Change::TopicCreated(topic) => listener.topic_created(topic),
                 Change::TopicDeleted(topic) => listener.topic_gone(topic),
                 Change::TopicConfig(topic) => listener.config_changed(*topic),
-                // Owners are checked where captures append; places do not move yet.
-                Change::TopicChanged(_) | Change::BrokerConfig | Change::Other => {}
+                Change::TopicChanged(topic) => listener.topic_changed(topic),
+                Change::BrokerConfig | Change::Other => {}
             }
         }
     }

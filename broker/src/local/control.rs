@@ -440,6 +440,8 @@ fn topic_error(error: TopicError) -> ControlError {
         TopicError::Config(ConfigError::Value { key, value, why }) => ControlError::BadConfig { key, value, why },
         TopicError::Duplicate(_)
         | TopicError::Partitions { .. }
+        | TopicError::NoIncrease { .. }
+        | TopicError::Captured(_)
         | TopicError::ReplicationBelowOne(_)
         | TopicError::Replication { .. }
         | TopicError::Assignment(_)

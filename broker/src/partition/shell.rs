@@ -23,6 +23,7 @@ use catchwater_record::{
 use catchwater_runtime::sync::{Notify, oneshot};
 use catchwater_storage::compact::{Choice, Policy};
 use catchwater_storage::format::context::CaptureContext;
+use catchwater_storage::producer::ProducerTold;
 use catchwater_storage::retain::Retention;
 use catchwater_storage::{MaxTime, ReadPlan, Thinned};
 use std::collections::BTreeMap;
@@ -471,6 +472,21 @@ impl Partition {
         let epochs = state.core.group().log().epochs();
         let place = epochs.partition_point(|e| e.offset <= offset).checked_sub(1)?;
         epochs.get(place).map(|e| LeaderEpoch(e.term))
+    }
+
+    /// OffsetForLeaderEpoch; see [`PartitionCore::end_of_epoch`].
+    pub fn end_of_epoch(&self, current: i32, asked: i32) -> Result<Option<(i32, Offset)>, FetchError> {
+        self.see(|core| core.end_of_epoch(current, asked)).unwrap_or(Err(FetchError::Storage))
+    }
+
+    /// Bytes of its batches in files.
+    pub fn file_bytes(&self) -> u64 {
+        self.see(|core| core.group().log().file_bytes()).unwrap_or(0)
+    }
+
+    /// The idempotent producers it remembers, by id; `None` = it does not lead here.
+    pub fn producers(&self) -> Option<Vec<ProducerTold>> {
+        self.see(|core| core.ends().leads.then(|| core.group().log().producers().told().collect())).flatten()
     }
 
     /// What compaction has taken from its log.

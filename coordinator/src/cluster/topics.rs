@@ -1,13 +1,13 @@
-//! Pure. Creating, adopting and deleting topics, with Kafka's rules.
+//! Pure. Creating, adopting, widening and deleting topics, with Kafka's rules.
 //!
-//! Source: `ReplicationControlManager.createTopics` and `KafkaApis.handleCreateTopicsRequest` of Apache Kafka 4.x for
-//! the order of the checks; capture.md 4.5 R2 for owners.
+//! Source: `ReplicationControlManager.createTopics`, `createPartitions` and `KafkaApis.handleCreateTopicsRequest` of
+//! Apache Kafka 4.x for the order of the checks; capture.md 4.5 R2 for owners.
 
 use super::configs;
 use super::image::{ConfigKey, Counters, Image, Owner, Place, Topic, is_internal, role};
 use super::records::ClusterRecord;
 use catchwater_record::{CaptureEpoch, CaptureId, Gid, NodeId, TopicId, TopicName};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// A topic somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +57,23 @@ pub struct CreatedTopic {
     pub created: bool,
 }
 
+/// More partitions that somebody wants a topic to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WidenTopic {
+    pub name: String,
+    /// Partitions it is to have in the end.
+    pub count: i32,
+    /// Nodes of each new partition; `None` = wherever there is room.
+    pub assignments: Option<Vec<Vec<i32>>>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichTopic {
     Name(String),
     Id(TopicId),
 }
 
-/// Why a topic was not created or deleted.
+/// Why a topic was not created, widened or deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     #[error("topic name {name:?} is illegal: {why}")]
@@ -76,6 +86,11 @@ pub enum TopicError {
     Duplicate(String),
     #[error("number of partitions must be larger than 0, and at most {max}; {got} was asked for")]
     Partitions { got: i64, max: u32 },
+    #[error("topic {name} has {has} partitions; {wanted} would not be an increase")]
+    NoIncrease { name: TopicName, has: u32, wanted: i32 },
+    /// Its changes are one sequence, whose order is that of one partition.
+    #[error("topic {0} is written by a capture and has one partition")]
+    Captured(TopicName),
     #[error("replication factor must be larger than 0; {0} was asked for")]
     ReplicationBelowOne(i16),
     #[error("replication factor {wanted} is larger than the {alive} available nodes")]
@@ -119,19 +134,21 @@ pub fn create(
     records: &mut Vec<ClusterRecord>,
 ) -> Vec<Result<CreatedTopic, TopicError>> {
     let mut counters = facts.image.counters;
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    let mut out = Vec::with_capacity(topics.len());
-    for (i, want) in topics.iter().enumerate() {
-        let twice = topics.iter().enumerate().any(|(j, other)| j != i && other.name == want.name);
-        let result = if twice {
+    let asked = counted(topics.iter().map(|t| &t.name));
+    // What is made in this request, by its name with '.' as '_'.
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+    let mut out = Vec::new();
+    for want in topics {
+        let folded = want.name.replace('.', "_");
+        let result = if asked.get(&want.name) != Some(&1) {
             Err(TopicError::Duplicate(want.name.clone()))
-        } else if let Some(with) = taken.iter().find(|t| t.replace('.', "_") == want.name.replace('.', "_")) {
-            Err(TopicError::Collides { name: want.name.clone(), with: TopicName::from(with.as_str()) })
+        } else if let Some(with) = taken.get(&folded) {
+            Err(TopicError::Collides { name: want.name.clone(), with: TopicName::from(*with) })
         } else {
             create_one(facts, want, &mut counters, records)
         };
         if let Ok(CreatedTopic { created: true, .. }) = &result {
-            taken.insert(want.name.clone());
+            taken.insert(folded, &want.name);
         }
         out.push(result);
     }
@@ -139,6 +156,13 @@ pub fn create(
         records.push(ClusterRecord::Counters(counters));
     }
     out
+}
+
+/// How often each is there. A request may hold a million names: nothing here may look at all of them for each.
+fn counted<T: Ord>(all: impl Iterator<Item = T>) -> BTreeMap<T, u32> {
+    let mut counts = BTreeMap::new();
+    all.for_each(|one| *counts.entry(one).or_default() += 1);
+    counts
 }
 
 fn create_one(
@@ -225,7 +249,7 @@ fn check_name(name: &str) -> Result<(), TopicError> {
 
 /// Chooses nodes for every partition and gives each its group.
 fn place(facts: &Facts<'_>, want: &CreateTopic, counters: &mut Counters) -> Result<Vec<Place>, TopicError> {
-    let alive: Vec<NodeId> = facts.image.brokers().filter(|b| b.roles & role::BROKER != 0).map(|b| b.id).collect();
+    let alive = alive(facts.image);
     let replicas: Vec<Vec<NodeId>> = if !want.assignments.is_empty() {
         if want.replication.is_some() {
             return Err(TopicError::Invalid(
@@ -254,22 +278,33 @@ fn place(facts: &Facts<'_>, want: &CreateTopic, counters: &mut Counters) -> Resu
         if replication as usize > alive.len() {
             return Err(TopicError::Replication { wanted: replication, alive: alive.len() });
         }
-        // Groups are counted over the whole cluster, so leaders spread over topics of one partition too.
-        (0..partitions as usize)
-            .map(|p| {
-                let start = (counters.gid.0 as usize).wrapping_add(p);
-                (0..replication as usize).map(|r| alive[(start + r) % alive.len()]).collect()
-            })
-            .collect()
+        spread(&alive, partitions as usize, replication as usize, counters)
     };
-    Ok(replicas
-        .into_iter()
-        .map(|replicas| {
-            let gid = counters.gid;
-            counters.gid = Gid(gid.0 + 1);
-            Place { gid, replicas }
-        })
-        .collect())
+    Ok(grouped(replicas, counters))
+}
+
+fn alive(image: &Image) -> Vec<NodeId> {
+    image.brokers().filter(|b| b.roles & role::BROKER != 0).map(|b| b.id).collect()
+}
+
+/// Groups are counted over the whole cluster, so leaders spread over topics of one partition too. At least `replication`
+/// nodes are alive.
+fn spread(alive: &[NodeId], partitions: usize, replication: usize, counters: &Counters) -> Vec<Vec<NodeId>> {
+    let one = |p: usize| {
+        let start = (counters.gid.0 as usize).wrapping_add(p);
+        (0..replication).map(|r| alive[(start + r) % alive.len()]).collect()
+    };
+    (0..partitions).map(one).collect()
+}
+
+/// Gives each partition its group.
+fn grouped(replicas: Vec<Vec<NodeId>>, counters: &mut Counters) -> Vec<Place> {
+    let place = |replicas| {
+        let gid = counters.gid;
+        counters.gid = Gid(gid.0 + 1);
+        Place { gid, replicas }
+    };
+    replicas.into_iter().map(place).collect()
 }
 
 fn assigned(want: &CreateTopic, alive: &[NodeId], max: u32) -> Result<Vec<Vec<NodeId>>, TopicError> {
@@ -281,20 +316,7 @@ fn assigned(want: &CreateTopic, alive: &[NodeId], max: u32) -> Result<Vec<Vec<No
     let mut out: Vec<Option<Vec<NodeId>>> = vec![None; n];
     let mut factor = None;
     for (partition, nodes) in &want.assignments {
-        if nodes.is_empty() {
-            return bad("the manual partition assignment includes an empty replica list".into());
-        }
-        let mut replicas = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let id = u32::try_from(*node).map(NodeId).ok().filter(|id| alive.contains(id));
-            let Some(id) = id else {
-                return bad(format!("the manual partition assignment includes broker {node}, which is not registered"));
-            };
-            if replicas.contains(&id) {
-                return bad(format!("the manual partition assignment includes the broker {node} more than once"));
-            }
-            replicas.push(id);
-        }
+        let replicas = replicas_of(nodes, alive)?;
         if *factor.get_or_insert(replicas.len()) != replicas.len() {
             return bad("the manual partition assignment includes partitions of different replication factors".into());
         }
@@ -310,6 +332,102 @@ fn assigned(want: &CreateTopic, alive: &[NodeId], max: u32) -> Result<Vec<Vec<No
     Ok(out.into_iter().flatten().collect())
 }
 
+/// The nodes that a client chose for one partition.
+fn replicas_of(nodes: &[i32], alive: &[NodeId]) -> Result<Vec<NodeId>, TopicError> {
+    let bad = |why: String| Err(TopicError::Assignment(why));
+    if nodes.is_empty() {
+        return bad("the manual partition assignment includes an empty replica list".into());
+    }
+    // Grows as nodes are found: a list from outside may be long.
+    let mut replicas = Vec::new();
+    for node in nodes {
+        let id = u32::try_from(*node).map(NodeId).ok().filter(|id| alive.contains(id));
+        let Some(id) = id else {
+            return bad(format!("the manual partition assignment includes broker {node}, which is not registered"));
+        };
+        if replicas.contains(&id) {
+            return bad(format!("the manual partition assignment includes the broker {node} more than once"));
+        }
+        replicas.push(id);
+    }
+    Ok(replicas)
+}
+
+/// Decides about more partitions of all topics of one request; the new count of each. A topic that fails fails alone.
+pub fn widen(
+    facts: &Facts<'_>,
+    topics: &[WidenTopic],
+    records: &mut Vec<ClusterRecord>,
+) -> Vec<Result<u32, TopicError>> {
+    let mut counters = facts.image.counters;
+    let asked = counted(topics.iter().map(|t| &t.name));
+    let one = |want: &WidenTopic| {
+        if asked.get(&want.name) != Some(&1) {
+            return Err(TopicError::Duplicate(want.name.chars().take(300).collect()));
+        }
+        let topic = widened(facts, want, &mut counters)?;
+        let count = topic.partitions_count();
+        records.push(ClusterRecord::Topic { id: topic.id, topic: Some(topic) });
+        Ok(count)
+    };
+    let out = topics.iter().map(one).collect();
+    if counters != facts.image.counters {
+        records.push(ClusterRecord::Counters(counters));
+    }
+    out
+}
+
+fn widened(facts: &Facts<'_>, want: &WidenTopic, counters: &mut Counters) -> Result<Topic, TopicError> {
+    let unknown = || TopicError::UnknownName(want.name.chars().take(300).collect());
+    let topic = facts.image.topic_by_name(&want.name).ok_or_else(unknown)?;
+    // Where a key belongs is a matter of the count: machines would look for what they wrote in another partition.
+    if topic.is_internal() {
+        return Err(TopicError::Internal(topic.name.clone()));
+    }
+    let has = topic.partitions_count();
+    let wanted = u32::try_from(want.count).ok().filter(|count| *count > has);
+    let Some(wanted) = wanted else {
+        return Err(TopicError::NoIncrease { name: topic.name.clone(), has, wanted: want.count });
+    };
+    if topic.owner != Owner::Nobody {
+        return Err(TopicError::Captured(topic.name.clone()));
+    }
+    if wanted > facts.partitions_max {
+        return Err(TopicError::Partitions { got: i64::from(wanted), max: facts.partitions_max });
+    }
+    let (additional, replication) = ((wanted - has) as usize, usize::from(topic.replication()));
+    let alive = alive(facts.image);
+    let replicas = match &want.assignments {
+        None if replication > alive.len() => {
+            let wanted = i16::try_from(replication).unwrap_or(i16::MAX);
+            return Err(TopicError::Replication { wanted, alive: alive.len() });
+        }
+        None => spread(&alive, additional, replication, counters),
+        Some(given) if given.len() != additional => {
+            return Err(TopicError::Assignment(format!(
+                "{additional} partitions are to be added, but {} assignments were given",
+                given.len()
+            )));
+        }
+        Some(given) => {
+            let chosen = |nodes: &Vec<i32>| {
+                let replicas = replicas_of(nodes, &alive)?;
+                match replicas.len() == replication {
+                    true => Ok(replicas),
+                    false => Err(TopicError::Assignment(format!(
+                        "the manual partition assignment includes a partition with {} replicas, those before have {replication}",
+                        replicas.len()
+                    ))),
+                }
+            };
+            given.iter().map(chosen).collect::<Result<_, _>>()?
+        }
+    };
+    let mut topic = Topic::clone(topic);
+    topic.partitions.extend(grouped(replicas, counters));
+    Ok(topic)
+}
+
 /// Decides about all deletions of one request.
 pub fn delete(
     image: &Image,
@@ -320,16 +438,15 @@ pub fn delete(
         WhichTopic::Name(name) => image.topic_by_name(name),
         WhichTopic::Id(id) => image.topic(*id),
     };
-    let found: Vec<Option<TopicId>> = which.iter().map(|w| find(w).map(|t| t.id)).collect();
+    let found = counted(which.iter().filter_map(|w| find(w).map(|t| t.id)));
     which
         .iter()
-        .zip(&found)
-        .map(|(which_one, id)| {
+        .map(|which_one| {
             let topic = find(which_one).ok_or_else(|| match which_one {
                 WhichTopic::Name(name) => TopicError::UnknownName(name.chars().take(300).collect()),
                 WhichTopic::Id(id) => TopicError::UnknownId(*id),
             })?;
-            if found.iter().filter(|other| *other == id).count() > 1 {
+            if found.get(&topic.id) != Some(&1) {
                 return Err(TopicError::Duplicate(topic.name.to_string()));
             }
             if topic.is_internal() {

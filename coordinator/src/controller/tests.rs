@@ -5,7 +5,7 @@ use super::*;
 use crate::cluster::configs::{ConfigChange, ConfigError, ConfigHow, ConfigStep};
 use crate::cluster::image::{ConfigKey, Listener, Owner, role};
 use crate::cluster::pipelines::{Note, PipelineChange, PipelineError};
-use crate::cluster::topics::{CreateTopic, CreatedTopic, TopicError, WhichTopic};
+use crate::cluster::topics::{CreateTopic, CreatedTopic, TopicError, WhichTopic, WidenTopic};
 use crate::tasks::{Kind, Wish};
 use bytes::Bytes;
 use catchwater_base::{Rng, Wall};
@@ -241,6 +241,95 @@ fn validate_only_changes_nothing_and_groups_are_never_given_twice() {
     let again = rig.create_one(again).unwrap();
     assert_ne!(again.id, made.id);
     assert_eq!(gids(&rig, "t"), [4]);
+}
+
+fn widen(rig: &mut Rig, name: &str, count: i32, assignments: Option<&[&[i32]]>) -> Result<u32, TopicError> {
+    let assignments = assignments.map(|all| all.iter().map(|nodes| nodes.to_vec()).collect());
+    let topics = vec![WidenTopic { name: name.into(), count, assignments }];
+    match rig.ask(Request::CreatePartitions { topics, validate_only: false }) {
+        Reply::Widened(mut results) => results.pop().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_topic_gets_partitions_behind_those_it_has() {
+    let mut rig = Rig::of(&[1, 2]);
+    let topic = CreateTopic { partitions: Some(2), replication: Some(2), ..rig.topic("t") };
+    rig.create_one(topic).unwrap();
+    let other = rig.topic("other");
+    rig.create_one(other).unwrap();
+    let before = rig.machine.image().topic_by_name("t").unwrap().clone();
+    assert_eq!(widen(&mut rig, "t", 3, None), Ok(3));
+    assert_eq!(widen(&mut rig, "t", 5, Some(&[&[2, 1], &[1, 2]])), Ok(5));
+    rig.failover();
+    let after = rig.machine.image().topic_by_name("t").unwrap().clone();
+    assert_eq!((after.id, &after.partitions[..2]), (before.id, &before.partitions[..]), "what was there stays");
+    let gids: Vec<u64> = after.partitions.iter().map(|p| p.gid.0).collect();
+    assert_eq!(gids, [1, 2, 4, 5, 6], "group 3 is another topic's");
+    assert_eq!(after.partitions[3].replicas, [NodeId(2), NodeId(1)]);
+    assert_eq!(after.partitions[2].replicas.len(), 2, "as many as the others");
+    // Nothing of these changes anything.
+    let digest = rig.machine.digest();
+    let more = |rig: &mut Rig, name: &str, count, nodes| widen(rig, name, count, nodes).unwrap_err();
+    for count in [5, 4, 0, -1, i32::MIN] {
+        assert!(matches!(more(&mut rig, "t", count, None), TopicError::NoIncrease { has: 5, .. }), "{count}");
+    }
+    assert_eq!(more(&mut rig, "x", 9, None), TopicError::UnknownName("x".into()));
+    assert!(matches!(more(&mut rig, "t", 10_001, None), TopicError::Partitions { got: 10_001, .. }));
+    assert!(matches!(more(&mut rig, "t", i32::MAX, Some(&[])), TopicError::Partitions { .. }));
+    let wrong: [&[&[i32]]; 6] = [&[], &[&[1, 2], &[1, 2]], &[&[]], &[&[1]], &[&[1, 1]], &[&[1, 9]]];
+    for nodes in wrong {
+        assert!(matches!(more(&mut rig, "t", 6, Some(nodes)), TopicError::Assignment(_)), "{nodes:?}");
+    }
+    let twice: Vec<WidenTopic> = [6, 7].map(|count| WidenTopic { name: "t".into(), count, assignments: None }).into();
+    let Reply::Widened(both) = rig.ask(Request::CreatePartitions { topics: twice, validate_only: false }) else {
+        panic!()
+    };
+    assert_eq!(both, [Err(TopicError::Duplicate("t".into())), Err(TopicError::Duplicate("t".into()))]);
+    let trial = vec![WidenTopic { name: "t".into(), count: 6, assignments: None }];
+    let Reply::Widened(trial) = rig.ask(Request::CreatePartitions { topics: trial, validate_only: true }) else {
+        panic!()
+    };
+    assert_eq!((trial, rig.machine.digest()), (vec![Ok(6)], digest));
+}
+
+#[test]
+fn topics_of_captures_and_of_the_node_keep_their_partitions() {
+    let mut rig = Rig::of(&[1]);
+    let capture = rig.source("pg");
+    let owner = Owner::Capture(capture, CaptureEpoch(1));
+    let (captured, internal) = (rig.topic("c"), rig.topic("__consumer_offsets"));
+    rig.create_one(CreateTopic { owner, ..captured }).unwrap();
+    rig.create_one(CreateTopic { internal: true, ..internal }).unwrap();
+    assert_eq!(widen(&mut rig, "c", 2, None), Err(TopicError::Captured("c".into())));
+    assert_eq!(widen(&mut rig, "__consumer_offsets", 60, None), Err(TopicError::Internal("__consumer_offsets".into())));
+}
+
+/// A frame holds a million names. Each of these took minutes while every name was held against every other.
+#[test]
+fn many_names_in_one_request_are_decided_in_a_moment() {
+    let mut rig = Rig::of(&[1]);
+    let known = rig.topic("known");
+    rig.create_one(known).unwrap();
+    let begun = std::time::Instant::now();
+    let names = 0..60_000;
+    let topics = names.clone().map(|n| CreateTopic::named(format!("not legal {n}"), TopicId([7; 16]))).collect();
+    assert!(rig.create(topics).iter().all(|r| matches!(r, Err(TopicError::IllegalName { .. }))));
+    let which = names.clone().map(|_| WhichTopic::Name("known".into())).collect();
+    assert!(rig.delete(which).iter().all(|r| matches!(r, Err(TopicError::Duplicate(_)))));
+    let wide = |n| WidenTopic { name: format!("none {n}"), count: 9, assignments: None };
+    let request = Request::CreatePartitions { topics: names.clone().map(wide).collect(), validate_only: false };
+    let Reply::Widened(results) = rig.ask(request) else { panic!() };
+    assert!(results.iter().all(|r| matches!(r, Err(TopicError::UnknownName(_)))));
+    let of = |n| ConfigKey::Topic(format!("none-{n}").as_str().into());
+    let changes = names.map(|n| ConfigChange { of: of(n), how: ConfigHow::Steps(Vec::new()) });
+    let Reply::Configs(results) = rig.ask(Request::AlterConfigs { changes: changes.collect(), validate_only: false })
+    else {
+        panic!()
+    };
+    assert!(results.iter().all(|r| matches!(r, Err(ConfigError::UnknownTopic(_)))));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::*;
 use serde_json::Value;
 
+use crate::admin::widen;
 use crate::configs::{alter, delete_records};
 use crate::group_admin::{delete, forget};
 use crate::groups::{commit, coordinator_ready};
@@ -57,6 +58,9 @@ fn what_kafkas_requests_change_is_in_the_audit() {
     wire.call(8, &commit(&group, -1, "", &name, 1, None));
     assert_eq!(delete(&mut wire, 2, &[&group]), [(group.clone(), 0)]);
     assert_eq!(delete(&mut wire, 2, &[&group]), [(group.clone(), 69)]);
+    assert_eq!(widen(&mut wire, 3, &[(&name, 2, None)], true), [(name.clone(), 0)], "a trial changes nothing");
+    assert_eq!(widen(&mut wire, 3, &[(&name, 2, None)], false), [(name.clone(), 0)]);
+    assert_eq!(widen(&mut wire, 3, &[(&name, 1, None)], false), [(name.clone(), 37)]);
     assert_eq!(delete_topic(&mut wire, &auto), 0);
     assert_eq!(delete_topic(&mut wire, &auto), 3, "gone");
     // The chain goes on where it was after a death.
@@ -89,6 +93,8 @@ fn what_kafkas_requests_change_is_in_the_audit() {
         r#"group.delete group G: allowed "#,
         r#"group.delete group G: allowed "#,
         r#"group.delete group G: failed GROUP_ID_NOT_FOUND "#,
+        r#"topic.create_partitions topic T: allowed "2""#,
+        r#"topic.create_partitions topic T: refused INVALID_PARTITIONS "1""#,
         r#"topic.delete topic A: allowed "#,
         r#"topic.delete topic A: refused UNKNOWN_TOPIC_OR_PARTITION "#,
         r#"topic.delete topic T: allowed "#,

@@ -2,6 +2,7 @@
 //! of behaviours in docs/architecture (protocol, section 7); they stay when lines are dropped.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod audit;
 mod compaction;
 mod configs;
@@ -16,5 +17,6 @@ mod layout;
 mod produce;
 mod remote;
 mod storm;
+mod tools;
 mod topics;
 mod wire;

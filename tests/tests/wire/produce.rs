@@ -130,7 +130,7 @@ fn wire_048_a_batch_fits_into_a_segment_and_what_is_cut_behind_it_is_left_out() 
     assert_eq!(values(&wire.fetch(&topic, 1), 0), ["a", "a"]);
 }
 
-fn producer_id(wire: &mut Wire) -> (i64, i16) {
+pub fn producer_id(wire: &mut Wire) -> (i64, i16) {
     let request = kp!(InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: i32::MAX });
     for _ in 0..100 {
         let reply = wire.call(4, &request);
