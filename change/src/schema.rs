@@ -57,7 +57,10 @@ pub enum Type {
     Other,
 }
 
-/// One column. `id` survives a rename (attnum; else its place when first seen).
+/// In the number of a column that its source's catalogue does not show any more, beside its place: no column ever has it.
+pub const UNKNOWN_ID: u32 = 1 << 30;
+
+/// One column. `id` survives a rename (attnum; else its place when first seen), unless it is not known ([`UNKNOWN_ID`]).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Column {
     pub id: u32,

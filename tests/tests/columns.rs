@@ -151,3 +151,37 @@ fn with_fail_nobody_but_a_person_changes_the_target() {
     }
     dev.ledger().expect("rows in = rows out");
 }
+
+/// A table, or a column, that was dropped before its changes were read: the catalogue does not show it any more, so nobody says
+/// that a column of it is another one than before, and what the target has stays.
+#[test]
+fn what_was_dropped_before_it_was_read_keeps_its_rows() {
+    let Some(a) = Database::create("pg15", "dropped_a") else { return };
+    let Some(b) = Database::create("pg15", "dropped_b") else { return };
+    a.pg.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE bare (id int, v text); CREATE TABLE u (id int PRIMARY KEY, v text);
+         ALTER TABLE bare REPLICA IDENTITY FULL; CREATE TABLE mark (id int PRIMARY KEY);
+         INSERT INTO t VALUES (1, 'a'), (2, 'b'); INSERT INTO bare VALUES (1, 'a'), (2, 'b'); INSERT INTO u VALUES (1, 'a'), (2, 'b')",
+    )
+    .expect("tables");
+    let text = pipeline(&a, &b, "").replace("tables: [t]", "tables: [\"public.*\"]");
+    let mut dev = Dev::new(&text);
+    dev.start().expect("start");
+    for table in ["t", "bare", "u"] {
+        wait(&dev, &b, &format!("SELECT id, v FROM {table} ORDER BY id"), "1,a 2,b");
+    }
+    dev.kill();
+    for table in ["t", "bare"] {
+        let more = format!("ALTER TABLE {table} ADD w int; UPDATE {table} SET w = 1 WHERE id = 2; DROP TABLE {table}");
+        a.pg.run(&more).expect("dropped");
+    }
+    a.pg.run("BEGIN; ALTER TABLE u ADD w int; UPDATE u SET w = 1 WHERE id = 2; ALTER TABLE u DROP v; COMMIT; INSERT INTO u VALUES (3, 3)")
+        .expect("a column is dropped");
+    a.pg.run("INSERT INTO mark VALUES (1)").expect("mark");
+    dev.start().expect("again");
+    wait(&dev, &b, "SELECT id FROM mark", "1");
+    wait(&dev, &b, "SELECT id, v, w FROM u ORDER BY id", "1,a,NULL 2,b,1 3,NULL,3");
+    wait(&dev, &b, "SELECT id, v FROM t ORDER BY id", "1,a 2,b");
+    wait(&dev, &b, "SELECT id, v FROM bare ORDER BY id", "1,a 2,b");
+    dev.ledger().expect("rows in = rows out");
+}

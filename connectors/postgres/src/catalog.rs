@@ -10,6 +10,7 @@ use crate::source::decode::{Relation, RelationColumn};
 use crate::types::decode;
 use crate::types::schema::{self, PgType, PgTypes};
 use bytes::{BufMut, Bytes, BytesMut};
+use catchwater_change::schema::UNKNOWN_ID;
 use catchwater_change::{Column, KeyFrom, TableSchema, exact};
 use catchwater_record::TopicId;
 use std::collections::BTreeMap;
@@ -80,9 +81,6 @@ pub struct CatalogIndex {
     /// attnums, in key order.
     pub columns: Vec<i16>,
 }
-
-/// In the number of a column that the catalogue does not show any more, beside its place: no column ever has it.
-const UNKNOWN_ID: u32 = 1 << 30;
 
 /// Which tables.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,7 @@ use crate::columns::Columns;
 use crate::mode::Mode;
 use crate::sink::{DdlStep, Refilled, ShapeTaken};
 use catchwater_base::hash::xxh3_64;
+use catchwater_change::schema::UNKNOWN_ID;
 use catchwater_change::{Column, TableSchema};
 use catchwater_record::TopicId;
 use std::collections::BTreeMap;
@@ -89,7 +90,8 @@ impl Worker {
         let before: Vec<Arc<TableSchema>> =
             self.book.shapes_of(schema).filter(|s| s.schema_no <= had).filter_map(as_target).collect();
         let mut out = Vec::new();
-        for column in shaped.columns.iter().filter(|c| !c.generated) {
+        // One without a number was dropped before anybody looked: that it is another one than before, nobody says.
+        for column in shaped.columns.iter().filter(|c| !c.generated && c.id & UNKNOWN_ID == 0) {
             let is_live = |c: &&Column| !c.generated;
             let by_name = before.iter().find_map(|s| s.column(&column.name).map(|(_, c)| c).filter(is_live));
             let by_number = before.iter().find_map(|s| s.columns.iter().find(|c| c.id == column.id).filter(is_live));
