@@ -456,6 +456,10 @@ fn look(want: &Fetch, parts: &[Option<Arc<Partition>>]) -> (Vec<Result<Look, Fet
                 Ok(mut look) => {
                     let bytes = write::planned_bytes(&look.plan);
                     found.bytes += bytes;
+                    found.urgent |= write::is_behind(&look.plan);
+                    if !room.is_empty() {
+                        write::within(&mut look.plan);
+                    }
                     if !room.take(asked, bytes) {
                         look.plan = ReadPlan::Empty;
                     }

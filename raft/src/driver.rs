@@ -27,13 +27,13 @@ use catchwater_runtime::time::SystemClock;
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp, Identity};
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::{JournalBatch, JournalEvent, JournalPoint, Token};
-pub use catchwater_storage::read::{ReadError, read_range, read_range_hot};
+pub use catchwater_storage::read::{ReadError, read_batches, read_batches_hot};
 use catchwater_storage::recover::{Layout, Report, Survivor, write_boot_state};
 pub use catchwater_storage::relaxed::{Durability, Window};
 use catchwater_storage::relaxed::{Relaxed, RelaxedEffect, RelaxedEvent};
 pub use catchwater_storage::segment::SegmentLimits;
 use catchwater_storage::segment::{FoundGroup, SegmentEvent};
-use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup};
+use catchwater_storage::{FileRead, GroupSpec, Hard, NewEntry, RecoveredGroup};
 pub use cork::Cork;
 pub use reopen::ReopenError;
 use std::collections::BTreeMap;
@@ -413,20 +413,13 @@ impl LogDir {
 
     /// Whole batches, each checked against its row and its CRC. Blocks on the disk: not on a runtime thread unless the
     /// caller accepts a page-cache read.
-    pub fn read(&self, ranges: &[FileRange]) -> Result<Vec<Bytes>, ReadError> {
-        ranges.iter().map(|range| read_range(&*self.inner.disk, &self.inner.layout, range)).collect()
+    pub fn read(&self, read: &FileRead) -> Result<Bytes, ReadError> {
+        read_batches(&*self.inner.disk, &self.inner.layout, read)
     }
 
     /// The same without waiting for the device: `None` if not all of it is in memory.
-    pub fn read_hot(&self, ranges: &[FileRange]) -> Option<Result<Vec<Bytes>, ReadError>> {
-        let mut out = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            match read_range_hot(&*self.inner.disk, &self.inner.layout, range)? {
-                Ok(bytes) => out.push(bytes),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        Some(Ok(out))
+    pub fn read_hot(&self, read: &FileRead) -> Option<Result<Bytes, ReadError>> {
+        read_batches_hot(&*self.inner.disk, &self.inner.layout, read)
     }
 
     pub fn pressure(&self) -> Pressure {

@@ -5,7 +5,7 @@ use crate::group::conf::ConfChange;
 use bytes::{Bytes, BytesMut};
 use catchwater_record::{CaptureEpoch, CaptureId, EntryIndex, Gid, LeaderEpoch, NodeId, Offset};
 use catchwater_storage::format::context;
-use catchwater_storage::{EntryKind, Hard, NewEntry, PlacedRow, PrefixSnapshot, Replaced, Row};
+use catchwater_storage::{EntryKind, Hard, NewEntry, PlacedRow, PrefixSnapshot, Replaced, RowRead};
 use std::fmt;
 
 /// One replica of one group: `node id << 32 | incarnation`. Never reused (a forgotten vote would come back).
@@ -143,7 +143,7 @@ pub enum Effect {
     Send(PeerMsg),
     /// A peer needs entries that are no longer in memory: read these rows' bytes and contexts from segment files, then
     /// `Event::Fetched(token, ..)` (driver). Never for a sole voter.
-    ColdRead { token: u64, rows: Vec<Row> },
+    ColdRead { token: u64, rows: RowRead },
     /// The barrier holds: state applied up to the index is fresh.
     ReadReady(u64, EntryIndex),
     /// The barrier fell with the leadership.

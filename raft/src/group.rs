@@ -306,7 +306,6 @@ impl GroupCore {
             Event::Fetched(token, entries) => {
                 if let Some(context) = self.node.store().fetched(token, entries) {
                     self.node.on_entries_fetched(context);
-                    self.node.store().forget_fetched();
                 }
             }
             Event::ReadBarrier(token) => self.barriers.push(token),
@@ -324,6 +323,7 @@ impl GroupCore {
             Event::ChangeConf(id, change) => self.on_change_conf(id, &change, out),
         }
         self.pump(out);
+        self.node.store().forget_fetched();
         if !self.offline && self.leave_joint() {
             self.pump(out);
         }

@@ -10,7 +10,7 @@ use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, Topic
 use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
 use catchwater_storage::disk::{Disk, DiskExt};
-use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, NewEntry, PlacedRow, RecoveredGroup, Verdict};
+use catchwater_storage::{EntryKind, FileRead, GroupSpec, Hard, NewEntry, PlacedRow, RecoveredGroup, Verdict};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
@@ -139,9 +139,8 @@ impl Node {
     }
 
     fn read(&self, row: &PlacedRow) -> Bytes {
-        let (base_offset, generation) = (row.base_offset, row.generation);
-        let range = FileRange { gid: GID, base_offset, generation, pos: row.row.pos, len: row.row.len };
-        self.dir.read(&[range]).unwrap().pop().unwrap()
+        let name = (row.base_index, row.base_offset, row.generation);
+        self.dir.read(&FileRead::of_row(GID, name, &row.row)).unwrap()
     }
 }
 

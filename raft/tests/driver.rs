@@ -12,7 +12,7 @@ use catchwater_storage::disk::memory::MemoryDisk;
 use catchwater_storage::disk::real::RealDisk;
 use catchwater_storage::disk::{Disk, DiskExt};
 use catchwater_storage::recover::{Layout, Survivor, examine};
-use catchwater_storage::{FileRange, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
+use catchwater_storage::{FileRead, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -110,16 +110,11 @@ fn life(disk: &dyn Fn() -> Arc<dyn Disk>, path: &str) {
     wait_persisted(&events, 50);
     dir.committed(gid, EntryIndex(50));
     let rows = wait_placed(&events, 50);
-    let range = |r: &catchwater_storage::PlacedRow| FileRange {
-        gid,
-        base_offset: r.base_offset,
-        generation: r.generation,
-        pos: r.row.pos,
-        len: r.row.len,
-    };
-    let ranges: Vec<FileRange> = rows.iter().map(range).collect();
-    let read = dir.read(&ranges).unwrap();
-    assert_eq!(read.len(), rows.len());
+    for placed in &rows {
+        let name = (placed.base_index, placed.base_offset, placed.generation);
+        let read = dir.read(&FileRead::of_row(gid, name, &placed.row)).unwrap();
+        assert_eq!(read.len(), placed.row.len as usize);
+    }
     *replica.snap.lock().unwrap() = Some((EntryIndex(50), Offset(50), Bytes::new()));
     dir.close();
 

@@ -67,7 +67,11 @@ fn entry(index: u64) -> NewEntry {
 
 fn entries_of(group: &RecoveredGroup) -> u64 {
     assert_eq!(group.verdict, Verdict::Ok);
-    let rows = group.segments.iter().flat_map(|s| &s.rows).map(|r| r.index.0);
+    let ends = group.segments.iter().filter_map(|s| Some((s.rows.first()?, s.rows.last()?, s.rows.len() as u64)));
+    let rows = ends.flat_map(|(first, last, count)| {
+        assert_eq!(last.index.0 - first.index.0 + 1, count);
+        first.index.0..=last.index.0
+    });
     let all: Vec<u64> = rows.chain(group.journaled.iter().map(|e| e.index.0)).collect();
     assert!(all.iter().zip(1..).all(|(found, want)| *found == want), "{all:?}");
     all.len() as u64

@@ -13,7 +13,7 @@ use catchwater_record::batch::iterate::records;
 use catchwater_record::{EntryIndex, Gid, Offset};
 use catchwater_storage::EntryKind;
 use catchwater_storage::compact::Policy;
-use catchwater_storage::compact::rows::{last_index, span};
+use catchwater_storage::compact::rows::span;
 use std::collections::BTreeMap;
 
 /// A record that was read: offset, key, row (`None` = tombstone).
@@ -187,9 +187,8 @@ impl World {
         let Some(core) = self.nodes[node].cores.get(&gid) else { return };
         let Some(history) = self.checker.groups.get(&gid).map(|g| &g.committed) else { return };
         let commit = core.view().commit;
-        let rows: Vec<_> = {
-            let rows = core.log().rows_from(core.log().first_index()).take_while(|r| last_index(r) <= commit);
-            rows.copied().collect()
+        let Some(rows) = self.nodes[node].storage.rows(core.log(), core.log().first_index(), commit) else {
+            return self.checker.fail(format!("node {node} {gid:?}: rows of a compacted log cannot be read"));
         };
         let strange = rows.into_iter().find(|r| {
             let known = history.get(r.index.0 as usize - 1);

@@ -81,7 +81,8 @@ impl World {
                 let history = &self.checker.groups[&gid].committed;
                 let first = core.log().first_index();
                 let history = &history[first.0 as usize - 1..];
-                let rows: Vec<_> = core.log().rows_from(first).map(|r| print_of(core, r)).collect();
+                let rows = self.nodes[node].storage.rows(core.log(), first, core.log().last_index());
+                let rows: Vec<_> = rows.unwrap_or_default().iter().map(|r| print_of(core, r)).collect();
                 if self.swarm.load.compact.is_some() {
                     self.read_compacted(node, gid);
                     continue;
@@ -166,7 +167,7 @@ impl World {
         while at < end {
             let found = match core.log().plan_read(at, end, 3_000) {
                 ReadPlan::Tail(batches) => batches,
-                ReadPlan::Files(ranges) => self.nodes[node].storage.read(&ranges)?,
+                ReadPlan::Files(read) => vec![self.nodes[node].storage.read(&read)?],
                 // Compaction took what was there, up to the end.
                 ReadPlan::Empty if self.swarm.load.compact.is_some() => return Ok(all),
                 other => return Err(format!("reading at {at} of {end}: {other:?}")),

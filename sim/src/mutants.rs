@@ -92,6 +92,8 @@ pub const MUTANTS: &[Mutant] = &[
     m("stale_recycled_journal_block", &[1], Profile::Files, "cold re-open"),
     m("boot_id_without_mount_id", &[1], Profile::Relaxed, "cold re-open"),
     m("read_unverified", &[1], Profile::Damage, "no wrong bytes are served"),
+    m("fence_behind_what_is_sought", &[1], Profile::Files, "what is committed can be read"),
+    m("fenced_before_commit", &[3], Profile::Files, "no cut reaches a fenced row"),
     m("producer_state_lost_on_leader_change", &[3], Profile::Churn, "nothing twice"),
     m("removed_leaves_files", &[1, 3], Profile::Topics, "nothing is left of a topic that is gone"),
     m("lost_snapshot_not_reported", &[3], Profile::Moves, "liveness"),

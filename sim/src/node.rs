@@ -48,7 +48,9 @@ impl World {
                         format!("node {node} {gid:?}: it lost something, and takes {commit} for committed, {sealed} is sealed")
                     });
                     self.after_power(node, &core);
-                    self.checker.opened(node, &core);
+                    let log = core.log();
+                    let rows = self.nodes[node].storage.rows(log, log.first_index(), log.commit());
+                    self.checker.opened(node, &core, &rows.unwrap_or_default());
                     self.nodes[node].cores.insert(gid, core);
                 }
                 Err(_) if self.atlas.is_damaged(node) => return self.refuse(node),
@@ -262,7 +264,7 @@ impl World {
         self.nodes[node].storage.create(now, gid, spec.clone(), &mut wishes);
         match GroupCore::open(&self.config(node, gid), RecoveredGroup::fresh(gid, spec), 1) {
             Ok(core) => {
-                self.checker.opened(node, &core);
+                self.checker.opened(node, &core, &[]);
                 self.nodes[node].cores.insert(gid, core);
             }
             Err(e) => return self.checker.fail(format!("node {node} cannot make {gid:?}: {e}")),
@@ -421,7 +423,7 @@ impl World {
             Effect::Commit(upto, high_watermark) => {
                 self.engine.fold(upto.0);
                 if let Some(core) = self.nodes[node].cores.get(&gid) {
-                    self.checker.committed(node, core, upto, high_watermark);
+                    self.checker.committed(node, core, &[], (upto, high_watermark));
                 }
                 let (now, mut wishes) = (self.now(node), Vec::new());
                 self.nodes[node].storage.committed(now, gid, upto, &mut wishes);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use catchwater_base::{Effects, Local, Mono, Now, Rng};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::{EntryIndex, Gid, Offset};
-use catchwater_storage::compact::rows::span;
+use catchwater_storage::compact::rows::{last_index, span};
 use catchwater_storage::compact::{Choice, Policy, whole};
 use catchwater_storage::compact_run::{CompactError, CompactRun, Job, Progress};
 use catchwater_storage::dir::{Dir, DirConfig, DirEffect, DirEvent, DirToken};
@@ -20,13 +20,15 @@ use catchwater_storage::format::row;
 use catchwater_storage::format::slot::{BootState, Side};
 use catchwater_storage::journal::JournalBatch;
 use catchwater_storage::log::CompactionInput;
-use catchwater_storage::read::read_range;
+use catchwater_storage::read::{read_batches, read_rows};
 use catchwater_storage::recover::{
     Layout, NewIdentity, RecoverError, RelaxedLoss, quarantine, recover, settle, settle_relaxed, write_boot_state,
 };
 use catchwater_storage::relaxed::{Durability, Window};
 use catchwater_storage::segment::{group_dir, segment_stem};
-use catchwater_storage::{EntryKind, FileRange, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, Row};
+use catchwater_storage::{
+    EntryKind, FileRead, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, Row, RowRead,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -450,15 +452,32 @@ impl NodeStorage {
     }
 
     /// Whole batches, checked as the driver checks them.
-    pub fn read(&self, ranges: &[FileRange]) -> Result<Vec<Bytes>, String> {
-        let read = |r| read_range(&*self.disk, &self.layout, r).map_err(|e| e.to_string());
-        ranges.iter().map(read).collect()
+    pub fn read(&self, read: &FileRead) -> Result<Bytes, String> {
+        read_batches(&*self.disk, &self.layout, read).map_err(|e| e.to_string())
+    }
+
+    /// All rows of a log from `from` to `upto`, from memory where it has them, else from files; `None` = a file cannot be read.
+    pub fn rows(&self, log: &Log, from: EntryIndex, upto: EntryIndex) -> Option<Vec<Row>> {
+        let mut out: Vec<Row> = Vec::new();
+        let mut at = from;
+        while at <= upto {
+            if let Some(row) = log.row(at) {
+                out.push(row);
+            } else {
+                let read = log.row_read(at, upto.next(), u64::MAX)?;
+                out.extend(read_rows(&*self.disk, &self.layout, &read).ok()?);
+            }
+            at = last_index(out.last()?).next();
+        }
+        Some(out)
     }
 
     /// Whole entries for a cold read: body from `.log`, context from `.ext`.
-    pub fn entries(&self, log: &Log, rows: &[Row]) -> Option<Vec<NewEntry>> {
+    pub fn entries(&self, log: &Log, rows: &RowRead) -> Option<Vec<NewEntry>> {
         let gid = log.gid();
-        rows.iter()
+        read_rows(&*self.disk, &self.layout, rows)
+            .ok()?
+            .iter()
             .map(|row| {
                 if span(row) > 1 {
                     return None; // nobody knows which offsets each of them took

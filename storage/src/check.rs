@@ -262,7 +262,7 @@ impl Work<'_> {
         let mut sums = (Crc64::default(), Crc64::default());
         let mut reader = Pieces { disk: self.disk, path: &log, at: 0, bytes: Bytes::new() };
         let mut hashed = 0u64;
-        for (i, row) in info.rows.iter().enumerate() {
+        for (i, row) in info.rows.whole().iter().enumerate() {
             let raw = stored.get(HEADER_BYTES + i * ROW_BYTES..);
             let whole = raw.and_then(|bytes| row::decode_row(bytes, gid, segment.base_index));
             if whole.is_none_or(|r| r.index != row.index) {

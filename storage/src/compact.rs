@@ -19,7 +19,8 @@
 pub mod map;
 pub mod rows;
 
-use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
+use crate::entry::{Row, SegmentInfo, row_flag};
+use crate::fences::end_offset;
 use bytes::BytesMut;
 use catchwater_base::mutant;
 use catchwater_record::batch::iterate::RecordView;
@@ -91,7 +92,7 @@ pub fn choose(segments: &[SegmentInfo], stable: Offset, policy: &Policy, now_ms:
     let dirty_bytes: u64 = dirty.iter().map(log_bytes).sum();
     let clean_bytes: u64 = segments.iter().take(dirty_from).map(log_bytes).sum();
     let dirty_ratio = dirty_bytes as f64 / (dirty_bytes + clean_bytes).max(1) as f64;
-    let oldest_ms = dirty.iter().filter_map(first_ms).filter(|ms| *ms >= 0).min();
+    let oldest_ms = dirty.iter().filter_map(|s| s.rows.first_ms()).filter(|ms| *ms >= 0).min();
     let overdue = oldest_ms.is_some_and(|ms| now_ms.saturating_sub(ms) > clamp(policy.lag_ms_max));
     let due = overdue || dirty_ratio > policy.dirty_ratio_min;
     due.then_some(Choice { dirty_from, upto: dirty_from + dirty_count, dirty_bytes, dirty_ratio })
@@ -101,18 +102,9 @@ fn clamp(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-fn end_offset(row: &Row) -> Offset {
-    row.base_offset.plus(u64::from(row.count))
-}
-
-/// Timestamp of its first batch: the running maximum begins there.
-fn first_ms(segment: &SegmentInfo) -> Option<i64> {
-    segment.rows.iter().find(|r| r.kind == EntryKind::Data).map(|r| r.max_ts)
-}
-
 /// Bytes of its `.log`.
 pub fn log_bytes(segment: &SegmentInfo) -> u64 {
-    segment.rows.iter().rev().find(|r| r.kind == EntryKind::Data).map_or(0, |r| u64::from(r.pos) + u64::from(r.len))
+    segment.rows.log_bytes()
 }
 
 /// Most rows of a segment written by compaction.

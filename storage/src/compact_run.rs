@@ -6,8 +6,8 @@
 //!              ▲                                                                                  │ the map was full
 //!              └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Sketch: every byte is read twice (map, write) and written once; memory is the map, one window of 1 MiB per file and the
-//! rows of one segment. The caller paces it by what each step says it moved.
+//! Sketch: every byte is read twice (map, write) and written once; memory is the map, one window of 1 MiB per file, the
+//! rows of the segment that is read and of the one that is written. The caller paces it by what each step says it moved.
 //!
 //! Invariants: nothing of the old files is touched; a new file is named by a generation that no file of the directory
 //! has; its names and bytes are durable before `Switch` is said; a batch that does not agree with its row ends the run
@@ -18,6 +18,7 @@ use crate::compact::rows::{Folding, folds, last_index, span};
 use crate::compact::{Fate, LastOfProducers, Markers, Nature, NatureOf, Pass, Policy, group, marker};
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
+use crate::fences::{SegmentRows, end_offset as end};
 use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EntHeader, Footer};
 use crate::format::txn::Aborted;
@@ -28,6 +29,7 @@ use catchwater_record::batch::rewrite::RewriteError;
 use catchwater_record::crc::Crc64;
 use catchwater_record::{BatchView, EntryIndex, Gid, Offset};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// What a run works on.
 #[derive(Clone, Debug)]
@@ -124,6 +126,8 @@ pub struct CompactRun {
     next: usize,
     with_data: BTreeSet<i64>,
     window: Window,
+    /// Rows of the segment that is worked on, and its number.
+    table: Option<(usize, Arc<[Row]>)>,
     stats: Stats,
 }
 
@@ -232,6 +236,7 @@ impl CompactRun {
             next: 0,
             with_data: BTreeSet::new(),
             window: Window::default(),
+            table: None,
             stats: Stats::default(),
         }
     }
@@ -275,6 +280,7 @@ impl CompactRun {
         self.stats.segments_after += 1;
         let range = self.next..self.next + replacement.old.len();
         self.job.segments.splice(range, [replacement.info]);
+        self.table = None;
         self.next += 1;
         self.next_group();
         Ok(())
@@ -294,6 +300,21 @@ impl CompactRun {
         Ok(())
     }
 
+    /// The rows of a segment, from its file; `None` = there is no such segment.
+    fn rows(&mut self, disk: &dyn Disk, segment: usize) -> Result<Option<Arc<[Row]>>, CompactError> {
+        let Some(info) = self.job.segments.get(segment) else { return Ok(None) };
+        if let Some((_, rows)) = self.table.as_ref().filter(|(at, _)| *at == segment) {
+            return Ok(Some(rows.clone()));
+        }
+        let path = self.path(info, "ent");
+        let bytes = disk.read(&path, row::HEADER_BYTES as u64, info.rows.len() * row::ROW_BYTES)?;
+        let decode = |at| row::decode_row(bytes.get(at..)?, self.job.gid, info.base_index);
+        let rows: Option<Arc<[Row]>> = (0..info.rows.len()).map(|i| decode(i * row::ROW_BYTES)).collect();
+        let rows = rows.ok_or(CompactError::Damaged { file: path, pos: 0 })?;
+        self.table = Some((segment, rows.clone()));
+        Ok(Some(rows))
+    }
+
     /// The batch of a row, checked.
     fn batch(&mut self, disk: &dyn Disk, segment: usize, row: &Row) -> Result<Bytes, CompactError> {
         let path = self.path(&self.job.segments[segment], "log");
@@ -306,16 +327,16 @@ impl CompactRun {
 
     /// One row's turn: notes a marker.
     fn mark(&mut self, disk: &dyn Disk, segment: usize, from: usize) -> Result<(), CompactError> {
-        let Some(info) = self.job.segments.get(segment) else {
+        let Some(rows) = self.rows(disk, segment)? else {
             self.begin_pass();
             return Ok(());
         };
         let control = |r: &Row| r.kind == EntryKind::Data && r.flags & row_flag::CONTROL != 0;
-        let Some(row) = info.rows.iter().skip(from).position(control).map(|i| from + i) else {
+        let Some(row) = rows.iter().skip(from).position(control).map(|i| from + i) else {
             self.phase = Phase::Markers { segment: segment + 1, row: 0 };
             return Ok(());
         };
-        let at = info.rows[row];
+        let at = rows[row];
         let bytes = self.batch(disk, segment, &at)?;
         if let Ok(batch) = BatchView::new(&bytes)
             && let Some(aborts) = marker(&batch)
@@ -338,11 +359,11 @@ impl CompactRun {
 
     /// One row's turn: maps its keys.
     fn map(&mut self, disk: &dyn Disk, segment: usize, row: usize) -> Result<(), CompactError> {
-        let Some(info) = self.job.segments.get(segment) else {
+        let Some(rows) = self.rows(disk, segment)? else {
             self.mapped();
             return Ok(());
         };
-        let Some(at) = info.rows.get(row).copied() else {
+        let Some(at) = rows.get(row).copied() else {
             self.phase = Phase::Map { segment: segment + 1, row: 0 };
             return Ok(());
         };
@@ -441,11 +462,11 @@ impl CompactRun {
         }
         let read_before = self.window.read;
         while self.window.read - read_before < WINDOW_BYTES as u64 {
-            let Some(info) = self.job.segments.get(out.segment).filter(|_| out.segment < self.next + out.segments)
-            else {
+            let inside = out.segment < self.next + out.segments;
+            let Some(rows) = (if inside { self.rows(disk, out.segment)? } else { None }) else {
                 return self.close(disk, *out).map(Some);
             };
-            let Some(row) = info.rows.get(out.row).copied() else {
+            let Some(row) = rows.get(out.row).copied() else {
                 (out.segment, out.row) = (out.segment + 1, 0);
                 continue;
             };
@@ -597,6 +618,8 @@ impl CompactRun {
             sums: None,
         };
         let old = old.iter().map(|s| (s.base_index, s.generation)).collect();
+        let mut rows = SegmentRows::from(out.folding.into_rows());
+        rows.fence(last_at, 0);
         let info = SegmentInfo {
             base_index: first.base_index,
             base_offset: first.base_offset,
@@ -604,14 +627,10 @@ impl CompactRun {
             sealed: true,
             compacted,
             created_ms: first.created_ms,
-            rows: out.folding.into_rows(),
+            rows,
         };
         // A name of one generation is used once, also by the passes of one run.
         self.generation = self.generation.saturating_add(1);
         Ok(Box::new(Replacement { old, segment, info, deletes_gone: out.deletes_gone }))
     }
-}
-
-fn end(row: &Row) -> Offset {
-    row.base_offset.plus(u64::from(row.count))
 }

@@ -1,5 +1,6 @@
 //! Pure. The words that journal, segment, recovery, log and `raft` share: an entry, its row, its frame.
 
+use crate::fences::SegmentRows;
 use bytes::Bytes;
 use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
 
@@ -256,7 +257,7 @@ pub struct SegmentInfo {
     /// Compaction has seen all of its keys.
     pub compacted: bool,
     pub created_ms: i64,
-    pub rows: Vec<Row>,
+    pub rows: SegmentRows,
 }
 
 /// What recovery hands out for one replica; [`GroupSpec`] of a new one gives the same with empty lists.
@@ -342,12 +343,68 @@ pub struct PlacedRow {
     pub created_ms: i64,
 }
 
-/// A range of one segment's `.log` file, whole batches. The reader checks each batch's CRC before it serves it.
+/// Whole batches of one segment, as far as memory knows where they are: `read.rs` finds them by the rows in the file, and
+/// checks each against its row before it serves it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FileRange {
+pub struct FileRead {
     pub gid: Gid,
+    /// The segment; its files are named by `base_offset` and `generation`.
+    pub base_index: EntryIndex,
     pub base_offset: Offset,
     pub generation: u32,
-    pub pos: u32,
-    pub len: u32,
+    /// Numbers of the rows among which they are: from this one on, below that one.
+    pub first: u32,
+    pub rows: u32,
+    /// The first batch ends behind this offset.
+    pub from: Offset,
+    /// No batch begins here or later.
+    pub upto: Offset,
+    pub max_bytes: u32,
+    /// The first batch even if it is larger than `max_bytes`.
+    pub at_least_one: bool,
+    /// What it will give, bytes: exact but for fenced rows, there at most `max_bytes` or one batch.
+    pub bytes: u64,
+    /// No batch of it ends behind this offset.
+    pub end: Offset,
+    /// There is more below `upto`, in another segment or in memory.
+    pub more: bool,
+}
+
+impl FileRead {
+    /// The one batch of `row`, which is somewhere in the segment that is named so.
+    pub fn of_row(gid: Gid, (base_index, base_offset, generation): (EntryIndex, Offset, u32), row: &Row) -> FileRead {
+        let end = row.base_offset.plus(u64::from(row.count));
+        FileRead {
+            gid,
+            base_index,
+            base_offset,
+            generation,
+            first: 0,
+            rows: u32::MAX,
+            from: row.base_offset,
+            upto: end,
+            max_bytes: row.len,
+            at_least_one: true,
+            bytes: u64::from(row.len),
+            end,
+            more: false,
+        }
+    }
+}
+
+/// Rows of one segment that are to be read from its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowRead {
+    pub gid: Gid,
+    pub base_index: EntryIndex,
+    pub base_offset: Offset,
+    pub generation: u32,
+    /// Numbers of the rows: from this one on, below that one.
+    pub first: u32,
+    pub rows: u32,
+    /// Of these, the ones that cover an index from here on, below that one.
+    pub from: EntryIndex,
+    pub below: EntryIndex,
+    /// They stand for so many bytes of batches and contexts at most; the first one for any number.
+    pub max_bytes: u64,
 }

@@ -9,6 +9,7 @@ pub mod dir;
 pub mod disk;
 pub mod dump;
 pub mod entry;
+pub mod fences;
 pub mod format;
 pub mod journal;
 pub mod log;

@@ -12,7 +12,7 @@
 use crate::capture_pos::{self, Captures, Standing};
 use crate::compact::{self, Choice, LastBatch, LastOfProducers, Policy};
 use crate::entry::{
-    EntryKind, EpochStart, FileRange, NewEntry, PlacedRow, RecoveredGroup, Replaced, Row, SegmentInfo, Thinned,
+    EntryKind, EpochStart, FileRead, NewEntry, PlacedRow, RecoveredGroup, Replaced, Row, RowRead, SegmentInfo, Thinned,
 };
 use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
 use crate::format::txn::Aborted;
@@ -80,8 +80,8 @@ pub enum Check {
 pub enum ReadPlan {
     /// Whole batches from memory; the first may begin before the wanted offset.
     Tail(Vec<Bytes>),
-    /// Whole batches in files.
-    Files(Vec<FileRange>),
+    /// Whole batches in the files of one segment.
+    Files(FileRead),
     /// Nothing there yet.
     Empty,
     /// Below the log start, or beyond the end.
@@ -239,16 +239,16 @@ impl Log {
         log.settle();
         log.transactions.trim(log.log_start);
         log.tell_producers();
+        log.fence();
         Ok(log)
     }
 
     /// The list that recovery brought may lack the terms of rows it brought too.
     fn rebuild_epochs(&mut self) {
         let mut epochs = std::mem::take(&mut self.epochs);
-        for row in self.table.rows_from(self.table.first_index()) {
-            let term = row.term.0;
+        for (term, index, offset) in self.table.terms() {
             if epochs.last().is_none_or(|e| e.term < term) {
-                epochs.push(EpochStart { term, index: row.index, offset: row.base_offset });
+                epochs.push(EpochStart { term, index, offset });
             }
         }
         self.epochs = epochs;
@@ -279,12 +279,18 @@ impl Log {
     pub fn persisted_index(&self) -> EntryIndex {
         self.persisted
     }
-    /// First offset behind the entry at `at`; of the first entry if `at` lies before it.
+    /// First offset behind the entry at `at`, which is committed last, durable last or later than one of these; of the first
+    /// entry if `at` lies before it.
     pub fn end_offset_at(&self, at: EntryIndex) -> Offset {
         match self.table.row(at) {
             Some(row) => row.base_offset.plus(u64::from(row.count)),
             None => self.table.first_offset(),
         }
+    }
+    /// Offset of the entry at `at` and the first one behind it; `None` if only files know.
+    pub fn offsets_of(&self, at: EntryIndex) -> Option<(Offset, Offset)> {
+        let row = self.table.row(at).map(|r| (r.base_offset, r.base_offset.plus(u64::from(r.count))));
+        row.or_else(|| self.cached(at).map(|e| (e.base_offset, e.end_offset())))
     }
     /// First offset not committed.
     pub fn high_watermark(&self) -> Offset {
@@ -302,10 +308,15 @@ impl Log {
     pub fn pinned_bytes(&self) -> u64 {
         self.cache_bytes - self.cache_placed_bytes
     }
-    /// The row that covers `at`.
+    /// The row that covers `at`, if memory has it: old ones are in files only ([`Log::row_read`]).
     pub fn row(&self, at: EntryIndex) -> Option<Row> {
         self.table.row(at).copied()
     }
+    /// Where files have rows from `from` on, below `below`, of so many bytes at most.
+    pub fn row_read(&self, from: EntryIndex, below: EntryIndex, max_bytes: u64) -> Option<RowRead> {
+        self.table.row_read(self.gid, from, below, max_bytes)
+    }
+    /// Rows that memory has, from `from` on.
     pub fn rows_from(&self, from: EntryIndex) -> impl Iterator<Item = &Row> {
         self.table.rows_from(from)
     }
@@ -384,7 +395,7 @@ impl Log {
                     let index = if end <= self.log_start || mutant!("duplicate_acked_before_commit") {
                         EntryIndex::ZERO
                     } else {
-                        self.table.row_at(base).map_or(EntryIndex::ZERO, |r| r.index)
+                        self.table.index_at(base).unwrap_or_default()
                     };
                     return Check::Duplicate { base, end, index };
                 }
@@ -400,14 +411,14 @@ impl Log {
     pub fn check_capture(&self, capture: &CaptureContext) -> Check {
         match self.captures.check(capture) {
             Standing::New => Check::New,
-            Standing::Duplicate(index) => match self.table.row(index) {
-                Some(row) => Check::Duplicate {
-                    base: row.base_offset,
-                    end: row.base_offset.plus(u64::from(row.count)),
-                    index: row.index,
-                },
-                None => Check::Duplicate { base: self.log_start, end: self.log_start, index: EntryIndex::ZERO },
-            },
+            Standing::Duplicate(index) => {
+                // An old one, committed long since, has its offsets from fence to fence: wide enough for who waits for them.
+                let known = self.offsets_of(index).map(|(base, end)| (base, end, index));
+                let old = || self.table.around(index).map(|(base, end)| (base, end, EntryIndex::ZERO));
+                let nowhere = (self.log_start, self.log_start, EntryIndex::ZERO);
+                let (base, end, index) = known.or_else(old).unwrap_or(nowhere);
+                Check::Duplicate { base, end, index }
+            }
             Standing::Partly(known) => Check::Partly(known),
             Standing::Gap(known) => Check::Gap(known),
             Standing::Fenced(by) => Check::Fenced(by),
@@ -625,6 +636,14 @@ impl Log {
         };
         self.shrink_tail(keep);
         self.own(before.next(), now);
+        self.fence();
+    }
+
+    /// Lets go of rows that nothing can take back.
+    fn fence(&mut self) {
+        let upto =
+            if mutant!("fenced_before_commit") { self.table.placed_end() } else { self.commit.min(self.persisted) };
+        self.table.fence(upto);
     }
 
     /// A compacted segment is in force: its rows are the truth, and old bytes in memory are not served any more.
@@ -645,6 +664,11 @@ impl Log {
         }
     }
 
+    /// The first entry whose bytes memory has.
+    pub fn first_cached(&self) -> Option<EntryIndex> {
+        self.cache.front().map(|e| e.index)
+    }
+
     /// The entry with its bytes, if memory has them.
     pub fn cached(&self, at: EntryIndex) -> Option<&NewEntry> {
         let front = self.cache.front()?;
@@ -657,40 +681,36 @@ impl Log {
         if from < self.log_start || from > self.next_offset() {
             return ReadPlan::OutOfRange;
         }
-        let Some(mut row) = self.table.row_at(from).filter(|r| r.base_offset < upto && from < upto) else {
+        if from >= upto {
             return ReadPlan::Empty;
-        };
-        if row.kind == EntryKind::Gap {
-            // Compaction has taken what was there: the next batch that is left.
-            let next = self.table.rows_from(row.index).find(|r| r.kind == EntryKind::Data && r.base_offset < upto);
-            let Some(next) = next else { return ReadPlan::Empty };
-            row = next;
         }
-        let max_bytes = u64::from(max_bytes);
-        let Some(skip) = self.cache.front().and_then(|f| row.index.0.checked_sub(f.index.0)) else {
-            return ReadPlan::Files(self.table.file_ranges(self.gid, row.index, upto, max_bytes));
-        };
+        let held = self.cache.front().is_some_and(|f| f.base_offset <= from);
+        if !held && let Some(read) = self.table.file_read(self.gid, from, upto, max_bytes) {
+            return ReadPlan::Files(read);
+        }
+        // What compaction has taken may lie between the last batch in files and the first one here.
+        let skip = self.cache.partition_point(|e| e.end_offset() <= from);
         let mut out = Vec::new();
         let mut bytes = 0;
-        for entry in self.cache.iter().skip(skip as usize).filter(|e| e.kind == EntryKind::Data) {
+        for entry in self.cache.iter().skip(skip).filter(|e| e.kind == EntryKind::Data) {
             let len = entry.body.len() as u64;
-            if entry.base_offset >= upto || (!out.is_empty() && bytes + len > max_bytes) {
+            if entry.base_offset >= upto || (!out.is_empty() && bytes + len > u64::from(max_bytes)) {
                 break;
             }
             bytes += len;
             out.push(entry.body.clone());
         }
-        ReadPlan::Tail(out)
+        if out.is_empty() { ReadPlan::Empty } else { ReadPlan::Tail(out) }
     }
 
-    /// First offset behind what a plan will give; `None` = it gives nothing.
+    /// No batch of what a plan will give ends behind this offset; `None` = it gives nothing.
     pub fn plan_end(&self, plan: &ReadPlan) -> Option<Offset> {
         match plan {
             ReadPlan::Tail(batches) => {
                 let last = BatchView::new(batches.last()?).ok()?;
                 Some(last.offset().plus(u64::from(last.offset_count())))
             }
-            ReadPlan::Files(ranges) => self.table.end_of(ranges.last()?),
+            ReadPlan::Files(read) => Some(read.end),
             ReadPlan::Empty | ReadPlan::OutOfRange => None,
         }
     }
@@ -698,7 +718,7 @@ impl Log {
     /// Where to look for the first record with a timestamp ≥ `ms`: no record before that has one, and none below the log
     /// start counts (it may lie inside a batch).
     pub fn find_time(&self, ms: i64) -> Option<Offset> {
-        self.table.find_time(ms, self.log_start).map(|r| r.base_offset.max(self.log_start))
+        self.table.find_time(ms, self.log_start)
     }
 
     /// Where the largest timestamp is.

@@ -1,14 +1,16 @@
 //! Reads of stored bytes, each checked against the row that vouches for it. Blocking; called from the broker's blocking
-//! pool, from the driver and from the simulator. [`read_range_hot`] does not wait: it may be called anywhere.
+//! pool, from the driver and from the simulator. [`read_batches_hot`] does not wait: it may be called anywhere.
 
+use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, Hot};
-use crate::entry::{EntryKind, FileRange, Row};
-use crate::format::row::{self, EntHeader};
+use crate::entry::{EntryKind, FileRead, Row, RowRead};
+use crate::fences::{STEP, end_offset};
+use crate::format::row;
 use crate::recover::Layout;
 use crate::segment::{group_dir, segment_stem};
 use bytes::Bytes;
 use catchwater_base::mutant;
-use catchwater_record::Gid;
+use catchwater_record::{EntryIndex, Gid, Offset};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why stored bytes could not be read.
@@ -24,28 +26,41 @@ pub enum ReadError {
     Gone(Gid),
 }
 
-struct Segment<'a> {
-    disk: &'a dyn Disk,
-    range: &'a FileRange,
-    log: String,
-    ent: String,
-}
-
-/// The batches of a range, whole: length, base offset, term, count and CRC of each agree with its row.
-pub fn read_range(disk: &dyn Disk, layout: &Layout, range: &FileRange) -> Result<Bytes, ReadError> {
-    let stem =
-        format!("{}/{}", group_dir(&layout.groups(), range.gid), segment_stem(range.base_offset, range.generation));
-    let segment = Segment { disk, range, log: format!("{stem}.log"), ent: format!("{stem}.ent") };
-    segment.read()
+/// Batches of a segment, whole: length, base offset, term, count and CRC of each agree with its row. Ends before one that
+/// does not, and says so only when it is the first.
+pub fn read_batches(disk: &dyn Disk, layout: &Layout, read: &FileRead) -> Result<Bytes, ReadError> {
+    let segment = Segment::new(disk, layout, read.gid, (read.base_index, read.base_offset, read.generation));
+    segment.batches(read)
 }
 
 /// The same, if every byte it looks at is in memory: the batches and the rows that vouch for them. `None` = something is
-/// not, or the disk cannot say; then [`read_range`] on a thread that may wait.
-pub fn read_range_hot(disk: &dyn Disk, layout: &Layout, range: &FileRange) -> Option<Result<Bytes, ReadError>> {
+/// not, or the disk cannot say; then [`read_batches`] on a thread that may wait.
+pub fn read_batches_hot(disk: &dyn Disk, layout: &Layout, read: &FileRead) -> Option<Result<Bytes, ReadError>> {
     let warm = Warm { disk, cold: AtomicBool::new(false) };
-    let read = read_range(&warm, layout, range);
+    let read = read_batches(&warm, layout, read);
     // Whatever went wrong on the way is judged by the reader that may wait.
     (!warm.cold.load(Ordering::Relaxed)).then_some(read)
+}
+
+/// Rows of a segment. Each is what was written, or it is an error.
+pub fn read_rows(disk: &dyn Disk, layout: &Layout, read: &RowRead) -> Result<Vec<Row>, ReadError> {
+    let segment = Segment::new(disk, layout, read.gid, (read.base_index, read.base_offset, read.generation));
+    let mut out = Vec::new();
+    let mut rows = Rows::new(&segment, read.first, read.rows);
+    let mut bytes = 0;
+    while let Some(row) = rows.next(PAGE_ROWS_MAX)? {
+        let row = row.ok_or_else(|| segment.damaged(0))?;
+        if last_index(&row) < read.from {
+            continue;
+        }
+        let body = if row.kind == EntryKind::Data { row.len } else { 0 };
+        bytes += u64::from(body) + u64::from(row.ext_len);
+        if row.index >= read.below || (!out.is_empty() && bytes > read.max_bytes) {
+            break;
+        }
+        out.push(row);
+    }
+    Ok(out)
 }
 
 /// A disk that gives what is in memory, and otherwise fails and says so.
@@ -83,55 +98,118 @@ impl Disk for Warm<'_> {
     }
 }
 
-impl Segment<'_> {
+/// Rows read at once behind the first page, at most.
+const PAGE_ROWS_MAX: usize = 4 * STEP;
+
+struct Segment<'a> {
+    disk: &'a dyn Disk,
+    gid: Gid,
+    base_index: EntryIndex,
+    log: String,
+    ent: String,
+}
+
+/// The rows of a segment, page by page.
+struct Rows<'a> {
+    segment: &'a Segment<'a>,
+    page: Bytes,
+    /// Number of the row after those of the page, and where rows end.
+    next: u32,
+    end: u32,
+}
+
+impl<'a> Rows<'a> {
+    fn new(segment: &'a Segment<'a>, first: u32, end: u32) -> Self {
+        Rows { segment, page: Bytes::new(), next: first, end }
+    }
+
+    /// The next row, `None` inside = it is damaged. The first page is of [`STEP`] rows: there a look-up ends mostly; those
+    /// behind it of `ahead`.
+    fn next(&mut self, ahead: usize) -> Result<Option<Option<Row>>, ReadError> {
+        if self.page.len() < row::ROW_BYTES {
+            let count = self.end.saturating_sub(self.next).min(ahead as u32);
+            if count == 0 {
+                return Ok(None);
+            }
+            let at = row::HEADER_BYTES as u64 + u64::from(self.next) * row::ROW_BYTES as u64;
+            let segment = self.segment;
+            let read = segment.disk.read(&segment.ent, at, count as usize * row::ROW_BYTES);
+            self.page = read.map_err(|e| segment.gone(e))?;
+            self.next += count;
+            if self.page.len() < row::ROW_BYTES {
+                return Ok(None);
+            }
+        }
+        let bytes = self.page.split_to(row::ROW_BYTES);
+        Ok(Some(row::decode_row(&bytes, self.segment.gid, self.segment.base_index)))
+    }
+}
+
+impl<'a> Segment<'a> {
+    fn new(disk: &'a dyn Disk, layout: &Layout, gid: Gid, of: (EntryIndex, Offset, u32)) -> Self {
+        let (base_index, base_offset, generation) = of;
+        let stem = format!("{}/{}", group_dir(&layout.groups(), gid), segment_stem(base_offset, generation));
+        Segment { disk, gid, base_index, log: format!("{stem}.log"), ent: format!("{stem}.ent") }
+    }
+
     fn gone(&self, error: DiskError) -> ReadError {
-        if error.kind == DiskFault::NotFound { ReadError::Gone(self.range.gid) } else { ReadError::Disk(error) }
+        if error.kind == DiskFault::NotFound { ReadError::Gone(self.gid) } else { ReadError::Disk(error) }
     }
 
     fn damaged(&self, pos: u32) -> ReadError {
-        ReadError::Damaged { gid: self.range.gid, file: self.log.clone(), pos }
+        ReadError::Damaged { gid: self.gid, file: self.log.clone(), pos }
     }
 
-    fn row(&self, header: &EntHeader, at: u64) -> Result<Option<Row>, ReadError> {
-        let at = row::HEADER_BYTES as u64 + at * row::ROW_BYTES as u64;
-        let bytes = self.disk.read(&self.ent, at, row::ROW_BYTES).map_err(|e| self.gone(e))?;
-        Ok(row::decode_row(&bytes, self.range.gid, header.base_index))
+    /// The rows of the batches that are wanted: one run of bytes.
+    fn wanted(&self, read: &FileRead) -> Result<Vec<Row>, ReadError> {
+        let mut rows = Rows::new(self, read.first, read.rows);
+        let mut out: Vec<Row> = Vec::new();
+        let (mut bytes, mut doubt) = (0u64, false);
+        while let Some(row) = rows.next(if out.is_empty() { STEP } else { PAGE_ROWS_MAX })? {
+            let Some(row) = row else {
+                // A damaged row: it may be of the first batch, and what is behind it cannot follow what is before it.
+                doubt = true;
+                if out.is_empty() { continue } else { break }
+            };
+            if row.base_offset >= read.upto {
+                break;
+            }
+            // An internal entry, or a gap, takes no bytes; before the first one there are old ones, down to the fence.
+            if row.kind != EntryKind::Data || (out.is_empty() && end_offset(&row) <= read.from) {
+                continue;
+            }
+            if out.is_empty() && doubt && row.base_offset > read.from {
+                return Err(self.damaged(row.pos));
+            }
+            let sum = bytes + u64::from(row.len);
+            let first = out.is_empty() && read.at_least_one;
+            let follows =
+                out.last().is_none_or(|before| u64::from(before.pos) + u64::from(before.len) == u64::from(row.pos));
+            if !follows || (!first && sum > u64::from(read.max_bytes)) {
+                break;
+            }
+            bytes = sum;
+            out.push(row);
+        }
+        if out.is_empty() && doubt { Err(self.damaged(0)) } else { Ok(out) }
     }
 
-    fn read(&self) -> Result<Bytes, ReadError> {
-        let range = self.range;
-        let bytes = self.disk.read(&self.log, u64::from(range.pos), range.len as usize).map_err(|e| self.gone(e))?;
-        if bytes.len() != range.len as usize {
-            return Err(self.damaged(range.pos));
-        }
-        let header = self.disk.read(&self.ent, 0, row::HEADER_BYTES).map_err(|e| self.gone(e))?;
-        let header = EntHeader::decode(&header).ok_or_else(|| self.damaged(range.pos))?;
-        let length = self.disk.length(&self.ent).map_err(|e| self.gone(e))?;
-        let rows = length.saturating_sub(row::HEADER_BYTES as u64) / row::ROW_BYTES as u64;
-        // The first row at or behind the range's start. What is no row (a footer) ends the search like a high key; a
-        // damaged row in the way leads to a row that does not fit, and so to an error, never to other bytes.
-        let (mut low, mut high) = (0, rows);
-        while low < high {
-            let mid = low + (high - low) / 2;
-            match self.row(&header, mid)? {
-                Some(row) if row.pos < range.pos => low = mid + 1,
-                _ => high = mid,
+    fn batches(&self, read: &FileRead) -> Result<Bytes, ReadError> {
+        let rows = self.wanted(read)?;
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Bytes::new()) };
+        let len = (last.pos - first.pos) as usize + last.len as usize;
+        let mut bytes = self.disk.read(&self.log, u64::from(first.pos), len).map_err(|e| self.gone(e))?;
+        for row in &rows {
+            let at = (row.pos - first.pos) as usize;
+            let body = bytes.get(at..at + row.len as usize);
+            if body.is_some_and(|body| row::batch_matches(row, body)) || mutant!("read_unverified") {
+                continue;
             }
-        }
-        let mut at = 0usize;
-        while at < bytes.len() {
-            let pos = range.pos + at as u32;
-            let row = self.row(&header, low)?.ok_or_else(|| self.damaged(pos))?;
-            low += 1;
-            if row.kind != EntryKind::Data {
-                continue; // an internal entry, or a gap, between the batches
+            if at == 0 {
+                return Err(self.damaged(row.pos));
             }
-            let end = at + row.len as usize;
-            let body = bytes.get(at..end).filter(|_| row.pos == pos).ok_or_else(|| self.damaged(pos))?;
-            if !row::batch_matches(&row, body) && !mutant!("read_unverified") {
-                return Err(self.damaged(pos));
-            }
-            at = end;
+            bytes.truncate(at);
+            break;
         }
         Ok(bytes)
     }

@@ -164,7 +164,7 @@ pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverErr
     };
     lock(disk, layout)?;
     let found = match read_meta(disk, layout) {
-        Ok(Some(meta)) => found(disk, layout, meta),
+        Ok(Some(meta)) => found(disk, layout, meta, true),
         Ok(None) => Err(RecoverError::Format { path: layout.root.clone(), why: "it holds no dir.meta" }),
         Err(error) => Err(error),
     };
@@ -174,12 +174,22 @@ pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverErr
     found
 }
 
-/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one.
+/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one. The rows of sealed
+/// segments are fenced one group after the other: memory never holds those of a whole directory.
 pub fn recover(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
+    recover_with(disk, layout, new, false)
+}
+
+/// The same with all rows, for who compares them.
+pub fn recover_whole(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
+    recover_with(disk, layout, new, true)
+}
+
+fn recover_with(disk: &dyn Disk, layout: &Layout, new: NewIdentity, whole: bool) -> Result<Recovered, RecoverError> {
     make_parents(disk, &layout.root)?;
     lock(disk, layout)?;
     let found = match read_meta(disk, layout) {
-        Ok(Some(meta)) => found(disk, layout, meta),
+        Ok(Some(meta)) => found(disk, layout, meta, whole),
         Ok(None) => found_dir(disk, layout, new).inspect_err(|_| {
             // After a failed sync the page cache shows what the disk does not have, and no later sync writes it: the next
             // start must not find these files whole.
@@ -315,7 +325,7 @@ fn found_dir(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recov
     })
 }
 
-fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, RecoverError> {
+fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta, whole: bool) -> Result<Recovered, RecoverError> {
     let identity = disk.identity(&layout.root)?;
     let (pair, _) = read_pair(disk, layout, "boot.state", SlotKind::BootState)?;
     let boot = pair.newest.as_ref().and_then(|s| BootState::decode(&s.payload)).unwrap_or_default();
@@ -373,7 +383,7 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta) -> Result<Recovered, R
             power: survivor != Survivor::Process,
             checkpoint_lsn: boot.checkpoint_lsn,
         };
-        let built = group::build(disk, layout, gid, frames, loss)?;
+        let built = group::build(disk, layout, gid, frames, loss, whole)?;
         if built.found.manifest_whole
             && let Some(head) = journal.heads.get_mut(&gid)
         {
@@ -432,7 +442,7 @@ pub fn reopen(
 ) -> Result<(RecoveredGroup, FoundGroup), RecoverError> {
     let frames = journal::GroupFrames::of_head(head);
     let loss = group::Loss { unknown: false, files: false, power: false, checkpoint_lsn: u64::MAX };
-    let built = group::build(disk, layout, gid, frames, loss)?;
+    let built = group::build(disk, layout, gid, frames, loss, false)?;
     if built.found.quarantine.is_none() {
         write_again(disk, &built.rebuilt)?;
     }

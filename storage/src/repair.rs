@@ -129,7 +129,7 @@ impl Plan {
         let dir = group_dir(&layout.groups(), gid);
         for segment in &group.segments {
             let path = format!("{dir}/{}.log", segment_stem(segment.base_offset, segment.generation));
-            for row in segment.rows.iter().filter(|r| r.kind == EntryKind::Data) {
+            for row in segment.rows.whole().iter().filter(|r| r.kind == EntryKind::Data) {
                 let batch = disk.read(&path, u64::from(row.pos), row.len as usize)?;
                 if !row::batch_matches(row, &batch) {
                     return Ok(Vec::new()); // what follows would say something else without it

@@ -55,6 +55,7 @@ pub fn choose(segments: &[SegmentInfo], high_watermark: Offset, retention: Reten
 mod tests {
     use super::*;
     use crate::entry::{EntryKind, Row};
+    use crate::fences::SegmentRows;
     use catchwater_record::{EntryIndex, LeaderEpoch};
 
     /// Segments of ten offsets and 100 bytes each, as (newest record, rolled in) in ms.
@@ -66,7 +67,7 @@ mod tests {
             sealed: false,
             compacted: false,
             created_ms: *created_ms,
-            rows: vec![Row {
+            rows: SegmentRows::from(vec![Row {
                 index: EntryIndex(i as u64 * 10 + 1),
                 term: LeaderEpoch(1),
                 kind: EntryKind::Data,
@@ -78,7 +79,7 @@ mod tests {
                 len: 100,
                 ext_pos: 0,
                 ext_len: 0,
-            }],
+            }]),
         };
         times.iter().enumerate().map(segment).collect()
     }

@@ -7,10 +7,13 @@
 //!  first_index                                    placed end                last_index
 //!  | segment | segment | … | active segment ......| rows without a place ...|
 //! ```
-//! Invariants: indexes are dense (a gap row covers its run), terms never fall, offsets are dense.
+//! Invariants: indexes are dense (a gap row covers its run), terms never fall, offsets are dense. What is committed, durable
+//! and not among the newest is fenced (`fences.rs`): its rows are in the file only, and look-ups say where to go on there.
 
 use crate::compact::rows::{last_index, span};
-use crate::entry::{EntryKind, FileRange, PlacedRow, Row, SegmentInfo};
+use crate::entry::{EntryKind, FileRead, PlacedRow, Row, RowRead, SegmentInfo};
+use crate::fences::{Fence, KEEP, SegmentRows, end_offset};
+use catchwater_base::mutant;
 use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset};
 use std::collections::VecDeque;
 
@@ -21,10 +24,6 @@ pub struct Table {
     empty_end: Offset,
     segments: Vec<SegmentInfo>,
     behind: VecDeque<Row>,
-}
-
-fn end_offset(row: &Row) -> Offset {
-    row.base_offset.plus(u64::from(row.count))
 }
 
 impl Table {
@@ -69,7 +68,7 @@ impl Table {
         self.behind.push_back(row);
     }
 
-    /// The row that covers `at`.
+    /// The row that covers `at`, if memory has it: of the fenced part only the last of each segment.
     pub fn row(&self, at: EntryIndex) -> Option<&Row> {
         if at < self.first_index {
             return None;
@@ -80,36 +79,71 @@ impl Table {
             // Rows without a place are never folded: one index each.
             return self.behind.get((at.0 - front.index.0) as usize);
         }
-        let segment = self.segments.get(self.segments.partition_point(|s| s.base_index <= at).checked_sub(1)?)?;
-        let row = segment.rows.get(segment.rows.partition_point(|r| r.index <= at).checked_sub(1)?)?;
-        (at.0 < row.index.0 + span(row)).then_some(row)
+        self.segment(at)?.rows.row(at)
     }
 
-    /// The first row that ends behind `offset`: the batch that holds it, or in a compacted log the next one.
-    pub fn row_at(&self, offset: Offset) -> Option<&Row> {
-        if let Some(front) = self.behind.front()
-            && offset >= front.base_offset
-        {
-            return self.behind.get(self.behind.partition_point(|r| end_offset(r) <= offset));
+    fn segment(&self, at: EntryIndex) -> Option<&SegmentInfo> {
+        self.segments.get(self.segments.partition_point(|s| s.base_index <= at).checked_sub(1)?)
+    }
+
+    /// Offsets between which the entry at `at` has its own: exact if memory has its row, else from fence to fence.
+    pub fn around(&self, at: EntryIndex) -> Option<(Offset, Offset)> {
+        if let Some(row) = self.row(at) {
+            return Some((row.base_offset, end_offset(row)));
         }
+        let rows = &self.segment(at).filter(|_| at >= self.first_index)?.rows;
+        let last = rows.fenced_last().filter(|r| at <= last_index(r))?;
+        let fence = rows.fence_before(|f| f.index <= at)?;
+        let next = rows.fences().get(fence + 1).map_or(end_offset(last), |f| f.base_offset);
+        Some((rows.fences()[fence].base_offset, next))
+    }
+
+    /// The entry whose row ends first behind `offset`, if memory has that row.
+    pub fn index_at(&self, offset: Offset) -> Option<EntryIndex> {
         let from = self.segments.partition_point(|s| s.base_offset <= offset).saturating_sub(1);
-        for segment in self.segments.iter().skip(from) {
-            if let Some(row) = segment.rows.get(segment.rows.partition_point(|r| end_offset(r) <= offset)) {
-                return Some(row);
+        let placed = self.segments.iter().skip(from).find(|s| s.rows.last().is_some_and(|r| end_offset(r) > offset));
+        if let Some(segment) = placed {
+            if segment.rows.fenced_last().is_some_and(|r| end_offset(r) > offset) {
+                return None;
             }
+            let tail = segment.rows.tail();
+            return tail.get(tail.partition_point(|r| end_offset(r) <= offset)).map(|r| r.index);
         }
-        self.behind.get(self.behind.partition_point(|r| end_offset(r) <= offset))
+        self.behind.get(self.behind.partition_point(|r| end_offset(r) <= offset)).map(|r| r.index)
     }
 
-    /// Rows from `from` on, ascending.
+    /// Rows from `from` on, ascending, but for fenced ones.
     pub fn rows_from(&self, from: EntryIndex) -> impl Iterator<Item = &Row> {
         let segment = self.segments.partition_point(|s| s.base_index <= from).saturating_sub(1);
         let placed = self.segments.iter().skip(segment).flat_map(move |s| {
-            let skip = s.rows.partition_point(|r| r.index.0 + span(r) <= from.0);
-            s.rows.iter().skip(skip)
+            let tail = s.rows.tail();
+            tail.get(tail.partition_point(|r| last_index(r) < from)..).unwrap_or(&[])
         });
         let skip = self.behind.partition_point(|r| r.index < from);
         placed.chain(self.behind.iter().skip(skip))
+    }
+
+    /// Term, index and offset of rows, ascending; of each term the first one is among them.
+    pub fn terms(&self) -> impl Iterator<Item = (u32, EntryIndex, Offset)> {
+        let of_row = |r: &Row| (r.term.0, r.index, r.base_offset);
+        let placed = self.segments.iter().flat_map(move |s| {
+            let fences = s.rows.fences().iter().map(|f| (f.term, f.index, f.base_offset));
+            fences.chain(s.rows.tail().iter().map(of_row))
+        });
+        placed.chain(self.behind.iter().map(of_row))
+    }
+
+    /// Lets go of the rows up to `upto` that are not among the newest. All of them are committed and durable.
+    pub fn fence(&mut self, upto: EntryIndex) {
+        // Old ones have been through this.
+        let count = self.segments.len();
+        for (i, segment) in self.segments.iter_mut().enumerate().rev() {
+            let before = segment.rows.tail().len();
+            segment.rows.fence(upto, if i + 1 == count { KEEP } else { 0 });
+            if i + 1 < count && before == 0 {
+                break;
+            }
+        }
     }
 
     /// Drops every row at or behind `from`.
@@ -122,12 +156,11 @@ impl Table {
             return;
         }
         while let Some(last) = self.segments.last_mut() {
-            if last.rows.last().is_none_or(|r| r.index.0 + span(r) <= from.0) && !last.rows.is_empty() {
+            if last.rows.last().is_some_and(|r| last_index(r) < from) {
                 return;
             }
             assert!(!last.sealed, "a sealed segment is never cut");
-            let keep = last.rows.partition_point(|r| r.index < from);
-            last.rows.truncate(keep);
+            last.rows.truncate(from);
             if !last.rows.is_empty() {
                 return;
             }
@@ -147,16 +180,6 @@ impl Table {
         self.first_index = index.next();
         self.empty_end = end_offset(&last);
         Some((index, last.term))
-    }
-
-    /// First offset behind the last batch of a range that was planned here.
-    pub fn end_of(&self, range: &FileRange) -> Option<Offset> {
-        let same = |s: &&SegmentInfo| (s.base_offset, s.generation) == (range.base_offset, range.generation);
-        let segment = self.segments.iter().find(same)?;
-        let end = u64::from(range.pos) + u64::from(range.len);
-        let behind = segment.rows.partition_point(|r| u64::from(r.pos) < end);
-        let last = segment.rows.get(..behind)?.iter().rev().find(|r| r.kind == EntryKind::Data)?;
-        Some(last.base_offset.plus(u64::from(last.count)))
     }
 
     /// A compacted segment takes the place of those it was made from. Leading ones may have been trimmed since it was put in
@@ -179,6 +202,9 @@ impl Table {
             self.first_index = new.base_index;
         }
         self.segments.splice(at..at + count, [new]);
+        if let Some(new) = self.segments.get_mut(at).filter(|s| s.sealed) {
+            new.rows.fence(end, 0);
+        }
         trimmed
     }
 
@@ -201,7 +227,7 @@ impl Table {
                     sealed: false,
                     compacted: false,
                     created_ms: p.created_ms,
-                    rows: Vec::new(),
+                    rows: SegmentRows::default(),
                 });
             }
             if let Some(last) = self.segments.last_mut() {
@@ -210,55 +236,115 @@ impl Table {
         }
     }
 
-    /// Whole batches from the row at `from` on, below `upto`, as few ranges as possible. At least one batch.
-    pub fn file_ranges(&self, gid: Gid, from: EntryIndex, upto: Offset, max_bytes: u64) -> Vec<FileRange> {
-        let mut out: Vec<FileRange> = Vec::new();
-        let mut bytes = 0u64;
-        let start = self.segments.partition_point(|s| s.base_index <= from).saturating_sub(1);
-        'all: for segment in self.segments.iter().skip(start) {
-            let skip = segment.rows.partition_point(|r| r.index < from);
-            for row in segment.rows.iter().skip(skip).filter(|r| r.kind == EntryKind::Data) {
-                let first = out.is_empty();
-                if row.base_offset >= upto || (!first && bytes + u64::from(row.len) > max_bytes) {
-                    break 'all;
-                }
-                bytes += u64::from(row.len);
-                match out.last_mut() {
-                    Some(r)
-                        if r.base_offset == segment.base_offset
-                            && r.generation == segment.generation
-                            && u64::from(r.pos) + u64::from(r.len) == u64::from(row.pos)
-                            && r.len.checked_add(row.len).is_some() =>
-                    {
-                        r.len += row.len;
-                    }
-                    _ => out.push(FileRange {
-                        gid,
-                        base_offset: segment.base_offset,
-                        generation: segment.generation,
-                        pos: row.pos,
-                        len: row.len,
-                    }),
-                }
+    /// Where files have the first batch that ends behind `from`, and what follows it in its segment, below `upto`. `None` =
+    /// no file has one.
+    pub fn file_read(&self, gid: Gid, from: Offset, upto: Offset, max_bytes: u32) -> Option<FileRead> {
+        let first = self.segments.partition_point(|s| s.base_offset <= from).saturating_sub(1);
+        let has = |s: &&SegmentInfo| s.rows.data_end().is_some_and(|(end, _)| end > from);
+        let segment = self.segments.iter().skip(first).find(has)?;
+        let rows = &segment.rows;
+        let end = rows.last().map_or(segment.base_offset, end_offset);
+        let mut read = FileRead {
+            gid,
+            base_index: segment.base_index,
+            base_offset: segment.base_offset,
+            generation: segment.generation,
+            first: 0,
+            rows: rows.len() as u32,
+            from,
+            upto,
+            max_bytes,
+            at_least_one: true,
+            bytes: 0,
+            end: from,
+            more: end < upto && end < self.next_offset(),
+        };
+        if let Some((old_end, bytes)) = rows.fenced_data_end().filter(|(end, _)| *end > from) {
+            let fences = rows.fences();
+            let mut at = rows.fence_before(|f| f.base_offset <= from)?;
+            if mutant!("fence_behind_what_is_sought") {
+                at = (at + 1).min(fences.len() - 1);
             }
+            if fences[at].base_offset >= upto {
+                return None;
+            }
+            read.first = fences[at].row;
+            // Nobody here knows where the first batch begins, but it ends at the next fence at the latest.
+            let behind = |pos: u64| fences.iter().skip(at + 1).find(|f| u64::from(f.pos) >= pos);
+            let next = behind(0).map_or(bytes, |f| u64::from(f.pos));
+            read.bytes = (rows.log_bytes() - u64::from(fences[at].pos)).min(u64::from(max_bytes).max(1));
+            read.end = behind(next + u64::from(max_bytes)).map_or(end.max(old_end), |f| f.base_offset).min(upto);
+            return Some(read);
         }
-        out
+        let tail = rows.tail();
+        let ends_behind = tail.partition_point(|r| end_offset(r) <= from);
+        let skip = tail.iter().skip(ends_behind).position(|r| r.kind == EntryKind::Data)? + ends_behind;
+        read.first = rows.fenced() + skip as u32;
+        read.rows = read.first;
+        for (i, row) in tail.iter().enumerate().skip(skip).filter(|(_, r)| r.kind == EntryKind::Data) {
+            let bytes = read.bytes + u64::from(row.len);
+            if row.base_offset >= upto || (read.bytes > 0 && bytes > u64::from(max_bytes)) {
+                break;
+            }
+            (read.bytes, read.end, read.rows) = (bytes, end_offset(row), rows.fenced() + i as u32 + 1);
+        }
+        (read.bytes > 0).then_some(read)
     }
 
-    /// The first batch whose own largest timestamp reaches `ms`. Inside a segment rows carry the running maximum.
-    pub fn find_time(&self, ms: i64, log_start: Offset) -> Option<&Row> {
+    /// Where files have the rows from `from` on, below `below`: as many as one segment has from one fence to the next, or
+    /// behind the last.
+    pub fn row_read(&self, gid: Gid, from: EntryIndex, below: EntryIndex, max_bytes: u64) -> Option<RowRead> {
+        let segment = self.segment(from).filter(|s| from >= self.first_index && !s.rows.is_empty())?;
+        let rows = &segment.rows;
+        let (first, end) = match rows.fenced_last().filter(|r| from <= last_index(r)) {
+            Some(_) => {
+                let at = rows.fence_before(|f| f.index <= from)?;
+                (rows.fences()[at].row, rows.fences().get(at + 1).map_or(rows.fenced(), |f| f.row))
+            }
+            None => {
+                let at = rows.tail().partition_point(|r| last_index(r) < from);
+                rows.tail().get(at)?;
+                (rows.fenced() + at as u32, rows.len() as u32)
+            }
+        };
+        Some(RowRead {
+            gid,
+            base_index: segment.base_index,
+            base_offset: segment.base_offset,
+            generation: segment.generation,
+            first,
+            rows: end,
+            from,
+            below,
+            max_bytes,
+        })
+    }
+
+    /// Where to begin to look for the first record with a timestamp of `ms` or later: none before it, at or behind the log
+    /// start, has one. The first batch that may, or a fence before it. `None` = no batch has.
+    pub fn find_time(&self, ms: i64, log_start: Offset) -> Option<Offset> {
         for segment in &self.segments {
-            if segment.rows.last().is_none_or(|r| r.max_ts < ms || end_offset(r) <= log_start) {
+            let rows = &segment.rows;
+            if rows.last().is_none_or(|r| r.max_ts < ms || end_offset(r) <= log_start) {
                 continue;
             }
-            let mut at = segment.rows.partition_point(|r| r.max_ts < ms);
+            let old = rows.fenced_last().filter(|r| r.max_ts >= ms && end_offset(r) > log_start);
+            if old.is_some() {
+                // The running maximum reaches it behind this fence; if it did below the log start, each batch may have it.
+                let fence = rows.fence_before(|f: &Fence| f.max_ts < ms).and_then(|at| rows.fences().get(at));
+                return Some(fence.map_or(segment.base_offset, |f| f.base_offset).max(log_start));
+            }
+            let tail = rows.tail();
+            let mut at = tail.partition_point(|r| r.max_ts < ms);
             // The running maximum may have been raised below the log start: from there on each batch is a candidate.
-            at = at.max(segment.rows.partition_point(|r| end_offset(r) <= log_start));
-            if let Some(row) = segment.rows.iter().skip(at).find(|r| r.kind == EntryKind::Data) {
-                return Some(row);
+            at = at.max(tail.partition_point(|r| end_offset(r) <= log_start));
+            if let Some(row) = tail.iter().skip(at).find(|r| r.kind == EntryKind::Data) {
+                return Some(row.base_offset.max(log_start));
             }
         }
-        self.behind.iter().find(|r| r.kind == EntryKind::Data && r.max_ts >= ms && end_offset(r) > log_start)
+        let behind =
+            self.behind.iter().find(|r| r.kind == EntryKind::Data && r.max_ts >= ms && end_offset(r) > log_start);
+        behind.map(|r| r.base_offset.max(log_start))
     }
 
     /// Where the largest timestamp at or behind `log_start` is. A row of a segment says the largest so far, so what the
@@ -272,9 +358,8 @@ impl Table {
         };
         for segment in &self.segments {
             let Some(last) = segment.rows.last().filter(|r| end_offset(r) > log_start) else { continue };
-            let reached = segment.rows.partition_point(|r| r.max_ts < last.max_ts);
-            match segment.rows.get(reached) {
-                Some(row) if row.base_offset >= log_start => known(last.max_ts, row.base_offset),
+            match segment.rows.newest() {
+                Some((ms, base)) if base >= log_start => known(ms, base),
                 _ => out.look = Some(Unknown { from: log_start, upto: end_offset(last), at_most: last.max_ts }),
             }
         }
@@ -310,6 +395,8 @@ pub struct Unknown {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn segment(first: u64, count: u64, generation: u32) -> SegmentInfo {
@@ -333,7 +420,7 @@ mod tests {
             sealed: true,
             compacted: generation > 0,
             created_ms: 0,
-            rows: (first..first + count).map(row).collect(),
+            rows: (first..first + count).map(row).collect::<Vec<_>>().into(),
         }
     }
 
@@ -346,11 +433,8 @@ mod tests {
         // It was made from the second and the third, and the second is trimmed.
         assert!(table.replace(segment(11, 20, 1)));
         assert_eq!((table.first_index(), table.first_offset()), (EntryIndex(11), Offset(10)));
-        let ranges = table.file_ranges(Gid(1), EntryIndex(21), Offset(30), 1 << 20);
-        assert_eq!(
-            ranges.iter().map(|r| (r.base_offset, r.generation, r.pos)).collect::<Vec<_>>(),
-            [(Offset(10), 1, 1000)]
-        );
+        let read = table.file_read(Gid(1), Offset(20), Offset(30), 1 << 20).unwrap();
+        assert_eq!((read.base_offset, read.generation, read.first <= 10), (Offset(10), 1, true));
         // All of it was trimmed: nothing comes back.
         assert_eq!(table.trim(Offset(30), EntryIndex(35)), Some((EntryIndex(30), LeaderEpoch(1))));
         assert!(!table.replace(segment(11, 20, 2)));

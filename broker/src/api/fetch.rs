@@ -145,6 +145,10 @@ fn look(parts: &[Part<'_>], max_bytes: u64, committed_only: bool) -> (Vec<Got>, 
                     let bytes = write::planned_bytes(&look.plan);
                     // What does not fit counts for the long poll all the same: there is something to fetch.
                     found.bytes += bytes;
+                    found.urgent |= write::is_behind(&look.plan);
+                    if !room.is_empty() {
+                        write::within(&mut look.plan);
+                    }
                     if !room.take(asked_bytes, bytes) {
                         look.plan = ReadPlan::Empty;
                     }

@@ -14,6 +14,11 @@ impl Room {
         Room { left: max_bytes, first: true }
     }
 
+    /// Nothing was given yet.
+    pub fn is_empty(&self) -> bool {
+        self.first
+    }
+
     /// How many bytes the next partition may be asked for. 0 = none at all; otherwise the log may still come back with
     /// one larger batch, which [`Room::take`] judges.
     pub fn ask(&self, partition_max_bytes: u32) -> u32 {

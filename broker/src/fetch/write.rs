@@ -78,12 +78,25 @@ fn told(read: Result<Vec<Bytes>, ReadError>) -> Result<Vec<Bytes>, FetchError> {
     }
 }
 
-/// What a plan will give, bytes.
+/// What a plan will give, bytes; one over files that are old may give less.
 pub fn planned_bytes(plan: &ReadPlan) -> u64 {
     match plan {
         ReadPlan::Tail(batches) => batches.iter().map(|b| b.len() as u64).sum(),
-        ReadPlan::Files(ranges) => ranges.iter().map(|r| u64::from(r.len)).sum(),
+        ReadPlan::Files(read) => read.bytes,
         ReadPlan::Empty | ReadPlan::OutOfRange => 0,
+    }
+}
+
+/// Files hold more behind what the plan gives: who reads it catches up, and is answered without waiting for more bytes, as
+/// Kafka answers who reads an older segment.
+pub fn is_behind(plan: &ReadPlan) -> bool {
+    matches!(plan, ReadPlan::Files(read) if read.more)
+}
+
+/// Only the first batches of an answer may be larger than what was asked for.
+pub fn within(plan: &mut ReadPlan) {
+    if let ReadPlan::Files(read) = plan {
+        read.at_least_one = false;
     }
 }
 

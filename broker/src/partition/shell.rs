@@ -498,7 +498,7 @@ impl Partition {
     pub fn read(&self, plan: ReadPlan) -> Result<Vec<Bytes>, catchwater_raft::driver::ReadError> {
         match plan {
             ReadPlan::Tail(batches) => Ok(batches),
-            ReadPlan::Files(ranges) => self.dir.read(&ranges),
+            ReadPlan::Files(read) => self.dir.read(&read).map(one),
             ReadPlan::Empty | ReadPlan::OutOfRange => Ok(Vec::new()),
         }
     }
@@ -507,7 +507,7 @@ impl Partition {
     pub fn read_hot(&self, plan: &ReadPlan) -> Option<Result<Vec<Bytes>, catchwater_raft::driver::ReadError>> {
         match plan {
             ReadPlan::Tail(batches) => Some(Ok(batches.clone())),
-            ReadPlan::Files(ranges) => self.dir.read_hot(ranges),
+            ReadPlan::Files(read) => Some(self.dir.read_hot(read)?.map(one)),
             ReadPlan::Empty | ReadPlan::OutOfRange => Some(Ok(Vec::new())),
         }
     }
@@ -631,4 +631,9 @@ impl HostLog for Partition {
             observer.role(leads);
         }
     }
+}
+
+/// What files gave, as a list.
+fn one(bytes: Bytes) -> Vec<Bytes> {
+    if bytes.is_empty() { Vec::new() } else { vec![bytes] }
 }

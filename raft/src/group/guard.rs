@@ -40,7 +40,16 @@ pub(super) fn check(gid: Gid, node: &RawNode<Store>, msg: &PeerMsg) -> Result<()
             let mut term = *prev_term;
             let matches = log.term(*prev_index).is_some_and(|t| t.0 == *prev_term);
             // Known only if the logs agree there: else the crate refuses the append anyway.
-            let mut next = matches.then(|| log.end_offset_at(*prev_index));
+            let before = log.first_index().prev();
+            let mut next = if !matches {
+                None
+            } else if *prev_index == before {
+                Some(log.end_offset_at(before))
+            } else {
+                // Old ones are in files only; then the chain is held against the first entry that is known here: the last
+                // that is committed always is.
+                log.offsets_of(*prev_index).map(|(_, end)| end)
+            };
             for e in entries {
                 at = at.next();
                 if e.index != at {
@@ -52,6 +61,10 @@ pub(super) fn check(gid: Gid, node: &RawNode<Store>, msg: &PeerMsg) -> Result<()
                 term = e.term.0;
                 shape(e)?;
                 if next.is_some_and(|n| n != e.base_offset) {
+                    return Err(GuardRule::OffsetChain);
+                }
+                let here = log.offsets_of(at).filter(|_| log.term(at) == Some(e.term));
+                if here.is_some_and(|(base, _)| base != e.base_offset) {
                     return Err(GuardRule::OffsetChain);
                 }
                 next = Some(e.end_offset());
@@ -172,8 +185,10 @@ pub(super) fn outgoing(gid: Gid, store: &Store, mut m: Message) -> Option<PeerMs
         MessageType::MsgAppend => {
             let mut entries = Vec::with_capacity(m.get_entries().len());
             for e in m.take_entries() {
-                let row = store.log.row(EntryIndex(e.index)).filter(|r| u64::from(r.term.0) == e.term)?;
-                entries.push(ours(e, row.base_offset));
+                let at = EntryIndex(e.index);
+                let same = store.log.term(at).is_some_and(|t| u64::from(t.0) == e.term);
+                let base = store.base_of(at).filter(|_| same)?;
+                entries.push(ours(e, base));
             }
             PeerBody::Append { prev_index: EntryIndex(m.index), prev_term: m.log_term as u32, commit, entries }
         }

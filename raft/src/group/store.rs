@@ -5,8 +5,8 @@
 //! "temporarily unavailable" and ask the shell for a cold read.
 
 use super::conf::ConfState;
-use catchwater_record::{EntryIndex, PartitionId, TopicId};
-use catchwater_storage::{EntryKind, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, Row};
+use catchwater_record::{EntryIndex, Offset, PartitionId, TopicId};
+use catchwater_storage::{EntryKind, GroupSpec, Hard, Log, NewEntry, PrefixSnapshot, RecoveredGroup, RowRead};
 use raft::eraftpb::{Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ pub(super) struct Store {
 /// A read that memory could not serve.
 pub(super) struct Wanted {
     pub token: u64,
-    pub rows: Vec<Row>,
+    pub rows: RowRead,
 }
 
 #[derive(Default)]
@@ -74,6 +74,7 @@ impl Store {
         cold.fetched = entries;
         Some(context)
     }
+    /// What was fetched has been sent.
     pub fn forget_fetched(&self) {
         self.cold.borrow_mut().fetched = Vec::new();
     }
@@ -83,15 +84,8 @@ impl Store {
         if cold.waiting.len() >= COLD_READS_MAX || cold.waiting.iter().any(|(_, from, _)| *from == low) {
             return;
         }
-        let mut bytes = 0;
-        let mut rows = Vec::new();
-        for row in self.log.rows_from(low).take_while(|r| r.index.0 < high) {
-            bytes += u64::from(row.len) + u64::from(row.ext_len) + ENTRY_COST;
-            if self.log.cached(row.index).is_some() || (!rows.is_empty() && bytes > COLD_READ_BYTES) {
-                break;
-            }
-            rows.push(*row);
-        }
+        let cached = self.log.first_cached().map_or(high, |at| at.0);
+        let Some(rows) = self.log.row_read(low, EntryIndex(high.min(cached)), COLD_READ_BYTES) else { return };
         cold.next_token += 1;
         let token = cold.next_token;
         cold.waiting.push((token, low, context));
@@ -121,10 +115,20 @@ impl Store {
         out
     }
 
+    /// Where the entry at `index` begins, as far as memory knows; an entry that is sent is in it.
+    pub fn base_of(&self, index: EntryIndex) -> Option<Offset> {
+        let fetched = || self.cold.borrow().fetched.iter().find(|e| e.index == index).map(|e| e.base_offset);
+        self.log.offsets_of(index).map(|(base, _)| base).or_else(fetched)
+    }
+
     fn stripped(&self, low: u64, high: u64, max: u64) -> Vec<Entry> {
         let room = usize::try_from((max / ENTRY_COST).max(1)).unwrap_or(usize::MAX);
         let mut out = Vec::with_capacity(room.min((high - low) as usize));
-        'rows: for row in self.log.rows_from(EntryIndex(low)) {
+        let rows = self.log.rows_from(EntryIndex(low));
+        let mut rows = rows.peekable();
+        let begins = rows.peek().is_none_or(|r| r.index.0 <= low);
+        assert!(begins || low >= high, "rows that were not applied yet are whole");
+        'rows: for row in rows {
             let run = if row.kind == EntryKind::Gap { u64::from(row.len.max(1)) } else { 1 };
             for index in row.index.0.max(low)..row.index.0 + run {
                 if index >= high || out.len() == room {

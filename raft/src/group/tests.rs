@@ -548,8 +548,8 @@ fn a_lagging_peer_is_fed_by_cold_reads() {
         for (token, rows) in wanted {
             reads += 1;
             // The first read fails: the peer is not stuck for ever.
-            let found = (reads > 1)
-                .then(|| rows.iter().map(|r| disk.iter().find(|e| e.index == r.index).unwrap().clone()).collect());
+            let wanted = |e: &&NewEntry| (rows.from..rows.below).contains(&e.index);
+            let found = (reads > 1).then(|| disk.iter().filter(wanted).cloned().collect());
             rig.event(Event::Fetched(token, found));
         }
         t.settle();

@@ -7,11 +7,12 @@ use crate::compact_run::{CompactRun, Job, Progress, Stats};
 use crate::dir::{Dir, DirConfig, DirEffect, DirEvent};
 use crate::disk::memory::{Cut, MemoryDisk};
 use crate::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp};
-use crate::entry::{GroupSpec, Hard, NewEntry, Verdict, derive_flags};
+use crate::entry::{EntryKind, FileRead, GroupSpec, Hard, NewEntry, Verdict, derive_flags};
+use crate::format::row;
 use crate::format::slot::BootState;
 use crate::journal::JournalBatch;
 use crate::log::{Log, ReadPlan};
-use crate::read::read_range;
+use crate::read::{read_batches, read_rows};
 use crate::recover::{Layout, NewIdentity, recover, settle, write_boot_state};
 use crate::segment::{SegmentLimits, group_dir};
 use bytes::Bytes;
@@ -295,6 +296,18 @@ impl Rig {
         panic!("a run without an end");
     }
 
+    /// All rows that stand in files.
+    fn rows(&self) -> Vec<Row> {
+        let mut out: Vec<Row> = Vec::new();
+        let mut from = self.log.first_index();
+        while let Some(read) = self.log.row_read(from, EntryIndex(u64::MAX), u64::MAX) {
+            let rows = read_rows(&self.disk.disk, &self.layout, &read).unwrap();
+            from = rows::last_index(rows.last().unwrap()).next();
+            out.extend(rows);
+        }
+        out
+    }
+
     /// What a consumer sees, batch by batch from the log start on.
     fn read(&self) -> Vec<Got> {
         let (mut out, mut next, mut batches) = (Vec::new(), self.log.log_start(), 0);
@@ -302,8 +315,8 @@ impl Rig {
         while next < end {
             let pieces = match self.log.plan_read(next, end, 500) {
                 ReadPlan::Tail(pieces) => pieces,
-                ReadPlan::Files(ranges) => {
-                    ranges.iter().map(|r| read_range(&self.disk.disk, &self.layout, r).unwrap()).collect()
+                ReadPlan::Files(read) => {
+                    vec![read_batches(&self.disk.disk, &self.layout, &read).unwrap()]
                 }
                 ReadPlan::Empty => break,
                 ReadPlan::OutOfRange => panic!("out of range at {next}"),
@@ -550,7 +563,7 @@ fn aborted_data_goes_at_once_and_markers_when_nothing_is_left_of_their_transacti
     let values = |rig: &Rig| rig.read().iter().filter(|r| r.2.len() == 5).map(|r| (r.2[4], r.0)).collect::<Vec<_>>();
     let markers = |rig: &Rig| {
         let control = |r: &&Row| r.flags & crate::entry::row_flag::CONTROL != 0;
-        rig.log.rows_from(rig.log.first_index()).filter(control).map(|r| r.base_offset.0).collect::<Vec<_>>()
+        rig.rows().iter().filter(control).map(|r| r.base_offset.0).collect::<Vec<_>>()
     };
     fill(&mut rig, 0);
     rig.compact(policy, 1 << 20).unwrap();
@@ -602,7 +615,7 @@ fn the_last_batch_of_a_producer_stays_without_records() {
         rig.disk.disk.unlink(&format!("{dir}/{name}")).unwrap();
     }
     let rig = rig.reopen(None);
-    let row = rig.log.row(EntryIndex(1)).unwrap();
+    let row = rig.rows()[0];
     assert_eq!((row.kind, row.count, row.len), (EntryKind::Data, 2, 61));
     let again = Builder::new().producer(5, 0, 0);
     let mut again = again;
@@ -610,7 +623,7 @@ fn the_last_batch_of_a_producer_stays_without_records() {
     again.push(1, Some(b"key-2"), Some(b"v"), []);
     let body = again.finish();
     let check = rig.log.check(&BatchView::new(&body).unwrap(), None);
-    assert_eq!(check, crate::Check::Duplicate { base: Offset(0), end: Offset(2), index: EntryIndex(1) });
+    assert_eq!(check, crate::Check::Duplicate { base: Offset(0), end: Offset(2), index: EntryIndex::ZERO });
 }
 
 /// A reader that planned before the switch reads the old files until their time comes; then it plans again.
@@ -619,9 +632,9 @@ fn old_files_stay_for_those_who_read_them() {
     let mut rig = script();
     let limits = SegmentLimits { bytes: 700, ms: u64::MAX, jitter_ms: 0, delete_delay_ms: 5_000 };
     rig.tell(DirEvent::Limits(GID, limits));
-    let ReadPlan::Files(ranges) = rig.log.plan_read(Offset(0), rig.log.high_watermark(), 1 << 20) else { panic!() };
+    let ReadPlan::Files(plan) = rig.log.plan_read(Offset(0), rig.log.high_watermark(), 1 << 20) else { panic!() };
     let policy = rig.policy();
-    let read = |rig: &Rig| ranges.iter().map(|r| read_range(&rig.disk.disk, &rig.layout, r)).collect::<Vec<_>>();
+    let read = |rig: &Rig| read_batches(&rig.disk.disk, &rig.layout, &plan);
     let before = read(&rig);
     rig.compact(policy, 1 << 20).unwrap();
     rig.ms += 4_999;
@@ -629,7 +642,7 @@ fn old_files_stay_for_those_who_read_them() {
     assert_eq!(read(&rig), before);
     rig.ms += 1;
     rig.tell(DirEvent::Wake);
-    assert!(read(&rig).iter().any(|r| matches!(r, Err(crate::read::ReadError::Gone(_)))));
+    assert!(matches!(read(&rig), Err(crate::read::ReadError::Gone(_))));
     check_oracle(&rig, rig.rolled_to());
 }
 
@@ -658,17 +671,46 @@ fn what_is_due_follows_ratio_and_lags() {
 /// In memory it is read at once and checked as ever; otherwise it says that it would have to wait.
 #[test]
 fn hot_reads_are_checked_and_cold_ones_are_refused() {
-    use crate::read::{ReadError, read_range_hot};
+    use crate::read::{ReadError, read_batches_hot};
     let rig = script();
-    let ReadPlan::Files(ranges) = rig.log.plan_read(Offset(0), rig.log.high_watermark(), 1 << 20) else { panic!() };
-    for range in &ranges {
-        let want = read_range(&rig.disk.disk, &rig.layout, range).unwrap();
-        assert_eq!(read_range_hot(&rig.disk.disk, &rig.layout, range), Some(Ok(want)));
-        assert_eq!(read_range_hot(&*rig.disk, &rig.layout, range), None, "this disk cannot say what is in memory");
-        let stem = crate::segment::segment_stem(range.base_offset, range.generation);
-        let path = format!("{}/{stem}.log", group_dir(&rig.layout.groups(), GID));
-        rig.disk.disk.damage(&path, |bytes| bytes[range.pos as usize + 70] ^= 1);
-        let read = read_range_hot(&rig.disk.disk, &rig.layout, range);
-        assert!(matches!(read, Some(Err(ReadError::Damaged { .. }))), "{read:?}");
+    let mut next = Offset(0);
+    let mut seen = 0;
+    while let ReadPlan::Files(read) = rig.log.plan_read(next, rig.log.high_watermark(), 1 << 20) {
+        let whole = read_batches(&rig.disk.disk, &rig.layout, &read).unwrap();
+        let hot = |read: &FileRead| read_batches_hot(&rig.disk.disk, &rig.layout, read);
+        assert_eq!(hot(&read), Some(Ok(whole.clone())));
+        assert_eq!(read_batches_hot(&*rig.disk, &rig.layout, &read), None, "this disk cannot say what is in memory");
+        let stem = crate::segment::segment_stem(read.base_offset, read.generation);
+        let dir = group_dir(&rig.layout.groups(), GID);
+        let (log, ent) = (format!("{dir}/{stem}.log"), format!("{dir}/{stem}.ent"));
+        let flip = |path: &str, at: usize| rig.disk.disk.damage(path, |bytes| bytes[at] ^= 1);
+        let rows = rig.rows().into_iter().filter(|r| r.kind == EntryKind::Data && r.base_offset >= next);
+        let segment = rig.log.segments().iter().find(|s| s.base_index == read.base_index).unwrap();
+        let last = segment.rows.last().unwrap().index;
+        let rows: Vec<Row> = rows.take_while(|r| r.index <= last).collect();
+        let (first, second) = (rows[0], rows.get(1).copied());
+        // A damaged batch ends what is before it, and is an error where it would be the first.
+        if let Some(second) = second {
+            flip(&log, second.pos as usize + 70);
+            assert_eq!(hot(&read), Some(Ok(whole.slice(..first.len as usize))));
+            let behind = FileRead { from: second.base_offset, ..read };
+            assert!(matches!(hot(&behind), Some(Err(ReadError::Damaged { .. }))));
+            flip(&log, second.pos as usize + 70);
+            seen += 1;
+        }
+        flip(&log, first.pos as usize + 70);
+        assert!(matches!(hot(&read), Some(Err(ReadError::Damaged { .. }))));
+        flip(&log, first.pos as usize + 70);
+        // So does a damaged row; but what can be told from the rows around it is.
+        let number = (first.index.0 - read.base_index.0) as usize;
+        flip(&ent, row::HEADER_BYTES + number * row::ROW_BYTES + 20);
+        assert!(matches!(hot(&read), Some(Err(ReadError::Damaged { .. }))));
+        if let Some(second) = second {
+            let behind = FileRead { from: second.base_offset, ..read };
+            assert_eq!(hot(&behind), Some(Ok(whole.slice(first.len as usize..))));
+        }
+        flip(&ent, row::HEADER_BYTES + number * row::ROW_BYTES + 20);
+        next = rows.last().map(end_offset).unwrap();
     }
+    assert!(seen > 0, "{seen} segments with two batches");
 }

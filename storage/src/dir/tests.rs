@@ -6,12 +6,12 @@ use super::*;
 use crate::disk::faulty::{FaultRates, FaultyDisk};
 use crate::disk::memory::{Cut, MemoryDisk};
 use crate::disk::{Disk, DiskExt};
-use crate::entry::{EntryKind, FileRange, Hard, NewEntry, RecoveredGroup, Verdict, derive_flags, row_flag};
+use crate::entry::{EntryKind, FileRead, Hard, NewEntry, RecoveredGroup, Verdict, derive_flags, row_flag};
 use crate::format::context::{CaptureContext, LogStart, TrimReason};
 use crate::format::row::{FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::slot::BootState;
-use crate::read::read_range;
-use crate::recover::{NewIdentity, quarantine, recover, settle, settle_relaxed, write_boot_state};
+use crate::read::read_batches;
+use crate::recover::{NewIdentity, quarantine, recover_whole, settle, settle_relaxed, write_boot_state};
 use crate::relaxed::Window;
 use catchwater_base::{Rng, Wall};
 use catchwater_record::batch::{build::Builder, patch};
@@ -167,7 +167,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let disk = Arc::new(FaultyDisk::new(Arc::new(MemoryDisk::new()), FaultRates::default(), rng.next_u64()));
         let layout = Layout::new("/data/log");
-        let found = recover(&*disk, &layout, NEW).unwrap();
+        let found = recover_whole(&*disk, &layout, NEW).unwrap();
         let boot = found.boot;
         let dir = Dir::open(&layout, &config, found, Now::default());
         let mut world = World {
@@ -257,14 +257,9 @@ impl World {
         let log = self.groups[&gid].clone();
         for placed in rows.iter().filter(|p| p.row.kind == EntryKind::Data) {
             self.placed += 1;
-            let range = FileRange {
-                gid,
-                base_offset: placed.base_offset,
-                generation: placed.generation,
-                pos: placed.row.pos,
-                len: placed.row.len,
-            };
-            let bytes = read_range(&**self.disk.memory(), &self.layout, &range).unwrap();
+            let name = (placed.base_index, placed.base_offset, placed.generation);
+            let range = FileRead::of_row(gid, name, &placed.row);
+            let bytes = read_batches(&**self.disk.memory(), &self.layout, &range).unwrap();
             let known = log.base.iter().chain(&log.submitted).any(|e| e.index == placed.row.index && e.body == bytes);
             assert!(known, "seed {}: placed bytes were never written", self.seed);
         }
@@ -435,7 +430,7 @@ impl World {
         self.closed = [None; 2];
         self.stopped = false;
         self.disk.set_rates(FaultRates::default());
-        let mut found = recover(&*self.disk, &self.layout, NEW).unwrap();
+        let mut found = recover_whole(&*self.disk, &self.layout, NEW).unwrap();
         let seed = self.seed;
         if std::env::var_os("CATCHWATER_TRACE").is_some() {
             let live: Vec<_> =
@@ -612,16 +607,11 @@ fn try_contents(
             group.gid.0,
             crate::segment::segment_stem(segment.base_offset, segment.generation)
         );
-        for row in segment.rows.iter().filter(|r| r.kind != EntryKind::Gap) {
+        for row in segment.rows.whole().iter().filter(|r| r.kind != EntryKind::Gap) {
             let body = if row.kind == EntryKind::Data {
-                let range = FileRange {
-                    gid: group.gid,
-                    base_offset: segment.base_offset,
-                    generation: segment.generation,
-                    pos: row.pos,
-                    len: row.len,
-                };
-                read_range(disk, layout, &range)?
+                let name = (segment.base_index, segment.base_offset, segment.generation);
+                let range = FileRead::of_row(group.gid, name, row);
+                read_batches(disk, layout, &range)?
             } else {
                 Bytes::new()
             };
@@ -908,7 +898,7 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
     let disk = world.disk.memory().clone();
     disk.kill();
     // An entry of group 1 that only the journal has, with more of the group behind it.
-    let found = recover(&*disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(&*disk, &world.layout, NEW).unwrap();
     disk.kill();
     let group = &found.groups.iter().find(|(g, _)| g.gid == Gid(1)).unwrap().0;
     let placed: u64 = group.segments.iter().map(|s| s.rows.len() as u64).sum::<u64>() + group.first_index.0 - 1;
@@ -922,7 +912,7 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
         }
     }
     {
-        let found = recover(&*disk, &world.layout, NEW).unwrap();
+        let found = recover_whole(&*disk, &world.layout, NEW).unwrap();
         for (group, files) in &found.groups {
             let suspect = group.gid == Gid(1);
             assert_eq!(group.verdict, if suspect { Verdict::Suspect } else { Verdict::Ok });
@@ -967,7 +957,7 @@ fn a_lost_entry_puts_its_group_aside_and_only_that() {
         disk.kill();
     }
     for _ in 0..2 {
-        let found = recover(&*disk, &world.layout, NEW).unwrap();
+        let found = recover_whole(&*disk, &world.layout, NEW).unwrap();
         let (group, _) = found.groups.iter().find(|(g, _)| g.gid == Gid(1)).unwrap();
         assert_eq!(group.verdict, Verdict::Suspect, "it stays aside");
         disk.kill();

@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
+mod times;
+
 use super::state::put_section;
 use super::*;
 use crate::entry::{GroupSpec, Hard, derive_flags};
+use crate::fences::STEP;
 use crate::format::context::{LogStart, TrimReason};
-use crate::table::Unknown;
 use bytes::{BufMut, BytesMut};
 use catchwater_record::batch::build::Builder;
 use catchwater_record::batch::patch;
@@ -117,7 +119,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn place(&mut self, log: &Log, upto: EntryIndex) -> Vec<PlacedRow> {
-        self.placed.retain(|p| log.row(p.row.index).is_some_and(|r| r.term == p.row.term));
+        self.placed.retain(|p| p.row.index >= log.first_index() && log.term(p.row.index) == Some(p.row.term));
         let from = self.placed.last().map_or(log.first_index(), |p| p.row.index.next());
         let mut new = Vec::new();
         for row in log.rows_from(from).take_while(|r| r.index <= upto) {
@@ -158,10 +160,14 @@ fn reads_come_from_memory_until_bytes_are_in_files() {
     let placed = Writer { per_segment: 3, placed: vec![] }.place(&log, EntryIndex(5));
     log.segmented(EntryIndex(5), &placed);
     assert_eq!(log.placed_end(), EntryIndex(5));
-    let ReadPlan::Files(ranges) = log.plan_read(Offset(0), Offset(12), 1 << 20) else { panic!() };
-    let size = all[0].len() as u32;
-    let shape: Vec<_> = ranges.iter().map(|r| (r.base_offset.0, r.pos, r.len)).collect();
-    assert_eq!(shape, vec![(0, 0, 2 * size), (4, 0, 2 * size)]);
+    let size = all[0].len() as u64;
+    let shape = |from| match log.plan_read(Offset(from), Offset(12), 1 << 20) {
+        ReadPlan::Files(r) => (r.base_offset.0, r.first, r.rows, r.bytes, r.end.0, r.more),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(shape(0), (0, 1, 3, 2 * size, 4, true), "the first row is of no batch");
+    assert_eq!(shape(3), (0, 2, 3, size, 4, true));
+    assert_eq!(shape(4), (4, 0, 2, 2 * size, 8, true));
     let ReadPlan::Tail(rest) = log.plan_read(Offset(8), Offset(12), 1 << 20) else { panic!() };
     assert_eq!(rest.len(), 2);
     assert_eq!(log.plan_read(Offset(12), Offset(12), 1), ReadPlan::Empty);
@@ -430,51 +436,6 @@ fn epochs_answer_where_a_term_ends() {
 }
 
 #[test]
-fn a_time_finds_the_first_batch_that_reaches_it() {
-    let mut log = fresh(LogConfig::default());
-    for ts in [10, 30, 20, 40, 40, 5] {
-        push(&mut log, 1, 1, ts);
-    }
-    let check = |log: &Log| {
-        let at = |ms| log.find_time(ms).map(|o| o.0);
-        assert_eq!((at(0), at(11), at(31), at(40), at(41)), (Some(0), Some(1), Some(3), Some(3), None));
-        assert_eq!(log.max_time(), MaxTime { known: Some((40, Offset(3))), look: None });
-    };
-    check(&log);
-    let placed = Writer { per_segment: 2, placed: vec![] }.place(&log, EntryIndex(5));
-    log.segmented(EntryIndex(5), &placed);
-    check(&log);
-}
-
-/// The log start lies inside a batch, or behind the batch that raised a segment's running maximum: what is below it is
-/// neither looked for nor taken for the largest.
-#[test]
-fn times_below_the_log_start_do_not_count() {
-    let mut log = fresh(LogConfig::default());
-    for ts in [40, 10, 30, 20] {
-        push(&mut log, 1, 3, ts);
-    }
-    let placed = Writer { per_segment: 4, placed: vec![] }.place(&log, EntryIndex(4));
-    log.segmented(EntryIndex(4), &placed);
-    push(&mut log, 1, 3, 25);
-    assert_eq!(log.max_time(), MaxTime { known: Some((40, Offset(0))), look: None });
-    let unknown = |from| Some(Unknown { from: Offset(from), upto: Offset(12), at_most: 40 });
-    log.log_start = Offset(1);
-    assert_eq!(log.find_time(35), Some(Offset(1)), "the record may be in the batch, but not below 1");
-    assert_eq!(log.max_time(), MaxTime { known: Some((25, Offset(12))), look: unknown(1) });
-    log.log_start = Offset(4);
-    assert_eq!(log.find_time(5), Some(Offset(4)));
-    assert_eq!(log.max_time(), MaxTime { known: Some((25, Offset(12))), look: unknown(4) });
-    log.log_start = Offset(12);
-    assert_eq!(log.max_time(), MaxTime { known: Some((25, Offset(12))), look: None });
-    log.log_start = Offset(13);
-    let last = Some(Unknown { from: Offset(13), upto: Offset(15), at_most: 25 });
-    assert_eq!((log.find_time(25), log.max_time()), (Some(Offset(13)), MaxTime { known: None, look: last }));
-    log.log_start = Offset(15);
-    assert_eq!((log.find_time(0), log.max_time()), (None, MaxTime::default()));
-}
-
-#[test]
 fn unknown_sections_of_a_snapshot_are_kept() {
     let mut payload = BytesMut::new();
     put_section(&mut payload, 77, |out| out.put_slice(b"later"));
@@ -654,7 +615,8 @@ proptest! {
                     found.since_snap = model.entries[there].iter().map(|e| {
                         let control = BatchView::new(&e.body).is_ok_and(|b| b.is_control());
                         let head = if control { e.body.clone() } else { e.body.slice(..e.body.len().min(61)) };
-                        (log.row(e.index).unwrap(), head, e.context.clone())
+                        let placed = writer.placed.iter().find(|p| p.row.index == e.index).unwrap();
+                        (placed.row, head, e.context.clone())
                     }).collect();
                     found.snap = snap.clone();
                     log = Log::open_with(found, LogConfig { tail_bytes_max: 300 + 3 * ENTRY_COST, ..LogConfig::default() }).unwrap();
@@ -672,7 +634,16 @@ proptest! {
             let end = model.entries.last().map_or(Offset(0), NewEntry::end_offset);
             prop_assert_eq!(log.next_offset(), end);
             for e in model.entries.iter().filter(|e| e.index >= log.first_index()) {
-                let row = log.row(e.index).unwrap();
+                let Some(row) = log.row(e.index) else {
+                    // Fenced: what memory has left of it leads to where it is.
+                    prop_assert!(e.index <= log.commit() && e.index <= log.persisted_index());
+                    let (base, end) = log.table.around(e.index).unwrap();
+                    prop_assert!(base <= e.base_offset && e.end_offset() <= end);
+                    let read = log.row_read(e.index, e.index.next(), 0).unwrap();
+                    let number = (e.index.0 - read.base_index.0) as u32;
+                    prop_assert!(read.first <= number && number < read.rows && (read.rows - read.first) as usize <= STEP);
+                    continue;
+                };
                 prop_assert_eq!((row.term, row.base_offset, row.count, row.kind), (e.term, e.base_offset, e.count, e.kind));
                 prop_assert_eq!(log.term(e.index), Some(e.term));
                 if e.index > log.placed_end() {
@@ -707,8 +678,10 @@ proptest! {
                 match log.plan_read(Offset(offset), end, 1) {
                     ReadPlan::Tail(b) => prop_assert_eq!(&b, &vec![holder.body.clone()]),
                     ReadPlan::Files(r) => {
-                        let row = log.row(holder.index).unwrap();
-                        prop_assert_eq!((r.len(), r[0].pos, r[0].len), (1, row.pos, row.len));
+                        let number = (holder.index.0 - r.base_index.0) as u32;
+                        prop_assert!(r.first <= number && number < r.rows && r.end >= holder.end_offset());
+                        prop_assert!((number - r.first) as usize <= STEP);
+                        prop_assert_eq!((r.from, r.upto), (Offset(offset), end));
                     }
                     other => prop_assert!(false, "{:?}", other),
                 }

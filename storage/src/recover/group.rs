@@ -5,11 +5,13 @@ mod reader;
 use super::forgiving::Forgiving;
 use super::journal::GroupFrames;
 use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
+use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskExt, DiskFault};
 use crate::entry::{
     EntryKind, EpochStart, GroupSpec, Hard, NewEntry, PrefixSnapshot, RecoveredGroup, Row, SegmentInfo, Verdict,
     row_flag,
 };
+use crate::fences::SegmentRows;
 use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
 use crate::format::slot::{self, SlotKind};
 use crate::format::snap::Snap;
@@ -58,12 +60,14 @@ pub(super) struct Reader<'a> {
     manifest_stale: bool,
 }
 
+/// `whole` = all rows are handed out, else those of sealed segments are fenced.
 pub(super) fn build(
     disk: &dyn Disk,
     layout: &Layout,
     gid: Gid,
     mut frames: GroupFrames,
     loss: Loss,
+    whole: bool,
 ) -> Result<Built, RecoverError> {
     let dir = group_dir(&layout.groups(), gid);
     let forgiving = Forgiving::new(disk);
@@ -322,13 +326,13 @@ pub(super) fn build(
         segments: segments
             .iter()
             .map(|f| SegmentInfo {
+                rows: rows_of(f, whole),
                 base_index: f.segment.base_index,
                 base_offset: f.segment.base_offset,
                 generation: f.segment.generation,
                 sealed: f.segment.state != SegmentState::Active,
                 compacted: f.segment.state == SegmentState::Compacted,
                 created_ms: f.segment.created_ms,
-                rows: f.rows.clone(),
             })
             .collect(),
         journaled: journaled.iter().map(|(e, _)| e.clone()).collect(),
@@ -376,6 +380,15 @@ pub(super) fn build(
         found.mend = std::mem::take(&mut rebuilt);
     }
     Ok(Built { group, found, rebuilt, lost })
+}
+
+/// What is sealed is committed: its rows are fenced, unless somebody wants them all.
+fn rows_of(found: &Found, whole: bool) -> SegmentRows {
+    let mut rows = SegmentRows::from(found.rows.clone());
+    if let Some(last) = found.rows.last().filter(|_| !whole && found.segment.state != SegmentState::Active) {
+        rows.fence(last_index(last), 0);
+    }
+    rows
 }
 
 /// A manifest as it is when the snapshot has gone to files.

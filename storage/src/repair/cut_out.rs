@@ -133,7 +133,7 @@ pub(super) fn survey(
             holes.offsets.push(LostRange { from: offset, to: to.1 });
         }
     };
-    for row in &info.rows {
+    for row in info.rows.whole() {
         let fits = row.index >= index && row.base_offset >= offset && last_index(row) < end.0 && end_of(row) <= end.1;
         if row.flags & row_flag::DAMAGED != 0 || !fits {
             continue;

@@ -20,7 +20,7 @@ use catchwater_storage::dump::dump;
 use catchwater_storage::format::context::{LogStart, TrimReason};
 use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::JournalBatch;
-use catchwater_storage::recover::{Layout, NewIdentity, recover, write_boot_state};
+use catchwater_storage::recover::{Layout, NewIdentity, recover_whole, write_boot_state};
 use catchwater_storage::{EntryKind, GroupSpec, Hard, Log, NewEntry, Verdict, derive_flags};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -54,7 +54,7 @@ fn entry(index: u64, offset: u64, begins: bool) -> NewEntry {
 /// Sealed and open segments, snapshots, manifests, and entries that only the journal has.
 fn directory() -> (MemoryDisk, Layout) {
     let (disk, layout) = (MemoryDisk::new(), Layout::new("/data/log"));
-    let found = recover(&disk, &layout, NEW).unwrap();
+    let found = recover_whole(&disk, &layout, NEW).unwrap();
     let state = BootState { last_lsn: 3, checkpoint_lsn: 1, ..BootState::default() };
     write_boot_state(&disk, &layout, found.boot, state).unwrap();
     let now = Now { mono: Mono::from_millis(1), wall: Wall::from_millis(1) };
@@ -200,7 +200,7 @@ fn repair(name: &str, bytes: &mut [u8]) {
 
 /// Everything that reads a directory, on this one.
 fn read_all(disk: &MemoryDisk, layout: &Layout, name: &str) {
-    if let Ok(found) = recover(disk, layout, NEW) {
+    if let Ok(found) = recover_whole(disk, layout, NEW) {
         for (group, _) in found.groups {
             if group.verdict == Verdict::Ok {
                 let _ = Log::open(group);

@@ -124,7 +124,7 @@ fn m1_a_suspect_is_mute_and_believes_only_what_is_sealed() {
         sealed: true,
         compacted: false,
         created_ms: 0,
-        rows,
+        rows: rows.into(),
     }];
     t.rig(b).open(found);
     assert_eq!(t.rigs[&b].core.view().commit, EntryIndex(2));

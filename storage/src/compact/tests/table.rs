@@ -91,9 +91,9 @@ fn a_lost_table_of_a_compacted_segment_of_a_capture_is_made_again() {
             rig.compact(rig.policy(), if rng.below(3) == 0 { 4 * 24 } else { 1 << 20 });
         }
         let (want, end, last) = (rig.said(), rig.log.high_watermark(), rig.log.last_index());
-        let (position, segments) = (rig.log.capture_last(CaptureId(1)), rig.log.segments().to_vec());
-        gaps += segments.iter().flat_map(|s| &s.rows).filter(|r| r.kind == EntryKind::Gap).count();
-        inner += segments.iter().flat_map(|s| &s.rows).filter(|r| r.kind == EntryKind::Ctl).count();
+        let (position, rows) = (rig.log.capture_last(CaptureId(1)), rig.rows());
+        gaps += rows.iter().filter(|r| r.kind == EntryKind::Gap).count();
+        inner += rows.iter().filter(|r| r.kind == EntryKind::Ctl).count();
         rig.disk.disk.power_cut(Cut::KeepAll, &mut Rng::new(1));
         for name in compacted_tables(&rig.disk.disk) {
             for how in 0..4 {
@@ -107,12 +107,11 @@ fn a_lost_table_of_a_compacted_segment_of_a_capture_is_made_again() {
                     (want.clone(), position.clone()),
                     "{about}"
                 );
-                let kept = |s: &[crate::entry::SegmentInfo]| -> Vec<Row> {
-                    let rows = s.iter().flat_map(|s| s.rows.clone());
-                    // Where nothing but batches stands, gaps are what they were, too.
-                    rows.filter(|r| seed % 2 == 1 || r.kind == EntryKind::Data).collect()
+                // Where nothing but batches stands, gaps are what they were, too.
+                let kept = |rows: &[Row]| -> Vec<Row> {
+                    rows.iter().filter(|r| seed % 2 == 1 || r.kind == EntryKind::Data).copied().collect()
                 };
-                assert_eq!(kept(rig.log.segments()), kept(&segments), "{about}");
+                assert_eq!(kept(&rig.rows()), kept(&rows), "{about}");
                 rig.ms = 9_000;
                 for key in 0..40 {
                     rig.capture(&[(Some(key % 10), b'u')]);
@@ -139,7 +138,7 @@ fn a_lost_table_of_a_compacted_segment_is_made_again() {
         let before = filled(seed, seed >= 4);
         let rig = &before;
         let (want, end, last) = (rig.read(), rig.log.high_watermark(), rig.log.last_index());
-        gaps += rig.log.segments().iter().flat_map(|s| &s.rows).filter(|r| r.kind == EntryKind::Gap).count();
+        gaps += rig.rows().iter().filter(|r| r.kind == EntryKind::Gap).count();
         rig.disk.disk.power_cut(Cut::KeepAll, &mut Rng::new(1));
         for name in compacted_tables(&rig.disk.disk) {
             for how in 0..4 {
@@ -150,7 +149,7 @@ fn a_lost_table_of_a_compacted_segment_is_made_again() {
                 assert_eq!((rig.log.high_watermark(), rig.log.last_index()), (end, last), "{about}");
                 assert_eq!(rig.read(), want, "{about}");
                 let others = |s: &Rig| -> Vec<EntryIndex> {
-                    let rows = s.log.segments().iter().flat_map(|s| &s.rows);
+                    let rows = s.rows().into_iter();
                     rows.filter(|r| matches!(r.kind, EntryKind::Conf | EntryKind::Ctl)).map(|r| r.index).collect()
                 };
                 assert_eq!(others(&rig), others(&before), "{about}");

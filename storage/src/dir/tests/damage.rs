@@ -17,7 +17,7 @@ fn image(world: &World) -> Vec<(String, Vec<u8>)> {
 /// Recovers the damaged disk and compares every group with what was asked of it. Gives the groups that are not whole.
 fn judge(world: &World, disk: &MemoryDisk, what: &str) -> Vec<Gid> {
     disk.kill();
-    let found = recover(disk, &world.layout, NEW).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let found = recover_whole(disk, &world.layout, NEW).unwrap_or_else(|e| panic!("{what}: {e}"));
     disk.kill();
     let mut touched = Vec::new();
     // Tables made again are written before anything reads them.
@@ -40,15 +40,10 @@ fn judge(world: &World, disk: &MemoryDisk, what: &str) -> Vec<Gid> {
             assert!(known.is_some_and(|e| e.body.starts_with(header)), "{what}: a wrong header of {:?}", row.index);
         }
         for segment in &group.segments {
-            for row in segment.rows.iter().filter(|r| r.kind == EntryKind::Data) {
-                let range = FileRange {
-                    gid: *gid,
-                    base_offset: segment.base_offset,
-                    generation: segment.generation,
-                    pos: row.pos,
-                    len: row.len,
-                };
-                match read_range(disk, &world.layout, &range) {
+            for row in segment.rows.whole().iter().filter(|r| r.kind == EntryKind::Data) {
+                let name = (segment.base_index, segment.base_offset, segment.generation);
+                let range = FileRead::of_row(*gid, name, row);
+                match read_batches(disk, &world.layout, &range) {
                     Ok(body) => {
                         let is = |e: &NewEntry| e.index == row.index && e.body == body;
                         let right = want.iter().any(is) || (closed && model.submitted.iter().any(is));
@@ -271,7 +266,7 @@ fn damage_batches_of_producers(seed: u64) -> u32 {
     let world = busy(seed);
     let disk = world.disk.memory().fork();
     disk.kill();
-    let found = recover(&disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(&disk, &world.layout, NEW).unwrap();
     let mut tried = 0;
     for (group, _) in &found.groups {
         let told: BTreeSet<EntryIndex> =
@@ -279,13 +274,13 @@ fn damage_batches_of_producers(seed: u64) -> u32 {
         for segment in &group.segments {
             let stem = crate::segment::segment_stem(segment.base_offset, segment.generation);
             let log = format!("/data/log/p/{:016x}/{stem}.log", group.gid.0);
-            for row in segment.rows.iter().filter(|r| told.contains(&r.index)) {
+            for row in segment.rows.whole().iter().filter(|r| told.contains(&r.index)) {
                 // The header, and the last byte of the records: its checksum covers both.
                 for at in [row.pos + 43, row.pos + row.len - 1] {
                     let damaged = disk.fork();
                     damaged.damage(&log, |bytes| bytes[at as usize] ^= 1);
                     damaged.kill();
-                    let again = recover(&damaged, &world.layout, NEW).unwrap();
+                    let again = recover_whole(&damaged, &world.layout, NEW).unwrap();
                     let of = |g: &&(RecoveredGroup, FoundGroup)| g.0.gid == group.gid;
                     let (again, kept) = again.groups.iter().find(of).unwrap();
                     assert_eq!(again.verdict, Verdict::Damaged, "byte {at} of {log}");
@@ -331,6 +326,6 @@ fn a_journal_file_that_is_gone_or_begins_with_zeros_is_said() {
 fn recovered_newest(whole: &MemoryDisk, world: &World) -> String {
     let disk = whole.fork();
     disk.kill();
-    let found = recover(&disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(&disk, &world.layout, NEW).unwrap();
     found.journal.live.last().unwrap().path.to_string()
 }

@@ -84,7 +84,7 @@ struct Sound {
 /// Recovers and compares every group with what was asked of it. `Err`: something is wrong and nobody says so.
 fn judge(world: &World, sound: &Sound, disk: &MemoryDisk) -> Result<Outcome, String> {
     disk.kill();
-    let found = match recover(disk, &world.layout, NEW) {
+    let found = match recover_whole(disk, &world.layout, NEW) {
         Ok(found) => found,
         Err(_) => return Ok(Outcome::Refused),
     };
@@ -100,18 +100,13 @@ fn judge(world: &World, sound: &Sound, disk: &MemoryDisk) -> Result<Outcome, Str
         let closed = matches!(group.verdict, Verdict::Suspect | Verdict::Damaged);
         let mut damaged = closed;
         for segment in &group.segments {
-            for row in segment.rows.iter().filter(|r| r.kind == EntryKind::Data) {
-                let range = FileRange {
-                    gid: *gid,
-                    base_offset: segment.base_offset,
-                    generation: segment.generation,
-                    pos: row.pos,
-                    len: row.len,
-                };
+            for row in segment.rows.whole().iter().filter(|r| r.kind == EntryKind::Data) {
+                let name = (segment.base_index, segment.base_offset, segment.generation);
+                let range = FileRead::of_row(*gid, name, row);
                 // A closed group serves nothing: what it keeps may be what a lost frame had made void.
                 let right = |e: &NewEntry, body: &Bytes| e.index == row.index && e.body == *body;
                 let void = |body: &Bytes| closed && model.submitted.iter().any(|e| right(e, body));
-                match read_range(disk, &world.layout, &range) {
+                match read_batches(disk, &world.layout, &range) {
                     Ok(body) if want.iter().any(|e| right(e, &body)) || void(&body) => {}
                     Ok(_) => return Err(format!("group {gid}: wrong bytes of entry {} were served", row.index)),
                     Err(_) => damaged = true,
@@ -176,7 +171,7 @@ fn got_end(group: &RecoveredGroup) -> Offset {
 /// What the first start made of it lives on: appends, seals, recycles, stops; then it is looked at again.
 fn live_on(world: &World, disk: &MemoryDisk) -> Result<(), String> {
     disk.kill();
-    let mut found = recover(disk, &world.layout, NEW).map_err(|e| format!("the next start: {e}"))?;
+    let mut found = recover_whole(disk, &world.layout, NEW).map_err(|e| format!("the next start: {e}"))?;
     let identity = disk.identity(&world.layout.root).map_err(|e| e.to_string())?;
     let running = BootState {
         boot_id: identity.boot_id,
@@ -251,7 +246,7 @@ fn every(end: End, loose: bool) {
 fn walk(world: &World, end: End, loose: bool, cuts: bool) {
     let step: usize = std::env::var("CW_DAMAGE").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     let whole = world.disk.memory().fork();
-    let found = recover(&whole.fork(), &world.layout, NEW).unwrap();
+    let found = recover_whole(&whole.fork(), &world.layout, NEW).unwrap();
     let sound = Sound { starts: found.groups.iter().map(|(g, _)| (g.gid, g.log_start)).collect() };
     match judge(world, &sound, &whole.fork()) {
         Ok(Outcome::Started(touched)) if touched.is_empty() => {}

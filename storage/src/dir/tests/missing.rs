@@ -60,7 +60,7 @@ fn remove(disk: &MemoryDisk, world: &World, gid: Gid, with_dir: bool) {
 
 /// The group is open and ends where it ended; what is missing of it is missing in front.
 fn assert_tail(disk: &MemoryDisk, world: &World, closed: Option<&ClosedGroup>, gid: Gid, about: &str) {
-    let found = recover(disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(disk, &world.layout, NEW).unwrap();
     let (group, files) = found.groups.iter().find(|(g, _)| g.gid == gid).unwrap();
     assert!(files.quarantine.is_none(), "{about}: {:?}", group.verdict);
     assert_eq!(group.spec.topic, spec(gid.0).topic, "{about}");
@@ -110,7 +110,7 @@ fn a_group_whose_files_are_gone_never_gives_an_offset_twice() {
                 // A start came before anybody looked, and another one.
                 for _ in 0..n % 5 - 1 {
                     disk.kill();
-                    let found = recover(&disk, &world.layout, NEW).unwrap();
+                    let found = recover_whole(&disk, &world.layout, NEW).unwrap();
                     quarantine(&disk, &world.layout, &found.groups).unwrap();
                     settle(&disk, &world.layout, &found.leftovers, &found.journal.free).unwrap();
                 }

@@ -87,7 +87,7 @@ fn a_file_that_cannot_be_read_at_a_start_is_the_trouble_of_its_group() {
         for path in names.into_iter().filter(|name| name.contains("p/0000000000000001/")) {
             let disk = BadFile { disk: memory.fork(), path: path.clone(), left: AtomicU32::new(u32::MAX) };
             disk.disk.kill();
-            let found = recover(&disk, &world.layout, NEW).unwrap();
+            let found = recover_whole(&disk, &world.layout, NEW).unwrap();
             for (group, _) in &found.groups {
                 if group.verdict != Verdict::Ok {
                     assert_eq!((group.gid, group.verdict), (Gid(1), Verdict::Damaged), "{path}");
@@ -120,7 +120,7 @@ fn a_read_that_fails_twice_at_a_start_closes_nothing() {
     for path in names.into_iter().filter(|name| name.contains("p/0000000000000001/")) {
         let disk = BadFile { disk: memory.fork(), path: path.clone(), left: AtomicU32::new(2) };
         disk.disk.kill();
-        let found = recover(&disk, &world.layout, NEW).unwrap();
+        let found = recover_whole(&disk, &world.layout, NEW).unwrap();
         assert!(found.groups.iter().all(|(group, _)| group.verdict == Verdict::Ok), "{path}");
     }
 }
@@ -168,7 +168,7 @@ fn several_readers_of_the_journal_find_what_one_finds() {
         let found = [1, 3].map(|readers| {
             let disk = BadFile { disk: image.fork(), path: path.clone(), left: AtomicU32::new(u32::MAX) };
             disk.disk.kill();
-            let found = recover(&Shared { disk, readers }, &world.layout, NEW);
+            let found = recover_whole(&Shared { disk, readers }, &world.layout, NEW);
             (found.as_ref().is_ok_and(|f| f.report.lost_frames > 0), found.is_err(), format!("{found:?}"))
         });
         damaged += u64::from(found[0].0);

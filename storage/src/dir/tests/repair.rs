@@ -41,7 +41,7 @@ fn planned(disk: &MemoryDisk, world: &World) -> Plan {
 /// As a start does it, up to the first write of the journal.
 fn start(disk: &MemoryDisk, world: &World) -> Recovered {
     disk.kill();
-    let found = recover(disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(disk, &world.layout, NEW).unwrap();
     quarantine(disk, &world.layout, &found.groups).unwrap();
     settle(disk, &world.layout, &found.leftovers, &found.journal.free).unwrap();
     found
@@ -50,7 +50,7 @@ fn start(disk: &MemoryDisk, world: &World) -> Recovered {
 /// Every group is open; those of `cut` end where the plan said, the others have all they had.
 fn assert_open(world: &World, disk: &MemoryDisk, cut: &BTreeMap<Gid, EntryIndex>) {
     disk.kill();
-    let found = recover(disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(disk, &world.layout, NEW).unwrap();
     for (gid, model) in &world.groups {
         let (group, files) = found.groups.iter().find(|(g, _)| g.gid == *gid).unwrap();
         assert!(files.quarantine.is_none(), "group {gid} is still closed: {:?}", group.verdict);
@@ -128,7 +128,7 @@ fn partitions_that_a_lost_journal_file_closed_go_on() {
     carry_out(&disk, &world.layout, before, Now::default()).unwrap();
     for _ in 0..2 {
         disk.kill();
-        let found = recover(&disk, &world.layout, NEW).unwrap();
+        let found = recover_whole(&disk, &world.layout, NEW).unwrap();
         for (group, files) in &found.groups {
             assert!(files.quarantine.is_none(), "{}: {:?}", group.gid, group.verdict);
             assert_eq!(group.last_index(), cut[&group.gid]);
@@ -215,7 +215,7 @@ fn damage_files(rng: &mut Rng, disk: &MemoryDisk, gid: Gid) -> Option<String> {
 /// Everything that the report does not name is there, in its place; nothing of what it names is, and no bad byte.
 fn assert_cut(world: &World, disk: &MemoryDisk, closed: &[crate::repair::ClosedGroup], about: &str) {
     disk.kill();
-    let found = recover(disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(disk, &world.layout, NEW).unwrap();
     for (gid, model) in &world.groups {
         let (group, files) = found.groups.iter().find(|(g, _)| g.gid == *gid).unwrap();
         assert!(files.quarantine.is_none(), "{about}: group {gid} is closed: {:?}", group.verdict);

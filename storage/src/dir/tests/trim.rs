@@ -25,7 +25,7 @@ fn a_manifest_claims_no_log_start_beyond_what_it_has() {
     world.settle();
     assert!(logs(&world) < 3, "what is there and lies below the log start goes");
     world.disk.power_cut(Cut::LoseAll);
-    let found = recover(&*world.disk, &world.layout, NEW).unwrap();
+    let found = recover_whole(&*world.disk, &world.layout, NEW).unwrap();
     let (group, files) = found.groups.iter().find(|(g, _)| g.gid == gid).unwrap();
     let end = group.journaled.last().map(NewEntry::end_offset);
     let end = end
