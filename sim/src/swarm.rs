@@ -377,6 +377,8 @@ impl Swarm {
                 self.chaos = r.between(5_000_000, 10_000_000);
                 self.damage = 0;
                 self.crash_after_append = r.below(10_000) as u32;
+                // Small ones: what a new member lacks is trimmed, and it begins behind a prefix snapshot.
+                self.segment_bytes = r.between(500, 3_000) as u32;
             }
             Profile::Txn | Profile::Compact | Profile::Several => {
                 self.segment_bytes = r.between(500, 3_000) as u32;

@@ -260,7 +260,7 @@ fn wire_table_every_served_key_and_version_answers_a_default_request() {
             answered += 1;
         }
     }
-    assert_eq!(answered, 156, "key-versions of the 23 served keys");
+    assert_eq!(answered, 174, "key-versions of the 29 served keys");
 }
 
 macro_rules! defaults {
