@@ -15,6 +15,7 @@ pub mod creation;
 pub mod emit;
 pub mod error;
 pub mod notification;
+pub mod processors;
 pub mod properties;
 pub mod reading;
 pub mod resume;

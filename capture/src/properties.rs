@@ -6,6 +6,7 @@
 use crate::converters;
 use crate::creation::{self, Creation};
 pub use crate::notification::Channels as Notifications;
+use crate::processors;
 use crate::reading::{self, Guardrail, Reading, SELECTS};
 use crate::shape::{Mask, Pattern, Rules};
 pub use crate::signal::{SignalFile, Signals};
@@ -64,7 +65,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 61] = [
+pub const KNOWN: [&str; 63] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -96,11 +97,13 @@ pub const KNOWN: [&str; 61] = [
     "money.fraction.digits",
     "notification.enabled.channels",
     "notification.sink.topic.name",
+    "post.processors",
     "predicates",
     "producer.override.compression.type",
     "provide.transaction.metadata",
     "publish.via.partition.root",
     "replace.null.with.default",
+    "replica.identity.autoset.values",
     "schema.name.adjustment.mode",
     "schemas.enable",
     "signal.data.collection",
@@ -199,6 +202,7 @@ impl Properties {
                 "database.initial.statements" => {
                     reading::statements(value).map(|all| out.reading.initial_statements = all)
                 }
+                "replica.identity.autoset.values" => reading::identities(value).map(|all| out.reading.identities = all),
                 "guardrail.collections.max" => number(value, 0, i32::MAX as u32).map(|n| tables_max = n),
                 "guardrail.collections.limit.action" => {
                     word(value, &[("warn", false), ("fail", true)]).map(|v| fails = v)
@@ -207,7 +211,8 @@ impl Properties {
                     Pattern::parse(value).map(|p| out.reading.snapshot_tables = Some(p))
                 }
                 // With the others of theirs, below.
-                "transforms" | "predicates" => Ok(()),
+                "transforms" | "predicates" | "post.processors" => Ok(()),
+                key if processors::has(given.get("post.processors"), key) => Ok(()),
                 key if converters::KEYS.iter().any(|k| {
                     key.strip_prefix("key.").or_else(|| key.strip_prefix("value.")).is_some_and(|rest| rest == *k)
                 }) =>
@@ -245,6 +250,11 @@ impl Properties {
             Ok(transforms) => out.transforms = Arc::new(transforms),
             Err(faults) => errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why })),
         }
+        let mut reselects = false;
+        match processors::parse(&given) {
+            Ok(fills) => reselects = fills,
+            Err(faults) => errors.extend(faults.into_iter().map(|(key, why)| PropertyError { key, why })),
+        }
         if given.contains_key("column.include.list") && given.contains_key("column.exclude.list") {
             let why = "`column.include.list` is given, too: one of them".to_owned();
             errors.push(PropertyError { key: "column.exclude.list".into(), why });
@@ -268,6 +278,7 @@ impl Properties {
         out.signals.kafka = channels.kafka.then_some(signal_topic);
         out.signals.file = channels.file.then_some(signal_file);
         out.with_defects(&given);
+        out.options.fill_unchanged |= reselects;
         out.transaction_topic = transactions.then(|| topic.unwrap_or_else(|| "transaction".into()));
         if errors.is_empty() { Ok(out) } else { Err(errors) }
     }
@@ -598,6 +609,9 @@ mod tests {
         assert_eq!(defects(&[("compat.defects", "true")]), (true, true, true, false));
         let kept = [("compat.defects", "true"), ("value.converter.replace.null.with.default", "false")];
         assert_eq!(defects(&kept), (true, true, false, false));
+        let class = "io.debezium.processors.reselect.ReselectColumnsPostProcessor";
+        let again = [("compat.defects", "true"), ("post.processors", "again"), ("again.type", class)];
+        assert_eq!(defects(&again), (true, true, true, true), "filled for whom it is asked again there");
         assert_eq!(defects(&[("replace.null.with.default", "true")]), (false, true, true, true));
         let beats =
             Properties::parse([("heartbeat.interval.ms", "1000"), ("heartbeat.action.query", "SELECT 1")]).unwrap();

@@ -54,6 +54,17 @@ pub struct Reading {
     pub initial_statements: Vec<String>,
     /// `guardrail.collections.max` and `.limit.action`.
     pub guardrail: Option<Guardrail>,
+    /// `replica.identity.autoset.values`: what is set at each start where a table has another.
+    pub identities: Vec<(Pattern, ReplicaIdentity)>,
+}
+
+/// What old rows hold, as `ALTER TABLE … REPLICA IDENTITY` says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplicaIdentity {
+    Default,
+    Full,
+    /// By its name.
+    Index(String),
 }
 
 /// A source of more tables is a mistake.
@@ -78,6 +89,15 @@ impl Reading {
         self.snapshot_tables.as_ref().is_none_or(|p| p.fits(table))
     }
 
+    /// What `replica.identity.autoset.values` says of a table, `schema.table`; two that fit it say nothing.
+    pub fn identity_of(&self, table: &str) -> Result<Option<&ReplicaIdentity>, String> {
+        let mut fit = self.identities.iter().filter(|(tables, _)| tables.fits(table)).map(|(_, identity)| identity);
+        match (fit.next(), fit.next()) {
+            (found, None) => Ok(found),
+            _ => Err(format!("more than one entry of replica.identity.autoset.values fits {table}")),
+        }
+    }
+
     /// Statements of the tables in the list; one without a table in the list, and a table without one, are faults.
     pub fn take_selects(&mut self, listed: Option<&str>, given: &BTreeMap<&str, &str>) -> Vec<(String, String)> {
         let mut faults = Vec::new();
@@ -100,6 +120,29 @@ impl Reading {
         }
         faults
     }
+}
+
+/// `schema.table:FULL,schema[.].*:INDEX name`. Source: Debezium 3.7 `ReplicaIdentityMapper`.
+pub fn identities(list: &str) -> Result<Vec<(Pattern, ReplicaIdentity)>, String> {
+    const SHAPE: &str = "TABLES:DEFAULT, TABLES:FULL or TABLES:INDEX name, and a comma between";
+    let mut out = Vec::new();
+    for entry in list.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+        let (tables, identity) = entry.split_once(':').ok_or_else(|| format!("`{entry}`: {SHAPE}"))?;
+        let (word, index) = identity.split_once(' ').unwrap_or((identity, ""));
+        let identity = match (word.to_ascii_uppercase().as_str(), index.trim()) {
+            ("DEFAULT", "") => ReplicaIdentity::Default,
+            ("FULL", "") => ReplicaIdentity::Full,
+            ("INDEX", name) if !name.is_empty() => ReplicaIdentity::Index(name.to_owned()),
+            ("NOTHING", "") => {
+                return Err(format!(
+                    "`{entry}`: the application's own UPDATE and DELETE would fail on a published table"
+                ));
+            }
+            _ => return Err(format!("`{entry}`: {SHAPE}")),
+        };
+        out.push((Pattern::parse(tables)?, identity));
+    }
+    Ok(out)
 }
 
 /// A list of statements with `;` between; `;;` is one in a statement. As Debezium's, so neither quotes nor comments hide
@@ -141,6 +184,20 @@ mod tests {
         assert_eq!(of("x;;"), ["x;"]);
         assert!(of("SET a TO 1; Begin; SET b TO 2")[0].contains("`begin`"));
         assert_eq!(of("beginning"), ["beginning"]);
+    }
+
+    #[test]
+    fn identities_are_of_tables_by_expressions() {
+        let of = |list: &str| identities(list).map(|identities| Reading { identities, ..Reading::default() });
+        let reading = of("public[.]a:FULL, shop.*:INDEX by_code,public.c:default").unwrap_or_default();
+        assert_eq!(reading.identity_of("public.a"), Ok(Some(&ReplicaIdentity::Full)));
+        assert_eq!(reading.identity_of("shop.x"), Ok(Some(&ReplicaIdentity::Index("by_code".into()))));
+        assert_eq!(reading.identity_of("public.c"), Ok(Some(&ReplicaIdentity::Default)));
+        assert_eq!(reading.identity_of("public.ab"), Ok(None));
+        assert!(of("a.*:FULL,ab:DEFAULT").unwrap_or_default().identity_of("ab").is_err());
+        for wrong in ["public.a", "public.a:SOME", "public.a:INDEX", "public.a:NOTHING", "(:FULL"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -320,9 +320,18 @@ impl Transforms {
                         own.wrong("type", "a row has one envelope");
                     }
                     let early = out.steps.iter().find(|s| match &s.what {
-                        What::Change(smt) => !matches!(**smt, Smt::Changed { .. } | Smt::InsertHeader { .. }),
+                        What::Change(smt) => !adds_header(smt) && !keeps_fields(smt),
                         _ => false,
                     });
+                    let parts = out.steps.iter().find(|s| match &s.what {
+                        What::Change(smt) => matches!(&**smt, Smt::Zones(z) if z.rules.names_parts()),
+                        _ => false,
+                    });
+                    if let Some(by_part) = parts {
+                        let why =
+                            "names fields with before., after. or source.: it must stand behind, or name them without";
+                        own.wrong("type", format!("{} {why}", by_part.name));
+                    }
                     if let Some(early) = early {
                         own.wrong("type", format!("it must stand before {}, which would change envelopes", early.name));
                     }
@@ -423,7 +432,16 @@ impl Places for Transforms {
                 What::Rename(rename) => placed.topic = rename.apply(&placed.topic).unwrap_or(placed.topic),
                 What::Unwrap(flat) => {
                     placed.flat = Some(flat.clone());
-                    placed.before = std::mem::take(&mut placed.chain);
+                    // What is done to each field in its place is done to a flat row as well.
+                    let (early, late): (Vec<Link>, Vec<Link>) =
+                        std::mem::take(&mut placed.chain).into_iter().partition(|link| adds_header(&link.smt));
+                    placed.before = early;
+                    placed.chain = late;
+                    for link in &mut placed.chain {
+                        if let Smt::Zones(zones) = &mut link.smt {
+                            zones.flat = true;
+                        }
+                    }
                     placed.early_drops = std::mem::take(&mut placed.drops);
                 }
                 What::Logical(logical) => logical.place(&mut placed),
@@ -541,6 +559,15 @@ impl Logical {
         }
         placed.topic = topic;
     }
+}
+
+/// What may stand in front of what takes the envelope away.
+fn adds_header(smt: &Smt) -> bool {
+    matches!(smt, Smt::Changed { .. } | Smt::InsertHeader { .. })
+}
+
+fn keeps_fields(smt: &Smt) -> bool {
+    matches!(smt, Smt::Zones(_) | Smt::VectorToJson)
 }
 
 fn list(text: &str) -> Vec<String> {

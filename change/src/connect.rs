@@ -7,11 +7,13 @@
 //! bytes. Reading and writing again gives the same bytes. Source: Kafka 4.3 `org.apache.kafka.connect.data`, `JsonConverter`.
 
 pub mod cast;
+pub mod convert;
 pub mod moment;
 pub mod paths;
 pub mod read;
 pub mod smt;
 pub mod write;
+pub mod zone;
 
 use std::sync::Arc;
 

@@ -2,9 +2,11 @@
 
 use super::{Own, list};
 use catchwater_change::connect::Kind;
+use catchwater_change::connect::convert::{Rules, Which, Zones};
 use catchwater_change::connect::moment::{Format, Precision, Target};
 use catchwater_change::connect::paths;
 use catchwater_change::connect::smt::{Insertion, Side, Smt};
+use catchwater_change::connect::zone::Zone;
 use std::collections::BTreeSet;
 
 const KAFKA: &str = "org.apache.kafka.connect.transforms.";
@@ -23,12 +25,14 @@ const SIDED: [&str; 10] = [
     "SetSchemaMetadata",
     "TimestampConverter",
 ];
-const PLAIN: [&str; 5] = [
+const PLAIN: [&str; 7] = [
     "org.apache.kafka.connect.transforms.DropHeaders",
     "org.apache.kafka.connect.transforms.InsertHeader",
     "org.apache.kafka.connect.transforms.ValueToKey",
     "io.debezium.transforms.ExtractChangedRecordState",
     "io.debezium.transforms.HeaderToValue",
+    "io.debezium.transforms.TimezoneConverter",
+    "io.debezium.transforms.VectorToJsonConverter",
 ];
 
 /// All classes, as they are said to the user.
@@ -53,9 +57,6 @@ pub(super) fn refused(class: &str) -> Option<&'static str> {
         "io.debezium.transforms.SchemaChangeEventFilter" => {
             "Debezium's PostgreSQL connector writes no schema changes: leave it out"
         }
-        "io.debezium.transforms.TimezoneConverter" | "io.debezium.transforms.VectorToJsonConverter" => {
-            "its values would be other ones than the source's; not served yet"
-        }
         _ => return None,
     })
 }
@@ -75,6 +76,8 @@ pub(super) fn parse(class: &str, own: &mut Own<'_>) -> Option<Option<Smt>> {
                 let mut name = |key| own.get(key).filter(|n| !n.trim().is_empty()).map(str::to_owned);
                 Some(Smt::Changed { changed: name("header.changed.name"), unchanged: name("header.unchanged.name") })
             }
+            "TimezoneConverter" => zones(own),
+            "VectorToJsonConverter" => Some(Smt::VectorToJson),
             _ => {
                 let headers = own.names("headers");
                 let pairs = pairs(own, headers, "fields");
@@ -167,6 +170,35 @@ fn sided(name: &str, side: Side, own: &mut Own<'_>) -> Option<Smt> {
             Smt::HeaderFrom { side, fields, moves, defaults }
         }
     })
+}
+
+fn zones(own: &mut Own<'_>) -> Option<Smt> {
+    let name = own.required("converted.timezone").trim();
+    let zone = Zone::parse(name);
+    if zone.is_none() && !name.is_empty() {
+        own.wrong(
+            "converted.timezone",
+            format!("`{name}`: the name of a zone, America/Los_Angeles, or an offset, +08:00"),
+        );
+    }
+    let mut set = |key| list(own.get(key).unwrap_or_default());
+    let (include, exclude) = (set("include.list"), set("exclude.list"));
+    let (key, items, which) = match (include.is_empty(), exclude.is_empty()) {
+        (true, true) => ("include.list", include, Which::All),
+        (false, true) => ("include.list", include, Which::Include),
+        (true, false) => ("exclude.list", exclude, Which::Exclude),
+        (false, false) => {
+            own.wrong("exclude.list", "`include.list` is given, too: one of them");
+            return None;
+        }
+    };
+    match Rules::parse(&items) {
+        Ok(rules) => Some(Smt::Zones(Box::new(Zones { zone: zone?, flat: false, which, rules }))),
+        Err(why) => {
+            own.wrong(key, why);
+            None
+        }
+    }
 }
 
 /// Names and, in the same order, those of the other list.

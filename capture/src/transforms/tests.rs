@@ -161,6 +161,30 @@ fn what_changes_records_has_connects_options() {
         let want: Vec<String> = (!fault.is_empty()).then(|| format!("transforms.x.{fault}")).into_iter().collect();
         assert_eq!(faults, want, "{class} {options:?}: {:?}", made.err());
     }
+    let zone = ("converted.timezone", "Europe/Berlin");
+    for (options, fault) in [
+        (&[zone][..], ""),
+        (&[], "converted.timezone"),
+        (&[("converted.timezone", "Berlin")], "converted.timezone"),
+        (&[zone, ("include.list", "source:t:a,topic:s.t,t:b")], ""),
+        (&[zone, ("include.list", "t")], "include.list"),
+        (&[zone, ("exclude.list", "t:a,source:t:b")], "exclude.list"),
+        (&[zone, ("include.list", "t:a"), ("exclude.list", "t:a")], "exclude.list"),
+    ] {
+        let faults = changing("io.debezium.transforms.TimezoneConverter", options).err().unwrap_or_default();
+        let faults: Vec<&str> = faults.iter().map(|(key, _)| key.trim_start_matches("transforms.x.")).collect();
+        assert_eq!(faults.concat(), fault, "{options:?}");
+    }
+    let before_unwrap = |list| {
+        let class = ("transforms.z.type", "io.debezium.transforms.TimezoneConverter");
+        let zone = ("transforms.z.converted.timezone", "+01:00");
+        let all =
+            [("transforms", "z,u"), class, zone, ("transforms.z.include.list", list), ("transforms.u.type", UNWRAP)];
+        parsed(&all).map(|t| t.table("s.t"))
+    };
+    let placed = before_unwrap("source:t:a").unwrap();
+    assert!(placed.before.is_empty() && placed.chain.len() == 1 && placed.chain[0].changes_value());
+    assert!(before_unwrap("source:t:source.ts_ms").is_err());
     let topic = ("transforms.r.replacement", "k");
     let all = [
         ("transforms", "i,r,f"),

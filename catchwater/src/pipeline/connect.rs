@@ -112,10 +112,6 @@ fn reason(key: &str) -> Option<&'static str> {
             "what is written until the next start would be lost; drop the slot when the connector is gone"
         }
         "slot.stream.params" => "the options of the stream are its own",
-        "event.processing.failure.handling.mode" => {
-            "nothing is skipped, an event that is not understood stops the task"
-        }
-        "replica.identity.autoset.values" => "a source alters no table; run ALTER TABLE … REPLICA IDENTITY yourself",
         "guardrail.collections.max" => "name the tables",
         "xmin.fetch.interval.ms" => "`source.xmin` is null here",
         _ => return None,

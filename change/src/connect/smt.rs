@@ -4,6 +4,7 @@
 //! A record's value may be there with a schema, be a null in a schema, or not be at all (a tombstone); each transform has its
 //! own way with each, Connect's: some pass a tombstone by, some stop at it. Source: Kafka 4.3 `connect/transforms`, Debezium 3.7.
 
+use super::convert::{self, Zones};
 use super::moment::{Format, Precision, Target};
 use super::paths;
 use super::{Data, Field, Header, HeaderValue, Kind, Part, Record, Schema, cast, moment, write};
@@ -119,6 +120,25 @@ pub enum Smt {
         changed: Option<String>,
         unchanged: Option<String>,
     },
+    /// Debezium's `TimezoneConverter`.
+    Zones(Box<Zones>),
+    /// Debezium's `VectorToJsonConverter`.
+    VectorToJson,
+}
+
+/// What a transform knows of a record besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// The record's, where the transform stands.
+    pub topic: &'a str,
+    /// Of a row.
+    pub table: Option<&'a str>,
+    /// When it is processed, milliseconds.
+    pub now_ms: i64,
+    /// A field's default stands where it is null, in transforms that are not told.
+    pub defaults: bool,
+    /// `compat.defects`.
+    pub defects: bool,
 }
 
 /// Why a transform cannot take a record; Connect's task stops at it.
@@ -160,11 +180,10 @@ impl Step {
         Ok(made)
     }
 
-    /// `topic` = the record's, where the transform stands.
-    pub fn apply(&mut self, record: Record, topic: &str) -> Result<Record, Refused> {
+    pub fn apply(&mut self, record: Record, around: &Around<'_>) -> Result<Record, Refused> {
         let smt = self.smt.clone();
         match &smt {
-            Smt::InsertField { side, .. } => self.on(record, *side, |step, part| step.insert(part, topic)),
+            Smt::InsertField { side, .. } => self.on(record, *side, |step, part| step.insert(part, around.topic)),
             Smt::ReplaceField { side, .. } => self.on(record, *side, Step::replace),
             Smt::MaskField { side, fields, replacement, defaults } => {
                 self.on(record, *side, |_, part| mask(part, fields, replacement.as_deref(), *defaults))
@@ -193,6 +212,8 @@ impl Step {
                 Ok(record)
             }
             Smt::HeaderToValue { fields, moves } => paths::header_to_value(record, fields, *moves),
+            Smt::Zones(zones) => self.on(record, Side::Value, |_, part| zones.apply(part, around)),
+            Smt::VectorToJson => self.on(record, Side::Value, |step, part| step.vectors(part, around)),
             Smt::Changed { changed, unchanged } => Ok(changes(record, changed.as_deref(), unchanged.as_deref())),
         }
     }
@@ -389,6 +410,14 @@ impl Step {
             fill(&schema, values, defaults);
         }
         Ok(Some((made, data)))
+    }
+
+    fn vectors(&mut self, part: Part, around: &Around<'_>) -> Result<Part, Refused> {
+        let Some((schema, data)) = there(part.clone()) else { return Ok(part) };
+        let mut values = structure(&schema, data)?;
+        let made = self.schema(&schema, |_, from| Ok(convert::json_schema(from)))?;
+        convert::json_values(&schema, &mut values, around);
+        Ok(Some((made, Data::Struct(values))))
     }
 
     fn header_from(

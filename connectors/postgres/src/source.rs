@@ -10,6 +10,7 @@
 
 mod ack;
 mod ahead;
+mod autoset;
 mod beat;
 mod config;
 pub mod decode;

@@ -2,6 +2,7 @@
 
 use super::{Given, Verdict, Wrong, url_part};
 use crate::pipeline::model::{Component, Source};
+use catchwater_capture::processors;
 use catchwater_capture::properties::Properties;
 use catchwater_capture::shape::Pattern;
 use catchwater_capture::{SnapshotMode, TableLists};
@@ -250,7 +251,8 @@ fn debezium(given: &mut Given<'_>) -> BTreeMap<String, String> {
         }
     }
     for (key, value) in given.config {
-        if FAMILIES.iter().any(|f| key.starts_with(f)) {
+        let list = given.config.get("post.processors").map(String::as_str);
+        if FAMILIES.iter().any(|f| key.starts_with(f)) || processors::has(list.as_ref(), key) {
             out.insert(key.clone(), value.clone());
         }
     }

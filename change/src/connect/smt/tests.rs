@@ -9,6 +9,8 @@ const ROW: &str = concat!(
     r#""optional":false,"name":"s.t.Value"},"payload":{"id":1,"d":null,"t":1795263347714000,"p":{"x":1.5}}}"#
 );
 
+const AROUND: Around<'_> = Around { topic: "s.t", table: Some("t"), now_ms: 0, defaults: true, defects: false };
+
 fn part(text: &str) -> Part {
     Schemas::default().read(text.as_bytes()).unwrap()
 }
@@ -19,7 +21,7 @@ fn run(smt: Smt) -> Result<Record, Refused> {
         key: part(r#"{"schema":{"type":"int32","optional":false},"payload":7}"#),
         headers: Vec::new(),
     };
-    Step::new(smt).apply(record, "s.t")
+    Step::new(smt).apply(record, &AROUND)
 }
 
 fn shown(part: &Part) -> String {
@@ -93,7 +95,7 @@ fn values_are_changed() {
 
 #[test]
 fn each_has_its_way_with_tombstones() {
-    let apply = |smt: Smt| Step::new(smt).apply(Record::default(), "s.t");
+    let apply = |smt: Smt| Step::new(smt).apply(Record::default(), &AROUND);
     let side = Side::Value;
     let passed = [
         Smt::Cast { side, casts: BTreeMap::new(), whole: Some(Kind::String), defaults: true },

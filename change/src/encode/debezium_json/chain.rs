@@ -9,7 +9,7 @@
 use super::placed::Placed;
 use super::{Block, Counts, EncodeError, Encoded, Encoder, Notification, Options, Parts, Piece, Placing};
 use crate::connect::read::Schemas;
-use crate::connect::smt::{Side, Smt, Step};
+use crate::connect::smt::{Around, Side, Smt, Step};
 use crate::connect::write::{self, BytesText};
 use crate::connect::{Data, Header, HeaderValue, Kind, Part, Record, Schema};
 use crate::encode::debezium_json::Converter;
@@ -67,7 +67,7 @@ impl Link {
             | Smt::ExtractField { side, .. }
             | Smt::SetSchemaMetadata { side, .. } => *side == Side::Value,
             Smt::HeaderFrom { side, moves, .. } => *side == Side::Value && *moves,
-            Smt::HeaderToValue { .. } => true,
+            Smt::HeaderToValue { .. } | Smt::Zones(_) | Smt::VectorToJson => true,
             Smt::ValueToKey { .. } | Smt::InsertHeader { .. } | Smt::DropHeaders(_) | Smt::Changed { .. } => false,
         }
     }
@@ -117,13 +117,15 @@ impl Chain {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: Vec<Header>,
+        around: Around<'_>,
     ) -> Result<Record, (String, String)> {
         let key = Self::part(&mut self.keys, key)?;
         let value = Self::part(&mut self.values, value)?;
         let mut record = Record { key, value, headers };
         for (link, step) in &mut self.steps {
             if link.when.holds(&record) {
-                record = step.apply(record, &link.topic).map_err(|what| (link.name.clone(), what))?;
+                let around = Around { topic: &link.topic, ..around };
+                record = step.apply(record, &around).map_err(|what| (link.name.clone(), what))?;
             }
         }
         Ok(record)
@@ -231,6 +233,7 @@ impl Encoder {
             self.encode_into(parts, change, piece, stamp, processed, block)?;
             return Ok(has_key);
         };
+        let around = self.around(Some(&change.table.name), processed);
         // What adds headers before the row loses its envelope sees that.
         let early = match (placed.before.is_empty(), &raw.raw) {
             (false, Some(whole)) => {
@@ -239,7 +242,8 @@ impl Encoder {
                 let (headers, _) = seen(&mut std::mem::take(&mut parts.headers));
                 let (count, record) = (headers.len(), parts.record(has_key));
                 let chain = Chain::new(&placed.before);
-                let made = chain.lock().unwrap_or_else(PoisonError::into_inner).run(record.key, record.value, headers);
+                let mut chain = chain.lock().unwrap_or_else(PoisonError::into_inner);
+                let made = chain.run(record.key, record.value, headers, around);
                 let mut made = made.map_err(|(transform, what)| EncodeError::Transform {
                     table: change.table.qualified(),
                     transform,
@@ -278,7 +282,9 @@ impl Encoder {
             headers.extend(more.into_iter().chain(rest));
         }
         let record = parts.record(has_key);
-        let made = chain.lock().unwrap_or_else(PoisonError::into_inner).run(record.key, record.value, headers);
+        let mut chain = chain.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = chain.run(record.key, record.value, headers, around);
+        drop(chain);
         let made = made.map_err(|(transform, what)| EncodeError::Transform {
             table: change.table.qualified(),
             transform,
@@ -295,6 +301,13 @@ impl Encoder {
         all.extend(own);
         parts.headers = all;
         Ok(has_key)
+    }
+
+    /// What transforms know besides; the topic is each one's own.
+    fn around<'a>(&self, table: Option<&'a str>, now: Wall) -> Around<'a> {
+        let defects = self.options.defects;
+        let defaults = defects || self.options.value_defaults;
+        Around { topic: "", table, now_ms: now.as_millis(), defaults, defects }
     }
 
     /// A key or value by its converter; false = there is none.
@@ -347,6 +360,7 @@ impl Encoder {
             encoded.key.as_deref(),
             encoded.value.as_deref(),
             headers,
+            self.around(None, Wall::default()),
         );
         let made = made.map_err(|(transform, what)| EncodeError::Transform {
             table: format!("(topic {topic})"),

@@ -3,6 +3,7 @@
 //!
 //! A publication that Catchwater did not make is not changed; a line says what it lacks.
 
+use super::autoset;
 use super::entries::Entries;
 use super::open::{Publication, quoted};
 use super::{CATALOGUE_LATE_MAX, Known, Running, SourceConfig, login, source_error};
@@ -154,7 +155,11 @@ impl Late {
             return Ok(false);
         }
         let late = catalog::load(&sql.client, Wanted::Oids(&oids), &mut PgTypes::new()).await;
-        let late = late.map_err(|f| source_error(config, f))?;
+        let mut late = late.map_err(|f| source_error(config, f))?;
+        if autoset::set(config, sql, &late).await? {
+            let again = catalog::load(&sql.client, Wanted::Oids(&oids), &mut PgTypes::new()).await;
+            late = again.map_err(|f| source_error(config, f))?;
+        }
         Ok(self.join(config, sql, found, &late).await)
     }
 

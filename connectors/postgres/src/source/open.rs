@@ -4,6 +4,7 @@
 //! so it is ours, half made, and is made again.
 
 use super::ahead::Ahead;
+use super::autoset;
 use super::decode::POSTGRES_EPOCH_MICROS;
 use super::detach::remove_sql;
 use super::entries::{Entries, warn_written, was_away};
@@ -206,6 +207,10 @@ pub(super) async fn tables(
 ) -> Result<Vec<CatalogTable>, SourceError> {
     let found = catalog::load(&sql.client, Wanted::Captured(config), types).await;
     let mut found = found.map_err(|f| source_error(config, f))?;
+    if autoset::set(config, sql, &found).await? {
+        let again = catalog::load(&sql.client, Wanted::Captured(config), types).await;
+        found = again.map_err(|f| source_error(config, f))?;
+    }
     if let Some((before, late)) = before {
         // One that a pattern takes and that came later does not stop the others.
         let unfit = |t: &CatalogTable| t.lacks_identity() && !config.without_identity;

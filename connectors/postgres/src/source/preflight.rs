@@ -1,5 +1,6 @@
 //! What stands in the way of a source, all of it at once, each with the SQL that cures it (capture.md 8.4). Reads only.
 
+use super::autoset;
 use super::login::session;
 use super::open::{
     GUARDRAIL_CURE, VERSION_MIN, create_publication_sql, difference, publication, quoted, too_old, uncapturable,
@@ -95,7 +96,7 @@ async fn look(config: &SourceConfig, out: &mut Vec<Finding>) -> Result<(), Sourc
             ));
             continue;
         }
-        if t.lacks_identity() && !config.without_identity {
+        if t.lacks_identity() && !config.without_identity && !autoset::gives(config, &t) {
             out.push(finding(
                 code::NO_IDENTITY,
                 format!("table {name} has no replica identity"),

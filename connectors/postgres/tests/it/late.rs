@@ -2,8 +2,8 @@
 
 use crate::rig::Rig;
 use crate::support::*;
-use catchwater_capture::SnapshotMode;
 use catchwater_capture::source::{Opened, Source, SourceClass, SourceError, Start};
+use catchwater_capture::{SnapshotMode, State};
 use catchwater_connector_postgres::{PgSource, SourceConfig};
 use std::time::Duration;
 
@@ -108,5 +108,39 @@ async fn rows_of_a_later_table_are_read_as_a_first_snapshot_would() {
         }
         db.exec(&format!("DROP PUBLICATION {}; DROP SCHEMA app CASCADE", rig.source.publication())).await;
     }
+    db.drop().await;
+}
+
+/// `replica.identity.autoset.values`: at a start, and of a table that came later.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_given_the_replica_identity_that_is_named() {
+    let Some(db) = database("autoset").await else { return };
+    db.exec(
+        "CREATE SCHEMA app; CREATE TABLE app.a(id int PRIMARY KEY, v text); CREATE TABLE app.none(v text);
+         CREATE TABLE app.i(id int PRIMARY KEY, code int NOT NULL UNIQUE, v text); CREATE TABLE app.d(id int PRIMARY KEY);
+         ALTER TABLE app.d REPLICA IDENTITY FULL",
+    )
+    .await;
+    let mut rig = Rig::new(db.config(&["app.*"])).await;
+    let list = "app[.](a|none|late):FULL,app.i:INDEX i_code_key,app.d:default";
+    rig.properties = vec![("replica.identity.autoset.values", list.into())];
+    let mut running = rig.start();
+    running.until("the stream", |s| s.get().state == State::Streaming).await;
+    let identities = "SELECT string_agg(relname || relreplident::text, ' ' ORDER BY relname) FROM pg_class \
+        WHERE relnamespace = 'app'::regnamespace AND relkind = 'r'";
+    assert_eq!(db.one(identities).await, "af dd ii nonef");
+    db.exec("CREATE TABLE app.late(v text); INSERT INTO app.late VALUES ('x')").await;
+    running.until("the late table", |_| rig.records("shop.app.late").len() == 1).await;
+    db.exec("INSERT INTO app.a VALUES (1, 'x'); DELETE FROM app.a; DELETE FROM app.late").await;
+    running.until("the deletes", |_| rig.records("shop.app.a").len() >= 3).await;
+    let old = &rig.records("shop.app.a")[1].value;
+    assert_eq!(old["before"]["v"], "x", "{old}");
+    assert_eq!(db.one(identities).await, "af dd ii latef nonef");
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    // Two entries that fit one table.
+    rig.properties = vec![("replica.identity.autoset.values", "app.*:FULL,app.a:DEFAULT".into())];
+    let end = (&mut rig.start().task).await.unwrap();
+    assert!(end.contains("more than one entry"), "{end}");
     db.drop().await;
 }
