@@ -1,6 +1,7 @@
 //! `catchwater storage …` on a directory that the built broker wrote, and the directories that a start refuses.
 
 use catchwater_tests::broker::{Broker, Settings, binary};
+use catchwater_tests::skip;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -185,6 +186,31 @@ fn directories_that_are_not_ours_are_refused_and_not_touched() {
     let text = refused(&plain, 3, "CW0220");
     assert!(text.contains("format is 9"), "{text}");
     refused(&["storage", "check", &dir], 3, "CW0220");
+}
+
+/// A mount of FUSE, as of sshfs: a sync there promises what somebody else keeps.
+#[test]
+fn a_directory_on_fuse_is_refused() {
+    let mounted = std::env::temp_dir().join(format!("catchwater-fuse-{}", std::process::id()));
+    let (under, at) = (mounted.join("under"), mounted.join("at"));
+    for dir in [&under, &at] {
+        std::fs::create_dir_all(dir).expect("a folder");
+    }
+    let mount = Command::new("bindfs").args([&under, &at]).output();
+    if !mount.as_ref().is_ok_and(|out| out.status.success()) {
+        return skip("storage_cli fuse", &format!("bindfs cannot mount here: {mount:?}"));
+    }
+    let dir = at.join("data").to_str().expect("utf-8").to_owned();
+    let start = ["start", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", &dir];
+    let judged = std::panic::catch_unwind(|| {
+        let text = refused(&start, 3, "CW0221");
+        assert!(text.contains("FUSE") && text.contains("storage.allow.unsafe.filesystem"), "{text}");
+        assert!(std::fs::read_dir(&under).expect("a folder").next().is_none(), "nothing was made there");
+    });
+    let end = Command::new("fusermount").arg("-u").arg(&at).status();
+    assert!(end.is_ok_and(|status| status.success()), "still mounted: {}", at.display());
+    let _ = std::fs::remove_dir_all(&mounted);
+    judged.unwrap_or_else(|why| std::panic::resume_unwind(why));
 }
 
 /// The newest journal file is cut at a block's boundary: nobody can say whose entries stood behind it, so nothing opens until
