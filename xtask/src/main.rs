@@ -17,6 +17,9 @@ use std::path::PathBuf;
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = sim::as_rustc(&args) {
+        std::process::exit(code?);
+    }
     let rest = args.get(1..).unwrap_or_default();
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::run(),

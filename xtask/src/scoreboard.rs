@@ -444,9 +444,7 @@ fn play(row: &Row, share: u64, seed: u64) -> anyhow::Result<Result> {
                 command.arg((count * share / 100).max(1).to_string());
             }
             if sim {
-                let target =
-                    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
-                command.env("RUSTFLAGS", "--cfg sim").env("CARGO_TARGET_DIR", target.join("sim"));
+                crate::sim::with_cfg_sim(&mut command)?;
             }
             let out = command.output().context("starting cargo")?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
