@@ -175,8 +175,11 @@ fn what_was_dropped_before_it_was_read_keeps_its_rows() {
         let more = format!("ALTER TABLE {table} ADD w int; UPDATE {table} SET w = 1 WHERE id = 2; DROP TABLE {table}");
         a.pg.run(&more).expect("dropped");
     }
-    a.pg.run("BEGIN; ALTER TABLE u ADD w int; UPDATE u SET w = 1 WHERE id = 2; ALTER TABLE u DROP v; COMMIT; INSERT INTO u VALUES (3, 3)")
-        .expect("a column is dropped");
+    a.pg.run(
+        "BEGIN; ALTER TABLE u ADD w int; UPDATE u SET w = 1 WHERE id = 2; ALTER TABLE u ADD x int;
+         ALTER TABLE u DROP v; COMMIT; INSERT INTO u VALUES (3, 3, 3)",
+    )
+    .expect("a column is dropped");
     a.pg.run("INSERT INTO mark VALUES (1)").expect("mark");
     dev.start().expect("again");
     wait(&dev, &b, "SELECT id FROM mark", "1");

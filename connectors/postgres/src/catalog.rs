@@ -408,7 +408,12 @@ impl CatalogTable {
         // Made later, or altered.
         numbers.extend(later.iter().map(|c| c.number).take(r.columns.len().saturating_sub(numbers.len())));
         numbers.sort_unstable();
-        (numbers.len() == r.columns.len()).then_some(numbers)
+        // What this transaction dropped itself may have been there before that: then others would take its place, and their names
+        // say so.
+        let is_own = self.dropped.iter().any(|(_, by)| at == Some(*by));
+        let is_named = |(c, n): (&RelationColumn, &i16)| there.iter().all(|k| k.name != c.name || k.number == *n);
+        let fits = numbers.len() == r.columns.len() && (!is_own || r.columns.iter().zip(&numbers).all(is_named));
+        fits.then_some(numbers)
     }
 
     /// The newest transaction that dropped a column, if it is `at` or younger and the relation looks as the table does today all the
