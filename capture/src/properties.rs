@@ -336,6 +336,7 @@ impl Properties {
                         ("isostring", TimeMode::IsoString),
                         ("microseconds", TimeMode::Micros),
                         ("nanoseconds", TimeMode::Nanos),
+                        ("structured", TimeMode::Structured),
                     ],
                 )?;
             }

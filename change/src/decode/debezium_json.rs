@@ -10,10 +10,11 @@ use crate::calendar;
 use crate::encode::debezium_json::FLAT_HEADER;
 use crate::encode::debezium_json::extension;
 use crate::encode::debezium_json::snapshot_text;
+use crate::encode::debezium_json::structured;
 use crate::encode::debezium_json::value::{
     INFINITE_MS, INFINITY, MINUS_INFINITE_MS, MINUS_INFINITY, decimal_of_double, fixed_scale, parse_iso_interval,
 };
-use crate::encode::form::{BinaryMode, DecimalMode, FORM_HEADER, Form, IntervalMode, Unit};
+use crate::encode::form::{BinaryMode, DecimalMode, FORM_HEADER, Form, IntervalMode, TimeMode, Unit};
 use crate::event::{Event, Op, RowChange, SnapshotMark, SourceInfo};
 use crate::exact::{self, EXACT_HEADER, Exact, ExactCell, ExactError, OUTSIDE_KEY};
 use crate::json::{self, JsonError, Node};
@@ -276,6 +277,11 @@ fn wrong(column: &Column) -> DecodeError {
 
 fn value(node: &Node<'_>, form: &Form, kind: &Type, native: &str) -> Option<Value> {
     let text = || node.as_str().map(|s| Value::Text(s.into()));
+    if form.time == TimeMode::Structured
+        && let Some(value) = structured::read(node, kind)
+    {
+        return Some(value);
+    }
     Some(match kind {
         Type::Bool => match node {
             Node::Bool(v) => Value::Bool(*v),

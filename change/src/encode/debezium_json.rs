@@ -779,6 +779,7 @@ pub(crate) mod placed;
 mod said;
 mod schema;
 mod source_type;
+pub(crate) mod structured;
 mod transaction;
 pub(crate) mod value;
 

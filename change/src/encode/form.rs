@@ -28,6 +28,7 @@ pub enum TimeMode {
     IsoString = 3,
     Micros = 4,
     Nanos = 5,
+    Structured = 6,
 }
 
 /// `binary.handling.mode`. Bytes and base64 look alike in JSON; their schemas differ.
@@ -121,6 +122,7 @@ impl Form {
             TimeMode::IsoString,
             TimeMode::Micros,
             TimeMode::Nanos,
+            TimeMode::Structured,
         ];
         let binaries = [BinaryMode::Bytes, BinaryMode::Base64, BinaryMode::Base64UrlSafe, BinaryMode::Hex];
         let time = times.get(usize::from(time)).copied();
@@ -154,6 +156,8 @@ impl TimeMode {
             TimeMode::Connect => Unit::Millis,
             TimeMode::IsoString => Unit::Iso,
             TimeMode::Nanos => Unit::Nanos,
+            // Of what is said besides: the values are structures.
+            TimeMode::Structured => Unit::Micros,
         }
     }
     /// `timestamp` columns without zone.
@@ -164,6 +168,7 @@ impl TimeMode {
             TimeMode::Connect => Unit::Millis,
             TimeMode::IsoString => Unit::Iso,
             TimeMode::Nanos => Unit::Nanos,
+            TimeMode::Structured => Unit::Micros,
         }
     }
 }

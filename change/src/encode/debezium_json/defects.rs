@@ -16,6 +16,7 @@ mod shape;
 mod time;
 mod uuid;
 
+use super::structured::{self, Days};
 use super::value::{Placeholder, bare, fixed_scale, put_typed, put_value as put_shown};
 use super::{Options, Piece, nothing};
 use crate::calendar;
@@ -29,6 +30,7 @@ pub use cut::cut_units;
 pub(super) use cut::{Cuts, Spot, parameters};
 pub(super) use default::put as put_default;
 pub(super) use shape::shape;
+pub(super) use time::{by_fields, by_julian};
 
 /// How a row reached Debezium: its snapshots read through JDBC, its stream through a parser of its own, and they err
 /// differently.
@@ -58,7 +60,11 @@ pub(super) fn put_value(out: &mut Vec<u8>, options: &Options, column: &Column, v
         nothing::put(out, options, false, column);
         return &out[from..] != b"null" || super::schema::is_optional(column);
     }
+    let by = if road == Road::Jdbc { Days::Jdbc } else { Days::Stream };
     let done = match (&column.kind, value) {
+        (kind, value) if form.time == TimeMode::Structured && structured::shape(kind).is_some() => {
+            structured::put_defect(out, kind, native, value, by)
+        }
         (Type::Date, Value::Date(days)) => time::put_date(out, form, *days, road),
         (Type::Time { zone: false, .. }, Value::Time(micros)) => time::put_time(out, form, *micros),
         (Type::Timestamp { digits }, Value::Timestamp(micros)) => time::put_timestamp(out, form, *digits, *micros),

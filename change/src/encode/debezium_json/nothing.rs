@@ -5,7 +5,8 @@
 
 use super::schema::{is_optional, items_optional};
 use super::value::{bare, fixed_scale, put_value};
-use super::{Options, default};
+use super::{Options, default, structured};
+use crate::encode::form::TimeMode;
 use crate::exact::Exact;
 use crate::json;
 use crate::row::{Cell, Row};
@@ -20,6 +21,9 @@ pub(super) fn put(out: &mut Vec<u8>, options: &Options, defaults: bool, column: 
     }
     if is_optional {
         out.extend_from_slice(b"null");
+        return;
+    }
+    if options.form.time == TimeMode::Structured && structured::put_zero(out, &column.kind) {
         return;
     }
     let empty = || Value::Text("".into());

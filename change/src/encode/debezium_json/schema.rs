@@ -5,7 +5,7 @@
 
 use super::defects::Road;
 use super::value::{bare, delimiter, fixed_scale};
-use super::{Options, Placed, default, defects};
+use super::{Options, Placed, default, defects, structured};
 use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::json;
 use crate::schema::{Column, TableSchema, Type};
@@ -237,6 +237,11 @@ pub(super) fn plain(kind: &'static str, name: &'static str) -> Shape {
 pub(super) fn shape(form: &Form, kind: &Type, native: &str) -> Shape {
     let iso = form.time == TimeMode::IsoString;
     let connect = form.time == TimeMode::Connect;
+    if form.time == TimeMode::Structured
+        && let Some(shape) = structured::shape(kind)
+    {
+        return shape;
+    }
     match kind {
         Type::Bool => plain("boolean", ""),
         Type::Bits { length: 1, .. } => plain("boolean", ""),

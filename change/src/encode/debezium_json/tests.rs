@@ -206,7 +206,8 @@ fn options() -> impl Strategy<Value = Options> {
         Just(TimeMode::Connect),
         Just(TimeMode::IsoString),
         Just(TimeMode::Micros),
-        Just(TimeMode::Nanos)
+        Just(TimeMode::Nanos),
+        Just(TimeMode::Structured)
     ];
     let binary = prop_oneof![
         Just(BinaryMode::Bytes),

@@ -2,9 +2,9 @@
 //!
 //! Every writer says whether `decode` gives the same value back from the text alone; if not, `cw.exact` carries it.
 
-use super::{extension, geometry, hstore};
+use super::{extension, geometry, hstore, structured};
 use crate::calendar;
-use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, Unit};
+use crate::encode::form::{BinaryMode, DecimalMode, Form, HstoreMode, IntervalMode, TimeMode, Unit};
 use crate::exact;
 use crate::json;
 use crate::schema::{Column, Type};
@@ -72,6 +72,11 @@ pub(super) fn put_value(out: &mut Vec<u8>, form: &Form, column: &Column, value: 
 }
 
 pub(super) fn put_typed(out: &mut Vec<u8>, form: &Form, kind: &Type, native: &str, value: &Value) -> bool {
+    if form.time == TimeMode::Structured
+        && let Some(same) = structured::put(out, kind, native, value)
+    {
+        return same;
+    }
     match (kind, value) {
         (Type::Bool, Value::Bool(v)) => put_bool(out, *v),
         (Type::Int { unsigned: false, .. }, Value::Int(v)) => {

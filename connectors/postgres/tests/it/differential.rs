@@ -12,7 +12,7 @@
 //!                                     value as the JSON that was read, null where there is none
 //! ```
 //! `CW_DIFF_SEEDS` = `FIRST..LAST` or one number (default `1..10`); `CW_DIFF_PLAN` = tables and statements of one's own
-//! instead ([`given_plan`]); `CW_DIFF_KEEP` leaves the dump behind where nothing differs, too. With `compat.defects` nothing may differ but what
+//! instead ([`given_plan`]); `CW_DIFF_WITH` = `property=value;…` beside those of the seeds; `CW_DIFF_KEEP` leaves the dump behind where nothing differs, too. With `compat.defects` nothing may differ but what
 //! [`masked`] takes away: times of processing, places and times of the two snapshots, object addresses. Without it, only
 //! columns may differ that also differ between our two settings: every such difference is one the defects explain.
 
@@ -325,8 +325,16 @@ fn given_plan() -> Option<Plan> {
 }
 
 async fn one(server: &str, seed: u64) -> Vec<String> {
-    let Plan { setup, changes, properties } = given_plan().unwrap_or_else(|| random::plan(seed));
+    let Plan { mut setup, changes, mut properties } = given_plan().unwrap_or_else(|| random::plan(seed));
+    for (key, value) in
+        std::env::var("CW_DIFF_WITH").iter().flat_map(|w| w.split(';')).filter_map(|p| p.split_once('='))
+    {
+        properties.insert(key.into(), value.into());
+    }
     let db = database_on(server, &format!("diff{seed}")).await;
+    if db.one("SELECT current_setting('server_version_num')").await.as_str() < "150000" {
+        setup = setup.replace("numeric(6,-2)", "numeric(12,2)").replace("numeric(2,5)", "numeric(9,5)");
+    }
     db.exec(&setup).await;
     db.exec(&format!("CREATE TABLE {MARKER}(id int PRIMARY KEY, v int)")).await;
     let prefix = db.name.clone();

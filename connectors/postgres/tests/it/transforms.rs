@@ -15,10 +15,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Transforms that say where a record goes and what its envelope becomes, and those that change records themselves.
-const RECORDED: [&str; 3] = [
+const RECORDED: [&str; 4] = [
     include_str!("../golden/transforms.txt"),
     include_str!("../golden/changed.txt"),
     include_str!("../golden/converted.txt"),
+    // `time.precision.mode` = structured.
+    include_str!("../golden/structured.txt"),
 ];
 /// Runs with tombstones, of which a delete of a table without a key has one there.
 const WITH_TOMBSTONES: [&str; 5] = ["unwrap-where", "smt-insert", "smt-flatten", "smt-route", "smt-strings"];
@@ -205,7 +207,8 @@ async fn records_behind_transforms_are_debeziums() {
     let mut tasks = tokio::task::JoinSet::new();
     for (at, run) in runs().into_iter().map(Arc::new).enumerate().filter(|(_, r)| r.name.starts_with(&only)) {
         // Both settings of each run, in one of the two forms: all four take twice as long and say no more.
-        for (schemas, defects) in [(at % 2 == 0, false), (at % 2 == 1, true)] {
+        let of_times = run.name.starts_with("structured");
+        for (schemas, defects) in [(at % 2 == 0, of_times), (at % 2 == 1, true)] {
             // The transform puts a default for NULL whatever the converter is told; ours, with the defects alone.
             let is_told = run.properties.contains_key("value.converter.replace.null.with.default");
             // Without the defects what is not set in `source` is said.

@@ -3,8 +3,9 @@
 
 use super::{ADDRESS, bare, time};
 use crate::calendar;
+use crate::encode::debezium_json::structured::{self, Days};
 use crate::encode::debezium_json::value::{delimiter, put_typed};
-use crate::encode::form::Form;
+use crate::encode::form::{Form, TimeMode};
 use crate::float_text;
 use crate::json;
 use crate::schema::{Column, Type};
@@ -185,6 +186,9 @@ fn put_items(out: &mut Vec<u8>, form: &Form, element: &Type, native: &str, items
             continue;
         };
         let done = match (element, item) {
+            (kind, item) if form.time == TimeMode::Structured && structured::shape(kind).is_some() => {
+                structured::put_defect(out, kind, native, item, Days::Item)
+            }
             (Type::Date, Value::Date(days)) => {
                 time::put_date_item(out, form, *days);
                 true

@@ -26,7 +26,7 @@ const FAR_BACK: &str = "-292275055-05-16T23:00:00Z";
 const FAR_BACK_ZONED: &str = "+292269055-12-02T23:00:00.000000Z";
 
 /// A date of the server's through the fields of a `java.sql.Date`.
-fn by_fields(days: i64) -> i64 {
+pub(in super::super) fn by_fields(days: i64) -> i64 {
     let (year, month, day) = calendar::civil(days);
     match days {
         _ if (GREGORIAN - GAP..GREGORIAN).contains(&days) => days + GAP,
@@ -36,7 +36,7 @@ fn by_fields(days: i64) -> i64 {
 }
 
 /// A date of the server's, its fields read as one of the Julian calendar.
-fn by_julian(days: i64) -> i64 {
+pub(in super::super) fn by_julian(days: i64) -> i64 {
     if days >= GREGORIAN {
         return days;
     }

@@ -99,7 +99,9 @@ impl Encoder {
             let (at, column) = has("table.field.event.timestamp", name)?;
             let form = &self.options.form;
             let unit = match column.kind {
-                Type::Timestamp { digits } if form.time != TimeMode::Connect => form.time.timestamp(digits),
+                Type::Timestamp { digits } if !matches!(form.time, TimeMode::Connect | TimeMode::Structured) => {
+                    form.time.timestamp(digits)
+                }
                 _ => Unit::Iso,
             };
             let why = "is no timestamp (without time zone) that time.precision.mode makes a number";
