@@ -69,6 +69,12 @@ fn the_lag_of_whatever_stands_still_grows() {
     dev.start().expect("start");
     a.pg.run("INSERT INTO t VALUES (1)").expect("a row");
     settled(&dev, &b.pg, "1");
+    // What became of the rows that the sink took stands in the table.
+    let (ok, text) = run(&dev, &["lag"]);
+    let columns = text.lines().next().map_or(0, |head| head.split_whitespace().position(|w| w == "ROWS").unwrap_or(0));
+    let of_sink = text.lines().find(|l| l.contains(" sink ")).unwrap_or_default();
+    let shown: Vec<&str> = of_sink.split_whitespace().skip(columns).take(2).collect();
+    assert!(ok && shown == ["1", "1+0+0+0"] && text.contains("APPLIED+FOLDED+PARKED+FILTERED"), "{text}");
 
     // The target holds the sink up: what it stands in says so.
     let holder = b.connect();
@@ -110,7 +116,15 @@ fn the_lag_of_whatever_stands_still_grows() {
     a.cut();
     grows(&dev, 0);
     b.pg.run(&format!("ALTER DATABASE {source} ALLOW_CONNECTIONS true")).expect("open");
-    // A database that does not want to be asked stops its capture for good.
+    // A database that does not want to be asked stops its capture for good, and what is to be said then is told.
+    let told = || {
+        let out = Command::new("curl").args(["-s", &format!("http://{}/api/v1/lag", dev.http)]).output().expect("curl");
+        let lines: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let next = lines.as_array().into_iter().flatten().find(|l| l["kind"] == "source").map(|l| l["next"].clone());
+        let next = next.unwrap_or_default().as_str().unwrap_or_default().to_owned();
+        if next.contains("catchwater pipeline restart p") { String::new() } else { next }
+    };
+    dev.wait(LIMIT, told).expect("the next step");
     assert!(run(&dev, &["pipeline", "restart", "p"]).0);
     a.pg.run("INSERT INTO t VALUES (4)").expect("a row");
     settled(&dev, &b.pg, "4");

@@ -91,9 +91,13 @@ fn changes_are_shown_as_the_source_has_them() {
     assert!(live.wait().expect("ends").success());
     enough.store(true, Ordering::Relaxed);
     writer.join().expect("the writer");
+    // One of the tables has the column: the others' rows are left out without a word.
+    let (code, text) = said(&dev, &["lite", "--where", "status = 'nobody'", "--from", "earliest", "--no-follow"]);
+    assert!(code == 0 && text.is_empty(), "{code} {text}");
     // Mistakes have a code, a place, a next step.
     for (args, code, exit, word) in [
         (&["lite.main.t", "--where", "statu = 'ok'", "--from", "earliest"][..], "CW0351", 2, "status"),
+        (&["lite", "--where", "statu = 'ok'", "--from", "earliest", "--no-follow"], "CW0351", 2, "none of the tables"),
         (&["lite", "--where", "status = ok"], "CW0351", 2, "column 10"),
         (&["lite", "--op", "x"], "CW0351", 2, "c = insert"),
         (&["nobody"], "CW0008", 1, "pipeline list"),

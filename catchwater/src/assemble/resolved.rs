@@ -267,7 +267,7 @@ fn resolve_component(c: &Component, base: &Path, secrets: &Path) -> Result<Compo
         Reference::Env(name) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
         Reference::File(path) => std::fs::read_to_string(base.join(path))
             .map(|t| t.trim_end_matches(['\n', '\r']).to_owned())
-            .map_err(|e| format!("file {path}: {e}")),
+            .map_err(|e| format!("file {}: {e}", base.join(path).display())),
         Reference::Secret(path) => std::fs::read_to_string(secrets.join(path))
             .map(|t| escaped(&t))
             .map_err(|e| format!("secret {path}: {e}; put the connector's configuration again, with it")),

@@ -105,10 +105,15 @@ pub(super) struct Supervisor {
 
 /// A source says what must be done; only the node knows by which command.
 fn with_command(next: String, task: &Task) -> String {
-    if !next.ends_with("must be read again") {
-        return next;
-    }
     let (pipeline, node) = (&task.pipeline, &task.node);
+    if !next.ends_with("must be read again") {
+        // Nothing looks again by itself: what was cured in a database or a secret's file has to be said.
+        return match (next.is_empty(), next.contains("catchwater ")) {
+            (_, true) => next,
+            (true, _) => format!("catchwater pipeline restart {pipeline}, once that is cured"),
+            (false, _) => format!("{next}; then: catchwater pipeline restart {pipeline}"),
+        };
+    }
     format!("{next}: catchwater pipeline reset {pipeline} --source {node} --allow-destructive")
 }
 

@@ -41,9 +41,28 @@ pub async fn run(command: Group) -> Result<Done, Failure> {
     }
 }
 
-/// Columns of `lag`. The stages are milliseconds, in the order of the way from source to target, and sum up to the lag.
-const LAG: [&str; 10] =
-    ["PIPELINE", "NODE", "KIND", "STATE", "LAG_MS", "CAPTURE+LOG+APPLY+COMMIT", "RECORDS", "ROWS", "POSITION", "ERROR"];
+/// Columns of `lag`. The stages are milliseconds, in the order of the way from source to target, and sum up to the lag. A sink's rows
+/// are what it took from the log since it began, and what became of them sums up to that.
+const LAG: [&str; 11] = [
+    "PIPELINE",
+    "NODE",
+    "KIND",
+    "STATE",
+    "LAG_MS",
+    "CAPTURE+LOG+APPLY+COMMIT",
+    "RECORDS",
+    "ROWS",
+    "APPLIED+FOLDED+PARKED+FILTERED",
+    "POSITION",
+    "ERROR",
+];
+
+/// `54+0+5+0`, rows; `-` for what is no sink.
+fn outcomes(line: &Value) -> String {
+    let of = |outcome: &str| Some(line["ledger"][outcome].as_u64()?.to_string());
+    let all: Option<Vec<String>> = ["applied", "folded", "parked", "filtered"].into_iter().map(of).collect();
+    all.map_or("-".into(), |all| all.join("+"))
+}
 
 /// `1+0+3+12`, milliseconds; `-` for what is no sink.
 pub(super) fn stages(line: &Value) -> String {
@@ -70,7 +89,9 @@ pub async fn lag(http: &Http, watch: bool, output: Output) -> Result<Done, Failu
                     text(&l["lag_ms"]),
                     stages(l),
                     text(&l["lag_records"]),
-                    text(&l["rows"]),
+                    // Of a sink what it took, of which the next column is the account.
+                    l["ledger"]["taken"].as_u64().map_or_else(|| text(&l["rows"]), |n| n.to_string()),
+                    outcomes(l),
                     text(&l["position"]),
                     text(&l["error"]),
                 ]

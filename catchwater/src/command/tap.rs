@@ -66,6 +66,8 @@ pub async fn run(args: Tap, output: Output) -> Result<Done, Failure> {
         ops,
         output,
         single: topics.len() == 1,
+        unfit: None,
+        fits: false,
     };
     tap.pump(places, args.limit.unwrap_or(u64::MAX), !args.no_follow).await
 }
@@ -155,6 +157,9 @@ struct Running {
     output: Output,
     /// One topic alone: a column that it does not have is a mistake. Among several, each has columns of its own.
     single: bool,
+    /// A column of the condition that no table had which was read, and whether one had them all.
+    unfit: Option<String>,
+    fits: bool,
 }
 
 impl Running {
@@ -187,8 +192,17 @@ impl Running {
             if came {
                 continue;
             }
-            if !follow {
-                return Ok(Done::silent());
+            let unfit = self.unfit.take().filter(|_| !self.fits);
+            let unfit = unfit
+                .map(|column| format!("--where: none of the tables whose changes were read has a column {column}"));
+            match (unfit, follow) {
+                (Some(what), false) => {
+                    return Err(Failure::new(Exit::Refused, "CW0351", what)
+                        .next("catchwater tap without --where shows the columns; names are as the source has them"));
+                }
+                (None, false) => return Ok(Done::silent()),
+                (Some(what), true) => eprintln!("warning[CW0351]: {what}"),
+                (None, true) => {}
             }
             catchwater_runtime::time::sleep(WAIT).await;
             for place in &mut places {
@@ -257,6 +271,10 @@ impl Running {
             Failure::new(Exit::Runtime, "CW0009", format!("{} offset {}: {why}", place.topic, record.offset))
         })?;
         if let Some(filter) = &self.filter {
+            match filter.unknown(&schema) {
+                Some(column) if !self.single => self.unfit = Some(column.to_owned()),
+                _ => self.fits = true,
+            }
             if let Some(column) = filter.unknown(&schema).filter(|_| self.single) {
                 let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
                 return Err(Failure::new(
