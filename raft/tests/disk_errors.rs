@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
+use catchwater_base::Rng;
 use catchwater_raft::driver::{IdentitySeed, LogDir, LogDirConfig, Pressure, Replica};
 use catchwater_raft::{Event, ReadyNo};
 use catchwater_record::batch::{build::Builder, patch};
 use catchwater_record::{EntryIndex, Gid, LeaderEpoch, Offset, PartitionId, TopicId};
-use catchwater_storage::disk::memory::MemoryDisk;
+use catchwater_storage::disk::memory::{Cut, MemoryDisk};
 use catchwater_storage::disk::{Disk, DiskDone, DiskError, DiskFault, DiskOp};
 use catchwater_storage::{EntryKind, GroupSpec, Hard, NewEntry, RecoveredGroup, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -187,6 +188,77 @@ fn whatever_fails_once_is_the_end_and_nothing_acknowledged_is_lost() {
             assert!(struck > 0, "no life came to a {what}");
         }
     }
+}
+
+/// The n-th sync of a file fails, as a kernel's does: it says so once, and what it could not write counts as clean then.
+struct Forgetting {
+    inner: Arc<MemoryDisk>,
+    left: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Disk for Forgetting {
+    fn run(&self, op: DiskOp) -> Result<DiskDone, DiskError> {
+        if let DiskOp::Fdatasync { path } = &op
+            && path.contains("/p/")
+            && self.left.fetch_sub(1, SeqCst) == 1
+        {
+            self.lost.store(self.inner.sync_fails(path) as u64, SeqCst);
+            return Err(DiskError { op: "sync", path: path.clone(), kind: DiskFault::Io });
+        }
+        self.inner.run(op)
+    }
+}
+
+/// Appends behind `last` until `until` says so; the last entry.
+fn busy(dir: &LogDir, gid: Gid, mut last: u64, until: impl Fn(u64) -> bool) -> u64 {
+    let limit = Instant::now() + LIMIT;
+    while !until(last) {
+        assert!(Instant::now() < limit, "still {last}");
+        if dir.pressure() == Pressure::Stop && dir.is_stopped().is_none() {
+            std::thread::yield_now();
+            continue;
+        }
+        last += 1;
+        append(dir, gid, last);
+    }
+    last
+}
+
+/// Trap: whoever opens a file after an error of its fsync sees all of it and hears of success. What the next life finds in the
+/// page cache is not on the disk, whatever its own syncs say.
+#[test]
+fn a_second_opener_after_a_failed_fsync_trusts_no_page_cache() {
+    let (gid, mut lost) = (Gid(1), 0);
+    for at in [1, 2, 3, 5, 8, 13] {
+        let inner = Arc::new(MemoryDisk::new());
+        let disk = Arc::new(Forgetting { inner: inner.clone(), left: AtomicU64::new(at), lost: AtomicU64::new(0) });
+        let (dir, _) = open(disk.clone());
+        let conf = Bytes::from_static(&[1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+        let (topic, partition) = (TopicId([7; 16]), PartitionId(0));
+        dir.create(gid, GroupSpec { topic, partition, incarnation: 1, conf, conf_index: EntryIndex::ZERO });
+        let acks = Arc::new(Acks::default());
+        dir.attach(gid, acks.clone());
+        busy(&dir, gid, 0, |_| dir.is_stopped().is_some());
+        dir.abandon();
+        let acked = acks.0.load(SeqCst);
+        inner.kill();
+        lost += disk.lost.load(SeqCst);
+        // The same machine: all that was written can be read. It goes on for so long that the journal comes round.
+        let (dir, groups) = open(inner.clone());
+        let last = groups.iter().find(|g| g.gid == gid).map_or(0, entries_of);
+        assert!(last >= acked, "sync {at}: {last} of {acked} are there");
+        dir.attach(gid, acks.clone());
+        busy(&dir, gid, last, |n| n > last + 6_000 && acks.0.load(SeqCst) + 50 > n);
+        let acked = acks.0.load(SeqCst);
+        dir.abandon();
+        inner.power_cut(Cut::LoseAll, &mut Rng::new(at));
+        let (dir, groups) = open(inner);
+        let there = groups.iter().find(|g| g.gid == gid).map_or(0, entries_of);
+        assert!(there >= acked, "sync {at}: {there} are there, {acked} were acknowledged");
+        dir.abandon();
+    }
+    assert!(lost > 0, "no sync that failed had anything to write");
 }
 
 /// Reads of one group's files fail, while they are asked to.

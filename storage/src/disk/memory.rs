@@ -38,6 +38,8 @@ struct Inode {
     durable: Vec<u8>,
     /// Sectors of `data` written since the last sync.
     dirty: BTreeSet<usize>,
+    /// Sectors whose write-back failed: reads see them, no sync will bring them to the disk, and only a new write does.
+    lost: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -157,9 +159,20 @@ impl MemoryDisk {
             && let Some(inode) = state.inodes.get_mut(&inode)
         {
             change(&mut inode.data);
-            inode.durable = inode.data.clone();
-            inode.dirty.clear();
+            inode.lost.clear();
+            inode.sync();
         }
+    }
+
+    /// A sync of the file failed as a kernel's does: it was told once, and the pages count as clean from now on. Whoever
+    /// syncs the file again hears of no error. Gives how many sectors reads see and the disk has not.
+    pub fn sync_fails(&self, path: &str) -> usize {
+        let mut state = self.lock();
+        let inode = state.names.get(path).copied().and_then(|inode| state.inodes.get_mut(&inode));
+        inode.map_or(0, |inode| {
+            inode.lost.append(&mut inode.dirty);
+            inode.lost.len()
+        })
     }
 
     /// Bytes of all files that a power loss could take.
@@ -191,30 +204,47 @@ impl Inode {
             // A hole in front of the write is part of the new length.
             let from = self.data.len();
             self.data.resize(end, 0);
-            self.dirty.extend(from / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+            self.touched(from..end);
         }
         self.data[at..end].copy_from_slice(bytes);
-        self.dirty.extend(at / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+        self.touched(at..end);
+    }
+
+    fn touched(&mut self, bytes: std::ops::Range<usize>) {
+        for sector in bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES) {
+            self.lost.remove(&sector);
+            self.dirty.insert(sector);
+        }
     }
 
     fn truncate(&mut self, len: usize) {
         if len < self.data.len() {
-            self.dirty.extend(len / SECTOR_BYTES..self.data.len().div_ceil(SECTOR_BYTES));
+            self.touched(len..self.data.len());
         }
         self.data.resize(len, 0);
     }
 
     fn sync(&mut self) {
-        self.durable = self.data.clone();
+        let before = std::mem::replace(&mut self.durable, self.data.clone());
         self.dirty.clear();
+        for sector in &self.lost {
+            let range = sector_range(*sector, self.durable.len());
+            let was = before.get(range.start..before.len().min(range.end)).unwrap_or_default();
+            let (old, new) = self.durable[range].split_at_mut(was.len());
+            old.copy_from_slice(was);
+            new.fill(0);
+        }
     }
 
     fn cut(&mut self, cut: Cut, rng: &mut Rng) {
-        let changed = !self.dirty.is_empty() || self.data.len() != self.durable.len();
+        let changed = !self.dirty.is_empty() || !self.lost.is_empty() || self.data.len() != self.durable.len();
         match cut {
             _ if !changed => {}
             Cut::LoseAll => self.data = self.durable.clone(),
-            Cut::KeepAll => {}
+            Cut::KeepAll => {
+                self.sync();
+                self.data = self.durable.clone();
+            }
             Cut::Random => self.cut_by_sector(rng),
             Cut::GarbageTail => {
                 let dirty: Vec<usize> = self.dirty.iter().copied().collect();
@@ -235,6 +265,7 @@ impl Inode {
                 self.data = data;
             }
         }
+        self.lost.clear();
         self.sync();
     }
 

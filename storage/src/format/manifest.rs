@@ -16,6 +16,9 @@ const EPOCH_BYTES: usize = 24;
 const SEGMENT_BYTES: usize = 48;
 const TIERED_BYTES: usize = 64;
 const DAMAGE_BYTES: usize = 24;
+/// The largest `mode` and `state` that the page lists.
+const MODE_MAX: u8 = 1;
+const STATE_MAX: u8 = 3;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Manifest {
@@ -118,7 +121,7 @@ impl Manifest {
         if need != bytes.len() {
             return None;
         }
-        if !sane([32, 40, 80, 88, 96, 104].map(|at| le.u64(at))) {
+        if !sane([32, 40, 80, 88, 96, 104].map(|at| le.u64(at))) || le.u8(52) > MODE_MAX || le.u8(53) > STATE_MAX {
             return None;
         }
         let mut at = FIXED_BYTES;
@@ -236,6 +239,18 @@ mod tests {
         let bytes = slot::encode(SlotKind::Manifest, 3, &sample().encode());
         assert_golden("manifest.md", "manifest", &bytes);
         assert_eq!(Manifest::decode(&sample().encode()), Some(sample()));
+    }
+
+    #[test]
+    fn values_outside_their_lists_are_refused() {
+        let bytes = sample().encode();
+        for (at, most) in [(52, 1), (53, 3), (FIXED_BYTES + EPOCH_BYTES + 20, 2)] {
+            for value in 0..=u8::MAX {
+                let mut bytes = bytes.clone();
+                bytes[at] = value;
+                assert_eq!(Manifest::decode(&bytes).is_some(), value <= most, "byte {at} = {value}");
+            }
+        }
     }
 
     #[test]
