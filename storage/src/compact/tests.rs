@@ -30,6 +30,7 @@ mod aborted;
 mod captured;
 mod state;
 mod table;
+mod traps;
 
 const GID: Gid = Gid(1);
 const NEW: NewIdentity = NewIdentity { cluster_id: [1; 16], dir_id: [2; 16], node: 1 };
