@@ -213,6 +213,8 @@ def offsets():
     spec = R.choice([OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec.max_timestamp(), OffsetSpec.for_timestamp(now + R.randrange(-120_000, 120_000))])
     if topics[name][1].get("message.timestamp.type") and not isinstance(spec, (type(OffsetSpec.earliest()), type(OffsetSpec.latest()))):
         return  # their clocks differ
+    if isinstance(spec, type(OffsetSpec.max_timestamp())) and sides[0].bounds(name, partition)[0]:
+        return  # Kafka answers with records that DeleteRecords took
     told = lambda out: [v if isinstance(v, str) else (v.offset, v.timestamp if v.timestamp > 0 else -1) for v in out.values()]
     both(f"offsets of {name}-{partition} {spec}", lambda s: told(s.ask(s.admin.list_offsets({TopicPartition(name, partition): spec}))))
 

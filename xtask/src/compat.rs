@@ -9,21 +9,22 @@ use std::process::Command;
 
 const VERSION: &str = "4.3.1";
 
-/// Test of `catchwater-tests --test wire` by the name of the comparison.
-const COMPARISONS: [(&str, &str); 2] = [
-    ("compaction", "compaction_leaves_what_apache_kafka_leaves"),
-    ("tools", "apache_kafkas_tools_administer_the_node"),
+/// By the name of the comparison: a test of `catchwater-tests` and where it is.
+const COMPARISONS: [(&str, &str, &str); 3] = [
+    ("compaction", "wire", "compaction_leaves_what_apache_kafka_leaves"),
+    ("tools", "wire", "apache_kafkas_tools_administer_the_node"),
+    ("programs", "clients", "a_random_program_finds_the_same_in_apache_kafka"),
 ];
 
 pub fn run(args: &[String]) -> Result<()> {
-    let test = args.first().and_then(|name| COMPARISONS.iter().find(|(n, _)| n == name));
-    let Some((_, test)) = test else {
-        let names: Vec<&str> = COMPARISONS.iter().map(|(name, _)| *name).collect();
+    let test = args.first().and_then(|name| COMPARISONS.iter().find(|(n, ..)| n == name));
+    let Some((_, file, test)) = test else {
+        let names: Vec<&str> = COMPARISONS.iter().map(|(name, ..)| *name).collect();
         bail!("usage: cargo xtask compat <{}>", names.join(" | "));
     };
     let libs = fetch()?;
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["test", "-p", "catchwater-tests", "--test", "wire", "--", test, "--nocapture"])
+        .args(["test", "-p", "catchwater-tests", "--test", file, "--", test, "--nocapture"])
         .env("CW_KAFKA_LIBS", libs)
         .current_dir(crate::root())
         .status()
