@@ -6,12 +6,12 @@ use super::*;
 use crate::disk::faulty::{FaultRates, FaultyDisk};
 use crate::disk::memory::{Cut, MemoryDisk};
 use crate::disk::{Disk, DiskExt};
-use crate::entry::{EntryKind, FileRead, Hard, NewEntry, RecoveredGroup, Verdict, derive_flags, row_flag};
+use crate::entry::{EntryKind, FileRead, Hard, NewEntry, RecoveredGroup, SegmentInfo, Verdict, derive_flags, row_flag};
 use crate::format::context::{CaptureContext, LogStart, TrimReason};
 use crate::format::row::{FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::slot::BootState;
 use crate::read::read_batches;
-use crate::recover::{NewIdentity, quarantine, recover_whole, settle, settle_relaxed, write_boot_state};
+use crate::recover::{NewIdentity, quarantine, recover, recover_whole, settle, settle_relaxed, write_boot_state};
 use crate::relaxed::Window;
 use catchwater_base::{Rng, Wall};
 use catchwater_record::batch::{build::Builder, patch};
@@ -430,8 +430,10 @@ impl World {
         self.closed = [None; 2];
         self.stopped = false;
         self.disk.set_rates(FaultRates::default());
+        let fenced = recover(&self.disk.memory().fork(), &self.layout, NEW).unwrap();
         let mut found = recover_whole(&*self.disk, &self.layout, NEW).unwrap();
         let seed = self.seed;
+        check_fenced(seed, &fenced.groups, &found.groups);
         if std::env::var_os("CATCHWATER_TRACE").is_some() {
             let live: Vec<_> =
                 found.journal.live.iter().map(|f| (&f.path[19..], f.file_gen, f.first_lsn, f.last_lsn)).collect();
@@ -639,6 +641,22 @@ fn try_contents(
     }
     out.extend(group.journaled.iter().cloned());
     Ok(out)
+}
+
+/// What a start finds differs from all that is there only in the rows that it has fences of.
+fn check_fenced(seed: u64, fenced: &[(RecoveredGroup, FoundGroup)], whole: &[(RecoveredGroup, FoundGroup)]) {
+    assert_eq!(fenced.len(), whole.len(), "seed {seed}");
+    for ((group, files), (all, all_files)) in fenced.iter().zip(whole) {
+        assert_eq!(format!("{files:?}"), format!("{all_files:?}"), "seed {seed}");
+        let told = |group: &RecoveredGroup| {
+            let ends = |s: &SegmentInfo| (s.rows.len(), s.rows.first().copied(), s.rows.last().copied());
+            let ends: Vec<_> = group.segments.iter().map(ends).collect();
+            (ends, RecoveredGroup { segments: Vec::new(), ..group.clone() })
+        };
+        assert_eq!(told(group), told(all), "seed {seed}");
+        let sealed = group.segments.iter().filter(|s| s.sealed);
+        assert!(sealed.into_iter().all(|s| s.rows.tail().is_empty()), "seed {seed}");
+    }
 }
 
 /// The least timestamp in a footer is that of the rows, or said to be unknown.

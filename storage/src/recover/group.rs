@@ -44,6 +44,9 @@ pub(super) struct Built {
 pub(super) struct Found {
     pub segment: Segment,
     pub rows: Vec<Row>,
+    /// In the place of `rows`, where nobody wants all of them and the file has them as they should be: of a long log a start
+    /// has no more in memory than those of one segment.
+    pub fenced: Option<SegmentRows>,
     /// Its table, with the footer, was lost.
     pub table_lost: bool,
 }
@@ -58,6 +61,8 @@ pub(super) struct Reader<'a> {
     rebuilt: Vec<(String, Bytes)>,
     /// What the manifest says is not what is there any more.
     manifest_stale: bool,
+    /// All rows are handed out.
+    whole: bool,
 }
 
 /// `whole` = all rows are handed out, else those of sealed segments are fenced.
@@ -79,6 +84,7 @@ pub(super) fn build(
         epochs: Vec::new(),
         rebuilt: Vec::new(),
         manifest_stale: false,
+        whole,
     };
     let names: BTreeSet<String> = match disk.list(&reader.dir) {
         Ok(names) => names.into_iter().collect(),
@@ -198,7 +204,12 @@ pub(super) fn build(
         }
         let keep = found.rows.iter().take_while(|r| cut.is_none_or(|c| r.index < c)).count();
         if keep < found.rows.len() {
-            hints.push(Found { segment: found.segment.clone(), rows: found.rows.clone(), table_lost: false });
+            hints.push(Found {
+                segment: found.segment.clone(),
+                rows: found.rows.clone(),
+                fenced: None,
+                table_lost: false,
+            });
             found.rows.truncate(keep);
         }
         if keep == 0 {
@@ -324,9 +335,9 @@ pub(super) fn build(
         prev_term: fixed.prev_term,
         epochs: epochs.clone(),
         segments: segments
-            .iter()
+            .iter_mut()
             .map(|f| SegmentInfo {
-                rows: rows_of(f, whole),
+                rows: f.take_rows(whole),
                 base_index: f.segment.base_index,
                 base_offset: f.segment.base_offset,
                 generation: f.segment.generation,
@@ -382,15 +393,6 @@ pub(super) fn build(
     Ok(Built { group, found, rebuilt, lost })
 }
 
-/// What is sealed is committed: its rows are fenced, unless somebody wants them all.
-fn rows_of(found: &Found, whole: bool) -> SegmentRows {
-    let mut rows = SegmentRows::from(found.rows.clone());
-    if let Some(last) = found.rows.last().filter(|_| !whole && found.segment.state != SegmentState::Active) {
-        rows.fence(last_index(last), 0);
-    }
-    rows
-}
-
 /// A manifest as it is when the snapshot has gone to files.
 fn begun_by(before: &Manifest, snapshot: &PrefixSnapshot) -> Manifest {
     Manifest {
@@ -436,11 +438,16 @@ impl End {
 /// Terms below the first row come from the manifest, the others from the rows.
 fn epochs(fixed: &Manifest, segments: &[Found]) -> Vec<EpochStart> {
     let mut out: Vec<EpochStart> = fixed.epochs.iter().filter(|e| e.index < fixed.first_index).copied().collect();
-    for row in segments.iter().flat_map(|f| &f.rows) {
-        let term = row.term.0;
-        if out.last().is_none_or(|e| e.term < term) {
-            let listed = fixed.epochs.iter().find(|e| e.term == term && e.index <= row.index);
-            out.push(listed.copied().unwrap_or(EpochStart { term, index: row.index, offset: row.base_offset }));
+    let of_row = |r: &Row| EpochStart { term: r.term.0, index: r.index, offset: r.base_offset };
+    for found in segments {
+        let fences = found.fenced.iter().flat_map(|rows| rows.fences());
+        // A term begins at a fence.
+        let fences = fences.map(|f| EpochStart { term: f.term, index: f.index, offset: f.base_offset });
+        for first in fences.chain(found.rows.iter().map(of_row)) {
+            if out.last().is_none_or(|e| e.term < first.term) {
+                let listed = fixed.epochs.iter().find(|e| e.term == first.term && e.index <= first.index);
+                out.push(listed.copied().unwrap_or(first));
+            }
         }
     }
     out
@@ -456,6 +463,16 @@ fn end_of(row: &Row) -> Offset {
 }
 
 impl Found {
+    /// What is sealed is committed: its rows are fenced, unless somebody wants them all.
+    pub(super) fn take_rows(&mut self, whole: bool) -> SegmentRows {
+        let mut rows = self.fenced.take().unwrap_or_else(|| std::mem::take(&mut self.rows).into());
+        let last = rows.last().copied();
+        if let Some(last) = last.filter(|_| !whole && self.segment.state != SegmentState::Active) {
+            rows.fence(last_index(&last), 0);
+        }
+        rows
+    }
+
     /// Makes the segment agree with the rows that were kept.
     pub(super) fn settle(&mut self) {
         let s = &mut self.segment;

@@ -35,7 +35,8 @@ impl Reader<'_> {
         for found in segments.iter().filter(|f| f.segment.last_index() > snap) {
             let name = self.path(&format!("{}.log", segment_stem(found.segment.base_offset, found.segment.generation)));
             let (mut piece, mut piece_at) = (Bytes::new(), 0usize);
-            for row in found.rows.iter().filter(|r| r.index > snap) {
+            let again = if found.fenced.is_some() { self.rows_again(found)? } else { Vec::new() };
+            for row in found.rows.iter().chain(&again).filter(|r| r.index > snap) {
                 let mut header = Bytes::new();
                 if row.kind == EntryKind::Data && row.flags & SAYS_MORE != 0 {
                     let (at, len) = (row.pos as usize, row.len as usize);

@@ -100,7 +100,8 @@ impl Reader<'_> {
             dirty: false,
             sums: None,
         };
-        let mut found = Found { segment, rows: Vec::with_capacity(rows.len()), table_lost: footer.is_none() };
+        let (table_lost, kept) = (footer.is_none(), Vec::with_capacity(rows.len()));
+        let mut found = Found { segment, rows: kept, fenced: None, table_lost };
         for (i, row) in rows.iter().enumerate() {
             let row = match row {
                 Some(row) => *row,
@@ -114,6 +115,7 @@ impl Reader<'_> {
             };
             found.rows.push(row);
         }
+        let sound = !damaged && !bad_rows && !table_lost;
         if damaged || bad_rows {
             let header = header.unwrap_or(EntHeader {
                 gid: self.gid,
@@ -134,7 +136,24 @@ impl Reader<'_> {
             self.worse(Verdict::Damaged);
         }
         found.segment.control = found.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
+        if sound && !self.whole {
+            found.fenced = Some(found.take_rows(false));
+        }
         Ok(found)
+    }
+
+    /// The rows of a sealed segment once more, from its file. If they are not what they were a moment ago, it is damaged.
+    pub(in crate::recover) fn rows_again(&mut self, found: &Found) -> Result<Vec<Row>, DiskError> {
+        let s = &found.segment;
+        let ent = self.path(&format!("{}.ent", segment_stem(s.base_offset, s.generation)));
+        let bytes = self.disk.read(&ent, HEADER_BYTES as u64, s.rows as usize * ROW_BYTES)?;
+        let rows: Option<Vec<Row>> = (0..s.rows as usize)
+            .map(|i| row::decode_row(bytes.get(i * ROW_BYTES..)?, self.gid, s.base_index))
+            .collect();
+        if rows.is_none() {
+            self.worse(Verdict::Damaged);
+        }
+        Ok(rows.unwrap_or_default())
     }
 
     /// Makes the table of a sealed segment again: from its rows, if those are sure and agree with the footer, else from the
