@@ -439,7 +439,7 @@ impl Places for Transforms {
                     placed.chain = late;
                     for link in &mut placed.chain {
                         if let Smt::Zones(zones) = &mut link.smt {
-                            zones.flat = true;
+                            Arc::make_mut(zones).flat = true;
                         }
                     }
                     placed.early_drops = std::mem::take(&mut placed.drops);

@@ -8,6 +8,7 @@ use catchwater_change::connect::paths;
 use catchwater_change::connect::smt::{Insertion, Side, Smt};
 use catchwater_change::connect::zone::Zone;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const KAFKA: &str = "org.apache.kafka.connect.transforms.";
 const DEFAULTS: &str = "replace.null.with.default";
@@ -193,7 +194,7 @@ fn zones(own: &mut Own<'_>) -> Option<Smt> {
         }
     };
     match Rules::parse(&items) {
-        Ok(rules) => Some(Smt::Zones(Box::new(Zones { zone: zone?, flat: false, which, rules }))),
+        Ok(rules) => Some(Smt::Zones(Arc::new(Zones { zone: zone?, flat: false, which, rules }))),
         Err(why) => {
             own.wrong(key, why);
             None

@@ -121,7 +121,7 @@ pub enum Smt {
         unchanged: Option<String>,
     },
     /// Debezium's `TimezoneConverter`.
-    Zones(Box<Zones>),
+    Zones(Arc<Zones>),
     /// Debezium's `VectorToJsonConverter`.
     VectorToJson,
 }

@@ -148,6 +148,13 @@ fn url(given: &mut Given<'_>) -> String {
     let (host, user, database) =
         (given.required("database.hostname"), given.required("database.user"), given.required("database.dbname"));
     let port = given.get("database.port").unwrap_or_default();
+    // The driver's that looks at no certificate, which is what these modes do anyway.
+    let factory = given.get("database.sslfactory").unwrap_or_default();
+    let verifies = given.get("database.sslmode").is_some_and(|mode| mode.starts_with("verify"));
+    if !factory.is_empty() && (factory != "org.postgresql.ssl.NonValidatingFactory" || verifies) {
+        let why = "Catchwater knows org.postgresql.ssl.NonValidatingFactory, and none with verify-ca or verify-full";
+        given.refuse("database.sslfactory", why);
+    }
     let password = given.get("database.password").map(|p| format!(":{}", url_part(&p))).unwrap_or_default();
     let place: Vec<String> = host.split(',').map(|h| format!("{}:{port}", h.trim())).collect();
     let mut url = format!("postgres://{}{password}@{}/{}", url_part(&user), place.join(","), url_part(&database));

@@ -298,9 +298,18 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
         ("errors.log.enable", "true"),
         ("slot.drop.on.stop", "FALSE"),
+        ("event.processing.failure.handling.mode", "warn"),
+        ("database.sslfactory", "org.postgresql.ssl.NonValidatingFactory"),
     ] {
         source(&[(key, value)]);
     }
+    let factory = ("database.sslfactory", "org.postgresql.ssl.NonValidatingFactory");
+    assert_eq!(with(&SOURCE, &[factory, ("database.sslmode", "verify-full")]).unwrap_err().len(), 1);
+    assert_eq!(with(&SOURCE, &[("database.sslfactory", "com.acme.Own")]).unwrap_err().len(), 1);
+    let class = "io.debezium.processors.reselect.ReselectColumnsPostProcessor";
+    let again = source(&[("post.processors", "again"), ("again.type", class), ("again.reselect.null.values", "false")]);
+    assert_eq!(again.debezium.get("again.type").map(String::as_str), Some(class));
+    assert_eq!(with(&SOURCE, &[("post.processors", "own"), ("own.type", "com.acme.Own")]).unwrap_err().len(), 1);
     let missing: Vec<(&str, &str)> = vec![("connector.class", SOURCE[0].1)];
     assert_eq!(translate(&map(&missing)).unwrap_err().len(), 4, "host, user, database, prefix");
 }

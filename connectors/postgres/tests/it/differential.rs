@@ -332,7 +332,8 @@ async fn one(server: &str, seed: u64) -> Vec<String> {
         properties.insert(key.into(), value.into());
     }
     let db = database_on(server, &format!("diff{seed}")).await;
-    if db.one("SELECT current_setting('server_version_num')").await.as_str() < "150000" {
+    let sends_empty = db.one("SELECT current_setting('server_version_num')").await.as_str() < "150000";
+    if sends_empty {
         setup = setup.replace("numeric(6,-2)", "numeric(12,2)").replace("numeric(2,5)", "numeric(9,5)");
     }
     db.exec(&setup).await;
@@ -387,7 +388,12 @@ async fn one(server: &str, seed: u64) -> Vec<String> {
         }
         let delimiter = properties.get("topic.delimiter").map_or(".", String::as_str);
         peer(&["dump", &prefix, &[prefix.as_str(), "public", MARKER].join(delimiter), &dump_file]);
-        report = judged(seed, &properties, &theirs(Path::new(&dump_file)), &right.records(), &wrong.records());
+        let mut all = [theirs(Path::new(&dump_file)), right.records(), wrong.records()];
+        if sends_empty {
+            all.iter_mut().for_each(without_commits);
+        }
+        let [theirs, right, wrong] = &all;
+        report = judged(seed, &properties, theirs, right, wrong);
     } else {
         report.push(format!("seed {seed}: Debezium did not start"));
     }
@@ -402,6 +408,19 @@ async fn one(server: &str, seed: u64) -> Vec<String> {
         let _ = std::fs::remove_dir_all(dir);
     }
     report
+}
+
+/// Before 15 the server sends transactions without rows, too: each of the three sees those by which the ones after it started, and
+/// names them as the last commit before its first row.
+fn without_commits(topics: &mut Topics) {
+    for record in topics.values_mut().flatten() {
+        let sequence = record.value.get_mut("source").and_then(|s| s.get_mut("sequence"));
+        if let Some(sequence) = sequence
+            && let Some((_, own)) = sequence.as_str().and_then(|s| s.split_once(','))
+        {
+            *sequence = json!(own);
+        }
+    }
 }
 
 fn judged(
