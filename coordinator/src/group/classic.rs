@@ -108,9 +108,6 @@ impl Member {
     fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, m)| m.clone()).unwrap_or_default()
     }
-    fn has(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|(name, _)| name == protocol)
-    }
     /// Who waits for the group is not silent.
     fn deadline(&self) -> Option<Mono> {
         let waits = self.joining.is_some() || self.syncing.is_some();

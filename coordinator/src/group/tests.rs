@@ -304,6 +304,27 @@ fn wrong_generation_member_type_and_name_are_told_apart() {
     assert_eq!(sync(&mut rig, &|s| s.group = "other".into()), Err(GroupError::UnknownMember));
 }
 
+/// A frame holds millions of names: each of one member was looked for in all of each other's, at every join.
+#[test]
+fn members_with_very_many_protocols_are_judged_in_a_moment() {
+    let mut rig = Rig::with(Settings { initial_delay_ms: 1_000, ..Settings::default() });
+    let begun = std::time::Instant::now();
+    let many = |who: &str| {
+        let mut all: Vec<_> = (0..20_000).map(|n| (format!("{who}-{n}"), Bytes::new())).collect();
+        all.push(("range".to_owned(), Bytes::new()));
+        all
+    };
+    let tickets: Vec<u64> = (0..3).map(|n| rig.join(Join { protocols: many(&format!("m{n}")), ..nth(n) })).collect();
+    rig.pass(2_500);
+    let chosen: Vec<_> = tickets.iter().map(|t| rig.joined(*t).unwrap().protocol.unwrap()).collect();
+    assert_eq!(chosen, ["range", "range", "range"]);
+    let mut others = many("other");
+    others.pop();
+    let ticket = rig.join(Join { protocols: others, ..nth(9) });
+    assert_eq!(rig.joined(ticket).unwrap_err(), GroupError::InconsistentProtocol);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn the_protocol_is_the_one_all_have_and_most_prefer() {
     let names = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), Bytes::new())).collect::<Vec<_>>();

@@ -4,7 +4,7 @@ use super::super::{GroupError, Join, Joined, JoinedMember, Reply, Settings};
 use super::{Live, Member, State, Turn};
 use bytes::Bytes;
 use catchwater_base::Ticket;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A new member that waits in its first join has no session yet; its client gives up and comes again within this time.
 /// Source: `ClassicGroup` NEW_MEMBER_JOIN_TIMEOUT_MS.
@@ -225,16 +225,17 @@ impl Live {
         if others.peek().is_none() {
             return true;
         }
-        let others: Vec<&Member> = others.collect();
+        let common = common(others);
         join.protocol_type == self.protocol_type
-            && join.protocols.iter().any(|(name, _)| others.iter().all(|m| m.has(name)))
+            && join.protocols.iter().any(|(name, _)| common.contains(name.as_str()))
     }
 
     /// The protocol all members have and most prefer; the first name wins a tie.
     pub(super) fn select(&self) -> Option<String> {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        let common = common(self.members.values());
         for member in self.members.values() {
-            let first = member.protocols.iter().find(|(name, _)| self.members.values().all(|m| m.has(name)));
+            let first = member.protocols.iter().find(|(name, _)| common.contains(name.as_str()));
             if let Some((name, _)) = first {
                 *votes.entry(name).or_default() += 1;
             }
@@ -258,4 +259,17 @@ fn member_id(join: &Join) -> String {
         out.push_str(&format!("{byte:02x}"));
     }
     out
+}
+
+/// The protocols that each of them has. Every list is passed once: a hostile one may be very long.
+fn common<'a>(members: impl Iterator<Item = &'a Member>) -> BTreeSet<&'a str> {
+    let mut common: Option<BTreeSet<&str>> = None;
+    for member in members {
+        let names = member.protocols.iter().map(|(name, _)| name.as_str());
+        common = Some(match common {
+            None => names.collect(),
+            Some(known) => names.filter(|name| known.contains(name)).collect(),
+        });
+    }
+    common.unwrap_or_default()
 }
