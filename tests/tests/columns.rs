@@ -188,3 +188,34 @@ fn what_was_dropped_before_it_was_read_keeps_its_rows() {
     wait(&dev, &b, "SELECT id, v FROM bare ORDER BY id", "1,a 2,b");
     dev.ledger().expect("rows in = rows out");
 }
+
+/// The stream has no TRUNCATE of a partition that comes under its root. Where it is the only one, its file alone does not say whether
+/// the table was truncated: that the stream has none of the table does.
+#[test]
+fn a_truncate_of_the_only_partition_is_told_and_one_of_the_table_is_followed() {
+    let Some(a) = Database::create("pg15", "only_a") else { return };
+    let Some(b) = Database::create("pg15", "only_b") else { return };
+    for table in ["alone", "whole", "wider"] {
+        a.pg.run(&format!(
+            "CREATE TABLE {table} (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+             CREATE TABLE {table}_1 PARTITION OF {table} DEFAULT; INSERT INTO {table} VALUES (1, 1)"
+        ))
+        .expect("table");
+    }
+    let mut dev = Dev::new(&pipeline(&a, &b, "").replace("tables: [t]", "tables: [alone, whole, wider]"));
+    dev.start().expect("start");
+    for table in ["alone", "whole", "wider"] {
+        wait(&dev, &b, &format!("SELECT id FROM {table}"), "1");
+    }
+    a.pg.run("TRUNCATE alone_1; TRUNCATE whole; ALTER TABLE wider ALTER v TYPE bigint").expect("truncated");
+    a.pg.run("INSERT INTO alone VALUES (2, 2)").expect("a row");
+    wait(&dev, &b, "SELECT count(*) FROM whole", "0");
+    let told = || {
+        let log = dev.log();
+        let lines: Vec<&str> = log.lines().filter(|l| l.contains("CW0536")).collect();
+        let is_told = lines.len() == 1 && lines[0].contains("public.alone_1 of public.alone was truncated by itself");
+        if is_told { String::new() } else { format!("{lines:?}") }
+    };
+    dev.wait(LIMIT, told).unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!(b.pg.one("SELECT string_agg(id::text, ',' ORDER BY id) FROM alone").expect("rows"), "1,2");
+}

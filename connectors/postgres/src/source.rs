@@ -367,7 +367,7 @@ impl Running {
         self.announce(config, &published, found.generated, out).await?;
         let roots: Vec<u32> = self.tables.keys().copied().collect();
         let leaves = Leaves::look(config, &self.sql, &roots).await?;
-        self.leaves.learn(config, &self.sql, leaves).await?;
+        self.leaves.learn(config, &self.sql, leaves, Some(self.end)).await?;
         // For people to see; a server that does not answer this is asked again.
         self.slot = open::slot_state(config, &self.sql).await;
         self.compared = now;
@@ -463,6 +463,7 @@ impl Running {
                 push(out, table, Op::Delete, Some(before), None, info);
             }
             Message::Truncate { oids } => {
+                self.leaves.truncated(&oids);
                 for oid in oids {
                     if let Some((table, info)) = self.row_of(config, oid, start)? {
                         push(out, table, Op::Truncate, None, None, info);

@@ -3,7 +3,11 @@
 //! under its root a TRUNCATE is left out). So their list is looked at with the publication, and at a start against the one
 //! of the start before; what was found is said once, with what repairs it (CW0536).
 //!
-//! Not seen: a partition that came and went between two looks, and one that was truncated where it is its table's only one.
+//! Where all partitions of a table have other files, the table itself was truncated, or each of them was. The stream says which: it has a
+//! TRUNCATE of the table, by the time that it has come to where the WAL ended at that look.
+//!
+//! Not seen: a partition that came and went between two looks, and, while nothing streamed, one that was truncated where it is its
+//! table's only one.
 
 use super::{SourceConfig, source_error};
 use crate::codes::source as code;
@@ -13,7 +17,7 @@ use crate::session::Session;
 use bytes::Bytes;
 use catchwater_base::log;
 use catchwater_capture::source::{Identity, SourceError, identity_tag};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// More are not noted for the next start.
 const NOTED_MAX: usize = 40_000;
@@ -24,6 +28,10 @@ const ROWS_MAX: u32 = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Leaves {
     of: BTreeMap<u32, BTreeMap<u32, u32>>,
+    /// Tables of which the stream had a TRUNCATE since the last look.
+    truncated: BTreeSet<u32>,
+    /// Tables all of whose partitions have other files: where the WAL ended then, and the partitions.
+    doubts: BTreeMap<u32, (u64, Vec<u32>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +40,8 @@ enum What {
     Gone,
     /// Another file: truncated, or rewritten.
     Renewed,
+    /// So have all partitions of the table.
+    AllRenewed,
 }
 
 impl Leaves {
@@ -51,8 +61,7 @@ impl Leaves {
         Ok(out)
     }
 
-    /// What became of the partitions of tables that both know, as (table, partition, what). Where all of a table have other files the
-    /// table itself was truncated, which the stream says, or rewritten.
+    /// What became of the partitions of tables that both know, as (table, partition, what).
     fn changes(&self, now: &Leaves) -> Vec<(u32, u32, What)> {
         let mut out = Vec::new();
         for (root, before) in &self.of {
@@ -64,19 +73,56 @@ impl Leaves {
             let renewed: Vec<u32> = before.iter().filter(other).map(|(leaf, _)| *leaf).collect();
             out.extend(gone.chain(came));
             let left = before.keys().filter(|leaf| now.contains_key(leaf)).count();
-            if renewed.len() < left {
-                out.extend(renewed.into_iter().map(|leaf| (*root, leaf, What::Renewed)));
-            }
+            let what = if renewed.len() < left { What::Renewed } else { What::AllRenewed };
+            out.extend(renewed.into_iter().map(|leaf| (*root, leaf, what)));
         }
         out
     }
 
-    /// Takes over what there is `now`, and says what nobody else does.
-    pub async fn learn(&mut self, config: &SourceConfig, sql: &Session, now: Leaves) -> Result<(), SourceError> {
+    /// The stream has a TRUNCATE of these tables.
+    pub fn truncated(&mut self, oids: &[u32]) {
+        self.truncated.extend(oids.iter().filter(|oid| self.of.contains_key(oid)));
+    }
+
+    /// The doubts that the stream settles where it stands at `at`: of those that it had no TRUNCATE for, the partitions.
+    fn settled(&mut self, at: u64) -> Vec<(u32, u32)> {
+        let truncated = &self.truncated;
+        self.doubts.retain(|root, _| !truncated.contains(root));
+        let told: Vec<u32> = self.doubts.iter().filter(|(_, (end, _))| at >= *end).map(|(root, _)| *root).collect();
+        let leaves = |root: u32| {
+            self.doubts.remove(&root).into_iter().flat_map(move |(_, l)| l.into_iter().map(move |l| (root, l)))
+        };
+        told.into_iter().flat_map(leaves).collect()
+    }
+
+    /// Takes over what there is `now`, and says what nobody else does. `at` = how far the stream has come; `None` = it has not begun, so
+    /// what it had before the last end is not known.
+    pub async fn learn(
+        &mut self,
+        config: &SourceConfig,
+        sql: &Session,
+        now: Leaves,
+        at: Option<u64>,
+    ) -> Result<(), SourceError> {
+        let mut all: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (root, leaf, what) in self.changes(&now) {
-            tell(config, sql, root, leaf, what).await?;
+            match what {
+                What::AllRenewed if self.truncated.contains(&root) || at.is_none() => {}
+                What::AllRenewed => all.entry(root).or_default().push(leaf),
+                _ => tell(config, sql, root, leaf, what).await?,
+            }
         }
-        *self = now;
+        for (root, leaf) in self.settled(at.unwrap_or(0)) {
+            tell(config, sql, root, leaf, What::AllRenewed).await?;
+        }
+        if !all.is_empty() {
+            let text = "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8";
+            let end = sql.client.query_one(text, &[]).await.map_err(|e| source_error(config, Fault::from(e)))?;
+            let end: i64 = end.get(0);
+            self.doubts.extend(all.into_iter().map(|(root, leaves)| (root, (end.cast_unsigned(), leaves))));
+        }
+        self.truncated.clear();
+        self.of = now.of;
         Ok(())
     }
 
@@ -147,8 +193,10 @@ async fn tell(config: &SourceConfig, sql: &Session, root: u32, leaf: u32, what: 
             };
             (what, "delete them there, or read the source again: catchwater pipeline reset PIPELINE".to_owned())
         }
-        What::Renewed => {
-            let kept = format!("age(r.x) > (SELECT age(c.xmin) FROM pg_class c WHERE c.oid = {leaf})");
+        What::Renewed | What::AllRenewed => {
+            // What an ALTER TABLE rewrites is of its own transaction.
+            let than = if what == What::AllRenewed { ">=" } else { ">" };
+            let kept = format!("age(r.x) {than} (SELECT age(c.xmin) FROM pg_class c WHERE c.oid = {leaf})");
             if any(&kept).await? {
                 return Ok(()); // VACUUM FULL, CLUSTER
             }
@@ -172,7 +220,7 @@ mod tests {
     use super::*;
 
     fn leaves(of: &[(u32, &[(u32, u32)])]) -> Leaves {
-        Leaves { of: of.iter().map(|(root, of)| (*root, of.iter().copied().collect())).collect() }
+        Leaves { of: of.iter().map(|(root, of)| (*root, of.iter().copied().collect())).collect(), ..Leaves::default() }
     }
 
     #[test]
@@ -181,11 +229,24 @@ mod tests {
         let changes = |now: &[(u32, &[(u32, u32)])]| before.changes(&leaves(now));
         assert_eq!(changes(&[(1, &[(10, 100), (11, 110)]), (2, &[(20, 200)])]), []);
         assert_eq!(changes(&[(1, &[(10, 101), (11, 110)]), (2, &[(20, 200)])]), [(1, 10, What::Renewed)]);
-        // The table itself was truncated.
-        assert_eq!(changes(&[(1, &[(10, 101), (11, 111)]), (2, &[(20, 201)])]), []);
+        // The tables themselves were truncated, or each partition was.
+        let all = [(1, 10, What::AllRenewed), (1, 11, What::AllRenewed), (2, 20, What::AllRenewed)];
+        assert_eq!(changes(&[(1, &[(10, 101), (11, 111)]), (2, &[(20, 201)])]), all);
         let swapped = changes(&[(1, &[(10, 100), (12, 120)]), (2, &[(20, 200)]), (3, &[(30, 300)])]);
         assert_eq!(swapped, [(1, 11, What::Gone), (1, 12, What::Came)], "a table that is new has no past");
         assert_eq!(Leaves::default().changes(&before), [], "nothing was noted");
+    }
+
+    #[test]
+    fn the_stream_says_whether_the_table_was_truncated() {
+        let mut leaves = leaves(&[(1, &[(10, 100)]), (2, &[(20, 200)]), (3, &[(30, 300)])]);
+        leaves.doubts = BTreeMap::from([(1, (50, vec![10])), (2, (50, vec![20])), (3, (90, vec![30]))]);
+        leaves.truncated(&[2, 7]);
+        assert_eq!(leaves.truncated, BTreeSet::from([2]), "7 has no partitions");
+        assert_eq!(leaves.settled(49), []);
+        assert_eq!(leaves.settled(50), [(1, 10)]);
+        assert_eq!(leaves.settled(100), [(3, 30)]);
+        assert_eq!(leaves.settled(u64::MAX), []);
     }
 
     #[test]

@@ -687,7 +687,7 @@ impl PgSource {
         identity.tags.insert(tag::PUBLICATION_ENTRIES, Bytes::from(entries.encode()));
         let mut leaves = known.and_then(|k| Some(Leaves::decode(k.tags.get(&tag::PARTITIONS)?))).unwrap_or_default();
         let now = Leaves::look(config, &sql, &oids(&tables)).await?;
-        leaves.learn(config, &sql, now).await?;
+        leaves.learn(config, &sql, now, None).await?;
         leaves.note(&mut identity);
         let is_in = |t: &CatalogTable| found.tables.contains(&full(t));
         let mut published: Vec<CatalogTable> = tables.into_iter().filter(|t| is_in(t) || found.implies(t)).collect();
