@@ -182,9 +182,12 @@ fn gap(name: &str, code: &str, fault: impl Fn(&Case) -> String, repair: Repair) 
     match repair {
         Repair::Reset => case.reset(code),
         Repair::Sql => {
-            let sql = case.next(code);
+            let next = case.next(code);
+            // A start does what the command behind it would do.
+            let (sql, restart) = next.split_once("; then: ").unwrap_or((&next, ""));
+            assert!(restart.is_empty() || restart.starts_with("catchwater pipeline restart "), "{next}");
             case.node.stop().expect("stop");
-            case.source.pg.run(&sql).unwrap_or_else(|e| panic!("{sql}: {e:#}"));
+            case.source.pg.run(sql).unwrap_or_else(|e| panic!("{sql}: {e:#}"));
             case.node.restart().expect("start");
         }
     }

@@ -203,7 +203,7 @@ fn a_directory_on_fuse_is_refused() {
     let dir = at.join("data").to_str().expect("utf-8").to_owned();
     let start = ["start", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", &dir];
     let judged = std::panic::catch_unwind(|| {
-        let text = refused(&start, 3, "CW0221");
+        let text = refused(&start, 3, "CW0222");
         assert!(text.contains("FUSE") && text.contains("storage.allow.unsafe.filesystem"), "{text}");
         assert!(std::fs::read_dir(&under).expect("a folder").next().is_none(), "nothing was made there");
     });

@@ -100,7 +100,8 @@ fn after_a_kill_the_errors_say_what_to_remove() {
         let log = dev.log()[before..].lines().filter(|l| !l.starts_with('{')).collect::<Vec<_>>().join("\n");
         let sql = |from: &str| {
             let at = log.find(from).unwrap_or_else(|| panic!("no {from} in {log}"));
-            log[at..].lines().next().unwrap_or_default().to_owned()
+            let line = log[at..].lines().next().unwrap_or_default();
+            line.split("; then: ").next().unwrap_or_default().to_owned()
         };
         if log.contains("CW0520") {
             a.pg.run(&sql("SELECT pg_drop_replication_slot")).expect("the printed SQL");

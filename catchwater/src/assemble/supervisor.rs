@@ -111,7 +111,7 @@ fn with_command(next: String, task: &Task) -> String {
         return match (next.is_empty(), next.contains("catchwater ")) {
             (_, true) => next,
             (true, _) => format!("catchwater pipeline restart {pipeline}, once that is cured"),
-            (false, _) => format!("{next}; then: catchwater pipeline restart {pipeline}"),
+            (false, _) => format!("{}; then: catchwater pipeline restart {pipeline}", next.trim_end_matches(';')),
         };
     }
     format!("{next}: catchwater pipeline reset {pipeline} --source {node} --allow-destructive")
