@@ -12,7 +12,7 @@
 use crate::capture_pos::{self, Captures, Standing};
 use crate::compact::{self, Choice, LastBatch, LastOfProducers, Policy};
 use crate::entry::{
-    EntryKind, EpochStart, FileRead, NewEntry, PlacedRow, RecoveredGroup, Replaced, Row, RowRead, SegmentInfo, Thinned,
+    EntryKind, EpochStart, FileRead, NewEntry, PlacedRow, RecoveredGroup, Replaced, Row, RowRead, SegmentInfo,
 };
 use crate::format::context::{CaptureContext, ContextError, EntryContext, Fence};
 use crate::format::txn::Aborted;
@@ -756,19 +756,6 @@ impl Log {
     pub fn compaction_due(&self, policy: &Policy, now_ms: i64) -> Option<Choice> {
         let stable = self.last_stable_offset().min(self.high_watermark());
         compact::choose(self.table.segments(), stable, policy, now_ms)
-    }
-
-    /// What compaction has taken from this log.
-    pub fn thinned(&self) -> Thinned {
-        let segments = self.table.segments();
-        let taken = segments.iter().rev().find(|s| s.generation > 0);
-        let Some(below) = taken.and_then(|s| s.rows.last()).map(|r| r.base_offset.plus(u64::from(r.count))) else {
-            return Thinned { deletes_gone: self.deletes_gone, ..Thinned::default() };
-        };
-        // No run has mapped keys of the newest segment, or above the last stable offset.
-        let whole_from = segments.last().map_or(below, |s| s.base_offset.max(below));
-        let whole_from = whole_from.min(self.last_stable_offset()).max(below);
-        Thinned { below, whole_from, deletes_gone: self.deletes_gone }
     }
 }
 

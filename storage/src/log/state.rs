@@ -3,6 +3,7 @@
 
 use super::{Log, Undo};
 use crate::capture_pos::Captures;
+use crate::entry::Thinned;
 use crate::format::snap::SECTION_ABORTED;
 use crate::format::txn::Aborted;
 use crate::producer::Producers;
@@ -23,6 +24,19 @@ impl Log {
     pub fn has_state(&self) -> bool {
         let members = self.conf.0 > EntryIndex::ZERO || !self.conf_states.is_empty();
         members || !self.producers.is_empty() || !self.captures.is_empty() || !self.foreign_sections.is_empty()
+    }
+
+    /// What compaction has taken from this log.
+    pub fn thinned(&self) -> Thinned {
+        let segments = self.table.segments();
+        let taken = segments.iter().rev().find(|s| s.generation > 0);
+        let Some(below) = taken.and_then(|s| s.rows.last()).map(|r| r.base_offset.plus(u64::from(r.count))) else {
+            return Thinned { deletes_gone: self.deletes_gone, ..Thinned::default() };
+        };
+        // No run has mapped keys of the newest segment, or above the last stable offset.
+        let whole_from = segments.last().map_or(below, |s| s.base_offset.max(below));
+        let whole_from = whole_from.min(self.last_stable_offset()).max(below);
+        Thinned { below, whole_from, deletes_gone: self.deletes_gone }
     }
 
     /// State for `.snap`: the index it stands at, the next offset there, and the payload (sections of storage.md 4.6).
