@@ -1,6 +1,7 @@
 //! Pure. One replica's log: rows, the newest bytes, and what producers and captures have written.
 //!
 //! Called under the partition's lock; no I/O. Cost of an append: one row and one queue slot per entry, no copy of bytes.
+//! Of old rows memory has fences only (`fences.rs`): what is asked of them is where in the files to go on.
 //! ```text
 //!  log_start ≤ … segments … ≤ placed_end ≤ last_index        placed_end: bytes are in files
 //!                                  commit ≤ last_index        above it every change of state has an undo record
