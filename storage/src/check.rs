@@ -2,8 +2,8 @@
 //!
 //! Blocking; reads through a [`Disk`], pure otherwise. It begins with the same fold as a start ([`examine`]) and then
 //! reads what a start trusts: both copies of every slot, every row, batch and context of every segment, the checksums of
-//! sealed files, every snapshot. Memory: one piece of a file at a time, findings up to a bound; what recovery itself
-//! holds (rows, journal files) comes on top.
+//! sealed files, every snapshot. Memory: the entry table of one segment and one piece of a file at a time, findings up to a
+//! bound; what recovery itself holds (journal files, and rows of those tables alone that are damaged) comes on top.
 
 use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskError, DiskExt, DiskFault, DiskOp};
@@ -262,9 +262,15 @@ impl Work<'_> {
         let mut sums = (Crc64::default(), Crc64::default());
         let mut reader = Pieces { disk: self.disk, path: &log, at: 0, bytes: Bytes::new() };
         let mut hashed = 0u64;
-        for (i, row) in info.rows.whole().iter().enumerate() {
+        for i in 0..info.rows.len() {
             let raw = stored.get(HEADER_BYTES + i * ROW_BYTES..);
             let whole = raw.and_then(|bytes| row::decode_row(bytes, gid, segment.base_index));
+            let known = if info.rows.fenced() == 0 { info.rows.whole().get(i).copied() } else { whole };
+            let Some(row) = &known else {
+                let what = format!("row {i}: recovery could read it, and now the disk gives something else");
+                self.find(Weight::Damage, "row", Some(gid), &ent, what);
+                continue;
+            };
             if whole.is_none_or(|r| r.index != row.index) {
                 let (weight, what) = if row.flags & row_flag::DAMAGED == 0 {
                     (Weight::Warning, "damaged; made again from its batch")

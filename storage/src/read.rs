@@ -3,7 +3,7 @@
 
 use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, Hot};
-use crate::entry::{EntryKind, FileRead, Row, RowRead};
+use crate::entry::{EntryKind, FileRead, Row, RowRead, SegmentInfo};
 use crate::fences::{STEP, end_offset};
 use crate::format::row;
 use crate::recover::Layout;
@@ -11,6 +11,7 @@ use crate::segment::{group_dir, segment_stem};
 use bytes::Bytes;
 use catchwater_base::mutant;
 use catchwater_record::{EntryIndex, Gid, Offset};
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why stored bytes could not be read.
@@ -61,6 +62,24 @@ pub fn read_rows(disk: &dyn Disk, layout: &Layout, read: &RowRead) -> Result<Vec
         out.push(row);
     }
     Ok(out)
+}
+
+/// All rows of a segment, of what recovery left in memory or from its file (`dir` = the partition's directory).
+pub(crate) fn rows_of<'a>(
+    disk: &dyn Disk,
+    (dir, gid): (&str, Gid),
+    info: &'a SegmentInfo,
+) -> Result<Cow<'a, [Row]>, DiskError> {
+    if info.rows.fenced() == 0 {
+        return Ok(info.rows.whole().into());
+    }
+    let path = format!("{dir}/{}.ent", segment_stem(info.base_offset, info.generation));
+    let count = info.rows.len();
+    let bytes = disk.read(&path, row::HEADER_BYTES as u64, count * row::ROW_BYTES)?;
+    let rows: Option<Vec<Row>> =
+        (0..count).map(|i| row::decode_row(bytes.get(i * row::ROW_BYTES..)?, gid, info.base_index)).collect();
+    // Recovery could read them.
+    rows.map(Cow::from).ok_or(DiskError { op: "read again", path: path.into(), kind: DiskFault::Io })
 }
 
 /// A disk that gives what is in memory, and otherwise fails and says so.

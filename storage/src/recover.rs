@@ -29,6 +29,7 @@ use crate::segment::{FoundGroup, group_dir};
 use bytes::Bytes;
 use catchwater_base::mutant;
 use catchwater_record::{Gid, Offset};
+use group::KeepRows;
 pub use relaxed::settle_relaxed;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,7 +157,8 @@ impl Layout {
 }
 
 /// Takes the directory as it is and reads everything; makes nothing, changes nothing. For `catchwater storage`. The lock
-/// is held until [`DiskOp::Unlock`] or the end of the process.
+/// is held until [`DiskOp::Unlock`] or the end of the process. Of rows that the files have as they should be it gives fences
+/// ([`crate::check`] reads them again, a segment at a time), and nothing since the newest snapshot.
 pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverError> {
     match disk.list(&layout.root) {
         Err(e) if e.kind == DiskFault::NotFound => return Err(RecoverError::Missing(layout.root.clone())),
@@ -164,7 +166,7 @@ pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverErr
     };
     lock(disk, layout)?;
     let found = match read_meta(disk, layout) {
-        Ok(Some(meta)) => found(disk, layout, meta, true),
+        Ok(Some(meta)) => found(disk, layout, meta, KeepRows::Look),
         Ok(None) => Err(RecoverError::Format { path: layout.root.clone(), why: "it holds no dir.meta" }),
         Err(error) => Err(error),
     };
@@ -174,22 +176,22 @@ pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverErr
     found
 }
 
-/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one. The rows of sealed
-/// segments are fenced one group after the other: memory never holds those of a whole directory.
+/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one. Rows that are
+/// committed are fenced one group after the other: memory never holds those of a whole directory.
 pub fn recover(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
-    recover_with(disk, layout, new, false)
+    recover_with(disk, layout, new, KeepRows::Start)
 }
 
 /// The same with all rows, for who compares them.
 pub fn recover_whole(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
-    recover_with(disk, layout, new, true)
+    recover_with(disk, layout, new, KeepRows::All)
 }
 
-fn recover_with(disk: &dyn Disk, layout: &Layout, new: NewIdentity, whole: bool) -> Result<Recovered, RecoverError> {
+fn recover_with(disk: &dyn Disk, layout: &Layout, new: NewIdentity, keep: KeepRows) -> Result<Recovered, RecoverError> {
     make_parents(disk, &layout.root)?;
     lock(disk, layout)?;
     let found = match read_meta(disk, layout) {
-        Ok(Some(meta)) => found(disk, layout, meta, whole),
+        Ok(Some(meta)) => found(disk, layout, meta, keep),
         Ok(None) => found_dir(disk, layout, new).inspect_err(|_| {
             // After a failed sync the page cache shows what the disk does not have, and no later sync writes it: the next
             // start must not find these files whole.
@@ -325,7 +327,7 @@ fn found_dir(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recov
     })
 }
 
-fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta, whole: bool) -> Result<Recovered, RecoverError> {
+fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta, keep: KeepRows) -> Result<Recovered, RecoverError> {
     let identity = disk.identity(&layout.root)?;
     let (pair, _) = read_pair(disk, layout, "boot.state", SlotKind::BootState)?;
     let boot = pair.newest.as_ref().and_then(|s| BootState::decode(&s.payload)).unwrap_or_default();
@@ -383,7 +385,7 @@ fn found(disk: &dyn Disk, layout: &Layout, meta: DirMeta, whole: bool) -> Result
             power: survivor != Survivor::Process,
             checkpoint_lsn: boot.checkpoint_lsn,
         };
-        let built = group::build(disk, layout, gid, frames, loss, whole)?;
+        let built = group::build(disk, layout, gid, frames, loss, keep)?;
         if built.found.manifest_whole
             && let Some(head) = journal.heads.get_mut(&gid)
         {
@@ -442,7 +444,7 @@ pub fn reopen(
 ) -> Result<(RecoveredGroup, FoundGroup), RecoverError> {
     let frames = journal::GroupFrames::of_head(head);
     let loss = group::Loss { unknown: false, files: false, power: false, checkpoint_lsn: u64::MAX };
-    let built = group::build(disk, layout, gid, frames, loss, false)?;
+    let built = group::build(disk, layout, gid, frames, loss, KeepRows::Start)?;
     if built.found.quarantine.is_none() {
         write_again(disk, &built.rebuilt)?;
     }

@@ -23,6 +23,7 @@ use crate::format::journal::{FileHeader, FlushBuilder, FlushHeader, HEADER_BYTES
 use crate::format::row;
 use crate::format::slot::BootState;
 use crate::journal::{NEW, Persisted};
+use crate::read::rows_of;
 use crate::recover::{
     ASIDE, Layout, RecoverError, Recovered, SALVAGE_FILE, examine, quarantine, settle, settle_relaxed, write_boot_state,
 };
@@ -129,7 +130,7 @@ impl Plan {
         let dir = group_dir(&layout.groups(), gid);
         for segment in &group.segments {
             let path = format!("{dir}/{}.log", segment_stem(segment.base_offset, segment.generation));
-            for row in segment.rows.whole().iter().filter(|r| r.kind == EntryKind::Data) {
+            for row in rows_of(disk, (&dir, gid), segment)?.iter().filter(|r| r.kind == EntryKind::Data) {
                 let batch = disk.read(&path, u64::from(row.pos), row.len as usize)?;
                 if !row::batch_matches(row, &batch) {
                     return Ok(Vec::new()); // what follows would say something else without it
@@ -253,13 +254,13 @@ fn cuts(
     };
     let (mut out, mut last) = (Vec::new(), None);
     for (at, both) in group.segments.iter().zip(&files.segments).enumerate() {
-        if cut_out::survey(disk, (&dir, at), both, next(at), false, &mut Lost::default())?.is_some() {
+        if cut_out::survey(disk, (&dir, group.gid, at), both, next(at), false, &mut Lost::default())?.is_some() {
             last = Some(at);
         }
     }
     for (at, both) in group.segments.iter().zip(&files.segments).enumerate() {
         if last.is_some_and(|last| at <= last) {
-            out.extend(cut_out::survey(disk, (&dir, at), both, next(at), both.1.is_open(), lost)?);
+            out.extend(cut_out::survey(disk, (&dir, group.gid, at), both, next(at), both.1.is_open(), lost)?);
         }
     }
     Ok(out)
@@ -340,7 +341,7 @@ impl Work<'_> {
         settle(self.disk, self.layout, &found.leftovers, &found.journal.free)?;
         for closed in &going_on {
             let Some((group, files)) = found.groups.iter_mut().find(|(g, _)| g.gid == closed.gid) else { continue };
-            self.cut_out(closed, files, now)?;
+            self.cut_out(closed, (group, files), now)?;
             if group.verdict == Verdict::Damaged {
                 files.manifest_whole = false;
             }
@@ -378,7 +379,12 @@ impl Work<'_> {
     }
 
     /// Damaged segments are replaced: copies aside, new ones durable, manifests, then the old ones go.
-    fn cut_out(&mut self, closed: &ClosedGroup, files: &mut FoundGroup, now: Now) -> Result<(), DiskError> {
+    fn cut_out(
+        &mut self,
+        closed: &ClosedGroup,
+        (group, files): (&RecoveredGroup, &mut FoundGroup),
+        now: Now,
+    ) -> Result<(), DiskError> {
         if closed.cuts.is_empty() {
             return Ok(());
         }
@@ -396,7 +402,8 @@ impl Work<'_> {
                 gone.push(format!("{stem}.{ext}"));
             }
             let with = (generation, prev_term, now.wall.as_millis());
-            files.segments[cut.at] = cut_out::write(self.disk, (&dir, closed.gid), (&old, cut), with)?;
+            files.segments[cut.at] =
+                cut_out::write(self.disk, (&dir, closed.gid), (&group.segments[cut.at], &old, cut), with)?;
         }
         self.disk.sync_dir(&dir)?;
         write_manifests(self.disk, self.layout.groups(), files)?;

@@ -5,7 +5,6 @@ mod reader;
 use super::forgiving::Forgiving;
 use super::journal::GroupFrames;
 use super::{ASIDE, Layout, RecoverError, RelaxedLoss, SALVAGE_FILE};
-use crate::compact::rows::last_index;
 use crate::disk::{Disk, DiskExt, DiskFault};
 use crate::entry::{
     EntryKind, EpochStart, GroupSpec, Hard, NewEntry, PrefixSnapshot, RecoveredGroup, Row, SegmentInfo, Verdict,
@@ -49,6 +48,8 @@ pub(super) struct Found {
     pub fenced: Option<SegmentRows>,
     /// Its table, with the footer, was lost.
     pub table_lost: bool,
+    /// The file has these rows.
+    pub stored: bool,
 }
 
 pub(super) struct Reader<'a> {
@@ -61,18 +62,27 @@ pub(super) struct Reader<'a> {
     rebuilt: Vec<(String, Bytes)>,
     /// What the manifest says is not what is there any more.
     manifest_stale: bool,
-    /// All rows are handed out.
-    whole: bool,
+    keep: KeepRows,
 }
 
-/// `whole` = all rows are handed out, else those of sealed segments are fenced.
+/// Which rows are handed out. In every case those are that the file does not have as they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeepRows {
+    /// All of them: for who compares them.
+    All,
+    /// What a log begins with: of what is committed, fences.
+    Start,
+    /// Fences alone, for who reads the table again; and nothing else that grows with the number of entries in files.
+    Look,
+}
+
 pub(super) fn build(
     disk: &dyn Disk,
     layout: &Layout,
     gid: Gid,
     mut frames: GroupFrames,
     loss: Loss,
-    whole: bool,
+    keep: KeepRows,
 ) -> Result<Built, RecoverError> {
     let dir = group_dir(&layout.groups(), gid);
     let forgiving = Forgiving::new(disk);
@@ -84,7 +94,7 @@ pub(super) fn build(
         epochs: Vec::new(),
         rebuilt: Vec::new(),
         manifest_stale: false,
-        whole,
+        keep,
     };
     let names: BTreeSet<String> = match disk.list(&reader.dir) {
         Ok(names) => names.into_iter().collect(),
@@ -209,6 +219,7 @@ pub(super) fn build(
                 rows: found.rows.clone(),
                 fenced: None,
                 table_lost: false,
+                stored: true,
             });
             found.rows.truncate(keep);
         }
@@ -315,7 +326,11 @@ pub(super) fn build(
         },
     };
     let snap_index = snap.as_ref().map_or(EntryIndex::ZERO, |(i, _)| *i);
-    let since_snap = reader.since(&segments, snap_index)?;
+    let mut since_snap = reader.since(&segments, snap_index)?;
+    let bytes_since_snap = since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum();
+    if keep == KeepRows::Look {
+        since_snap = Vec::new();
+    }
 
     // Kept out of the way of the segment writer, and of the journal's recycling, until somebody decides.
     let quarantine = matches!(reader.verdict, Verdict::Suspect | Verdict::Damaged).then(|| {
@@ -337,7 +352,7 @@ pub(super) fn build(
         segments: segments
             .iter_mut()
             .map(|f| SegmentInfo {
-                rows: f.take_rows(whole),
+                rows: reader.take_rows(f, hard.commit),
                 base_index: f.segment.base_index,
                 base_offset: f.segment.base_offset,
                 generation: f.segment.generation,
@@ -383,7 +398,7 @@ pub(super) fn build(
         loose,
         stale: all_names.into_iter().filter(|n| !known.contains(n) && !n.ends_with(ASIDE)).collect(),
         snaps,
-        bytes_since_snap: group.since_snap.iter().map(|(row, _, _)| u64::from(row.len)).sum(),
+        bytes_since_snap,
         journaled: pieces,
     };
     let (mut found, mut rebuilt) = (found, reader.rebuilt);
@@ -463,16 +478,6 @@ fn end_of(row: &Row) -> Offset {
 }
 
 impl Found {
-    /// What is sealed is committed: its rows are fenced, unless somebody wants them all.
-    pub(super) fn take_rows(&mut self, whole: bool) -> SegmentRows {
-        let mut rows = self.fenced.take().unwrap_or_else(|| std::mem::take(&mut self.rows).into());
-        let last = rows.last().copied();
-        if let Some(last) = last.filter(|_| !whole && self.segment.state != SegmentState::Active) {
-            rows.fence(last_index(&last), 0);
-        }
-        rows
-    }
-
     /// Makes the segment agree with the rows that were kept.
     pub(super) fn settle(&mut self) {
         let s = &mut self.segment;

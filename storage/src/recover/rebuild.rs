@@ -277,5 +277,5 @@ pub(super) fn open_found(header: &EntHeader, rows: Vec<Row>, has_ext: bool) -> F
         dirty: true,
         sums: None,
     };
-    Found { segment, rows, fenced: None, table_lost: false }
+    Found { segment, rows, fenced: None, table_lost: false, stored: true }
 }

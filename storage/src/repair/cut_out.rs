@@ -15,6 +15,8 @@ use crate::entry::{EntryKind, Row, SegmentInfo, row_flag};
 use crate::format::context::EntryContext;
 use crate::format::manifest::SegmentState;
 use crate::format::row::{self, EntHeader, Footer};
+use crate::read::rows_of;
+use crate::recover::forgiving::Forgiving;
 use crate::segment::{Segment, segment_stem};
 use bytes::Bytes;
 use catchwater_record::crc::Crc64;
@@ -46,7 +48,6 @@ pub struct Lost {
 pub(super) struct Cut {
     /// Which of the partition's segments.
     pub at: usize,
-    keep: Vec<Row>,
     /// Where what follows begins.
     pub end: (EntryIndex, Offset),
 }
@@ -92,6 +93,29 @@ impl<'a> Source<'a> {
         Ok(row::batch_matches(row, &body).then_some(body))
     }
 
+    /// What stays of a row, if it may follow at `at` and end at `end`, and what it points at is whole.
+    fn kept(
+        &mut self,
+        row: &Row,
+        (index, offset): (EntryIndex, Offset),
+        end: (EntryIndex, Offset),
+    ) -> Result<Option<Row>, DiskError> {
+        let fits = row.index >= index && row.base_offset >= offset && last_index(row) < end.0 && end_of(row) <= end.1;
+        // The next index at another offset: not of this log.
+        let follows = row.index > index || row.base_offset == offset;
+        if row.flags & row_flag::DAMAGED != 0 || !fits || !follows {
+            return Ok(None);
+        }
+        if row.kind == EntryKind::Data && self.batch(row)?.is_none() {
+            return Ok(None);
+        }
+        if self.context(row)?.is_some() {
+            return Ok(Some(*row));
+        }
+        let without = Row { ext_len: 0, flags: row.flags & !row_flag::CAPTURE, ..*row };
+        Ok((row.kind == EntryKind::Data).then_some(without))
+    }
+
     /// The row's context record, if it is what was written.
     fn context(&self, row: &Row) -> Result<Option<Bytes>, DiskError> {
         if row.ext_len == 0 {
@@ -113,49 +137,33 @@ fn end_of(row: &Row) -> Offset {
 /// `always` is not set.
 pub(super) fn survey(
     disk: &dyn Disk,
-    (dir, at): (&str, usize),
+    (dir, gid, at): (&str, Gid, usize),
     (info, segment): (&SegmentInfo, &Segment),
     next: Option<(EntryIndex, Offset)>,
     always: bool,
     lost: &mut Lost,
 ) -> Result<Option<Cut>, DiskError> {
     let mut source = Source::new(disk, dir, segment);
+    let rows = rows_of(&Forgiving::new(disk), (dir, gid), info)?;
     let rows_end =
         info.rows.last().map_or((segment.base_index, segment.base_offset), |r| (last_index(r).next(), end_of(r)));
     let end = next
         .unwrap_or((EntryIndex(rows_end.0.0.max(segment.last_index().next().0)), rows_end.1.max(segment.next_offset)));
-    let (mut keep, mut contexts) = (Vec::with_capacity(info.rows.len()), 0);
     let (mut index, mut offset) = (segment.base_index, segment.base_offset);
-    let mut holes = Lost::default();
+    let (mut holes, mut contexts) = (Lost::default(), 0);
     let hole = |holes: &mut Lost, (index, offset): (EntryIndex, Offset), to: (EntryIndex, Offset)| {
         holes.entries += to.0.0.saturating_sub(index.0);
         if to.1 > offset {
             holes.offsets.push(LostRange { from: offset, to: to.1 });
         }
     };
-    for row in info.rows.whole() {
-        let fits = row.index >= index && row.base_offset >= offset && last_index(row) < end.0 && end_of(row) <= end.1;
-        if row.flags & row_flag::DAMAGED != 0 || !fits {
-            continue;
-        }
-        if row.kind == EntryKind::Data && source.batch(row)?.is_none() {
-            continue;
-        }
-        let mut row = *row;
-        if source.context(&row)?.is_none() {
-            if row.kind != EntryKind::Data {
-                continue;
-            }
-            (row.ext_len, row.flags) = (0, row.flags & !row_flag::CAPTURE);
-            contexts += 1;
-        }
+    for row in rows.iter() {
+        let Some(kept) = source.kept(row, (index, offset), end)? else { continue };
+        contexts += u64::from(kept.ext_len != row.ext_len);
         if row.index > index {
             hole(&mut holes, (index, offset), (row.index, row.base_offset));
-        } else if row.base_offset != offset {
-            continue; // the next index at another offset: not of this log
         }
-        (index, offset) = (last_index(&row).next(), end_of(&row));
-        keep.push(row);
+        (index, offset) = (last_index(row).next(), end_of(row));
     }
     if index < end.0 {
         hole(&mut holes, (index, offset), end);
@@ -172,7 +180,7 @@ pub(super) fn survey(
             None => lost.offsets.push(range),
         }
     }
-    Ok(Some(Cut { at, keep, end }))
+    Ok(Some(Cut { at, end }))
 }
 
 /// A file that grows piece by piece.
@@ -207,7 +215,7 @@ impl Growing<'_> {
 pub(super) fn write(
     disk: &dyn Disk,
     (dir, gid): (&str, Gid),
-    (old, cut): (&Segment, &Cut),
+    (info, old, cut): (&SegmentInfo, &Segment, &Cut),
     (generation, prev_term, now_ms): (u32, u32, i64),
 ) -> Result<Segment, DiskError> {
     let mut source = Source::new(disk, dir, old);
@@ -217,8 +225,15 @@ pub(super) fn write(
         disk.create_new(&path)?;
         Ok(Growing { disk, path, buffer: Vec::new(), written: 0, sum: Crc64::default() })
     };
+    let all = rows_of(&Forgiving::new(disk), (dir, gid), info)?;
+    let mut keep: Vec<Row> = Vec::with_capacity(all.len());
+    for row in all.iter() {
+        let at = keep.last().map_or((old.base_index, old.base_offset), |r| (last_index(r).next(), end_of(r)));
+        keep.extend(source.kept(row, at, cut.end)?);
+    }
+    drop(all);
     let mut log = file("log")?;
-    let mut ext = if cut.keep.iter().any(|r| r.ext_len > 0) { Some(file("ext")?) } else { None };
+    let mut ext = if keep.iter().any(|r| r.ext_len > 0) { Some(file("ext")?) } else { None };
     let mut folding = Folding::new();
     let (mut index, mut offset) = (old.base_index, old.base_offset);
     let gap = |index: EntryIndex, offset: Offset, to: (EntryIndex, Offset), term: LeaderEpoch| Row {
@@ -235,7 +250,7 @@ pub(super) fn write(
         ext_len: 0,
     };
     let changed = |path: &str| DiskError { op: "read again", path: path.into(), kind: DiskFault::Io };
-    for row in &cut.keep {
+    for row in &keep {
         if row.index > index {
             folding.fold(&gap(index, offset, (row.index, row.base_offset), row.term));
         }
@@ -258,7 +273,7 @@ pub(super) fn write(
         folding.keep(row, body, row.ext_len, max_ts);
     }
     if index < cut.end.0 {
-        let term = LeaderEpoch(old.last_term.max(cut.keep.last().map_or(prev_term, |r| r.term.0)));
+        let term = LeaderEpoch(old.last_term.max(keep.last().map_or(prev_term, |r| r.term.0)));
         folding.fold(&gap(index, offset, cut.end, term));
     }
     log.close()?;

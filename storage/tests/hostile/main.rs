@@ -21,6 +21,7 @@ use catchwater_storage::format::context::{LogStart, TrimReason};
 use catchwater_storage::format::slot::BootState;
 use catchwater_storage::journal::JournalBatch;
 use catchwater_storage::recover::{Layout, NewIdentity, recover_whole, write_boot_state};
+use catchwater_storage::repair::plan;
 use catchwater_storage::{EntryKind, GroupSpec, Hard, Log, NewEntry, Verdict, derive_flags};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -53,14 +54,20 @@ fn entry(index: u64, offset: u64, begins: bool) -> NewEntry {
 
 /// Sealed and open segments, snapshots, manifests, and entries that only the journal has.
 fn directory() -> (MemoryDisk, Layout) {
+    filled(&DirConfig::tiny(), 60, entry)
+}
+
+/// Two groups of so many entries each. The last ten are in the journal alone, the newest snapshot is of the middle.
+fn filled(config: &DirConfig, entries: u64, entry: fn(u64, u64, bool) -> NewEntry) -> (MemoryDisk, Layout) {
     let (disk, layout) = (MemoryDisk::new(), Layout::new("/data/log"));
     let found = recover_whole(&disk, &layout, NEW).unwrap();
     let state = BootState { last_lsn: 3, checkpoint_lsn: 1, ..BootState::default() };
     write_boot_state(&disk, &layout, found.boot, state).unwrap();
     let now = Now { mono: Mono::from_millis(1), wall: Wall::from_millis(1) };
-    let mut dir = Dir::open(&layout, &DirConfig::tiny(), found, now);
+    let mut dir = Dir::open(&layout, config, found, now);
     let mut out = Effects::new();
-    let mut run = |dir: &mut Dir, event, segments: bool| {
+    let placed = entries - 10;
+    let mut run = |dir: &mut Dir, event, segments: bool, snap: (EntryIndex, Offset)| {
         dir.handle(now, event, &mut out);
         let mut held = Vec::new();
         loop {
@@ -84,7 +91,7 @@ fn directory() -> (MemoryDisk, Layout) {
                             .unwrap()
                             .snapshot_payload()
                             .2;
-                        dir.handle(now, DirEvent::Snap(gid, EntryIndex(20), Offset(16), payload), &mut out);
+                        dir.handle(now, DirEvent::Snap(gid, snap.0, snap.1, payload), &mut out);
                     }
                     DirEffect::Stop(e) => panic!("{e}"),
                     _ => {}
@@ -92,18 +99,27 @@ fn directory() -> (MemoryDisk, Layout) {
             }
         }
     };
-    run(&mut dir, DirEvent::Wake, true);
-    for gid in [Gid(1), Gid(2)] {
-        run(&mut dir, DirEvent::Create(gid, spec(gid)), true);
-        let mut offset = 0;
-        for index in 1..=60u64 {
-            let e = entry(index, offset, index == 1);
-            offset = e.end_offset().0;
-            let hard = (index == 1).then_some(Hard { term: 1, vote: 1 << 32, commit: EntryIndex(0) });
-            let batch = JournalBatch { gid, tag: Some(index), hard, entries: vec![e], ..JournalBatch::default() };
-            run(&mut dir, DirEvent::Batch(batch), index < 50);
-            if index < 50 {
-                run(&mut dir, DirEvent::Committed(gid, EntryIndex(index)), true);
+    let none = (EntryIndex(20), Offset(16));
+    run(&mut dir, DirEvent::Wake, true, none);
+    let mut groups = [Gid(1), Gid(2)].map(|gid| (gid, 0, none));
+    for (gid, ..) in &groups {
+        run(&mut dir, DirEvent::Create(*gid, spec(*gid)), true, none);
+    }
+    for indexes in [1..placed, placed..entries + 1] {
+        for (gid, offset, snap) in &mut groups {
+            for index in indexes.clone() {
+                let e = entry(index, *offset, index == 1);
+                *offset = e.end_offset().0;
+                let hard = (index == 1).then_some(Hard { term: 1, vote: 1 << 32, commit: EntryIndex(0) });
+                let batch =
+                    JournalBatch { gid: *gid, tag: Some(index), hard, entries: vec![e], ..JournalBatch::default() };
+                run(&mut dir, DirEvent::Batch(batch), index < placed, *snap);
+                if index < placed {
+                    run(&mut dir, DirEvent::Committed(*gid, EntryIndex(index)), true, *snap);
+                }
+                if index > 50 {
+                    *snap = (EntryIndex(index), Offset(*offset));
+                }
             }
         }
     }
@@ -211,6 +227,48 @@ fn read_all(disk: &MemoryDisk, layout: &Layout, name: &str) {
     let _ = check(disk, layout);
     disk.kill();
     let _ = dump(disk, name, 1_000, &mut drop);
+}
+
+/// A log of many small batches: what a look holds is the table of one segment, not those of the directory.
+#[test]
+fn what_a_check_and_a_plan_take_does_not_grow_with_the_log() {
+    fn small(index: u64, offset: u64, begins: bool) -> NewEntry {
+        let mut of = entry(if begins { 1 } else { 2 }, offset, begins);
+        if !begins {
+            let mut builder = Builder::new();
+            builder.push(5, None, Some(b"x"), []);
+            let mut batch = builder.finish();
+            patch(&mut batch, Offset(offset), LeaderEpoch(1));
+            (of.body, of.flags) = (batch.freeze(), 0);
+        }
+        of.index = EntryIndex(index);
+        of
+    }
+    const ROWS: u64 = 2_000;
+    let config = DirConfig { segment_bytes: 1 << 20, rows_max: ROWS as u32, snap_bytes: 16 << 10, ..DirConfig::tiny() };
+    let peaks = |segments: u64, damaged: bool| {
+        let (disk, layout) = filled(&config, segments * ROWS - 1_000, small);
+        let logs: Vec<String> =
+            disk.files().into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".log")).collect();
+        assert_eq!(logs.len() as u64, 2 * segments, "{logs:?}");
+        for log in logs.iter().filter(|_| damaged) {
+            disk.damage(log, |bytes| bytes[66] ^= 1);
+        }
+        disk.kill();
+        let (checked, check_peak) = sys::peak_of(|| check(&disk, &layout).unwrap());
+        assert_eq!(checked.findings.len(), if damaged { logs.len() } else { 0 }, "{:?}", checked.findings);
+        assert!(checked.batches > 2 * segments * ROWS - 2_100, "{}", checked.batches);
+        disk.kill();
+        let (plan, plan_peak) = sys::peak_of(|| plan(&disk, &layout).unwrap());
+        assert_eq!(plan.closed.len(), if damaged { 2 } else { 0 });
+        (check_peak, plan_peak)
+    };
+    for damaged in [false, true] {
+        let (few, many) = (peaks(3, damaged), peaks(9, damaged));
+        // Twelve tables more are 1.1 MB.
+        println!("damaged {damaged}: check and plan of 6 segments {few:?}, of 18 {many:?}");
+        assert!(many.0 < few.0 + 100_000 && many.1 < few.1 + 100_000, "damaged {damaged}: {few:?} {many:?}");
+    }
 }
 
 #[test]

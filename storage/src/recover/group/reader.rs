@@ -2,11 +2,12 @@
 //! can still be made of when a part is gone.
 
 use super::super::rebuild::{self, Lost, LostEnd, open_found};
-use super::{End, Found, Reader, end_of, log_end};
+use super::{End, Found, KeepRows, Reader, end_of, log_end};
 use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, NewEntry, Row, Verdict, row_flag};
-use crate::format::manifest::ManifestSegment;
+use crate::fences::{KEEP, SegmentRows};
+use crate::format::manifest::{ManifestSegment, SegmentState};
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::snap::Snap;
 use crate::segment::{Segment, segment_stem};
@@ -101,7 +102,7 @@ impl Reader<'_> {
             sums: None,
         };
         let (table_lost, kept) = (footer.is_none(), Vec::with_capacity(rows.len()));
-        let mut found = Found { segment, rows: kept, fenced: None, table_lost };
+        let mut found = Found { segment, rows: kept, fenced: None, table_lost, stored: true };
         for (i, row) in rows.iter().enumerate() {
             let row = match row {
                 Some(row) => *row,
@@ -115,7 +116,7 @@ impl Reader<'_> {
             };
             found.rows.push(row);
         }
-        let sound = !damaged && !bad_rows && !table_lost;
+        found.stored = !damaged && !bad_rows && !table_lost;
         if damaged || bad_rows {
             let header = header.unwrap_or(EntHeader {
                 gid: self.gid,
@@ -136,10 +137,25 @@ impl Reader<'_> {
             self.worse(Verdict::Damaged);
         }
         found.segment.control = found.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
-        if sound && !self.whole {
-            found.fenced = Some(found.take_rows(false));
+        if found.stored && self.keep != KeepRows::All {
+            found.fenced = Some(self.take_rows(&mut found, EntryIndex::ZERO));
         }
         Ok(found)
+    }
+
+    /// The rows of a segment to be handed out. What is sealed is committed, and so is what is at `commit` and before.
+    pub(super) fn take_rows(&self, found: &mut Found, commit: EntryIndex) -> SegmentRows {
+        let mut rows = found.fenced.take().unwrap_or_else(|| std::mem::take(&mut found.rows).into());
+        let Some(last) = rows.last().map(last_index) else { return rows };
+        let open = found.segment.state == SegmentState::Active;
+        match self.keep {
+            KeepRows::All => {}
+            KeepRows::Start if open => rows.fence(commit, KEEP),
+            KeepRows::Start => rows.fence(last, 0),
+            KeepRows::Look if found.stored => rows.fence(last, 0),
+            KeepRows::Look => {}
+        }
+        rows
     }
 
     /// The rows of a sealed segment once more, from its file. If they are not what they were a moment ago, it is damaged.
@@ -243,7 +259,7 @@ impl Reader<'_> {
             Some(made) if made.rows.len() as u64 >= have.max(claimed) && !made.rows.is_empty() => {
                 let bytes = rebuild::encode(&header, &made.rows, None);
                 self.rebuilt.push((self.path(&format!("{stem}.ent")), bytes));
-                Ok(Some(open_found(&header, made.rows, has_ext)))
+                Ok(Some(Found { stored: false, ..open_found(&header, made.rows, has_ext) }))
             }
             _ => {
                 if have < claimed {
@@ -409,6 +425,7 @@ impl Reader<'_> {
             (bad, unsure) = (true, unsure || !sure);
             found.rows.push(row);
         }
+        found.stored &= !bad;
         if bad {
             unsure = !self.open_again(found, prev_term, unsure)?;
         }
