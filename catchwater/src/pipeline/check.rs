@@ -668,15 +668,15 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
             findings.push(Finding::warning(code, span, r.what).path(format!("sinks.{name}.from")).suggest(r.next));
         }
     }
-    let mut targets: BTreeMap<(String, String), String> = BTreeMap::new();
+    let mut targets: BTreeMap<(String, String, String), String> = BTreeMap::new();
     for (entry, (name, sink)) in sink_entries.iter().zip(&p.sinks) {
         for from in &sink.from {
             let source = from.split('.').next().unwrap_or_default();
             let Some(found) = p.sources.get(source) else { continue };
             for table in found.table_names(from, source) {
                 let qualified = format!("{source}.{table}");
-                let target = sink.target_name(&qualified);
-                let place = (sink.component.place(), target.clone());
+                let (schema, target) = sink.target(&qualified, Some(found));
+                let place = (sink.component.place(), schema, target.clone());
                 match targets.get(&place) {
                     Some(first) if *first != format!("{name}/{qualified}") => {
                         let message = format!("table `{target}` of this target is already written by `{first}`");

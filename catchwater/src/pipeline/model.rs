@@ -56,10 +56,10 @@ pub enum Component {
 }
 
 impl Component {
-    /// Equal for two nodes that mean the same place.
+    /// Equal for two nodes that mean the same system.
     pub fn place(&self) -> String {
         match self {
-            Component::Postgres { url, schema, .. } => format!("{url} {}", schema.as_deref().unwrap_or("public")),
+            Component::Postgres { url, .. } => url.clone(),
             Component::Sqlite { file } => format!("file {file}"),
         }
     }
@@ -176,6 +176,16 @@ impl Sink {
         let given = self.tables.get(full).and_then(|t| t.name.clone());
         let name = given.or_else(|| self.named(full)).unwrap_or_else(|| short.to_owned());
         if self.columns(full).fold { name.to_ascii_lowercase() } else { name }
+    }
+    /// Schema and name of the target table for `source.schema.table`; `of` is the source, if it is of this pipeline.
+    pub fn target(&self, full: &str, of: Option<&Source>) -> (String, String) {
+        let schema = match (&self.component, of.map(|s| &s.component)) {
+            (Component::Sqlite { .. }, _) => "",
+            (Component::Postgres { schema: Some(one), .. }, _) => one,
+            (_, Some(Component::Sqlite { .. })) => "public",
+            _ => full.split('.').nth(1).unwrap_or_default(),
+        };
+        (schema.to_owned(), self.target_name(full))
     }
     /// Which columns of `source.schema.table`.
     pub fn columns(&self, full: &str) -> &Columns {

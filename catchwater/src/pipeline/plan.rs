@@ -320,8 +320,8 @@ pub fn clashes(new: &Pipeline, other: &Pipeline) -> Vec<Step> {
     out
 }
 
-/// Names of the tables a sink writes, as far as the text tells.
-fn targets(p: &Pipeline, sink: &Sink) -> BTreeSet<String> {
+/// Schemas and names of the tables a sink writes, as far as the text tells.
+fn targets(p: &Pipeline, sink: &Sink) -> BTreeSet<(String, String)> {
     let source = sink.source();
     let Some(of) = p.sources.get(source) else {
         // What an expression fits is known when topics are there.
@@ -329,13 +329,13 @@ fn targets(p: &Pipeline, sink: &Sink) -> BTreeSet<String> {
             return BTreeSet::new();
         }
         // Of another pipeline: its tables are named one by one.
-        return sink.from.iter().map(|t| sink.target_name(t)).collect();
+        return sink.from.iter().map(|t| sink.target(t, None)).collect();
     };
     sink.from
         .iter()
         .flat_map(|f| of.table_names(f, source))
-        .map(|t| sink.target_name(&format!("{source}.{t}")))
-        .filter(|t| !t.contains('*'))
+        .map(|t| sink.target(&format!("{source}.{t}"), Some(of)))
+        .filter(|(schema, table)| !schema.contains('*') && !table.contains('*'))
         .collect()
 }
 

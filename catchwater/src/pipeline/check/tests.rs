@@ -238,6 +238,29 @@ fn urls_and_slots_that_cannot_be_are_seen_in_the_file() {
 }
 
 #[test]
+fn tables_of_two_schemas_are_two_tables_of_the_target() {
+    let same = |tables: &str, sinks: &str| {
+        let text = format!(
+            "version: 1\npipeline: p\nsources:\n  shop:\n    postgres: {{ url: 'postgres://h/a', tables: [{tables}] }}\nsinks:\n{sinks}"
+        );
+        let (_, findings) = check(text.as_bytes(), Options { plain_secrets: true });
+        assert!(findings.iter().all(|f| !f.is_error() || f.code == codes::SAME_TARGET), "{findings:#?}");
+        findings.iter().any(Finding::is_error)
+    };
+    let sink = |name: &str, from: &str, schema: &str| {
+        format!("  {name}:\n    from: {from}\n    postgres: {{ url: 'postgres://h/b'{schema} }}\n")
+    };
+    assert!(!same("sales.orders, archive.orders", &sink("copy", "shop", "")));
+    assert!(!same("\"sales.*\", \"archive.*\"", &sink("copy", "shop", "")));
+    assert!(same("sales.orders, archive.orders", &sink("copy", "shop", ", schema: public")));
+    let two = |one: &str, other: &str| sink("a", "shop.sales.orders", one) + &sink("b", "shop.archive.orders", other);
+    assert!(!same("sales.orders, archive.orders", &two("", "")));
+    assert!(same("sales.orders, archive.orders", &two("", ", schema: sales")));
+    let file = "  copy:\n    from: shop\n    sqlite: { file: b.db }\n";
+    assert!(same("sales.orders, archive.orders", file));
+}
+
+#[test]
 fn files_that_are_no_pipeline() {
     for (bytes, code) in [
         (&b""[..], codes::SHAPE),
