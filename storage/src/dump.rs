@@ -187,6 +187,7 @@ fn manifest(m: &Manifest, head: Line, out: &mut Out<'_>) {
             .with("base_offset", s.base_offset)
             .with("generation", s.generation)
             .with("state", format!("{:?}", s.state).to_lowercase())
+            .with("lengths", s.lengths)
             .with("rows", s.rows)
             .with("last_term", s.last_term)
             .with("sealed_at_ms", s.sealed_at_ms)

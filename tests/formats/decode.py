@@ -19,6 +19,7 @@ import collections
 import json
 import os
 import re
+import struct
 import sys
 
 sys.dont_write_bytecode = True
@@ -342,6 +343,9 @@ class Replica:
                     self.tree.counts["aborted"] += 1
             expect("rows in the manifest", claim["rows"], len(table["rows"]))
             expect("last term in the manifest", claim["last_term"], sealed["last_term"])
+            # 0: it was written before there was such a field.
+            lengths = struct.pack("<II", len(log), len(ext))
+            expect("lengths in the manifest", claim["lengths"] or None, max(crc32c(lengths) >> 8, 1) if claim["lengths"] else None)
         elif claim["rows"] > len(table["rows"]):
             expect("rows of the manifest", claim["rows"], len(table["rows"]))
         if pos < len(log) or ext_pos < len(ext):

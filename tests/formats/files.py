@@ -92,7 +92,7 @@ def _manifest(payload):
     for _ in range(segments):
         one = {"base_index": c.u64(), "base_offset": c.u64(), "gen": c.u32(), "state": c.u8()}
         one["state"] = ["active", "sealed", "compacted"][one["state"]]
-        c.zero(3)
+        one["lengths"] = int.from_bytes(c.take(3), "little")
         one.update(rows=c.u32(), last_term=c.u32(), sealed_at_ms=c.i64(), max_ts=c.i64())
         out["segments"].append(one)
     out["tiered"] = [_tiered(c) for _ in range(tiered)]

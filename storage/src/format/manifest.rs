@@ -9,6 +9,7 @@
 
 use super::{Le, Put, sane};
 use crate::entry::EpochStart;
+use catchwater_record::crc::crc32c_of;
 use catchwater_record::{EntryIndex, Offset, TopicId};
 
 pub const FIXED_BYTES: usize = 128;
@@ -62,6 +63,8 @@ pub struct ManifestSegment {
     pub base_offset: Offset,
     pub generation: u32,
     pub state: SegmentState,
+    /// [`lengths_check`] of a sealed segment's files; 0 = not known, as in manifests of before.
+    pub lengths: u32,
     pub rows: u32,
     pub last_term: u32,
     pub sealed_at_ms: i64,
@@ -73,6 +76,12 @@ pub struct DamageRange {
     pub base_index: EntryIndex,
     pub from: EntryIndex,
     pub to: EntryIndex,
+}
+
+/// 24 bits, never 0, that tell whether `.log` and `.ext` of a sealed segment are as long as they were: its footer goes with its
+/// table, and a batch that is cut off looks like one that was compacted away.
+pub fn lengths_check(log_len: u32, ext_len: u32) -> u32 {
+    (crc32c_of(&[&log_len.to_le_bytes(), &ext_len.to_le_bytes()]) >> 8).max(1)
 }
 
 impl Manifest {
@@ -89,7 +98,8 @@ impl Manifest {
             out.u32(e.term).u32(0).u64(e.index.0).u64(e.offset.0);
         }
         for s in &self.segments {
-            out.u64(s.base_index.0).u64(s.base_offset.0).u32(s.generation).u8(s.state as u8).zeros(3);
+            out.u64(s.base_index.0).u64(s.base_offset.0).u32(s.generation);
+            out.u32(s.state as u32 | s.lengths << 8);
             out.u32(s.rows).u32(s.last_term).i64(s.sealed_at_ms).i64(s.max_ts);
         }
         for t in &self.tiered {
@@ -147,6 +157,7 @@ impl Manifest {
                 base_offset: Offset(le.u64(at + 8)),
                 generation: le.u32(at + 16),
                 state,
+                lengths: le.u32(at + 20) >> 8,
                 rows: le.u32(at + 24),
                 last_term: le.u32(at + 28),
                 sealed_at_ms: le.i64(at + 32),
@@ -222,6 +233,7 @@ mod tests {
                 base_offset: Offset(10),
                 generation: 0,
                 state: SegmentState::Sealed,
+                lengths: 0,
                 rows: 6,
                 last_term: 2,
                 sealed_at_ms: 1_700_000_000_000,
@@ -239,6 +251,17 @@ mod tests {
         let bytes = slot::encode(SlotKind::Manifest, 3, &sample().encode());
         assert_golden("manifest.md", "manifest", &bytes);
         assert_eq!(Manifest::decode(&sample().encode()), Some(sample()));
+    }
+
+    #[test]
+    fn what_the_lengths_come_to_takes_the_spare_bytes() {
+        let mut with = sample();
+        with.segments[0].lengths = 0x00a1_b2c3;
+        let bytes = with.encode();
+        assert_eq!(bytes[FIXED_BYTES + EPOCH_BYTES + 20..][..4], [1, 0xc3, 0xb2, 0xa1]);
+        assert_eq!(Manifest::decode(&bytes), Some(with));
+        assert_eq!(lengths_check(0x0102_0304, 5), 0x0050_ca11);
+        assert!((0..1000).all(|n| lengths_check(n, 0) != 0 && lengths_check(n, 0) != lengths_check(n + 1, 0)));
     }
 
     #[test]

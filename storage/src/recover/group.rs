@@ -420,6 +420,7 @@ fn begun_by(before: &Manifest, snapshot: &PrefixSnapshot) -> Manifest {
             base_offset: snapshot.next_offset,
             generation: 0,
             state: SegmentState::Active,
+            lengths: 0,
             rows: 0,
             last_term: snapshot.term,
             sealed_at_ms: 0,

@@ -5,7 +5,7 @@ use super::{
     piece_bytes, side_index,
 };
 use crate::disk::{Disk, DiskError, DiskOp, FilePath};
-use crate::format::manifest::{Manifest, ManifestSegment, SegmentState};
+use crate::format::manifest::{Manifest, ManifestSegment, SegmentState, lengths_check};
 use crate::format::row::Footer;
 use crate::format::slot::{self, SlotKind};
 use crate::format::snap::Snap;
@@ -386,6 +386,7 @@ pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manife
         base_offset: group.first_offset,
         generation: 0,
         state: SegmentState::Active,
+        lengths: 0,
         rows: 0,
         last_term: group.prev_term,
         sealed_at_ms: 0,
@@ -416,6 +417,7 @@ pub(super) fn manifest_of(gid: Gid, group: &Group, synced: EntryIndex) -> Manife
                 base_offset: s.base_offset,
                 generation: s.generation,
                 state: s.state,
+                lengths: if s.is_open() { 0 } else { lengths_check(s.log_len, s.ext_len) },
                 rows: rows(s),
                 last_term: s.last_term,
                 sealed_at_ms: s.sealed_at_ms,

@@ -7,7 +7,7 @@ use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, NewEntry, Row, Verdict, row_flag};
 use crate::fences::{KEEP, SegmentRows};
-use crate::format::manifest::{ManifestSegment, SegmentState};
+use crate::format::manifest::{ManifestSegment, SegmentState, lengths_check};
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::snap::Snap;
 use crate::segment::{Segment, segment_stem};
@@ -200,6 +200,10 @@ impl Reader<'_> {
         let mut ext_sum = Crc64::default();
         ext_sum.update(&self.all(&format!("{stem}.ext"))?.unwrap_or_default());
         let mut footer = rebuild::footer(&made, ext_sum.finish(), header.base_offset);
+        let lengths = lengths_check(footer.log_len as u32, footer.ext_len);
+        if listed.lengths != 0 && listed.lengths != lengths {
+            return Ok(false);
+        }
         footer.txn_len = self.txn_file(stem)?.map_or(0, |(len, _)| len);
         found.segment.txn_len = footer.txn_len;
         self.rebuilt.push((path, rebuild::encode(header, &made.rows, Some(footer))));
