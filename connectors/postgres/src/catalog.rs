@@ -393,10 +393,10 @@ impl CatalogTable {
 
     /// Numbers of the relation's columns, for they come in the order of these, when transaction `at` wrote: the catalogue may be
     /// newer, and a column that was dropped and made again under its name looks like the one before. `None` = nothing was
-    /// dropped, or it does not add up: names say it all then.
+    /// dropped or renamed since, or it does not add up: names say it all then.
     fn numbers_at(&self, r: &Relation, at: Option<u32>) -> Option<Vec<i16>> {
         if self.dropped.is_empty() {
-            return None;
+            return self.renamed_since(r, at?);
         }
         let is_later = |by: u32| at.is_some_and(|at| by.wrapping_sub(at).cast_signed() > 0);
         // Whether generated ones are sent, the relation itself says.
@@ -416,6 +416,24 @@ impl CatalogTable {
         fits.then_some(numbers)
     }
 
+    /// Numbers of the relation's columns where some of them have other names today, perhaps each other's: as nothing was dropped,
+    /// places are numbers, and who was renamed was written by `at` (or a savepoint of it) or later.
+    fn renamed_since(&self, r: &Relation, at: u32) -> Option<Vec<i16>> {
+        let is_young = |by: u32| by.wrapping_sub(at).cast_signed() >= 0;
+        let is_sent = |c: &&CatalogColumn| !c.generated || (c.stored && r.columns.iter().any(|k| k.name == c.name));
+        let pairs = || r.columns.iter().zip(self.columns.iter().filter(is_sent));
+        let is_told = pairs().count() == r.columns.len()
+            && pairs().any(|(then, now)| then.name != now.name)
+            && (!self.is_in_order(r) || pairs().all(|(then, now)| then.name == now.name || is_young(now.written_by)));
+        is_told.then(|| pairs().map(|(_, now)| now.number).collect())
+    }
+
+    /// False = names mislead: a relation's columns come in the order of their numbers.
+    pub fn is_in_order(&self, r: &Relation) -> bool {
+        let numbers: Vec<i16> = r.columns.iter().filter_map(|c| find(Some(self), c)).map(|c| c.number).collect();
+        numbers.is_sorted()
+    }
+
     /// The newest transaction that dropped a column, if it is `at` or younger and the relation looks as the table does today all the
     /// same: a column was made again under its name, and whether rows of `at` are of the one or the other nobody can say. (What
     /// `at` did in a savepoint has a younger number, too.)
@@ -424,7 +442,7 @@ impl CatalogTable {
         let is_sent = |c: &&CatalogColumn| !c.generated || (c.stored && r.columns.iter().any(|k| k.name == c.name));
         let sent: Vec<&CatalogColumn> = self.columns.iter().filter(is_sent).collect();
         let is_todays = sent.len() == r.columns.len() && unknown_columns(r, Some(self)).is_empty();
-        let is_made = is_todays && sent.iter().any(|c| is_young(c.written_by));
+        let is_made = is_todays && sent.iter().any(|c| is_young(c.written_by)) || !self.is_in_order(r);
         let young = self.dropped.iter().map(|(_, by)| *by).filter(|by| is_made && is_young(*by));
         young.max_by_key(|by| by.wrapping_sub(at))
     }
@@ -432,6 +450,12 @@ impl CatalogTable {
     /// All columns, generated ones included: what a sink looks at.
     pub fn all_columns(&self, types: &PgTypes) -> Vec<Column> {
         self.columns.iter().map(|c| column(c, types)).collect()
+    }
+
+    /// A column that is the relation's, whatever it is called today. Where columns were dropped, names go before.
+    fn by_number(&self, then: &RelationColumn, number: i16) -> Option<&CatalogColumn> {
+        let of_type = |c: &&CatalogColumn| c.type_oid == then.type_oid && c.modifier == then.modifier;
+        self.named(number).filter(|_| self.dropped.is_empty()).filter(of_type)
     }
 
     fn named(&self, number: i16) -> Option<&CatalogColumn> {
@@ -487,25 +511,30 @@ pub fn merge(
         .columns
         .iter()
         .enumerate()
-        .map(|(i, c)| match find(catalog, c) {
-            // What is sent is a value as any other, also if the server made it.
-            Some(known) => Column { generated: false, ..column(known, types) },
-            None => {
-                let (text, base) = (texts.next().cloned().unwrap_or_default(), schema::stands_on(types, c.type_oid));
-                Column {
-                    id: UNKNOWN_ID | (i as u32 + 1),
-                    name: c.name.clone(),
-                    domain: if base.is_some() { text.clone() } else { String::new() },
-                    native_type: base.unwrap_or(text),
-                    native_id: c.type_oid,
-                    modifier: c.modifier,
-                    kind: schema::kind(types, c.type_oid, c.modifier),
-                    nullable: None,
-                    generated: false,
-                    identity: false,
-                    default: String::new(),
-                    missing: None,
-                    comment: String::new(),
+        .map(|(i, c)| {
+            let named = find(catalog, c);
+            let text = if named.is_none() { texts.next().cloned().unwrap_or_default() } else { String::new() };
+            let numbered = catalog.and_then(|t| t.by_number(c, *numbers.as_ref()?.get(i)?));
+            match numbered.or(named) {
+                // What is sent is a value as any other, also if the server made it.
+                Some(known) => Column { name: c.name.clone(), generated: false, ..column(known, types) },
+                None => {
+                    let base = schema::stands_on(types, c.type_oid);
+                    Column {
+                        id: UNKNOWN_ID | (i as u32 + 1),
+                        name: c.name.clone(),
+                        domain: if base.is_some() { text.clone() } else { String::new() },
+                        native_type: base.unwrap_or(text),
+                        native_id: c.type_oid,
+                        modifier: c.modifier,
+                        kind: schema::kind(types, c.type_oid, c.modifier),
+                        nullable: None,
+                        generated: false,
+                        identity: false,
+                        default: String::new(),
+                        missing: None,
+                        comment: String::new(),
+                    }
                 }
             }
         })
@@ -527,8 +556,10 @@ pub fn merge(
         }
     }
     let place = |name: &str| columns.iter().position(|c| c.name == name).map(|i| i as u16);
+    let is_whole = catalog.is_some_and(|t| t.dropped.is_empty());
     let numbers_to_places = |t: &CatalogTable, numbers: &[i16]| -> Option<Vec<u16>> {
-        numbers.iter().map(|n| place(&t.named(*n)?.name)).collect()
+        let at = |n: &i16| columns.iter().position(|c| c.id == u32::from(n.unsigned_abs())).map(|i| i as u16);
+        numbers.iter().map(|n| at(n).or_else(|| place(&t.named(*n)?.name))).collect()
     };
     let flagged: Vec<u16> = r.columns.iter().filter(|c| c.is_key).filter_map(|c| place(&c.name)).collect();
     let from_catalog = catalog.and_then(|t| {
@@ -571,7 +602,7 @@ pub fn merge(
         columns,
         key,
         unique,
-        fingerprint: numbered(fingerprint(&r.body, read.is_some()), numbers.as_deref()),
+        fingerprint: numbered(fingerprint(&r.body, read.is_some()), numbers.as_deref().filter(|_| !is_whole)),
         topic: TopicId::NONE,
     }
 }

@@ -598,7 +598,10 @@ impl Running {
         let until = Instant::now() + CATALOGUE_LATE_MAX;
         let mut pause = Duration::from_millis(1);
         let mut found = catalog::load(&self.sql.client, Wanted::Oids(&oids), &mut self.types).await.map_err(failed)?;
-        while !catalog::unknown_columns(relation, found.first()).is_empty() && Instant::now() < until {
+        let misleads = |found: Option<&catalog::CatalogTable>| {
+            !catalog::unknown_columns(relation, found).is_empty() || found.is_some_and(|t| !t.is_in_order(relation))
+        };
+        while misleads(found.first()) && Instant::now() < until {
             let sql = "SELECT pg_catalog.pg_visible_in_snapshot($1::pg_catalog.text::pg_catalog.xid8, pg_catalog.pg_current_snapshot())";
             let row = self.sql.client.query_one(sql, &[&self.xid.to_string()]).await;
             let is_shown: bool = row.map_err(|e| failed(e.into()))?.get(0);

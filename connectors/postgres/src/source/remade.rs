@@ -3,8 +3,6 @@
 //! happened in one, nor what a savepoint did from what a later transaction did. So a shape is guessed then, by how long ago
 //! the transaction committed, and the table's rows are asked for once more ([`Item::Again`]): whatever the guess, they end up
 //! as they are.
-//!
-//! Not seen: columns that exchange their names in the transaction that changed rows before.
 
 use super::{Known, Running, SourceConfig, source_error};
 use crate::catalog::CatalogTable;

@@ -5,6 +5,7 @@
 mod adhoc;
 mod binary;
 mod blocking;
+mod columns;
 mod conformance;
 mod differential;
 mod golden;
