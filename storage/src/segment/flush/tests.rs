@@ -242,3 +242,21 @@ fn a_flush_of_all_is_not_answered_by_the_sync_of_a_checkpoint() {
     world.run(|_| true);
     assert_eq!((world.placed, &world.flushed[..]), (5, &[1, 5][..]));
 }
+
+/// No journal says of a relaxed group that rows are void: when a cut is done, its files have lost them for good. Kills the
+/// planted `relaxed_truncation_unsynced`, which no seed of the simulator does (`docs/simulator.md`).
+#[test]
+fn a_cut_of_a_relaxed_group_that_is_done_is_not_taken_back_by_a_power_cut() {
+    let mut world = World::new();
+    world.append(4, None);
+    world.tell(SegmentEvent::Flush { gid: GID, all: false });
+    world.run(|_| true);
+    world.append(0, Some(3));
+    world.run(|_| true);
+    assert_eq!(world.cuts, 1);
+    let left = world.disk.fork();
+    left.power_cut(Cut::LoseAll, &mut Rng::new(1));
+    let len =
+        |ext: &str| left.length(&format!("{}/{}.{ext}", group_dir("/p", GID), segment_stem(Offset(0), 0))).unwrap();
+    assert_eq!((len("ent"), len("log")), ((row::HEADER_BYTES + 2 * row::ROW_BYTES) as u64, 200));
+}
