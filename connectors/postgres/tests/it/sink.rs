@@ -229,6 +229,31 @@ async fn constraints_hold_in_both_plans_and_bad_rows_are_named_without_their_val
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_behind_rows_whose_keys_wait_for_the_commit() {
+    let Some(db) = database("deferred_truncate").await else { return };
+    db.exec(
+        "CREATE TABLE parent(id int PRIMARY KEY);
+         CREATE TABLE child(id int PRIMARY KEY, p int NOT NULL REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+         INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (5, 2)",
+    )
+    .await;
+    let plans = plans(&db, &["parent", "child"]).await;
+    let (parent, child) = (&plans["parent"], &plans["child"]);
+    let mut sink = sink_on(&db.url);
+    sink.open(claim(1)).await.unwrap();
+    let mut lane = sink.lane().await.unwrap();
+    let p = |id| (parent, What::Upsert(row(vec![int_cell(id)])));
+    let c = |id, p| (child, What::Upsert(row(vec![int_cell(id), int_cell(p)])));
+    let empty = |plan| (plan, What::Truncate);
+    lane.write(&group(1, vec![c(1, 1), empty(parent), empty(child), p(3), c(4, 3)], true)).await.unwrap();
+    lane.commit(&mark(1)).await.unwrap();
+    assert_eq!(db.rows("parent", "id").await, ["{\"id\": 3}"]);
+    assert_eq!(db.rows("child", "id").await, ["{\"p\": 3, \"id\": 4}"]);
+    sink.shutdown().await;
+    db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_child_may_come_before_its_parent_until_the_state_is_whole() {
     let Some(db) = database("waiting_keys").await else { return };
     db.exec(

@@ -166,7 +166,8 @@ impl PgLane {
     }
 
     /// The truncates of one transaction at the front of `applies`, as one statement: tables that refer to each other may
-    /// only be truncated together. Where the target has more references than the source, the rows are deleted instead; so
+    /// only be truncated together. Where the target has more references than the source, or a deferred key of theirs waits
+    /// for the commit behind rows that were written before (55006), the rows are deleted instead; so
     /// they are at a `Clear`, during which others read on.
     async fn truncate(&mut self, applies: &[Apply]) -> Result<usize, SinkError> {
         let first = applies.first().map(|a| a.version.commit_seq);
@@ -187,7 +188,7 @@ impl PgLane {
         let done = self.session.client.batch_execute(&format!("TRUNCATE {}", list.join(", "))).await;
         match done {
             Ok(()) => {}
-            Err(e) if e.code().is_some_and(|c| c.code() == "0A000") => {
+            Err(e) if e.code().is_some_and(|c| matches!(c.code(), "0A000" | "55006")) => {
                 self.sql("ROLLBACK TO SAVEPOINT cw").await?;
                 self.delete_all(&tables).await?;
             }
