@@ -62,12 +62,12 @@ impl AdHoc<'_> {
                 Some(Ok(_)) => log!(
                     Info,
                     "source.columns",
-                    "source {source}: {name} had a column made again beside changes of its rows: they are read once more"
+                    "source {source}: {name} had a column made again, or names exchanged, beside changes of its rows: they are read once more"
                 ),
                 Some(Err(_)) | None => log!(
                     Warn,
                     "source.columns",
-                    "source {source}: {name} had a column made again beside changes of its rows: targets may show what they had in \
+                    "source {source}: {name} had a column made again, or names exchanged, beside changes of its rows: targets may show what they had in \
                      the one of before; compare, or read it again: catchwater pipeline reset"
                 ),
             }
