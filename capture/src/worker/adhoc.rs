@@ -116,8 +116,12 @@ impl<'a> AdHoc<'a> {
         for ((snapshot, table_no, _), record) in open {
             let mut job = Job::restored(snapshot, table_no, &record);
             let Some(table) = newest(begun, table_no) else {
-                let why = "the table is not captured any more";
-                refuse(begun, &format!("ad hoc snapshot {snapshot} is given up: {why}"));
+                let of = begun.history.tables.iter().rev().find(|t| t.schema.table_no == table_no);
+                let name = of.map_or_else(|| format!("table {table_no}"), |t| t.schema.qualified());
+                refuse(
+                    begun,
+                    &format!("ad hoc snapshot {snapshot} of {name} is given up: it is not captured any more"),
+                );
                 begun.session.store([(job.key(), job.stored(begun, ChunkPhase::GivenUp))]);
                 continue;
             };

@@ -173,6 +173,8 @@ struct Known {
     body: [u8; 16],
     /// `Item::Schema` was given out since `open`.
     told: bool,
+    /// It came by the stream, and no row did: a partition is described beside its root, under which its rows come.
+    waits: bool,
 }
 
 impl PgSource {
@@ -437,7 +439,7 @@ impl Running {
             }
             Message::Relation(relation) => self.relation(config, relation, out).await?,
             Message::Insert { oid, new } => {
-                let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
+                let Some((table, info)) = self.row_of(config, oid, start, out)? else { return Ok(()) };
                 row_fits(config, &table, new.bytes())?;
                 crash_point!("source.before_values");
                 let after = values::new_row(&table, &new, None).map_err(row_error)?;
@@ -445,7 +447,7 @@ impl Running {
                 push(out, table, Op::Create, None, Some(after), info);
             }
             Message::Update { oid, old, new } => {
-                let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
+                let Some((table, info)) = self.row_of(config, oid, start, out)? else { return Ok(()) };
                 row_fits(config, &table, new.bytes())?;
                 crash_point!("source.before_values");
                 let before = old.as_ref().map(|o| values::old_row(&table, o)).transpose().map_err(row_error)?;
@@ -456,7 +458,7 @@ impl Running {
                 push(out, table, Op::Update, before, Some(after), info);
             }
             Message::Delete { oid, old } => {
-                let Some((table, info)) = self.row_of(config, oid, start)? else { return Ok(()) };
+                let Some((table, info)) = self.row_of(config, oid, start, out)? else { return Ok(()) };
                 crash_point!("source.before_values");
                 let before = values::old_row(&table, &old).map_err(row_error)?;
                 crash_point!("source.after_values");
@@ -465,7 +467,7 @@ impl Running {
             Message::Truncate { oids } => {
                 self.leaves.truncated(&oids);
                 for oid in oids {
-                    if let Some((table, info)) = self.row_of(config, oid, start)? {
+                    if let Some((table, info)) = self.row_of(config, oid, start, out)? {
                         push(out, table, Op::Truncate, None, None, info);
                     }
                 }
@@ -543,8 +545,7 @@ impl Running {
         if !is_known || self.has_dropped(config, relation.oid).await? {
             let known = self.tables.get(&relation.oid);
             if known.is_none() && !self.is_wanted(config, &relation) {
-                // The leaf of a captured partitioned table is described beside its root, and no row comes under it. A row
-                // under it means that somebody widened the publication.
+                // A row under it, and it is no partition that is described beside its root: somebody widened the publication.
                 self.strangers.insert(relation.oid, format!("{}.{}", relation.namespace, relation.name));
                 return Ok(());
             }
@@ -577,6 +578,7 @@ impl Running {
         }
         if let Some(known) = self.tables.get_mut(&relation.oid)
             && !known.told
+            && !known.waits
         {
             known.told = true;
             out.push(Item::Schema(known.schema.clone()));
@@ -626,12 +628,20 @@ impl Running {
         config: &SourceConfig,
         oid: u32,
         start: u64,
+        out: &mut EventBatch,
     ) -> Result<Option<(Arc<TableSchema>, SourceInfo)>, SourceError> {
         let txn = self.txn.as_mut().ok_or_else(|| broken("a row outside of a transaction"))?;
         if txn.skip || txn.had.as_mut().is_some_and(|part| part.had(start)) {
             return Ok(None);
         }
-        let txn = &*txn;
+        if let Some(known) = self.tables.get_mut(&oid)
+            && known.waits
+        {
+            (known.told, known.waits) = (true, false);
+            out.push(Item::Schema(known.schema.clone()));
+            self.again(oid).into_iter().for_each(|item| out.push(item));
+        }
+        let txn = self.txn.as_ref().ok_or_else(|| broken("a row outside of a transaction"))?;
         let known = self.tables.get(&oid).filter(|k| k.told);
         if known.is_none()
             && let Some(name) = self.strangers.get(&oid)

@@ -131,7 +131,7 @@ impl Known {
     /// As the catalogue shows it.
     pub(super) fn of(table: &CatalogTable, schema: Arc<TableSchema>) -> Known {
         let body = catalog::fingerprint(&table.relation().body, table.generated_read);
-        Known { schema, body, told: false }
+        Known { schema, body, told: false, waits: false }
     }
 }
 

@@ -43,7 +43,10 @@ impl Running {
         let is_new = same.is_none();
         match same {
             Some(known) => known.body = body,
-            None => drop(self.tables.insert(oid, Known { schema: Arc::new(schema), body, told: false })),
+            None => {
+                let waits = self.tables.get(&oid).is_none_or(|k| k.waits);
+                self.tables.insert(oid, Known { schema: Arc::new(schema), body, told: false, waits });
+            }
         }
         if guess == Guess::Before {
             self.remade.before.insert(oid);
@@ -85,7 +88,8 @@ impl Running {
 
     /// Behind the shape of a relation.
     pub(super) fn again(&mut self, oid: u32) -> Option<Item> {
+        let known = self.tables.get(&oid).filter(|k| !k.waits)?;
         let is_due = self.txn.as_ref().is_some_and(|t| !t.skip) && self.remade.due.remove(&oid);
-        self.tables.get(&oid).filter(|_| is_due).map(|k| Item::Again(k.schema.clone()))
+        is_due.then(|| Item::Again(known.schema.clone()))
     }
 }

@@ -51,6 +51,44 @@ async fn a_later_table_of_a_pattern_joins_and_one_that_was_taken_out_stops_the_s
     db.drop().await;
 }
 
+/// The server describes a partition before its root, also where its rows come under the root: it is no table that came late, nor is
+/// one that was dropped by the time its changes are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_a_pattern_takes_come_under_their_root() {
+    let Some(db) = database("late_leaf").await else { return };
+    db.exec(
+        "CREATE SCHEMA app; CREATE TABLE app.p(id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+         CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (10);
+         CREATE TABLE app.p2 PARTITION OF app.p FOR VALUES FROM (10) TO (30) PARTITION BY RANGE (id);
+         CREATE TABLE app.p21 PARTITION OF app.p2 FOR VALUES FROM (10) TO (20);
+         INSERT INTO app.p VALUES (1, 1), (11, 1)",
+    )
+    .await;
+    let mut rig = Rig::new(db.config(&["app.*"])).await;
+    let mut running = rig.start();
+    running.until("the stream", |s| s.get().state == State::Streaming).await;
+    db.exec("UPDATE app.p SET v = 2").await;
+    running.until("the updates", |_| rig.records("shop.app.p").len() == 4).await;
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    db.exec("CREATE TABLE app.p22 PARTITION OF app.p2 FOR VALUES FROM (20) TO (30); INSERT INTO app.p VALUES (21, 1)")
+        .await;
+    db.exec("UPDATE app.p SET v = 3; DROP TABLE app.p21; DROP TABLE app.p22").await;
+    db.exec("ALTER TABLE app.p ADD w int; INSERT INTO app.p VALUES (2, 4, 4)").await;
+    let mut running = rig.start();
+    running
+        .until("what came meanwhile", |_| rig.records("shop.app.p").iter().any(|r| r.value["after"]["w"] == 4))
+        .await;
+    let v: Vec<i64> = rig.records("shop.app.p").iter().map(|r| r.value["after"]["v"].as_i64().unwrap()).collect();
+    assert_eq!(v, [1, 1, 2, 2, 1, 3, 3, 3, 4]);
+    let mut topics: Vec<String> = rig.cluster.topics().into_iter().map(|(name, ..)| name.as_str().to_owned()).collect();
+    topics.retain(|t| t.starts_with("shop."));
+    assert_eq!(topics, ["shop.app.p"]);
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    db.drop().await;
+}
+
 /// What a first snapshot would not read, nobody reads of a table that came later either; what it would read in part comes in part.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_later_table_are_read_as_a_first_snapshot_would() {
