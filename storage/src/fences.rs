@@ -300,6 +300,24 @@ mod tests {
     fn a_cut_never_reaches_a_fenced_row() {
         let mut rows = SegmentRows::from(rows(3));
         rows.fence(EntryIndex(4), 0);
-        rows.truncate(EntryIndex(2));
+        let last = last_index(rows.fenced_last().unwrap());
+        rows.truncate(last);
+    }
+
+    #[test]
+    fn a_run_is_fenced_when_all_of_it_may_be_and_covers_its_own_indexes() {
+        let run = rows(3)
+            .into_iter()
+            .map(|r| Row { kind: EntryKind::Gap, index: EntryIndex(1), len: 5, ..r })
+            .next()
+            .unwrap();
+        let mut one = SegmentRows::from(vec![run]);
+        one.fence(EntryIndex(4), 0);
+        for fenced in [0, 1] {
+            assert_eq!(one.fenced(), fenced);
+            let covers = |at: u64| one.row(EntryIndex(at)).is_some();
+            assert_eq!([0, 1, 5, 6].map(covers), [false, true, true, false], "{fenced} fenced");
+            one.fence(EntryIndex(5), 0);
+        }
     }
 }
