@@ -176,8 +176,8 @@ pub fn examine(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, RecoverErr
     found
 }
 
-/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one. Rows that are
-/// committed are fenced one group after the other: memory never holds those of a whole directory.
+/// Takes the directory (making it if need be) and reads everything. Writes nothing into an existing one. The rows of sealed
+/// segments are fenced one group after the other: memory never holds those of a whole directory.
 pub fn recover(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recovered, RecoverError> {
     recover_with(disk, layout, new, KeepRows::Start)
 }

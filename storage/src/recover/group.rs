@@ -70,7 +70,7 @@ pub(super) struct Reader<'a> {
 pub(super) enum KeepRows {
     /// All of them: for who compares them.
     All,
-    /// What a log begins with: of what is committed, fences.
+    /// What a log begins with: of what is sealed, fences.
     Start,
     /// Fences alone, for who reads the table again; and nothing else that grows with the number of entries in files.
     Look,
@@ -352,7 +352,7 @@ pub(super) fn build(
         segments: segments
             .iter_mut()
             .map(|f| SegmentInfo {
-                rows: reader.take_rows(f, hard.commit),
+                rows: reader.take_rows(f),
                 base_index: f.segment.base_index,
                 base_offset: f.segment.base_offset,
                 generation: f.segment.generation,

@@ -6,7 +6,7 @@ use super::{End, Found, KeepRows, Reader, end_of, log_end};
 use crate::compact::rows::last_index;
 use crate::disk::{DiskError, DiskExt, DiskFault};
 use crate::entry::{EntryKind, NewEntry, Row, Verdict, row_flag};
-use crate::fences::{KEEP, SegmentRows};
+use crate::fences::SegmentRows;
 use crate::format::manifest::{ManifestSegment, SegmentState, lengths_check};
 use crate::format::row::{self, EntHeader, FOOTER_BYTES, Footer, HEADER_BYTES, ROW_BYTES};
 use crate::format::snap::Snap;
@@ -138,19 +138,19 @@ impl Reader<'_> {
         }
         found.segment.control = found.rows.iter().any(|r| r.flags & row_flag::CONTROL != 0);
         if found.stored && self.keep != KeepRows::All {
-            found.fenced = Some(self.take_rows(&mut found, EntryIndex::ZERO));
+            found.fenced = Some(self.take_rows(&mut found));
         }
         Ok(found)
     }
 
-    /// The rows of a segment to be handed out. What is sealed is committed, and so is what is at `commit` and before.
-    pub(super) fn take_rows(&self, found: &mut Found, commit: EntryIndex) -> SegmentRows {
+    /// The rows of a segment to be handed out. What is sealed is committed and applied.
+    pub(super) fn take_rows(&self, found: &mut Found) -> SegmentRows {
         let mut rows = found.fenced.take().unwrap_or_else(|| std::mem::take(&mut found.rows).into());
         let Some(last) = rows.last().map(last_index) else { return rows };
-        let open = found.segment.state == SegmentState::Active;
         match self.keep {
             KeepRows::All => {}
-            KeepRows::Start if open => rows.fence(commit, KEEP),
+            // The log fences them, once it knows what is applied.
+            KeepRows::Start if found.segment.state == SegmentState::Active => {}
             KeepRows::Start => rows.fence(last, 0),
             KeepRows::Look if found.stored => rows.fence(last, 0),
             KeepRows::Look => {}
