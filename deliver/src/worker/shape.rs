@@ -87,6 +87,9 @@ impl Worker {
         let Some(mark) = mark else { return Vec::new() };
         let taken = mark.shape_taken(schema.topic).map(|t| t.schema_no).or(self.book.first_shape(schema.topic));
         let Some(had) = taken.filter(|no| *no < schema.schema_no) else { return Vec::new() };
+        // Rows that wait are of shapes that the target takes on with them.
+        let waits = self.plans.iter().filter(|(no, p)| **no < schema.schema_no && p.source.topic == schema.topic);
+        let had = waits.map(|(no, _)| *no).max().map_or(had, |no| had.max(no));
         let before: Vec<Arc<TableSchema>> =
             self.book.shapes_of(schema).filter(|s| s.schema_no <= had).filter_map(as_target).collect();
         let mut out = Vec::new();
@@ -95,7 +98,8 @@ impl Worker {
             let is_live = |c: &&Column| !c.generated;
             let by_name = before.iter().find_map(|s| s.column(&column.name).map(|(_, c)| c).filter(is_live));
             let by_number = before.iter().find_map(|s| s.columns.iter().find(|c| c.id == column.id).filter(is_live));
-            if by_name.is_some_and(|c| c.id == column.id) || before.is_empty() {
+            // The newest of them say what it was called last: it may have its first name again.
+            if by_number.is_some_and(|c| c.name == column.name) || before.is_empty() {
                 continue;
             }
             let from = by_number.filter(|c| c.kind == column.kind && c.name != column.name).map(|c| c.name.clone());

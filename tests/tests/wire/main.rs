@@ -4,7 +4,6 @@
 
 mod admin;
 mod audit;
-mod cold;
 mod compaction;
 mod configs;
 mod fetch;
