@@ -73,6 +73,26 @@ impl Worker {
         }
     }
 
+    /// A table that is made in its newest shape gets the rows of older ones, too. A column that one of those lacks has in them what
+    /// it has in the source's old rows, or NULL. `before`: older shapes as they are for the target.
+    pub(super) fn leave_room(&self, before: &[Arc<TableSchema>], steps: &mut [DdlStep]) {
+        for step in steps {
+            let DdlStep::CreateTable { like, types, .. } = step else { continue };
+            let mut made = TableSchema::clone(like);
+            for (at, column) in made.columns.iter_mut().enumerate() {
+                let is_it = |c: &Column| c.name == column.name || c.id == column.id && c.id & UNKNOWN_ID == 0;
+                let is_lacked = before.iter().any(|s| !s.columns.iter().any(is_it));
+                if is_lacked && !like.is_key(at) {
+                    column.nullable = Some(true);
+                }
+                if !is_lacked || self.config.mode == Mode::Append || types.contains_key(&column.name) {
+                    column.missing = None;
+                }
+            }
+            *like = Arc::new(made);
+        }
+    }
+
     /// Columns of the target that hold what another column of the source had: it was dropped, and one was made under its name;
     /// or one was renamed. `shaped`: a shape as it is for the target.
     pub(super) fn refilled(

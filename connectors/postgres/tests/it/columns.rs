@@ -3,6 +3,7 @@
 use crate::pipeline::{Rig, Running, alive};
 use crate::support::*;
 use catchwater_capture::signal;
+use catchwater_connector_postgres::ConnectConfig;
 use std::time::{Duration, Instant};
 
 /// Waits until the target's table has the rows of the source's.
@@ -271,6 +272,14 @@ async fn columns_renamed_while_the_source_was_down_keep_their_values() {
     let asked = signal::parse("execute-snapshot", r#"{"data-collections":["public.t"]}"#).unwrap();
     assert_eq!(capture.status.clone().unwrap().signal(asked).await.unwrap().unwrap(), "asked for: public.t");
     alike(&source, &target, "t", "id, a, n, g, h", "read once more", (&mut capture, &mut deliver)).await;
+    // A target that begins with all of it: its tables are made as they are now, and get the rows of before.
+    drop(deliver);
+    let fresh = database("to_renamed_later").await.unwrap();
+    rig.target = ConnectConfig::parse(&fresh.url).unwrap();
+    deliver = rig.deliver();
+    alike(&source, &fresh, "t", "id, a, n, g, h", "from the beginning", (&mut capture, &mut deliver)).await;
+    alike(&source, &fresh, "w", "id, a, r, d, g", "from the beginning", (&mut capture, &mut deliver)).await;
+    fresh.drop().await;
     drop((capture, deliver));
     target.drop().await;
     source.drop().await;

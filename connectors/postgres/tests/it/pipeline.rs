@@ -37,7 +37,7 @@ pub(crate) struct Rig {
     cluster: MemoryCluster,
     capture: CaptureId,
     pub(crate) source: SourceConfig,
-    target: ConnectConfig,
+    pub(crate) target: ConnectConfig,
     capture_epoch: u32,
     deliver_epoch: u32,
     /// Records in another form than the default's, and a topic of transactions.
