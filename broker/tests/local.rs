@@ -29,11 +29,23 @@ impl Bed {
         catchwater_runtime::random::fill(&mut id).unwrap();
         let dir = std::env::temp_dir().join(format!("catchwater-local-{:016x}", u64::from_le_bytes(id)));
         std::fs::create_dir_all(&dir).unwrap();
+        let (broker, client) = Bed::start(&dir).await;
+        Bed { broker: Some(broker), client, dir, who: Caller::node(NodeId(1)) }
+    }
+
+    async fn start(dir: &std::path::Path) -> (Broker, LocalClient) {
         let mut config = BrokerConfig::new(dir.join("data"), "127.0.0.1:0".parse().unwrap());
         config.journal_files = 1;
         let broker = Broker::start(config).await.unwrap();
         let client = broker.local().handle();
-        Bed { broker: Some(broker), client, dir, who: Caller::node(NodeId(1)) }
+        (broker, client)
+    }
+
+    /// Ends it and starts it again.
+    async fn again(&mut self) {
+        self.broker.take().unwrap().shutdown().await;
+        let (broker, client) = Bed::start(&self.dir).await;
+        (self.broker, self.client) = (Some(broker), client);
     }
 
     async fn topic(&self, name: &str, owner: Owner) -> Result<TopicId, ControlError> {
@@ -284,5 +296,57 @@ async fn a_fetch_waits_for_a_commit_and_ends_in_time() {
     assert_eq!(bases(&reader.join().await.unwrap().unwrap()[0]), [0]);
     let nothing = bed.client.fetch(fetch(at, 3, 30)).await.unwrap();
     assert_eq!(bases(&nothing[0]), Vec::<i64>::new());
+    bed.end().await;
+}
+
+/// The node has started again, so all of it is in files: who reads an older segment is answered at once whatever it would like to
+/// wait for, and only the first batch of an answer comes above its limits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_files_only_is_fetched_within_the_limits_and_without_waiting() {
+    const VALUE_BYTES: usize = 40_000;
+    const BATCHES: u64 = 70;
+    let mut bed = Bed::new().await;
+    let configs = vec![("segment.bytes".into(), "1048576".into())];
+    let topic = NewTopic { name: "t".into(), partitions: Some(2), replication: None, configs, owner: Owner::Nobody };
+    let id = bed.client.create_topics(&bed.who, vec![topic]).await.unwrap().remove(0).unwrap().id;
+    let at = |partition| TopicPartition::new(id, partition);
+    for partition in 0..2 {
+        for _ in 0..BATCHES {
+            let mut builder = Builder::new();
+            builder.push(1_000, None, Some(&vec![b'v'; VALUE_BYTES]), []);
+            let appended = bed.client.append(at(partition), builder.finish().freeze(), plain()).await;
+            assert!(matches!(appended, AppendOutcome::Appended { .. }), "{appended:?}");
+        }
+    }
+    bed.again().await;
+    let ask = async |first: u64, (first_max, second_max): (u32, u32), credit_bytes: u32| {
+        let part = |partition, offset, max_bytes| FetchPart { at: at(partition), offset: Offset(offset), max_bytes };
+        let want = Fetch {
+            parts: vec![part(0, first, first_max), part(1, 3, second_max)],
+            isolation: Isolation::Committed,
+            min_bytes: 0,
+            max_wait_ms: 0,
+            credit_bytes,
+        };
+        let got = bed.client.fetch(want).await.unwrap();
+        (bases(&got[0]), bases(&got[1]))
+    };
+    let all = (1 << 20, 1 << 20);
+    assert_eq!(ask(5, all, 1).await, (vec![5], vec![]), "above all limits");
+    assert_eq!(ask(5, all, 60_000).await, (vec![5], vec![]), "what is left is less than a batch");
+    assert_eq!(ask(BATCHES, all, 1).await, (vec![], vec![3]), "the first one has nothing");
+    assert_eq!(ask(5, (60_000, 60_000), 1 << 20).await, (vec![5], vec![3]), "each within its own limit");
+    assert_eq!(ask(5, (60_000, 1_000), 1 << 20).await, (vec![5], vec![]), "less than a batch may come from the second");
+    let more = async |offset, wait_ms| {
+        let began = std::time::Instant::now();
+        let want = Fetch { min_bytes: 1 << 20, credit_bytes: 100_000, ..fetch(at(0), offset, wait_ms) };
+        (bases(&bed.client.fetch(want).await.unwrap()[0]), began.elapsed().as_millis())
+    };
+    let (got, took_ms) = more(30, 8_000).await;
+    assert_eq!(got, [30, 31]);
+    assert!(took_ms < 4_000, "an older segment: {took_ms} ms");
+    let (got, took_ms) = more(BATCHES - 1, 300).await;
+    assert_eq!(got, [BATCHES as i64 - 1]);
+    assert!(took_ms >= 280, "the newest bytes: {took_ms} ms");
     bed.end().await;
 }

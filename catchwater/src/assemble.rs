@@ -8,7 +8,6 @@ mod pipelines;
 mod reached;
 mod resolved;
 mod routes;
-mod rowless;
 pub mod sink_config;
 mod supervisor;
 mod thin;

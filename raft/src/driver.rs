@@ -340,6 +340,7 @@ impl LogDir {
             let files = FoundGroup { made: true, ..FoundGroup::fresh(gid, spec) };
             self.inner.tell_segments([SegmentEvent::Open(Box::new(files))]);
         }
+        crash_point!("del.before_frame");
         self.inner.queue(JournalBatch { gid, drop: true, ..JournalBatch::default() });
     }
 
@@ -383,7 +384,9 @@ impl LogDir {
     /// `snap` = [`Replica::snapshot`] of now, if there is state: durable before anything goes, since what goes may be all that
     /// tells of a producer or a capture.
     pub fn trim(&self, gid: Gid, log_start: Offset, snap: Option<(EntryIndex, Offset, Bytes)>) {
+        crash_point!("trim.before_commit");
         self.inner.tell_segments([SegmentEvent::Trim(gid, log_start, snap)]);
+        crash_point!("trim.after_commit");
     }
 
     /// Bounds of one group's segments (topic settings).

@@ -66,6 +66,8 @@ pub enum Lane {
 pub enum JournalPoint {
     /// A flush with content.
     Submit,
+    /// A flush that copies the newest frames of old files forward, whatever else is in it: those files may be used again then.
+    Forward,
     Seal,
     /// Block 0 of a file that is used (again).
     Recycle,

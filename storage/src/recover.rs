@@ -27,7 +27,7 @@ use crate::format::slot::{self, BootState, DIR_FORMAT, DirMeta, DirState, Pair, 
 use crate::journal::{FoundJournal, Head};
 use crate::segment::{FoundGroup, group_dir};
 use bytes::Bytes;
-use catchwater_base::mutant;
+use catchwater_base::{crash_point, mutant};
 use catchwater_record::{Gid, Offset};
 use group::KeepRows;
 pub use relaxed::settle_relaxed;
@@ -309,8 +309,7 @@ fn found_dir(disk: &dyn Disk, layout: &Layout, new: NewIdentity) -> Result<Recov
             Err(e) if e.kind == DiskFault::Exists => disk.truncate(&path, 0)?, // a half-made one
             other => other?,
         }
-        disk.write(&path, 0, Bytes::from(slot::encode(SlotKind::DirMeta, generation, &meta.encode())))?;
-        disk.fdatasync(&path)?;
+        write_slot(disk, &path, side, slot::encode(SlotKind::DirMeta, generation, &meta.encode()))?;
     }
     disk.sync_dir(&layout.root)?;
     disk.sync_dir(parent(&layout.root))?;
@@ -464,12 +463,26 @@ pub fn write_boot_state(
         Err(e) if e.kind == DiskFault::Exists => false,
         other => other.map(|()| true)?,
     };
-    disk.write(&path, 0, Bytes::from(slot::encode(SlotKind::BootState, generation + 1, &state.encode())))?;
-    disk.fdatasync(&path)?;
+    write_slot(disk, &path, side, slot::encode(SlotKind::BootState, generation + 1, &state.encode()))?;
     if made {
         disk.sync_dir(&layout.root)?;
     }
     Ok((generation + 1, side.other()))
+}
+
+/// One copy of a pair, durable; the other one is whole meanwhile.
+fn write_slot(disk: &dyn Disk, path: &str, side: Side, bytes: Vec<u8>) -> Result<(), DiskError> {
+    match side {
+        Side::A => crash_point!("slot.before_a"),
+        Side::B => crash_point!("slot.before_b"),
+    }
+    disk.write(path, 0, Bytes::from(bytes))?;
+    disk.fdatasync(path)?;
+    match side {
+        Side::A => crash_point!("slot.after_a"),
+        Side::B => crash_point!("slot.after_b"),
+    }
+    Ok(())
 }
 
 /// In a group's directory: entries that only the journal had when the group was found Suspect or Damaged, as one flush in

@@ -31,7 +31,7 @@ use crate::segment::{
     FoundGroup, SegmentConfig, SegmentEffect, SegmentEvent, Segments, group_dir, segment_stem, write_manifests,
 };
 use bytes::Bytes;
-use catchwater_base::{Effects, Local, Now};
+use catchwater_base::{Effects, Local, Now, crash_point};
 use catchwater_record::{EntryIndex, Gid, NodeId, Offset, PartitionId, TopicId};
 use std::collections::BTreeMap;
 
@@ -302,7 +302,9 @@ impl Work<'_> {
     fn all(mut self, plan: Plan, now: Now) -> Result<Repaired, DiskError> {
         let Plan { closed, mut found } = plan;
         // What only the journal has is safe before anything else changes.
+        crash_point!("repair.before_keep");
         quarantine(self.disk, self.layout, &found.groups)?;
+        crash_point!("repair.after_keep");
         settle_relaxed(self.disk, self.layout, &mut found.groups)?;
         let last_lsn = found.journal.last_lsn;
         let state = |last_lsn, checkpoint_lsn, clean| BootState {
@@ -361,18 +363,26 @@ impl Work<'_> {
         let done = state(last_lsn + 1, last_lsn + 1, true);
         let open: Vec<FoundGroup> =
             found.groups.into_iter().map(|(_, files)| files).filter(|f| f.quarantine.is_none()).collect();
+        crash_point!("repair.before_fill");
         self.to_segments(open, now)?;
+        crash_point!("repair.after_fill");
+        crash_point!("repair.before_journal");
         self.new_journal(&name, head, len, &frames)?;
+        crash_point!("repair.after_journal");
         write_boot_state(self.disk, self.layout, boot, done)?;
+        crash_point!("repair.before_aside");
         for path in old {
             self.put_aside(&path)?;
         }
         self.disk.sync_dir(&self.layout.journal())?;
+        crash_point!("repair.after_aside");
         // What keeps them closed goes last.
         for closed in &going_on {
             let dir = group_dir(&self.layout.groups(), closed.gid);
+            crash_point!("repair.before_open");
             self.put_aside(&format!("{dir}/{SALVAGE_FILE}"))?;
             self.disk.sync_dir(&dir)?;
+            crash_point!("repair.after_open");
             self.done.groups.push(closed.gid);
         }
         Ok(self.done)
@@ -406,11 +416,16 @@ impl Work<'_> {
                 cut_out::write(self.disk, (&dir, closed.gid), (&group.segments[cut.at], &old, cut), with)?;
         }
         self.disk.sync_dir(&dir)?;
+        crash_point!("repair.before_switch");
         write_manifests(self.disk, self.layout.groups(), files)?;
+        crash_point!("repair.after_switch");
+        crash_point!("repair.before_drop");
         for path in gone {
             self.disk.unlink(&path)?;
         }
-        self.disk.sync_dir(&dir)
+        self.disk.sync_dir(&dir)?;
+        crash_point!("repair.after_drop");
+        Ok(())
     }
 
     /// Files that belong to nothing would go before the next append: here somebody may still want them.

@@ -394,3 +394,83 @@ fn a_partition_whose_directory_is_gone_gives_no_offset_twice() {
     broker.restart().expect("and again after a death");
     assert_eq!(consume(&broker), (begins..=end).collect::<Vec<u64>>());
 }
+
+/// The points of a repair that its test passes; those of a partition that only begins anew are the same.
+const REPAIR_POINTS: [&str; 7] = ["keep", "switch", "drop", "fill", "journal", "aside", "open"];
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let (at, into) = (entry.path(), to.join(entry.file_name()));
+        if at.is_dir() {
+            copy(&at, &into)
+        } else {
+            let _ = std::fs::copy(&at, &into).expect("copied");
+        }
+    }
+}
+
+/// The repair dies at each of its named points. Run again, at once or behind a start, it comes to the same end: all but the two
+/// damaged batches is read, and what was damaged is kept aside.
+#[test]
+fn a_repair_that_dies_at_a_named_point_is_run_again() {
+    if !catchwater_tests::broker::has_crash_points("storage_cli repair points") {
+        return;
+    }
+    let mut broker = filled(Settings::default());
+    if broker.is_foreign() {
+        return;
+    }
+    broker.stop().expect("stop");
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    let log = largest(&data, ".log");
+    let mut bytes = std::fs::read(&log).expect("readable");
+    let len = bytes.len();
+    bytes[len / 3] ^= 0x10;
+    bytes.truncate(len - 20);
+    std::fs::write(&log, &bytes).expect("written");
+    let before = data.with_file_name("before");
+    copy(&data, &before);
+    let consume = |broker: &Broker| {
+        let out = run(&["topic", "consume", "words", "-b", broker.kafka()], "");
+        let lines = String::from_utf8_lossy(&out.stdout).lines().filter(|l| l.contains("of a batch")).count();
+        (lines, out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let mut died = Vec::new();
+    for (n, point) in
+        REPAIR_POINTS.iter().flat_map(|p| ["before", "after"].map(|s| format!("repair.{s}_{p}"))).enumerate()
+    {
+        let out = Command::new(binary().expect("binary"))
+            .args(["storage", "repair", "--yes", &dir])
+            .env("CATCHWATER_CRASH_AT", &point)
+            .output()
+            .expect("runs");
+        if out.status.code().is_none() {
+            died.push(point.clone());
+        }
+        // Somebody may start the node instead of finishing the repair: it serves nothing wrong and takes nothing away.
+        if n % 3 == 2 {
+            broker.restart().unwrap_or_else(|e| panic!("{point}: {e:#}"));
+            let (lines, ..) = consume(&broker);
+            assert!(lines <= 900, "{point}: {lines} lines");
+            if n % 2 == 0 { broker.kill() } else { broker.stop().expect("stop") }
+        }
+        let (exit, told) = json(&["-o", "json", "storage", "repair", "--yes", &dir]);
+        assert_eq!(exit, 0, "{point}: {told}");
+        let (exit, told) = json(&["-o", "json", "storage", "check", &dir]);
+        assert_eq!(exit, 0, "{point}: {told}");
+        broker.restart().unwrap_or_else(|e| panic!("{point}: {e:#}"));
+        let (lines, well, why) = consume(&broker);
+        assert!(lines == 900 && well, "{point}: {lines} lines, {why}");
+        broker.kill();
+        let kept = std::fs::read_dir(log.parent().expect("a folder")).expect("a folder").flatten().map(|e| e.path());
+        let same =
+            |path: PathBuf| path.to_string_lossy().ends_with(".aside") && std::fs::read(path).is_ok_and(|b| b == bytes);
+        assert!(kept.into_iter().any(same), "{point}: the damaged file is not aside");
+        std::fs::remove_dir_all(&data).expect("removed");
+        copy(&before, &data);
+    }
+    let named = REPAIR_POINTS.len() * 2;
+    assert_eq!(died.len(), named, "only {died:?}");
+}

@@ -227,9 +227,9 @@ impl Consume {
                 })?;
                 for record in records {
                     *at = record.offset + 1;
-                    let is_read = report::print(&self.line(*partition, &record));
+                    report::print(&self.line(*partition, &record));
                     left -= 1;
-                    if left == 0 || !is_read {
+                    if left == 0 {
                         return Ok(Done::silent());
                     }
                 }

@@ -148,6 +148,9 @@ fn perform_journal(
             let relaxed = lock(&inner.relaxed);
             for mut group in groups {
                 inner.waiting_bytes.fetch_sub(group.body_bytes, Ordering::Relaxed);
+                if group.drop {
+                    crash_point!("del.after_frame");
+                }
                 let mut newest = None;
                 for tag in group.tags.drain(..) {
                     if Reopening::is_marker(tag) {
@@ -174,8 +177,11 @@ fn perform_journal(
         }
         JournalEffect::Checkpoint(gids) => inner.tell_segments([SegmentEvent::Sync(gids)]),
         JournalEffect::Checkpointed(lsn) => {
+            // Its files may be used again from here on; that recovery need not read them is noted later.
+            crash_point!("ckpt.before_free");
             lock(&inner.segments).checkpoint = Some(lsn);
             inner.segments_wake.notify_one();
+            crash_point!("ckpt.after_free");
         }
         JournalEffect::Began(lsn) => {
             lock(&inner.segments).began = Some(lsn);
@@ -197,7 +203,7 @@ fn perform_journal(
 /// What the metrics and the log say of one write.
 fn counted(inner: &Inner, pace: &mut Pace, (point, bytes, began): (JournalPoint, u64, Mono)) {
     match point {
-        JournalPoint::Submit => {
+        JournalPoint::Submit | JournalPoint::Forward => {
             let now = inner.clock.now().mono;
             let us = u32::try_from(now.since(began).as_micros()).unwrap_or(u32::MAX);
             metrics::FLUSH_TIME.observe_us(u64::from(us));

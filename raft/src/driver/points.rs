@@ -7,6 +7,7 @@ use catchwater_storage::segment::SegmentPoint;
 pub(super) fn before_journal(point: JournalPoint) {
     match point {
         JournalPoint::Submit => crash_point!("journal.before_submit"),
+        JournalPoint::Forward => crash_point!("ckpt.before_forward"),
         JournalPoint::Seal => crash_point!("journal.before_seal"),
         JournalPoint::Recycle => crash_point!("journal.before_recycle"),
         JournalPoint::Prepare => crash_point!("journal.before_prepare"),
@@ -17,6 +18,7 @@ pub(super) fn before_journal(point: JournalPoint) {
 pub(super) fn after_journal(point: JournalPoint) {
     match point {
         JournalPoint::Submit => crash_point!("journal.after_submit"),
+        JournalPoint::Forward => crash_point!("ckpt.after_forward"),
         JournalPoint::Seal => crash_point!("journal.after_seal"),
         JournalPoint::Recycle => crash_point!("journal.after_recycle"),
         JournalPoint::Prepare => crash_point!("journal.after_prepare"),
@@ -31,6 +33,7 @@ pub(super) fn before_segment(point: SegmentPoint) {
         SegmentPoint::SegEnt => crash_point!("seg.before_ent"),
         SegmentPoint::RollCreate => crash_point!("roll.before_create"),
         SegmentPoint::RollDirsync => crash_point!("roll.before_dirsync"),
+        SegmentPoint::RollUse => crash_point!("roll.before_use"),
         SegmentPoint::CkptSync => crash_point!("ckpt.before_sync"),
         SegmentPoint::SealLog => crash_point!("seal.before_log"),
         SegmentPoint::SealEnt => crash_point!("seal.before_ent"),
@@ -39,6 +42,7 @@ pub(super) fn before_segment(point: SegmentPoint) {
         SegmentPoint::SealManifest => crash_point!("seal.before_manifest"),
         SegmentPoint::TruncRows => crash_point!("trunc.before_rows"),
         SegmentPoint::TruncFile => crash_point!("trunc.before_file"),
+        SegmentPoint::TruncSync => crash_point!("trunc.before_sync"),
         SegmentPoint::TrimManifest => crash_point!("trim.before_manifest"),
         SegmentPoint::TrimUnlink => crash_point!("trim.before_unlink"),
         SegmentPoint::SwitchManifest => crash_point!("switch.before_manifest"),
@@ -58,6 +62,7 @@ pub(super) fn after_segment(point: SegmentPoint) {
         SegmentPoint::SegEnt => crash_point!("seg.after_ent"),
         SegmentPoint::RollCreate => crash_point!("roll.after_create"),
         SegmentPoint::RollDirsync => crash_point!("roll.after_dirsync"),
+        SegmentPoint::RollUse => crash_point!("roll.after_use"),
         SegmentPoint::CkptSync => crash_point!("ckpt.after_sync"),
         SegmentPoint::SealLog => crash_point!("seal.after_log"),
         SegmentPoint::SealEnt => crash_point!("seal.after_ent"),
@@ -66,6 +71,7 @@ pub(super) fn after_segment(point: SegmentPoint) {
         SegmentPoint::SealManifest => crash_point!("seal.after_manifest"),
         SegmentPoint::TruncRows => crash_point!("trunc.after_rows"),
         SegmentPoint::TruncFile => crash_point!("trunc.after_file"),
+        SegmentPoint::TruncSync => crash_point!("trunc.after_sync"),
         SegmentPoint::TrimManifest => crash_point!("trim.after_manifest"),
         SegmentPoint::TrimUnlink => crash_point!("trim.after_unlink"),
         SegmentPoint::SwitchManifest => crash_point!("switch.after_manifest"),

@@ -113,8 +113,12 @@ impl Journal {
         self.next_lsn += 1;
         self.seal_at = None;
         let token = self.token();
+        let point = match items.iter().any(|i| i.forwarded) {
+            true => JournalPoint::Forward,
+            false if seal => JournalPoint::Seal,
+            false => JournalPoint::Submit,
+        };
         self.writing = Some((token, Writing::Flush { file: at, lsn, bytes, items, seal, close }));
-        let point = if seal { JournalPoint::Seal } else { JournalPoint::Submit };
         out.push(JournalEffect::Disk { token, op, lane: Lane::Commit, point });
     }
 

@@ -165,7 +165,7 @@ impl Segments {
             if group.relaxed && !mutant!("relaxed_truncation_unsynced") {
                 // No journal settles what was cut: stale rows must not come back behind newer ones.
                 for path in [&ent, &log] {
-                    steps.push((DiskOp::Fdatasync { path: path.clone() }, SegmentPoint::TruncFile));
+                    steps.push((DiskOp::Fdatasync { path: path.clone() }, SegmentPoint::TruncSync));
                 }
             }
         }
@@ -210,7 +210,8 @@ impl Segments {
         if let Some(sums) = &mut segment.sums {
             bufs.iter().for_each(|b| sums.ent.update(b));
         }
-        steps.push((DiskOp::Write { path: ent, at: if rolled { 0 } else { ent_at }, bufs }, SegmentPoint::SegEnt));
+        let (at, point) = if rolled { (0, SegmentPoint::RollUse) } else { (ent_at, SegmentPoint::SegEnt) };
+        steps.push((DiskOp::Write { path: ent, at, bufs }, point));
         segment.dirty = true;
         let appended = Appended { segment, rolled, placed, lsn, bytes: taken as u64 };
         Job { current: None, steps: steps.into(), reads: VecDeque::new(), then: Then::Append(Box::new(appended)) }

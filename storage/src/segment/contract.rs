@@ -66,6 +66,8 @@ pub enum SegmentPoint {
     SegEnt,
     RollCreate,
     RollDirsync,
+    /// The first rows of a new segment: from then on it is one.
+    RollUse,
     CkptSync,
     SealLog,
     SealEnt,
@@ -74,6 +76,8 @@ pub enum SegmentPoint {
     SealManifest,
     TruncRows,
     TruncFile,
+    /// What was cut stays cut, where no journal says so.
+    TruncSync,
     TrimManifest,
     TrimUnlink,
     SwitchManifest,

@@ -45,7 +45,7 @@ impl Segments {
             let bytes = slot::encode(SlotKind::Manifest, group.manifest_gen + 1, &manifest.encode());
             self.manifest_steps(gid, bytes, &mut steps);
             let path = group_dir(&self.config.dir, gid).into();
-            steps.push_back((DiskOp::SyncDir { path }, SegmentPoint::TruncFile));
+            steps.push_back((DiskOp::SyncDir { path }, SegmentPoint::TruncSync));
         }
         let group = &self.groups[&gid];
         for index in group.snaps.iter().filter(|i| **i >= from) {
@@ -67,14 +67,14 @@ impl Segments {
                 let path = self.file(gid, segment, ext);
                 steps.push_back((DiskOp::Truncate { path: path.clone(), len }, point));
                 if group.relaxed && !mutant!("relaxed_truncation_unsynced") {
-                    steps.push_back((DiskOp::Fdatasync { path }, point));
+                    steps.push_back((DiskOp::Fdatasync { path }, SegmentPoint::TruncSync));
                 }
             }
         }
         if group.relaxed && group.made {
             steps.push_back((
                 DiskOp::SyncDir { path: group_dir(&self.config.dir, gid).into() },
-                SegmentPoint::TruncFile,
+                SegmentPoint::TruncSync,
             ));
         }
         Job { current: None, steps, reads: VecDeque::new(), then: Then::Cut { from, left: left.map(|(_, to)| to) } }

@@ -183,7 +183,10 @@ impl Load {
         };
         topic("plain", 3, vec![], false);
         topic("roll", 1, vec![set("segment.bytes", "1048576")], false);
-        topic("trim", 1, vec![set("segment.bytes", "1048576"), set("retention.bytes", "1048576")], true);
+        let small = || vec![set("segment.bytes", "1048576"), set("retention.bytes", "1048576")];
+        topic("trim", 1, small(), true);
+        // Files go with the trim, not behind it.
+        topic("gone", 1, [small(), vec![set("file.delete.delay.ms", "0")]].concat(), true);
     }
 
     /// One cycle's load: topics that are due, then producers until `stop` says so. Returns when every producer has its

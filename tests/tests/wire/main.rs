@@ -4,6 +4,7 @@
 
 mod admin;
 mod audit;
+mod cold;
 mod compaction;
 mod configs;
 mod fetch;
