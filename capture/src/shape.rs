@@ -561,7 +561,8 @@ impl Shaper {
     /// The source's own shape of a table that the worker names.
     fn given(&self, shaped: &Arc<TableSchema>) -> Arc<TableSchema> {
         let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.given.get(&shaped.qualified()).unwrap_or(shaped).clone()
+        let of_it = plans.by_shape.values().find(|(_, plan)| Arc::ptr_eq(&plan.table, shaped)).map(|(given, _)| given);
+        of_it.or_else(|| plans.given.get(&shaped.qualified())).unwrap_or(shaped).clone()
     }
 
     /// A logical message.
@@ -766,12 +767,15 @@ impl Snapshot for ShapedSnapshot {
     ) -> Fut<'a, Result<StretchEnd, SourceError>> {
         Box::pin(async move {
             let own = Stretch { table: self.shaper.given(&of.table), ..of.clone() };
-            let plan = self.shaper.plan(&own.table);
             let from = out.len();
             let end = self.inner.stretch(&own, out).await?;
             let rows: Vec<RowChange> = out.drain(from..).collect();
             let skipped = self.shaper.rules.skipped.contains(&Op::Read.letter());
-            out.extend(rows.into_iter().filter(|_| !skipped).map(|r| plan.change(r)));
+            if let Some(first) = rows.first().filter(|_| !skipped) {
+                let plan = self.shaper.plan(&first.table);
+                plan.legal()?;
+                out.extend(rows.into_iter().map(|r| plan.change(r)));
+            }
             Ok(end)
         })
     }

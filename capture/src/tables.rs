@@ -2,9 +2,9 @@
 //! that old rows carry and later DDL cannot bend them (capture.md 5).
 
 use catchwater_base::hash;
-use catchwater_change::TableSchema;
 use catchwater_change::checkpoint::TableRecord;
-use catchwater_record::TopicId;
+use catchwater_change::{TableSchema, Version};
+use catchwater_record::{CommitSeq, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ enum TableKey {
 #[derive(Debug, Default)]
 pub struct Tables {
     numbers: BTreeMap<TableKey, u32>,
-    shapes: BTreeMap<(u32, [u8; 16]), Arc<TableSchema>>,
+    /// By table and number, with where the number was given.
+    shapes: BTreeMap<(u32, u32), (Version, Arc<TableSchema>)>,
     next_table: u32,
     next_schema: u32,
 }
@@ -32,14 +33,13 @@ pub enum Shape {
 }
 
 impl Tables {
-    /// Takes in a stored TABLE record.
-    pub fn learn(&mut self, schema: TableSchema) -> Arc<TableSchema> {
+    /// Takes in a TABLE record, stored or to be stored.
+    pub fn learn(&mut self, record: &TableRecord) -> Arc<TableSchema> {
+        let schema = Arc::new(record.schema.clone());
         self.next_table = self.next_table.max(schema.table_no + 1);
         self.next_schema = self.next_schema.max(schema.schema_no + 1);
         self.numbers.insert(key_of(&schema), schema.table_no);
-        let at = (schema.table_no, schema.fingerprint);
-        let schema = Arc::new(schema);
-        self.shapes.insert(at, schema.clone());
+        self.shapes.insert((schema.table_no, schema.schema_no), (record.from, schema.clone()));
         schema
     }
 
@@ -50,15 +50,25 @@ impl Tables {
 
     /// The shape of a number.
     pub fn numbered(&self, schema_no: u32) -> Option<Arc<TableSchema>> {
-        self.shapes.values().find(|s| s.schema_no == schema_no).cloned()
+        self.shapes.iter().find(|((_, no), _)| *no == schema_no).map(|(_, (_, s))| s.clone())
     }
 
-    pub fn learn_record(&mut self, record: &TableRecord) {
-        self.learn(record.schema.clone());
+    /// The shapes of a table, by number.
+    fn of(&self, table_no: u32) -> impl DoubleEndedIterator<Item = &(Version, Arc<TableSchema>)> {
+        self.shapes.range((table_no, 0)..=(table_no, u32::MAX)).map(|(_, shape)| shape)
     }
 
-    /// The numbered form of a shape as the source gave it. A topic that changed (deleted and made again) is a new shape.
-    pub fn resolve(&mut self, given: &TableSchema, topic: TopicId) -> Shape {
+    /// The newest shape of a table that goes to `topic` under the names it has in `given`.
+    pub fn newest_of(&self, given: &TableSchema, topic: TopicId) -> Option<Arc<TableSchema>> {
+        let (_, newest) = self.of(*self.numbers.get(&key_of(given))?).next_back()?;
+        let is_it = newest.topic == topic && newest.name == given.name && newest.schema == given.schema;
+        is_it.then(|| newest.clone())
+    }
+
+    /// The numbered form of a shape as the source gave it, of rows in the transaction of `at`. A topic that changed (deleted and
+    /// made again) is a new shape, and so is one that a table comes back to: numbers say which names are the newest. After a
+    /// restart a transaction finds the number it had.
+    pub fn resolve(&self, given: &TableSchema, topic: TopicId, at: Version) -> Shape {
         let mut schema = given.clone();
         if schema.fingerprint == [0; 16] {
             schema.fingerprint =
@@ -67,11 +77,19 @@ impl Tables {
         let fresh = self.next_table.max(1);
         schema.table_no = self.numbers.get(&key_of(&schema)).copied().unwrap_or(fresh);
         schema.topic = topic;
-        if let Some(known) = self.shapes.get(&(schema.table_no, schema.fingerprint))
-            && known.topic == topic
-            && known.name == schema.name
-            && known.schema == schema.schema
-        {
+        // Numbers of another incarnation were given before all of this one.
+        let given_at = |from: &Version| if from.incarnation == at.incarnation { from.commit_seq } else { CommitSeq(0) };
+        let of = || self.of(schema.table_no);
+        let in_force = of().filter(|(from, _)| given_at(from) < at.commit_seq).max_by_key(|(from, _)| given_at(from));
+        let own = of().filter(|(from, _)| given_at(from) == at.commit_seq);
+        let is_it = |known: &&Arc<TableSchema>| {
+            known.fingerprint == schema.fingerprint
+                && known.topic == topic
+                && known.name == schema.name
+                && known.schema == schema.schema
+        };
+        let candidates = in_force.into_iter().chain(own).chain(of().next_back()).map(|(_, known)| known);
+        if let Some(known) = candidates.into_iter().find(is_it) {
             return Shape::Known(known.clone());
         }
         schema.schema_no = self.next_schema.max(1);
@@ -90,6 +108,7 @@ fn key_of(schema: &TableSchema) -> TableKey {
 pub mod tests {
     use super::*;
     use catchwater_change::{Column, KeyFrom, Type};
+    use catchwater_record::Incarnation;
 
     pub fn table(schema: &str, name: &str) -> TableSchema {
         TableSchema {
@@ -124,21 +143,58 @@ pub mod tests {
         }
     }
 
+    fn at(seq: u64) -> Version {
+        Version { incarnation: Incarnation(1), commit_seq: CommitSeq(seq), ordinal: 0 }
+    }
+
+    /// What [`Tables::resolve`] finds or gives, and whether it gave it.
+    fn number(t: &mut Tables, given: &TableSchema, topic: TopicId, seq: u64) -> (u32, u32, bool) {
+        match t.resolve(given, topic, at(seq)) {
+            Shape::Known(known) => (known.table_no, known.schema_no, false),
+            Shape::New(schema) => {
+                let made = t.learn(&TableRecord { schema: *schema, from: at(seq), flags: 0 });
+                (made.table_no, made.schema_no, true)
+            }
+        }
+    }
+
     #[test]
     fn shapes_keep_their_numbers_and_new_ones_get_the_next() {
         let topic = TopicId([5; 16]);
         let mut t = Tables::default();
-        let Shape::New(first) = t.resolve(&table("s", "a"), topic) else { panic!("nothing is known yet") };
+        let Shape::New(first) = t.resolve(&table("s", "a"), topic, at(1)) else { panic!("nothing is known yet") };
         assert!(t.is_first(&first));
-        assert_eq!((first.table_no, first.schema_no), (1, 1));
-        let first = t.learn(*first);
-        assert_eq!(t.resolve(&table("s", "a"), topic), Shape::Known(first));
+        assert_eq!(number(&mut t, &table("s", "a"), topic, 1), (1, 1, true));
+        assert!(!t.is_first(&first));
+        assert_eq!(number(&mut t, &table("s", "a"), topic, 9), (1, 1, false));
         let changed = TableSchema { fingerprint: [2; 16], ..table("s", "a") };
-        let Shape::New(second) = t.resolve(&changed, topic) else { panic!("another shape") };
-        assert_eq!((second.table_no, second.schema_no), (1, 2));
-        assert!(!t.is_first(&second));
-        t.learn(*second);
-        let Shape::New(other) = t.resolve(&table("s", "b"), topic) else { panic!("another table") };
-        assert_eq!((other.table_no, other.schema_no), (2, 3));
+        assert_eq!(number(&mut t, &changed, topic, 10), (1, 2, true));
+        assert_eq!(number(&mut t, &table("s", "b"), topic, 11), (2, 3, true));
+        assert_eq!(number(&mut t, &table("s", "a"), TopicId([6; 16]), 1), (1, 4, true), "another topic");
+    }
+
+    #[test]
+    fn a_shape_that_a_table_comes_back_to_is_its_newest_and_a_transaction_that_comes_again_finds_its_own() {
+        let topic = TopicId([5; 16]);
+        let mut t = Tables::default();
+        let (one, two) = (table("s", "a"), TableSchema { fingerprint: [2; 16], ..table("s", "a") });
+        assert_eq!(number(&mut t, &one, topic, 1), (1, 1, true));
+        assert_eq!(number(&mut t, &two, topic, 5), (1, 2, true));
+        assert_eq!(number(&mut t, &one, topic, 9), (1, 3, true));
+        for (given, seq, no) in [(&one, 1, 1), (&one, 4, 1), (&two, 5, 2), (&two, 8, 2), (&one, 9, 3), (&one, 20, 3)] {
+            assert_eq!(number(&mut t, given, topic, seq), (1, no, false), "at {seq}");
+        }
+        // What the catalogue shows before the stream has come to it.
+        assert_eq!(number(&mut t, &one, topic, 6), (1, 3, false));
+        assert_eq!(t.newest_of(&two, topic).map(|s| s.schema_no), Some(3));
+        // Twice in one transaction.
+        assert_eq!(number(&mut t, &two, topic, 30), (1, 4, true));
+        for _ in 0..2 {
+            assert_eq!(number(&mut t, &one, topic, 30), (1, 3, false));
+            assert_eq!(number(&mut t, &two, topic, 30), (1, 4, false));
+        }
+        // Of another incarnation, whose numbers are its own.
+        let later = Version { incarnation: Incarnation(2), ..at(2) };
+        assert!(matches!(t.resolve(&two, topic, later), Shape::Known(known) if known.schema_no == 4));
     }
 }

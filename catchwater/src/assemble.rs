@@ -8,6 +8,7 @@ mod pipelines;
 mod reached;
 mod resolved;
 mod routes;
+mod rowless;
 pub mod sink_config;
 mod supervisor;
 mod thin;

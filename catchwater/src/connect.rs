@@ -15,6 +15,7 @@ use crate::observe;
 use crate::pipeline::connect::{self as meaning, Class, Connector, Target};
 use crate::pipeline::{Options, Pipeline};
 use crate::report::{Exit, Failure};
+use catchwater_base::log;
 use catchwater_client::{ControlClient, RevisionNote};
 use serde_json::{Map, Value, json};
 use show::Seen;
@@ -339,7 +340,12 @@ fn class_of(config: &BTreeMap<String, String>) -> Result<Class, Refused> {
 async fn apply(state: &State, name: &str, connector: &Connector) -> Result<(), Failure> {
     let note = RevisionNote { base_dir: "/".into(), author: "connect".into(), message: String::new() };
     let wanted = Wanted { text: text(name, connector), note, allow_destructive: true, ..Wanted::default() };
-    state.apply(wanted).await.map(drop)
+    let (_, planned) = state.apply(wanted).await?;
+    // The face has no place for them.
+    for (node, f) in planned.warnings() {
+        log!(Warn, "connect.warning", "connector {name}: {node}: {}: {}; {}", f.code, f.fault, f.cure);
+    }
+    Ok(())
 }
 
 /// The connector as a pipeline's text.

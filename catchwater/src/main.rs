@@ -8,6 +8,7 @@ mod config;
 mod connect;
 mod groups;
 mod http;
+mod live;
 mod metrics;
 mod observe;
 mod pipeline;
@@ -74,10 +75,10 @@ fn main() -> ExitCode {
         Command::Pipeline(pipeline) => block_on(async { command::pipeline::run(pipeline).await.into() }),
         Command::Dlq(dlq) => block_on(async { command::dlq::run(dlq).await.into() }),
         Command::Audit(audit) => block_on(async { command::audit::run(audit, output).await.into() }),
-        Command::Lag { http, watch } => block_on(async { command::group::lag(&http, watch, output).await.into() }),
+        Command::Lag { http, watch } => block_on(command::group::lag(&http, watch, output)),
         Command::Sink(sink) => block_on(async { command::sink::run(sink).await.into() }),
         Command::Tap(args) => block_on(async { command::tap::run(args, output).await.into() }),
-        Command::Top(args) => block_on(async { command::top::run(args, output).await.into() }),
+        Command::Top(args) => block_on(command::top::run(args, output)),
         Command::Wait(args) => block_on(async { command::wait::run(args).await.into() }),
         Command::Import(cli::Import::Connect(args)) => block_on(async { command::import::connect(args).await.into() }),
         Command::Start(args) => block_on(command::node::start(args)),

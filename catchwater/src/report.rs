@@ -4,6 +4,7 @@
 //! (`catchwater explain CODE`), a cause and a next step. No stack trace, no secret.
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr;
 
 /// How standard output is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Default)]
@@ -94,14 +95,16 @@ impl Done {
 pub fn finish(command: &str, output: Output, outcome: Result<Done, Failure>) -> u8 {
     match outcome {
         Ok(done) => {
+            let text = if done.text.is_empty() { &done.summary } else { &done.text };
             match output {
                 Output::Json if !(done.summary.is_empty() && done.result.is_null()) => {
                     let envelope = json!({"command": command, "ok": true, "summary": done.summary, "result": done.result, "error": null});
                     print(&format!("{envelope}\n"));
                 }
                 Output::Json => {}
-                Output::Table if !done.text.is_empty() => print(&ensure_newline(&done.text)),
-                Output::Table if !done.summary.is_empty() => print(&ensure_newline(&done.summary)),
+                Output::Table if !text.is_empty() => {
+                    print(&ensure_newline(text));
+                }
                 Output::Table => {}
             }
             0
@@ -125,14 +128,16 @@ pub fn finish(command: &str, output: Output, outcome: Result<Done, Failure>) -> 
 
 /// Standard output of a command; a reader that went away (`| head`) is no error. What cannot be written for another reason (a full
 /// disk) ends the command: whoever reads the file later must not take what is there for all of it.
-pub fn print(text: &str) {
-    if let Err(e) = write(text) {
+///
+/// False = the reader went away: who prints without end must end.
+pub fn print(text: &str) -> bool {
+    write(text).unwrap_or_else(|e| {
         let failure = Failure::new(Exit::Environment, "CW0014", "standard output cannot be written")
             .cause(e.to_string())
             .next("make room, or write elsewhere; what the command changed, it has changed");
         eprint!("{}", failure.text());
         std::process::exit(i32::from(failure.exit as u8));
-    }
+    })
 }
 
 /// As [`print`], by a node: it goes on.
@@ -140,12 +145,12 @@ pub fn show(text: &str) {
     let _ = write(text);
 }
 
-fn write(text: &str) -> std::io::Result<()> {
+fn write(text: &str) -> std::io::Result<bool> {
     use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+        done => done.map(|()| true),
     }
 }
 
@@ -153,12 +158,15 @@ fn ensure_newline(text: &str) -> String {
     if text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
 }
 
-/// Columns aligned, header first.
+/// Columns aligned, header first. What a database said may have line ends and control characters in it, which a terminal would
+/// obey: a blank stands for each.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    let plain = |cell: &String| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
+    let mut widths: Vec<usize> = header.iter().map(|h| h.width()).collect();
+    for row in &rows {
         for (w, cell) in widths.iter_mut().zip(row) {
-            *w = (*w).max(cell.chars().count());
+            *w = (*w).max(cell.width());
         }
     }
     let mut out = String::new();
@@ -166,13 +174,13 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         let mut text = String::new();
         for (w, cell) in widths.iter().zip(cells) {
             text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', w.saturating_sub(cell.chars().count()) + 2));
+            text.extend(std::iter::repeat_n(' ', w.saturating_sub(cell.width()) + 2));
         }
         out.push_str(text.trim_end());
         out.push('\n');
     };
     line(&mut header.iter().copied());
-    for row in rows {
+    for row in &rows {
         line(&mut row.iter().map(String::as_str));
     }
     out

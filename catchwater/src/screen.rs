@@ -1,6 +1,7 @@
 //! What `dev` shows while it runs: on a terminal a live view, else one JSON line per second on standard output.
 
 use crate::assemble::{State, WorkerLine};
+use crate::live;
 use crate::report::{show, table};
 use catchwater_client::remote::decode_records;
 use catchwater_client::{At, Fetch, FetchPart, Isolation, LogClient, Topic};
@@ -96,7 +97,9 @@ impl Painter {
         let topics = self.state.captured_topics().await;
         let changes = self.last_changes(&topics).await;
         let mut out = String::new();
-        out.push_str(if self.frames == 0 { "\x1b[2J\x1b[?25l\x1b[H" } else { "\x1b[H" });
+        if self.frames == 0 {
+            out.push_str("\x1b[2J\x1b[?25l");
+        }
         self.frames += 1;
         let mut body = format!("catchwater dev   kafka {}   up {} s\n\n", self.kafka, self.began.elapsed().as_secs());
         let rows: Vec<Vec<String>> = lines
@@ -135,12 +138,7 @@ impl Painter {
             ));
         }
         body.push_str("Ctrl-C ends it.\n");
-        // Each line cleared to its end, the rest of the screen below: no flicker, nothing left over.
-        for line in body.lines() {
-            out.push_str(line);
-            out.push_str("\x1b[K\n");
-        }
-        out.push_str("\x1b[J");
+        out.push_str(&live::drawn(&live::fit(&body, live::size())));
         show(&out);
     }
 

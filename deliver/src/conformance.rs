@@ -89,6 +89,7 @@ pub async fn run(probe: &mut dyn Probe) {
     tables_without_a_key(probe, &prefix).await;
     truncate(probe, &prefix).await;
     ddl(probe, &prefix).await;
+    columns_that_old_rows_lack(probe, &prefix).await;
     values_and_names(probe, &prefix).await;
     wide_tables(probe, &prefix).await;
     a_byte_of_nothing(probe, &prefix).await;
@@ -548,6 +549,35 @@ async fn ddl(probe: &mut dyn Probe, prefix: &str) {
         let table = found[0].as_ref().expect("there");
         assert_eq!(table.columns[1].nullable, Some(true), "the column takes NULL now");
         assert_eq!(table.key, ["id"], "the key stays");
+    }
+    sink.shutdown().await;
+}
+
+/// What rows of before a column have in it, in a table that is made with it and in one that gets it.
+async fn columns_that_old_rows_lack(probe: &mut dyn Probe, prefix: &str) {
+    let (case, mut sink) = Case::new(probe, prefix, "old", &["id"]).await;
+    let grown = format!("{prefix}_grown");
+    let mut like = table("", &grown, &[("id", INT), ("n", INT), ("t", TEXT)], &["id"]);
+    let columns = &mut Arc::make_mut(&mut like).columns;
+    (columns[1].missing, columns[2].missing) = (Some("7".into()), Some("it's".into()));
+    let name = probe.name(&grown);
+    sink.apply_ddl(&DdlStep::CreateTable { name: name.clone(), like: like.clone(), types: Types::new() })
+        .await
+        .expect("create");
+    let mut more = Column { name: "m".into(), ..like.columns[1].clone() };
+    more.nullable = Some(true);
+    sink.apply_ddl(&DdlStep::AddColumns { name: name.clone(), columns: vec![more], types: Types::new() })
+        .await
+        .expect("add");
+    let plan = plan_of(table("", &grown, &[("id", INT)], &["id"]), name.clone());
+    let of = Case { pipeline: case.pipeline.clone(), fence: case.fence, plan };
+    let mut lane = sink.lane().await.expect("lane");
+    apply(&mut lane, &of.group(1, vec![What::Upsert(Row::new(vec![int(1)]))], false), 1).await.expect("an old row");
+    drop(lane);
+    if probe.sql("SELECT 1").await.is_some() {
+        let rows = probe.rows(&name, &["id".into(), "n".into(), "t".into(), "m".into()]).await;
+        let want = ["1", "7", "it's", "7"].map(|v| Some(v.to_owned()));
+        assert_eq!(rows, [want], "of an old row");
     }
     sink.shutdown().await;
 }

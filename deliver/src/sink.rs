@@ -323,7 +323,8 @@ pub type Types = BTreeMap<String, String>;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DdlStep {
-    /// With the source's columns, types mapped, primary key = the source's key.
+    /// With the source's columns, types mapped, primary key = the source's key. Rows that do not name a column get
+    /// [`Column::missing`] in it.
     CreateTable {
         name: TargetName,
         like: Arc<TableSchema>,

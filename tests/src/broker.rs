@@ -158,7 +158,7 @@ impl Broker {
         bail!("did not end within {READY_SECONDS} s of SIGTERM:\n{}", tail(&self.log()))
     }
 
-    /// Starts it again on the same data and the same Kafka port.
+    /// Starts it again on the same data and the same ports.
     pub fn restart(&mut self) -> Result<()> {
         self.run()
     }
@@ -189,9 +189,10 @@ impl Broker {
         let _ = std::fs::remove_file(&port_file);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.folder.0.join("log"))?;
         let listen = if self.kafka.is_empty() { "127.0.0.1:0" } else { &self.kafka };
+        let http = if self.http.is_empty() { "127.0.0.1:0" } else { &self.http };
         let mut command = Command::new(&binary);
         command
-            .args(["start", "--listen", listen, "--http", "127.0.0.1:0", "--port-file"])
+            .args(["start", "--listen", listen, "--http", http, "--port-file"])
             .arg(&port_file)
             .arg("--data-dir")
             .arg(self.data_dir())

@@ -558,7 +558,7 @@ fn a_connector_is_not_stopped_before_it_can_go_on_here() {
 fn a_sink_of_changed_records_is_refused_before_it_begins() {
     let Some((a, b)) = Database::create("pg15", "changed_c").zip(Database::create("pg15", "changed_d")) else { return };
     a.pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'a')").expect("rows");
-    let (_broker, rest) = node();
+    let (broker, rest) = node();
     let mut of = source(&a, "chg");
     let line = |side: &str| format!("org.apache.kafka.connect.transforms.InsertField${side}");
     for (key, value) in [
@@ -592,4 +592,30 @@ fn a_sink_of_changed_records_is_refused_before_it_begins() {
     assert_eq!(ask(&rest, "PUT", "/connectors/keys/config", Some(&of), "").0, 201);
     let to = sink(&b, "chk", "copy", &[("name", "to")]);
     assert_eq!(ask(&rest, "PUT", path, Some(&to), "").1["error_count"], 0);
+    // A source that is changed so under a sink is changed, as in Connect; the sink's owner finds it in the node's log.
+    assert_eq!(ask(&rest, "PUT", "/connectors/to/config", Some(&to), "").0, 201);
+    of["transforms.line.type"] = json!(line("Value"));
+    assert_eq!(ask(&rest, "PUT", "/connectors/keys/config", Some(&of), "").0, 200);
+    until("the warning", &broker, || {
+        let log = broker.log();
+        let said = log.lines().find(|l| l.contains("connect.warning")).unwrap_or_default().to_owned();
+        said.contains("sink") && said.contains("of pipeline to: ") && said.contains("CW0699")
+    });
+    assert_eq!(ask(&rest, "DELETE", "/connectors/to", None, "").0, 204);
+
+    // What a list takes, the catalogue says: of a connector that runs as of one that is new.
+    for (key, value) in [
+        ("table.include.list", "public[.]it.*"),
+        ("predicates", "of"),
+        ("predicates.of.type", "org.apache.kafka.connect.transforms.predicates.TopicNameMatches"),
+        ("predicates.of.pattern", ".*[.]items"),
+        ("transforms.line.predicate", "of"),
+    ] {
+        of[key] = json!(value);
+    }
+    assert_eq!(ask(&rest, "PUT", "/connectors/keys/config", Some(&of), "").0, 200);
+    let (status, answer) = ask(&rest, "PUT", path, Some(&to), "");
+    assert!(status == 200 && answer["error_count"] == 1 && answer.to_string().contains("CW0699"), "{answer}");
+    let (status, answer) = ask(&rest, "PUT", "/connectors/to/config", Some(&to), "");
+    assert!(status == 400 && answer.to_string().contains("CW0699"), "{status} {answer}");
 }

@@ -493,6 +493,30 @@ fn a_source_at_another_url_is_asked_and_an_ad_hoc_snapshot_that_is_given_up_is_s
     let alone = rig.write("alone.yaml", &format!("{text}{cast}"));
     assert_eq!(rig.run(&["plan", &alone]).0, 0);
 
+    // Nor where a pattern takes the table and a predicate names its topic: the catalogue says so, of a source that runs, too.
+    d.pg.run("CREATE TABLE plain (id int PRIMARY KEY)").expect("table");
+    let only = "transforms.cast.static.value: v, predicates: of, predicates.of.type: \
+         org.apache.kafka.connect.transforms.predicates.TopicNameMatches, predicates.of.pattern: \".*[.]t\", \
+         transforms.cast.predicate: of";
+    let by_topic = cast.replace("transforms.cast.static.value: v", only);
+    let every = text.replace("tables: [t]", "tables: [\"public.*\"]");
+    let pattern = rig.write("pattern.yaml", &format!("{every}{by_topic}{sinks}"));
+    assert_eq!(rig.run(&["validate", &pattern]).0, 0);
+    let (code, plan) = rig.run(&["plan", &pattern]);
+    assert!(code == 2 && plan.to_string().contains("change the records of public.t:"), "{plan}");
+    assert_eq!(rig.refused(&["apply", &pattern]).0, "CW0699");
+    let fits = rig.write(
+        "fits.yaml",
+        &format!(
+            "{every}{by_topic}{}",
+            sinks.replace("from: ", "from: [").replace("\n    postgres", ".public.plain]\n    postgres")
+        ),
+    );
+    let (code, plan) = rig.run(&["plan", &fits]);
+    assert_eq!(code, 0, "{plan}");
+    let doctor = rig.run(&["doctor", &pattern]).1;
+    assert!(doctor.to_string().contains("CW0699"), "{doctor}");
+
     // A target that takes no rows is no target: said before anything is stored.
     d.pg.run(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", d.name())).expect("read-only");
     let text = std::fs::read_to_string(rig.path("here.yaml")).expect("text");

@@ -9,7 +9,7 @@
 //! that are read again, but for the rows that are in the log.
 
 use super::fill::{Ask, Reader, Told, encode_view};
-use super::start::{Begun, Inserted, read_all, whole_table};
+use super::start::{Begun, Inserted, Numbered, read_all, whole_table};
 use super::stream::Stream;
 use crate::backfill::{Verdict, may_place};
 use crate::emit::Unit;
@@ -511,8 +511,12 @@ fn may_be_null(table: &TableSchema, at: u16) -> bool {
     table.columns.get(usize::from(at)).is_none_or(|c| c.nullable == Some(true))
 }
 
-/// The table's newest shape, as the source gave it.
+/// The table's newest shape, as the source gave it: what the stream brought since the start, else what the catalogue showed then.
 fn newest(begun: &Begun<'_>, table_no: u32) -> Option<Arc<TableSchema>> {
-    let of = begun.numbered.values().filter(|n| n.table.table_no == table_no);
-    of.max_by_key(|n| n.table.schema_no).map(|n| n.given.clone())
+    let of = || begun.numbered.values().filter(|n| n.table.table_no == table_no);
+    let heard = of().filter(|n| n.is_heard).max_by_key(|n| n.table.schema_no);
+    let shown = of().find(|n| !n.is_heard);
+    // What is not heard has the number of the newest that was known at the start.
+    let is_behind = |n: &&Numbered| shown.is_some_and(|shown| n.table.schema_no <= shown.table.schema_no);
+    heard.filter(|n| !is_behind(n)).or(shown).map(|n| n.given.clone())
 }

@@ -183,8 +183,9 @@ pub(super) async fn begin(
     fill.give_up_old_units(begun);
     for table in &tables {
         let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(table) as usize)) else { continue };
+        let is_keyed = !numbered.given.key.is_empty();
         let (numbered, partitions) = (numbered.table.clone(), numbered.partitions);
-        if !numbered.key.is_empty() {
+        if is_keyed {
             begun.backfill.watch(numbered.table_no);
             let log = begun.session.log();
             read_keys(begun, log, &numbered, partitions).await?;
@@ -396,9 +397,8 @@ impl Fill {
         let Some(Read { chunk, rows, view }) = self.ready.take() else { return Ok(()) };
         // Readers make records of the rows at a capture's beginning only.
         let Rows::Plain(mut rows) = rows else { return Ok(()) };
-        if !begun.numbered.contains_key(&(Arc::as_ptr(&chunk.table) as usize)) {
-            begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
-        }
+        // Its shape has the number that it has at this place of the stream.
+        begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
         let Some(table_no) = number_of(begun, &chunk.table) else { return Ok(()) };
         crash_point!("capture.before_window");
         let mut keys = Vec::with_capacity(rows.len());
@@ -446,7 +446,7 @@ impl Fill {
         restart: Restart,
     ) -> Result<(), Trouble> {
         let Read { chunk, mut rows, view } = read;
-        if !begun.numbered.contains_key(&(Arc::as_ptr(&chunk.table) as usize)) {
+        if !begun.hears(&chunk.table) {
             begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
         }
         let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&chunk.table) as usize)) else { return Ok(()) };

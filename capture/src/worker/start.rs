@@ -102,6 +102,9 @@ pub(super) struct Numbered {
     pub given: Arc<TableSchema>,
     pub table: Arc<TableSchema>,
     pub partitions: u32,
+    /// False = the catalogue's shape of today, as the source was opened: nothing of the log has it yet, and changes of before may
+    /// come first. `table` is the newest that the log knows.
+    pub is_heard: bool,
 }
 
 pub(super) async fn begin<'a>(
@@ -186,7 +189,7 @@ pub(super) async fn begin<'a>(
         place,
     );
     let mut tables = Tables::default();
-    history.tables.iter().for_each(|t| tables.learn_record(t));
+    history.tables.iter().for_each(|t| drop(tables.learn(t)));
     session.cut_floor = resume.highest();
     if !fresh {
         session.confirm_checkpoint();
@@ -229,7 +232,7 @@ pub(super) async fn begin<'a>(
         begun.session.emitter.lane(tail.at, tail.last.clone(), tail.end, safe);
     }
     let given = begun.opened.tables.clone();
-    begun.ensure_tables(&given).await?;
+    begun.describe(&given, fresh).await?;
     begun.late.is_on = true;
     if !fresh {
         begun.find_late();
@@ -398,6 +401,17 @@ fn own_topic(session: &mut Session<'_>, of: OwnTopic, name: &TopicName) -> Resul
 impl Begun<'_> {
     /// Numbers and routes shapes, makes missing topics, and commits TABLE records before their first row.
     pub async fn ensure_tables(&mut self, given: &[Arc<TableSchema>]) -> Result<(), Trouble> {
+        self.describe(given, true).await
+    }
+
+    /// Rows may have this shape: it is numbered.
+    pub fn hears(&self, given: &Arc<TableSchema>) -> bool {
+        self.numbered.get(&(Arc::as_ptr(given) as usize)).is_some_and(|n| n.is_heard)
+    }
+
+    /// Numbers of a table's shapes ascend as their rows stand in the log, so one that only the catalogue shows has to wait: the
+    /// stream may still be at changes of before.
+    async fn describe(&mut self, given: &[Arc<TableSchema>], is_heard: bool) -> Result<(), Trouble> {
         let mut named = Vec::with_capacity(given.len());
         for table in given {
             let name = self.router.claim(table).map_err(|e| {
@@ -432,20 +446,22 @@ impl Begun<'_> {
             // An outbox has no topic of its own.
             let place = name.map_or(Some((TopicId::NONE, 0)), |name| self.topics.get(&name).copied());
             let Some((topic, partitions)) = place else { continue };
-            let mut joined = false;
-            let numbered = match self.tables.resolve(&table, topic) {
-                Shape::Known(known) => known,
-                Shape::New(schema) => {
+            let (mut joined, mut heard) = (false, true);
+            let before = self.tables.newest_of(&table, topic).filter(|_| !is_heard);
+            let from =
+                Version { incarnation: self.session.config.incarnation, commit_seq: self.resume.next(), ordinal: 0 };
+            let numbered = match (self.tables.resolve(&table, topic, from), before) {
+                (Shape::Known(known), _) => known,
+                (Shape::New(_), Some(before)) => {
+                    heard = false;
+                    before
+                }
+                (Shape::New(schema), None) => {
                     let late = self.late.is_on && self.tables.is_first(&schema) && self.reads_late(&schema);
-                    let schema = self.tables.learn(*schema);
-                    let from = Version {
-                        incarnation: self.session.config.incarnation,
-                        commit_seq: self.resume.next(),
-                        ordinal: 0,
-                    };
                     joined = late;
                     let flags = if late { table_flag::LATE } else { 0 };
-                    let record = TableRecord { schema: (*schema).clone(), from, flags };
+                    let record = TableRecord { schema: *schema, from, flags };
+                    let schema = self.tables.learn(&record);
                     let key = StoredKey::Table { schema_no: schema.schema_no };
                     self.session.store([(key, Stored::Table(record))]);
                     schema
@@ -456,7 +472,7 @@ impl Begun<'_> {
             if joined {
                 self.comes_late(&table, &numbered, partitions);
             }
-            self.numbered.insert(at, Numbered { given: table, table: numbered, partitions });
+            self.numbered.insert(at, Numbered { given: table, table: numbered, partitions, is_heard: heard });
         }
         self.session.flush_stored().await?;
         crash_point!("capture.after_tables");
@@ -483,7 +499,7 @@ impl Begun<'_> {
         }
         if let Some((topic, partitions)) = self.topics.get(&name).copied() {
             let table = Arc::new(TableSchema { topic, ..(*given).clone() });
-            self.numbered.insert(Arc::as_ptr(&given) as usize, Numbered { given, table, partitions });
+            self.numbered.insert(Arc::as_ptr(&given) as usize, Numbered { given, table, partitions, is_heard: true });
         }
         Ok(())
     }

@@ -231,7 +231,7 @@ async fn complete(begun: &mut Begun<'_>) -> Result<(), Trouble> {
 impl Stream {
     /// [`Stream::add`] is all that is to be done with the row.
     fn takes(&self, begun: &Begun<'_>, row: &RowChange) -> bool {
-        self.txn.is_some() && begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize))
+        self.txn.is_some() && begun.hears(&row.table)
     }
 
     /// Puts a row to its transaction; true = that is large, and is to be sent before its end is known.
@@ -277,7 +277,7 @@ impl Stream {
             Item::Schema(table) => begun.ensure_tables(&[table]).await?,
             Item::Again(table) => begun.again.push(table),
             Item::Row(row) => {
-                if !begun.numbered.contains_key(&(Arc::as_ptr(&row.table) as usize)) {
+                if !begun.hears(&row.table) {
                     match row.op {
                         Op::Message => begun.ensure_messages(row.table.clone()).await?,
                         _ => begun.ensure_tables(std::slice::from_ref(&row.table)).await?,

@@ -10,7 +10,7 @@ use super::supervisor::WorkerStatus;
 use super::{State, control_failure};
 use crate::audit::{Entry, digest};
 use crate::pipeline::plan::{self, Class, Step};
-use crate::pipeline::{self, Options, Pipeline, rowless};
+use crate::pipeline::{self, Options, Pipeline};
 use crate::report::{Exit, Failure};
 use catchwater_base::crash_point;
 use catchwater_capture::StatusHandle;
@@ -72,6 +72,10 @@ impl Planned {
         self.findings.iter().filter(|(_, f)| f.severity == Severity::Error).count()
     }
 
+    pub fn warnings(&self) -> impl Iterator<Item = &(String, Finding)> {
+        self.findings.iter().filter(|(_, f)| f.severity == Severity::Warning)
+    }
+
     pub fn json(&self) -> Value {
         json!({
             "pipeline": self.pipeline,
@@ -131,38 +135,8 @@ pub(super) fn unknown(name: &str) -> Failure {
         .next("catchwater pipeline list shows the names")
 }
 
-fn others_of(all: &[catchwater_client::Pipeline], name: &str) -> Vec<Pipeline> {
+pub(super) fn others_of(all: &[catchwater_client::Pipeline], name: &str) -> Vec<Pipeline> {
     all.iter().filter(|p| p.name.as_str() != name).filter_map(|p| parse(&p.text, true).ok()).collect()
-}
-
-/// What its sinks would stop at, and, as warnings, what sinks of others that read its sources would. Sinks read sources of
-/// other pipelines only by Connect's face.
-fn rowless_of(new: &Pipeline, others: &[Pipeline]) -> Vec<(String, Finding)> {
-    let finding = |severity, r: rowless::Rowless, whose: String| Finding {
-        code: catchwater_record::ErrorCode(r.code),
-        severity,
-        fault: format!("{whose}{}", r.what),
-        evidence: String::new(),
-        cure: r.next.to_owned(),
-        sql: Vec::new(),
-        retry: false,
-    };
-    let mut out = Vec::new();
-    let source = |name: &str| new.sources.get(name).or_else(|| others.iter().find_map(|o| o.sources.get(name)));
-    for (name, sink) in &new.sinks {
-        let all = source(sink.source()).map(|s| rowless::problems(sink, s)).unwrap_or_default();
-        out.extend(all.into_iter().map(|r| (format!("sink {name}"), finding(Severity::Error, r, String::new()))));
-    }
-    for (other, name, sink) in others.iter().flat_map(|o| o.sinks.iter().map(move |(n, s)| (o, n, s))) {
-        let Some(of) = new.sources.get(sink.source()).filter(|_| !other.sources.contains_key(sink.source())) else {
-            continue;
-        };
-        let whose = format!("sink {name} of pipeline {}: ", other.name);
-        let all = rowless::problems(sink, of).into_iter();
-        let node = format!("source {}", sink.source());
-        out.extend(all.map(|r| (node.clone(), finding(Severity::Warning, r, whose.clone()))));
-    }
-    out
 }
 
 /// Would it be done? What is refused carries the whole plan.
@@ -201,16 +175,6 @@ impl State {
         all.into_iter().find(|p| p.name.as_str() == name).map(|p| Ok((p.revision, parse(&p.text, true)?))).transpose()
     }
 
-    /// What the sinks of a text that is not stored would stop at.
-    pub async fn rowless(&self, new: &Pipeline) -> Result<Vec<String>, Failure> {
-        let all = self.local.pipelines().await.map_err(control_failure)?;
-        let found = rowless_of(new, &others_of(&all, &new.name)).into_iter();
-        Ok(found
-            .filter(|(_, f)| f.severity == Severity::Error)
-            .map(|(_, f)| format!("{}: {}", f.code, f.fault))
-            .collect())
-    }
-
     pub async fn plan(&self, wanted: &Wanted) -> Result<Planned, Failure> {
         let new = parse(&wanted.text, wanted.dev)?;
         let name = new.name.clone();
@@ -237,7 +201,10 @@ impl State {
         for (name, _) in moved.filter(|_| !refused) {
             findings.extend(resolved.ask_moved(name).await);
         }
-        findings.extend(rowless_of(&resolved.pipeline, &others));
+        if !refused {
+            let stopped = self.rowless_of(&resolved.pipeline, Some(&resolved), &others).await?;
+            resolved::add_new(&mut findings, stopped);
+        }
         let mut hash = Sha256::new();
         hash.update(base.0.to_be_bytes());
         hash.update(Sha256::digest(wanted.text.as_bytes()));
@@ -479,7 +446,7 @@ impl State {
     }
 
     /// What relative paths in the newest text are relative to.
-    async fn base_dir(&self, name: &str) -> Result<String, Failure> {
+    pub(super) async fn base_dir(&self, name: &str) -> Result<String, Failure> {
         let kept = self.local.revisions(PipelineName::from(name)).await.map_err(control_failure)?;
         Ok(kept.into_iter().next_back().map(|r| r.note.base_dir).unwrap_or_default())
     }

@@ -144,9 +144,8 @@ impl Resolved {
         source: &Source,
         epoch: CaptureEpoch,
     ) -> Result<capture::worker::MakeSource, Failure> {
-        let source_name = SourceName::from(name);
         let properties = properties(source, name)?;
-        let rules = properties.rules;
+        let rules = properties.rules.clone();
         match &self.sources[name] {
             Component::Postgres { .. }
                 if source.snapshot == SnapshotMode::Always && !properties.reading.snapshot_selects.is_empty() =>
@@ -156,14 +155,7 @@ impl Resolved {
                 Err(Failure::new(Exit::Refused, "CW0303", format!("source {name}: {what}")))
             }
             Component::Postgres { url, slot, publication, streaming, failover, binary, taken, .. } => {
-                let connect = postgres::ConnectConfig::parse(url)
-                    .map(|c| c.relative_to(&self.base))
-                    .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
-                let (names, lists) = capture::TableLists::parse(&source.tables)
-                    .map_err(|why| Failure::new(Exit::Refused, "CW0303", format!("source {name}: {why}")))?;
-                let tables = names.into_iter().map(postgres::TableRef::parse).collect();
-                let mut config = postgres::SourceConfig::new(source_name, epoch, connect, tables);
-                config.lists = lists;
+                let mut config = self.postgres_tables(name, source, epoch, url, &properties)?;
                 config.slot.clone_from(slot);
                 config.publication.clone_from(publication);
                 (config.streaming, config.failover, config.binary) = (*streaming, *failover, *binary);
@@ -177,9 +169,6 @@ impl Resolved {
                 }
                 config.taken = taken.as_deref().map(|text| taken_over(name, text)).transpose()?;
                 config.without_identity = properties.options.defects;
-                // For a sink it would be a table of its own that nobody changes any more.
-                config.leaves = properties.options.defects && self.sinks.is_empty();
-                config.reading = properties.reading;
                 config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {
                     config.large.dir.clone_from(dir);
@@ -203,6 +192,60 @@ impl Resolved {
                 }))
             }
         }
+    }
+
+    /// What a PostgreSQL source is asked for: its server, and which tables of it.
+    fn postgres_tables(
+        &self,
+        name: &str,
+        source: &Source,
+        epoch: CaptureEpoch,
+        url: &str,
+        properties: &capture::Properties,
+    ) -> Result<postgres::SourceConfig, Failure> {
+        let connect = postgres::ConnectConfig::parse(url)
+            .map(|c| c.relative_to(&self.base))
+            .map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
+        let (names, lists) = capture::TableLists::parse(&source.tables)
+            .map_err(|why| Failure::new(Exit::Refused, "CW0303", format!("source {name}: {why}")))?;
+        let tables = names.into_iter().map(postgres::TableRef::parse).collect();
+        let mut config = postgres::SourceConfig::new(SourceName::from(name), epoch, connect, tables);
+        config.lists = lists;
+        // For a sink it would be a table of its own that nobody changes any more.
+        config.leaves = properties.options.defects && self.sinks.is_empty();
+        config.reading = properties.reading.clone();
+        Ok(config)
+    }
+
+    /// The tables that a source would capture now, qualified, as its database shows them. `None` = it is another pipeline's.
+    pub async fn captured(&self, name: &str) -> Result<Option<Vec<String>>, Finding> {
+        let Some((source, component)) = self.pipeline.sources.get(name).zip(self.sources.get(name)) else {
+            return Ok(None);
+        };
+        let of_failure = |f: Failure| Finding {
+            code: catchwater_record::ErrorCode(303),
+            severity: Severity::Error,
+            fault: f.message,
+            evidence: f.cause,
+            cure: f.next,
+            sql: Vec::new(),
+            retry: false,
+        };
+        let asked = async {
+            match component {
+                Component::Postgres { url, .. } => {
+                    let properties = properties(source, name).map_err(of_failure)?;
+                    let config = self.postgres_tables(name, source, CaptureEpoch(0), url, &properties);
+                    postgres::source::captured(&config.map_err(of_failure)?).await.map_err(|e| of_source(&e))
+                }
+                Component::Sqlite { file } => {
+                    let mut config = sqlite::SourceConfig::new(file);
+                    config.tables.clone_from(&source.tables);
+                    sqlite::source::captured(&config).await.map_err(|e| of_source(&e))
+                }
+            }
+        };
+        timeout(PREFLIGHT_LIMIT, asked).await.unwrap_or_else(|_| Err(late("the source"))).map(Some)
     }
 
     /// Where a source of this pipeline stands now, asked of its database. `None` = it is another pipeline's.
@@ -320,9 +363,19 @@ fn late(what: &str) -> Finding {
     }
 }
 
+/// A database that gives no answer has said so before.
+pub(super) fn add_new(findings: &mut Vec<(String, Finding)>, more: Vec<(String, Finding)>) {
+    let said: BTreeSet<(String, u16)> = findings.iter().map(|(n, f)| (n.clone(), f.code.0)).collect();
+    findings.extend(more.into_iter().filter(|(n, f)| !said.contains(&(n.clone(), f.code.0))));
+}
+
 /// What `doctor FILE` shows.
 pub async fn preflight(pipeline: Pipeline, base: &Path) -> Result<Vec<(String, Finding)>, Failure> {
-    Resolved::resolve(pipeline, base, Path::new(""))?.preflight(&BTreeSet::new()).await
+    let resolved = Resolved::resolve(pipeline, base, Path::new(""))?;
+    let mut findings = resolved.preflight(&BTreeSet::new()).await?;
+    let stopped = super::rowless::alone(&resolved).await;
+    add_new(&mut findings, stopped);
+    Ok(findings)
 }
 
 fn as_finding(e: &SinkError) -> Finding {

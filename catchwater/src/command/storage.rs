@@ -290,7 +290,10 @@ fn check_text(dir: &str, c: &Checked) -> String {
 fn run_dump(path: &Path, limit: usize, output: Output) -> Result<Done, Failure> {
     let meta = std::fs::metadata(path).map_err(|e| unreadable(&path.display().to_string(), e.to_string()))?;
     let disk = RealDisk::new();
-    let mut give = |line: Line| report::print(&line_text(&line, output));
+    // It ends by itself: a reader that went away is no matter.
+    let mut give = |line: Line| {
+        report::print(&line_text(&line, output));
+    };
     if meta.is_file() {
         let shown = path.display().to_string();
         let more = dump(&disk, &shown, limit, &mut give).map_err(|e| dump_failure(&shown, e))?;

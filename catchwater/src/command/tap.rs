@@ -179,9 +179,9 @@ impl Running {
                 let (found, next) = records(place.id, first, &fetched.batches).map_err(|e| damaged(&place.topic, e))?;
                 for record in found {
                     let Some(line) = self.line(place, &record).await? else { continue };
-                    report::print(&line);
+                    let is_read = report::print(&line);
                     left -= 1;
-                    if left == 0 {
+                    if left == 0 || !is_read {
                         return Ok(Done::silent());
                     }
                 }

@@ -1,15 +1,12 @@
 //! `catchwater top`: what every task of a node does, again and again: rates, lag by stages, memory.
 
-use super::group::{items, stages, text};
+use super::group::{Shown, items, live_table, stages, text, watch_node};
+use super::node::Ended;
 use crate::cli::Top;
-use crate::http;
-use crate::report::{self, Done, Failure, Output};
+use crate::report::{self, Output};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
-
-const EVERY: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// Row counts of the frame before, by task.
 #[derive(Default)]
@@ -38,42 +35,48 @@ impl Before {
 }
 
 /// Frames until it is interrupted, or so many.
-pub async fn run(args: Top, output: Output) -> Result<Done, Failure> {
-    let live = std::io::stdout().is_terminal() && output == Output::Table;
+pub async fn run(args: Top, output: Output) -> Ended {
     let mut before = Before::default();
-    let mut frame = 0;
-    loop {
-        let lines = http::get(&args.http.http, "lag").await?;
-        let rates = before.rates(&lines);
-        frame += 1;
-        let last = args.frames == Some(frame);
-        let shown = match output {
-            Output::Table => table(&args.http.http, &lines, &rates, live),
-            Output::Json => {
-                let tasks: Vec<Value> = items(&lines)
-                    .zip(&rates)
-                    .map(|(line, rate)| {
-                        let mut line = line.clone();
-                        line["rows_per_second"] = json!(rate);
-                        line
-                    })
-                    .collect();
-                if last {
-                    return Ok(Done::new(format!("{frame} frame(s)"), tasks.into(), ""));
-                }
-                format!("{}\n", json!({"command": "top", "ok": true, "result": tasks}))
+    let address = args.http.http.clone();
+    let title = format!("catchwater top  {address}");
+    watch_node(&address, output, "top", args.frames, |lines, live| {
+        let rates = before.rates(lines);
+        match (output, live) {
+            (Output::Json, _) => Shown::Json(with_rates(lines, &rates)),
+            (Output::Table, false) => {
+                Shown::Text(format!("{title}\n\n{}\n", report::table(&COLUMNS, &rows(lines, &rates))))
             }
-        };
-        if last {
-            return Ok(Done::new(format!("{frame} frame(s)"), Value::Null, shown));
+            (Output::Table, true) => Shown::Text(live_table(&title, &COLUMNS, lines, rows(lines, &rates))),
         }
-        report::print(&shown);
-        catchwater_runtime::time::sleep(EVERY).await;
-    }
+    })
+    .await
 }
 
-fn table(address: &str, lines: &Value, rates: &[Option<u64>], live: bool) -> String {
-    let rows: Vec<Vec<String>> = items(lines)
+fn with_rates(lines: &Value, rates: &[Option<u64>]) -> Value {
+    let one = |(line, rate): (&Value, &Option<u64>)| {
+        let mut line = line.clone();
+        line["rows_per_second"] = json!(rate);
+        line
+    };
+    items(lines).zip(rates).map(one).collect()
+}
+
+const COLUMNS: [&str; 11] = [
+    "PIPELINE",
+    "KIND",
+    "NODE",
+    "STATE",
+    "ROWS/S",
+    "LAG_MS",
+    "CAPTURE+LOG+APPLY+COMMIT",
+    "RECORDS",
+    "HELD_KIB",
+    "PARKED",
+    "ERROR",
+];
+
+fn rows(lines: &Value, rates: &[Option<u64>]) -> Vec<Vec<String>> {
+    items(lines)
         .zip(rates)
         .map(|(l, rate)| {
             vec![
@@ -90,32 +93,13 @@ fn table(address: &str, lines: &Value, rates: &[Option<u64>], live: bool) -> Str
                 text(&l["error"]),
             ]
         })
-        .collect();
-    let columns = [
-        "PIPELINE",
-        "KIND",
-        "NODE",
-        "STATE",
-        "ROWS/S",
-        "LAG_MS",
-        "CAPTURE+LOG+APPLY+COMMIT",
-        "RECORDS",
-        "HELD_KIB",
-        "PARKED",
-        "ERROR",
-    ];
-    let body = format!("catchwater top  {address}\n\n{}\n", report::table(&columns, &rows));
-    if !live {
-        return body;
-    }
-    // Each line cleared to its end, the rest of the screen below.
-    let lines: String = body.lines().map(|l| format!("{l}\x1b[K\n")).collect();
-    format!("\x1b[H{lines}\x1b[J")
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn rates_count_from_zero_when_a_task_begins_anew() {

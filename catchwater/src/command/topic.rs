@@ -227,9 +227,9 @@ impl Consume {
                 })?;
                 for record in records {
                     *at = record.offset + 1;
-                    report::print(&self.line(*partition, &record));
+                    let is_read = report::print(&self.line(*partition, &record));
                     left -= 1;
-                    if left == 0 {
+                    if left == 0 || !is_read {
                         return Ok(Done::silent());
                     }
                 }

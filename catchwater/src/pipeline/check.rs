@@ -659,7 +659,7 @@ fn names(p: &Pipeline, root: &Node, findings: &mut Vec<Finding>) {
     }
     for (entry, (name, sink)) in sink_entries.iter().zip(&p.sinks) {
         let span = entry.value.get("from").map_or(entry.key_span, |f| f.key_span);
-        for r in p.sources.get(sink.source()).map(|s| rowless::problems(sink, s)).unwrap_or_default() {
+        for r in p.sources.get(sink.source()).map(|s| rowless::problems(sink, s, None)).unwrap_or_default() {
             let code = match r.code {
                 697 => codes::SHARED_TOPIC,
                 698 => codes::EVENTS,

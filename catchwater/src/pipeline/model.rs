@@ -97,6 +97,10 @@ impl Source {
         let is_list = |t: &&String| t.trim_start_matches(['&', '-']).starts_with('/');
         self.tables.iter().filter(|t| !is_list(t)).map(|t| self.qualify(t)).collect()
     }
+    /// No list of regular expressions is among its tables.
+    pub fn lists_nothing(&self) -> bool {
+        self.lists().is_empty()
+    }
     /// `orders` → `public.orders`.
     pub fn qualify(&self, table: &str) -> String {
         if table.contains('.') { table.to_owned() } else { format!("{}.{table}", self.component.default_schema()) }

@@ -175,8 +175,9 @@ fn changed_source(node: &str, a: &Source, b: &Source, out: &mut Vec<Step>) {
     let (more, less) = (list(is.difference(&was).collect()), list(was.difference(&is).collect()));
     if !more.is_empty() {
         out.push(
-            step(Class::Restart, node, format!("captures {more}, too, from now on"))
-                .next("rows that are in these tables already are not read; for them, capture under a new source name"),
+            step(Class::Restart, node, format!("captures {more}, too, from now on")).next(
+                "the rows that they have already are read beside the stream; not so with snapshot mode `no_data`",
+            ),
         );
     }
     if !less.is_empty() {

@@ -454,8 +454,7 @@ impl CatalogTable {
 
     /// A column that is the relation's, whatever it is called today. Where columns were dropped, names go before.
     fn by_number(&self, then: &RelationColumn, number: i16) -> Option<&CatalogColumn> {
-        let of_type = |c: &&CatalogColumn| c.type_oid == then.type_oid && c.modifier == then.modifier;
-        self.named(number).filter(|_| self.dropped.is_empty()).filter(of_type)
+        self.named(number).filter(|c| self.dropped.is_empty() && c.is_of_type(then))
     }
 
     fn named(&self, number: i16) -> Option<&CatalogColumn> {
@@ -472,6 +471,12 @@ impl CatalogTable {
     pub fn primary_key(&self) -> Vec<String> {
         let primary = self.indexes.iter().find(|i| i.primary);
         primary.map_or(&[][..], |i| &i.columns).iter().filter_map(|n| Some(self.named(*n)?.name.clone())).collect()
+    }
+}
+
+impl CatalogColumn {
+    fn is_of_type(&self, then: &RelationColumn) -> bool {
+        self.type_oid == then.type_oid && self.modifier == then.modifier
     }
 }
 
@@ -539,13 +544,17 @@ pub fn merge(
             }
         })
         .collect();
-    for (column, number) in columns.iter_mut().zip(numbers.iter().flatten()) {
-        let number = u32::from(number.unsigned_abs());
-        if column.id != number {
+    for ((column, then), number) in columns.iter_mut().zip(&r.columns).zip(numbers.iter().flatten()) {
+        let id = u32::from(number.unsigned_abs());
+        if column.id & UNKNOWN_ID != 0 {
+            // It has another name today, and gives old rows what it gave them.
+            let today = catalog.and_then(|t| t.named(*number)).filter(|c| c.is_of_type(then));
+            column.missing = today.and_then(|c| self::column(c, types).missing);
+        } else if column.id != id {
             // Another column of that name: what it gives to old rows is not this one's.
             column.missing = None;
         }
-        column.id = number;
+        column.id = id;
     }
     let read = catalog.filter(|t| t.generated_read);
     for made in read.into_iter().flat_map(|t| &t.columns).filter(|c| c.stored) {

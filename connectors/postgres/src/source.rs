@@ -61,7 +61,7 @@ use entries::{Entries, warn_written, was_away};
 pub(crate) use errors::source_error;
 pub use errors::url_error;
 use errors::{broken, large_error, not_open, not_understood, row_error, stream_error};
-pub use head::{head, is_slot_held};
+pub use head::{captured, head, is_slot_held};
 pub use large::Limits as LargeLimits;
 use large::{Large, Replay};
 use late::Late;

@@ -78,6 +78,20 @@ pub async fn head(config: &SourceConfig) -> Result<Native, SourceError> {
     .await
 }
 
+/// The tables that the source would capture now, as `main.table`. Reads only.
+///
+/// # Errors
+/// What opening the file says.
+pub async fn captured(config: &SourceConfig) -> Result<Vec<String>, SourceError> {
+    let config = config.clone();
+    pool(move || {
+        let db = attach::connect(&config)?;
+        let names = catalog::user_tables(&db).map_err(|e| fault::source("read the tables", &e))?;
+        Ok(names.iter().filter(|t| config.takes(t)).map(|t| format!("main.{t}")).collect())
+    })
+    .await
+}
+
 async fn pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, SourceError> {

@@ -208,7 +208,10 @@ impl Worker {
         }
         let keys = keys_of(applies);
         let Some(since) = self.parked.holds(&keys, version) else { return false };
-        let what = format!("an earlier row of this key is parked since {}", since.version);
+        let what = format!(
+            "an earlier row of this key was refused and is parked ({}; its dead letter has cw.version {})",
+            since.code, since.version
+        );
         let letter = Letter { at: from.0, offset: from.1, version, code: since.code, what, keys: keys.clone() };
         session.letters.push(letter);
         // A row that changes its key takes the other one with it.

@@ -109,6 +109,8 @@ impl Worker {
             return Err(fatal(columns_gone(&plan::shown(name), &gone)));
         }
         self.forget_missing(session, schema, &mut steps);
+        let before = self.book.schemas.values().filter(|s| s.topic == of.0 && s.schema_no < given.schema_no);
+        self.leave_room(&before.filter_map(as_target).collect::<Vec<_>>(), &mut steps);
         if !refilled.is_empty() {
             steps.extend(self.refill(name, refilled, session.described.get(name)).map_err(|e| fatal(e.into()))?);
             // Older shapes are planned by the names of this one from now on.

@@ -73,6 +73,26 @@ impl Worker {
         }
     }
 
+    /// A table that is made in its newest shape gets the rows of older ones, too. A column that one of those lacks has in them what
+    /// it has in the source's old rows, or NULL. `before`: older shapes as they are for the target.
+    pub(super) fn leave_room(&self, before: &[Arc<TableSchema>], steps: &mut [DdlStep]) {
+        for step in steps {
+            let DdlStep::CreateTable { like, types, .. } = step else { continue };
+            let mut made = TableSchema::clone(like);
+            for (at, column) in made.columns.iter_mut().enumerate() {
+                let is_it = |c: &Column| c.name == column.name || c.id == column.id && c.id & UNKNOWN_ID == 0;
+                let is_lacked = before.iter().any(|s| !s.columns.iter().any(is_it));
+                if is_lacked && !like.is_key(at) {
+                    column.nullable = Some(true);
+                }
+                if !is_lacked || self.config.mode == Mode::Append || types.contains_key(&column.name) {
+                    column.missing = None;
+                }
+            }
+            *like = Arc::new(made);
+        }
+    }
+
     /// Columns of the target that hold what another column of the source had: it was dropped, and one was made under its name;
     /// or one was renamed. `shaped`: a shape as it is for the target.
     pub(super) fn refilled(
@@ -87,6 +107,9 @@ impl Worker {
         let Some(mark) = mark else { return Vec::new() };
         let taken = mark.shape_taken(schema.topic).map(|t| t.schema_no).or(self.book.first_shape(schema.topic));
         let Some(had) = taken.filter(|no| *no < schema.schema_no) else { return Vec::new() };
+        // Rows that wait are of shapes that the target takes on with them.
+        let waits = self.plans.iter().filter(|(no, p)| **no < schema.schema_no && p.source.topic == schema.topic);
+        let had = waits.map(|(no, _)| *no).max().map_or(had, |no| had.max(no));
         let before: Vec<Arc<TableSchema>> =
             self.book.shapes_of(schema).filter(|s| s.schema_no <= had).filter_map(as_target).collect();
         let mut out = Vec::new();
@@ -95,7 +118,8 @@ impl Worker {
             let is_live = |c: &&Column| !c.generated;
             let by_name = before.iter().find_map(|s| s.column(&column.name).map(|(_, c)| c).filter(is_live));
             let by_number = before.iter().find_map(|s| s.columns.iter().find(|c| c.id == column.id).filter(is_live));
-            if by_name.is_some_and(|c| c.id == column.id) || before.is_empty() {
+            // The newest of them say what it was called last: it may have its first name again.
+            if by_number.is_some_and(|c| c.name == column.name) || before.is_empty() {
                 continue;
             }
             let from = by_number.filter(|c| c.kind == column.kind && c.name != column.name).map(|c| c.name.clone());

@@ -285,9 +285,8 @@ impl Job {
             return Ok(Placed::End);
         }
         let given: Vec<Arc<TableSchema>> = rows.first().map(|r| r.table.clone()).into_iter().collect();
-        if given.iter().any(|t| !begun.numbered.contains_key(&(Arc::as_ptr(t) as usize))) {
-            begun.ensure_tables(&given).await?;
-        }
+        // Their shape has the number that it has at this place of the stream.
+        begun.ensure_tables(&given).await?;
         crash_point!("capture.before_window");
         let mut keys = Vec::with_capacity(rows.len());
         for row in &rows {

@@ -14,7 +14,7 @@
 use super::super::session::Driven;
 use super::super::start::Begun;
 use super::super::stream::Stream;
-use super::{Ask, Fill, Read, Reader, Rows, Told, number_of};
+use super::{Ask, Fill, Read, Reader, Rows, Told};
 use crate::backfill::Restart;
 use crate::bulk::{Bulk, Shared};
 use crate::error::{Trouble, code};
@@ -273,7 +273,7 @@ impl Fill {
         at: usize,
         chunk: Chunk,
     ) -> Result<BulkAsk, Trouble> {
-        if number_of(begun, &chunk.table).is_none() {
+        if !begun.hears(&chunk.table) {
             begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
         }
         let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&chunk.table) as usize)) else {

@@ -31,7 +31,7 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
                 }
                 let null = if like.is_key(i) { " NOT NULL" } else { "" };
                 let kind = type_of(config, session, column, types).await?;
-                parts.push(format!("{} {kind}{null}", quote_ident(&column.name)));
+                parts.push(format!("{} {kind}{null}{}", quote_ident(&column.name), default_of(column)));
             }
             if !like.key.is_empty() {
                 let key: Vec<String> =
@@ -55,8 +55,7 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
             for column in columns {
                 let kind = type_of(config, session, column, types).await?;
                 // A constant: the server notes it once and writes no row.
-                let value = column.missing.as_deref().and_then(|text| exact::value_of(&column.kind, text));
-                let default = value.map(|v| format!(" DEFAULT {}", quote_literal(&literal(&v)))).unwrap_or_default();
+                let default = default_of(column);
                 parts.push(format!("ADD COLUMN IF NOT EXISTS {} {kind}{default}", quote_ident(&column.name)));
             }
             if parts.is_empty() {
@@ -96,6 +95,12 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
             format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", quoted(name), quote_ident(column))
         }
     })
+}
+
+/// What rows that do not name the column get in it.
+fn default_of(column: &Column) -> String {
+    let value = column.missing.as_deref().and_then(|text| exact::value_of(&column.kind, text));
+    value.map(|v| format!(" DEFAULT {}", quote_literal(&literal(&v)))).unwrap_or_default()
 }
 
 /// The column's type, printed by the target or made of constants.

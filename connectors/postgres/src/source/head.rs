@@ -5,7 +5,9 @@ use super::errors::source_error;
 use super::login::session;
 use super::open::slot_row;
 use super::slot;
+use crate::catalog::{self, Wanted};
 use crate::session::Session;
+use crate::types::schema::PgTypes;
 use catchwater_capture::source::SourceError;
 use catchwater_change::Native;
 
@@ -22,6 +24,18 @@ pub async fn head(config: &SourceConfig) -> Result<Native, SourceError> {
     let session = session(config).await?;
     let row = session.client.query_one(HEAD, &[]).await.map_err(|e| source_error(config, e.into()))?;
     Ok(Native::postgres(end_of(&row)))
+}
+
+/// The tables that the source would capture now, as `schema.table`, as the catalogue shows them; what cannot be captured is among
+/// them. Reads only; a connection of its own.
+///
+/// # Errors
+/// What a connection says.
+pub async fn captured(config: &SourceConfig) -> Result<Vec<String>, SourceError> {
+    let session = session(config).await?;
+    let found = catalog::load(&session.client, Wanted::Captured(config), &mut PgTypes::new()).await;
+    let found = found.map_err(|f| source_error(config, f))?;
+    Ok(found.iter().map(|t| format!("{}.{}", t.schema, t.name)).collect())
 }
 
 /// The server's end of WAL now, as a stream counts; `None` = it gave no answer.

@@ -2,14 +2,14 @@
 //! same before and after, and the catalogue tells one from the other by numbers of transactions alone: not where all of it
 //! happened in one, nor what a savepoint did from what a later transaction did. So a shape is guessed then, by how long ago
 //! the transaction committed, and the table's rows are asked for once more ([`Item::Again`]): whatever the guess, they end up
-//! as they are. So they are where columns have exchanged their names by the time a restarted source reads what was before.
+//! as they are.
 
 use super::{Known, Running, SourceConfig, source_error};
 use crate::catalog::CatalogTable;
 use crate::fault::Fault;
 use crate::source::decode::Relation;
 use catchwater_capture::source::{Item, SourceError};
-use catchwater_change::{Column, TableSchema};
+use catchwater_change::TableSchema;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -62,15 +62,6 @@ impl Running {
         relation: &Relation,
         current: Option<&CatalogTable>,
     ) -> Result<Guess, SourceError> {
-        // After a restart: the log has heard of the shape of today before it hears of this one, and takes that for the newer.
-        let had = self.tables.get(&relation.oid).map(|k| &k.schema.columns);
-        let shows = |t: &CatalogTable, c: &Column| {
-            t.columns.iter().any(|k| k.name == c.name && u32::from(k.number.unsigned_abs()) == c.id)
-        };
-        let is_todays = |t: &CatalogTable| had.is_some_and(|had| had.iter().all(|c| shows(t, c)));
-        if current.is_some_and(|t| !t.is_in_order(relation) && is_todays(t)) {
-            self.remade.due.insert(relation.oid);
-        }
         let by = current.and_then(|t| t.made_again_since(relation, self.xid as u32));
         let (Some(by), Some(txn)) = (by, self.txn.as_ref().filter(|t| !t.skip)) else { return Ok(Guess::None) };
         let text = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8";

@@ -74,6 +74,8 @@ pub struct PgSnapshot {
     share: u64,
     /// Tables that came to the stream later, by relation.
     joined: BTreeSet<u64>,
+    /// Tables that are read in the order of their keys, as they were when that began.
+    today: BTreeMap<u64, Arc<TableSchema>>,
 }
 
 impl PgSnapshot {
@@ -91,6 +93,7 @@ impl PgSnapshot {
             copied,
             share: 1,
             joined,
+            today: BTreeMap::new(),
         }
     }
 
@@ -578,7 +581,24 @@ async fn copy_each(
     }
 }
 
+/// Of a statement on a table that lost a column, its name or itself since the source was opened: nobody's fault. The source is opened
+/// anew, and what is left is read as it is then.
+fn altered(error: SourceError) -> SourceError {
+    let is_it = ["42703", "42P01", "3F000"].iter().any(|state| error.what.contains(&format!("(SQLSTATE {state})")));
+    if !is_it || error.class != SourceClass::Config {
+        return error;
+    }
+    let what = format!("a table was altered or dropped since its snapshot began: {}", error.what);
+    SourceError::new(SourceClass::Retry, code::SNAPSHOT_GONE, what, "the rest is read by key ranges")
+}
+
 impl PgSnapshot {
+    /// A person's own statement stays wrong until somebody looks at it.
+    fn judged(&self, chunk: &Chunk, error: SourceError) -> SourceError {
+        let is_theirs = self.config.reading.snapshot_selects.contains_key(&chunk.table.qualified());
+        if is_theirs { error } else { altered(error) }
+    }
+
     fn begin(&mut self) {
         if std::mem::replace(&mut self.busy, true) {
             self.reader = None;
@@ -592,7 +612,7 @@ impl Snapshot for PgSnapshot {
         let tables = tables.to_vec();
         Box::pin(async move {
             self.begin();
-            let chunks = self.plan_now(&tables).await?;
+            let chunks = self.plan_now(&tables).await.map_err(altered)?;
             self.busy = false;
             Ok(chunks)
         })
@@ -601,7 +621,7 @@ impl Snapshot for PgSnapshot {
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>> {
         Box::pin(async move {
             self.begin();
-            let end = self.read_now(chunk, out).await?;
+            let end = self.read_now(chunk, out).await.map_err(|e| self.judged(chunk, e))?;
             self.busy = false;
             Ok(end)
         })
@@ -612,12 +632,12 @@ impl Snapshot for PgSnapshot {
             self.begin();
             let view = match chunk.method {
                 ChunkMethod::Exported => {
-                    self.copy_exported(chunk, each).await?;
+                    self.copy_exported(chunk, each).await.map_err(|e| self.judged(chunk, e))?;
                     View::Exported
                 }
                 ChunkMethod::Chunked => {
                     let mut rows = Vec::new();
-                    let end = self.read_now(chunk, &mut rows).await?;
+                    let end = self.read_now(chunk, &mut rows).await.map_err(|e| self.judged(chunk, e))?;
                     rows.into_iter().try_for_each(each)?;
                     end.view
                 }
@@ -649,7 +669,10 @@ impl Snapshot for PgSnapshot {
                 view::wait_for_writers(&config, reader, &of.table).await?;
                 view::wait_for_commits(&config, reader).await?;
             }
-            let expected = stretch::prepare(&config, reader, of).await?;
+            let today = stretch::today(&config, &of.table).await?;
+            let now = Stretch { table: today.clone(), ..of.clone() };
+            let expected = stretch::prepare(&config, reader, &now).await?;
+            self.today.insert(of.table.native_id, today);
             self.busy = false;
             Ok(expected)
         })
@@ -661,7 +684,8 @@ impl Snapshot for PgSnapshot {
             self.begin();
             let config = self.config.clone();
             let reader = self.reader().await?;
-            let looked_at = stretch::look(&config, reader, of).await;
+            let now = Stretch { table: stretch::today(&config, &of.table).await?, ..of.clone() };
+            let looked_at = stretch::look(&config, reader, &now).await;
             self.busy = false;
             looked_at.map(drop)
         })
@@ -676,6 +700,8 @@ impl Snapshot for PgSnapshot {
             self.begin();
             let config = self.config.clone();
             let mut held = self.held.take();
+            let today = self.today.get(&of.table.native_id).unwrap_or(&of.table).clone();
+            let of = &Stretch { table: today, ..of.clone() };
             let reader = self.reader().await?;
             let end = match of.hold {
                 true => stretch::read_held(&config, reader, &mut held, of, out).await?,

@@ -8,15 +8,19 @@ use super::snapshot::{copy, key_columns, select_list, whole_relation};
 use super::transport::Transport;
 use super::view::{self, begin_view, end_view, keep_view};
 use super::{SourceConfig, login, source_error};
+use crate::catalog::{self, Wanted};
 use crate::config::quote_literal;
 use crate::fault::Fault;
 use crate::types::literal;
+use crate::types::schema::PgTypes;
 use bytes::Bytes;
 use catchwater_capture::source::{Expected, SourceClass, SourceError, Stretch, StretchEnd, View};
-use catchwater_change::{RowChange, Value};
+use catchwater_change::{RowChange, TableSchema, Value};
+use std::sync::Arc;
 
 /// A stretch is meant to have no more bytes, by the server's statistics.
 const STRETCH_BYTES: u64 = 16 * 1024 * 1024;
+const UNDEFINED_COLUMN: &str = "42703";
 
 fn number(rows: &[Vec<Option<Bytes>>], at: usize) -> u64 {
     let text = rows.first().and_then(|r| r.get(at)?.as_ref());
@@ -59,12 +63,31 @@ fn keyed(of: &Stretch) -> Option<String> {
     Some(format!("({}) IN ({})", keys.join(", "), rows?.join(", ")))
 }
 
+/// The table as the catalogue shows it: changes of it that no row follows, the stream does not tell, and the stream may be behind
+/// others. One that has another name by now stays as it is known.
+pub(super) async fn today(config: &SourceConfig, known: &Arc<TableSchema>) -> Result<Arc<TableSchema>, SourceError> {
+    let session = login::session(config).await?;
+    let mut types = PgTypes::new();
+    let Ok(oid) = u32::try_from(known.native_id) else { return Ok(known.clone()) };
+    let found = catalog::load(&session.client, Wanted::Oids(&[oid]), &mut types).await;
+    let found = found.map_err(|fault| source_error(config, fault))?.into_iter().next();
+    let Some(mut table) = found.filter(|t| (&t.schema, &t.name) == (&known.schema, &known.name)) else {
+        return Ok(known.clone());
+    };
+    // A column that is sent is none that the server makes, to who reads it.
+    let is_sent = |name: &str| known.columns.iter().any(|c| c.name == name && !c.generated);
+    table.generated_sent = table.columns.iter().any(|c| c.generated && c.stored && is_sent(&c.name));
+    table.generated_read = config.without_identity;
+    let today = table.table_schema(&types);
+    Ok(if today.fingerprint == known.fingerprint { known.clone() } else { Arc::new(today) })
+}
+
 /// The server's word on the filter, before any row is read: it is one condition over the table. Returns what rows are read from.
 pub(super) async fn look(config: &SourceConfig, reader: &mut Transport, of: &Stretch) -> Result<String, SourceError> {
     let from = whole_relation(config, reader, &of.table).await?;
     let sql = format!("SELECT {} FROM {from} WHERE {}", select_list(&of.table), condition(of, &[]));
     let session = login::session(config).await?;
-    session.client.prepare(&sql).await.map_err(|e| judged(config, Fault::from(e)))?;
+    session.client.prepare(&sql).await.map_err(|e| judged(config, Fault::from(e), true))?;
     Ok(from)
 }
 
@@ -91,12 +114,12 @@ pub(super) async fn prepare(
             texts(&keys),
             condition(of, &[]),
         );
-        let found = reader.query(&sql).await.map_err(|f| judged(config, f))?;
+        let found = reader.query(&sql).await.map_err(|f| judged(config, f, false))?;
         let text = |v: Option<Bytes>| v.map_or_else(String::new, |v| String::from_utf8_lossy(&v).into_owned());
         expected.maximum = found.into_iter().next().into_iter().flatten().map(text).collect();
         // Who asks for the greatest key wants to tell how far it is: as Debezium, by counting.
         let sql = format!("SELECT count(*) FROM {from} WHERE {}", condition(of, &[]));
-        expected.rows = number(&reader.query(&sql).await.map_err(|f| judged(config, f))?, 0);
+        expected.rows = number(&reader.query(&sql).await.map_err(|f| judged(config, f, false))?, 0);
     }
     Ok(expected)
 }
@@ -109,12 +132,15 @@ async fn wait_for_standbys(config: &SourceConfig, reader: &mut Transport) -> Res
     if number(&found, 0) == 0 { Ok(()) } else { view::wait_for_commits(config, reader).await }
 }
 
-/// An error of the person's SQL ends the snapshot of the table; of the connection, an attempt.
-fn judged(config: &SourceConfig, fault: Fault) -> SourceError {
+/// An error of the person's SQL ends the snapshot of the table; of the connection, an attempt, and so does a column that went since
+/// the filter was looked at.
+fn judged(config: &SourceConfig, fault: Fault, is_theirs: bool) -> SourceError {
     let state = fault.sqlstate().to_owned();
     let mut error = source_error(config, fault);
     // Syntax, names and rights; data (a division by zero in the filter).
-    if state.starts_with("42") || state.starts_with("22") {
+    if state == UNDEFINED_COLUMN && !is_theirs {
+        error.class = SourceClass::Retry;
+    } else if state.starts_with("42") || state.starts_with("22") {
         error.class = SourceClass::Config;
     }
     error
@@ -197,7 +223,7 @@ async fn read_rows(
     from: &str,
     out: &mut Vec<RowChange>,
 ) -> Result<Vec<String>, SourceError> {
-    let fail = |f: Fault| judged(config, f);
+    let fail = |f: Fault| judged(config, f, false);
     if !of.keys.is_empty() {
         let Some(these) = keyed(of) else {
             let what = format!("a key of {} has not its columns", of.table.qualified());

@@ -37,7 +37,7 @@ pub(crate) struct Rig {
     cluster: MemoryCluster,
     capture: CaptureId,
     pub(crate) source: SourceConfig,
-    target: ConnectConfig,
+    pub(crate) target: ConnectConfig,
     capture_epoch: u32,
     deliver_epoch: u32,
     /// Records in another form than the default's, and a topic of transactions.
@@ -47,6 +47,8 @@ pub(crate) struct Rig {
 /// A worker that runs; dropping it is a kill at whatever await it stands.
 pub(crate) struct Running {
     task: tokio::task::JoinHandle<String>,
+    /// Of a source.
+    pub(crate) status: Option<catchwater_capture::StatusHandle>,
     _stop: Stop,
 }
 
@@ -120,9 +122,10 @@ impl Rig {
             creation: Default::default(),
             limits: capture::Limits { checkpoint_every_ms: 50, idle_every_ms: 100, ..capture::Limits::default() },
         };
-        let (worker, _) = capture::Worker::new(deps, config);
+        let (worker, status) = capture::Worker::new(deps, config);
         let (stop, stopped) = shutdown::channel();
-        Running { task: tokio::spawn(async move { format!("{:?}", worker.run(stopped).await) }), _stop: stop }
+        let task = tokio::spawn(async move { format!("{:?}", worker.run(stopped).await) });
+        Running { task, status: Some(status), _stop: stop }
     }
 
     fn has(&self, topic: &str, text: &str) -> bool {
@@ -223,7 +226,7 @@ impl Rig {
         config.cluster = [9; 16];
         let (stop, stopped) = shutdown::channel();
         let run = deliver::Worker::run(deps, config, status::StatusHandle::new(), stopped);
-        Running { task: tokio::spawn(async move { format!("{:?}", run.await) }), _stop: stop }
+        Running { task: tokio::spawn(async move { format!("{:?}", run.await) }), status: None, _stop: stop }
     }
 }
 

@@ -160,6 +160,47 @@ async fn a_table_that_is_rewritten_under_the_first_snapshot_is_read_in_a_newer_v
     end(running, db).await;
 }
 
+/// Tables lose a column, its name or themselves under the first snapshot, and again under what is left of it by key ranges: nobody
+/// has to come for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_altered_under_the_first_snapshot_are_read_as_they_are_then() {
+    let Some(db) = database("altered").await else { return };
+    db.exec(
+        "CREATE TABLE first(id int PRIMARY KEY); INSERT INTO first VALUES (1); CREATE TABLE gone(a int PRIMARY KEY);
+         CREATE TABLE late(a int PRIMARY KEY, x int, y int); CREATE TABLE less(a int PRIMARY KEY, b int, c int);
+         CREATE TABLE named(a int PRIMARY KEY, b int); INSERT INTO gone SELECT generate_series(1, 9);
+         INSERT INTO less SELECT g, g, g FROM generate_series(1, 9) g; INSERT INTO named SELECT g, g FROM generate_series(1, 9) g;
+         INSERT INTO late SELECT g, g, g FROM generate_series(1, 9) g",
+    )
+    .await;
+    let mut rig = held(&db, &["public.*"]).await;
+    db.exec("SELECT pg_advisory_lock(7)").await;
+    let mut running = rig.start();
+    until(&db, &format!("{WAITS} 'advisory'")).await;
+    db.exec("ALTER TABLE less DROP c; UPDATE less SET b = 10 WHERE a = 1; ALTER TABLE named RENAME b TO r; INSERT INTO named VALUES (10, 10)")
+        .await;
+    db.exec("DROP TABLE gone").await;
+    let alters = connect(&db.url).await;
+    alters.batch_execute("BEGIN; ALTER TABLE late DROP x").await.unwrap();
+    db.exec("SELECT pg_advisory_unlock(7)").await;
+    until(&db, &format!("{WAITS} 'relation'")).await;
+    alters.batch_execute("COMMIT").await.unwrap();
+    running.until("the snapshot", |s| s.get().state == State::Streaming).await;
+    let newest = |topic: &str| -> BTreeMap<i64, Json> {
+        let of = rig.records(topic).into_iter().map(|r| (r.key["a"].as_i64().unwrap(), r.value["after"].clone()));
+        of.collect()
+    };
+    let all = |of: fn(i64) -> Json| (1..=9).map(|a| (a, of(a))).collect::<BTreeMap<_, _>>();
+    let mut less = all(|a| json!({"a": a, "b": a}));
+    less.insert(1, json!({"a": 1, "b": 10}));
+    running.until("the rows", |_| newest("shop.public.less") == less).await;
+    let mut named = all(|a| json!({"a": a, "r": a}));
+    named.insert(10, json!({"a": 10, "r": 10}));
+    running.until("the rows of another name", |_| newest("shop.public.named") == named).await;
+    running.until("the rows of a chunk", |_| newest("shop.public.late") == all(|a| json!({"a": a, "y": a}))).await;
+    end(running, db).await;
+}
+
 /// The same between the view of a chunk and its read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_rewritten_under_a_chunk_is_read_in_a_newer_view() {

@@ -84,8 +84,7 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
                     continue;
                 }
                 let (t, c) = (quoted(&table.name), quoted(&column.name));
-                let default =
-                    column.missing.as_deref().and_then(|text| default(&column.kind, text)).unwrap_or_default();
+                let default = default_of(column);
                 tx.execute_batch(&format!("ALTER TABLE {t} ADD COLUMN {c} {}{default}", declared(column, types)))
                     .map_err(failed)?;
             }
@@ -115,6 +114,10 @@ pub fn apply(db: &mut Connection, step: &DdlStep) -> Result<(), SinkError> {
 }
 
 /// What old rows have, as SQL: a constant, which SQLite notes once and writes into no row.
+fn default_of(column: &Column) -> String {
+    column.missing.as_deref().and_then(|text| default(&column.kind, text)).unwrap_or_default()
+}
+
 fn default(kind: &Type, text: &str) -> Option<String> {
     let value = exact::value_of(kind, text)?;
     Some(match bound(kind, &Cell::Value(value))? {
@@ -141,7 +144,7 @@ fn create(name: &TargetName, like: &TableSchema, types: &Types) -> String {
         .filter(|c| !c.generated)
         .map(|c| {
             let not_null = if c.nullable == Some(false) { " NOT NULL" } else { "" };
-            format!("{} {}{not_null}", quoted(&c.name), declared(c, types))
+            format!("{} {}{not_null}{}", quoted(&c.name), declared(c, types), default_of(c))
         })
         .collect();
     if !key.is_empty() {
