@@ -2,6 +2,7 @@
 
 mod behind;
 mod give_back;
+mod given_file;
 mod letters;
 mod line;
 mod pipelines;
@@ -107,6 +108,7 @@ impl Node {
         let mut broker_config = broker_config(config);
         // `dev` keeps no such record of its own doings, so none of others'.
         broker_config.auditor = config.audit.then(|| Arc::clone(&kafka_requests) as Arc<dyn Auditor>);
+        private(&config.data_dir);
         let broker = Broker::start(broker_config).await.map_err(|e| start_failure(config, e))?;
         let audit = Arc::new(Audit::new(broker.local()));
         kafka_requests.write_to(&audit);
@@ -261,6 +263,16 @@ impl Node {
         tokio::join!(close, give_back);
         Ok(())
     }
+}
+
+/// A data directory that is made holds the rows of databases: for the node's user alone, as a database's own. One that is there stays
+/// as it is; where it cannot be made, the log says so.
+fn private(data_dir: &std::path::Path) {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(parent) = data_dir.parent() {
+        let _ = std::fs::create_dir_all(parent);
+    }
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(data_dir);
 }
 
 /// Port 8083 is Kafka Connect's: when it is taken and nobody asked for it, the node runs without this face.
@@ -457,6 +469,17 @@ impl State {
         topics
             .retain(|t| matches!(t.owner, catchwater_client::Owner::Capture(..)) && !t.name.as_str().starts_with("__"));
         topics
+    }
+}
+
+impl State {
+    /// Names of the topics that a source captures into; none if there is no such source.
+    pub async fn topics_of(&self, source: &str) -> Vec<String> {
+        let Ok((id, _)) = self.local.source(&self.who, catchwater_record::SourceName::from(source)).await else {
+            return Vec::new();
+        };
+        let found = self.local.describe_topics(TopicsWanted::OwnedBy(id)).await.unwrap_or_default();
+        found.into_iter().map(|t| t.name.as_str().to_owned()).collect()
     }
 }
 

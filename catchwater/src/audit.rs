@@ -103,6 +103,10 @@ impl Audit {
         match self.note_all(std::slice::from_ref(entry), 10_000).await {
             Ok(()) => Ok(()),
             Err(NotNoted::Topic(f)) => Err(f),
+            Err(NotNoted::Append(AppendOutcome::NotWritten(Why::NoRoom))) => {
+                Err(failed("the disk has no more room than min.free.bytes keeps free")
+                    .next("make room on the disk of the data directory"))
+            }
             Err(NotNoted::Append(outcome)) => Err(failed(format!("{outcome:?}"))),
         }
     }

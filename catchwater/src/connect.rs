@@ -151,8 +151,8 @@ async fn route(state: &State, worker: &str, r: &Request) -> Result<Reply, Refuse
         ["connectors", _, "pause" | "resume" | "stop"] => only(r, &["PUT"])?,
         ["connectors", _, "restart"] => only(r, &["POST"])?,
         ["connectors", _, "topics", "reset"] => only(r, &["PUT"])?,
-        ["connectors", _, "tasks", n, "status"] if n.parse::<u32>().is_ok() => only(r, &["GET"])?,
-        ["connectors", _, "tasks", n, "restart"] if n.parse::<u32>().is_ok() => only(r, &["POST"])?,
+        ["connectors", _, "tasks", n, "status"] if n.parse::<i32>().is_ok() => only(r, &["GET"])?,
+        ["connectors", _, "tasks", n, "restart"] if n.parse::<i32>().is_ok() => only(r, &["POST"])?,
         ["connector-plugins"] => only(r, &["GET"])?,
         ["connector-plugins", _, "config"] => only(r, &["GET"])?,
         ["connector-plugins", _, "config", "validate"] => only(r, &["PUT"])?,
@@ -259,7 +259,7 @@ async fn create(state: &State, worker: &str, r: &Request) -> Result<Reply, Refus
         None | Some(Value::Null) => Target::Running,
         Some(word) => word
             .as_str()
-            .and_then(Target::parse)
+            .and_then(|w| Target::parse(&w.to_ascii_uppercase()))
             .ok_or_else(|| refuse(400, format!("initial_state {word} is none of {}", Target::WORDS.join(", "))))?,
     };
     let name = body.get("name").and_then(Value::as_str).unwrap_or_default().trim().to_owned();
@@ -468,21 +468,24 @@ async fn aim(state: &State, c: Stored, target: Target, status: u16) -> Result<Re
     empty(status)
 }
 
-/// Topics that the connector has used: those of a source, and of a sink's those that exist once it has read.
+/// Topics that the connector has used: those that a source made, by the names that its transforms give them, too; of a sink's those
+/// that exist once it has read.
 async fn topics(state: &State, c: &Stored, line: &WorkerLine) -> Vec<String> {
-    let captured = state.captured_topics().await;
-    let mut names: Vec<String> = captured.iter().map(|t| t.name.as_str().to_owned()).collect();
-    let config = |key: &str| c.connector.config.get(key).cloned().unwrap_or_default();
+    let config = |key: &str| c.connector.config.get(key).map(|v| v.trim()).unwrap_or_default();
     if c.is_source() {
-        let delimiter = c.connector.config.get("topic.delimiter").map_or(".", |d| d.trim());
-        let prefix = format!("{}{delimiter}", config("topic.prefix"));
-        names.retain(|n| n.starts_with(&prefix));
-    } else {
-        let wanted = config("topics");
-        let read = !line.position.is_empty() || line.rows > 0;
-        names.retain(|n| read && wanted.split(',').any(|w| w.trim() == n));
+        return state.topics_of(config("topic.prefix")).await;
     }
-    names
+    if line.position.is_empty() && line.rows == 0 {
+        return Vec::new();
+    }
+    let (names, regex) = (config("topics"), config("topics.regex"));
+    let whole = Some(regex).filter(|r| !r.is_empty()).and_then(|r| meaning::whole(r).ok());
+    let is_read = |name: &String| match &whole {
+        Some(whole) => whole.is_match(name),
+        None => names.split(',').any(|w| w.trim() == name),
+    };
+    let captured = state.captured_topics().await;
+    captured.iter().map(|t| t.name.as_str().to_owned()).filter(is_read).collect()
 }
 
 async fn offsets(state: &State, r: &Request, method: &str, name: &str) -> Result<Reply, Refused> {

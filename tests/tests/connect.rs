@@ -619,3 +619,49 @@ fn a_sink_of_changed_records_is_refused_before_it_begins() {
     let (status, answer) = ask(&rest, "PUT", "/connectors/to/config", Some(&to), "");
     assert!(status == 400 && answer.to_string().contains("CW0699"), "{status} {answer}");
 }
+
+/// Topics and offsets of sinks that name them by an expression, and of sources whose transforms name them; small things that tools send.
+#[test]
+fn topics_are_those_that_a_connector_uses() {
+    let Some((a, b)) = Database::create("pg15", "topics_a").zip(Database::create("pg15", "topics_b")) else { return };
+    a.pg.run("CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'a')").expect("rows");
+    let (broker, rest) = node();
+    let post = |name: &str, config: &Value, state: &str| {
+        let body = json!({"name": name, "config": config, "initial_state": state});
+        ask(&rest, "POST", "/connectors", Some(&body), "")
+    };
+    let (status, answer) = post("from", &source(&a, "tpc"), "running");
+    assert_eq!(status, 201, "{answer}");
+    let mut to = sink(&b, "tpc", "copy", &[("topics.regex", "tpc[.]public[.]it.*")]);
+    to.as_object_mut().expect("properties").remove("topics");
+    assert_eq!(post("to", &to, "Running").0, 201);
+    let topics = |name: &str| ask(&rest, "GET", &format!("/connectors/{name}/topics"), None, "").1;
+    until("the sink's topic", &broker, || topics("to") == json!({"to": {"topics": ["tpc.public.items"]}}));
+    assert_eq!(topics("from"), json!({"from": {"topics": ["tpc.public.items"]}}));
+    let offsets = ask(&rest, "GET", "/connectors/to/offsets", None, "").1;
+    assert_eq!(
+        offsets["offsets"][0]["partition"],
+        json!({"kafka_partition": 0, "kafka_topic": "tpc.public.items"}),
+        "{offsets}"
+    );
+
+    let mut routed = source(&a, "rtd");
+    for (key, value) in [
+        ("transforms", "r"),
+        ("transforms.r.type", "org.apache.kafka.connect.transforms.RegexRouter"),
+        ("transforms.r.regex", ".*[.](.*)"),
+        ("transforms.r.replacement", "moved-$1"),
+    ] {
+        routed[key] = json!(value);
+    }
+    assert_eq!(post("routed", &routed, "RUNNING").0, 201);
+    until("the routed topic", &broker, || topics("routed") == json!({"routed": {"topics": ["moved-items"]}}));
+
+    for (method, path, message) in [
+        ("GET", "tasks/-1/status", "No status found for task from--1"),
+        ("POST", "tasks/-1/restart", "Unknown task: from--1"),
+    ] {
+        let (status, answer) = ask(&rest, method, &format!("/connectors/from/{path}"), None, "");
+        assert_eq!((status, &answer["message"]), (404, &json!(message)));
+    }
+}

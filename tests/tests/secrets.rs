@@ -4,6 +4,7 @@
 
 use catchwater_tests::broker::{Broker, Settings, binary};
 use catchwater_tests::pg::Database;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -137,6 +138,19 @@ fn no_password_and_no_value_is_told_or_kept() {
     said.command(&node, &["apply", &name]);
     // Rows come, and one that the target refuses; the sink stands.
     write("${file:password}", "stop");
+    // Others can read the file: told, until they cannot. The node's own files they cannot.
+    let mode = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    mode(&folder, 0o755);
+    mode(&folder.join("password"), 0o644);
+    let told = said.command(&node, &["plan", &name]);
+    assert!(told.contains("warning[CW0333]") && told.contains("chmod 600 "), "{told}");
+    mode(&folder.join("password"), 0o600);
+    let told = said.command(&node, &["plan", &name]);
+    assert!(told.contains("plan hash") && !told.contains("CW0333"), "{told}");
+    let of_node = std::fs::metadata(node.data_dir()).expect("the data directory").permissions().mode();
+    assert_eq!(of_node & 0o077, 0, "{of_node:o}");
     let told = said.command(&node, &["apply", &name, "--allow-destructive"]);
     assert!(told.contains("applied"), "{told}");
     let rows = |n: &str| target.pg.one("SELECT count(*) FROM t").is_ok_and(|c| c == n);

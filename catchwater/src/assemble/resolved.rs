@@ -1,5 +1,6 @@
 //! A pipeline whose references are resolved: makes its connectors, asks its databases. Holds secrets, is never printed.
 
+use super::given_file;
 use crate::pipeline::model::{Component, Pipeline, Source};
 use crate::pipeline::secret::{self, Reference};
 use crate::report::{Exit, Failure};
@@ -31,6 +32,8 @@ pub(super) struct Resolved {
     pub pipeline: Pipeline,
     sources: BTreeMap<String, Component>,
     sinks: BTreeMap<String, Component>,
+    /// Files that references name and that other users of the machine can read.
+    exposed: BTreeSet<PathBuf>,
     /// By the source's name; empty until the node has asked for them.
     pub captures: BTreeMap<String, (CaptureId, Incarnation)>,
     /// The folder of the pipeline file.
@@ -44,7 +47,8 @@ pub(super) struct Resolved {
 impl Resolved {
     /// `secrets`: the node's store of what the Connect face keeps apart.
     pub fn resolve(pipeline: Pipeline, base: &Path, secrets: &Path) -> Result<Resolved, Failure> {
-        let one = |c: &Component| resolve_component(c, base, secrets);
+        let mut exposed = BTreeSet::new();
+        let mut one = |c: &Component| resolve_component(c, base, secrets, &mut exposed);
         let sources = pipeline
             .sources
             .iter()
@@ -56,6 +60,7 @@ impl Resolved {
             pipeline,
             sources,
             sinks,
+            exposed,
             captures: BTreeMap::new(),
             former: BTreeMap::new(),
             base: base.to_owned(),
@@ -78,7 +83,8 @@ impl Resolved {
 
     /// Asks sources and targets what would stop them; not those whose names are among `known`, which run already.
     pub async fn preflight(&self, known: &BTreeSet<String>) -> Result<Vec<(String, Finding)>, Failure> {
-        let mut findings: Vec<(String, Finding)> = Vec::new();
+        let mut findings: Vec<(String, Finding)> =
+            self.exposed.iter().map(|f| ("references".to_owned(), given_file::finding(f))).collect();
         for (name, source) in self.pipeline.sources.iter().filter(|(n, _)| !known.contains(*n)) {
             let mut make = self.source_maker(name, source, CaptureEpoch(0))?;
             let mut connector = make();
@@ -305,12 +311,16 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-fn resolve_component(c: &Component, base: &Path, secrets: &Path) -> Result<Component, Failure> {
+/// `exposed`: files with secrets that others can read are added.
+fn resolve_component(
+    c: &Component,
+    base: &Path,
+    secrets: &Path,
+    exposed: &mut BTreeSet<PathBuf>,
+) -> Result<Component, Failure> {
     let mut read = |r: Reference<'_>| match r {
         Reference::Env(name) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
-        Reference::File(path) => std::fs::read_to_string(base.join(path))
-            .map(|t| t.trim_end_matches(['\n', '\r']).to_owned())
-            .map_err(|e| format!("file {}: {e}", base.join(path).display())),
+        Reference::File(path) => given_file::read(base, path, exposed),
         Reference::Secret(path) => std::fs::read_to_string(secrets.join(path))
             .map(|t| escaped(&t))
             .map_err(|e| format!("secret {path}: {e}; put the connector's configuration again, with it")),

@@ -193,6 +193,9 @@ impl Given<'_> {
             let message = format!("Invalid value {n} for configuration tasks.max: Value must be at least 1");
             self.wrong.push(Wrong { key: "tasks.max".into(), message });
         }
+        if self.class == Class::DebeziumPostgres {
+            self.bounds();
+        }
         for key in ["key.converter", "value.converter"] {
             // A source says itself which it knows: of events of outbox tables there are others.
             if let Some(class) = self.get(key).filter(|_| self.class != Class::DebeziumPostgres)
@@ -207,6 +210,49 @@ impl Given<'_> {
                     &format,
                     "Catchwater knows `BASE64` only; decimal.handling.mode = string or double has readable numbers",
                 );
+            }
+        }
+    }
+
+    /// What Debezium and Connect refuse of values that have no effect here, in their words: a mistake there is one here.
+    fn bounds(&mut self) {
+        let number = |key: &str| self.get(key).and_then(|v| v.parse::<i64>().ok());
+        let mut wrong: Vec<(&str, &str)> = Vec::new();
+        let positive = ["max.batch.size", "poll.interval.ms", "status.update.interval.ms", "snapshot.max.threads"];
+        let least = [
+            (positive.as_slice(), 1, "A positive, non-zero integer value is expected"),
+            (&["snapshot.fetch.size", "incremental.snapshot.chunk.size"], 0, "An non-negative integer is expected"),
+            (&["max.queue.size.in.bytes", "snapshot.delay.ms"], 0, "A non-negative long value is expected"),
+            (&["max.queue.size"], 1, "A positive queue size is required"),
+        ];
+        for (keys, least, why) in least {
+            wrong.extend(keys.iter().filter(|key| number(key).is_some_and(|n| n < least)).map(|key| (*key, why)));
+        }
+        if number("max.queue.size").zip(number("max.batch.size")).is_some_and(|(queue, batch)| queue <= batch) {
+            wrong.push(("max.queue.size", "Must be larger than the maximum batch size"));
+        }
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let is_slot = |slot: &String| slot.len() <= 63 && slot.chars().all(legal) || slot.contains("${");
+        if self.get("slot.name").is_some_and(|slot| !is_slot(&slot)) {
+            let why = "Valid replication slot name must contain only digits, lowercase characters and underscores with length <= 63";
+            wrong.push(("slot.name", why));
+        }
+        for (key, why) in wrong {
+            self.refuse(key, why);
+        }
+        for (key, words, any_case) in [
+            ("errors.tolerance", "none, all", false),
+            ("config.action.reload", "none, restart", false),
+            ("exactly.once.support", "REQUIRED, REQUESTED", true),
+            ("transaction.boundary", "INTERVAL, POLL, CONNECTOR", true),
+        ] {
+            let Some(value) = self.get(key).filter(|_| self.is_given(key)) else { continue };
+            let fits = |word: &str| if any_case { word.eq_ignore_ascii_case(&value) } else { word == value };
+            if !words.split(", ").any(fits) && !value.contains("${") {
+                let case = if any_case { " (case insensitive)" } else { "" };
+                let message =
+                    format!("Invalid value {value} for configuration {key}: String must be one of{case}: {words}");
+                self.wrong.push(Wrong { key: key.to_owned(), message });
             }
         }
     }

@@ -48,6 +48,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("CW0324", include_str!("../../../../docs/errors/CW0324.md")),
     ("CW0331", include_str!("../../../../docs/errors/CW0331.md")),
     ("CW0332", include_str!("../../../../docs/errors/CW0332.md")),
+    ("CW0333", include_str!("../../../../docs/errors/CW0333.md")),
     ("CW0341", include_str!("../../../../docs/errors/CW0341.md")),
     ("CW0342", include_str!("../../../../docs/errors/CW0342.md")),
     ("CW0343", include_str!("../../../../docs/errors/CW0343.md")),
