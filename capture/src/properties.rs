@@ -39,6 +39,8 @@ pub struct Properties {
     pub heartbeat: Option<Heartbeat>,
     /// `heartbeat.action.query`: SQL that the source runs at each heartbeat.
     pub heartbeat_query: Option<String>,
+    /// `xmin.fetch.interval.ms`.
+    pub xmin_every_ms: Option<u64>,
     pub signals: Signals,
     pub notifications: Notifications,
     /// How the connector reads.
@@ -65,7 +67,7 @@ pub struct PropertyError {
 }
 
 /// Names without a variable part.
-pub const KNOWN: [&str; 63] = [
+pub const KNOWN: [&str; 64] = [
     "binary.handling.mode",
     "column.exclude.list",
     "column.include.list",
@@ -129,6 +131,7 @@ pub const KNOWN: [&str; 63] = [
     "value.converter.delegate.converter.type.schemas.enable",
     "value.converter.replace.null.with.default",
     "value.converter.schemas.enable",
+    "xmin.fetch.interval.ms",
 ];
 
 /// What decides which records exist, and under which ordinal: fixed while the log holds half a transaction (R8).
@@ -168,6 +171,9 @@ impl Properties {
                 "provide.transaction.metadata" => boolean(value).map(|v| transactions = v),
                 "topic.transaction" => legal_topic(value).map(|()| topic = Some((*value).to_owned())),
                 "heartbeat.interval.ms" => interval(value).map(|ms| beat_ms = ms),
+                "xmin.fetch.interval.ms" => {
+                    milliseconds(value).map(|ms| out.xmin_every_ms = Some(ms).filter(|ms| *ms > 0))
+                }
                 "topic.heartbeat.prefix" => legal_topic(value).map(|()| beat_prefix = (*value).to_owned()),
                 "heartbeat.action.query" => {
                     out.heartbeat_query = Some((*value).to_owned()).filter(|q| !q.trim().is_empty());
@@ -491,6 +497,12 @@ fn file(value: &str) -> Result<String, String> {
 fn number(value: &str, min: u32, max: u32) -> Result<u32, String> {
     let n = value.trim().parse::<u32>().ok().filter(|n| (min..=max).contains(n));
     n.ok_or_else(|| format!("a number from {min} to {max}"))
+}
+
+/// As Debezium's numbers of 64 bits.
+fn milliseconds(value: &str) -> Result<u64, String> {
+    let ms = value.trim().parse::<i64>().ok().and_then(|ms| u64::try_from(ms).ok());
+    ms.ok_or_else(|| "milliseconds, 0 = never".to_owned())
 }
 
 /// 0 = never.

@@ -79,6 +79,8 @@ enum What {
     Outbox(Arc<Outbox>, Box<Rename>),
     Change(Box<Smt>),
     Filter,
+    /// It changes nothing of what a source here writes.
+    Nothing,
 }
 
 #[derive(Clone, Debug)]
@@ -338,6 +340,10 @@ impl Transforms {
                     Some(What::Unwrap(Arc::new(unwrap(&mut own))))
                 }
                 FILTER => Some(What::Filter),
+                other if connect::is_nothing(other) => {
+                    connect::nothing(other, &mut own);
+                    Some(What::Nothing)
+                }
                 OUTBOX => {
                     if out.steps.iter().any(|s| matches!(s.what, What::Outbox(..))) {
                         own.wrong("type", "one router of outbox tables");
@@ -358,7 +364,7 @@ impl Transforms {
                 },
             };
             // Where a record goes is decided once for a topic.
-            let by_record = !matches!(what, Some(What::Change(_) | What::Filter) | None);
+            let by_record = !matches!(what, Some(What::Change(_) | What::Filter | What::Nothing) | None);
             if when != When::Always && by_record {
                 own.wrong("predicate", format!("of {class} a {TOPIC_MATCHES} alone"));
             }
@@ -406,7 +412,7 @@ impl Transforms {
                 What::Unwrap(_) => changed.clear(),
                 What::Outbox(..) => return Some(NoRows::Events(step.name.clone())),
                 What::Change(smt) if step.link(smt, "").changes_value() => changed.push(step.name.clone()),
-                What::Change(_) | What::Filter => {}
+                What::Change(_) | What::Filter | What::Nothing => {}
             }
         }
         (!changed.is_empty()).then_some(NoRows::Changed(changed))
@@ -438,8 +444,10 @@ impl Places for Transforms {
                     placed.before = early;
                     placed.chain = late;
                     for link in &mut placed.chain {
-                        if let Smt::Zones(zones) = &mut link.smt {
-                            Arc::make_mut(zones).flat = true;
+                        match &mut link.smt {
+                            Smt::Zones(zones) => Arc::make_mut(zones).flat = true,
+                            Smt::DecodeMessage { rest, .. } => *rest = flat.of_message(),
+                            _ => {}
                         }
                     }
                     placed.early_drops = std::mem::take(&mut placed.drops);
@@ -452,7 +460,10 @@ impl Places for Transforms {
                     // What follows sees events, each with its topic.
                     break;
                 }
+                // It looks at envelopes alone.
+                What::Change(smt) if placed.flat.is_some() && **smt == Smt::SourceSchema => {}
                 What::Change(smt) => placed.chain.push(step.link(smt, &placed.topic)),
+                What::Nothing => {}
                 What::Filter => {
                     let tombstone = |negate| step.when != When::IsTombstone(negate);
                     placed.drops.tombstones |= tombstone(true);
@@ -469,7 +480,7 @@ impl Places for Transforms {
             match &step.what {
                 _ if !step.fits(&topic) => {}
                 What::Rename(rename) => topic = rename.apply(&topic).unwrap_or(topic),
-                What::Change(smt) => out.push(step.link(smt, &topic)),
+                What::Change(smt) if !matches!(**smt, Smt::DecodeMessage { .. }) => out.push(step.link(smt, &topic)),
                 _ => {}
             }
         }
@@ -497,7 +508,12 @@ impl Places for Transforms {
                         "a Filter leaves out {topic}, which is no table's topic: give it a predicate of topics"
                     ));
                 }
-                What::Logical(_) | What::Unwrap(_) | What::Outbox(..) | What::Change(_) | What::Filter => {}
+                What::Logical(_)
+                | What::Unwrap(_)
+                | What::Outbox(..)
+                | What::Change(_)
+                | What::Filter
+                | What::Nothing => {}
             }
         }
         Ok(topic)
@@ -527,7 +543,7 @@ impl Places for Transforms {
                 What::Logical(logical) => {
                     topic = logical.rename.apply(&topic).filter(|t| !t.is_empty()).unwrap_or(topic);
                 }
-                What::Unwrap(_) | What::Change(_) | What::Filter => {}
+                What::Unwrap(_) | What::Change(_) | What::Filter | What::Nothing => {}
             }
         }
         Ok(topic)
@@ -561,13 +577,13 @@ impl Logical {
     }
 }
 
-/// What may stand in front of what takes the envelope away.
+/// What may stand in front of what takes the envelope away: of a row it leaves headers at most.
 fn adds_header(smt: &Smt) -> bool {
-    matches!(smt, Smt::Changed { .. } | Smt::InsertHeader { .. })
+    matches!(smt, Smt::Changed { .. } | Smt::InsertHeader { .. } | Smt::SourceSchema)
 }
 
 fn keeps_fields(smt: &Smt) -> bool {
-    matches!(smt, Smt::Zones(_) | Smt::VectorToJson)
+    matches!(smt, Smt::Zones(_) | Smt::VectorToJson | Smt::Geometry(_) | Smt::DecodeMessage { .. })
 }
 
 fn list(text: &str) -> Vec<String> {

@@ -8,6 +8,8 @@
 
 pub mod cast;
 pub mod convert;
+pub mod described;
+pub mod geometry;
 pub mod moment;
 pub mod paths;
 pub mod read;

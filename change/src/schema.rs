@@ -123,6 +123,11 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
+    /// True for [`TableSchema::messages`].
+    pub fn is_messages(&self) -> bool {
+        self.name.is_empty() && self.schema.is_empty()
+    }
+
     /// What logical messages are of: no table, but a place for their two parts, prefix and content. Its names are empty, as
     /// they are in Debezium's records.
     pub fn messages(database: &str) -> Self {

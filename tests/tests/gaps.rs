@@ -299,6 +299,20 @@ fn a_publication_that_is_narrowed_while_the_source_streams() {
     case.goes_on("CW0521");
 }
 
+/// The stream itself ends there; the command is one that can be run as it is printed.
+#[test]
+fn a_publication_that_is_dropped_while_the_source_streams() {
+    let Some(mut case) = Case::new("gone") else { return };
+    case.source.pg.run(&format!("DROP PUBLICATION {}", case.slot())).expect("dropped");
+    case.source.pg.run("UPDATE t SET a = 9 WHERE id < 20").expect("changes that do not come");
+    case.wait("it stops", || match case.told() {
+        (state, error, _) if state == "needs_person" && error.contains("CW0521") => String::new(),
+        other => format!("{other:?}"),
+    });
+    case.reset("CW0521");
+    case.goes_on("CW0521");
+}
+
 /// A database that was put back from a dump: another one by its slot, though it has the same name and server.
 #[test]
 fn a_database_of_an_old_dump() {

@@ -3,6 +3,8 @@
 use super::{Own, list};
 use catchwater_change::connect::Kind;
 use catchwater_change::connect::convert::{Rules, Which, Zones};
+use catchwater_change::connect::described::Rest;
+use catchwater_change::connect::geometry::Shape;
 use catchwater_change::connect::moment::{Format, Precision, Target};
 use catchwater_change::connect::paths;
 use catchwater_change::connect::smt::{Insertion, Side, Smt};
@@ -26,20 +28,27 @@ const SIDED: [&str; 10] = [
     "SetSchemaMetadata",
     "TimestampConverter",
 ];
-const PLAIN: [&str; 7] = [
+const PLAIN: [&str; 11] = [
     "org.apache.kafka.connect.transforms.DropHeaders",
     "org.apache.kafka.connect.transforms.InsertHeader",
     "org.apache.kafka.connect.transforms.ValueToKey",
     "io.debezium.transforms.ExtractChangedRecordState",
+    "io.debezium.transforms.ExtractSchemaToNewRecord",
+    "io.debezium.transforms.GeometryFormatTransformer",
     "io.debezium.transforms.HeaderToValue",
+    "io.debezium.transforms.SwapGeometryCoordinates",
     "io.debezium.transforms.TimezoneConverter",
     "io.debezium.transforms.VectorToJsonConverter",
+    "io.debezium.connector.postgresql.transforms.DecodeLogicalDecodingMessageContent",
 ];
+const SCHEMA_CHANGES: &str = "io.debezium.transforms.SchemaChangeEventFilter";
+const PARTITIONS: &str = "io.debezium.transforms.partitions.PartitionRouting";
 
 /// All classes, as they are said to the user.
 pub(super) fn served() -> String {
+    let nothing = [SCHEMA_CHANGES, PARTITIONS];
     let sided = SIDED.iter().map(|name| format!("{KAFKA}{name}$Key and $Value"));
-    sided.chain(PLAIN.iter().map(|name| (*name).to_owned())).collect::<Vec<_>>().join(", ")
+    sided.chain(PLAIN.iter().chain(&nothing).map(|name| (*name).to_owned())).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a class that users of Debezium have is not served.
@@ -48,18 +57,59 @@ pub(super) fn refused(class: &str) -> Option<&'static str> {
         "org.apache.kafka.connect.transforms.TimestampRouter" => {
             "records of a source have no time when transforms see them, and Connect's task fails at the first"
         }
-        "io.debezium.transforms.partitions.PartitionRouting" => {
-            "a table's topic has one partition here, in the order of its transactions"
-        }
         "io.debezium.transforms.ContentBasedRouter" | "io.debezium.transforms.Filter" => {
             "it runs a script of the JVM; skipped.operations, column.exclude.list and a Filter with a predicate leave out, and a \
              sink's `where` chooses rows"
         }
-        "io.debezium.transforms.SchemaChangeEventFilter" => {
-            "Debezium's PostgreSQL connector writes no schema changes: leave it out"
+        "io.debezium.transforms.EnforceRecordSize" => {
+            "it cuts values by the room that a record takes in a JVM; column.truncate.to.N.chars cuts them by their length, and a \
+             record may have 64 MiB here"
         }
+        "io.debezium.transforms.openlineage.OpenLineage" => {
+            "it is for openlineage.integration.enabled, which is not served, and fails without"
+        }
+        "io.debezium.transforms.tracing.ActivateTracingSpan" => "there is no OpenTelemetry here to hand a span to",
+        "io.debezium.transforms.Neo4jCudConverter" => {
+            "it makes Neo4j's events of rows, and there is no sink of those here"
+        }
+        "io.debezium.connector.postgresql.transforms.timescaledb.TimescaleDb" => {
+            "it names the chunks of TimescaleDB by their hypertables, which is no extension that is known here"
+        }
+        "io.debezium.connector.jdbc.transforms.CollectionNameTransformation"
+        | "io.debezium.connector.jdbc.transforms.FieldNameTransformation" => "it is for sinks alone",
         _ => return None,
     })
+}
+
+/// True for a class that changes nothing of what a source here writes.
+pub(super) fn is_nothing(class: &str) -> bool {
+    [SCHEMA_CHANGES, PARTITIONS].contains(&class)
+}
+
+/// The options of such a class.
+pub(super) fn nothing(class: &str, own: &mut Own<'_>) {
+    const KINDS: [&str; 5] = ["CREATE", "ALTER", "DROP", "TRUNCATE", "DATABASE"];
+    match class {
+        SCHEMA_CHANGES => {
+            let kinds = own.names("schema.change.event.exclude.list");
+            if kinds.iter().any(|kind| !KINDS.contains(&kind.as_str())) {
+                own.wrong("schema.change.event.exclude.list", format!("of {}", KINDS.join(", ")));
+            }
+        }
+        PARTITIONS => {
+            own.names("partition.payload.fields");
+            own.get("partition.hash.function");
+            match own.required("partition.topic.num").trim().parse::<i32>() {
+                Ok(1) => {}
+                Ok(2..) => own.wrong(
+                    "partition.topic.num",
+                    "a table's topic has one partition here, so that its transactions stand in order: 1",
+                ),
+                _ => own.wrong("partition.topic.num", "a number from 1 on"),
+            }
+        }
+        _ => {}
+    }
 }
 
 /// `None` = the class is none of these; `Some(None)` = its options are wrong, and it is said.
@@ -79,6 +129,23 @@ pub(super) fn parse(class: &str, own: &mut Own<'_>) -> Option<Option<Smt>> {
             }
             "TimezoneConverter" => zones(own),
             "VectorToJsonConverter" => Some(Smt::VectorToJson),
+            "SwapGeometryCoordinates" => swap(own),
+            "GeometryFormatTransformer" => {
+                let format = own.get("format").map_or("wkb", str::trim);
+                if !["wkb", "ewkb"].iter().any(|f| f.eq_ignore_ascii_case(format)) {
+                    own.wrong("format", "one of wkb, ewkb");
+                }
+                Some(Smt::Geometry(Shape::Plain))
+            }
+            "ExtractSchemaToNewRecord" => {
+                // The names are legal in each.
+                own.get("schema.name.adjustment.mode");
+                Some(Smt::SourceSchema)
+            }
+            "DecodeLogicalDecodingMessageContent" => {
+                let nulls = own.flag("fields.null.include", false);
+                Some(Smt::DecodeMessage { nulls, rest: Rest::Envelope })
+            }
             _ => {
                 let headers = own.names("headers");
                 let pairs = pairs(own, headers, "fields");
@@ -171,6 +238,15 @@ fn sided(name: &str, side: Side, own: &mut Own<'_>) -> Option<Smt> {
             Smt::HeaderFrom { side, fields, moves, defaults }
         }
     })
+}
+
+fn swap(own: &mut Own<'_>) -> Option<Smt> {
+    let given = own.get("srids").map_or_else(|| list("4326,3857,4269"), list);
+    let srids = given.iter().map(|n| n.parse::<i32>().map(i64::from)).collect::<Result<BTreeSet<i64>, _>>();
+    if srids.is_err() {
+        own.wrong("srids", "numbers of reference systems, with commas between");
+    }
+    Some(Smt::Geometry(Shape::Swap(srids.ok()?)))
 }
 
 fn zones(own: &mut Own<'_>) -> Option<Smt> {

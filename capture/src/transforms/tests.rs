@@ -92,6 +92,9 @@ fn what_is_not_served_says_what_is() {
         ("org.apache.kafka.connect.transforms.Cast", "Cast$Key"),
         ("org.apache.kafka.connect.transforms.TimestampRouter", "no time"),
         ("io.debezium.transforms.ContentBasedRouter", "script"),
+        ("io.debezium.transforms.EnforceRecordSize", "64 MiB"),
+        ("io.debezium.transforms.tracing.ActivateTracingSpan", "OpenTelemetry"),
+        ("io.debezium.transforms.openlineage.OpenLineage", "openlineage.integration.enabled"),
     ] {
         let all = wrong(&[("transforms", "i"), ("transforms.i.type", class), ("transforms.i.static.field", "x")]);
         assert_eq!(all.len(), 1, "{all:?}");
@@ -128,6 +131,41 @@ fn changing<'p>(class: &'p str, options: &[(&'p str, &'p str)]) -> Result<Transf
     all.push(("predicates.tomb.type", IS_TOMBSTONE));
     all.extend(keys.iter().zip(options).map(|(key, (_, value))| (key.as_str(), *value)));
     Transforms::parse(&all.into_iter().collect())
+}
+
+#[test]
+fn what_looks_into_rows_and_messages_has_debeziums_options() {
+    let debezium = |name: &str| format!("io.debezium.transforms.{name}");
+    let message = "io.debezium.connector.postgresql.transforms.DecodeLogicalDecodingMessageContent";
+    for (class, good, bad) in [
+        (debezium("SwapGeometryCoordinates"), Some(("srids", "1, 2")), Some(("srids", "a"))),
+        (debezium("GeometryFormatTransformer"), Some(("format", "EWKB")), Some(("format", "wkt"))),
+        (debezium("ExtractSchemaToNewRecord"), None, Some(("field", "a"))),
+        (message.to_owned(), Some(("fields.null.include", "true")), Some(("fields.null.include", "1"))),
+        (
+            debezium("SchemaChangeEventFilter"),
+            Some(("schema.change.event.exclude.list", "CREATE, DROP")),
+            Some(("schema.change.event.exclude.list", "create")),
+        ),
+    ] {
+        let given = |one: Option<(&str, &str)>| {
+            let one: Vec<(&str, &str)> = one.into_iter().collect();
+            changing(&class, &one).map(drop)
+        };
+        assert_eq!(given(good), Ok(()), "{class}");
+        assert_eq!(given(bad).unwrap_err().len(), 1, "{class}");
+    }
+    let routing = |partitions: &str| {
+        let options = [("partition.payload.fields", "change.id"), ("partition.topic.num", partitions)];
+        changing(&debezium("partitions.PartitionRouting"), &options).map(drop)
+    };
+    assert_eq!(routing("1"), Ok(()));
+    assert!(routing("3").unwrap_err()[0].1.contains("one partition"));
+    // What a message becomes is nothing to a table's rows and keys.
+    let t = changing(message, &[]).unwrap();
+    assert_eq!((t.no_rows(Some("pg.public.t")), t.chain("pg.heartbeat").len()), (None, 0));
+    let t = changing(&debezium("SwapGeometryCoordinates"), &[]).unwrap();
+    assert!(t.no_rows(Some("pg.public.t")).is_some());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::resolved::Resolved;
 use super::supervisor::{Worker, WorkerStatus};
 use catchwater_base::log;
 use catchwater_capture::source::Identity;
+use catchwater_change::encode::debezium_json::Xmin;
 use catchwater_deliver::sink::Owner;
 use catchwater_record::{CaptureEpoch, PipelineName, SinkName};
 use catchwater_runtime::spawn::{Task as Running, spawn};
@@ -106,7 +107,7 @@ async fn finish(jobs: Vec<Job>, deadline: Instant, limit: Duration) {
 
 fn detach(plan: &Resolved, made: &Made, identity: Identity, opened: bool) -> Option<Job> {
     let name = made.node.as_str();
-    let mut make = plan.source_maker(name, plan.pipeline.sources.get(name)?, made.epoch).ok()?;
+    let mut make = plan.source_maker(name, plan.pipeline.sources.get(name)?, made.epoch, Xmin::default()).ok()?;
     let mut source = make();
     let sql = source.detach_sql(&identity, opened);
     if sql.is_empty() {

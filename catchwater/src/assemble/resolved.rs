@@ -7,6 +7,7 @@ use crate::report::{Exit, Failure};
 use catchwater_capture::source::{Finding, Severity};
 use catchwater_capture::{self as capture, SnapshotMode};
 use catchwater_change::Native;
+use catchwater_change::encode::debezium_json::Xmin;
 use catchwater_connector_postgres as postgres;
 use catchwater_connector_sqlite as sqlite;
 use catchwater_deliver as deliver;
@@ -86,7 +87,7 @@ impl Resolved {
         let mut findings: Vec<(String, Finding)> =
             self.exposed.iter().map(|f| ("references".to_owned(), given_file::finding(f))).collect();
         for (name, source) in self.pipeline.sources.iter().filter(|(n, _)| !known.contains(*n)) {
-            let mut make = self.source_maker(name, source, CaptureEpoch(0))?;
+            let mut make = self.source_maker(name, source, CaptureEpoch(0), Xmin::default())?;
             let mut connector = make();
             let found =
                 timeout(PREFLIGHT_LIMIT, connector.preflight()).await.unwrap_or_else(|_| vec![late("the source")]);
@@ -144,11 +145,13 @@ impl Resolved {
         self.base.join(given)
     }
 
+    /// `xmin` = what the source tells those who write its records.
     pub fn source_maker(
         &self,
         name: &str,
         source: &Source,
         epoch: CaptureEpoch,
+        xmin: Xmin,
     ) -> Result<capture::worker::MakeSource, Failure> {
         let properties = properties(source, name)?;
         let rules = properties.rules.clone();
@@ -175,6 +178,7 @@ impl Resolved {
                 }
                 config.taken = taken.as_deref().map(|text| taken_over(name, text)).transpose()?;
                 config.without_identity = properties.options.defects;
+                (config.xmin_every_ms, config.xmin) = (properties.xmin_every_ms, xmin);
                 config.heartbeat = properties.heartbeat.map(|h| h.every_ms).zip(properties.heartbeat_query);
                 if let Some(dir) = &self.spill {
                     config.large.dir.clone_from(dir);

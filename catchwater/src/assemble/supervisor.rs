@@ -483,14 +483,14 @@ impl Supervisor {
         let source = resolved.pipeline.sources.get(node).ok_or_else(missing)?;
         let epoch = CaptureEpoch(task.epoch.0);
         let handle = Arc::new(self.state.local.handle());
+        let properties = properties(source, node)?;
         let deps = capture::Deps {
             log: Arc::clone(&handle) as Arc<dyn LogClient>,
             control: handle as Arc<dyn ControlClient>,
             clock: Arc::clone(&self.clock),
-            make_source: resolved.source_maker(node, source, epoch)?,
+            make_source: resolved.source_maker(node, source, epoch, properties.options.xmin.clone())?,
             seed: u64::from(task.epoch.0),
         };
-        let properties = properties(source, node)?;
         let file = properties.signals.file.clone().map(|f| (resolved.path(&f.path), Duration::from_millis(f.every_ms)));
         let connector = match source.component {
             Component::Postgres { .. } => "postgresql",

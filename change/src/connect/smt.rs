@@ -5,9 +5,11 @@
 //! own way with each, Connect's: some pass a tombstone by, some stop at it. Source: Kafka 4.3 `connect/transforms`, Debezium 3.7.
 
 use super::convert::{self, Zones};
+use super::described::Rest;
+use super::geometry::Shape;
 use super::moment::{Format, Precision, Target};
 use super::paths;
-use super::{Data, Field, Header, HeaderValue, Kind, Part, Record, Schema, cast, moment, write};
+use super::{Data, Field, Header, HeaderValue, Kind, Part, Record, Schema, cast, described, moment, write};
 use crate::value::Decimal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -124,6 +126,15 @@ pub enum Smt {
     Zones(Arc<Zones>),
     /// Debezium's `VectorToJsonConverter`.
     VectorToJson,
+    /// Debezium's `SwapGeometryCoordinates`, `GeometryFormatTransformer`.
+    Geometry(Shape),
+    /// Debezium's `ExtractSchemaToNewRecord`.
+    SourceSchema,
+    /// Debezium's `DecodeLogicalDecodingMessageContent`, of logical messages alone; with fields that are null.
+    DecodeMessage {
+        nulls: bool,
+        rest: Rest,
+    },
 }
 
 /// What a transform knows of a record besides.
@@ -214,6 +225,14 @@ impl Step {
             Smt::HeaderToValue { fields, moves } => paths::header_to_value(record, fields, *moves),
             Smt::Zones(zones) => self.on(record, Side::Value, |_, part| zones.apply(part, around)),
             Smt::VectorToJson => self.on(record, Side::Value, |step, part| step.vectors(part, around)),
+            Smt::Geometry(shape) => self.on(record, Side::Value, |_, part| {
+                let Some((schema, data)) = there(part.clone()) else { return Ok(part) };
+                let Data::Struct(mut values) = data else { return Ok(Some((schema, data))) };
+                shape.apply(&schema, &mut values, around)?;
+                Ok(Some((schema, Data::Struct(values))))
+            }),
+            Smt::SourceSchema => self.on(record, Side::Value, Step::describe),
+            Smt::DecodeMessage { nulls, rest } => described::decoded(record, *nulls, *rest),
             Smt::Changed { changed, unchanged } => Ok(changes(record, changed.as_deref(), unchanged.as_deref())),
         }
     }
@@ -410,6 +429,17 @@ impl Step {
             fill(&schema, values, defaults);
         }
         Ok(Some((made, data)))
+    }
+
+    fn describe(&mut self, part: Part) -> Result<Part, Refused> {
+        let Some((schema, Data::Struct(mut values))) = part else { return Ok(part) };
+        if !described::has_row(&schema, &values) {
+            return Ok(Some((schema, Data::Struct(values))));
+        }
+        let own = described::source_schema(&schema, &values)?;
+        let made = self.schema(&schema, |_, from| Ok(described::with_source_schema(from)))?;
+        values.push(own);
+        Ok(Some((made, Data::Struct(values))))
     }
 
     fn vectors(&mut self, part: Part, around: &Around<'_>) -> Result<Part, Refused> {

@@ -27,6 +27,7 @@ pub use defects::{cut_units, is_domain_array, is_key_there, is_known, keys_hold}
 pub(crate) use header::big_decimal_of;
 pub use names::NameMode;
 pub use notification::Notification;
+pub(crate) use outbox::expand_json;
 pub use outbox::{Converter, Event, Expand, Outbox, Place, Placement, Route, Updates};
 use parts::{OfTable, Times};
 pub use parts::{Parts, Record};
@@ -40,6 +41,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use transaction::{Counts, LETTER as TRANSACTION_LETTER};
 pub use value::Placeholder;
 use value::{put_unavailable, put_value};
+pub use xmin::Xmin;
 
 /// What stands for a value that exists but was not sent.
 pub const UNAVAILABLE: &str = "__debezium_unavailable_value";
@@ -90,6 +92,8 @@ pub struct Options {
     pub value_converter: Converter,
     /// A transform puts a default where a value is NULL, whatever the converter is told.
     pub transform_defaults: bool,
+    /// `xmin.fetch.interval.ms`.
+    pub xmin: Xmin,
 }
 
 /// Place of an event in its transaction: the envelope's `transaction`, with `provide.transaction.metadata`.
@@ -126,6 +130,7 @@ impl Default for Options {
             key_converter: Converter::Json,
             value_converter: Converter::Json,
             transform_defaults: false,
+            xmin: Xmin::default(),
         }
     }
 }
@@ -157,6 +162,9 @@ pub struct Encoder {
 
 /// `<prefix>.<schema>.<table>`, every character outside `[A-Za-z0-9._-]` as `_`.
 pub fn topic_name(prefix: &str, delimiter: &str, table: &TableSchema) -> String {
+    if table.is_messages() {
+        return format!("{prefix}.message");
+    }
     let parts = [prefix, table.schema.as_str(), table.name.as_str()];
     let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
     let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
@@ -667,7 +675,9 @@ impl Encoder {
                 let from = out.len();
                 put_option(out, *lsn);
                 lsn_at.push(from..out.len());
-                out.extend_from_slice(b",\"xmin\":null,\"origin\":null,\"origin_lsn\":null");
+                out.extend_from_slice(b",\"xmin\":");
+                put_option(out, self.options.xmin.of(change.snapshot));
+                out.extend_from_slice(b",\"origin\":null,\"origin_lsn\":null");
             }
             SourceInfo::Sqlite { seq } => {
                 out.extend_from_slice(b",\"seq\":");
@@ -782,6 +792,7 @@ mod source_type;
 pub(crate) mod structured;
 mod transaction;
 pub(crate) mod value;
+mod xmin;
 
 #[cfg(test)]
 mod tests;

@@ -142,7 +142,7 @@ struct Running {
     /// Partitions whose rows come under their root.
     leaves: Leaves,
     slot: Option<SlotState>,
-    _beat: Option<Task<()>>,
+    _tasks: [Option<Task<()>>; 2],
 }
 
 struct Ending {

@@ -67,8 +67,10 @@ impl Link {
             | Smt::ExtractField { side, .. }
             | Smt::SetSchemaMetadata { side, .. } => *side == Side::Value,
             Smt::HeaderFrom { side, moves, .. } => *side == Side::Value && *moves,
-            Smt::HeaderToValue { .. } | Smt::Zones(_) | Smt::VectorToJson => true,
+            Smt::HeaderToValue { .. } | Smt::Zones(_) | Smt::VectorToJson | Smt::Geometry(_) => true,
             Smt::ValueToKey { .. } | Smt::InsertHeader { .. } | Smt::DropHeaders(_) | Smt::Changed { .. } => false,
+            // The row stands in it as before; and of tables the other one does nothing.
+            Smt::SourceSchema | Smt::DecodeMessage { .. } => false,
         }
     }
 
@@ -78,6 +80,9 @@ impl Link {
             Smt::ValueToKey { .. } => true,
             Smt::HeaderFrom { side, moves, .. } => *side == Side::Key && *moves,
             Smt::InsertHeader { .. } | Smt::DropHeaders(_) | Smt::Changed { .. } | Smt::HeaderToValue { .. } => false,
+            Smt::SourceSchema => false,
+            // Left in chains of messages alone.
+            Smt::DecodeMessage { .. } => true,
             _ => !self.changes_value(),
         }
     }

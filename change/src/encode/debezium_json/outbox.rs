@@ -16,6 +16,7 @@ mod plan;
 
 use super::defects::Road;
 use super::{EncodeError, Encoder, Parts, Piece, schema};
+use crate::connect;
 use crate::encode::form::Unit;
 use crate::event::{Op, RowChange};
 use crate::json;
@@ -214,7 +215,7 @@ impl Encoder {
         } else {
             let expanded = outbox.expand.and_then(|how| {
                 let text = self.text_of(&of, plan.payload)?;
-                let made = expand::expand(&outbox.payload, &text, how);
+                let made = expand::expand(Some(&outbox.payload), &text, how);
                 is_no_json = made.is_none();
                 made
             });
@@ -343,6 +344,15 @@ impl Encoder {
             headers.push((Bytes::from_static(name), Some(value)));
         }
     }
+}
+
+/// A text of JSON with the schema that is read off it. None = it is no object, or has no one schema.
+pub(crate) fn expand_json(text: &str, nulls: bool) -> Option<(connect::Schema, connect::Data)> {
+    let mut made = expand::expand(None, text, Expand { nulls, empty_arrays: false })?;
+    made.schema.push(schema::END);
+    let schema = connect::read::schema(&json::parse(&made.schema).ok()?)?;
+    let data = connect::read::data(&schema, &json::parse(&made.value).ok()?);
+    Some((schema, data))
 }
 
 /// The records of a change of an outbox table.

@@ -74,6 +74,7 @@ struct SourceKey {
     mark: SnapshotMark,
     txid: Option<u32>,
     last_commit_lsn: Option<u64>,
+    xmin: Option<u64>,
 }
 
 /// The three times of processing, as text.
@@ -152,7 +153,8 @@ impl OfTable {
         let SourceInfo::Postgres { lsn: Some(lsn), txid, last_commit_lsn } = change.info else {
             return encoder.put_source(out, change, stamp, &mut Vec::new());
         };
-        let key = SourceKey { time: stamp.commit_time, mark: change.snapshot, txid, last_commit_lsn };
+        let xmin = encoder.options.xmin.of(change.snapshot);
+        let key = SourceKey { time: stamp.commit_time, mark: change.snapshot, txid, last_commit_lsn, xmin };
         let SourceText { of, text, lsn_at } = &mut self.source;
         if of.as_ref() != Some(&key) {
             text.clear();

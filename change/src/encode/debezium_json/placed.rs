@@ -9,6 +9,8 @@ use super::defects::Road;
 use super::{
     Block, EncodeError, Encoder, Link, Outbox, Parts, Piece, Times, outbox, schema, snapshot_text, topic_name,
 };
+use crate::connect::described::Rest;
+use crate::connect::smt::Smt;
 use crate::event::{Op, RowChange, SnapshotMark, SourceInfo};
 use crate::exact::ExactCell;
 use crate::json;
@@ -253,6 +255,12 @@ impl Flat {
         op == Op::Truncate || self.pieces(op, all).is_empty()
     }
 
+    /// What it leaves of a logical message that is decoded in front of it.
+    pub fn of_message(&self) -> Rest {
+        let is_bare = self.fields.is_empty() && self.headers.is_empty() && !self.deleted();
+        if is_bare { Rest::Row } else { Rest::More }
+    }
+
     fn deleted(&self) -> bool {
         self.deletes == Deletes::Rewrite
     }
@@ -359,7 +367,11 @@ impl Encoder {
     /// `None` = the source has no transforms.
     pub fn placed(&self, table: &TableSchema) -> Option<Arc<Placed>> {
         let of = self.options.placing.0.as_ref()?;
-        let make = || Arc::new(of.table(&topic_name(&self.name, &self.options.delimiter, table)));
+        let make = || {
+            let mut placed = of.table(&topic_name(&self.name, &self.options.delimiter, table));
+            placed.chain.retain(|link| table.is_messages() || !matches!(link.smt, Smt::DecodeMessage { .. }));
+            Arc::new(placed)
+        };
         if table.schema_no == 0 {
             return Some(make());
         }
@@ -533,6 +545,7 @@ impl Encoder {
                 }
                 ("txId", SourceInfo::Postgres { txid, .. }) => number(txid.map(u64::from)),
                 ("lsn", SourceInfo::Postgres { lsn, .. }) => number(*lsn),
+                ("xmin", SourceInfo::Postgres { .. }) => number(self.options.xmin.of(of.change.snapshot)),
                 _ => Scalar::Null,
             },
         }

@@ -1,6 +1,8 @@
 //! `heartbeat.action.query`: SQL that the source runs every so many milliseconds on a connection and in a task of its own,
 //! so that a query that waits for a lock holds up nothing. A query that fails is logged and tried again at its next time.
 
+mod xmin;
+
 use super::SourceConfig;
 use super::login::run_initial;
 use crate::fault::Fault;
@@ -9,6 +11,7 @@ use catchwater_base::log;
 use catchwater_runtime::spawn::{self, Task};
 use catchwater_runtime::time::sleep;
 use std::time::Duration;
+pub(super) use xmin::start as ask_xmin;
 
 /// The server ends a run that takes longer.
 const STATEMENT_LIMIT: &str = "10s";

@@ -7,6 +7,7 @@ use super::taken::Taken;
 use crate::config::{ConnectConfig, TableRef};
 use catchwater_capture::TableLists;
 use catchwater_capture::reading::{Guardrail, Reading};
+use catchwater_change::encode::debezium_json::Xmin;
 use catchwater_record::{CaptureEpoch, SourceName};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,6 +49,9 @@ pub struct SourceConfig {
     pub failover: bool,
     /// SQL that is run while the source streams, and the milliseconds between two runs.
     pub heartbeat: Option<(u64, String)>,
+    /// `xmin.fetch.interval.ms`, and who is told.
+    pub xmin_every_ms: Option<u64>,
+    pub xmin: Xmin,
     /// Partitions, the first snapshot's rows, and who confirms.
     pub reading: Reading,
     /// A Debezium connector's slot and publication are taken over here; they are used as they are.
@@ -80,6 +84,8 @@ impl SourceConfig {
             text_only: Arc::default(),
             failover: false,
             heartbeat: None,
+            xmin_every_ms: None,
+            xmin: Xmin::default(),
             reading: Reading::default(),
             taken: None,
             former: Former::default(),

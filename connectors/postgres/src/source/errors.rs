@@ -140,7 +140,7 @@ pub(super) fn stream_error(config: &SourceConfig, fault: Fault) -> SourceError {
             SourceClass::Config,
             code::PUBLICATION,
             format!("{fault}"),
-            "it was dropped: what was changed meanwhile is not in the stream; catchwater pipeline reset PIPELINE --allow-destructive",
+            "it was dropped, and what was changed meanwhile is not in the stream: the source must be read again",
         ),
         _ => source_error(config, fault),
     }

@@ -173,6 +173,7 @@ async fn tell(config: &SourceConfig, sql: &Session, root: u32, leaf: u32, what: 
         );
         Ok(sql.client.query_one(&text, &[]).await.map_err(fail)?.get(0))
     };
+    let reset = || format!("catchwater pipeline reset PIPELINE --source {} --allow-destructive", config.source);
     let (what, cure) = match what {
         What::Came => {
             let attached =
@@ -182,7 +183,7 @@ async fn tell(config: &SourceConfig, sql: &Session, root: u32, leaf: u32, what: 
             }
             let cure = match has_key {
                 true => format!("catchwater pipeline snapshot PIPELINE --table {table} --where 'tableoid = {leaf}'"),
-                false => "catchwater pipeline reset PIPELINE (a table without a key is read as a whole)".to_owned(),
+                false => format!("{} (a table without a key is read as a whole)", reset()),
             };
             ("was attached with rows in it: they are not in the stream", cure)
         }
@@ -191,7 +192,7 @@ async fn tell(config: &SourceConfig, sql: &Session, root: u32, leaf: u32, what: 
                 Some(_) => "was detached: its rows stay at the targets",
                 None => "was dropped: its rows stay at the targets",
             };
-            (what, "delete them there, or read the source again: catchwater pipeline reset PIPELINE".to_owned())
+            (what, format!("delete them there, or read the source again: {}", reset()))
         }
         What::Renewed | What::AllRenewed => {
             // What an ALTER TABLE rewrites is of its own transaction.
@@ -200,8 +201,7 @@ async fn tell(config: &SourceConfig, sql: &Session, root: u32, leaf: u32, what: 
             if any(&kept).await? {
                 return Ok(()); // VACUUM FULL, CLUSTER
             }
-            let cure =
-                "delete there what it had, or read the source again: catchwater pipeline reset PIPELINE".to_owned();
+            let cure = format!("delete there what it had, or read the source again: {}", reset());
             ("was truncated by itself: the rows that it had stay at the targets", cure)
         }
     };

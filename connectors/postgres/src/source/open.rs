@@ -17,7 +17,7 @@ use super::remade::Remade;
 use super::slot::{self, SlotRow, Verdict};
 use super::snapshot::Export;
 use super::stream::{Ask, Stream, parse_lsn};
-use super::timeline::{check_timeline, history};
+use super::timeline::{check_end, check_timeline, history};
 use super::transport::{Rows, Transport};
 use super::{Known, PgSource, Running, SYSTEM, SourceConfig, Taken, source_error};
 use crate::catalog::{self, CatalogTable, Wanted};
@@ -60,13 +60,15 @@ fn field(rows: &Rows, at: usize) -> Option<String> {
 struct System {
     id: u64,
     timeline: u32,
+    /// Where its log ends.
+    end: u64,
 }
 
 async fn identify_system(config: &SourceConfig, transport: &mut Transport) -> Result<System, SourceError> {
     let rows = transport.query("IDENTIFY_SYSTEM").await.map_err(|f| source_error(config, f))?;
     let number = |at| field(&rows, at).and_then(|t| t.parse::<u64>().ok());
-    match (number(0), number(1)) {
-        (Some(id), Some(timeline)) => Ok(System { id, timeline: timeline as u32 }),
+    match (number(0), number(1), field(&rows, 2).as_deref().and_then(parse_lsn)) {
+        (Some(id), Some(timeline), Some(end)) => Ok(System { id, timeline: timeline as u32, end }),
         _ => Err(source_error(config, Fault::Protocol("IDENTIFY_SYSTEM has no answer".into()))),
     }
 }
@@ -640,6 +642,7 @@ impl PgSource {
                 }
             }
         }
+        check_end(system.end, position)?;
         transport.close().await;
         claim_slot(config, &sql, Some(position)).await?;
         let mut types = PgTypes::new();
@@ -728,6 +731,7 @@ impl PgSource {
             schemas.push(schema.clone());
             by_oid.insert(t.oid, Known::of(t, schema));
         }
+        let xmin = super::beat::ask_xmin(config, &sql).await.map_err(fail)?;
         self.open = Some(Running {
             stream: Stream::start(
                 reader,
@@ -762,7 +766,7 @@ impl PgSource {
             late: Late::new(identity.tags.contains_key(&tag::PUBLICATION_MADE)),
             entries: identity.tags.get(&tag::PUBLICATION_ENTRIES).and_then(|b| Entries::decode(b)).unwrap_or_default(),
             slot: None,
-            _beat: super::beat::start(config),
+            _tasks: [super::beat::start(config), xmin],
         });
         Ok(Opened { identity, native: Native::postgres(from), tables: schemas })
     }

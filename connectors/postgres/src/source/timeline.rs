@@ -1,4 +1,4 @@
-//! A server that was promoted: whether its history holds what the log holds.
+//! A server that was promoted or set back: whether its history holds what the log holds.
 
 use super::stream::{lsn_text, parse_lsn};
 use super::transport::Transport;
@@ -46,9 +46,34 @@ pub(super) fn check_timeline(before: u32, now: u32, position: u64, history: &[u8
     }
 }
 
+/// What was captured was on the server's disk before. One whose log ends in front of it was put back, with its slot and on the same
+/// timeline, as a copy of its files or its disk does: it would begin anew where we have been, and be taken for known there.
+pub(super) fn check_end(end: u64, position: u64) -> Result<(), SourceError> {
+    if end >= position {
+        return Ok(());
+    }
+    Err(SourceError::new(
+        SourceClass::Gap,
+        code::TIMELINE,
+        format!(
+            "the server's log ends at {}, and ours holds changes up to {}: the server was put back to an earlier state",
+            lsn_text(end),
+            lsn_text(position)
+        ),
+        "the log and the server have different histories: the source must be read again",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_was_put_back_is_seen_by_the_end_of_its_log() {
+        assert!(check_end(0x300_0000, 0x300_0000).is_ok());
+        let why = check_end(0x2ff_ffff, 0x300_0000).map_err(|e| (e.class, e.code.0));
+        assert_eq!(why, Err((SourceClass::Gap, code::TIMELINE)));
+    }
 
     #[test]
     fn a_promoted_server_must_hold_what_the_log_holds() {

@@ -275,7 +275,7 @@ pub async fn capture_until(
     let task = tokio::spawn(async move { worker.run(stopped).await });
     let streaming = async {
         while status.get().state != catchwater_capture::State::Streaming {
-            assert!(!task.is_finished(), "{run}: the capture ended");
+            assert!(!task.is_finished(), "{run}: the capture ended: {:?}", status.get());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -309,7 +309,7 @@ pub async fn capture_until(
     let marked = async {
         let has_rows = |id| !cluster.batches(TopicPartition::new(id, 0)).is_empty();
         while cluster.topics().into_iter().all(|(t, id, _)| !t.as_str().ends_with(MARKER) || !has_rows(id)) {
-            assert!(!task.is_finished(), "{run}: the capture ended");
+            assert!(!task.is_finished(), "{run}: the capture ended: {:?}", status.get());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -228,6 +228,43 @@ async fn sessions_begin_with_the_initial_statements() {
     db.drop().await;
 }
 
+/// `xmin.fetch.interval.ms`: asked for before the first row of the stream and again; rows of the snapshot have none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slots_xmin_stands_in_records_of_the_stream() {
+    let Some(db) = database("xmin").await else { return };
+    db.exec("CREATE TABLE t(id serial PRIMARY KEY); INSERT INTO t DEFAULT VALUES").await;
+    let mut rig = Rig::new(db.config(&["t"])).await;
+    rig.properties = vec![("xmin.fetch.interval.ms", "20".into())];
+    let mut running = rig.start();
+    running.until("streaming", |s| s.get().state == State::Streaming).await;
+    let first: u64 = db
+        .one("SELECT catalog_xmin::text FROM pg_replication_slots WHERE database = current_database()")
+        .await
+        .parse()
+        .unwrap();
+    db.exec("INSERT INTO t DEFAULT VALUES; SELECT pg_logical_emit_message(true, 'p', 'x')").await;
+    running.until("the row", |_| rig.records("shop.public.t").len() >= 2).await;
+    let xmins = |topic: &str| -> Vec<Option<u64>> {
+        rig.records(topic).iter().map(|r| r.value["source"]["xmin"].as_u64()).collect()
+    };
+    let shown = xmins("shop.public.t");
+    assert_eq!(shown[0], None, "of the snapshot");
+    assert!(shown[1].is_some_and(|xmin| xmin >= first), "{shown:?}, {first}");
+    running.until("the message", |_| !rig.records("shop.message").is_empty()).await;
+    assert!(xmins("shop.message")[0].is_some(), "of a message");
+    // What runs is written down by a checkpoint; once that is confirmed, the slot's xmin goes on.
+    let begun = std::time::Instant::now();
+    while xmins("shop.public.t").last().copied().flatten() <= shown[1] {
+        assert!(begun.elapsed() < LIMIT, "{:?}", xmins("shop.public.t"));
+        db.exec("CHECKPOINT").await;
+        db.exec("INSERT INTO t DEFAULT VALUES").await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    running.stop.stop();
+    assert_eq!((&mut running.task).await.unwrap(), "Stopped");
+    db.drop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_initial_statement_that_fails_is_named_by_its_number() {
     let Some(db) = database("bad_statement").await else { return };

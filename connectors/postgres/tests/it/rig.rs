@@ -76,6 +76,7 @@ impl Rig {
         let properties = Properties::parse(self.properties.iter().map(|(k, v)| (*k, v.as_str()))).unwrap();
         let mut source = SourceConfig { epoch: CaptureEpoch(self.epoch), ..self.source.clone() };
         source.heartbeat = properties.heartbeat.as_ref().map(|h| h.every_ms).zip(properties.heartbeat_query.clone());
+        (source.xmin_every_ms, source.xmin) = (properties.xmin_every_ms, properties.options.xmin.clone());
         source.reading = properties.reading.clone();
         let rules = properties.rules.clone();
         let deps = capture::Deps {

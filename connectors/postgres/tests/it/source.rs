@@ -245,6 +245,11 @@ async fn starts_that_would_hide_a_gap_are_refused() {
     identity.tags.insert(tag::SYSTEM_ID, vec![0u8; 8].into());
     let e = refused(&mut newer, after(), Some(identity)).await;
     assert_eq!((e.class, e.code.0), (SourceClass::Identity, 517), "{e}");
+    // A server that was put back to an earlier state, with its slot: its log ends in front of what ours holds.
+    let ahead = Native::postgres(opened.native.as_postgres().unwrap() + (1 << 40));
+    let e = refused(&mut newer, Start::After(ahead), known()).await;
+    assert_eq!((e.class, e.code.0), (SourceClass::Gap, 518), "{e}");
+    assert!(e.what.contains("put back to an earlier state"), "{e}");
     // The publication was widened, then made anew.
     let publication = format!("catchwater_{}", db.name);
     db.exec(&format!("ALTER PUBLICATION {publication} ADD TABLE u")).await;

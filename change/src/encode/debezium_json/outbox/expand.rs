@@ -19,12 +19,12 @@ pub struct Expanded {
 }
 
 /// None = the text stays.
-pub fn expand(field: &str, text: &str, how: Expand) -> Option<Expanded> {
+pub fn expand(field: Option<&str>, text: &str, how: Expand) -> Option<Expanded> {
     if !text.starts_with('{') {
         return None;
     }
     let node = json::parse(text.as_bytes()).ok()?;
-    let shape = shape_of(Some(field), &node, how).ok()??;
+    let shape = shape_of(field, &node, how).ok()??;
     let (mut schema, mut value) = (Vec::new(), Vec::new());
     put_value(&mut value, &node, &shape).ok()?;
     put_schema(&mut schema, &shape);
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str, nulls: bool, empty_arrays: bool) -> Option<(String, String)> {
-        let made = expand("payload", text, Expand { nulls, empty_arrays })?;
+        let made = expand(Some("payload"), text, Expand { nulls, empty_arrays })?;
         let text = |b| String::from_utf8(b).unwrap();
         Some((text(made.schema) + "}", text(made.value)))
     }

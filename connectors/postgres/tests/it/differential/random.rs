@@ -164,6 +164,66 @@ const KINDS: &[Kind] = &[
     kind("uc", "comp", false, false, &["(1,\"a b\")"]),
 ];
 
+/// Of seeds from [`WIDE`] on, beside the others: rare types, and types with odd names.
+const WIDE_KINDS: &[Kind] = &[
+    kind("u8", "int8multirange", true, false, &["{[1,2),[5,9223372036854775806)}", "{}"]),
+    kind("un", "nummultirange", false, false, &["{[1.50,2.25),(7,)}", "{(,)}"]),
+    kind("uz", "tstzmultirange", false, false, &["{[2026-01-01 00:00+00,infinity)}"]),
+    kind("ud", "datemultirange", true, false, &["{[2026-01-01,2026-02-01)}", "{}"]),
+    kind("rd", "daterange", true, false, &["[2026-01-01,2026-02-01)", "empty", "(,infinity)"]),
+    kind("rs", "tsrange", true, false, &["[2026-01-01 00:00,2026-02-01 12:00:00.5]", "empty"]),
+    kind("r8", "int8range", true, false, &["[1,9223372036854775806]", "empty"]),
+    kind("ma", "money", true, false, &["-0.01", "12.34", "1000000"]),
+    kind("va", "bit varying(12)", true, false, &["", "101", "000000001"]),
+    kind("ia", "interval", true, false, &["1 mon", "-00:00:01.5"]),
+    kind("xa", "xml", true, false, &["<a/>", "x"]),
+    kind("na", "name", true, false, &["a_name", "b c"]),
+    kind("pa", "point", true, false, &["(1,2)"]),
+    kind("la", "line", true, false, &["{1,2,3}"]),
+    kind("da", "dom_text", true, false, &["d", ""]),
+    kind("db", "dom_num", true, false, &["1.5", "0"]),
+    kind("dc", "dom_dom", true, false, &["e", ""]),
+    kind("de", "dom_list", false, false, &["{a,NULL}", "{}", "{{a},{b}}"]),
+    kind("df", "dom_mood", true, false, &["ok", "sad"]),
+    kind("eo", "\"Odd \u{e9}n\u{fc}\"", true, true, &["\u{1f600}", "a'b", "a,b", "\"q\"", "{}"]),
+    kind("ep", "\"en.um\"", true, true, &["x", "y.z"]),
+    kind("cn", "comp_in", true, false, &["(\"(1,a)\",\"{ok,sad}\")", "(,)"]),
+    kind("ca", "comp", true, false, &["(1,\"a b\")", "(,)"]),
+    kind("ha", "hstore", true, false, &["a=>1", ""]),
+    kind("ja", "jsonpath", true, false, &["$.a"]),
+    kind("pl", "pg_lsn", true, false, &["1/2"]),
+    kind("x8", "xid8", true, false, &["18446744073709551615"]),
+    kind("rg", "regclass", true, false, &["pg_class"]),
+    kind("vl", "varchar", true, true, &["", "long \u{1f600} text"]),
+    kind("bn", "bit(17)", true, false, &["00000000000000001", "10000000000000000"]),
+    kind("tp", "timestamptz(2)", true, false, &["2026-11-21 12:34:56.78+05:45", "infinity"]),
+    kind("tq", "timestamp(0)", true, false, &["2026-11-21 12:34:56", "-infinity"]),
+    kind("tr", "timetz(1)", true, false, &["12:34:56.7+05", "24:00-01"]),
+    kind("iq", "interval day to second(2)", false, false, &["1 02:03:04.56", "-1 day"]),
+    kind("nz", "numeric(38,0)", true, true, &["99999999999999999999999999999999999999", "0", "-1"]),
+    kind("nq", "numeric(40,20)", true, false, &["-12345678901234567890.12345678901234567890", "0"]),
+];
+/// Names of columns and tables that want quotes.
+const ODD_NAMES: &[&str] = &[
+    "select",
+    "a.b",
+    "Cam\u{e9}l",
+    "q\"q",
+    "\u{1f600}",
+    "a very long name that has as many as sixty-three characters, 12",
+    "__deleted",
+    "1st",
+    "$x",
+    " lead",
+    "tab\tin",
+    "comma,colon:",
+];
+/// The first seed of wide plans.
+const WIDE: u64 = 1000;
+const WIDE_TYPES: &str = "CREATE DOMAIN dom_dom AS dom_text; CREATE DOMAIN dom_list AS text[]; CREATE DOMAIN dom_mood AS mood; \
+    CREATE TYPE \"Odd \u{e9}n\u{fc}\" AS ENUM ('\u{1f600}', 'a''b', 'a,b', '\"q\"', '{}'); CREATE TYPE \"en.um\" AS ENUM ('x', 'y.z'); \
+    CREATE TYPE comp_in AS (c comp, d mood[]);\n";
+
 const TYPES: &str = "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION ltree; \
     CREATE TYPE mood AS ENUM ('sad', 'ok', 'very happy'); CREATE TYPE comp AS (a int, b text); \
     CREATE DOMAIN dom_text AS text; CREATE DOMAIN dom_num AS numeric(8,2); CREATE DOMAIN dom_date AS date; \
@@ -192,7 +252,7 @@ pub struct Plan {
     pub properties: BTreeMap<String, String>,
 }
 
-struct Dice(Rng);
+struct Dice(Rng, bool);
 
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
@@ -204,6 +264,11 @@ impl Dice {
     fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
+}
+
+/// As an identifier.
+fn name_of(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 fn quoted(text: &str) -> String {
@@ -240,16 +305,29 @@ fn value(dice: &mut Dice, column: &Column) -> String {
 }
 
 fn table(dice: &mut Dice, number: usize, setup: &mut String) -> Table {
-    let name = if dice.one_in(6) { format!("Odd Tä-{number}") } else { format!("t{number}") };
+    let mut name = if dice.one_in(6) { format!("Odd Tä-{number}") } else { format!("t{number}") };
+    if dice.1 && dice.one_in(4) {
+        name = format!(
+            "{}{number}",
+            dice.pick(&["Tab", "t-", "Ünï", "a very long name of a table with sixty-two characters, or so ", "t$"])
+        );
+    }
     let mut columns = Vec::new();
     for i in 0..4 + dice.below(14) {
-        let kind = dice.pick(KINDS);
+        let kind = if dice.1 && dice.one_in(2) { dice.pick(WIDE_KINDS) } else { dice.pick(KINDS) };
         let array = kind.arrays && dice.one_in(3);
         // What is null in Debezium's records would stop it in a required field.
         let required = kind.keys && !array && dice.one_in(4);
         let big = matches!(kind.name, "tx") && !array && dice.one_in(2);
         let suffix = if array { "a" } else { "" };
-        columns.push(Column { name: format!("{}{suffix}_{i}", kind.name), kind, array, required, big });
+        let mut name = format!("{}{suffix}_{i}", kind.name);
+        if dice.1 && dice.one_in(6) {
+            let odd = *dice.pick(ODD_NAMES);
+            if columns.iter().all(|c: &Column| c.name != odd) {
+                name = odd.to_owned();
+            }
+        }
+        columns.push(Column { name, kind, array, required, big });
     }
     let mut key = vec!["id".to_owned()];
     key.extend(columns.iter().filter(|c| c.required && !c.big && dice.one_in(3)).map(|c| c.name.clone()));
@@ -263,14 +341,15 @@ fn table(dice: &mut Dice, number: usize, setup: &mut String) -> Table {
             true => format!(" DEFAULT {}", quoted(c.kind.values[c.kind.values.len() - 1])),
             false => String::new(),
         };
-        parts.push(format!("{} {sql}{required}{default}", c.name));
+        parts.push(format!("{} {sql}{required}{default}", name_of(&c.name)));
     }
     if keyed {
-        parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        let names: Vec<String> = key.iter().map(|k| name_of(k)).collect();
+        parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
     }
     setup.push_str(&format!("CREATE TABLE \"{name}\"({});\n", parts.join(", ")));
     for c in columns.iter().filter(|c| c.big) {
-        setup.push_str(&format!("ALTER TABLE \"{name}\" ALTER {} SET STORAGE EXTERNAL;\n", c.name));
+        setup.push_str(&format!("ALTER TABLE \"{name}\" ALTER {} SET STORAGE EXTERNAL;\n", name_of(&c.name)));
     }
     match dice.below(8) {
         _ if !keyed => setup.push_str(&format!("ALTER TABLE \"{name}\" REPLICA IDENTITY FULL;\n")),
@@ -287,7 +366,7 @@ fn table(dice: &mut Dice, number: usize, setup: &mut String) -> Table {
 fn insert(dice: &mut Dice, table: &Table, id: usize) -> String {
     // Columns left out have their defaults.
     let some: Vec<&Column> = table.columns.iter().filter(|c| c.required || !dice.one_in(8)).collect();
-    let names: Vec<&str> = std::iter::once("id").chain(some.iter().map(|c| c.name.as_str())).collect();
+    let names: Vec<String> = std::iter::once("id".to_owned()).chain(some.iter().map(|c| name_of(&c.name))).collect();
     let values: Vec<String> = std::iter::once(id.to_string()).chain(some.iter().map(|c| value(dice, c))).collect();
     format!("INSERT INTO \"{}\"({}) VALUES ({})", table.name, names.join(", "), values.join(", "))
 }
@@ -305,7 +384,7 @@ fn change(dice: &mut Dice, table: &Table, next: &mut usize) -> String {
                 return format!("DELETE FROM \"{}\" WHERE id = {id}", table.name);
             }
             let c = free[dice.below(free.len())];
-            format!("UPDATE \"{}\" SET {} = {} WHERE id = {id}", table.name, c.name, value(dice, c))
+            format!("UPDATE \"{}\" SET {} = {} WHERE id = {id}", table.name, name_of(&c.name), value(dice, c))
         }
         8 => {
             *next += 1;
@@ -366,12 +445,57 @@ fn options(dice: &mut Dice, tables: &[Table]) -> BTreeMap<String, String> {
             out.insert(name.to_owned(), dice.pick(&columns).replace('.', "[.]"));
         }
     }
+    if dice.1 {
+        wide_options(dice, tables, &mut out);
+    }
     out
 }
 
+fn wide_options(dice: &mut Dice, tables: &[Table], out: &mut BTreeMap<String, String>) {
+    let words: &[(&str, &[&str])] = &[
+        ("time.precision.mode", &["structured", "isostring", "adaptive"]),
+        ("schema.name.adjustment.mode", &["avro", "avro_unicode", "none"]),
+        ("column.propagate.source.type", &[".*", "public[.]t0[.].*"]),
+        ("datatype.propagate.source.type", &[".*[.]_?int4", "public[.]mood,.*[.]varchar"]),
+        ("provide.transaction.metadata", &["true"]),
+    ];
+    for (name, of) in words {
+        if dice.one_in(4) {
+            out.insert((*name).to_owned(), (*dice.pick(of)).to_owned());
+        }
+    }
+    let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let plain = || tables.iter().filter(|t| is_plain(&t.name));
+    let columns: Vec<String> = plain()
+        .flat_map(|t| {
+            let free = t.columns.iter().filter(|c| !t.key.contains(&c.name) && is_plain(&c.name));
+            free.map(|c| format!("public[.]{}[.]{}", t.name, c.name))
+        })
+        .collect();
+    for name in [
+        "column.mask.with.0.chars",
+        "column.truncate.to.1.chars",
+        "column.truncate.to.9.chars",
+        "column.mask.hash.v2.SHA-512.with.salt.x",
+    ] {
+        if dice.one_in(5) && !columns.is_empty() {
+            let (a, b) = (dice.pick(&columns).clone(), dice.pick(&columns).clone());
+            out.insert(name.to_owned(), format!("{a},{b}"));
+        }
+    }
+    // A key of other columns: all of the row before is sent.
+    let keyed: Vec<&Table> = plain().filter(|t| !t.keyed).collect();
+    if let Some(t) = keyed.first().filter(|_| dice.one_in(2)) {
+        out.insert("message.key.columns".to_owned(), format!("public.{}:id", t.name));
+    }
+}
+
 pub fn plan(seed: u64) -> Plan {
-    let dice = &mut Dice(Rng::new(seed));
+    let dice = &mut Dice(Rng::new(seed), seed >= WIDE);
     let mut setup = format!("{TYPES}CREATE SEQUENCE uq;\n");
+    if dice.1 {
+        setup.push_str(WIDE_TYPES);
+    }
     let tables: Vec<Table> = (0..1 + dice.below(3)).map(|i| table(dice, i, &mut setup)).collect();
     let mut next = vec![0; tables.len()];
     for (t, table) in tables.iter().enumerate() {
