@@ -59,14 +59,15 @@ impl Worker {
     }
 
     /// What old rows have in a column is true of the target's rows only if they are all older than it: the last row that was
-    /// delivered had no such column. In a rebuild none was. A row of `append` is what it was when it came.
+    /// delivered had no such column, or none was yet, as in a rebuild. A row of `append` is what it was when it came.
     pub(super) fn forget_missing(&self, session: &Session<'_>, schema: &TableSchema, steps: &mut [DdlStep]) {
         let had = self.had(session, schema);
+        let is_first = !session.commit.durable().is_some_and(|m| m.has_rows_of(schema.topic));
         for step in steps {
             let DdlStep::AddColumns { columns, .. } = step else { continue };
             for column in columns {
                 let is_new = had.as_ref().is_some_and(|h| h.columns.iter().all(|c| c.name != column.name));
-                if self.config.mode == Mode::Append || !(is_new || self.rebuild.is_some()) {
+                if self.config.mode == Mode::Append || !(is_new || is_first || self.rebuild.is_some()) {
                     column.missing = None;
                 }
             }

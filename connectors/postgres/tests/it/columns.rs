@@ -284,3 +284,46 @@ async fn columns_renamed_while_the_source_was_down_keep_their_values() {
     target.drop().await;
     source.drop().await;
 }
+
+/// A column comes while the target waits for the end of the first snapshot, with the rows of before in the log and none of them at the
+/// target.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_before_a_column_that_comes_under_the_first_snapshot_have_its_value() {
+    let Some(source) = database("from_held").await else { return };
+    let target = database("to_held").await.unwrap();
+    source
+        .exec("CREATE TABLE t(id int PRIMARY KEY); CREATE TABLE z(id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+        .await;
+    let holds = connect(&source.url).await;
+    holds.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let mut rig = Rig::new(&source, &target).await;
+    rig.source = source.config(&["t", "z"]);
+    let waits = "SELECT z.* FROM z, (SELECT pg_advisory_lock_shared(7)) AS x".to_owned();
+    rig.source.reading.snapshot_selects.insert("public.z".into(), waits);
+    let (mut capture, mut deliver) = (rig.capture(), rig.deliver());
+    let has = |table: &str, column: &str| {
+        format!(
+            "SELECT (EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('{table}') AND attname = '{column}'))::text"
+        )
+    };
+    let start = Instant::now();
+    while target.one(&has("t", "id")).await != "true" || !rig.has("shop.public.t", "\"id\":2") {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", capture.status.clone().unwrap().get());
+        alive("the first table", &mut capture, &mut deliver).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(capture);
+    source.exec("ALTER TABLE t ADD c int DEFAULT 7; INSERT INTO t VALUES (3, 8)").await;
+    capture = rig.capture();
+    while target.one(&has("t", "c")).await != "true" {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", capture.status.clone().unwrap().get());
+        alive("the column", &mut capture, &mut deliver).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(target.one("SELECT count(*)::text FROM t").await, "0");
+    holds.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    alike(&source, &target, "t", "id, c", "whole", (&mut capture, &mut deliver)).await;
+    drop((capture, deliver));
+    target.drop().await;
+    source.drop().await;
+}

@@ -128,7 +128,7 @@ impl Rig {
         Running { task, status: Some(status), _stop: stop }
     }
 
-    fn has(&self, topic: &str, text: &str) -> bool {
+    pub(crate) fn has(&self, topic: &str, text: &str) -> bool {
         let Some((_, id, _)) = self.cluster.topics().into_iter().find(|(name, ..)| name.as_str() == topic) else {
             return false;
         };
