@@ -170,7 +170,8 @@ pub struct ImportConnect {
     /// Only say what becomes of each property
     #[arg(long)]
     pub explain: bool,
-    /// Another value for a property: a password that the worker reads from elsewhere, an address
+    /// Another value for a property: an address, a password that the worker reads from elsewhere. Other users see a command line: give a
+    /// secret as `${file:PATH}` or `${env:NAME}`, which the node reads
     #[arg(long, value_name = "PROPERTY=VALUE")]
     pub set: Vec<String>,
     /// Connect address of the node that takes it over

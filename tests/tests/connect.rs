@@ -545,7 +545,11 @@ fn a_connector_is_not_stopped_before_it_can_go_on_here() {
     }
 
     there.lock().expect("no panic").offsets = json!({ "offsets": ready });
-    let (exit, text) = import(&rest, &[]);
+    // What a worker's file of properties says, and a command line must not.
+    let properties = broker.data_dir().with_file_name("worker.properties");
+    std::fs::write(&properties, format!("name={}\n", d.name())).expect("a file");
+    let name = format!("database.dbname=${{file:{}:name}}", properties.display());
+    let (exit, text) = import(&rest, &["--set", &name]);
     assert_eq!(exit, 0, "{text}\n{}", broker.log());
     assert!(text.contains("value.converter is the worker's own there"), "{text}");
     let (exit, text) = import(&rest, &[]);

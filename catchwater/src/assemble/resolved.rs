@@ -333,7 +333,7 @@ fn resolve_component(
         secret::resolve_url(text, &mut read).map_err(|why| {
             Failure::new(Exit::Refused, "CW0332", "a reference cannot be read")
                 .cause(why)
-                .next("set the variable, or write the file")
+                .next("set the variable, or write the file, so that the node's user can read it")
         })
     };
     Ok(match c {
@@ -453,9 +453,11 @@ pub(super) fn show_findings(findings: Vec<(String, Finding)>) -> Result<(), Fail
     first.map_or(Ok(()), Err)
 }
 
-/// Whether somebody streams from the slot of a PostgreSQL source; `None` = it does not exist.
+/// Whether somebody streams from the slot of a PostgreSQL source; `None` = it does not exist. References are read as the node reads
+/// those of a connector, but for what it keeps itself.
 pub async fn is_slot_held(name: &str, source: &Source) -> Result<Option<bool>, Failure> {
-    let Component::Postgres { url, slot, .. } = &source.component else { return Ok(None) };
+    let resolved = resolve_component(&source.component, Path::new("/"), Path::new(""), &mut BTreeSet::new())?;
+    let Component::Postgres { url, slot, .. } = &resolved else { return Ok(None) };
     let connect =
         postgres::ConnectConfig::parse(url).map_err(|e| source_failure(name, &postgres::source::url_error(&e)))?;
     let mut config = postgres::SourceConfig::new(SourceName::from(name), CaptureEpoch(0), connect, Vec::new());

@@ -63,7 +63,7 @@ pub async fn connect(args: ImportConnect) -> Result<Done, Failure> {
     for set in &args.set {
         let Some((key, value)) = set.split_once('=') else {
             return Err(refused(format!("--set {set} is not PROPERTY=VALUE"))
-                .next("for example --set database.password=SECRET; nothing was stopped"));
+                .next("for example --set 'database.password=${file:/run/secrets/capture}'; nothing was stopped"));
         };
         config.insert(key.to_owned(), value.to_owned());
     }
