@@ -273,12 +273,19 @@ pub enum DiskFault {
     TooManyFiles,
     #[error("input/output error")]
     Io,
+    /// More than [`READ_BYTES_MAX`] would be read at once: no file of ours is that long.
+    #[error("longer than any file that belongs here")]
+    TooLong,
     #[error("system error {0}")]
     Other(i32),
     /// Not of the disk: the thread that works on it panicked, and what it had begun nobody finishes.
     #[error("a bug: its thread panicked")]
     Panic,
 }
+
+/// Most bytes of one read. What is read whole is far shorter (a table has 48 MB at most); a file that somebody made as long as a
+/// disk must not take the memory for it.
+pub const READ_BYTES_MAX: usize = 1 << 30;
 
 /// How journal writes reach the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

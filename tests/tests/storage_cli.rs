@@ -474,3 +474,106 @@ fn a_repair_that_dies_at_a_named_point_is_run_again() {
     let named = REPAIR_POINTS.len() * 2;
     assert_eq!(died.len(), named, "only {died:?}");
 }
+
+/// Two partitions of the same layout: each batch at the same offset, as long and in the same term.
+fn twins() -> Option<(Broker, [PathBuf; 2])> {
+    let mut broker = Broker::start_with(Settings::default().with("num.partitions", "1"));
+    if broker.is_foreign() {
+        return None;
+    }
+    for n in 0..6 {
+        for topic in ["one", "two"] {
+            let lines: String = (0..50).map(|i| format!("{topic} {n} {i} of a batch that has some length\n")).collect();
+            let out = run(&["topic", "produce", topic, "-b", broker.kafka(), "-p", "0"], &lines);
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+    broker.stop().expect("stop");
+    let mut found = [PathBuf::new(), PathBuf::new()];
+    for group in std::fs::read_dir(broker.data_dir().join("p")).expect("a folder").flatten() {
+        let bytes = std::fs::read(group.path().join("00000000000000000000.log")).unwrap_or_default();
+        for (at, topic) in ["one", "two"].iter().enumerate() {
+            if bytes.windows(12).any(|w| w == format!("{topic} 0 0 of a").as_bytes()) {
+                found[at] = group.path();
+            }
+        }
+    }
+    Some((broker, found))
+}
+
+/// Somebody restores the files of one partition into the directory of another. Its table says whose it is, and nothing is made again
+/// from the batches beside it: they are another's.
+#[test]
+fn files_of_another_partition_are_not_served() {
+    let Some((mut broker, [one, two])) = twins() else { return };
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    for ext in ["log", "ent"] {
+        let name = format!("00000000000000000000.{ext}");
+        std::fs::copy(one.join(&name), two.join(&name)).expect("copied");
+    }
+    let consume = |broker: &Broker, topic: &str| {
+        let out = run(&["topic", "consume", topic, "-b", broker.kafka()], "");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        (text.lines().filter(|l| l.contains(topic)).count(), text.lines().filter(|l| l.contains("of a batch")).count())
+    };
+    let (exit, out) = json(&["-o", "json", "storage", "check", &dir]);
+    assert_eq!((exit, out["error"]["code"].as_str()), (1, Some("CW0230")), "{out}");
+    broker.restart().expect("the other partition opens");
+    assert_eq!(consume(&broker, "one"), (300, 300));
+    let (own, all) = consume(&broker, "two");
+    assert_eq!(own, all, "records of another partition were served");
+    assert!(broker.log().contains("CW0208"), "{}", broker.log());
+    broker.stop().expect("stop");
+    let (exit, out) = json(&["-o", "json", "storage", "repair", "--yes", &dir]);
+    assert_eq!(exit, 0, "{out}");
+    broker.restart().expect("all open");
+    let (own, all) = consume(&broker, "two");
+    assert_eq!(own, all, "records of another partition were served");
+    assert_eq!(consume(&broker, "one"), (300, 300));
+}
+
+/// Files that somebody made as long as a disk, and directories where files should be: said with a code, and nobody's memory is taken.
+#[test]
+fn files_that_cannot_be_ours_are_said() {
+    let mut broker = filled(Settings::default());
+    if broker.is_foreign() {
+        return;
+    }
+    broker.stop().expect("stop");
+    let data = broker.data_dir();
+    let dir = data.to_str().expect("utf-8").to_owned();
+    let group = largest(&data, ".log").parent().expect("a folder").to_owned();
+    let before = data.with_file_name("before");
+    copy(&data, &before);
+    let wal = std::fs::read_dir(data.join("journal")).expect("a folder").flatten().next().expect("a file").path();
+    let files = [
+        group.join("00000000000000000000.ent"),
+        group.join("manifest.a"),
+        data.join("boot.state.a"),
+        data.join("dir.meta.a"),
+        wal,
+    ];
+    for (file, long) in files.iter().flat_map(|f| [(f, true), (f, false)]) {
+        if long {
+            let opened = std::fs::OpenOptions::new().write(true).open(file).expect("opens");
+            opened.set_len(1 << 40).expect("a file may be as long as that here");
+        } else {
+            std::fs::remove_file(file).expect("removed");
+            std::fs::create_dir(file).expect("made");
+        }
+        let what = format!("{} long={long}", file.display());
+        for args in [vec!["storage", "check", &dir], vec!["storage", "dump", &dir], vec!["storage", "repair", &dir]] {
+            let out = run(&args, "");
+            let text = String::from_utf8_lossy(&out.stderr).into_owned();
+            let exit = out.status.code().unwrap_or_else(|| panic!("{what}: {args:?} died: {text}"));
+            assert!(!text.contains("panicked") && (exit == 0 || text.contains("error[CW")), "{what}: {args:?}: {text}");
+        }
+        match broker.restart() {
+            Ok(()) => broker.stop().expect("stop"),
+            Err(e) => assert!(format!("{e:#}").contains("error[CW0"), "{what}: {e:#}"),
+        }
+        std::fs::remove_dir_all(&data).expect("removed");
+        copy(&before, &data);
+    }
+}

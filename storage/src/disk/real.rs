@@ -9,7 +9,7 @@
 
 use super::{
     AlignedBuf, BLOCK_BYTES, Disk, DiskDone, DiskError, DiskExt, DiskFault, DiskOp, FilePath, FsKind, Hot, Identity,
-    JournalWrites, Space, sys,
+    JournalWrites, READ_BYTES_MAX, Space, sys,
 };
 use bytes::Bytes;
 use catchwater_base::hash::Map;
@@ -308,6 +308,9 @@ impl RealDisk {
         let fd = self.open(path, OFlags::RDONLY | OFlags::DIRECT, Mode::empty())?;
         let size = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(usize::MAX);
         // The last block may be asked for beyond the end; the buffer begins at a block.
+        if len.min(size) > READ_BYTES_MAX {
+            return Err(Errno::FBIG);
+        }
         let room = len.min(size).next_multiple_of(BLOCK_BYTES);
         let mut out = vec![0; room + BLOCK_BYTES];
         let start = out.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
@@ -356,6 +359,9 @@ impl RealDisk {
                 // Never allocate for bytes that are not there.
                 let size = u64::try_from(rustix::fs::fstat(&*fd)?.st_size).unwrap_or(0);
                 let len = len.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
+                if len > READ_BYTES_MAX {
+                    return Err(Errno::FBIG);
+                }
                 let mut out = vec![0; len];
                 if len >= LARGE_READ_BYTES {
                     sys::want_large_pages(&mut out);
@@ -513,6 +519,7 @@ fn fault(errno: Errno) -> DiskFault {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => DiskFault::Denied,
         Errno::MFILE | Errno::NFILE => DiskFault::TooManyFiles,
         Errno::IO => DiskFault::Io,
+        Errno::FBIG => DiskFault::TooLong,
         other => DiskFault::Other(other.raw_os_error()),
     }
 }

@@ -16,6 +16,10 @@ pub(crate) struct Forgiving<'a> {
     unreadable: Mutex<BTreeSet<FilePath>>,
 }
 
+fn is_unreadable(error: &DiskError) -> bool {
+    matches!(error.kind, DiskFault::Io | DiskFault::TooLong)
+}
+
 impl<'a> Forgiving<'a> {
     pub(crate) fn new(disk: &'a dyn Disk) -> Self {
         Forgiving { disk, unreadable: Mutex::default() }
@@ -35,12 +39,12 @@ impl Disk for Forgiving<'_> {
         // A group that is closed stays so until somebody repairs it: an error that passes must not do that.
         for _ in 1..READS {
             match self.disk.run(op.clone()) {
-                Err(e) if e.kind == DiskFault::Io => {}
+                Err(e) if is_unreadable(&e) => {}
                 other => return other,
             }
         }
         self.disk.run(op).map_err(|e| {
-            if e.kind != DiskFault::Io {
+            if !is_unreadable(&e) {
                 return e;
             }
             self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(e.path.clone());

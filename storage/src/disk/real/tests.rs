@@ -232,3 +232,16 @@ fn boot_and_mount_are_known_here() {
     let identity = RealDisk::new().identity(root.path()).unwrap();
     assert_ne!(identity.boot_id, [0; 16]);
 }
+
+/// A file that was made as long as a disk, without a byte in it.
+#[test]
+fn what_is_far_too_long_to_be_ours_is_not_read_into_memory() {
+    let root = scratch("long");
+    let disk = RealDisk::new();
+    let path = format!("{}/f", root.path());
+    disk.create_new(&path).unwrap();
+    disk.write(&path, 0, bytes::Bytes::from_static(b"abc")).unwrap();
+    disk.truncate(&path, 1 << 40).unwrap();
+    assert_eq!(disk.read_all(&path).unwrap_err().kind, DiskFault::TooLong);
+    assert_eq!(disk.read(&path, 0, 3).unwrap(), &b"abc"[..], "a part of it may be asked for");
+}

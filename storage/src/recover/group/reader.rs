@@ -54,7 +54,8 @@ impl Reader<'_> {
         let ent = self.all(&format!("{stem}.ent"))?.unwrap_or_default();
         let header = EntHeader::decode(&ent).filter(|h| h.gid == self.gid && h.base_index == listed.base_index);
         let rows_end = HEADER_BYTES + listed.rows as usize * ROW_BYTES;
-        let footer = ent.get(rows_end..rows_end + FOOTER_BYTES).and_then(Footer::decode);
+        let foreign = self.is_foreign(&ent);
+        let footer = ent.get(rows_end..rows_end + FOOTER_BYTES).filter(|_| !foreign).and_then(Footer::decode);
         let log_len = match self.disk.length(&self.path(&format!("{stem}.log"))) {
             Err(e) if e.kind == DiskFault::NotFound => 0,
             other => other?,
@@ -127,7 +128,7 @@ impl Reader<'_> {
                 created_ms: listed.sealed_at_ms,
             });
             let footers = (footer.filter(|_| !damaged), footer.filter(|f| f.rows == listed.rows));
-            damaged = !self.sealed_again(&mut found, &header, (listed, next), footers, &stem)?;
+            damaged = foreign || !self.sealed_again(&mut found, &header, (listed, next), footers, &stem)?;
         } else if footer.is_none() && !rows.is_empty() {
             // The rows themselves say where the segment ends.
             let generation_end = found.rows.last().map(end_of);
@@ -259,7 +260,8 @@ impl Reader<'_> {
             created_ms,
         };
         let lost = Lost { stem, header, epochs: &self.epochs, end: LostEnd::Open { before: cut } };
-        match self.rebuild(&lost)? {
+        let foreign = opened.is_none() && self.is_foreign(&self.head(stem)?);
+        match if foreign { None } else { self.rebuild(&lost)? } {
             Some(made) if made.rows.len() as u64 >= have.max(claimed) && !made.rows.is_empty() => {
                 let bytes = rebuild::encode(&header, &made.rows, None);
                 self.rebuilt.push((self.path(&format!("{stem}.ent")), bytes));
@@ -276,11 +278,21 @@ impl Reader<'_> {
 
     /// Where a segment's table says that it begins.
     pub(super) fn base_index(&self, stem: &str) -> Result<Option<EntryIndex>, DiskError> {
-        let header = match self.disk.read(&self.path(&format!("{stem}.ent")), 0, HEADER_BYTES) {
-            Err(e) if e.kind == DiskFault::NotFound => return Ok(None),
-            other => other?,
-        };
-        Ok(EntHeader::decode(&header).filter(|h| h.gid == self.gid).map(|h| h.base_index))
+        Ok(EntHeader::decode(&self.head(stem)?).filter(|h| h.gid == self.gid).map(|h| h.base_index))
+    }
+
+    /// The head of a segment's table, as far as it is there.
+    fn head(&self, stem: &str) -> Result<Bytes, DiskError> {
+        match self.disk.read(&self.path(&format!("{stem}.ent")), 0, HEADER_BYTES) {
+            Err(e) if e.kind == DiskFault::NotFound => Ok(Bytes::new()),
+            other => other,
+        }
+    }
+
+    /// A whole table, but another partition's: somebody has put files where they do not belong, and the `.log` beside it is
+    /// no witness of what was here. Nothing is made again from that.
+    fn is_foreign(&self, ent: &[u8]) -> bool {
+        EntHeader::decode(ent).is_some_and(|h| h.gid != self.gid)
     }
 
     /// Bytes, contexts or a term behind the last row, though the journal has nothing more of the group.
