@@ -10,10 +10,11 @@ use std::process::Command;
 const VERSION: &str = "4.3.1";
 
 /// By the name of the comparison: a test of `catchwater-tests` and where it is.
-const COMPARISONS: [(&str, &str, &str); 3] = [
+const COMPARISONS: [(&str, &str, &str); 4] = [
     ("compaction", "wire", "compaction_leaves_what_apache_kafka_leaves"),
     ("tools", "wire", "apache_kafkas_tools_administer_the_node"),
     ("programs", "clients", "a_random_program_finds_the_same_in_apache_kafka"),
+    ("settings", "clients", "settings_partitions_and_deletes_are_what_they_are_in_apache_kafka"),
 ];
 
 pub fn run(args: &[String]) -> Result<()> {

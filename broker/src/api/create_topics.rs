@@ -145,6 +145,7 @@ fn success(
         .collect();
     CreatableTopicResult {
         name: asked.name.clone(),
+        error_message: None,
         // Nothing was made: there is no id to show.
         topic_id: if validate_only { TopicId::NONE } else { made.id },
         num_partitions: i32::try_from(made.partitions).unwrap_or(i32::MAX),

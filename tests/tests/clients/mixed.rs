@@ -58,3 +58,22 @@ fn a_random_program_finds_the_same_in_apache_kafka() {
     println!("{said}");
     assert!(out.status.success(), "seed {seed}: {}\n{said}\n{errors}", out.status);
 }
+
+/// Every topic setting, with values that Kafka takes and values it refuses, set one by one, appended to, described and deleted;
+/// partitions added, records deleted; by three libraries. Runs by `cargo xtask compat settings`.
+#[test]
+fn settings_partitions_and_deletes_are_what_they_are_in_apache_kafka() {
+    let Some(libs) = kafka::libs() else { return };
+    let Ok(python) = python::interpreter().map_err(|e| skip("clients", &e)) else { return };
+    let ours = Broker::start();
+    let theirs = kafka::Kafka::start(&libs, &[("num.partitions", "1")]).unwrap();
+    let out = Command::new(python)
+        .arg("-B")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/settings.py"))
+        .args([ours.kafka(), &theirs.address.to_string()])
+        .output()
+        .expect("python runs");
+    let (said, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{said}");
+    assert!(out.status.success() && said.contains("librdkafka: 3"), "{}\n{said}\n{errors}", out.status);
+}
