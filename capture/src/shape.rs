@@ -277,16 +277,14 @@ impl Rules {
         let name = format!("{}.{}", table.qualified(), column.name);
         // Said of every column that a list names, also where there is nothing to mask.
         let of = source_type(column);
-        if let Some((_, mask)) = self.masks.iter().find(|(p, _)| p.fits(&name)) {
+        let hashed = |mask: &Mask| self.is_said_instead(table, column, mask);
+        if let Some((_, mask)) = self.masks.iter().find(|(p, _)| p.fits(&name)).filter(|(_, m)| !hashed(m)) {
             // Nothing can be cut of a column that has no room for more.
             let cuts = |n: u32| is_domain_array(column) || of.length.is_none_or(|length| length > n);
             let says = !matches!(mask, Mask::Truncate(n) if !cuts(*n));
             return if says { vec![mask.parameter()] } else { Vec::new() };
         }
-        let fits = |pattern: &Option<Pattern>, last: &str| {
-            pattern.as_ref().is_some_and(|p| p.fits(&format!("{}.{last}", table.qualified())))
-        };
-        if !fits(&self.propagate, &column.name) && !fits(&self.propagate_types, &of.name) {
+        if !self.propagates(table, column) {
             return Vec::new();
         }
         let said = [
@@ -296,6 +294,19 @@ impl Rules {
             ("name", Some(column.name.clone())),
         ];
         said.into_iter().filter_map(|(k, v)| Some((format!("__debezium.source.column.{k}"), v?))).collect()
+    }
+
+    /// True if the schema of a column says its type. `column` = under its name at the source.
+    fn propagates(&self, table: &TableSchema, column: &Column) -> bool {
+        let fits = |pattern: &Option<Pattern>, last: &str| {
+            pattern.as_ref().is_some_and(|p| p.fits(&format!("{}.{last}", table.qualified())))
+        };
+        fits(&self.propagate, &column.name) || fits(&self.propagate_types, &source_type(column).name)
+    }
+
+    /// With the defects: Debezium takes one of all that is asked for of a column, and its source type goes before a hash.
+    fn is_said_instead(&self, table: &TableSchema, column: &Column, mask: &Mask) -> bool {
+        self.defects && matches!(mask, Mask::Hash { .. }) && self.propagates(table, column)
     }
 
     /// Tells the encoder what it has to know of the rules.
@@ -338,7 +349,7 @@ impl Rules {
             Mask::Truncate(_) | Mask::TruncateUnits(_) => is_text_in_record(column),
             Mask::Stars(_) | Mask::Hash { .. } => is_text_of_jdbc(column),
         };
-        let fits = |mask: &Mask| textual && meets(mask);
+        let fits = |mask: &Mask| textual && meets(mask) && !self.is_said_instead(table, column, mask);
         // Debezium looks at the first alone, whatever it can do to the column.
         let mut named = self.masks.iter().filter(|(p, _)| p.fits(&name)).map(|(_, m)| m);
         if self.defects { named.next().filter(|m| fits(m)) } else { named.find(|m| fits(m)) }

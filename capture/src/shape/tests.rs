@@ -98,6 +98,24 @@ fn columns_are_renamed_and_their_schemas_name_what_they_were() {
     assert_eq!(said(3), "type=TSQUERY length=2147483647 scale=0 name=q");
 }
 
+/// Source: seed 1004 of the differential test.
+#[test]
+fn with_the_defects_a_source_type_stands_in_a_hashs_place() {
+    for (defects, shown, first) in [(true, "s", "__debezium.source.column.type"), (false, "#", "masked")] {
+        let hash = Mask::hash("SHA-256", "salt", true).unwrap();
+        let rules = Rules {
+            masks: vec![(Pattern::parse("public.t.secret").unwrap(), hash)],
+            propagate: pattern(".*"),
+            defects,
+            ..Rules::default()
+        };
+        let plan = rules.plan(&table());
+        let Cell::Value(Value::Text(text)) = &plan.row(row(value("s"))).cells[2] else { panic!("no text") };
+        assert_eq!(if text.as_str().len() == 64 { "#" } else { text.as_str() }, shown);
+        assert_eq!(rules.parameters(&plan.table, &plan.table.columns[2])[0].0, first);
+    }
+}
+
 #[test]
 fn two_columns_of_one_name_are_refused() {
     let mut given = (*table()).clone();
