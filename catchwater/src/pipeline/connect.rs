@@ -113,7 +113,6 @@ fn reason(key: &str) -> Option<&'static str> {
         }
         "slot.stream.params" => "the options of the stream are its own",
         "guardrail.collections.max" => "name the tables",
-        "xmin.fetch.interval.ms" => "`source.xmin` is null here",
         _ => return None,
     })
 }

@@ -263,7 +263,7 @@ fn what_would_change_records_is_refused_and_what_would_not_is_not() {
         ("topic.creation.default.partitions", "6"),
         ("topic.creation.mine.include", "a"),
         ("header.converter", "org.apache.kafka.connect.json.JsonConverter"),
-        ("xmin.fetch.interval.ms", "100"),
+        ("xmin.fetch.interval.ms", "-1"),
         ("snapshot.locking.mode", "custom"),
         ("topic.naming.strategy", "com.example.Other"),
         ("snapshot.mode", "custom"),
