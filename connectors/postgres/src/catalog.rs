@@ -447,6 +447,15 @@ impl CatalogTable {
         young.max_by_key(|by| by.wrapping_sub(at))
     }
 
+    /// As [`CatalogTable::made_again_since`], of a relation that looks otherwise than the table does today: one of its columns was made by
+    /// `at` or a younger one, and `at` or a younger one dropped one. What `at` wrote before that has another column's values in it.
+    pub fn is_made_beside(&self, r: &Relation, at: u32) -> Option<u32> {
+        let is_young = |by: u32| by.wrapping_sub(at).cast_signed() >= 0;
+        let is_made = r.columns.iter().filter_map(|c| find(Some(self), c)).any(|c| is_young(c.written_by));
+        let young = self.dropped.iter().map(|(_, by)| *by).filter(|by| is_made && is_young(*by));
+        young.max_by_key(|by| by.wrapping_sub(at))
+    }
+
     /// All columns, generated ones included: what a sink looks at.
     pub fn all_columns(&self, types: &PgTypes) -> Vec<Column> {
         self.columns.iter().map(|c| column(c, types)).collect()

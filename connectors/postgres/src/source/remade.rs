@@ -63,6 +63,13 @@ impl Running {
         current: Option<&CatalogTable>,
     ) -> Result<Guess, SourceError> {
         let by = current.and_then(|t| t.made_again_since(relation, self.xid as u32));
+        let beside = current.filter(|_| by.is_none()).and_then(|t| t.is_made_beside(relation, self.xid as u32));
+        if let Some(by) = beside
+            && self.txn.as_ref().is_some_and(|t| !t.skip)
+            && self.remade.asked.insert(relation.oid, by) != Some(by)
+        {
+            self.remade.due.insert(relation.oid);
+        }
         let (Some(by), Some(txn)) = (by, self.txn.as_ref().filter(|t| !t.skip)) else { return Ok(Guess::None) };
         let text = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8";
         let now = self.sql.client.query_one(text, &[]).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adhoc;
+mod altered;
 mod binary;
 mod blocking;
 mod columns;
