@@ -399,21 +399,26 @@ impl CatalogTable {
             return self.renamed_since(r, at?);
         }
         let is_later = |by: u32| at.is_some_and(|at| by.wrapping_sub(at).cast_signed() > 0);
+        let is_own = |by: u32| at == Some(by);
         // Whether generated ones are sent, the relation itself says.
         let is_sent = |c: &&CatalogColumn| !c.generated || (c.stored && r.columns.iter().any(|k| k.name == c.name));
-        let (later, there): (Vec<_>, Vec<_>) =
-            self.columns.iter().filter(is_sent).partition(|c| is_later(c.written_by));
-        let still = self.dropped.iter().filter(|(_, by)| is_later(*by)).map(|(number, _)| *number);
-        let mut numbers: Vec<i16> = there.iter().map(|c| c.number).chain(still).collect();
-        // Made later, or altered.
-        numbers.extend(later.iter().map(|c| c.number).take(r.columns.len().saturating_sub(numbers.len())));
-        numbers.sort_unstable();
-        // What this transaction dropped itself may have been there before that: then others would take its place, and their names
-        // say so.
-        let is_own = self.dropped.iter().any(|(_, by)| at == Some(*by));
-        let is_named = |(c, n): (&RelationColumn, &i16)| there.iter().all(|k| k.name != c.name || k.number == *n);
-        let fits = numbers.len() == r.columns.len() && (!is_own || r.columns.iter().zip(&numbers).all(is_named));
-        fits.then_some(numbers)
+        let live: Vec<&CatalogColumn> = self.columns.iter().filter(is_sent).collect();
+        // Of one that nobody made or altered since, the name is known.
+        let is_named = |(c, n): (&RelationColumn, &i16)| {
+            live.iter().all(|k| is_later(k.written_by) || k.name != c.name || k.number == *n)
+        };
+        // Numbers ascend as columns are made: of those that were not dropped before, the first are those that were there. What this
+        // transaction dropped itself was there before that, and not behind it.
+        let numbers = |with_own: bool| {
+            let still = |by: u32| is_later(by) || with_own && is_own(by);
+            let dropped = self.dropped.iter().filter(|(_, by)| still(*by)).map(|(number, _)| *number);
+            let mut numbers: Vec<i16> = live.iter().map(|c| c.number).chain(dropped).collect();
+            numbers.sort_unstable();
+            numbers.truncate(r.columns.len());
+            (numbers.len() == r.columns.len() && r.columns.iter().zip(&numbers).all(is_named)).then_some(numbers)
+        };
+        let has_own = self.dropped.iter().any(|(_, by)| is_own(*by));
+        numbers(false).or_else(|| numbers(true).filter(|_| has_own))
     }
 
     /// Numbers of the relation's columns where some of them have other names today, perhaps each other's: as nothing was dropped,
