@@ -129,7 +129,7 @@ pub fn plan_beside(
 }
 
 /// What an older shape's column is called in the newest; `None` = its name is another column's.
-fn name_now(column: &Column, newest: &TableSchema) -> Option<String> {
+pub(crate) fn name_now(column: &Column, newest: &TableSchema) -> Option<String> {
     let same = newest.columns.iter().find(|c| c.id == column.id);
     match newest.column(&column.name).map(|(_, c)| c) {
         Some(at) if at.id == column.id => Some(column.name.clone()),

@@ -8,7 +8,7 @@ use crate::mode::Mode;
 use crate::plan;
 use crate::sink::{DdlStep, Refilled, TargetName, TargetTable};
 use catchwater_base::{crash_point, log};
-use catchwater_change::TableSchema;
+use catchwater_change::{Column, TableSchema};
 use catchwater_record::TopicPartition;
 use std::sync::Arc;
 
@@ -97,6 +97,17 @@ impl Worker {
         let mut steps: Vec<DdlStep> =
             evolve::steps(schema, name, session.described.get(name), self.config.on_schema_change, &shaped.types)
                 .map_err(|e| fatal(e.into()))?;
+        if let (Some(newest), Some(target)) = (&newest, session.described.get(name)) {
+            // What has another name by now is written under that.
+            let is_there = |name: &str| target.columns.iter().any(|c| c.name == name);
+            let is_written = |c: &Column| plan::name_now(c, newest).is_none_or(|now| now == c.name || !is_there(&now));
+            for step in &mut steps {
+                if let DdlStep::AddColumns { columns, .. } = step {
+                    columns.retain(is_written);
+                }
+            }
+            steps.retain(|s| !matches!(s, DdlStep::AddColumns { columns, .. } if columns.is_empty()));
+        }
         if steps.iter().any(|s| matches!(s, DdlStep::CreateTable { .. }))
             && self.rebuild.is_none()
             && session.commit.durable().is_some_and(|m| m.has_rows_of(schema.topic))

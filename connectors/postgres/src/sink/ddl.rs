@@ -68,16 +68,20 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
             for Refilled { column, from } in columns {
                 let c = quote_ident(&column.name);
                 let value = column.missing.as_deref().and_then(|text| exact::value_of(&column.kind, text));
+                let value = value.map(|v| quote_literal(&literal(&v)));
+                // What the column of before gave to rows that do not name it is not this one's.
+                defaults.push(match &value {
+                    Some(v) => format!("ALTER COLUMN {c} SET DEFAULT {v}"),
+                    None => format!("ALTER COLUMN {c} DROP DEFAULT"),
+                });
                 match (from, value) {
                     (Some(from), _) => {
                         sets.push(format!("{c} = {}", quote_ident(from)));
                         filled.push("true".to_owned());
                     }
                     (None, Some(v)) => {
-                        let v = quote_literal(&literal(&v));
                         sets.push(format!("{c} = {v}"));
                         filled.push("true".to_owned());
-                        defaults.push(format!("ALTER COLUMN {c} SET DEFAULT {v}"));
                     }
                     (None, None) => {
                         sets.push(format!("{c} = NULL"));
@@ -85,11 +89,8 @@ async fn statement(config: &SinkConfig, session: &Session, step: &DdlStep) -> Re
                     }
                 }
             }
-            let default = match defaults.is_empty() {
-                true => String::new(),
-                false => format!("; ALTER TABLE {table} {}", defaults.join(", ")),
-            };
-            format!("UPDATE {table} SET {} WHERE {}{default}", sets.join(", "), filled.join(" OR "))
+            let (sets, filled, defaults) = (sets.join(", "), filled.join(" OR "), defaults.join(", "));
+            format!("UPDATE {table} SET {sets} WHERE {filled}; ALTER TABLE {table} {defaults}")
         }
         DdlStep::DropNotNull { name, column } => {
             format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", quoted(name), quote_ident(column))
