@@ -403,9 +403,9 @@ impl CatalogTable {
         // Whether generated ones are sent, the relation itself says.
         let is_sent = |c: &&CatalogColumn| !c.generated || (c.stored && r.columns.iter().any(|k| k.name == c.name));
         let live: Vec<&CatalogColumn> = self.columns.iter().filter(is_sent).collect();
-        // Of one that nobody made or altered since, the name is known.
+        // Of one that nobody made or altered in it or since, the name is known.
         let is_named = |(c, n): (&RelationColumn, &i16)| {
-            live.iter().all(|k| is_later(k.written_by) || k.name != c.name || k.number == *n)
+            live.iter().all(|k| is_later(k.written_by) || is_own(k.written_by) || k.name != c.name || k.number == *n)
         };
         // Numbers ascend as columns are made: of those that were not dropped before, the first are those that were there. What this
         // transaction dropped itself was there before that, and not behind it.
