@@ -108,8 +108,12 @@ impl Node {
         let mut broker_config = broker_config(config);
         // `dev` keeps no such record of its own doings, so none of others'.
         broker_config.auditor = config.audit.then(|| Arc::clone(&kafka_requests) as Arc<dyn Auditor>);
-        private(&config.data_dir);
-        let broker = Broker::start(broker_config).await.map_err(|e| start_failure(config, e))?;
+        let is_new = !config.data_dir.exists();
+        let started = Broker::start(broker_config).await;
+        if is_new {
+            private(&config.data_dir);
+        }
+        let broker = started.map_err(|e| start_failure(config, e))?;
         let audit = Arc::new(Audit::new(broker.local()));
         kafka_requests.write_to(&audit);
         let state = Arc::new(State {
@@ -265,14 +269,11 @@ impl Node {
     }
 }
 
-/// A data directory that is made holds the rows of databases: for the node's user alone, as a database's own. One that is there stays
-/// as it is; where it cannot be made, the log says so.
+/// A data directory that was made holds the rows of databases: for the node's user alone, as a database's own. One that was there stays
+/// as it is. The storage makes it, once it has looked at the filesystem; no row is in it yet.
 fn private(data_dir: &std::path::Path) {
-    use std::os::unix::fs::DirBuilderExt;
-    if let Some(parent) = data_dir.parent() {
-        let _ = std::fs::create_dir_all(parent);
-    }
-    let _ = std::fs::DirBuilder::new().mode(0o700).create(data_dir);
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700));
 }
 
 /// Port 8083 is Kafka Connect's: when it is taken and nobody asked for it, the node runs without this face.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The tables are a pattern, and the transform is for one topic: that the sink reads it is not known before.
+/// The tables are a pattern, and the transform is for one topic: that the sink reads it is not known before its table is there.
 fn pipeline(a: &Database, b: &Database, mut transforms: Value, of_one: &str) -> String {
     let name = a.name();
     transforms["predicates"] = json!("one");
@@ -45,11 +45,7 @@ fn wait(dev: &Dev, kind: &str, words: &[&str]) {
 fn changed_records_are_for_clients_and_stop_a_sink() {
     let Some(a) = Database::create("pg15", "changed_a") else { return };
     let Some(b) = Database::create("pg15", "changed_b") else { return };
-    a.pg.run(
-        "CREATE TABLE t (id int PRIMARY KEY, note text, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL;
-        INSERT INTO t VALUES (1, 'old', repeat('b', 9000))",
-    )
-    .expect("table");
+    a.pg.run("CREATE TABLE first (id int PRIMARY KEY)").expect("a table");
     let transforms = json!({
         "transforms": "flat,line",
         "transforms.flat.type": "io.debezium.transforms.ExtractNewRecordState",
@@ -60,6 +56,12 @@ fn changed_records_are_for_clients_and_stop_a_sink() {
     let mut dev = Dev::new(&pipeline(&a, &b, transforms, "line"));
     dev.throw_away = true;
     dev.start().expect("start");
+    wait(&dev, "source", &["running"]);
+    a.pg.run(
+        "CREATE TABLE t (id int PRIMARY KEY, note text, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL;
+        INSERT INTO t VALUES (1, 'old', repeat('b', 9000))",
+    )
+    .expect("a table that comes later");
     wait(&dev, "sink", &["CW0699", "public.t", "transforms of the source changed the records"]);
     a.pg.run("INSERT INTO t VALUES (2, 'new'); UPDATE t SET note = 'newer' WHERE id = 1").expect("rows");
     let topic = format!("{}.public.t", a.name());
@@ -96,7 +98,7 @@ fn changed_records_are_for_clients_and_stop_a_sink() {
 fn a_transform_that_cannot_take_a_record_stops_the_source_with_nothing_lost() {
     let Some(a) = Database::create("pg15", "unchangeable_a") else { return };
     let Some(b) = Database::create("pg15", "unchangeable_b") else { return };
-    a.pg.run("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, '17')").expect("table");
+    a.pg.run("CREATE TABLE first (id int PRIMARY KEY)").expect("a table");
     let cast = |with: bool| {
         let mut all = json!({
             "transforms": "flat",
@@ -112,6 +114,9 @@ fn a_transform_that_cannot_take_a_record_stops_the_source_with_nothing_lost() {
     let mut dev = Dev::new(&pipeline(&a, &b, cast(true), "cast"));
     dev.start().expect("start");
     wait(&dev, "source", &["running"]);
+    a.pg.run("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, '17')")
+        .expect("a table that comes later");
+    wait(&dev, "sink", &["CW0699"]);
     a.pg.run("INSERT INTO t VALUES (2, 'secret-word')").expect("a row that is no number");
     wait(&dev, "source", &["CW0586"]);
     assert!(!dev.log().contains("secret-word"), "a value in the log");

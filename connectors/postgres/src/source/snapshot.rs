@@ -158,11 +158,12 @@ impl PgSnapshot {
     async fn plan_now(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Chunk>, SourceError> {
         let mut out = Vec::new();
         for table in &self.parents_first(tables).await? {
-            let mut chunks = match self.export {
-                _ if !self.config.reading.reads(&table.qualified()) => self.plan_nothing(table),
-                Some(_) => self.plan_ctid(table).await?,
-                None => self.plan_keys(table).await?,
+            let planned = match self.export {
+                _ if !self.config.reading.reads(&table.qualified()) => Ok(self.plan_nothing(table)),
+                Some(_) => self.plan_ctid(table).await,
+                None => self.plan_keys(table).await,
             };
+            let mut chunks = planned.map_err(|e| self.judged(table, e))?;
             for (unit, chunk) in (0..).zip(&mut chunks) {
                 chunk.unit = unit;
             }
@@ -594,8 +595,8 @@ fn altered(error: SourceError) -> SourceError {
 
 impl PgSnapshot {
     /// A person's own statement stays wrong until somebody looks at it.
-    fn judged(&self, chunk: &Chunk, error: SourceError) -> SourceError {
-        let is_theirs = self.config.reading.snapshot_selects.contains_key(&chunk.table.qualified());
+    fn judged(&self, table: &TableSchema, error: SourceError) -> SourceError {
+        let is_theirs = self.config.reading.snapshot_selects.contains_key(&table.qualified());
         if is_theirs { error } else { altered(error) }
     }
 
@@ -612,7 +613,7 @@ impl Snapshot for PgSnapshot {
         let tables = tables.to_vec();
         Box::pin(async move {
             self.begin();
-            let chunks = self.plan_now(&tables).await.map_err(altered)?;
+            let chunks = self.plan_now(&tables).await?;
             self.busy = false;
             Ok(chunks)
         })
@@ -621,7 +622,7 @@ impl Snapshot for PgSnapshot {
     fn read<'a>(&'a mut self, chunk: &'a Chunk, out: &'a mut Vec<RowChange>) -> Fut<'a, Result<ChunkEnd, SourceError>> {
         Box::pin(async move {
             self.begin();
-            let end = self.read_now(chunk, out).await.map_err(|e| self.judged(chunk, e))?;
+            let end = self.read_now(chunk, out).await.map_err(|e| self.judged(&chunk.table, e))?;
             self.busy = false;
             Ok(end)
         })
@@ -632,12 +633,12 @@ impl Snapshot for PgSnapshot {
             self.begin();
             let view = match chunk.method {
                 ChunkMethod::Exported => {
-                    self.copy_exported(chunk, each).await.map_err(|e| self.judged(chunk, e))?;
+                    self.copy_exported(chunk, each).await.map_err(|e| self.judged(&chunk.table, e))?;
                     View::Exported
                 }
                 ChunkMethod::Chunked => {
                     let mut rows = Vec::new();
-                    let end = self.read_now(chunk, &mut rows).await.map_err(|e| self.judged(chunk, e))?;
+                    let end = self.read_now(chunk, &mut rows).await.map_err(|e| self.judged(&chunk.table, e))?;
                     rows.into_iter().try_for_each(each)?;
                     end.view
                 }
