@@ -65,6 +65,16 @@ impl Tables {
         is_it.then(|| newest.clone())
     }
 
+    /// The shape has a number already, the newest if it has several: a unit of a snapshot may have been read before what the
+    /// stream has told since.
+    pub fn known(&self, given: &TableSchema, topic: TopicId) -> Option<Arc<TableSchema>> {
+        let no = self.numbers.get(&key_of(given))?;
+        let is_it = |s: &&Arc<TableSchema>| {
+            s.fingerprint == given.fingerprint && s.topic == topic && s.name == given.name && s.schema == given.schema
+        };
+        self.of(*no).map(|(_, s)| s).rev().find(is_it).cloned()
+    }
+
     /// The numbered form of a shape as the source gave it, of rows in the transaction of `at`. A topic that changed (deleted and
     /// made again) is a new shape, and so is one that a table comes back to: numbers say which names are the newest. After a
     /// restart a transaction finds the number it had.

@@ -463,6 +463,7 @@ impl<'a> AdHoc<'a> {
             }
             let Some(of) = job.stretch(begun) else { continue };
             begun.touched.watch(job.table_no);
+            job.described = job.described_by(begun);
             let name = format!("capture.{}.adhoc.{}", begun.session.config.source, job.name);
             let mut snapshot = source.snapshot()?;
             if begun.late.open.contains(&job.table_no) {

@@ -397,8 +397,7 @@ impl Fill {
         let Some(Read { chunk, rows, view }) = self.ready.take() else { return Ok(()) };
         // Readers make records of the rows at a capture's beginning only.
         let Rows::Plain(mut rows) = rows else { return Ok(()) };
-        // Its shape has the number that it has at this place of the stream.
-        begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
+        begun.ensure_read(&chunk.table).await?;
         let Some(table_no) = number_of(begun, &chunk.table) else { return Ok(()) };
         crash_point!("capture.before_window");
         let mut keys = Vec::with_capacity(rows.len());
@@ -447,7 +446,7 @@ impl Fill {
     ) -> Result<(), Trouble> {
         let Read { chunk, mut rows, view } = read;
         if !begun.hears(&chunk.table) {
-            begun.ensure_tables(std::slice::from_ref(&chunk.table)).await?;
+            begun.ensure_read(&chunk.table).await?;
         }
         let Some(numbered) = begun.numbered.get(&(Arc::as_ptr(&chunk.table) as usize)) else { return Ok(()) };
         let table = numbered.table.clone();

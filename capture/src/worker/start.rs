@@ -55,6 +55,8 @@ pub(super) struct Begun<'a> {
     pub topics: BTreeMap<TopicName, (TopicId, u32)>,
     /// Shapes as the source gives them → numbered, routed, partitions. The key holds the Arc, so addresses stay unique.
     pub numbered: BTreeMap<usize, Numbered>,
+    /// How often the stream described a table since the start.
+    pub described: BTreeMap<u32, u64>,
     pub tails: BTreeMap<TopicPartition, Tail>,
     pub resume: Resume,
     pub history: History,
@@ -105,6 +107,17 @@ pub(super) struct Numbered {
     /// False = the catalogue's shape of today, as the source was opened: nothing of the log has it yet, and changes of before may
     /// come first. `table` is the newest that the log knows.
     pub is_heard: bool,
+}
+
+/// How a shape came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    /// By the catalogue, as the source was opened.
+    Shown,
+    /// By the stream, or by rows that are read as the table is.
+    Heard,
+    /// By a plan, which may be older than what the stream has told since: it keeps the number it has.
+    Planned,
 }
 
 pub(super) async fn begin<'a>(
@@ -201,6 +214,7 @@ pub(super) async fn begin<'a>(
         tables,
         topics: BTreeMap::new(),
         numbered: BTreeMap::new(),
+        described: BTreeMap::new(),
         tails,
         resume,
         history,
@@ -232,7 +246,7 @@ pub(super) async fn begin<'a>(
         begun.session.emitter.lane(tail.at, tail.last.clone(), tail.end, safe);
     }
     let given = begun.opened.tables.clone();
-    begun.describe(&given, fresh).await?;
+    begun.describe(&given, if fresh { Told::Heard } else { Told::Shown }).await?;
     begun.late.is_on = true;
     if !fresh {
         begun.find_late();
@@ -401,7 +415,12 @@ fn own_topic(session: &mut Session<'_>, of: OwnTopic, name: &TopicName) -> Resul
 impl Begun<'_> {
     /// Numbers and routes shapes, makes missing topics, and commits TABLE records before their first row.
     pub async fn ensure_tables(&mut self, given: &[Arc<TableSchema>]) -> Result<(), Trouble> {
-        self.describe(given, true).await
+        self.describe(given, Told::Heard).await
+    }
+
+    /// The same of a unit of a snapshot that was planned with this shape.
+    pub async fn ensure_read(&mut self, given: &Arc<TableSchema>) -> Result<(), Trouble> {
+        self.describe(std::slice::from_ref(given), Told::Planned).await
     }
 
     /// Rows may have this shape: it is numbered.
@@ -411,7 +430,7 @@ impl Begun<'_> {
 
     /// Numbers of a table's shapes ascend as their rows stand in the log, so one that only the catalogue shows has to wait: the
     /// stream may still be at changes of before.
-    async fn describe(&mut self, given: &[Arc<TableSchema>], is_heard: bool) -> Result<(), Trouble> {
+    async fn describe(&mut self, given: &[Arc<TableSchema>], told: Told) -> Result<(), Trouble> {
         let mut named = Vec::with_capacity(given.len());
         for table in given {
             let name = self.router.claim(table).map_err(|e| {
@@ -447,10 +466,12 @@ impl Begun<'_> {
             let place = name.map_or(Some((TopicId::NONE, 0)), |name| self.topics.get(&name).copied());
             let Some((topic, partitions)) = place else { continue };
             let (mut joined, mut heard) = (false, true);
-            let before = self.tables.newest_of(&table, topic).filter(|_| !is_heard);
+            let before = self.tables.newest_of(&table, topic).filter(|_| told == Told::Shown);
+            let known = self.tables.known(&table, topic).filter(|_| told == Told::Planned);
             let from =
                 Version { incarnation: self.session.config.incarnation, commit_seq: self.resume.next(), ordinal: 0 };
-            let numbered = match (self.tables.resolve(&table, topic, from), before) {
+            let resolved = known.map_or_else(|| self.tables.resolve(&table, topic, from), Shape::Known);
+            let numbered = match (resolved, before) {
                 (Shape::Known(known), _) => known,
                 (Shape::New(_), Some(before)) => {
                     heard = false;

@@ -274,7 +274,12 @@ impl Stream {
                     counts: Counts::default(),
                 });
             }
-            Item::Schema(table) => begun.ensure_tables(&[table]).await?,
+            Item::Schema(table) => {
+                begun.ensure_tables(std::slice::from_ref(&table)).await?;
+                if let Some(no) = begun.number_of(&table) {
+                    *begun.described.entry(no).or_default() += 1;
+                }
+            }
             Item::Again(table) => begun.again.push(table),
             Item::Row(row) => {
                 if !begun.hears(&row.table) {

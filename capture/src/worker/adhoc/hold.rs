@@ -230,7 +230,9 @@ impl<'a> AdHoc<'a> {
             return;
         }
         if let Some(at) = group.get(hold.looked_at).filter(|_| !hold.any && !hold.stands) {
-            if let Some(of) = self.jobs[*at].stretch(begun) {
+            let job = &mut self.jobs[*at];
+            job.described = job.described_by(begun);
+            if let Some(of) = job.stretch(begun) {
                 hold.reader.ask(Ask::Stretches(Box::new(of)));
                 hold.busy = true;
             }

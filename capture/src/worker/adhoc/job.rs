@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub(super) ready: Option<(Vec<RowChange>, StretchEnd)>,
     pub(super) not_before: Mono,
     pub(super) failures: u32,
+    /// How often the stream had described the table when its reader looked at it.
+    pub(super) described: u64,
     /// Keys that a chunk brought before the crash.
     pub(super) known: Map<u128, ()>,
     /// Keys to be read once more (see `moved`), and how many of them the reader was asked for.
@@ -78,6 +80,7 @@ impl Job {
             ready: None,
             not_before: Mono::ZERO,
             failures: 0,
+            described: 0,
             known: Map::default(),
             again: Vec::new(),
             asked: 0,
@@ -187,6 +190,10 @@ impl Job {
         !self.paused && !self.busy && self.ready.is_none() && self.told.is_none()
     }
 
+    pub(super) fn described_by(&self, begun: &Begun<'_>) -> u64 {
+        begun.described.get(&self.table_no).copied().unwrap_or(0)
+    }
+
     pub(super) fn let_go(&mut self) {
         self.reader = None;
         self.busy = false;
@@ -283,6 +290,12 @@ impl Job {
             }
             begun.session.finished.push((last, self.key(), self.stored(begun, ChunkPhase::Finished)));
             return Ok(Placed::End);
+        }
+        if self.described != self.described_by(begun) {
+            // The stream told of another shape since: these rows may be older than that, or were read by names of before.
+            self.let_go();
+            self.not_before = begun.session.now().mono.plus_millis(AGAIN_MS);
+            return Ok(Placed::Again);
         }
         let given: Vec<Arc<TableSchema>> = rows.first().map(|r| r.table.clone()).into_iter().collect();
         // Their shape has the number that it has at this place of the stream.
